@@ -1,1 +1,4 @@
-//! placeholder
+//! dalp-indexer: streams chain events into time-partitioned PostgreSQL tables.
+
+pub mod chain;
+pub mod events;

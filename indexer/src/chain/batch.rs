@@ -1,0 +1,413 @@
+//! A range of blocks with its logs, proved whole before anybody may store it.
+
+use alloy::primitives::{Address, B256, Bloom};
+
+use super::block::{BlockRange, BlockRef, Header};
+use super::bloom;
+
+/// Logs as columns: fixed-size fields side by side, all `data` bytes in one arena. Nothing is allocated per log.
+///
+/// Row `i` has number `block[i]`, data `data[data_end[i-1]..data_end[i]]`, topics likewise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Logs {
+    /// One entry per run of logs of one block, in order of arrival.
+    runs: Vec<Run>,
+    log_index: Vec<u32>,
+    tx_index: Vec<u32>,
+    tx_hash: Vec<B256>,
+    address: Vec<Address>,
+    topics: Vec<B256>,
+    topic_end: Vec<u32>,
+    data: Vec<u8>,
+    data_end: Vec<usize>,
+}
+
+/// Consecutive logs of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    block: BlockRef,
+    /// The block time the logs themselves carry; `None` when absent or when they disagree.
+    time: Option<i64>,
+    /// Rows `start..end`.
+    start: usize,
+    end: usize,
+}
+
+/// One log on its way in or out of [`Logs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log<'a> {
+    /// Position in the block.
+    pub log_index: u32,
+    /// Position of its transaction in the block.
+    pub tx_index: u32,
+    /// Hash of its transaction.
+    pub tx_hash: B256,
+    /// The emitter.
+    pub address: Address,
+    /// 0 to 4 topics.
+    pub topics: &'a [B256],
+    /// Unindexed data.
+    pub data: &'a [u8],
+}
+
+impl Logs {
+    /// Number of logs.
+    pub fn len(&self) -> usize {
+        self.log_index.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes held, for the budgets of queues.
+    pub fn bytes(&self) -> usize {
+        self.data.len() + self.topics.len() * 32 + self.len() * (4 + 4 + 32 + 20 + 4 + 8)
+    }
+
+    /// Appends one log of `block`; `time` is the log's own `blockTimestamp` where the node gives one.
+    pub fn push(&mut self, block: BlockRef, time: Option<i64>, log: Log<'_>) {
+        let row = self.len();
+        self.log_index.push(log.log_index);
+        self.tx_index.push(log.tx_index);
+        self.tx_hash.push(log.tx_hash);
+        self.address.push(log.address);
+        self.topics.extend_from_slice(log.topics);
+        self.topic_end.push(self.topics.len() as u32);
+        self.data.extend_from_slice(log.data);
+        self.data_end.push(self.data.len());
+        match self.runs.last_mut() {
+            Some(run) if run.block == block => {
+                run.end = row + 1;
+                if run.time != time {
+                    run.time = None;
+                }
+            }
+            _ => self.runs.push(Run { block, time, start: row, end: row + 1 }),
+        }
+    }
+
+    /// Row `i`.
+    pub fn get(&self, i: usize) -> Log<'_> {
+        let topics = if i == 0 { 0 } else { self.topic_end[i - 1] as usize };
+        let data = if i == 0 { 0 } else { self.data_end[i - 1] };
+        Log {
+            log_index: self.log_index[i],
+            tx_index: self.tx_index[i],
+            tx_hash: self.tx_hash[i],
+            address: self.address[i],
+            topics: &self.topics[topics..self.topic_end[i] as usize],
+            data: &self.data[data..self.data_end[i]],
+        }
+    }
+
+    /// Blocks that have logs, with the time their logs carry, in order of arrival.
+    pub fn blocks(&self) -> impl Iterator<Item = (BlockRef, Option<i64>)> + '_ {
+        self.runs.iter().map(|run| (run.block, run.time))
+    }
+
+    fn bloom_of(&self, run: Run) -> Bloom {
+        let mut bloom = Bloom::ZERO;
+        for i in run.start..run.end {
+            let log = self.get(i);
+            bloom::accrue(&mut bloom, log.address, log.topics);
+        }
+        bloom
+    }
+}
+
+/// How much the answers behind a batch prove. Ordered from weak to strong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Only what came back was checked: hashes, order, links at the range's boundaries.
+    Returned,
+    /// Every header of the range was fetched and links to the one below.
+    Linked,
+    /// Linked, unfiltered, and the bloom recomputed from the logs equals each header's.
+    Bloom,
+}
+
+impl Level {
+    /// The word stored in `coverage.level`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Returned => "returned",
+            Level::Linked => "linked",
+            Level::Bloom => "bloom",
+        }
+    }
+}
+
+/// A range of blocks whose headers and logs fit together. The only way to make one is [`BlockBatch::new`].
+#[derive(Clone, Debug)]
+pub struct BlockBatch {
+    range: BlockRange,
+    headers: Vec<Header>,
+    logs: Logs,
+    /// For each run of `logs`, its header's place in `headers`.
+    run_header: Vec<usize>,
+    level: Level,
+}
+
+/// Why an answer was refused. The node lied, lagged, or was reorganised between two answers: ask again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Defect {
+    /// A header that the range needs is missing.
+    #[error("{range}: the header of block {number} is missing from the answer")]
+    NoHeader {
+        /// The range asked for.
+        range: BlockRange,
+        /// The missing block.
+        number: u64,
+    },
+    /// Two consecutive headers do not link.
+    #[error("block {number}: its parent hash is not the hash of the block below in the same answer")]
+    NotLinked {
+        /// The upper block.
+        number: u64,
+    },
+    /// A header or log outside the range, or out of order, or given twice.
+    #[error("{range}: {what} of block {number} is out of range, out of order or repeated")]
+    Misplaced {
+        /// The range asked for.
+        range: BlockRange,
+        /// `header` or `log`.
+        what: &'static str,
+        /// The block it claims.
+        number: u64,
+    },
+    /// A log's block hash is not its header's.
+    #[error("block {number}: a log names another block hash than the header does")]
+    OtherFork {
+        /// The block.
+        number: u64,
+    },
+    /// The header's bloom does not contain a returned log, or promises logs that did not come.
+    #[error("block {number}: its logs do not agree with the header's logs bloom")]
+    Bloom {
+        /// The block.
+        number: u64,
+    },
+}
+
+impl BlockBatch {
+    /// Proves that `headers` (ascending, holding at least both ends of `range` and every block with logs) and `logs`
+    /// belong together. With `complete` the logs are said to be unfiltered, so that blooms can prove completeness.
+    ///
+    /// # Errors
+    /// The first [`Defect`] found.
+    pub fn new(range: BlockRange, headers: Vec<Header>, logs: Logs, complete: bool) -> Result<Self, Defect> {
+        check_headers(range, &headers)?;
+        let run_header = check_logs(range, &headers, &logs)?;
+        let linked = headers.len() as u64 == range.blocks() && headers.iter().all(|h| h.parent.is_some());
+        let level = match (linked, complete) {
+            (true, true) if check_blooms(&headers, &logs, &run_header)? => Level::Bloom,
+            (true, _) => Level::Linked,
+            (false, _) => Level::Returned,
+        };
+        Ok(Self { range, headers, logs, run_header, level })
+    }
+
+    /// The blocks covered.
+    pub fn range(&self) -> BlockRange {
+        self.range
+    }
+
+    /// Headers, ascending.
+    pub fn headers(&self) -> &[Header] {
+        &self.headers
+    }
+
+    /// The logs, in chain order.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// What the answers prove.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// How this batch joins the chain.
+    pub fn link(&self) -> Link {
+        Link { parent: self.headers[0].parent, last: self.headers[self.headers.len() - 1].block() }
+    }
+
+    /// The header of the last block.
+    pub fn last(&self) -> &Header {
+        &self.headers[self.headers.len() - 1]
+    }
+
+    /// Every log with the header of its block, in chain order.
+    pub fn rows(&self) -> impl Iterator<Item = (&Header, Log<'_>)> + '_ {
+        self.logs.runs.iter().zip(&self.run_header).flat_map(move |(run, &header)| {
+            (run.start..run.end).map(move |i| (&self.headers[header], self.logs.get(i)))
+        })
+    }
+
+    /// Unix seconds of every block that has logs, ascending by block. These are the times that need a leaf.
+    pub fn row_times(&self) -> impl Iterator<Item = i64> + '_ {
+        self.run_header.iter().map(|&header| self.headers[header].time)
+    }
+
+    /// Bytes held, for the budgets of queues.
+    pub fn bytes(&self) -> usize {
+        self.logs.bytes() + self.headers.len() * 400
+    }
+}
+
+/// The two ends of a batch: what it stands on and where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Hash of the block below the batch; `None` where the node gave no header for the first block.
+    pub parent: Option<B256>,
+    /// The batch's last block.
+    pub last: BlockRef,
+}
+
+fn check_headers(range: BlockRange, headers: &[Header]) -> Result<(), Defect> {
+    for header in headers {
+        if !range.contains(header.number) {
+            return Err(Defect::Misplaced { range, what: "header", number: header.number });
+        }
+    }
+    for pair in headers.windows(2) {
+        let (low, high) = (&pair[0], &pair[1]);
+        if high.number <= low.number {
+            return Err(Defect::Misplaced { range, what: "header", number: high.number });
+        }
+        if high.number == low.number + 1 && high.parent.is_some_and(|parent| parent != low.hash) {
+            return Err(Defect::NotLinked { number: high.number });
+        }
+    }
+    if headers.first().is_none_or(|h| h.number != range.first) {
+        return Err(Defect::NoHeader { range, number: range.first });
+    }
+    if headers.last().is_none_or(|h| h.number != range.last) {
+        return Err(Defect::NoHeader { range, number: range.last });
+    }
+    Ok(())
+}
+
+/// Order, range and hash of every log; answers each run's header.
+fn check_logs(range: BlockRange, headers: &[Header], logs: &Logs) -> Result<Vec<usize>, Defect> {
+    let mut run_header = Vec::with_capacity(logs.runs.len());
+    let mut below: Option<u64> = None;
+    for run in &logs.runs {
+        let number = run.block.number;
+        let misplaced = Defect::Misplaced { range, what: "log", number };
+        if !range.contains(number) || below.is_some_and(|b| number <= b) {
+            // Two runs of one height are two forks in one answer, or logs out of order.
+            let fork = logs.runs.iter().any(|r| r.block.number == number && r.block.hash != run.block.hash);
+            return Err(if fork { Defect::OtherFork { number } } else { misplaced });
+        }
+        below = Some(number);
+        if !logs.log_index[run.start..run.end].is_sorted_by(|a, b| a < b) {
+            return Err(misplaced);
+        }
+        let at = headers.binary_search_by_key(&number, |h| h.number).map_err(|_gap| Defect::NoHeader { range, number })?;
+        if headers[at].hash != run.block.hash {
+            return Err(Defect::OtherFork { number });
+        }
+        run_header.push(at);
+    }
+    Ok(run_header)
+}
+
+/// Whether every header has a bloom and all of them agree with the logs. `Ok(false)`: some bloom is not known.
+fn check_blooms(headers: &[Header], logs: &Logs, run_header: &[usize]) -> Result<bool, Defect> {
+    let mut runs = logs.runs.iter().zip(run_header).peekable();
+    for (at, header) in headers.iter().enumerate() {
+        let Some(expected) = header.bloom.as_deref() else { return Ok(false) };
+        let bloom = match runs.next_if(|(_, header)| **header == at) {
+            Some((run, _)) => logs.bloom_of(*run),
+            None => Bloom::ZERO,
+        };
+        if bloom != *expected {
+            return Err(Defect::Bloom { number: header.number });
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::block::TimeSource;
+
+    fn hash(n: u64) -> B256 {
+        B256::left_padding_from(&n.to_be_bytes())
+    }
+
+    fn header(number: u64) -> Header {
+        Header {
+            number,
+            hash: hash(number),
+            parent: Some(hash(number.wrapping_sub(1))),
+            time: number as i64,
+            time_source: TimeSource::Header,
+            bloom: Some(Box::new(Bloom::ZERO)),
+        }
+    }
+
+    fn logs(of: &[(u64, u32)]) -> Logs {
+        let mut logs = Logs::default();
+        for &(number, log_index) in of {
+            let topics = [hash(7)];
+            let log = Log { log_index, tx_index: 0, tx_hash: hash(9), address: Address::ZERO, topics: &topics, data: &[1, 2] };
+            logs.push(BlockRef { number, hash: hash(number) }, Some(number as i64), log);
+        }
+        logs
+    }
+
+    fn check(range: (u64, u64), headers: &[u64], of: &[(u64, u32)], complete: bool) -> Result<Level, Defect> {
+        let range = BlockRange { first: range.0, last: range.1 };
+        BlockBatch::new(range, headers.iter().copied().map(header).collect(), logs(of), complete).map(|b| b.level())
+    }
+
+    #[test]
+    fn what_fits_together_is_accepted_at_its_level() {
+        assert_eq!(check((1, 3), &[1, 2, 3], &[(1, 0), (1, 1), (3, 5)], false), Ok(Level::Linked));
+        assert_eq!(check((1, 9), &[1, 4, 9], &[(4, 0)], false), Ok(Level::Returned));
+        assert_eq!(check((1, 2), &[1, 2], &[], true), Ok(Level::Bloom));
+        assert_eq!(check((5, 5), &[5], &[], false), Ok(Level::Linked));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let range = BlockRange { first: 1, last: 3 };
+        let misplaced = |what, number| Err(Defect::Misplaced { range, what, number });
+        assert_eq!(check((1, 3), &[1, 2], &[], false), Err(Defect::NoHeader { range, number: 3 }));
+        assert_eq!(check((1, 3), &[2, 3], &[], false), Err(Defect::NoHeader { range, number: 1 }));
+        assert_eq!(check((1, 3), &[1, 3], &[(2, 0)], false), Err(Defect::NoHeader { range, number: 2 }));
+        assert_eq!(check((1, 3), &[1, 2, 3, 4], &[], false), misplaced("header", 4));
+        assert_eq!(check((1, 3), &[1, 2, 2, 3], &[], false), misplaced("header", 2));
+        assert_eq!(check((1, 3), &[1, 3], &[(4, 0)], false), misplaced("log", 4));
+        assert_eq!(check((1, 3), &[1, 3], &[(3, 0), (1, 0)], false), misplaced("log", 1));
+        assert_eq!(check((1, 3), &[1, 3], &[(3, 1), (3, 1)], false), misplaced("log", 3));
+        assert_eq!(check((1, 3), &[1, 2, 3], &[(2, 0)], true), Err(Defect::Bloom { number: 2 }));
+    }
+
+    #[test]
+    fn another_fork_is_refused() {
+        let mut other = logs(&[(1, 0)]);
+        other.runs[0].block.hash = hash(99);
+        let range = BlockRange { first: 1, last: 1 };
+        assert_eq!(BlockBatch::new(range, vec![header(1)], other, false).err(), Some(Defect::OtherFork { number: 1 }));
+        let mut broken = header(2);
+        broken.parent = Some(hash(77));
+        let range = BlockRange { first: 1, last: 2 };
+        let batch = BlockBatch::new(range, vec![header(1), broken], Logs::default(), false);
+        assert_eq!(batch.err(), Some(Defect::NotLinked { number: 2 }));
+    }
+
+    #[test]
+    fn logs_whose_times_disagree_carry_none() {
+        let mut logs = logs(&[(1, 0)]);
+        let log = Log { log_index: 1, tx_index: 0, tx_hash: hash(9), address: Address::ZERO, topics: &[], data: &[] };
+        logs.push(BlockRef { number: 1, hash: hash(1) }, Some(2), log);
+        assert_eq!(logs.blocks().map(|(_, time)| time).collect::<Vec<_>>(), [None]);
+        assert_eq!((logs.get(0).data.len(), logs.get(1).data.len()), (2, 0));
+    }
+}

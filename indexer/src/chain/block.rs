@@ -1,0 +1,95 @@
+//! The smallest facts about blocks.
+
+use std::fmt;
+
+use alloy::primitives::{B256, Bloom};
+
+/// A block, named so that two forks can be told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockRef {
+    /// Height; 0 is the genesis block.
+    pub number: u64,
+    /// keccak256 of the header, as the node reports it.
+    pub hash: B256,
+}
+
+impl fmt::Display for BlockRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.number, self.hash)
+    }
+}
+
+/// What we keep of a block header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Height.
+    pub number: u64,
+    /// Hash of this block.
+    pub hash: B256,
+    /// Hash of the block below; `None` only when the header was inferred from its logs (see [`TimeSource::Log`]).
+    pub parent: Option<B256>,
+    /// Unix seconds.
+    pub time: i64,
+    /// Where `time` comes from.
+    pub time_source: TimeSource,
+    /// The block's logs bloom, where the header was fetched.
+    pub bloom: Option<Box<Bloom>>,
+}
+
+impl Header {
+    /// The block this header is of.
+    pub fn block(&self) -> BlockRef {
+        BlockRef { number: self.number, hash: self.hash }
+    }
+}
+
+/// Where a block's time was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeSource {
+    /// The block's own header.
+    Header,
+    /// The `blockTimestamp` on which all of the block's logs agree, between boundary headers that were fetched.
+    Log,
+}
+
+impl TimeSource {
+    /// The word stored in `blocks.time_source`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TimeSource::Header => "header",
+            TimeSource::Log => "log",
+        }
+    }
+}
+
+/// A non-empty, inclusive range of block numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockRange {
+    /// First block.
+    pub first: u64,
+    /// Last block, `>= first`.
+    pub last: u64,
+}
+
+impl BlockRange {
+    /// `first..=last`, or `None` when it would be empty.
+    pub fn new(first: u64, last: u64) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// Number of blocks.
+    pub fn blocks(self) -> u64 {
+        self.last - self.first + 1
+    }
+
+    /// Whether `number` lies inside.
+    pub fn contains(self, number: u64) -> bool {
+        (self.first..=self.last).contains(&number)
+    }
+}
+
+impl fmt::Display for BlockRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "block {}", self.first) } else { write!(f, "blocks {}-{}", self.first, self.last) }
+    }
+}

@@ -1,0 +1,12 @@
+//! The chain as values: blocks, ranges, batches and the sync logic over them.
+//!
+//! Pure: no async, no clock, no sockets, and nothing else of this crate. Whatever the driver does to a node or a
+//! database, it does because [`machine::Machine`] told it to.
+
+pub mod batch;
+pub mod block;
+pub mod bloom;
+pub mod coverage;
+pub mod machine;
+pub mod range;
+pub mod reorg;

@@ -1,0 +1,79 @@
+//! How many blocks to ask for at once: learned from what came back.
+
+/// Aims at a number of logs per answer; only size failures lower the cap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangeSizer {
+    /// Blocks of the next range.
+    size: u64,
+    /// Never more than this: the configured maximum, lowered by what the node refused.
+    cap: u64,
+    /// Logs that a range should hold.
+    target_logs: u64,
+}
+
+impl RangeSizer {
+    /// Starts at `first` blocks, never above `max`, aiming at `target_logs` logs a range. All at least 1.
+    pub fn new(first: u64, max: u64, target_logs: u64) -> Self {
+        let cap = max.max(1);
+        Self { size: first.clamp(1, cap), cap, target_logs: target_logs.max(1) }
+    }
+
+    /// Blocks to ask for next.
+    pub fn blocks(&self) -> u64 {
+        self.size
+    }
+
+    /// `blocks` blocks held `logs` logs: aim at the target by that density, at most doubling.
+    pub fn fetched(&mut self, blocks: u64, logs: u64) {
+        let by_density = self.target_logs.saturating_mul(blocks) / logs.max(1);
+        // A short range at the tip says little about density: never shrink below what it was asked with for being sparse.
+        let limit = self.size.saturating_mul(2).min(self.cap);
+        self.size = by_density.clamp(1, limit.max(1));
+    }
+
+    /// A range of `blocks` was refused or cut for its size. `hint` is the limit the node named, if it did.
+    /// `false`: a single block is already too large, so splitting cannot help.
+    pub fn too_large(&mut self, blocks: u64, hint: Option<u64>) -> bool {
+        if blocks <= 1 {
+            return false;
+        }
+        let half = blocks / 2;
+        self.size = hint.filter(|h| (1..blocks).contains(h)).unwrap_or(half).max(1);
+        if hint.is_some() {
+            self.cap = self.size;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_climbs_to_the_target_density_and_stays_under_the_cap() {
+        let mut sizer = RangeSizer::new(100, 1_000, 10_000);
+        sizer.fetched(100, 10_000);
+        assert_eq!(sizer.blocks(), 100);
+        sizer.fetched(100, 1_000);
+        assert_eq!(sizer.blocks(), 200, "doubles at most");
+        for _ in 0..5 {
+            sizer.fetched(sizer.blocks(), 0);
+        }
+        assert_eq!(sizer.blocks(), 1_000, "an empty stretch climbs to the cap");
+        sizer.fetched(1_000, 1_000_000);
+        assert_eq!(sizer.blocks(), 10, "a dense stretch falls at once");
+    }
+
+    #[test]
+    fn a_refusal_halves_and_a_named_limit_stays() {
+        let mut sizer = RangeSizer::new(100, 1_000, 10_000);
+        assert!(sizer.too_large(100, None));
+        assert_eq!(sizer.blocks(), 50);
+        assert!(sizer.too_large(50, Some(7)));
+        assert_eq!(sizer.blocks(), 7);
+        sizer.fetched(7, 0);
+        assert_eq!(sizer.blocks(), 7, "a limit the node named is not probed again");
+        assert!(!sizer.too_large(1, None));
+    }
+}

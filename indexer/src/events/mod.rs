@@ -1,0 +1,3 @@
+//! From logs to typed rows. Pure.
+
+pub mod erc20;
