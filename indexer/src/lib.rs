@@ -1,1 +1,7 @@
-//! placeholder
+//! dalp-indexer: a chain indexer for PostgreSQL.
+
+pub mod api;
+pub mod config;
+pub mod status;
+pub mod store;
+pub mod telemetry;
