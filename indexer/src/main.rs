@@ -1,1 +1,2 @@
+//! The `dalp-indexer` binary.
 fn main() {}

@@ -1,0 +1,94 @@
+//! The HTTP server: /health, /ready and /status. It reads the last published status and asks nobody.
+
+mod listener;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+
+use crate::status::ChainStatus;
+
+/// The chains' last published status.
+pub type StatusReceiver = watch::Receiver<Vec<ChainStatus>>;
+
+/// How long open answers may take once the server is told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Serves until `shutdown` completes, and a moment longer for answers under way.
+///
+/// # Errors
+/// What the listener fails with.
+pub async fn serve(
+    listener: TcpListener,
+    status: StatusReceiver,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let stopping = Arc::new(Notify::new());
+    let told = Arc::clone(&stopping);
+    let server = axum::serve(listener::Bounded::new(listener), router(status)).with_graceful_shutdown(async move {
+        shutdown.await;
+        told.notify_one();
+    });
+    let out_of_patience = async {
+        stopping.notified().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = server.into_future() => result,
+        () = out_of_patience => Ok(()),
+    }
+}
+
+/// The routes, for a server or a test.
+pub fn router(status: StatusReceiver) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/status", get(chains))
+        .fallback(unknown)
+        .with_state(status)
+}
+
+/// The process lives; nothing more.
+async fn health() -> Response {
+    answer(StatusCode::OK, json!({ "status": "ok" }))
+}
+
+/// 200 only if every chain is ready; the body says what each waits for.
+async fn ready(State(status): State<StatusReceiver>) -> Response {
+    let chains = status.borrow().clone();
+    // No chain at all has nothing to serve: an orchestrator must not send readers here.
+    let all = !chains.is_empty() && chains.iter().all(|chain| chain.ready);
+    let reasons: Vec<Value> = chains
+        .iter()
+        .map(|c| json!({ "name": c.name, "chain_id": c.chain_id, "ready": c.ready, "waits_for": c.waits_for }))
+        .collect();
+    let code = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(code, json!({ "ready": all, "chains": reasons }))
+}
+
+async fn chains(State(status): State<StatusReceiver>) -> Response {
+    let chains = status.borrow().clone();
+    answer(StatusCode::OK, json!({ "chains": chains }))
+}
+
+async fn unknown() -> Response {
+    answer(StatusCode::NOT_FOUND, json!({ "error": "there is no such path; try /health, /ready or /status" }))
+}
+
+fn answer(code: StatusCode, body: Value) -> Response {
+    // A cached answer about readiness is a wrong one.
+    (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The server over real sockets.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::*;
+
+fn chain(name: &str, ready: bool) -> ChainStatus {
+    ChainStatus {
+        name: name.into(),
+        chain_id: 1,
+        head: Some(7),
+        head_time: None,
+        finalized: None,
+        checkpoint: Some(5),
+        checkpoint_time: None,
+        lag_blocks: Some(2),
+        lag_seconds: Some(2.0),
+        events_per_second: 1.5,
+        leaves: 3,
+        ready,
+        waits_for: if ready { String::new() } else { "the next head".into() },
+    }
+}
+
+struct Server {
+    port: u16,
+    status: watch::Sender<Vec<ChainStatus>>,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+async fn start() -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (status, receiver) = watch::channel(Vec::new());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(serve(listener, receiver, async {
+        stopped.await.ok();
+    }));
+    Server { port, status, stop, task }
+}
+
+async fn fetch(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn answers_follow_the_status() {
+    let server = start().await;
+    assert!(fetch(server.port, "/health").await.starts_with("HTTP/1.1 200"));
+    assert!(fetch(server.port, "/ready").await.starts_with("HTTP/1.1 503"), "no chain has reported");
+    server.status.send_replace(vec![chain("a", true), chain("b", false)]);
+    let answer = fetch(server.port, "/ready").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the next head"), "{answer}");
+    server.status.send_replace(vec![chain("a", true)]);
+    assert!(fetch(server.port, "/ready").await.starts_with("HTTP/1.1 200"));
+    let answer = fetch(server.port, "/status").await;
+    assert!(answer.contains(r#""lag_blocks":2"#) && answer.contains("no-store"), "{answer}");
+    assert!(fetch(server.port, "/nothing").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn it_stops_although_somebody_keeps_a_connection_open() {
+    let server = start().await;
+    let mut held = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    held.write_all(b"GET /health HTTP/1.1\r\nhost").await.unwrap();
+    assert!(fetch(server.port, "/health").await.contains("ok"));
+    server.stop.send(()).unwrap();
+    let stopped = tokio::time::timeout(GRACE * 3, server.task).await;
+    assert!(stopped.unwrap().unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn silence_and_crowds_are_bounded() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (_status, receiver) = watch::channel(Vec::new());
+    let bounded = listener::Bounded::with(listener, 1, Duration::from_millis(100));
+    let server = tokio::spawn(axum::serve(bounded, router(receiver)).into_future());
+    // The only slot is held by a connection that stops in the middle of its header; the next one is served after it.
+    let mut held = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    held.write_all(b"GET /health HTTP/1.1\r\nhost").await.unwrap();
+    assert!(fetch(port, "/health").await.contains("ok"));
+    assert_eq!(held.read(&mut [0; 64]).await.unwrap_or(0), 0, "the silent connection was closed");
+    server.abort();
+}

@@ -1,0 +1,239 @@
+//! The configuration: one table of settings, a TOML file, the environment over it, all problems at once.
+//!
+//! [`Settings`] holds checked texts and knows where each comes from; [`Config`] is what the program runs on.
+
+mod database_url;
+mod reader;
+mod setting;
+mod text;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use alloy::primitives::{Address, B256};
+
+pub use database_url::{DatabaseUrl, database_endpoint};
+pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
+pub use value::{Finality, Interval, Secret, TlsMode, endpoint};
+
+/// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The database and how it is reached.
+    pub database: Database,
+    /// The group roles of the database.
+    pub roles: Roles,
+    /// The chains to index, by name; their ids differ. May be empty: only some commands need a chain.
+    pub chains: Vec<Chain>,
+    /// How tables are partitioned.
+    pub partitions: Partitions,
+    /// The HTTP server.
+    pub http: Http,
+}
+
+/// The database and how it is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    /// Where rows are written; may be a pooler.
+    pub url: Secret,
+    /// A direct connection for migrations and partitions; `url` unless set.
+    pub admin_url: Secret,
+    /// The connection of the SQL prompt; `url` unless set.
+    pub reader_url: Secret,
+    /// Connections kept to `url`, at most.
+    pub pool_size: u32,
+    /// Limit of one attempt to connect.
+    pub connect_timeout: Duration,
+    /// TLS to hosts that are not local.
+    pub tls: Tls,
+}
+
+/// How TLS to a database is done where its URL does not say it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// `database.tls`.
+    pub mode: TlsMode,
+    /// `database.ca_file`: the PEM file of authorities to trust; the system's without it.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Names of the database's group roles.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Roles {
+    /// Owns the schemas.
+    pub migrator: String,
+    /// Writes rows.
+    pub writer: String,
+    /// Owns the partitioned tables.
+    pub partitioner: String,
+    /// Reads.
+    pub reader: String,
+    /// Whether migrating creates the ones that are missing.
+    pub create: bool,
+}
+
+/// One chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    /// Its name in the configuration: a-z, 0-9 and `_`.
+    pub name: String,
+    /// What `eth_chainId` must answer.
+    pub chain_id: u64,
+    /// HTTP nodes, at least one.
+    pub rpc_urls: Vec<Secret>,
+    /// WebSocket nodes for new heads.
+    pub ws_urls: Vec<Secret>,
+    /// The first block to index.
+    pub start_block: u64,
+    /// How blocks become final.
+    pub finality: Finality,
+    /// Contracts to index; empty for all.
+    pub addresses: Vec<Address>,
+    /// First topics to index; empty for all.
+    pub topics: Vec<B256>,
+    /// Pause between two questions for the head, where it is polled.
+    pub poll_interval: Duration,
+    /// Limit of one request.
+    pub request_timeout: Duration,
+    /// Limit of one answer, in bytes.
+    pub max_response_bytes: u64,
+    /// Blocks of the first range; learned afterwards.
+    pub range_blocks: u64,
+    /// Blocks of any range, at most.
+    pub max_range_blocks: u64,
+    /// Requests under way at once.
+    pub fetch_parallelism: u32,
+    /// Rows at which a batch is closed.
+    pub batch_rows: u32,
+}
+
+/// How tables are partitioned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partitions {
+    /// Span of a leaf near the head.
+    pub interval: Interval,
+    /// Span of a leaf of old history.
+    pub history_interval: Interval,
+    /// The age at which history begins.
+    pub history_after: Duration,
+    /// Leaves made ahead of the head.
+    pub premake: u32,
+    /// Leaves of one table and chain, at most.
+    pub max_leaves: u32,
+    /// Pause between two rounds of maintenance.
+    pub maintenance_interval: Duration,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Where it listens; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads `path` (or [`DEFAULT_FILE`], if it exists), then lets the environment override it.
+    ///
+    /// # Errors
+    /// All problems at once, each with its key, where it was found, and what is allowed.
+    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
+        Settings::load(path, env)?.config()
+    }
+
+    /// A TOML file that works as it is and shows every setting.
+    pub fn example() -> String {
+        text::example()
+    }
+
+    /// The text of docs/configuration.md.
+    pub fn reference() -> String {
+        text::reference()
+    }
+}
+
+impl Settings {
+    /// The typed configuration.
+    ///
+    /// # Errors
+    /// None for settings that [`Settings::load`] returned, unless a check is looser than its type, which is a bug.
+    pub fn config(&self) -> Result<Config, ConfigErrors> {
+        Ok(Config {
+            database: self.database()?,
+            roles: self.roles()?,
+            chains: self.chains().map(|name| self.chain(name)).collect::<Result<_, _>>()?,
+            partitions: self.partitions()?,
+            http: Http { listen: self.one_with("http.listen", |text| value::listen(text).ok())? },
+        })
+    }
+
+    /// The effective configuration as text, each value with where it comes from, without secrets.
+    pub fn describe(&self) -> String {
+        text::describe(self)
+    }
+
+    fn secrets(&self, key: &str) -> Result<Vec<Secret>, ConfigErrors> {
+        self.items_with(key, |text| Some(Secret::new(text)))
+    }
+
+    fn secret(&self, key: &str) -> Result<Secret, ConfigErrors> {
+        self.one_with(key, |text| Some(Secret::new(text)))
+    }
+
+    fn database(&self) -> Result<Database, ConfigErrors> {
+        Ok(Database {
+            url: self.secret("database.url")?,
+            admin_url: self.secret("database.admin_url")?,
+            reader_url: self.secret("database.reader_url")?,
+            pool_size: self.one("database.pool_size")?,
+            connect_timeout: self.duration("database.connect_timeout")?,
+            tls: Tls { mode: self.one("database.tls")?, ca_file: self.list("database.ca_file")?.pop() },
+        })
+    }
+
+    fn roles(&self) -> Result<Roles, ConfigErrors> {
+        Ok(Roles {
+            migrator: self.one("roles.migrator")?,
+            writer: self.one("roles.writer")?,
+            partitioner: self.one("roles.partitioner")?,
+            reader: self.one("roles.reader")?,
+            create: self.one("roles.create")?,
+        })
+    }
+
+    fn chain(&self, name: &str) -> Result<Chain, ConfigErrors> {
+        let key = |setting: &str| format!("chains.{name}.{setting}");
+        Ok(Chain {
+            name: name.to_owned(),
+            chain_id: self.one(&key("chain_id"))?,
+            rpc_urls: self.secrets(&key("rpc_urls"))?,
+            ws_urls: self.secrets(&key("ws_urls"))?,
+            start_block: self.one(&key("start_block"))?,
+            finality: self.one(&key("finality"))?,
+            addresses: self.list(&key("addresses"))?,
+            topics: self.list(&key("topics"))?,
+            poll_interval: self.duration(&key("poll_interval"))?,
+            request_timeout: self.duration(&key("request_timeout"))?,
+            max_response_bytes: self.one(&key("max_response_bytes"))?,
+            range_blocks: self.one(&key("range_blocks"))?,
+            max_range_blocks: self.one(&key("max_range_blocks"))?,
+            fetch_parallelism: self.one(&key("fetch_parallelism"))?,
+            batch_rows: self.one(&key("batch_rows"))?,
+        })
+    }
+
+    fn partitions(&self) -> Result<Partitions, ConfigErrors> {
+        Ok(Partitions {
+            interval: self.one("partitions.interval")?,
+            history_interval: self.one("partitions.history_interval")?,
+            history_after: self.duration("partitions.history_after")?,
+            premake: self.one("partitions.premake")?,
+            max_leaves: self.one("partitions.max_leaves")?,
+            maintenance_interval: self.duration("partitions.maintenance_interval")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

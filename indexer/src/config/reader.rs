@@ -1,0 +1,467 @@
+//! Reads the file and the environment into checked texts, and collects every problem on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::setting::{self, Default, Kind, SETTINGS, Setting};
+use super::value;
+
+/// The file that is read when none is named and it exists.
+pub const DEFAULT_FILE: &str = "dalp-indexer.toml";
+
+/// Names under our prefix that belong to tools and tests, not to the configuration.
+const FOREIGN: &[&str] = &["DALP_HOME", "DALP_PG_BIN", "DALP_ANVIL", "DALP_TOOLS", "DALP_LOG_FORMAT", "DALP_CONFIG"];
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The table of settings.
+    Default,
+    /// This configuration file.
+    File(PathBuf),
+    /// This environment variable.
+    Variable(String),
+    /// Neither: it is missing.
+    Nowhere,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Nowhere => f.write_str("not set"),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key it is about; empty for the file as a whole.
+    pub key: String,
+    /// Where that key was found.
+    pub origin: Origin,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() {
+            write!(f, "{}: {}", self.origin, self.message)
+        } else {
+            write!(f, "{} ({}): {}", self.key, self.origin, self.message)
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration, at least one problem.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors {
+    /// The problems, in the order they were found.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.problems.len();
+        writeln!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        for problem in &self.problems {
+            writeln!(f, "  {problem}")?;
+        }
+        write!(f, "docs/configuration.md lists every setting. For a file to start from: ")?;
+        write!(f, "dalp-indexer config example > {DEFAULT_FILE}")
+    }
+}
+
+/// A value that somebody set, as text: one item, or a list's items.
+struct Found {
+    items: Vec<String>,
+    origin: Origin,
+}
+
+/// A configuration whose every text has passed its check, before it becomes a [`super::Config`].
+pub struct Settings {
+    found: BTreeMap<String, Found>,
+    chains: BTreeSet<String>,
+}
+
+impl Settings {
+    /// Reads `path` (or [`DEFAULT_FILE`], if it exists), then lets the environment override it.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader { found: BTreeMap::new(), chains: BTreeSet::new(), problems: Vec::new() };
+        let default = Path::new(DEFAULT_FILE);
+        if let Some(path) = path.or_else(|| default.exists().then_some(default)) {
+            // A file that cannot be read would only bury its one problem under all that is then missing.
+            let table = read_file(path).map_err(|problem| ConfigErrors { problems: vec![problem] })?;
+            reader.walk(&Origin::File(path.to_owned()), "", table);
+        }
+        for (name, value) in environment {
+            reader.take_variable(&name, &value);
+        }
+        reader.finish()
+    }
+
+    /// The names of the chains, in order.
+    pub fn chains(&self) -> impl Iterator<Item = &String> {
+        self.chains.iter()
+    }
+
+    /// A key's items and where they come from; none if it is neither set nor has a default.
+    pub(super) fn items(&self, key: &str) -> (Vec<String>, Origin) {
+        if let Some(found) = self.found.get(key) {
+            return (found.items.clone(), found.origin.clone());
+        }
+        match setting::find(key).map(|setting| (&setting.default, setting.many)) {
+            Some((Default::Value(""), true)) => (Vec::new(), Origin::Default),
+            Some((Default::Value(text), true)) => (text.split(',').map(str::to_owned).collect(), Origin::Default),
+            Some((Default::Value(text), false)) => (vec![(*text).to_owned()], Origin::Default),
+            Some((Default::Same(other), _)) => self.items(other),
+            Some((Default::Required(_) | Default::Unset(_), _)) | None => (Vec::new(), Origin::Nowhere),
+        }
+    }
+
+    /// A list's items, read as `T`.
+    pub(super) fn list<T: FromStr>(&self, key: &str) -> Result<Vec<T>, ConfigErrors> {
+        self.items_with(key, |item| item.parse().ok())
+    }
+
+    /// One value, read as `T`.
+    pub(super) fn one<T: FromStr>(&self, key: &str) -> Result<T, ConfigErrors> {
+        self.one_with(key, |item| item.parse().ok())
+    }
+
+    /// One duration.
+    pub(super) fn duration(&self, key: &str) -> Result<Duration, ConfigErrors> {
+        self.one_with(key, |item| value::duration(item).ok())
+    }
+
+    pub(super) fn one_with<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, ConfigErrors> {
+        self.items_with(key, read)?.pop().ok_or_else(|| self.unreadable(key))
+    }
+
+    pub(super) fn items_with<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ConfigErrors> {
+        let (items, _) = self.items(key);
+        items.iter().map(|item| read(item).ok_or_else(|| self.unreadable(key))).collect()
+    }
+
+    /// Only for a check that is looser than the type it guards: a bug, but never a panic.
+    fn unreadable(&self, key: &str) -> ConfigErrors {
+        let message = "its value passed its check but could not be read; please report this".to_owned();
+        ConfigErrors { problems: vec![Problem { key: key.into(), origin: self.items(key).1, message }] }
+    }
+}
+
+/// Reads and parses a file. The parser's own message is not used whole: it quotes the line, and so its secrets.
+fn read_file(path: &Path) -> Result<toml::Table, Problem> {
+    let problem = |message| Problem { key: String::new(), origin: Origin::File(path.to_owned()), message };
+    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    text.parse().map_err(|error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or("");
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        problem(format!("is not valid TOML: line {line}, column {column}: {}", error.message()))
+    })
+}
+
+/// The work in progress of [`Settings::load`].
+struct Reader {
+    found: BTreeMap<String, Found>,
+    chains: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn problem(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
+        self.problems.push(Problem { key: key.into(), origin: origin.clone(), message: message.into() });
+    }
+
+    fn walk(&mut self, origin: &Origin, prefix: &str, table: toml::Table) {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            if let Some(setting) = setting::find(&key) {
+                match items_of(setting, value) {
+                    Ok(items) => self.take(key, items, origin.clone()),
+                    Err(given) => {
+                        let message = format!("it is {given}, not {}", wanted(setting));
+                        self.problem(&key, origin, message);
+                    }
+                }
+            } else if !is_section(&key) {
+                self.unknown(&key, origin);
+            } else if prefix == "chains" && !is_chain_name(&name) {
+                self.problem(&key, origin, CHAIN_NAME);
+            } else {
+                match value {
+                    toml::Value::Table(inner) => {
+                        // A chain is there as soon as its section is, even an empty one.
+                        if prefix == "chains" {
+                            self.chains.insert(name);
+                        }
+                        self.walk(origin, &key, inner);
+                    }
+                    _ => self.problem(&key, origin, format!("it is a section: write [{key}] and its settings below")),
+                }
+            }
+        }
+    }
+
+    fn take_variable(&mut self, name: &str, value: &str) {
+        // Compose files and CI pass what is not set as an empty text.
+        if value.is_empty() || FOREIGN.contains(&name) || name.starts_with("DALP_TEST_") {
+            return;
+        }
+        let Some(rest) = name.strip_prefix("DALP_") else { return };
+        let key = rest.to_ascii_lowercase().replace("__", ".");
+        let origin = Origin::Variable(name.to_owned());
+        match setting::find(&key) {
+            Some(_) if setting::variable(&key) != name => self.unknown(&key, &origin),
+            Some(setting) => {
+                if let Some(chain) = chain_of(&key).filter(|chain| !is_chain_name(chain)) {
+                    return self.problem(&format!("chains.{chain}"), &origin, CHAIN_NAME);
+                }
+                let items = if setting.many { value.split(',').collect() } else { vec![value] };
+                let items = items.into_iter().map(|item| item.trim().to_owned()).collect();
+                self.take(key, items, origin);
+            }
+            None => self.unknown(&key, &origin),
+        }
+    }
+
+    fn take(&mut self, key: String, items: Vec<String>, origin: Origin) {
+        if let Some(chain) = chain_of(&key) {
+            self.chains.insert(chain.to_owned());
+        }
+        self.found.insert(key, Found { items, origin });
+    }
+
+    fn unknown(&mut self, key: &str, origin: &Origin) {
+        let hint = match (nearest(key), origin) {
+            (Some(near), Origin::Variable(_)) => format!("; did you mean {}?", setting::variable(&near)),
+            (Some(near), _) => format!("; did you mean `{near}`?"),
+            (None, _) => String::new(),
+        };
+        self.problem(key, origin, format!("there is no such setting{hint}"));
+    }
+
+    fn finish(mut self) -> Result<Settings, ConfigErrors> {
+        for setting in SETTINGS {
+            for key in setting.keys(self.chains.iter()) {
+                self.check(setting, &key);
+            }
+        }
+        let Self { found, chains, mut problems } = self;
+        let settings = Settings { found, chains };
+        check_together(&settings, &mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(ConfigErrors { problems }) }
+    }
+
+    fn check(&mut self, setting: &Setting, key: &str) {
+        let Some(found) = self.found.get(key) else {
+            // A value of the wrong type was found and reported already.
+            if matches!(setting.default, Default::Required(_)) && !self.problems.iter().any(|p| p.key == key) {
+                let message =
+                    format!("it must be set, in the file or as {}: {}", setting::variable(key), wanted(setting));
+                self.problem(key, &Origin::Nowhere, message);
+            }
+            return;
+        };
+        let origin = found.origin.clone();
+        let required = matches!(setting.default, Default::Required(_));
+        let mut messages = Vec::new();
+        if required && found.items.is_empty() {
+            messages.push(format!("the list is empty: write {}", wanted(setting)));
+        }
+        for item in &found.items {
+            if let Err(why) = setting.kind.check(item) {
+                messages.push(refusal(&setting.kind, item, &why));
+            }
+        }
+        for message in messages {
+            self.problem(key, &origin, message);
+        }
+    }
+}
+
+/// The sentence about one value that was refused.
+fn refusal(kind: &Kind, item: &str, why: &str) -> String {
+    let value = if kind.is_secret() { "its value (not shown)".to_owned() } else { format!("{item:?}") };
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    format!("{value} is not {}{why}", one_of(kind))
+}
+
+fn one_of(kind: &Kind) -> String {
+    if matches!(kind, Kind::Choice(_)) { format!("one of {}", kind.allowed()) } else { kind.allowed() }
+}
+
+/// What a setting wants, as a noun.
+fn wanted(setting: &Setting) -> String {
+    if setting.many { format!("a list, each {}", one_of(&setting.kind)) } else { one_of(&setting.kind) }
+}
+
+/// The texts of a TOML value of the right type, or the name of the wrong type.
+fn items_of(setting: &Setting, value: toml::Value) -> Result<Vec<String>, &'static str> {
+    match value {
+        toml::Value::Array(items) if setting.many => {
+            items.into_iter().map(|item| text_of(&setting.kind, item).map_err(|_| "a list of other values")).collect()
+        }
+        value if setting.many => Err(value.type_str()),
+        value => text_of(&setting.kind, value).map(|text| vec![text]),
+    }
+    .map_err(|given| match given {
+        "string" => "a text in quotes",
+        "integer" => "a number",
+        "float" => "a number with a point",
+        "boolean" => "true or false",
+        "datetime" => "a date",
+        "array" => "a list",
+        "table" => "a section",
+        other => other,
+    })
+}
+
+fn text_of(kind: &Kind, value: toml::Value) -> Result<String, &'static str> {
+    match (kind, value) {
+        (Kind::Int(..), toml::Value::Integer(number)) => Ok(number.to_string()),
+        (Kind::Bool, toml::Value::Boolean(flag)) => Ok(flag.to_string()),
+        (Kind::Int(..) | Kind::Bool, value) => Err(value.type_str()),
+        (_, toml::Value::String(text)) => Ok(text),
+        (_, value) => Err(value.type_str()),
+    }
+}
+
+const CHAIN_NAME: &str = "a chain's name is made of a-z, 0-9 and _, starts with a letter, has no __ and no _ at its end \
+                          (so that it fits into the names of environment variables)";
+
+fn is_chain_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && !name.contains("__")
+        && !name.ends_with('_')
+}
+
+fn chain_of(key: &str) -> Option<&str> {
+    key.strip_prefix("chains.")?.split('.').next()
+}
+
+/// Whether settings lie below this key.
+fn is_section(key: &str) -> bool {
+    let parts: Vec<&str> = key.split('.').collect();
+    SETTINGS.iter().any(|setting| {
+        let wanted: Vec<&str> = setting.path.split('.').collect();
+        wanted.len() > parts.len() && wanted.iter().zip(&parts).all(|(wanted, part)| *wanted == "*" || wanted == part)
+    })
+}
+
+/// The known key or section nearest to an unknown one, if any is near enough to be meant.
+fn nearest(key: &str) -> Option<String> {
+    let depth = key.split('.').count();
+    let chain = chain_of(key).unwrap_or("*");
+    let mut known = BTreeSet::new();
+    for setting in SETTINGS {
+        let path = setting.path.replace('*', chain);
+        known.extend(setting.section().split('.').next().filter(|_| depth == 1).map(str::to_owned));
+        known.insert(path);
+    }
+    let close = known.iter().map(|path| (distance(key, path), path)).min();
+    if let Some((_, path)) = close.filter(|(edits, _)| *edits <= 2.max(key.len() / 8)) {
+        return Some(path.clone());
+    }
+    // A setting written in the wrong section.
+    let name = key.rsplit('.').next()?;
+    SETTINGS.iter().find(|setting| setting.name() == name).map(|setting| setting.path.replace('*', chain))
+}
+
+/// The number of single-character edits between two texts (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let edits = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = std::mem::replace(&mut row[j + 1], edits);
+        }
+    }
+    row[b.len()]
+}
+
+/// The rules that concern more than one value. A value that is bad by itself has been reported, and is passed over.
+fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
+    let number = |key: &str| settings.one::<u64>(key).ok();
+    let mut report = |key: String, message: String| {
+        let (_, origin) = settings.items(&key);
+        problems.push(Problem { key, origin, message });
+    };
+    let mut ids = BTreeMap::new();
+    for chain in settings.chains() {
+        let id = number(&format!("chains.{chain}.chain_id"));
+        if let Some((id, first)) = id.and_then(|id| Some((id, ids.insert(id, chain)?))) {
+            report(
+                format!("chains.{chain}.chain_id"),
+                format!("{id} is the id of chains.{first} too: a chain is named once, with all its URLs"),
+            );
+        }
+        let [first, most] = ["range_blocks", "max_range_blocks"].map(|name| format!("chains.{chain}.{name}"));
+        if let (Some(blocks), Some(limit)) = (number(&first), number(&most))
+            && blocks > limit
+        {
+            report(first, format!("{blocks} is more than max_range_blocks, {limit}: lower it, or raise that"));
+        }
+    }
+    let mut roles = BTreeMap::new();
+    for name in ["migrator", "writer", "partitioner", "reader"] {
+        let key = format!("roles.{name}");
+        let role = settings.one::<String>(&key).unwrap_or_default();
+        if let Some(first) = roles.insert(role.clone(), name) {
+            report(key, format!("\"{role}\" is roles.{first} too: each needs a role of its own, with its own rights"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, edits) in [("", "abc", 3), ("kitten", "sitting", 3), ("url", "url", 0), ("ulr", "url", 2)] {
+            assert_eq!(distance(a, b), edits, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn suggestions() {
+        for (key, near) in [
+            ("databse", Some("database")),
+            ("database.pool_sise", Some("database.pool_size")),
+            ("databse.url", Some("database.url")),
+            ("chains.anvil.start_blok", Some("chains.anvil.start_block")),
+            ("pool_size", Some("database.pool_size")),
+            ("colour", None),
+        ] {
+            assert_eq!(nearest(key).as_deref(), near, "{key}");
+        }
+    }
+
+    #[test]
+    fn chain_names() {
+        for (name, good) in
+            [("anvil", true), ("a1_b", true), ("Anvil", false), ("1a", false), ("a__b", false), ("a_", false)]
+        {
+            assert_eq!(is_chain_name(name), good, "{name}");
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The one table of settings. Environment names, checks, suggestions, the example and the reference come from it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use alloy::primitives::{Address, B256};
+
+use super::database_url::DatabaseUrl;
+use super::value::{self, Finality, Interval, TlsMode};
+
+/// One setting.
+pub(super) struct Setting {
+    /// Its dotted key; `*` stands for the name of a chain.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// Whether it holds a list of values of its kind.
+    pub many: bool,
+    pub default: Default,
+    /// What it is, in one line.
+    pub help: &'static str,
+    /// Why the default is what it is, or when to change it.
+    pub reason: &'static str,
+}
+
+/// What a setting is where nobody sets it.
+pub(super) enum Default {
+    /// This text (of a list: its items, separated by commas; empty for none).
+    Value(&'static str),
+    /// What that other setting is.
+    Same(&'static str),
+    /// It must be set; the example shows this.
+    Required(&'static str),
+    /// Nothing; the example shows this.
+    Unset(&'static str),
+}
+
+/// What a value may be.
+pub(super) enum Kind {
+    Int(u64, u64),
+    Bool,
+    Duration(&'static str, &'static str),
+    Choice(&'static [&'static str]),
+    Role,
+    File,
+    Finality,
+    Listen,
+    Address,
+    Topic,
+    DatabaseUrl,
+    Url(&'static [&'static str]),
+}
+
+impl Kind {
+    /// What is allowed, to finish the sentence "… is not …".
+    pub fn allowed(&self) -> String {
+        match self {
+            Self::Int(min, max) if *max == MAX_INT => format!("a whole number, {min} or more"),
+            Self::Int(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Bool => "true or false".into(),
+            Self::Duration(min, max) => {
+                format!("a time from {min} to {max}, as a whole number and ms, s, m, h or d, such as \"5s\"")
+            }
+            Self::Choice(names) => names.join(", "),
+            Self::Role => "a role name of a-z, 0-9 and _, at most 63 characters, that starts with a letter".into(),
+            Self::File => "a file that can be read".into(),
+            Self::Finality => "tag, depth:N (N blocks, such as depth:64), instant or never".into(),
+            Self::Listen => "an IP address and port, such as 127.0.0.1:9464, or off".into(),
+            Self::Address => "an address of 20 bytes, 0x and 40 hexadecimal digits".into(),
+            Self::Topic => "a topic of 32 bytes, 0x and 64 hexadecimal digits".into(),
+            Self::DatabaseUrl => "a URL such as postgres://user:password@host:5432/database".into(),
+            Self::Url(schemes) => format!("a URL that starts with {}", schemes.join(":// or ") + "://"),
+        }
+    }
+
+    /// Whether a value may hold a password or an API key, and so is never shown.
+    pub fn is_secret(&self) -> bool {
+        matches!(self, Self::DatabaseUrl | Self::Url(_))
+    }
+
+    /// The value as it may be shown: a secret only by its scheme, host and port.
+    pub fn shown(&self, text: &str) -> String {
+        match self {
+            Self::DatabaseUrl => DatabaseUrl::parse(text).map_or_else(|_| "(not shown)".into(), |url| url.endpoint()),
+            Self::Url(_) => value::endpoint(text),
+            _ => text.into(),
+        }
+    }
+
+    /// Checks one value.
+    ///
+    /// # Errors
+    /// What is wrong, where [`Kind::allowed`] does not say it all; otherwise an empty text.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        let good = match self {
+            Self::Int(min, max) => text.parse().is_ok_and(|number: u64| (*min..=*max).contains(&number)),
+            Self::Bool => text.parse::<bool>().is_ok(),
+            Self::Duration(min, max) => {
+                let limit = |text| value::duration(text).unwrap_or(Duration::ZERO);
+                value::duration(text).is_ok_and(|time| (limit(min)..=limit(max)).contains(&time))
+            }
+            Self::Choice(names) => names.contains(&text),
+            Self::Role => is_role(text),
+            Self::File => return check_file(Path::new(text)),
+            Self::Finality => text.parse::<Finality>().is_ok(),
+            Self::Listen => value::listen(text).is_ok(),
+            // Without 0x a parser would still take it; the chain's tools would not.
+            Self::Address => text.starts_with("0x") && text.parse::<Address>().is_ok(),
+            Self::Topic => text.starts_with("0x") && text.parse::<B256>().is_ok(),
+            Self::DatabaseUrl => return check_database_url(text),
+            Self::Url(schemes) => {
+                url::Url::parse(text).is_ok_and(|url| schemes.contains(&url.scheme()) && url.host().is_some())
+            }
+        };
+        if good { Ok(()) } else { Err(String::new()) }
+    }
+}
+
+fn is_role(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        // PostgreSQL keeps this prefix for itself.
+        && !text.starts_with("pg_")
+}
+
+fn check_file(path: &Path) -> Result<(), String> {
+    std::fs::File::open(path)
+        .and_then(|file| file.metadata())
+        .map_err(|error| error.to_string())
+        .and_then(|found| if found.is_file() { Ok(()) } else { Err("it is not a file".into()) })
+}
+
+fn check_database_url(text: &str) -> Result<(), String> {
+    match DatabaseUrl::parse(text)?.ca_file {
+        Some(path) => check_file(&path).map_err(|why| format!("its sslrootcert {}: {why}", path.display())),
+        None => Ok(()),
+    }
+}
+
+/// TOML's integers end here, and so do PostgreSQL's.
+const MAX_INT: u64 = i64::MAX as u64;
+
+/// Finds the setting of a key, whose chain's name may be any.
+pub(super) fn find(path: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| {
+        let mut parts = path.split('.');
+        setting.path.split('.').all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == part))
+            && parts.next().is_none()
+    })
+}
+
+impl Setting {
+    /// The keys it stands for: its path, or one for each chain.
+    pub fn keys<'a>(&'a self, chains: impl Iterator<Item = &'a String>) -> Vec<String> {
+        if self.path.contains('*') {
+            chains.map(|chain| self.path.replace('*', chain)).collect()
+        } else {
+            vec![self.path.to_owned()]
+        }
+    }
+
+    /// The section it stands in, such as `database` or `chains.*`.
+    pub fn section(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// Its name inside its section.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+}
+
+/// The environment variable of a key.
+pub(super) fn variable(path: &str) -> String {
+    format!("DALP_{}", path.to_ascii_uppercase().replace('.', "__"))
+}
+
+const fn one(path: &'static str, kind: Kind, default: Default, help: &'static str, reason: &'static str) -> Setting {
+    Setting { path, kind, many: false, default, help, reason }
+}
+
+const fn many(path: &'static str, kind: Kind, default: Default, help: &'static str, reason: &'static str) -> Setting {
+    Setting { path, kind, many: true, default, help, reason }
+}
+
+/// Every setting, in the order of the example and the reference.
+pub(super) const SETTINGS: &[Setting] = &[
+    one(
+        "database.url",
+        Kind::DatabaseUrl,
+        Default::Required("postgres://postgres@127.0.0.1:5432/dalp"),
+        "The database that rows are written to; it may point to PgBouncer.",
+        "Takes sslmode=verify-full or disable and sslrootcert=FILE; `options` is refused.",
+    ),
+    one(
+        "database.admin_url",
+        Kind::DatabaseUrl,
+        Default::Same("database.url"),
+        "A direct connection, for migrations and partitions.",
+        "Set it when `url` points to a pooler: locks and DDL need a session of their own.",
+    ),
+    one(
+        "database.reader_url",
+        Kind::DatabaseUrl,
+        Default::Same("database.url"),
+        "The connection of `dalp-indexer sql`.",
+        "Set it to a user that may only read, or to a standby.",
+    ),
+    one(
+        "database.pool_size",
+        Kind::Int(1, 1_000),
+        Default::Value("8"),
+        "Connections kept to `url`, at most.",
+        "One for each chain's tail and each backfill worker, and a few to spare.",
+    ),
+    one(
+        "database.connect_timeout",
+        Kind::Duration("100ms", "10m"),
+        Default::Value("5s"),
+        "How long one attempt to reach a database may take.",
+        "A healthy server answers in milliseconds; a dead host never does.",
+    ),
+    one(
+        "database.tls",
+        Kind::Choice(TlsMode::NAMES),
+        Default::Value("verify-full"),
+        "TLS to database hosts. Unix sockets and loopback hosts do without, unless their URL says sslmode=verify-full.",
+        "Encryption without a checked identity protects from nobody who can answer in the server's place.",
+    ),
+    one(
+        "database.ca_file",
+        Kind::File,
+        Default::Unset("/etc/dalp/database-ca.pem"),
+        "A PEM file of the authorities that sign the database's certificate; the system's are used without it.",
+        "Managed databases often have an authority of their own.",
+    ),
+    one(
+        "roles.migrator",
+        Kind::Role,
+        Default::Value("dalp_migrator"),
+        "The group role that owns the schemas.",
+        "Roles belong to the whole cluster: rename them where two installations share one.",
+    ),
+    one(
+        "roles.writer",
+        Kind::Role,
+        Default::Value("dalp_writer"),
+        "The group role that writes rows.",
+        "It can neither change tables nor touch a partition directly.",
+    ),
+    one(
+        "roles.partitioner",
+        Kind::Role,
+        Default::Value("dalp_partitioner"),
+        "The group role that owns the partitioned tables.",
+        "Attaching a partition demands ownership.",
+    ),
+    one(
+        "roles.reader",
+        Kind::Role,
+        Default::Value("dalp_reader"),
+        "The group role of analysts.",
+        "It reads everything and changes nothing.",
+    ),
+    one(
+        "roles.create",
+        Kind::Bool,
+        Default::Value("true"),
+        "Whether `dalp-indexer migrate` creates the roles that are missing.",
+        "Set it to false where an administrator creates them.",
+    ),
+    one(
+        "chains.*.chain_id",
+        Kind::Int(1, MAX_INT),
+        Default::Required("31337"),
+        "The chain's id; every node must answer eth_chainId with it.",
+        "A wrong URL must not mix two chains' rows.",
+    ),
+    many(
+        "chains.*.rpc_urls",
+        Kind::Url(&["http", "https"]),
+        Default::Required("http://127.0.0.1:8545"),
+        "JSON-RPC over HTTP, one URL or more of nodes of the same chain.",
+        "With several, a node that fails or lags is passed over.",
+    ),
+    many(
+        "chains.*.ws_urls",
+        Kind::Url(&["ws", "wss"]),
+        Default::Value(""),
+        "WebSocket URLs for new heads.",
+        "A head arrives as soon as the node has it; without them the head is polled.",
+    ),
+    one(
+        "chains.*.start_block",
+        Kind::Int(0, MAX_INT),
+        Default::Value("0"),
+        "The first block to index.",
+        "The block of the first contract's deployment saves the empty history before it.",
+    ),
+    one(
+        "chains.*.finality",
+        Kind::Finality,
+        Default::Value("tag"),
+        "How blocks become final.",
+        "`tag` is right after Ethereum's merge; `instant` for BFT chains; `never` for a devnet that is rolled back.",
+    ),
+    many(
+        "chains.*.addresses",
+        Kind::Address,
+        Default::Value(""),
+        "Contracts to index; empty for all.",
+        "On a shared chain, name yours.",
+    ),
+    many(
+        "chains.*.topics",
+        Kind::Topic,
+        Default::Value(""),
+        "First topics (event signatures' hashes) to index; empty for all.",
+        "What is not asked for is not fetched.",
+    ),
+    one(
+        "chains.*.poll_interval",
+        Kind::Duration("50ms", "10m"),
+        Default::Value("1s"),
+        "How often the head is asked for when no WebSocket announces it.",
+        "About half of the chain's block time is a good value.",
+    ),
+    one(
+        "chains.*.request_timeout",
+        Kind::Duration("100ms", "10m"),
+        Default::Value("20s"),
+        "How long one request to a node may take.",
+        "A large range of logs takes seconds.",
+    ),
+    one(
+        "chains.*.max_response_bytes",
+        Kind::Int(65_536, 4_294_967_296),
+        Default::Value("67108864"),
+        "The largest answer accepted from a node, in bytes.",
+        "64 MiB; a larger range is asked for in halves, so this bounds memory.",
+    ),
+    one(
+        "chains.*.range_blocks",
+        Kind::Int(1, 1_000_000),
+        Default::Value("100"),
+        "Blocks of the first range asked for in one request.",
+        "A first guess; it is learned from the answers afterwards.",
+    ),
+    one(
+        "chains.*.max_range_blocks",
+        Kind::Int(1, 1_000_000),
+        Default::Value("10000"),
+        "Blocks of one range, at most.",
+        "Set it to the limit your provider states.",
+    ),
+    one(
+        "chains.*.fetch_parallelism",
+        Kind::Int(1, 256),
+        Default::Value("4"),
+        "Requests under way at once.",
+        "More speeds up history until the provider throttles.",
+    ),
+    one(
+        "chains.*.batch_rows",
+        Kind::Int(100, 1_000_000),
+        Default::Value("20000"),
+        "Rows of one transaction, at which a batch is closed.",
+        "Larger ones gain little speed and hold their locks longer.",
+    ),
+    one(
+        "partitions.interval",
+        Kind::Choice(Interval::NAMES),
+        Default::Value("day"),
+        "The time span of one partition near the head.",
+        "Choose it by size: some gigabytes a partition.",
+    ),
+    one(
+        "partitions.history_interval",
+        Kind::Choice(Interval::NAMES),
+        Default::Value("month"),
+        "The time span of one partition of old history.",
+        "Old history is fetched once and rarely dropped; few partitions plan faster.",
+    ),
+    one(
+        "partitions.history_after",
+        Kind::Duration("1d", "36500d"),
+        Default::Value("90d"),
+        "The age at which history begins.",
+        "A quarter keeps the daily partitions of recent months.",
+    ),
+    one(
+        "partitions.premake",
+        Kind::Int(1, 100),
+        Default::Value("3"),
+        "Partitions made ahead of the head.",
+        "With days, a long weekend without maintenance.",
+    ),
+    one(
+        "partitions.max_leaves",
+        Kind::Int(1, 10_000),
+        Default::Value("1000"),
+        "Partitions of one table and chain, at most.",
+        "Planning and locks grow with their number.",
+    ),
+    one(
+        "partitions.maintenance_interval",
+        Kind::Duration("1s", "1d"),
+        Default::Value("30s"),
+        "How often the partitions are looked after.",
+        "A look costs one catalog query.",
+    ),
+    one(
+        "http.listen",
+        Kind::Listen,
+        Default::Value("127.0.0.1:9464"),
+        "Where /health, /ready and /status answer; off for nowhere.",
+        "It has no login: leave it on loopback, or behind what has one.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_and_examples_pass_their_own_checks() {
+        for setting in SETTINGS {
+            let text = match setting.default {
+                Default::Value(text) | Default::Required(text) => text,
+                Default::Same(other) => {
+                    assert!(find(other).is_some(), "{}", setting.path);
+                    continue;
+                }
+                Default::Unset(_) => continue,
+            };
+            for item in text.split(',').filter(|_| !(setting.many && text.is_empty())) {
+                assert_eq!(setting.kind.check(item), Ok(()), "{}", setting.path);
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_refuse() {
+        for (kind, texts) in [
+            (Kind::Int(1, 8), &["0", "9", "-1", "1.0", "", "x", "99999999999999999999"][..]),
+            (Kind::Bool, &["yes", "1", "True"]),
+            (Kind::Duration("1s", "1m"), &["999ms", "61s", "5", "forever"]),
+            (Kind::Choice(Interval::NAMES), &["Day", "days", ""]),
+            (Kind::Role, &["", "Writer", "1x", "a-b", "a\"b", "pg_writer", &"x".repeat(64)]),
+            (Kind::File, &["/nonexistent/ca.pem", "/"]),
+            (Kind::Listen, &["9464", "localhost:9464", "127.0.0.1", "OFF"]),
+            (Kind::Address, &["0x12", "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef"]),
+            (Kind::Topic, &["0xdeadbeefdeadbeefdeadbeefdeadbeefdeadbeef"]),
+            (Kind::Url(&["http", "https"]), &["ws://h", "h:8545", "http://", "ftp://h"]),
+        ] {
+            for text in texts {
+                assert!(kind.check(text).is_err(), "{text:?} was accepted as {}", kind.allowed());
+            }
+        }
+    }
+
+    #[test]
+    fn finds_by_pattern() {
+        assert_eq!(find("chains.anvil.start_block").map(|s| s.path), Some("chains.*.start_block"));
+        assert!(find("chains.anvil").is_none() && find("chains.anvil.start_block.x").is_none() && find("").is_none());
+        assert_eq!(variable("chains.anvil.start_block"), "DALP_CHAINS__ANVIL__START_BLOCK");
+    }
+}

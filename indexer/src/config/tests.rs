@@ -1,0 +1,200 @@
+//! The configuration from outside: files and environments in, values or problems out.
+
+use super::*;
+
+/// A file with this text, in a folder of its own that goes with the value.
+struct File {
+    folder: PathBuf,
+}
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("dalp-config-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(DEFAULT_FILE), text).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(DEFAULT_FILE)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn load(name: &str, text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let file = File::new(name, text);
+    Config::load(Some(&file.path()), env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+}
+
+const REQUIRED: &[(&str, &str)] = &[
+    ("DALP_DATABASE__URL", "postgres://postgres@127.0.0.1:5432/dalp"),
+    ("DALP_CHAINS__ANVIL__CHAIN_ID", "31337"),
+    ("DALP_CHAINS__ANVIL__RPC_URLS", "http://127.0.0.1:8545"),
+];
+
+#[test]
+fn the_example_parses_and_equals_the_defaults() {
+    let defaults = load("defaults", "", REQUIRED).unwrap();
+    assert_eq!(load("example", &Config::example(), &[]).unwrap(), defaults);
+    let uncommented: Vec<String> = Config::example()
+        .lines()
+        .map(|line| {
+            match line
+                .strip_prefix("# ")
+                .filter(|rest| rest.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ') && !name.is_empty()))
+            {
+                Some(setting) => setting.to_owned(),
+                None => line.to_owned(),
+            }
+        })
+        .collect();
+    assert!(uncommented.contains(&"pool_size = 8".to_owned()));
+    assert_eq!(load("uncommented", &uncommented.join("\n"), &[]).unwrap(), defaults);
+}
+
+#[test]
+fn the_defaults_are_the_promised_ones() {
+    let config = load("promised", "", REQUIRED).unwrap();
+    assert_eq!(config.database.pool_size, 8);
+    assert_eq!(config.database.admin_url, config.database.url);
+    assert_eq!(config.database.tls, Tls { mode: TlsMode::VerifyFull, ca_file: None });
+    assert_eq!(config.roles.writer, "dalp_writer");
+    assert_eq!(config.chains[0].finality, Finality::Tag);
+    assert_eq!(config.chains[0].max_response_bytes, 64 << 20);
+    assert_eq!(config.partitions.history_after, Duration::from_secs(90 * 86_400));
+    assert_eq!(config.http.listen, Some("127.0.0.1:9464".parse().unwrap()));
+}
+
+#[test]
+fn the_environment_wins_key_by_key() {
+    let file =
+        "[database]\nurl = \"postgres://a/x\"\npool_size = 2\n[chains.one]\nchain_id = 1\nrpc_urls = [\"http://a\"]\n";
+    let env = [
+        ("DALP_DATABASE__URL", "postgres://b/x"),
+        ("DALP_CHAINS__TWO_B__CHAIN_ID", "2"),
+        ("DALP_CHAINS__TWO_B__RPC_URLS", "http://a, https://b/key"),
+        ("DALP_CHAINS__ONE__FINALITY", "depth:12"),
+        ("DALP_HTTP__LISTEN", "off"),
+        ("DALP_DATABASE__POOL_SIZE", ""),
+        ("DALP_TEST_ANYTHING", "1"),
+        ("DALP_HOME", "/x"),
+        ("PATH", "/bin"),
+    ];
+    let config = load("wins", file, &env).unwrap();
+    assert_eq!(config.database.url.expose(), "postgres://b/x");
+    assert_eq!(config.database.pool_size, 2, "an empty variable is not set");
+    assert_eq!(config.http.listen, None);
+    let names: Vec<&str> = config.chains.iter().map(|chain| chain.name.as_str()).collect();
+    assert_eq!(names, ["one", "two_b"]);
+    assert_eq!(config.chains[0].finality, Finality::Depth(12));
+    assert_eq!(config.chains[1].rpc_urls[1].expose(), "https://b/key");
+}
+
+#[test]
+fn all_problems_are_reported_together() {
+    let file = r#"
+        colour = "red"
+        [databse]
+        url = "x"
+        [database]
+        url = "postgres://u:HUNTER2@h/x?sslmode=prefer"
+        pool_size = "8"
+        connect_timeout = "soon"
+        [roles]
+        writer = "same"
+        reader = "same"
+        [http]
+        listen = 9464
+        [chains.Bad]
+        chain_id = 5
+        [chains.a]
+        chain_id = 1
+        rpc_urls = []
+        range_blocks = 100
+        max_range_blocks = 10
+        addresses = ["0x12"]
+        start_blok = 7
+        [chains.b]
+        chain_id = 1
+        rpc_urls = ["ftp://HUNTER2@h"]
+    "#;
+    let env = [("DALP_CHAINS__B__POLL_INTERVALL", "1s"), ("DALP_PARTITIONS__PREMAKE", "-3")];
+    let errors = load("together", file, &env).unwrap_err();
+    let text = errors.to_string();
+    for expected in [
+        "colour (",
+        "databse (",
+        "did you mean `database`?",
+        "sslmode must be verify-full or disable",
+        "it is a text in quotes, not a whole number from 1 to 1000",
+        "\"soon\" is not a time from 100ms to 10m",
+        "\"same\" is roles.writer too",
+        "it is a number, not an IP address and port",
+        "chains.Bad (",
+        "the list is empty",
+        "100 is more than max_range_blocks, 10",
+        "\"0x12\" is not an address",
+        "did you mean `chains.a.start_block`?",
+        "1 is the id of chains.a too",
+        "its value (not shown) is not a URL that starts with http:// or https://",
+        "did you mean DALP_CHAINS__B__POLL_INTERVAL?",
+        "partitions.premake (DALP_PARTITIONS__PREMAKE): \"-3\" is not a whole number from 1 to 100",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
+    }
+    assert_eq!(errors.problems.len(), 16, "{text}");
+    assert!(!text.contains("HUNTER2"), "{text}");
+}
+
+#[test]
+fn what_must_be_set_is_asked_for_by_both_names() {
+    let text = load("empty", "[chains.a]", &[]).unwrap_err().to_string();
+    for expected in ["database.url (not set)", "DALP_DATABASE__URL", "DALP_CHAINS__A__CHAIN_ID", "chains.a.rpc_urls"] {
+        assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn a_bad_file_is_one_problem_without_its_secrets() {
+    let missing = Config::load(Some(Path::new("/nonexistent/x.toml")), std::iter::empty()).unwrap_err().to_string();
+    assert!(missing.contains("/nonexistent/x.toml") && missing.contains("config example"), "{missing}");
+    for (name, file) in [
+        ("open", "[database]\nurl = \"postgres://u:HUNTER2@h"),
+        ("twice", "[database]\nurl = \"HUNTER2\"\nurl = \"HUNTER2\""),
+        ("bare", "[database]\nurl = HUNTER2"),
+    ] {
+        let text = load(name, file, &[]).unwrap_err().to_string();
+        assert!(text.contains("is not valid TOML: line "), "{text}");
+        assert!(!text.contains("HUNTER2"), "{text}");
+    }
+}
+
+#[test]
+fn nothing_shows_a_secret() {
+    let env = [
+        ("DALP_DATABASE__URL", "postgres://u:HUNTER2@h/x"),
+        ("DALP_CHAINS__A__CHAIN_ID", "1"),
+        ("DALP_CHAINS__A__RPC_URLS", "https://eth.example/HUNTER2"),
+    ];
+    let env = || env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let file = File::new("secret", "");
+    let settings = Settings::load(Some(&file.path()), env()).unwrap();
+    let text = format!("{}{:?}", settings.describe(), settings.config().unwrap());
+    assert!(text.contains("https://eth.example") && text.contains("postgres://h:5432"), "{text}");
+    assert!(!text.contains("HUNTER2"), "{text}");
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == Config::reference(),
+        "docs/configuration.md is out of date: cargo run -- config reference > docs/configuration.md"
+    );
+}

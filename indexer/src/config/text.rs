@@ -1,0 +1,105 @@
+//! What is written from the table of settings: the example, the reference, the effective configuration.
+
+use std::fmt::Write as _;
+
+use super::reader::Settings;
+use super::setting::{self, Default, Kind, SETTINGS, Setting};
+
+/// A TOML file that works as it is and shows every setting; what has a default is commented out.
+pub(super) fn example() -> String {
+    let mut text = String::from(
+        "# Configuration of dalp-indexer. A line that begins with `# name =` shows a default: remove the # to change it.\n\
+         # Each setting is also an environment variable, which wins over this file: database.pool_size is\n\
+         # DALP_DATABASE__POOL_SIZE. Lists are separated by commas there.\n",
+    );
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section() != section {
+            section = setting.section();
+            let _ = write!(text, "\n[{}]\n", section.replace('*', "anvil"));
+        }
+        let _ = writeln!(text, "# {}\n# {}", setting.help, setting.reason);
+        let name = setting.name();
+        let _ = match setting.default {
+            Default::Required(value) => writeln!(text, "{name} = {}", toml_value(setting, value)),
+            Default::Value(value) => writeln!(text, "# {name} = {}", toml_value(setting, value)),
+            Default::Same(other) => writeln!(text, "#   {name} = the same as {other}"),
+            Default::Unset(value) => writeln!(text, "#   {name} = {}   (not set)", toml_value(setting, value)),
+        };
+    }
+    text
+}
+
+fn toml_value(setting: &Setting, text: &str) -> String {
+    let quoted = |text: &str| match setting.kind {
+        Kind::Int(..) | Kind::Bool => text.to_owned(),
+        _ => toml::Value::String(text.to_owned()).to_string(),
+    };
+    if setting.many {
+        let items: Vec<String> = text.split(',').filter(|item| !item.is_empty()).map(quoted).collect();
+        format!("[{}]", items.join(", "))
+    } else {
+        quoted(text)
+    }
+}
+
+/// docs/configuration.md, whole.
+pub(super) fn reference() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         Written by `dalp-indexer config reference`; a test keeps it in step with the code.\n\n\
+         `dalp-indexer` reads the file named by `--config` (or `DALP_CONFIG`), else `dalp-indexer.toml` in the working \
+         directory if it exists, and then the environment, which wins. An empty variable counts as not set. Unknown keys \
+         and variables are refused, and all problems are reported together: try `dalp-indexer config check`. \
+         `dalp-indexer config example` prints a file to start from.\n\n\
+         `NAME` stands for a chain's name of your choice, as in `[chains.anvil]`. In a variable, a list's items are \
+         separated by commas. Times are a whole number and its unit: `500ms`, `5s`, `2m`, `1h`, `90d`. Relative paths \
+         start at the working directory. Database and RPC URLs may hold secrets and are never printed: messages show \
+         scheme, host and port only.\n",
+    );
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section() != section {
+            section = setting.section();
+            let _ = write!(
+                text,
+                "\n## {}\n\n| Setting | Variable | Default | Allowed | What it is |\n|---|---|---|---|---|\n",
+                section.replace('*', "NAME")
+            );
+        }
+        let path = setting.path.replace('*', "NAME");
+        let variable = setting::variable(&path);
+        let allowed = if setting.many { format!("a list: {}", setting.kind.allowed()) } else { setting.kind.allowed() };
+        let (default, help, reason) = (default_text(setting), setting.help, setting.reason);
+        let _ = writeln!(text, "| `{}` | `{variable}` | {default} | {allowed} | {help} {reason} |", setting.name());
+    }
+    text
+}
+
+fn default_text(setting: &Setting) -> String {
+    match setting.default {
+        Default::Value("") => "none".into(),
+        Default::Value(value) => format!("`{value}`"),
+        Default::Same(other) => format!("the same as `{other}`"),
+        Default::Required(_) => "**must be set**".into(),
+        Default::Unset(_) => "none".into(),
+    }
+}
+
+/// The effective configuration, each value with where it comes from; secrets by scheme, host and port.
+pub(super) fn describe(settings: &Settings) -> String {
+    let mut lines = Vec::new();
+    for setting in SETTINGS {
+        for key in setting.keys(settings.chains()) {
+            let (items, origin) = settings.items(&key);
+            let shown: Vec<String> = items.iter().map(|item| setting.kind.shown(item)).collect();
+            let value = if shown.is_empty() { "(none)".to_owned() } else { shown.join(", ") };
+            lines.push((format!("{key} = {value}"), origin));
+        }
+    }
+    let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(72);
+    lines.iter().fold(String::new(), |mut text, (line, origin)| {
+        let _ = writeln!(text, "{line:width$}  # {origin}");
+        text
+    })
+}

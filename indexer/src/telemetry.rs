@@ -1,0 +1,111 @@
+//! Logs: one line an event, on stderr, in UTC.
+
+use std::io::{self, Write};
+
+use indicatif::MultiProgress;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logging that could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `RUST_LOG` does not parse: a mistake of usage.
+    #[error(
+        "RUST_LOG is {given:?}, which is not a log filter: {cause}. Write a level (error, warn, info, debug, trace), or \
+         levels by module such as \"info,dalp_indexer=debug\""
+    )]
+    Filter {
+        /// What `RUST_LOG` holds.
+        given: String,
+        /// What the parser says.
+        cause: String,
+    },
+    /// This process has a logger already.
+    #[error("logging was set up twice: {0}")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sets up the process's logs. `rust_log` is the text of `RUST_LOG`, if set; `bars` are hidden while a line is written.
+///
+/// # Errors
+/// A filter that does not parse, or a process that has a logger.
+pub fn init(format: LogFormat, rust_log: Option<&str>, bars: Option<MultiProgress>) -> Result<(), TelemetryError> {
+    let filter = filter(rust_log)?.and(filter_fn(may_be_shown));
+    let lines = tracing_subscriber::fmt::layer().with_writer(Stderr { bars: bars.clone() });
+    // Colours are for eyes, and for those who did not decline them.
+    let colours =
+        io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let layer = match format {
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    Ok(tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?)
+}
+
+fn filter(rust_log: Option<&str>) -> Result<EnvFilter, TelemetryError> {
+    let given = rust_log.filter(|text| !text.trim().is_empty()).unwrap_or("info");
+    EnvFilter::try_new(given).map_err(|error| TelemetryError::Filter { given: given.into(), cause: error.to_string() })
+}
+
+/// The transports' spans below `info` hold whole URLs, and so API keys: no filter a user writes lets them through.
+fn may_be_shown(metadata: &Metadata<'_>) -> bool {
+    let keeps_urls = ["alloy_", "reqwest", "hyper", "tungstenite", "tokio_tungstenite"];
+    *metadata.level() <= Level::INFO || !keeps_urls.iter().any(|name| metadata.target().starts_with(name))
+}
+
+/// Stderr, which steps aside for a live status line.
+#[derive(Clone)]
+struct Stderr {
+    bars: Option<MultiProgress>,
+}
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // The formatter hands over each event whole, so the status line is never torn in the middle of one.
+        let write = || io::stderr().lock().write_all(line);
+        match &self.bars {
+            Some(bars) => bars.suspend(write)?,
+            None => write()?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl MakeWriter<'_> for Stderr {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        for good in [None, Some(""), Some(" "), Some("debug"), Some("info,dalp_indexer=trace"), Some("off")] {
+            assert!(filter(good).is_ok(), "{good:?}");
+        }
+        let error = filter(Some("info,dalp_indexer=loud")).unwrap_err().to_string();
+        assert!(error.contains("dalp_indexer=loud") && error.contains("such as"), "{error}");
+    }
+}
