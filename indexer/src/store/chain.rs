@@ -1,0 +1,201 @@
+//! A chain's identity and its one writer.
+
+use alloy::primitives::{B256, keccak256};
+use tokio_postgres::Transaction;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Store, StoreError, int8, limit};
+use crate::chain::machine::Tail;
+
+/// A chain as the configuration and its node describe it.
+#[derive(Clone, Debug)]
+pub struct NewChain {
+    /// `eth_chainId`.
+    pub chain_id: u64,
+    /// Its name in the configuration.
+    pub name: String,
+    /// Hash of block 0.
+    pub genesis: B256,
+    /// First block to index.
+    pub start_block: u64,
+    /// The filter, as canonical JSON.
+    pub source: serde_json::Value,
+}
+
+/// The right to write one chain, until somebody claims it after us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The chain.
+    pub chain_id: u64,
+    /// The fencing token.
+    pub token: i64,
+    /// Hash of the filter's canonical JSON.
+    pub source_id: B256,
+    /// First block to index.
+    pub start_block: u64,
+}
+
+/// A chain's state row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The committed tail.
+    pub tail: Tail,
+    /// The highest stored block that is final.
+    pub finalized: Option<u64>,
+}
+
+impl Store {
+    /// Registers the chain if it is new, checks that it is the stored one if it is not, and takes it over: from now on
+    /// the commits of earlier claims fail.
+    ///
+    /// # Errors
+    /// [`StoreError::Fatal`] where the stored chain is another one, with the way out.
+    pub async fn claim(&self, chain: &NewChain) -> Result<Claim, StoreError> {
+        self.enter(chain, true).await
+    }
+
+    /// As [`Store::claim`], but beside a running writer, under its token: for backfill.
+    ///
+    /// # Errors
+    /// As [`Store::claim`].
+    pub async fn join(&self, chain: &NewChain) -> Result<Claim, StoreError> {
+        self.enter(chain, false).await
+    }
+
+    async fn enter(&self, chain: &NewChain, take_over: bool) -> Result<Claim, StoreError> {
+        let mut connection = self.connection().await?;
+        let tx = connection.transaction().await?;
+        limit(&tx).await?;
+        register(&tx, chain).await?;
+        let bump = i64::from(take_over);
+        let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&bump, Type::INT8)];
+        let row = tx
+            .query_typed_one(
+                "UPDATE dalp_indexed.chain_state SET token = token + $2 WHERE chain_id = $1 \
+                 RETURNING token, genesis_hash, name, start_block",
+                &params,
+            )
+            .await?;
+        check_same(chain, row.get(1), row.get(2), row.get(3))?;
+        let source_id = source(&tx, chain).await?;
+        let claim = Claim { chain_id: chain.chain_id, token: row.get(0), source_id, start_block: chain.start_block };
+        tx.commit().await?;
+        Ok(claim)
+    }
+
+    /// The state row, read under its lock: it waits for a commit whose answer was lost, a plain read could miss it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when somebody claimed the chain after us.
+    pub async fn load(&self, claim: &Claim) -> Result<State, StoreError> {
+        let mut connection = self.connection().await?;
+        let tx = connection.transaction().await?;
+        limit(&tx).await?;
+        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
+        let row = tx
+            .query_typed_one(
+                "SELECT token, tail_number, tail_hash, finalized FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE",
+                &params,
+            )
+            .await?;
+        tx.commit().await?;
+        if row.get::<_, i64>(0) != claim.token {
+            return Err(StoreError::Fenced { chain_id: claim.chain_id });
+        }
+        let hash = row.get::<_, Option<&[u8]>>(2).and_then(|hash| B256::try_from(hash).ok());
+        let next = u64::try_from(row.get::<_, i64>(1) + 1).unwrap_or(0);
+        let finalized = row.get::<_, Option<i64>>(3).and_then(|number| u64::try_from(number).ok());
+        Ok(State { tail: Tail { next, hash }, finalized })
+    }
+}
+
+async fn register(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
+    let (start, below) = (int8(chain.start_block), int8(chain.start_block) - 1);
+    let genesis = chain.genesis.as_slice();
+    let params: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&int8(chain.chain_id), Type::INT8),
+        (&chain.name, Type::TEXT),
+        (&genesis, Type::BYTEA),
+        (&start, Type::INT8),
+        (&below, Type::INT8),
+    ];
+    tx.execute_typed(
+        "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (chain_id) DO NOTHING",
+        &params,
+    )
+    .await?;
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&chain.name, Type::TEXT)];
+    let other = tx
+        .query_typed_opt("SELECT chain_id FROM dalp_indexed.chain_state WHERE name = $2 AND chain_id <> $1", &params)
+        .await?;
+    match other {
+        Some(row) => Err(StoreError::Fatal {
+            why: format!(
+                "the database holds chain {} under the name \"{}\", but the node and the configuration say {}: point \
+                 chains.{}.rpc_urls to the right chain, or give this one another name",
+                row.get::<_, i64>(0),
+                chain.name,
+                chain.chain_id,
+                chain.name
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_block: i64) -> Result<(), StoreError> {
+    let fatal = |why| Err(StoreError::Fatal { why });
+    if genesis != chain.genesis.as_slice() {
+        let stored = B256::try_from(genesis).unwrap_or_default();
+        return fatal(format!(
+            "chain {} (\"{name}\") is stored with genesis {stored}, but the node's genesis is {}: it is another chain, or a \
+             devnet that was started anew. Nothing was changed. Point chains.{}.rpc_urls to the stored chain, use another \
+             database, or (devnet) start over with `dalp-indexer dev --fresh`",
+            chain.chain_id, chain.genesis, chain.name
+        ));
+    }
+    if start_block != int8(chain.start_block) {
+        return fatal(format!(
+            "chains.{}.start_block is {}, but chain {} was indexed from block {start_block}: set it back; blocks below it \
+             are fetched with `dalp-indexer backfill --from … --to …`",
+            chain.name, chain.start_block, chain.chain_id
+        ));
+    }
+    Ok(())
+}
+
+/// Registers the filter, or checks that it is the stored one: what its rows mean must not change under the readers.
+async fn source(tx: &Transaction<'_>, chain: &NewChain) -> Result<B256, StoreError> {
+    let source_id = keccak256(chain.source.to_string());
+    let (chain_id, id) = (int8(chain.chain_id), source_id.as_slice());
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&id, Type::BYTEA)];
+    let other = tx
+        .query_typed_opt(
+            "SELECT definition::text FROM dalp_indexed.source WHERE chain_id = $1 AND source_id <> $2 LIMIT 1",
+            &params,
+        )
+        .await?;
+    if let Some(row) = other {
+        return Err(StoreError::Fatal {
+            why: format!(
+                "chain {} is indexed with the filter {}, but chains.{}.addresses and .topics now say {}: set them back, or \
+                 index into another database (a change of the filter needs a backfill, which is not built yet)",
+                chain.chain_id,
+                row.get::<_, &str>(0),
+                chain.name,
+                chain.source
+            ),
+        });
+    }
+    let start = int8(chain.start_block);
+    let params: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&chain_id, Type::INT8), (&id, Type::BYTEA), (&chain.source, Type::JSONB), (&start, Type::INT8)];
+    tx.execute_typed(
+        "INSERT INTO dalp_indexed.source (chain_id, source_id, definition, start_block) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (chain_id, source_id) DO NOTHING",
+        &params,
+    )
+    .await?;
+    Ok(source_id)
+}

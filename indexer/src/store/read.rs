@@ -1,0 +1,87 @@
+//! Plain reads, and the heartbeat row.
+
+use alloy::primitives::B256;
+use chrono::{DateTime, Utc};
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Store, StoreError, int8};
+use crate::chain::block::{BlockRange, BlockRef};
+use crate::chain::coverage::Coverage;
+use crate::status::ChainStatus;
+
+impl Store {
+    /// Stored blocks below `next` and not below `floor`, highest first, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn blocks_below(&self, chain_id: u64, next: u64, floor: u64, limit: i64) -> Result<Vec<BlockRef>, StoreError> {
+        let connection = self.connection().await?;
+        let params: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&int8(chain_id), Type::INT8),
+            (&int8(next), Type::INT8),
+            (&int8(floor), Type::INT8),
+            (&limit, Type::INT8),
+        ];
+        let rows = connection
+            .query_typed(
+                "SELECT number, hash FROM dalp_indexed.blocks WHERE chain_id = $1 AND number < $2 AND number >= $3 \
+                 ORDER BY number DESC LIMIT $4",
+                &params,
+            )
+            .await?;
+        Ok(rows.iter().filter_map(|row| block_ref(row.get(0), row.get(1))).collect())
+    }
+
+    /// What is covered of a chain's source.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn coverage(&self, chain_id: u64, source_id: B256) -> Result<Coverage, StoreError> {
+        let connection = self.connection().await?;
+        let id = source_id.as_slice();
+        let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&id, Type::BYTEA)];
+        let rows = connection
+            .query_typed("SELECT from_block, to_block FROM dalp_indexed.coverage WHERE chain_id = $1 AND source_id = $2", &params)
+            .await?;
+        let number = |value: i64| u64::try_from(value).unwrap_or(0);
+        Ok(Coverage::new(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1))))))
+    }
+
+    /// Time of the highest stored block at or below `number`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn time_of(&self, chain_id: u64, number: u64) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let connection = self.connection().await?;
+        let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&int8(number), Type::INT8)];
+        let sql = "SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number <= $2 ORDER BY number DESC LIMIT 1";
+        Ok(connection.query_typed_opt(sql, &params).await?.map(|row| row.get(0)))
+    }
+
+    /// Writes the heartbeat row, which `dalp-indexer status` reads from anywhere.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn heartbeat(&self, status: &ChainStatus, instance: &str) -> Result<(), StoreError> {
+        let connection = self.connection().await?;
+        let params: [(&(dyn ToSql + Sync), Type); 6] = [
+            (&int8(status.chain_id), Type::INT8),
+            (&status.head.map(int8), Type::INT8),
+            (&status.head_time, Type::TIMESTAMPTZ),
+            (&status.finalized.map(int8), Type::INT8),
+            (&status.waits_for, Type::TEXT),
+            (&instance, Type::TEXT),
+        ];
+        connection.execute_typed(HEARTBEAT, &params).await?;
+        Ok(())
+    }
+}
+
+fn block_ref(number: i64, hash: &[u8]) -> Option<BlockRef> {
+    Some(BlockRef { number: u64::try_from(number).ok()?, hash: B256::try_from(hash).ok()? })
+}
+
+const HEARTBEAT: &str = "INSERT INTO dalp_indexed.chain_status (chain_id, head_number, head_time, finalized, waits_for, instance, updated_at) \
+                         VALUES ($1, $2, $3, $4, $5, $6, now()) \
+                         ON CONFLICT (chain_id) DO UPDATE SET head_number = excluded.head_number, head_time = excluded.head_time, \
+                         finalized = excluded.finalized, waits_for = excluded.waits_for, instance = excluded.instance, updated_at = now()";
