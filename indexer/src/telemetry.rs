@@ -44,7 +44,7 @@ pub enum TelemetryError {
 /// A filter that does not parse, or a process that has a logger.
 pub fn init(format: LogFormat, rust_log: Option<&str>, bars: Option<MultiProgress>) -> Result<(), TelemetryError> {
     let filter = filter(rust_log)?.and(filter_fn(may_be_shown));
-    let lines = tracing_subscriber::fmt::layer().with_writer(Stderr { bars: bars.clone() });
+    let lines = tracing_subscriber::fmt::layer().with_writer(Stderr { bars });
     // Colours are for eyes, and for those who did not decline them.
     let colours =
         io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
