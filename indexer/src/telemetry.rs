@@ -60,10 +60,12 @@ fn filter(rust_log: Option<&str>) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::try_new(given).map_err(|error| TelemetryError::Filter { given: given.into(), cause: error.to_string() })
 }
 
-/// The transports' spans below `info` hold whole URLs, and so API keys: no filter a user writes lets them through.
+/// Crates whose lines below `info` hold whole URLs (and so API keys) or whole statements (and so passwords).
+const TELLTALES: &[&str] = &["alloy_", "reqwest", "hyper", "tungstenite", "tokio_tungstenite", "tokio_postgres"];
+
+/// Keeps secrets out of the logs, whatever filter a user writes.
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
-    let keeps_urls = ["alloy_", "reqwest", "hyper", "tungstenite", "tokio_tungstenite"];
-    *metadata.level() <= Level::INFO || !keeps_urls.iter().any(|name| metadata.target().starts_with(name))
+    *metadata.level() <= Level::INFO || !TELLTALES.iter().any(|name| metadata.target().starts_with(name))
 }
 
 /// Stderr, which steps aside for a live status line.

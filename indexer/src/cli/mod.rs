@@ -24,9 +24,9 @@ use crate::telemetry::{self, LogFormat, TelemetryError};
 #[derive(Debug, Parser)]
 #[command(name = "dalp-indexer", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Examples:
-  dalp-indexer dev                                        a chain, a database and sample traffic of your own
-  dalp-indexer config example > dalp-indexer.toml         a configuration to start from
-  dalp-indexer migrate && dalp-indexer run                a deployment
+  dalp-indexer dev                                  a devnet and a database of your own
+  dalp-indexer config example > dalp-indexer.toml   a configuration to start from
+  dalp-indexer migrate && dalp-indexer run          a deployment
 
 Every setting is also an environment variable: see `dalp-indexer config example`.
 Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else.")]
