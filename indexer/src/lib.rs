@@ -2,8 +2,12 @@
 
 pub mod api;
 pub mod chain;
+pub mod cli;
 pub mod config;
+mod driver;
 pub mod events;
+mod maintenance;
+pub mod service;
 pub mod source;
 pub mod status;
 pub mod store;

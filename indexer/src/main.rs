@@ -1,2 +1,7 @@
-//! The `dalp-indexer` binary.
-fn main() {}
+//! The `dalp-indexer` binary; all of it is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dalp_indexer::cli::main()
+}

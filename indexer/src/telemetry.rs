@@ -44,7 +44,7 @@ pub enum TelemetryError {
 /// A filter that does not parse, or a process that has a logger.
 pub fn init(format: LogFormat, rust_log: Option<&str>, bars: Option<MultiProgress>) -> Result<(), TelemetryError> {
     let filter = filter(rust_log)?.and(filter_fn(may_be_shown));
-    let lines = tracing_subscriber::fmt::layer().with_writer(Stderr { bars: bars.clone() });
+    let lines = tracing_subscriber::fmt::layer().with_writer(Stderr { bars });
     // Colours are for eyes, and for those who did not decline them.
     let colours =
         io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -60,10 +60,12 @@ fn filter(rust_log: Option<&str>) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::try_new(given).map_err(|error| TelemetryError::Filter { given: given.into(), cause: error.to_string() })
 }
 
-/// The transports' spans below `info` hold whole URLs, and so API keys: no filter a user writes lets them through.
+/// Crates whose lines below `info` hold whole URLs (and so API keys) or whole statements (and so passwords).
+const TELLTALES: &[&str] = &["alloy_", "reqwest", "hyper", "tungstenite", "tokio_tungstenite", "tokio_postgres"];
+
+/// Keeps secrets out of the logs, whatever filter a user writes.
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
-    let keeps_urls = ["alloy_", "reqwest", "hyper", "tungstenite", "tokio_tungstenite"];
-    *metadata.level() <= Level::INFO || !keeps_urls.iter().any(|name| metadata.target().starts_with(name))
+    *metadata.level() <= Level::INFO || !TELLTALES.iter().any(|name| metadata.target().starts_with(name))
 }
 
 /// Stderr, which steps aside for a live status line.

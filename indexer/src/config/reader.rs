@@ -315,7 +315,7 @@ fn wanted(setting: &Setting) -> String {
 fn items_of(setting: &Setting, value: toml::Value) -> Result<Vec<String>, &'static str> {
     match value {
         toml::Value::Array(items) if setting.many => {
-            items.into_iter().map(|item| text_of(&setting.kind, item).map_err(|_| "a list of other values")).collect()
+            items.into_iter().map(|item| text_of(&setting.kind, item).or(Err("a list of other values"))).collect()
         }
         value if setting.many => Err(value.type_str()),
         value => text_of(&setting.kind, value).map(|text| vec![text]),

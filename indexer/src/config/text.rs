@@ -18,7 +18,7 @@ pub(super) fn example() -> String {
             section = setting.section();
             let _ = write!(text, "\n[{}]\n", section.replace('*', "anvil"));
         }
-        let _ = writeln!(text, "# {}\n# {}", setting.help, setting.reason);
+        let _ = writeln!(text, "\n# {}\n# {}", setting.help, setting.reason);
         let name = setting.name();
         let _ = match setting.default {
             Default::Required(value) => writeln!(text, "{name} = {}", toml_value(setting, value)),

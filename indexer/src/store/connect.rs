@@ -302,7 +302,7 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
     let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
     for (name, part) in [("detail", db.detail()), ("hint", db.hint()), ("where", db.where_())] {
         if let Some(part) = part {
-            text = format!("{text}; {name}: {}", part.replace('\n', " "));
+            text = format!("{text}; {name}: {}", part.trim_end_matches('.').replace('\n', " "));
         }
     }
     match advice(db.code(), db.message()) {

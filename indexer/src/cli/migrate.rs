@@ -1,0 +1,9 @@
+//! `dalp-indexer migrate`.
+
+use super::Failure;
+use crate::config::Config;
+
+/// Runs the command.
+pub async fn run(_config: Config) -> Result<(), Failure> {
+    Err(Failure::other("migrate: not built in this branch"))
+}

@@ -1,0 +1,210 @@
+//! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for everything else that fails.
+
+pub mod backfill;
+mod config;
+#[cfg(feature = "dev")]
+pub mod dev;
+pub mod migrate;
+pub mod run;
+mod sql;
+pub mod status;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use indicatif::MultiProgress;
+
+use crate::config::{Config, ConfigErrors, Settings};
+use crate::store::connect::{ConnectError, ConnectFault};
+use crate::telemetry::{self, LogFormat, TelemetryError};
+
+/// Indexes the events of EVM chains into time-partitioned PostgreSQL tables.
+#[derive(Debug, Parser)]
+#[command(name = "dalp-indexer", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  dalp-indexer dev                                  a devnet and a database of your own
+  dalp-indexer config example > dalp-indexer.toml   a configuration to start from
+  dalp-indexer migrate && dalp-indexer run          a deployment
+
+Every setting is also an environment variable: see `dalp-indexer config example`.
+Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else.")]
+pub struct Cli {
+    /// The configuration file [default: ./dalp-indexer.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE", env = "DALP_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How logs are written, on stderr; RUST_LOG chooses which
+    #[arg(long, global = true, value_name = "FORMAT", env = "DALP_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a devnet of your own, with database and sample traffic, and index it
+    #[cfg(feature = "dev")]
+    #[command(after_help = "Examples:
+  dalp-indexer dev                                  installs what is missing; Ctrl-C stops all of it
+  dalp-indexer dev --fresh                          begins again with an empty chain and database
+  dalp-indexer dev --rpc-url http://127.0.0.1:8545  indexes a node that runs already")]
+    Dev(dev::DevArgs),
+    /// Follow the configured chains until stopped
+    #[command(after_help = "Example:
+  dalp-indexer run --config dalp-indexer.toml --log-format json")]
+    Run,
+    /// Create or update the database's schemas, tables and roles
+    #[command(after_help = "Example:
+  DALP_DATABASE__URL=postgres://postgres@127.0.0.1/dalp dalp-indexer migrate
+
+Uses database.admin_url. Running it again changes nothing.")]
+    Migrate,
+    /// Show how far each chain is indexed
+    #[command(after_help = "Examples:
+  dalp-indexer status
+  dalp-indexer status --json | jq '.chains[].lag_blocks'")]
+    Status(status::StatusArgs),
+    /// Index a range of finalised blocks again or for the first time
+    #[command(after_help = "Example:
+  dalp-indexer backfill --chain mainnet --from 18000000 --to 18099999
+
+Blocks that are stored already are not stored twice.")]
+    Backfill(backfill::BackfillArgs),
+    /// Ask the database: a prompt, or -c for one question
+    #[command(after_help = "Examples:
+  dalp-indexer sql                                          a prompt; \\? there lists its commands
+  dalp-indexer sql -c '\\d'                                  the tables
+  dalp-indexer sql -c 'SELECT count(*) FROM dalp_indexed.logs' --format json
+  dalp-indexer sql < report.sql                             runs a file as one transaction
+
+Uses database.reader_url.")]
+    Sql(sql::SqlArgs),
+    /// Check or write a configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Why a command did not do its work; its text says what, where and what to do next.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The exit code: 2 for usage and configuration, 1 for the rest.
+    pub code: u8,
+    /// For the person at the terminal.
+    pub message: String,
+}
+
+impl Failure {
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into() }
+    }
+
+    /// Anything else.
+    pub fn other(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into() }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::usage(errors.to_string())
+    }
+}
+
+impl From<TelemetryError> for Failure {
+    fn from(error: TelemetryError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let code = if error.fault == ConnectFault::Config { 2 } else { 1 };
+        Self { code, message: error.to_string() }
+    }
+}
+
+/// The whole program: reads the arguments and the environment, runs, and says how it went.
+pub fn main() -> ExitCode {
+    // clap answers --help with 0 and wrong usage with 2.
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: threads for the program cannot be started: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(dispatch(cli));
+    // What still blocks (a line editor's read, a name lookup) must not keep a program that is done.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    // Only the commands with a live status line need logs to step aside for it.
+    let bars = MultiProgress::new();
+    telemetry::init(cli.log_format, std::env::var("RUST_LOG").ok().as_deref(), Some(bars.clone()))?;
+    let load = || Config::load(cli.config.as_deref(), environment());
+    match cli.command {
+        #[cfg(feature = "dev")]
+        Command::Dev(args) => dev::run(args, bars).await,
+        Command::Run => run::run(load()?).await,
+        Command::Migrate => migrate::run(load()?).await,
+        Command::Status(args) => status::run(load()?, args).await,
+        Command::Backfill(args) => backfill::run(load()?, args).await,
+        Command::Sql(args) => sql::run(load()?, args).await,
+        Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),
+    }
+}
+
+/// The environment as texts. What is not Unicode is passed on damaged, to be refused by name where it matters.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |raw: OsString| raw.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
+/// Where what should outlive a run is kept: `DALP_HOME`, else the user's state folder; none without a home.
+pub fn state_dir() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("DALP_HOME")
+        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("dalp-indexer")))
+        .or_else(|| folder("HOME").map(|home| home.join(".local/state/dalp-indexer")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn parses() {
+        for (line, good) in [
+            ("dalp-indexer run --config x.toml --log-format json", true),
+            ("dalp-indexer --config x.toml config check", true),
+            ("dalp-indexer backfill --from 1 --to 9", true),
+            ("dalp-indexer backfill --from 1", false),
+            ("dalp-indexer sql -c a -c b --format csv --max-rows 5", true),
+            ("dalp-indexer sql --format xml", false),
+            ("dalp-indexer run --log-format xml", false),
+            ("dalp-indexer", false),
+        ] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).is_ok(), good, "{line}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `dalp-indexer sql`: a prompt, since a fresh machine may have no psql; `-c` for scripts.
+
+mod meta;
+mod prompt;
+mod render;
+mod session;
+mod statement;
+
+use std::io::{self, IsTerminal as _, Read as _};
+
+use super::Failure;
+use crate::config::Config;
+use meta::Meta;
+use render::{Format, View};
+use session::{Session, SqlError};
+
+/// Rows of a table that are shown unless asked otherwise.
+const TABLE_ROWS: u64 = 1_000;
+
+/// Arguments of `sql`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SqlArgs {
+    /// Run this and leave; may be given several times. What one -c holds is one transaction
+    #[arg(short, long, value_name = "SQL")]
+    command: Vec<String>,
+    /// How results are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Rows shown of one result, 0 for all [default: 1000 for tables, all for csv and json]
+    #[arg(long, value_name = "ROWS")]
+    max_rows: Option<u64>,
+}
+
+impl SqlArgs {
+    fn view(&self, timing: bool) -> View {
+        let max_rows = self.max_rows.or((self.format == Format::Table).then_some(TABLE_ROWS)).filter(|rows| *rows > 0);
+        View { format: self.format, expanded: false, timing, max_rows }
+    }
+}
+
+/// Runs the commands, or what standard input holds, or the prompt.
+///
+/// # Errors
+/// No connection, or the first statement that fails.
+pub async fn run(config: Config, mut args: SqlArgs) -> Result<(), Failure> {
+    let session = Session::open(&config.database).await?;
+    if args.command.is_empty() && io::stdin().is_terminal() {
+        return prompt::run(session, args.view(true)).await;
+    }
+    if args.command.is_empty() {
+        let mut text = String::new();
+        io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::other(format!("standard input cannot be read: {error}")))?;
+        args.command.push(text);
+    }
+    match run_all(session, &args).await {
+        // `… | head` has read enough.
+        Err(SqlError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(SqlError::Connect(error)) => Err(error.into()),
+        Err(error) => Err(Failure::other(error.to_string())),
+        Ok(()) => Ok(()),
+    }
+}
+
+async fn run_all(mut session: Session, args: &SqlArgs) -> Result<(), SqlError> {
+    let mut view = args.view(true);
+    let mut out = io::BufWriter::new(io::stdout());
+    for text in &args.command {
+        match Meta::parse(text) {
+            Some(Meta::Quit) => break,
+            Some(command) => meta::run(&command, &mut session, &mut view, &mut out).await?,
+            None => session.execute(text, view, &mut out).await?,
+        }
+    }
+    Ok(io::Write::flush(&mut out)?)
+}

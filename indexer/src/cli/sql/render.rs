@@ -1,0 +1,270 @@
+//! Results as text: a table, CSV or JSON lines. Values are what PostgreSQL prints; nothing is rounded or re-encoded.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people; NULL is ∅.
+    #[default]
+    Table,
+    /// With a header; NULL is empty, an empty text is "".
+    Csv,
+    /// One object a line; values are strings as PostgreSQL prints them, NULL is null.
+    Json,
+}
+
+/// What the user asked results to look like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub format: Format,
+    /// One line for each value, instead of one for each row.
+    pub expanded: bool,
+    /// Whether times are shown.
+    pub timing: bool,
+    /// Rows shown of one result; none for all.
+    pub max_rows: Option<u64>,
+}
+
+/// NULL in a table: no text looks like it by accident.
+const NULL: &str = "∅";
+
+/// Text of one table that is kept to be laid out. A row holds what chains emit, and so may be of any size.
+const TABLE_BYTES: usize = 16 << 20;
+
+/// One result on its way out. CSV and JSON leave at once, a table when its widths are known.
+pub(super) struct ResultSet {
+    view: View,
+    columns: Vec<String>,
+    rows: Vec<Vec<Option<String>>>,
+    bytes: usize,
+    /// Rows that were shown or will be.
+    shown: u64,
+    /// Rows that arrived.
+    seen: u64,
+}
+
+impl ResultSet {
+    pub fn new(view: View, columns: Vec<String>, out: &mut impl Write) -> io::Result<Self> {
+        if view.format == Format::Csv {
+            let names: Vec<String> = columns.iter().map(|name| csv_field(Some(name))).collect();
+            writeln!(out, "{}", names.join(","))?;
+        }
+        let columns = if view.format == Format::Json { distinct(columns) } else { columns };
+        Ok(Self { view, columns, rows: Vec::new(), bytes: 0, shown: 0, seen: 0 })
+    }
+
+    /// Takes a row; one beyond the bounds is only counted.
+    pub fn push(&mut self, row: &[Option<&str>], out: &mut impl Write) -> io::Result<()> {
+        self.seen += 1;
+        let full = self.view.max_rows.is_some_and(|most| self.shown >= most) || self.bytes > TABLE_BYTES;
+        // Once something was left out, nothing follows: what is shown is a beginning, without gaps.
+        if full || self.shown + 1 < self.seen {
+            return Ok(());
+        }
+        self.shown += 1;
+        match self.view.format {
+            Format::Csv => {
+                let fields: Vec<String> = row.iter().map(|value| csv_field(*value)).collect();
+                writeln!(out, "{}", fields.join(","))
+            }
+            Format::Json => writeln!(out, "{}", json_object(&self.columns, row)),
+            Format::Table => {
+                self.bytes += row.iter().flatten().map(|value| value.len()).sum::<usize>();
+                self.rows.push(row.iter().map(|value| value.map(|text| printable(text).into_owned())).collect());
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what is left, and for a table the count and the time.
+    pub fn finish(self, took: Duration, out: &mut impl Write) -> io::Result<()> {
+        match self.view.format {
+            Format::Table if self.view.expanded => self.write_expanded(out)?,
+            Format::Table if !self.columns.is_empty() => writeln!(out, "{}", self.table().trim_fmt())?,
+            _ => {}
+        }
+        let Self { shown, seen, .. } = self;
+        if self.view.format == Format::Table {
+            writeln!(out, "({seen} row{}{})", if seen == 1 { "" } else { "s" }, time(self.view, took))?;
+        }
+        if shown < seen {
+            // Not into the data: a reader of CSV or JSON must not take it for a row.
+            out.flush()?;
+            eprintln!("notice: {shown} of {seen} rows are shown; --max-rows 0 shows all, --format csv streams them");
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN);
+        table.set_header(self.columns.iter().map(|name| Cell::new(printable(name))));
+        for row in &self.rows {
+            table.add_row(row.iter().map(|value| Cell::new(value.as_deref().unwrap_or(NULL))));
+        }
+        for index in 0..self.columns.len() {
+            let mut values = self.rows.iter().filter_map(|row| row[index].as_deref()).peekable();
+            if values.peek().is_some()
+                && values.all(is_number)
+                && let Some(column) = table.column_mut(index)
+            {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table
+    }
+
+    fn write_expanded(&self, out: &mut impl Write) -> io::Result<()> {
+        let names: Vec<Cow<'_, str>> = self.columns.iter().map(|name| printable(name)).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        for (number, row) in self.rows.iter().enumerate() {
+            writeln!(out, "-[ {} ]-", number + 1)?;
+            for (name, value) in names.iter().zip(row) {
+                let value = value.as_deref().unwrap_or(NULL).replace('\n', &format!("\n{:width$} | ", ""));
+                writeln!(out, "{name:width$} | {value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the end of a statement that returned no rows.
+pub(super) fn done(view: View, affected: u64, took: Duration, out: &mut impl Write) -> io::Result<()> {
+    if view.format != Format::Table {
+        return Ok(());
+    }
+    let rows = match affected {
+        0 => String::new(),
+        1 => ", 1 row".into(),
+        rows => format!(", {rows} rows"),
+    };
+    writeln!(out, "(done{rows}{})", time(view, took))
+}
+
+fn time(view: View, took: Duration) -> String {
+    if view.timing { format!(", {:.1} ms", took.as_secs_f64() * 1_000.0) } else { String::new() }
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.starts_with(|c: char| c.is_ascii_digit()) && digits.parse::<f64>().is_ok()
+}
+
+/// The text with control characters spelled out: contracts choose names, and a terminal obeys what it is sent.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    // Also the marks that turn the direction of writing, with which one name can pass for another.
+    let harmful = |c: char| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(harmful) {
+        return text.into();
+    }
+    text.chars()
+        .fold(String::new(), |mut shown, c| {
+            if harmful(c) {
+                let _ = write!(shown, "{}", c.escape_unicode());
+            } else {
+                shown.push(c);
+            }
+            shown
+        })
+        .into()
+}
+
+fn csv_field(value: Option<&str>) -> String {
+    match value {
+        None => String::new(),
+        Some("") => "\"\"".into(),
+        Some(text) if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
+        Some(text) => text.into(),
+    }
+}
+
+fn json_object(names: &[String], row: &[Option<&str>]) -> String {
+    let pair = |(name, value): (&String, &Option<&str>)| {
+        format!("{}:{}", serde_json::Value::from(name.as_str()), serde_json::Value::from(*value))
+    };
+    format!("{{{}}}", names.iter().zip(row).map(pair).collect::<Vec<_>>().join(","))
+}
+
+/// Names of which no two are equal, or a JSON object would lose values.
+fn distinct(names: Vec<String>) -> Vec<String> {
+    let mut times: HashMap<String, u32> = HashMap::new();
+    names
+        .into_iter()
+        .map(|name| {
+            let time = times.entry(name.clone()).and_modify(|time| *time += 1).or_insert(1);
+            if *time == 1 { name } else { format!("{name}_{time}") }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(format: Format) -> View {
+        View { format, expanded: false, timing: false, max_rows: Some(2) }
+    }
+
+    fn written(view: View, columns: &[&str], rows: &[&[Option<&str>]]) -> String {
+        let mut out = Vec::new();
+        let mut set = ResultSet::new(view, columns.iter().map(|name| (*name).into()).collect(), &mut out).unwrap();
+        for row in rows {
+            set.push(row, &mut out).unwrap();
+        }
+        set.finish(Duration::from_millis(3), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    const ROWS: &[&[Option<&str>]] =
+        &[&[Some("1"), Some("a,\"b\"")], &[Some("-20.5"), None], &[Some("3"), Some("not shown")]];
+
+    #[test]
+    fn tables() {
+        let text = written(view(Format::Table), &["n", "text"], ROWS);
+        assert_eq!(text, "|     n | text  |\n|-------|-------|\n|     1 | a,\"b\" |\n| -20.5 | ∅     |\n(3 rows)\n");
+        let expanded = View { expanded: true, timing: true, ..view(Format::Table) };
+        let text = written(expanded, &["n", "text"], &[&[Some("1"), Some("a\nb")]]);
+        assert_eq!(text, "-[ 1 ]-\nn    | 1\ntext | a\n     | b\n(1 row, 3.0 ms)\n");
+    }
+
+    #[test]
+    fn csv_tells_null_from_empty() {
+        let text = written(view(Format::Csv), &["a", "b,c"], &[&[Some(""), None], &[Some("x\"y"), Some("1\n2")]]);
+        assert_eq!(text, "a,\"b,c\"\n\"\",\n\"x\"\"y\",\"1\n2\"\n");
+    }
+
+    #[test]
+    fn json_loses_nothing() {
+        let text = written(view(Format::Json), &["a", "a"], &[&[Some("123456789012345678901234567890"), None]]);
+        assert_eq!(text, "{\"a\":\"123456789012345678901234567890\",\"a_2\":null}\n");
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing() {
+        assert_eq!(printable("a\u{1b}[2J\tb\n"), "a\\u{1b}[2J\\u{9}b\n");
+        assert_eq!(printable("\u{202e}evil"), "\\u{202e}evil");
+        assert_eq!(printable("Zürich →"), "Zürich →");
+    }
+
+    #[test]
+    fn a_table_is_bounded_by_bytes_too() {
+        let mut out = Vec::new();
+        let all = View { max_rows: None, ..view(Format::Table) };
+        let mut set = ResultSet::new(all, vec!["a".into()], &mut out).unwrap();
+        let big = "x".repeat(TABLE_BYTES / 2);
+        for _ in 0..9 {
+            set.push(&[Some(&big)], &mut out).unwrap();
+        }
+        assert_eq!((set.shown, set.seen, set.rows.len()), (3, 9, 3));
+    }
+}
