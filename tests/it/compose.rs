@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use dalp_indexer::config::{Config, Finality};
 use jsonschema::{Draft, Validator};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 const FILE: &str = "anvil-compose.yml";
 
 fn parse(yaml: &str) -> Value {
-    let file: Value = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{FILE}: {error}"));
-    file
+    serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{FILE}: {error}"))
 }
 
 fn compose() -> Value {
@@ -100,7 +99,7 @@ fn with_defaults(text: &str) -> String {
 fn the_indexer_accepts_its_environment() {
     let file = compose();
     let built = services(&file).iter().filter(|(_, service)| service.get("build").is_some());
-    let mut commands = Vec::new();
+    let mut commands = BTreeSet::new();
     for (name, service) in built {
         commands.extend(list(&service["command"]));
         let environment = service["environment"].as_object().expect("a map");
@@ -115,7 +114,7 @@ fn the_indexer_accepts_its_environment() {
             assert!(services(&file).contains_key(host), "{name}: {host} is not a service");
         }
     }
-    assert_eq!(commands, ["run", "migrate"].iter().rev().copied().collect::<Vec<_>>());
+    assert_eq!(commands, BTreeSet::from(["migrate", "run"]));
 }
 
 #[test]
@@ -150,5 +149,5 @@ async fn the_health_check_tells_a_living_indexer_from_a_dead_one() {
 #[test]
 fn defaults_are_put_in_as_compose_does() {
     assert_eq!(with_defaults("a${B:-c}d${E:-}f"), "acdf");
-    assert_eq!(json!(with_defaults("plain")), json!("plain"));
+    assert_eq!(with_defaults("plain"), "plain");
 }

@@ -1,6 +1,7 @@
 //! Everything that is tested from outside, in one binary: it links once and its tests share what is slow to start.
 
 mod compose;
+mod tidy;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,280 @@
+//! The house rules that a program can check. ARCHITECTURE.md and CONTRIBUTING.md give their reasons.
+
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use self::source::{Facts, facts};
+use crate::{root, text};
+
+/// Lines of a file and of a function, at most.
+const FILE_LINES: usize = 800;
+const FUNCTION_LINES: usize = 70;
+
+/// Functions that are longer, with their lines. Shorten one and lower its number here; the list never grows.
+const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
+
+/// The same for files.
+const LONG_FILES: &[(&str, usize)] = &[];
+
+/// What a module of the indexer may use of the others. A module that is not named here may use them all.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("chain", &[]),
+    ("status", &[]),
+    ("telemetry", &[]),
+    ("events", &["chain"]),
+    ("config", &["chain"]),
+    ("source", &["chain", "config"]),
+    ("store", &["chain", "config", "events", "status"]),
+    ("api", &["chain", "config", "events", "status", "store"]),
+];
+
+/// Who may see both the nodes and the database: the loop that awaits both, and those that hand them to it.
+const SEES_SOURCE_AND_STORE: &[&str] = &["driver", "service", "cli"];
+
+/// Code that neither waits, nor tells the time, nor opens anything.
+const PURE: &[&str] = &[
+    "indexer/src/chain/",
+    "indexer/src/events/",
+    "partitions/src/bounds.rs",
+    "partitions/src/interval.rs",
+    "partitions/src/plan.rs",
+    "partitions/src/policy.rs",
+];
+const IMPURE_PATHS: &[&str] =
+    &["tokio", "std::fs", "std::net", "std::process", "std::thread", "std::time::Instant", "std::time::SystemTime", "std::env"];
+
+/// Words of the chain, which the partitions know nothing of: they serve any table.
+const CHAIN_WORDS: &[&str] = &["chain_id", "block_number", "block_time", "block_hash", "erc20", "log_index", "reorg", "dalp_indexed"];
+
+/// Every file of the repository whose name has one of `endings`, relative to its root.
+fn files(endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().expect("a folder that can be read") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            if path.is_dir() {
+                if !["target", "node_modules", ".git"].contains(&name) {
+                    folders.push(path);
+                }
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+                found.push(path.strip_prefix(root()).expect("below the root").to_path_buf());
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no file ends with {endings:?}");
+    found
+}
+
+/// What every Rust file is made of.
+fn rust() -> BTreeMap<String, Facts> {
+    files(&[".rs"]).iter().map(|path| (path.display().to_string(), facts(path))).collect()
+}
+
+/// The indexer's files, each with the top-level module that it belongs to.
+fn indexer() -> Vec<(String, String, Facts)> {
+    let of_indexer = rust().into_iter().filter_map(|(path, facts)| {
+        let module = path.strip_prefix("indexer/src/")?.split('/').next()?.trim_end_matches(".rs").to_owned();
+        Some((path, module, facts))
+    });
+    of_indexer.collect()
+}
+
+fn none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
+}
+
+#[test]
+fn modules_use_only_what_lies_below_them() {
+    let mut broken = Vec::new();
+    for (path, module, facts) in indexer() {
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == module) else { continue };
+        let used = facts.modules.iter().filter(|used| **used != module && !allowed.contains(&used.as_str()));
+        broken.extend(used.map(|used| format!("{path} uses crate::{used}; {module} may use {allowed:?}")));
+    }
+    none(&broken, "the direction of imports (MAY_USE)");
+}
+
+#[test]
+fn only_the_driver_and_those_who_start_it_see_both_source_and_store() {
+    let both = indexer().into_iter().filter(|(_, module, facts)| {
+        let sees = |name: &str| facts.modules.contains(name);
+        sees("source") && sees("store") && !SEES_SOURCE_AND_STORE.contains(&module.as_str())
+    });
+    none(&both.map(|(path, ..)| path).collect::<Vec<_>>(), "these see both the nodes and the database");
+}
+
+#[test]
+fn pure_code_is_pure() {
+    let mut broken = Vec::new();
+    for (path, facts) in rust().iter().filter(|(path, _)| PURE.iter().any(|pure| path.starts_with(pure))) {
+        broken.extend(facts.awaits.then(|| format!("{path} is async")));
+        let impure = facts.paths.iter().filter(|used| IMPURE_PATHS.iter().any(|path| used.starts_with(path)));
+        broken.extend(impure.map(|used| format!("{path} uses {used}")));
+    }
+    none(&broken, "no async, clock, socket or file in pure code");
+}
+
+#[test]
+fn partitions_and_migrations_stand_alone() {
+    let mut broken = Vec::new();
+    for member in ["partitions", "migrations", "fixtures"] {
+        let manifest = text(format!("{member}/Cargo.toml"));
+        let depends = manifest.lines().any(|line| line.trim_start().starts_with("dalp-indexer"));
+        broken.extend(depends.then(|| format!("{member}/Cargo.toml depends on dalp-indexer")));
+    }
+    for (path, facts) in rust().iter().filter(|(path, _)| path.starts_with("partitions/src/")) {
+        let words = facts.words.iter().filter(|word| CHAIN_WORDS.iter().any(|chain| word.contains(chain)));
+        broken.extend(words.map(|word| format!("{path} says {word:?}")));
+    }
+    none(&broken, "partitions know no chain, and nothing depends on the indexer but the tests");
+}
+
+#[test]
+fn nothing_is_left_over() {
+    let mut broken = Vec::new();
+    for (path, facts) in rust() {
+        broken.extend(facts.ignored_tests.iter().map(|name| format!("{path}: test {name} is ignored")));
+        let left = facts.macros.iter().filter(|name| ["todo", "unimplemented", "dbg"].contains(&name.as_str()));
+        broken.extend(left.map(|name| format!("{path}: {name}!")));
+    }
+    // Spelt in halves, so that this file does not find itself.
+    let notes = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X")];
+    for path in files(&[".rs", ".sql", ".md", ".toml", ".yml", ".sh", ".service", "Dockerfile", "run", "smoke"]) {
+        let text = text(&path);
+        let noted = text.lines().enumerate().filter(|(_, line)| {
+            line.split(|c: char| !c.is_alphanumeric()).any(|word| notes.contains(&word))
+        });
+        broken.extend(noted.map(|(at, line)| format!("{}:{}: {}", path.display(), at + 1, line.trim())));
+    }
+    none(&broken, "promises belong in the tracker, and tests run or go");
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let ours = files(&[".rs"]).into_iter().filter(|path| {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        !name.ends_with("tests.rs") && !text(path).starts_with("//! ")
+    });
+    none(&ours.map(|path| path.display().to_string()).collect::<Vec<_>>(), "these do not begin with //!");
+}
+
+/// `found` against a list of debts: nothing new, nothing worse, and what is better is written down.
+fn ratchet<K: Ord + std::fmt::Debug>(found: BTreeMap<K, usize>, debts: BTreeMap<K, usize>, rule: &str) {
+    assert_eq!(found, debts, "{rule} (left: what there is; right: the list of debts, which only shrinks)");
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut long_files = BTreeMap::new();
+    let mut long_functions = BTreeMap::new();
+    for (path, facts) in rust() {
+        for (name, lines) in facts.functions.into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES) {
+            long_functions.insert((path.clone(), name), lines);
+        }
+        if facts.lines > FILE_LINES {
+            long_files.insert(path, facts.lines);
+        }
+    }
+    let debts = LONG_FUNCTIONS.iter().map(|(path, name, lines)| ((path.to_string(), name.to_string()), *lines));
+    ratchet(long_functions, debts.collect(), "functions over 70 lines");
+    let debts = LONG_FILES.iter().map(|(path, lines)| (path.to_string(), *lines));
+    ratchet(long_files, debts.collect(), "files over 800 lines");
+}
+
+#[test]
+fn statements_are_constants() {
+    const BEGINNINGS: &[&str] =
+        &["SELECT", "INSERT", "UPDATE", "DELETE", "COPY", "WITH", "SET", "CREATE", "ALTER", "DROP", "TRUNCATE", "LOCK", "GRANT"];
+    let mut broken = Vec::new();
+    for (path, module, facts) in indexer() {
+        if !["store", "api"].contains(&module.as_str()) {
+            continue;
+        }
+        let first = |text: &str| text.split_whitespace().next().map(str::to_owned).unwrap_or_default();
+        let built = facts.formatted.iter().filter(|text| BEGINNINGS.contains(&first(text).as_str()));
+        broken.extend(built.map(|text| format!("{path}: {text}")));
+    }
+    none(&broken, "SQL is never built with format!: values are parameters, names are constants");
+}
+
+#[test]
+fn every_member_obeys_the_workspaces_lints() {
+    let manifest = text("Cargo.toml");
+    for member in ["indexer", "partitions", "migrations", "fixtures", "tests"] {
+        assert!(manifest.contains(&format!("\"{member}\"")), "{member} is not a member");
+        let own = text(format!("{member}/Cargo.toml"));
+        assert!(own.contains("[lints]\nworkspace = true"), "{member}/Cargo.toml has lints of its own");
+    }
+}
+
+#[test]
+fn the_changelog_has_a_place_for_the_next_change() {
+    let changelog = text("CHANGELOG.md");
+    let first = changelog.lines().find(|line| line.starts_with("## "));
+    assert_eq!(first, Some("## [Unreleased]"), "its first section");
+}
+
+#[test]
+fn no_path_is_of_one_machine() {
+    let homes = [concat!("/ro", "ot/"), concat!("/Us", "ers/")];
+    let home = concat!("/ho", "me/");
+    let mut broken = Vec::new();
+    for path in files(&[".rs", ".sql", ".md", ".toml", ".yml", ".sh", ".service", ".json", ".sol", "Dockerfile", "run", "smoke"]) {
+        let text = text(&path);
+        let of_a_user = |line: &str| line.split(home).skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
+        let named = text.lines().filter(|line| homes.iter().any(|home| line.contains(home)) || of_a_user(line));
+        broken.extend(named.map(|line| format!("{}: {}", path.display(), line.trim())));
+    }
+    none(&broken, "somebody's home");
+}
+
+/// The targets of `[…](…)` in `markdown`, outside of code.
+fn links(markdown: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let mut fenced = false;
+    for line in markdown.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            let prose: String = line.split('`').step_by(2).collect();
+            links.extend(prose.split("](").skip(1).filter_map(|rest| rest.split(')').next().map(str::to_owned)));
+        }
+    }
+    links
+}
+
+/// The anchors of `markdown`'s headings, as code hosts make them.
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let headings = markdown.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| -> String {
+        let kept = line.trim_start_matches('#').trim().to_lowercase();
+        kept.chars().filter(|c| c.is_alphanumeric() || "- _".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for path in files(&[".md"]) {
+        for link in links(&text(&path)).into_iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap_or(Path::new("")).join(file) };
+            let there = root().join(&target).exists() && (anchor.is_empty() || anchors(&text(&target)).contains(anchor));
+            broken.extend((!there).then(|| format!("{}: {link}", path.display())));
+        }
+    }
+    none(&broken, "links that lead nowhere");
+}
+
+#[test]
+fn links_and_anchors_are_read_as_written() {
+    assert_eq!(links("[a](b.md#c) `[d](e)` [f](g)\n```\n[h](i)\n```"), ["b.md#c", "g"]);
+    assert_eq!(anchors("## A walk: of `one` block\ntext"), BTreeSet::from(["a-walk-of-one-block".to_owned()]));
+}

@@ -1,0 +1,173 @@
+//! What a Rust file is made of, as far as the house rules ask.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{Attribute, Block, Expr, ItemFn, ItemMod, ItemUse, LitStr, Macro, Signature, Token, UseTree};
+
+use crate::text;
+
+/// Facts of one file.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub lines: usize,
+    /// Names of functions with their lines, signature and braces included.
+    pub functions: Vec<(String, usize)>,
+    /// Top-level modules of its own crate that it names.
+    pub modules: BTreeSet<String>,
+    /// Every path it names, as written.
+    pub paths: BTreeSet<String>,
+    /// Names of the macros it calls.
+    pub macros: BTreeSet<String>,
+    /// The first texts given to `format!` and its kin.
+    pub formatted: Vec<String>,
+    /// Identifiers and texts outside of its tests.
+    pub words: BTreeSet<String>,
+    pub ignored_tests: Vec<String>,
+    /// Whether anything in it is async.
+    pub awaits: bool,
+    /// The module that is being read, from the crate's root.
+    at: Vec<String>,
+    /// Whether tests are being read.
+    in_tests: bool,
+}
+
+/// Reads the file at `path`, relative to the repository's root.
+pub fn facts(path: &Path) -> Facts {
+    let text = text(path);
+    let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut facts = Facts { lines: text.lines().count(), at: module(path), ..Facts::default() };
+    facts.in_tests = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
+    facts.visit_file(&file);
+    facts
+}
+
+/// `indexer/src/store/read.rs` is the module `store::read`.
+fn module(path: &Path) -> Vec<String> {
+    let inside = path.iter().map(|part| part.to_string_lossy().into_owned()).skip_while(|part| part != "src").skip(1);
+    let names = inside.map(|part| part.trim_end_matches(".rs").to_owned());
+    names.filter(|name| !["mod", "lib", "main"].contains(&name.as_str())).collect()
+}
+
+impl Facts {
+    fn path(&mut self, segments: &[String]) {
+        self.paths.insert(segments.join("::"));
+        let (mut at, mut rest) = (self.at.clone(), segments);
+        match rest.first().map(String::as_str) {
+            Some("crate") => {
+                at.clear();
+                rest = &rest[1..];
+            }
+            Some("self") => rest = &rest[1..],
+            Some("super") => {
+                while rest.first().is_some_and(|part| part == "super") {
+                    at.pop();
+                    rest = &rest[1..];
+                }
+            }
+            _ => return,
+        }
+        at.extend(rest.iter().cloned());
+        self.modules.extend(at.into_iter().next());
+    }
+
+    fn tree(&mut self, before: &[String], tree: &UseTree) {
+        let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => self.tree(&with(&path.ident), &path.tree),
+            UseTree::Name(name) => self.path(&with(&name.ident)),
+            UseTree::Rename(rename) => self.path(&with(&rename.ident)),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(before, tree)),
+            _ => self.path(before),
+        }
+    }
+
+    fn function(&mut self, signature: &Signature, body: &Block) {
+        let lines = body.span().end().line - signature.span().start().line + 1;
+        self.functions.push((signature.ident.to_string(), lines));
+        self.awaits |= signature.asyncness.is_some();
+    }
+}
+
+fn is(attribute: &Attribute, name: &str) -> bool {
+    attribute.path().is_ident(name)
+}
+
+fn only_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|a| is(a, "cfg") && a.meta.require_list().is_ok_and(|list| list.tokens.to_string() == "test"))
+}
+
+impl<'ast> Visit<'ast> for Facts {
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        let before = self.in_tests;
+        self.in_tests |= only_for_tests(&module.attrs);
+        self.at.push(module.ident.to_string());
+        visit::visit_item_mod(self, module);
+        self.at.pop();
+        self.in_tests = before;
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        self.tree(&[], &item.tree);
+        visit::visit_item_use(self, item);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.path(&segments);
+        visit::visit_path(self, path);
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast ItemFn) {
+        if item.attrs.iter().any(|attribute| is(attribute, "ignore")) {
+            self.ignored_tests.push(item.sig.ident.to_string());
+        }
+        self.function(&item.sig, &item.block);
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.function(&item.sig, &item.block);
+        visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_expr_await(&mut self, expression: &'ast syn::ExprAwait) {
+        self.awaits = true;
+        visit::visit_expr_await(self, expression);
+    }
+
+    fn visit_macro(&mut self, call: &'ast Macro) {
+        let name = call.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
+        // A macro's arguments are any tokens; most are expressions.
+        if let Ok(arguments) = call.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
+            if ["format", "write", "writeln", "format_args", "concat"].contains(&name.as_str()) {
+                self.formatted.extend(arguments.iter().find_map(literal));
+            }
+            arguments.iter().for_each(|argument| Visit::visit_expr(self, argument));
+        }
+        self.macros.insert(name);
+        visit::visit_macro(self, call);
+    }
+
+    fn visit_ident(&mut self, ident: &'ast proc_macro2::Ident) {
+        if !self.in_tests {
+            self.words.insert(ident.to_string());
+        }
+    }
+
+    fn visit_lit_str(&mut self, text: &'ast LitStr) {
+        if !self.in_tests {
+            self.words.insert(text.value());
+        }
+    }
+}
+
+fn literal(argument: &Expr) -> Option<String> {
+    match argument {
+        Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => Some(text.value()),
+        _ => None,
+    }
+}
