@@ -1,13 +1,15 @@
 //! One node: batches of calls, answers by id, errors put into our words.
 
+use alloy::primitives::U64;
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::RpcError;
 use alloy::transports::{TransportError, TransportErrorKind};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::http::{BodyTooLarge, CappedHttp};
-use super::{Answer, RpcHeader, SourceError, logs};
+use super::{Answer, Identity, RpcHeader, SourceError, header_by_number, logs};
 use crate::chain::batch::{BlockBatch, Defect, Logs};
 use crate::chain::block::Header;
 use crate::config::{Chain, Secret, endpoint};
@@ -52,6 +54,18 @@ impl Node {
         let parsed = reqwest::Url::parse(url.expose()).map_err(|e| retry(e.to_string()))?;
         let transport = CappedHttp::new(http, parsed, chain.max_response_bytes);
         Ok(Self { client: RpcClient::new(transport, false), name })
+    }
+
+    /// Scheme, host and port.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which chain this node serves.
+    pub async fn identity(&self) -> Result<Identity, SourceError> {
+        let [id, genesis] = self.batch([Call::new("eth_chainId", json!([])), header_by_number(0)]).await?;
+        let chain_id: U64 = self.parse(&id)?;
+        Ok(Identity { chain_id: chain_id.to(), genesis: self.header(&genesis, 0)?.hash })
     }
 
     /// `N` calls in one JSON-RPC batch, answered in their order.
@@ -130,7 +144,7 @@ impl Node {
         SourceError::Gone { node: self.name.clone(), what }
     }
 
-    fn retry(&self, why: &str) -> SourceError {
+    pub fn retry(&self, why: &str) -> SourceError {
         SourceError::Retry { node: self.name.clone(), why: why.to_owned() }
     }
 
