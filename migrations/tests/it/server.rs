@@ -20,6 +20,10 @@ use tokio_postgres::{Client, Config, NoTls};
 /// The superuser of the private server.
 pub const SUPERUSER: &str = "admin";
 
+/// Words for the shell to split. Nothing here outlives the test, so nothing needs to reach the disk.
+const SETTINGS: &str =
+    "-clisten_addresses= -cfsync=off -cfull_page_writes=off -cmax_connections=200 -cmax_locks_per_transaction=256";
+
 struct Server {
     folder: PathBuf,
     /// Its standard input is a pipe from us: it closes when this process ends, and the shell cleans up.
@@ -82,10 +86,14 @@ fn start() -> Server {
     initdb.arg("-D").arg(&data).args(["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
     succeed(&initdb.output().unwrap());
     let keeper = command(Path::new("/bin/sh"), user)
-        .args(["-c", r#""$1" -D "$2/data" -k "$2" $3 >"$2/log" 2>&1 & cat; kill -QUIT $!; wait; rm -rf "$2""#, "keeper"])
+        .args([
+            "-c",
+            r#""$1" -D "$2/data" -k "$2" $3 >"$2/log" 2>&1 & cat; kill -QUIT $!; wait; rm -rf "$2""#,
+            "keeper",
+        ])
         .arg(bin.join("postgres"))
         .arg(&folder)
-        .arg("-c listen_addresses= -c fsync=off -c full_page_writes=off -c max_connections=200 -c max_locks_per_transaction=256")
+        .arg(SETTINGS)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .process_group(0)
