@@ -122,7 +122,7 @@ FROM dalp_indexed.chain_state s LEFT JOIN dalp_indexed.chain_status h USING (cha
 
 fn table(chains: &[ChainReport]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["chain", "head", "finalized", "checkpoint", "lag", "covered", "gaps", "leaves", "waits for"]);
     let number = |value: Option<i64>| value.map_or("-".to_owned(), |value| value.to_string());
     for chain in chains {
