@@ -177,7 +177,8 @@ impl Driver {
     fn perform(&self, action: Action, running: &mut Running) {
         match action {
             Action::Fetch { id, range, near_head } => {
-                let head = running.machine.head().filter(|head| range == BlockRange { first: head.number, last: head.number });
+                let head =
+                    running.machine.head().filter(|head| range == BlockRange { first: head.number, last: head.number });
                 let what = match (near_head, head) {
                     (true, Some(head)) => Want::Head(head),
                     (true, None) => Want::NearHead(range),
@@ -399,7 +400,13 @@ async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBa
     }
 }
 
-async fn append_once(store: &Store, leaves: &Leaves, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<(), StoreError> {
+async fn append_once(
+    store: &Store,
+    leaves: &Leaves,
+    claim: &Claim,
+    batch: &BlockBatch,
+    lane: Lane,
+) -> Result<(), StoreError> {
     leaves.cover(claim.chain_id, batch).await?;
     store.append(claim, batch, lane).await.map(|_commit| ())
 }
@@ -429,7 +436,14 @@ enum Step {
 /// Stored blocks compared with the node's, a page at a time from the tail downwards.
 const PAGE: i64 = 64;
 
-async fn find_fork(store: &Store, source: &Source, claim: &Claim, tail: Tail, floor: Option<u64>, back: bool) -> Result<Fork, Step> {
+async fn find_fork(
+    store: &Store,
+    source: &Source,
+    claim: &Claim,
+    tail: Tail,
+    floor: Option<u64>,
+    back: bool,
+) -> Result<Fork, Step> {
     let mut next = tail.next;
     let floor = floor.unwrap_or(0).max(claim.start_block);
     loop {

@@ -127,7 +127,13 @@ impl Leaves {
         let key = i64::try_from(chain_id).unwrap_or(i64::MAX);
         let report = ensure(client, &managed(table), key, &self.policy, Utc::now(), need).await?;
         if !report.created.is_empty() {
-            info!(table, chain_id, created = report.created.len(), leaves = report.catalog.leaves.len(), "partitions made");
+            info!(
+                table,
+                chain_id,
+                created = report.created.len(),
+                leaves = report.catalog.leaves.len(),
+                "partitions made"
+            );
         }
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert((chain_id, table), report.catalog);
         Ok(())

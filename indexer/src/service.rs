@@ -224,7 +224,10 @@ pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim), 
 }
 
 /// One watch over all chains.
-fn gather(chains: Vec<watch::Receiver<ChainStatus>>, helpers: &mut Vec<JoinHandle<()>>) -> watch::Receiver<Vec<ChainStatus>> {
+fn gather(
+    chains: Vec<watch::Receiver<ChainStatus>>,
+    helpers: &mut Vec<JoinHandle<()>>,
+) -> watch::Receiver<Vec<ChainStatus>> {
     let now: Vec<ChainStatus> = chains.iter().map(|chain| chain.borrow().clone()).collect();
     let (all, seen) = watch::channel(now);
     let all = Arc::new(all);

@@ -115,8 +115,11 @@ impl Backfill<'_> {
     /// Fetches the gaps newest first, a few at a time, and commits each as it comes. Answers the number of logs.
     async fn fill(&mut self, gaps: Vec<BlockRange>) -> Result<u64, Failure> {
         let mut todo: VecDeque<BlockRange> = gaps.into();
-        let mut sizer =
-            RangeSizer::new(self.chain.range_blocks, self.chain.max_range_blocks, u64::from(self.chain.batch_rows / 2).max(1));
+        let mut sizer = RangeSizer::new(
+            self.chain.range_blocks,
+            self.chain.max_range_blocks,
+            u64::from(self.chain.batch_rows / 2).max(1),
+        );
         let mut fetching = FuturesUnordered::new();
         let mut logs = 0;
         loop {
@@ -134,7 +137,9 @@ impl Backfill<'_> {
                     logs += batch.logs().len() as u64;
                     self.bar.inc(range.blocks());
                 }
-                Err(SourceError::TooLarge { hint, .. }) if sizer.too_large(range.blocks(), hint) => todo.push_back(range),
+                Err(SourceError::TooLarge { hint, .. }) if sizer.too_large(range.blocks(), hint) => {
+                    todo.push_back(range)
+                }
                 Err(error) => return Err(Failure::other(format!("{range}: {error}"))),
             }
         }
@@ -168,7 +173,9 @@ impl Backfill<'_> {
         self.claim = service::join(self.chain, self.store).await?.1;
         let gaps = self.store.coverage(self.claim.chain_id, self.claim.source_id).await.map_err(other)?.gaps(range);
         if !gaps.is_empty() && gaps != [range] {
-            return Err(Failure::other(format!("{range} was covered in part by somebody else; run the backfill again")));
+            return Err(Failure::other(format!(
+                "{range} was covered in part by somebody else; run the backfill again"
+            )));
         }
         info!(%range, "the writer was restarted, or a commit's answer was lost; going on");
         Ok(gaps.is_empty())

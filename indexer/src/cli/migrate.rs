@@ -25,7 +25,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 /// As [`run`].
 pub async fn apply(config: &Config) -> Result<dalp_migrations::Report, Failure> {
     let mut client = connect_direct(&config.database, &config.database.admin_url).await?;
-    dalp_migrations::migrate(&mut client, &roles(&config.roles)).await.map_err(|error| Failure::other(error.to_string()))
+    dalp_migrations::migrate(&mut client, &roles(&config.roles))
+        .await
+        .map_err(|error| Failure::other(error.to_string()))
 }
 
 fn roles(roles: &Roles) -> dalp_migrations::Roles {

@@ -50,7 +50,8 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
     let client = connect_direct(&config.database, &config.database.reader_url).await?;
     let chains = read(&client).await.map_err(|error| Failure::other(explain(&error)))?;
     if args.json {
-        let text = serde_json::to_string_pretty(&Report { chains }).map_err(|error| Failure::other(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(&Report { chains }).map_err(|error| Failure::other(error.to_string()))?;
         println!("{text}");
     } else if chains.is_empty() {
         println!("no chain is indexed yet; start `dalp-indexer run`");
@@ -63,7 +64,8 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
 async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error> {
     let mut chains = Vec::new();
     for row in client.query_typed(STATE, &[]).await? {
-        let (tail, start, stored): (i64, i64, bool) = (row.get("tail_number"), row.get("start_block"), row.get("stored"));
+        let (tail, start, stored): (i64, i64, bool) =
+            (row.get("tail_number"), row.get("start_block"), row.get("stored"));
         let (head, checkpoint) = (row.get::<_, Option<i64>>("head_number"), stored.then_some(tail));
         let (head_time, tail_time) = (row.get("head_time"), row.get("tail_time"));
         let mut report = ChainReport {
@@ -86,7 +88,12 @@ async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error
     Ok(chains)
 }
 
-fn lag(head: Option<i64>, tail: Option<i64>, head_time: Option<DateTime<Utc>>, tail_time: Option<DateTime<Utc>>) -> Option<f64> {
+fn lag(
+    head: Option<i64>,
+    tail: Option<i64>,
+    head_time: Option<DateTime<Utc>>,
+    tail_time: Option<DateTime<Utc>>,
+) -> Option<f64> {
     if head? <= tail? {
         return Some(0.0);
     }
@@ -96,7 +103,10 @@ fn lag(head: Option<i64>, tail: Option<i64>, head_time: Option<DateTime<Utc>>, t
 async fn cover(client: &Client, report: &mut ChainReport) -> Result<(), tokio_postgres::Error> {
     use tokio_postgres::types::Type;
     let rows = client
-        .query_typed("SELECT from_block, to_block FROM dalp_indexed.coverage WHERE chain_id = $1", &[(&report.chain_id, Type::INT8)])
+        .query_typed(
+            "SELECT from_block, to_block FROM dalp_indexed.coverage WHERE chain_id = $1",
+            &[(&report.chain_id, Type::INT8)],
+        )
         .await?;
     let number = |value: i64| u64::try_from(value).unwrap_or(0);
     let coverage = Coverage::new(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1)))));

@@ -155,7 +155,11 @@ impl Source {
                     return Err(node.retry(&format!(
                         "serves chain {} (genesis {}), but {} serves chain {} (genesis {}): the URLs of one chain must \
                          be of one chain",
-                        identity.chain_id, identity.genesis, first.name(), other.chain_id, other.genesis
+                        identity.chain_id,
+                        identity.genesis,
+                        first.name(),
+                        other.chain_id,
+                        other.genesis
                     )));
                 }
                 (Ok(identity), None) => known = Some((node, identity)),
@@ -220,9 +224,11 @@ impl Source {
         let (first, last) = (node.header(&first, range.first)?, node.header(&last, range.last)?);
         let logs = node.logs(&logs)?;
         let mut headers = inferred_headers(&logs, &first, &last);
-        let unknown: Vec<u64> = headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
+        let unknown: Vec<u64> =
+            headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
         let mut fetched = self.headers(node, &unknown).await?.into_iter();
-        let mut whole: Vec<Header> = headers.drain(..).filter_map(|(_, header)| header.or_else(|| fetched.next())).collect();
+        let mut whole: Vec<Header> =
+            headers.drain(..).filter_map(|(_, header)| header.or_else(|| fetched.next())).collect();
         if range.blocks() > 1 {
             whole.push(last);
         }

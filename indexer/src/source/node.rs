@@ -165,7 +165,9 @@ impl Node {
             RpcError::Transport(TransportErrorKind::HttpError(http)) if http.status == 413 => {
                 SourceError::TooLarge { node, why: "HTTP 413".into(), hint: None }
             }
-            RpcError::Transport(TransportErrorKind::Custom(cause)) => SourceError::Retry { node, why: chain_of(cause.as_ref()) },
+            RpcError::Transport(TransportErrorKind::Custom(cause)) => {
+                SourceError::Retry { node, why: chain_of(cause.as_ref()) }
+            }
             RpcError::DeserError { err, .. } => SourceError::Retry { node, why: format!("malformed answer: {err}") },
             other => SourceError::Retry { node, why: other.to_string() },
         }
@@ -201,7 +203,16 @@ impl Refusal {
             return Self::Other;
         }
         if code == -32005
-            || says(&["range", "too large", "too many", "more than", "exceed", "limit", "response size", "query timeout"])
+            || says(&[
+                "range",
+                "too large",
+                "too many",
+                "more than",
+                "exceed",
+                "limit",
+                "response size",
+                "query timeout",
+            ])
         {
             return Self::TooLarge { hint: blocks_in(&text) };
         }
@@ -214,8 +225,10 @@ impl Refusal {
 
 /// The number before or after the word `block` in a limit's wording: "limited to 10,000 blocks", "block range: 2048".
 fn blocks_in(text: &str) -> Option<u64> {
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == ':' || c == '(' || c == ')').filter(|w| !w.is_empty()).collect();
-    let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).replace([',', '_'], "").parse::<u64>().ok();
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c == ':' || c == '(' || c == ')').filter(|w| !w.is_empty()).collect();
+    let number =
+        |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).replace([',', '_'], "").parse::<u64>().ok();
     words.windows(2).find_map(|pair| pair[1].starts_with("block").then(|| number(pair[0])).flatten())
 }
 

@@ -137,4 +137,5 @@ async fn cover(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch, lane: La
 
 const OVERLAP: &str = "SELECT 1 FROM dalp_indexed.coverage \
                        WHERE chain_id = $1 AND source_id = $2 AND from_block <= $4 AND to_block >= $3 LIMIT 1";
-const COVER: &str = "INSERT INTO dalp_indexed.coverage (chain_id, source_id, from_block, to_block, level) VALUES ($1, $2, $3, $4, $5)";
+const COVER: &str =
+    "INSERT INTO dalp_indexed.coverage (chain_id, source_id, from_block, to_block, level) VALUES ($1, $2, $3, $4, $5)";
