@@ -1,5 +1,8 @@
 //! What a chain's indexing looks like from outside, at one moment.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -32,4 +35,63 @@ pub struct ChainStatus {
     pub ready: bool,
     /// What it waits for, in words; empty for nothing.
     pub waits_for: String,
+}
+
+impl ChainStatus {
+    /// A chain of which nothing is known yet.
+    pub fn new(name: String, chain_id: u64) -> Self {
+        Self {
+            name,
+            chain_id,
+            head: None,
+            head_time: None,
+            finalized: None,
+            checkpoint: None,
+            checkpoint_time: None,
+            lag_blocks: None,
+            lag_seconds: None,
+            events_per_second: 0.0,
+            leaves: 0,
+            ready: false,
+            waits_for: "the node's first head".into(),
+        }
+    }
+
+    /// Fills in what follows from the other fields. `well`: nothing is failing.
+    pub fn derive(&mut self, well: bool) {
+        self.lag_blocks = self.head.map(|head| head.saturating_sub(self.checkpoint.unwrap_or(0)));
+        self.lag_seconds = match (self.lag_blocks, self.head_time, self.checkpoint_time) {
+            (Some(0), ..) => Some(0.0),
+            (_, Some(head), Some(checkpoint)) => Some((head - checkpoint).as_seconds_f64().max(0.0)),
+            _ => None,
+        };
+        self.ready = well && self.checkpoint.is_some() && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
+    }
+}
+
+/// A chain this close to its head counts as caught up: the newest block is always on its way.
+const READY_LAG: u64 = 2;
+
+/// Events a second over the last few seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(VecDeque<(Instant, u64)>);
+
+const WINDOW: Duration = Duration::from_secs(10);
+
+impl Meter {
+    /// Counts `events` now.
+    pub fn add(&mut self, events: u64) {
+        let now = Instant::now();
+        self.0.push_back((now, events));
+        while self.0.front().is_some_and(|(at, _)| now - *at > WINDOW) {
+            self.0.pop_front();
+        }
+    }
+
+    /// The rate over the window.
+    pub fn per_second(&self) -> f64 {
+        let recent = self.0.iter().filter(|(at, _)| at.elapsed() <= WINDOW);
+        let events: u64 = recent.map(|(_, events)| events).sum();
+        events as f64 / WINDOW.as_secs_f64()
+    }
 }

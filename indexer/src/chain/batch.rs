@@ -306,7 +306,8 @@ fn check_logs(range: BlockRange, headers: &[Header], logs: &Logs) -> Result<Vec<
         if !logs.log_index[run.start..run.end].is_sorted_by(|a, b| a < b) {
             return Err(misplaced);
         }
-        let at = headers.binary_search_by_key(&number, |h| h.number).map_err(|_gap| Defect::NoHeader { range, number })?;
+        let at =
+            headers.binary_search_by_key(&number, |h| h.number).map_err(|_gap| Defect::NoHeader { range, number })?;
         if headers[at].hash != run.block.hash {
             return Err(Defect::OtherFork { number });
         }
@@ -355,7 +356,14 @@ mod tests {
         let mut logs = Logs::default();
         for &(number, log_index) in of {
             let topics = [hash(7)];
-            let log = Log { log_index, tx_index: 0, tx_hash: hash(9), address: Address::ZERO, topics: &topics, data: &[1, 2] };
+            let log = Log {
+                log_index,
+                tx_index: 0,
+                tx_hash: hash(9),
+                address: Address::ZERO,
+                topics: &topics,
+                data: &[1, 2],
+            };
             logs.push(BlockRef { number, hash: hash(number) }, Some(number as i64), log);
         }
         logs

@@ -90,6 +90,10 @@ impl BlockRange {
 
 impl fmt::Display for BlockRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "block {}", self.first) } else { write!(f, "blocks {}-{}", self.first, self.last) }
+        if self.first == self.last {
+            write!(f, "block {}", self.first)
+        } else {
+            write!(f, "blocks {}-{}", self.first, self.last)
+        }
     }
 }

@@ -153,7 +153,9 @@ pub enum Stop {
         finalized: u64,
     },
     /// One block alone is too large for the limits.
-    #[error("block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use another node")]
+    #[error(
+        "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use another node"
+    )]
     BlockTooLarge {
         /// The block.
         number: u64,
@@ -382,9 +384,11 @@ impl Machine {
 
     fn loaded(&mut self, tail: Tail, finalized: Option<u64>, actions: &mut Vec<Action>) {
         // A batch in hand is still good if the stored tail is the one it was fetched for, or the one after it.
-        let follows = self.slots.values().next().is_some_and(|slot| {
-            tail == self.tail || slot.link.is_some_and(|link| Tail::after(link.last) == tail)
-        });
+        let follows = self
+            .slots
+            .values()
+            .next()
+            .is_some_and(|slot| tail == self.tail || slot.link.is_some_and(|link| Tail::after(link.last) == tail));
         if follows {
             self.slots.retain(|_, slot| slot.range.first >= tail.next);
         } else {

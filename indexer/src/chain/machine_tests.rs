@@ -184,7 +184,8 @@ impl World {
             Action::Forget => ready.clear(),
             Action::Compare { .. } => {
                 let stored: Vec<_> = self.stored.iter().rev().copied().collect();
-                let node: Vec<_> = stored.iter().map(|b| self.canonical.get(b.number as usize).map(|b| b.hash)).collect();
+                let node: Vec<_> =
+                    stored.iter().map(|b| self.canonical.get(b.number as usize).map(|b| b.hash)).collect();
                 let fork = crate::chain::reorg::fork_point(&stored, &node, false);
                 self.inbox.push_back(Input::Compared(fork));
             }

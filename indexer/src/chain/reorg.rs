@@ -40,7 +40,11 @@ mod tests {
 
     #[test]
     fn the_highest_common_block_wins() {
-        let stored = [BlockRef { number: 9, hash: h(9) }, BlockRef { number: 7, hash: h(7) }, BlockRef { number: 3, hash: h(3) }];
+        let stored = [
+            BlockRef { number: 9, hash: h(9) },
+            BlockRef { number: 7, hash: h(7) },
+            BlockRef { number: 3, hash: h(3) },
+        ];
         let check = |node: &[Option<B256>], back| fork_point(&stored, node, back);
         assert_eq!(check(&[Some(h(9)), Some(h(7)), Some(h(3))], false), Fork::At(stored[0]));
         assert_eq!(check(&[Some(h(1)), Some(h(7)), Some(h(3))], false), Fork::At(stored[1]));

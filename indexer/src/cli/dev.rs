@@ -1,8 +1,27 @@
-//! `dalp-indexer dev`.
+//! `dalp-indexer dev`: a devnet of one's own, indexed.
 
-use indicatif::MultiProgress;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{IsTerminal, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::Failure;
+use dalp_fixtures::tools::{self, say_stderr};
+use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Rpc, Settings, Traffic, deploy, home};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::types::Type;
+
+use super::run::stopped;
+use super::{Failure, environment, migrate};
+use crate::config::Config;
+use crate::service::Service;
+use crate::status::ChainStatus;
+use crate::store::connect::{connect_direct, explain};
 
 /// Arguments of `dev`.
 #[derive(Clone, Debug, clap::Args)]
@@ -10,15 +29,402 @@ pub struct DevArgs {
     /// Forget the chain and database of earlier runs
     #[arg(long)]
     pub fresh: bool,
-    /// Index this node instead of starting Anvil
+    /// Index this node instead of starting Anvil; no sample traffic is sent to it
     #[arg(long, value_name = "URL")]
     pub rpc_url: Option<String>,
-    /// Use this database instead of starting PostgreSQL
+    /// First block to index of the node given by --rpc-url
+    #[arg(long, value_name = "BLOCK", default_value_t = 0, requires = "rpc_url")]
+    pub start_block: u64,
+    /// Use this database instead of starting PostgreSQL; its user may create roles, or they exist
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
 }
 
-/// Runs the command.
-pub async fn run(_args: DevArgs, _bars: MultiProgress) -> Result<(), Failure> {
-    Err(Failure::other("dev: not built in this branch"))
+const DATABASE: &str = "dalp";
+/// Owns the database: migrations and partitions.
+const ADMIN: &str = "dalp_admin";
+/// Writes rows, and nothing else.
+const INDEXER: &str = "dalp_indexer";
+/// Reads.
+const ANALYST: &str = "analyst";
+/// Transactions a second of the sample traffic.
+const TRAFFIC: u32 = 20;
+
+/// Starts what is missing, indexes it, and stops all of it on Ctrl-C.
+///
+/// # Errors
+/// What could not be found, installed or started, and the next command to try.
+pub async fn run(args: DevArgs, bars: MultiProgress) -> Result<(), Failure> {
+    let folder = Folder::open(&args)?;
+    let mut devnet = Devnet::default();
+    let outcome = tokio::select! {
+        outcome = devnet.live(&args, &folder, &bars) => outcome,
+        signal = stopped() => signal,
+    };
+    bars.clear().ok();
+    eprintln!("stopping");
+    let stopping = devnet.stop().await;
+    outcome.and(stopping)
+}
+
+/// What a run of `dev` keeps for the next one, locked against a second run beside it.
+struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Ports stay what they were, so that a pasted line goes on working.
+#[derive(Default, Serialize, Deserialize)]
+struct Ports {
+    postgres: Option<u16>,
+    anvil: Option<u16>,
+}
+
+impl Folder {
+    fn open(args: &DevArgs) -> Result<Self, Failure> {
+        let home = home()?;
+        let path = home.join("dev");
+        let problem = |error: std::io::Error| {
+            Failure::other(format!("{}: {error}; set DALP_HOME to a folder that can be written", path.display()))
+        };
+        fs::create_dir_all(&home).map_err(problem)?;
+        let lock = File::create(home.join("dev.lock")).map_err(problem)?;
+        if lock.try_lock().is_err() {
+            return Err(Failure::other(format!(
+                "another `dalp-indexer dev` uses {}: stop it, or set DALP_HOME to another folder for this one",
+                home.display()
+            )));
+        }
+        if args.fresh && path.exists() {
+            fs::remove_dir_all(&path).map_err(problem)?;
+        }
+        fs::create_dir_all(&path).map_err(problem)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    fn ports(&self) -> Ports {
+        let text = fs::read_to_string(self.path.join("ports.json")).unwrap_or_default();
+        let ports: Ports = serde_json::from_str(&text).unwrap_or_default();
+        let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+        Ports { postgres: ports.postgres.filter(free), anvil: ports.anvil.filter(free) }
+    }
+
+    fn keep(&self, ports: &Ports) {
+        // Losing them costs a new port, no more.
+        if let Ok(text) = serde_json::to_string(ports) {
+            fs::write(self.path.join("ports.json"), text).ok();
+        }
+    }
+
+    /// Writes the configuration for the other commands. It holds passwords: nobody else may read it.
+    fn write_config(&self, text: &str) -> Result<PathBuf, Failure> {
+        let path = self.path.join("dalp-indexer.toml");
+        let problem = |error: std::io::Error| Failure::other(format!("{}: {error}", path.display()));
+        fs::remove_file(&path).ok();
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(problem)?;
+        file.write_all(text.as_bytes()).map_err(problem)?;
+        Ok(path)
+    }
+}
+
+/// What this run started. Stopped in the reverse order.
+#[derive(Default)]
+struct Devnet {
+    cluster: Option<Cluster>,
+    anvil: Option<Anvil>,
+    traffic: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+    service: Option<Service>,
+}
+
+/// Time for Anvil to write its state, which grows with the chain.
+const DUMP_LIMIT: Duration = Duration::from_secs(120);
+
+impl Devnet {
+    /// Starts everything and shows how it goes, until something ends by itself.
+    async fn live(&mut self, args: &DevArgs, folder: &Folder, bars: &MultiProgress) -> Result<(), Failure> {
+        let mut ports = folder.ports();
+        let database = self.database(args, folder, &mut ports).await?;
+        let node = self.node(args, folder, &mut ports).await?;
+        folder.keep(&ports);
+        let text = config_text(&database, &node);
+        let file = folder.write_config(&text)?;
+        let config = load(&file)?;
+        migrate::apply(&config).await?;
+        if let Some(cluster) = &mut self.cluster {
+            admit(cluster).await?;
+        }
+        refuse_lost_chain(&config, &node).await?;
+        self.send_traffic(&node).await?;
+        let service = self.service.insert(Service::start(&config).await?);
+        announce(&database, &node, service, &file);
+        let lines = show(service.status(), bars.clone());
+        tokio::select! {
+            error = service.failed() => Err(error.into()),
+            error = died(self.cluster.as_mut().map(Cluster::died)) => Err(error),
+            error = died(self.anvil.as_mut().map(Anvil::died)) => Err(error),
+            () = lines => Ok(()),
+        }
+    }
+
+    async fn database(&mut self, args: &DevArgs, folder: &Folder, ports: &mut Ports) -> Result<DevDatabase, Failure> {
+        if let Some(url) = &args.database_url {
+            return Ok(DevDatabase {
+                url: url.clone(),
+                admin_url: url.clone(),
+                reader_url: url.clone(),
+                psql: "(yours)".into(),
+            });
+        }
+        let tools = tools::postgres(say_stderr).await?;
+        let mut settings = Settings::devnet();
+        settings.port = ports.postgres;
+        let cluster = Cluster::start(&tools, &folder.path.join("postgresql"), settings).await?;
+        ports.postgres = Some(cluster.port());
+        let cluster = self.cluster.insert(cluster);
+        create_logins(cluster).await?;
+        Ok(DevDatabase {
+            url: cluster.url(DATABASE, INDEXER),
+            admin_url: cluster.url(DATABASE, ADMIN),
+            reader_url: cluster.url(DATABASE, ANALYST),
+            psql: cluster.psql_line(DATABASE, ANALYST),
+        })
+    }
+
+    async fn node(&mut self, args: &DevArgs, folder: &Folder, ports: &mut Ports) -> Result<DevNode, Failure> {
+        if let Some(url) = &args.rpc_url {
+            let rpc = Rpc::new(url)?;
+            let id: alloy::primitives::U64 = rpc.call("eth_chainId", serde_json::json!([])).await?;
+            return Ok(DevNode { rpc, ws_url: None, chain_id: id.to(), start_block: args.start_block, ours: false });
+        }
+        let options = AnvilOptions {
+            port: ports.anvil,
+            block_time: Some(Duration::from_secs(1)),
+            state: Some(folder.path.join("chain.json")),
+            ..AnvilOptions::default()
+        };
+        let chain_id = options.chain_id;
+        let anvil = Anvil::start(&tools::anvil(say_stderr).await?, options).await?;
+        ports.anvil = Some(anvil.port());
+        let node =
+            DevNode { rpc: anvil.rpc().clone(), ws_url: Some(anvil.ws_url()), chain_id, start_block: 0, ours: true };
+        if anvil.lost_blocks() {
+            eprintln!("note: Anvil was killed before it could save its state; blocks since its last save are gone");
+        }
+        self.anvil = Some(anvil);
+        Ok(node)
+    }
+
+    async fn send_traffic(&mut self, node: &DevNode) -> Result<(), Failure> {
+        if !node.ours {
+            return Ok(());
+        }
+        let deployed = deploy(&node.rpc).await?;
+        let (stop, mut stopped) = watch::channel(false);
+        let rpc = node.rpc.clone();
+        let task = tokio::spawn(async move {
+            let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
+            Traffic::run(&rpc, &deployed, TRAFFIC, stop).await;
+        });
+        self.traffic = Some((stop, task));
+        Ok(())
+    }
+
+    /// Traffic, indexer, node, database: nobody is left without what it stands on.
+    async fn stop(self) -> Result<(), Failure> {
+        if let Some((stop, task)) = self.traffic {
+            stop.send(true).ok();
+            task.await.ok();
+        }
+        if let Some(service) = self.service {
+            service.stop().await;
+        }
+        let anvil = match self.anvil {
+            Some(anvil) => anvil.stop(DUMP_LIMIT).await,
+            None => Ok(()),
+        };
+        let cluster = match self.cluster {
+            Some(cluster) => cluster.stop().await,
+            None => Ok(()),
+        };
+        Ok(anvil.and(cluster)?)
+    }
+}
+
+struct DevDatabase {
+    url: String,
+    admin_url: String,
+    reader_url: String,
+    psql: String,
+}
+
+struct DevNode {
+    rpc: Rpc,
+    ws_url: Option<String>,
+    chain_id: u64,
+    start_block: u64,
+    /// Whether we started it, and may send it traffic.
+    ours: bool,
+}
+
+fn config_text(database: &DevDatabase, node: &DevNode) -> String {
+    let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
+    let mut config = format!(
+        "# Written by `dalp-indexer dev`, anew at each start.\n[database]\nurl = {}\nadmin_url = {}\nreader_url = {}\n\n\
+         [http]\nlisten = \"{}\"\n\n[chains.devnet]\nchain_id = {}\nrpc_urls = [{}]\nstart_block = {}\nfinality = \"never\"\n\
+         poll_interval = \"250ms\"\n",
+        text(&database.url),
+        text(&database.admin_url),
+        text(&database.reader_url),
+        http_address(),
+        node.chain_id,
+        text(node.rpc.url()),
+        node.start_block,
+    );
+    if let Some(url) = &node.ws_url {
+        // Writing to a String cannot fail.
+        let _ = writeln!(config, "ws_urls = [{}]", text(url));
+    }
+    config
+}
+
+/// The usual address if nobody has it, else any free port.
+fn http_address() -> SocketAddr {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
+    if TcpListener::bind(usual).is_ok() { usual } else { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
+}
+
+/// The environment overrides the file as everywhere, but a deployment's database or chains must not leak in here.
+fn load(file: &Path) -> Result<Config, Failure> {
+    let ours = |name: &str| ["DALP_DATABASE__", "DALP_CHAINS__"].iter().any(|prefix| name.starts_with(prefix));
+    Ok(Config::load(Some(file), environment().filter(|(name, _)| !ours(name)))?)
+}
+
+async fn superuser(cluster: &Cluster) -> Result<tokio_postgres::Client, Failure> {
+    let (client, connection) = cluster.superuser_config().connect(tokio_postgres::NoTls).await.map_err(failed)?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn failed(error: tokio_postgres::Error) -> Failure {
+    Failure::other(format!("setting up the devnet's database: {}", explain(&error)))
+}
+
+/// One login per duty, and the database.
+async fn create_logins(cluster: &mut Cluster) -> Result<(), Failure> {
+    let client = superuser(cluster).await?;
+    for (user, rights) in [(ADMIN, "CREATEROLE"), (INDEXER, ""), (ANALYST, "")] {
+        let password = cluster.password(user)?.unwrap_or_default();
+        let known = client
+            .query_typed_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[(&user, Type::TEXT)])
+            .await
+            .map_err(failed)?;
+        let verb = if known.is_some() { "ALTER" } else { "CREATE" };
+        // Names are constants of ours; the password is hexadecimal, and never logged: log_statement is off.
+        let sql = format!("{verb} ROLE {user} LOGIN {rights} PASSWORD '{}'", password.replace('\'', "''"));
+        client.batch_execute(&sql).await.map_err(failed)?;
+    }
+    let known = client
+        .query_typed_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[(&DATABASE, Type::TEXT)])
+        .await
+        .map_err(failed)?;
+    if known.is_none() {
+        client.batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER {ADMIN}")).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Lets the logins into the groups that the migrations made.
+async fn admit(cluster: &Cluster) -> Result<(), Failure> {
+    let client = superuser(cluster).await?;
+    let sql = format!("GRANT dalp_writer TO {INDEXER}; GRANT dalp_reader TO {ANALYST}");
+    client.batch_execute(&sql).await.map_err(failed)
+}
+
+/// Refuses to go on where our own node no longer has what the database holds: its state was lost.
+async fn refuse_lost_chain(config: &Config, node: &DevNode) -> Result<(), Failure> {
+    if !node.ours {
+        return Ok(());
+    }
+    let client = connect_direct(&config.database, &config.database.admin_url).await?;
+    let sql =
+        "SELECT tail_number, tail_hash FROM dalp_indexed.chain_state WHERE chain_id = $1 AND tail_hash IS NOT NULL";
+    let chain_id = i64::try_from(node.chain_id).unwrap_or(i64::MAX);
+    let Some(row) = client.query_typed_opt(sql, &[(&chain_id, Type::INT8)]).await.map_err(failed)? else {
+        return Ok(());
+    };
+    let (number, hash): (i64, &[u8]) = (row.get(0), row.get(1));
+    let on_node = node.rpc.block_hash(u64::try_from(number).unwrap_or(0)).await?;
+    if on_node.is_some_and(|found| found.as_slice() == hash) {
+        return Ok(());
+    }
+    Err(Failure::other(format!(
+        "the database holds this devnet's blocks up to {number}, but Anvil no longer has that block: its state was lost \
+         (it was killed before it could save). Nothing was changed. Start over with `dalp-indexer dev --fresh`, or keep the \
+         database and look at it with psql"
+    )))
+}
+
+fn announce(database: &DevDatabase, node: &DevNode, service: &Service, file: &Path) {
+    let http = service.http().map_or("off".into(), |address| format!("http://{address}/status"));
+    println!("\n  SQL   {}", database.psql);
+    println!("        dalp-indexer sql --config {}", file.display());
+    println!("  RPC   {}", if node.ours { node.rpc.url() } else { "(yours)" });
+    println!("  HTTP  {http}");
+    println!("\nCtrl-C stops everything; the next start goes on from here, `--fresh` starts over.\n");
+}
+
+/// One live line a chain on a terminal; a line every five seconds elsewhere.
+async fn show(mut status: watch::Receiver<Vec<ChainStatus>>, bars: MultiProgress) {
+    if !std::io::stderr().is_terminal() {
+        let mut turn = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            turn.tick().await;
+            for chain in status.borrow().iter() {
+                println!("{}", line(chain));
+            }
+        }
+    }
+    let style =
+        ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let chains = status.borrow().len();
+    let shown: Vec<ProgressBar> =
+        (0..chains).map(|_| bars.add(ProgressBar::new_spinner().with_style(style.clone()))).collect();
+    while status.changed().await.is_ok() {
+        for (bar, chain) in shown.iter().zip(status.borrow_and_update().iter()) {
+            bar.set_message(line(chain));
+            bar.tick();
+        }
+        // The eye needs no more.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn line(chain: &ChainStatus) -> String {
+    let number = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+    format!(
+        "{}  head {}  finalized {}  checkpoint {}  lag {} blocks, {:.1} s  {:.1} events/s  {} leaves  waits for {}",
+        chain.name,
+        number(chain.head),
+        number(chain.finalized),
+        number(chain.checkpoint),
+        number(chain.lag_blocks),
+        chain.lag_seconds.unwrap_or(0.0),
+        chain.events_per_second,
+        chain.leaves,
+        chain.waits_for,
+    )
+}
+
+/// The end of a child, if there is one to end.
+async fn died(child: Option<impl Future<Output = dalp_fixtures::Error>>) -> Failure {
+    match child {
+        Some(child) => child.await.into(),
+        None => std::future::pending().await,
+    }
+}
+
+impl From<dalp_fixtures::Error> for Failure {
+    fn from(error: dalp_fixtures::Error) -> Self {
+        Self::other(error.to_string())
+    }
 }

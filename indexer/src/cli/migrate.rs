@@ -1,9 +1,41 @@
 //! `dalp-indexer migrate`.
 
 use super::Failure;
-use crate::config::Config;
+use crate::config::{Config, Roles};
+use crate::store::connect::connect_direct;
 
-/// Runs the command.
-pub async fn run(_config: Config) -> Result<(), Failure> {
-    Err(Failure::other("migrate: not built in this branch"))
+/// Creates or updates the schemas, tables and roles, and says what was done.
+///
+/// # Errors
+/// What is missing and how to get it.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let report = apply(&config).await?;
+    if report.applied.is_empty() {
+        println!("the schema is up to date (version {})", dalp_migrations::LATEST);
+    }
+    for version in report.applied {
+        println!("applied migration {version}");
+    }
+    Ok(())
+}
+
+/// Migrates over a direct connection.
+///
+/// # Errors
+/// As [`run`].
+pub async fn apply(config: &Config) -> Result<dalp_migrations::Report, Failure> {
+    let mut client = connect_direct(&config.database, &config.database.admin_url).await?;
+    dalp_migrations::migrate(&mut client, &roles(&config.roles))
+        .await
+        .map_err(|error| Failure::other(error.to_string()))
+}
+
+fn roles(roles: &Roles) -> dalp_migrations::Roles {
+    dalp_migrations::Roles {
+        migrator: roles.migrator.clone(),
+        writer: roles.writer.clone(),
+        partitioner: roles.partitioner.clone(),
+        reader: roles.reader.clone(),
+        create: roles.create,
+    }
 }

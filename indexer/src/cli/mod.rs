@@ -162,7 +162,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Run => run::run(load()?).await,
         Command::Migrate => migrate::run(load()?).await,
         Command::Status(args) => status::run(load()?, args).await,
-        Command::Backfill(args) => backfill::run(load()?, args).await,
+        Command::Backfill(args) => backfill::run(load()?, args, bars).await,
         Command::Sql(args) => sql::run(load()?, args).await,
         Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),
     }

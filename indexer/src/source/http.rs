@@ -40,7 +40,8 @@ impl CappedHttp {
             let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
             return Err(TransportErrorKind::http_error(status.as_u16(), text));
         }
-        serde_json::from_slice(&body).map_err(|e| TransportErrorKind::custom_str(&format!("not a JSON-RPC answer: {e}")))
+        serde_json::from_slice(&body)
+            .map_err(|e| TransportErrorKind::custom_str(&format!("not a JSON-RPC answer: {e}")))
     }
 }
 

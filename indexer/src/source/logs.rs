@@ -73,7 +73,8 @@ impl RpcLog<'_> {
         let digits = self.data.strip_prefix("0x").unwrap_or(self.data);
         data.resize(digits.len() / 2, 0);
         hex::decode_to_slice(digits, data).map_err(|e| E::custom(format_args!("data: {e}")))?;
-        let block = BlockRef { number: quantity("blockNumber", self.block_number)?, hash: word("blockHash", self.block_hash)? };
+        let block =
+            BlockRef { number: quantity("blockNumber", self.block_number)?, hash: word("blockHash", self.block_hash)? };
         let time = self.block_timestamp.map(|text| quantity("blockTimestamp", text)).transpose()?;
         let log = Log {
             log_index: index("logIndex", self.log_index)?,
@@ -107,7 +108,8 @@ impl<'de> Deserialize<'de> for Topics {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Topics, A::Error> {
                 let mut topics = Topics { words: [B256::ZERO; 4], count: 0 };
                 while let Some(text) = seq.next_element::<&str>()? {
-                    let slot = topics.words.get_mut(topics.count).ok_or_else(|| A::Error::custom("more than 4 topics"))?;
+                    let slot =
+                        topics.words.get_mut(topics.count).ok_or_else(|| A::Error::custom("more than 4 topics"))?;
                     *slot = word("topics", text)?;
                     topics.count += 1;
                 }

@@ -142,16 +142,39 @@ impl Source {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Chain id and genesis hash as the current node tells them.
+    /// Chain id and genesis hash, asked of every node. Nodes that do not answer are left out as long as one does.
     ///
     /// # Errors
-    /// See [`SourceError`].
+    /// The last failure when no node answers; [`SourceError::Retry`] naming both when two nodes serve different chains.
     pub async fn identity(&self) -> Result<Identity, SourceError> {
-        let node = self.node();
-        let [id, genesis] = node.batch([Call::new("eth_chainId", json!([])), header_by_number(0)]).await?;
-        let chain_id: U64 = node.parse(&id)?;
-        let genesis = node.header(&genesis, 0)?;
-        Ok(Identity { chain_id: chain_id.to(), genesis: genesis.hash })
+        let mut known: Option<(&Node, Identity)> = None;
+        let mut failure = None;
+        for node in &self.nodes {
+            match (node.identity().await, known) {
+                (Ok(identity), Some((first, other))) if identity != other => {
+                    return Err(node.retry(&format!(
+                        "serves chain {} (genesis {}), but {} serves chain {} (genesis {}): the URLs of one chain must \
+                         be of one chain",
+                        identity.chain_id,
+                        identity.genesis,
+                        first.name(),
+                        other.chain_id,
+                        other.genesis
+                    )));
+                }
+                (Ok(identity), None) => known = Some((node, identity)),
+                (Ok(_), Some(_)) => {}
+                (Err(error), _) => {
+                    tracing::warn!(%error, "a node does not tell which chain it serves");
+                    failure = Some(error);
+                }
+            }
+        }
+        match (known, failure) {
+            (Some((_, identity)), _) => Ok(identity),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(SourceError::Retry { node: "-".into(), why: "no RPC URL is configured".into() }),
+        }
     }
 
     /// The newest block, and the finalized one where the chain's finality goes by the tag.
@@ -201,9 +224,11 @@ impl Source {
         let (first, last) = (node.header(&first, range.first)?, node.header(&last, range.last)?);
         let logs = node.logs(&logs)?;
         let mut headers = inferred_headers(&logs, &first, &last);
-        let unknown: Vec<u64> = headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
+        let unknown: Vec<u64> =
+            headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
         let mut fetched = self.headers(node, &unknown).await?.into_iter();
-        let mut whole: Vec<Header> = headers.drain(..).filter_map(|(_, header)| header.or_else(|| fetched.next())).collect();
+        let mut whole: Vec<Header> =
+            headers.drain(..).filter_map(|(_, header)| header.or_else(|| fetched.next())).collect();
         if range.blocks() > 1 {
             whole.push(last);
         }

@@ -1,13 +1,15 @@
 //! One node: batches of calls, answers by id, errors put into our words.
 
+use alloy::primitives::U64;
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::json_rpc::RpcError;
 use alloy::transports::{TransportError, TransportErrorKind};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::http::{BodyTooLarge, CappedHttp};
-use super::{Answer, RpcHeader, SourceError, logs};
+use super::{Answer, Identity, RpcHeader, SourceError, header_by_number, logs};
 use crate::chain::batch::{BlockBatch, Defect, Logs};
 use crate::chain::block::Header;
 use crate::config::{Chain, Secret, endpoint};
@@ -52,6 +54,18 @@ impl Node {
         let parsed = reqwest::Url::parse(url.expose()).map_err(|e| retry(e.to_string()))?;
         let transport = CappedHttp::new(http, parsed, chain.max_response_bytes);
         Ok(Self { client: RpcClient::new(transport, false), name })
+    }
+
+    /// Scheme, host and port.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which chain this node serves.
+    pub async fn identity(&self) -> Result<Identity, SourceError> {
+        let [id, genesis] = self.batch([Call::new("eth_chainId", json!([])), header_by_number(0)]).await?;
+        let chain_id: U64 = self.parse(&id)?;
+        Ok(Identity { chain_id: chain_id.to(), genesis: self.header(&genesis, 0)?.hash })
     }
 
     /// `N` calls in one JSON-RPC batch, answered in their order.
@@ -130,7 +144,7 @@ impl Node {
         SourceError::Gone { node: self.name.clone(), what }
     }
 
-    fn retry(&self, why: &str) -> SourceError {
+    pub fn retry(&self, why: &str) -> SourceError {
         SourceError::Retry { node: self.name.clone(), why: why.to_owned() }
     }
 
@@ -151,7 +165,9 @@ impl Node {
             RpcError::Transport(TransportErrorKind::HttpError(http)) if http.status == 413 => {
                 SourceError::TooLarge { node, why: "HTTP 413".into(), hint: None }
             }
-            RpcError::Transport(TransportErrorKind::Custom(cause)) => SourceError::Retry { node, why: chain_of(cause.as_ref()) },
+            RpcError::Transport(TransportErrorKind::Custom(cause)) => {
+                SourceError::Retry { node, why: chain_of(cause.as_ref()) }
+            }
             RpcError::DeserError { err, .. } => SourceError::Retry { node, why: format!("malformed answer: {err}") },
             other => SourceError::Retry { node, why: other.to_string() },
         }
@@ -187,7 +203,16 @@ impl Refusal {
             return Self::Other;
         }
         if code == -32005
-            || says(&["range", "too large", "too many", "more than", "exceed", "limit", "response size", "query timeout"])
+            || says(&[
+                "range",
+                "too large",
+                "too many",
+                "more than",
+                "exceed",
+                "limit",
+                "response size",
+                "query timeout",
+            ])
         {
             return Self::TooLarge { hint: blocks_in(&text) };
         }
@@ -200,8 +225,10 @@ impl Refusal {
 
 /// The number before or after the word `block` in a limit's wording: "limited to 10,000 blocks", "block range: 2048".
 fn blocks_in(text: &str) -> Option<u64> {
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == ':' || c == '(' || c == ')').filter(|w| !w.is_empty()).collect();
-    let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).replace([',', '_'], "").parse::<u64>().ok();
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c == ':' || c == '(' || c == ')').filter(|w| !w.is_empty()).collect();
+    let number =
+        |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).replace([',', '_'], "").parse::<u64>().ok();
     words.windows(2).find_map(|pair| pair[1].starts_with("block").then(|| number(pair[0])).flatten())
 }
 

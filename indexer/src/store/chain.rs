@@ -1,6 +1,7 @@
 //! A chain's identity and its one writer.
 
 use alloy::primitives::{B256, keccak256};
+use chrono::{DateTime, Utc};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -40,6 +41,8 @@ pub struct Claim {
 pub struct State {
     /// The committed tail.
     pub tail: Tail,
+    /// Time of the tail's block.
+    pub tail_time: Option<DateTime<Utc>>,
     /// The highest stored block that is final.
     pub finalized: Option<u64>,
 }
@@ -94,7 +97,7 @@ impl Store {
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
         let row = tx
             .query_typed_one(
-                "SELECT token, tail_number, tail_hash, finalized FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE",
+                "SELECT token, tail_number, tail_hash, finalized, tail_time FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE",
                 &params,
             )
             .await?;
@@ -105,7 +108,7 @@ impl Store {
         let hash = row.get::<_, Option<&[u8]>>(2).and_then(|hash| B256::try_from(hash).ok());
         let next = u64::try_from(row.get::<_, i64>(1) + 1).unwrap_or(0);
         let finalized = row.get::<_, Option<i64>>(3).and_then(|number| u64::try_from(number).ok());
-        Ok(State { tail: Tail { next, hash }, finalized })
+        Ok(State { tail: Tail { next, hash }, tail_time: row.get(4), finalized })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod encode;
 pub mod error;
 pub mod read;
+pub mod rows;
 pub mod unwind;
 
 use bb8::Pool;

@@ -14,7 +14,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn blocks_below(&self, chain_id: u64, next: u64, floor: u64, limit: i64) -> Result<Vec<BlockRef>, StoreError> {
+    pub async fn blocks_below(
+        &self,
+        chain_id: u64,
+        next: u64,
+        floor: u64,
+        limit: i64,
+    ) -> Result<Vec<BlockRef>, StoreError> {
         let connection = self.connection().await?;
         let params: [(&(dyn ToSql + Sync), Type); 4] = [
             (&int8(chain_id), Type::INT8),
@@ -41,7 +47,10 @@ impl Store {
         let id = source_id.as_slice();
         let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&id, Type::BYTEA)];
         let rows = connection
-            .query_typed("SELECT from_block, to_block FROM dalp_indexed.coverage WHERE chain_id = $1 AND source_id = $2", &params)
+            .query_typed(
+                "SELECT from_block, to_block FROM dalp_indexed.coverage WHERE chain_id = $1 AND source_id = $2",
+                &params,
+            )
             .await?;
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         Ok(Coverage::new(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1))))))
@@ -54,7 +63,8 @@ impl Store {
     pub async fn time_of(&self, chain_id: u64, number: u64) -> Result<Option<DateTime<Utc>>, StoreError> {
         let connection = self.connection().await?;
         let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&int8(number), Type::INT8)];
-        let sql = "SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number <= $2 ORDER BY number DESC LIMIT 1";
+        let sql =
+            "SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number <= $2 ORDER BY number DESC LIMIT 1";
         Ok(connection.query_typed_opt(sql, &params).await?.map(|row| row.get(0)))
     }
 

@@ -24,20 +24,20 @@ impl Store {
         let orphans: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&first, Type::INT8)];
         // Always the stored time, never the new branch's: an orphaned row may lie in another leaf than its successor.
         let row = tx
-            .query_typed_one("SELECT min(time), max(time) FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2", &orphans)
+            .query_typed_one(
+                "SELECT min(time), max(time) FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2",
+                &orphans,
+            )
             .await?;
         let (low, high): (Option<chrono::DateTime<chrono::Utc>>, Option<chrono::DateTime<chrono::Utc>>) =
             (row.get(0), row.get(1));
-        let in_time: [(&(dyn ToSql + Sync), Type); 4] = [
-            (&chain_id, Type::INT8),
-            (&first, Type::INT8),
-            (&low, Type::TIMESTAMPTZ),
-            (&high, Type::TIMESTAMPTZ),
-        ];
+        let in_time: [(&(dyn ToSql + Sync), Type); 4] =
+            [(&chain_id, Type::INT8), (&first, Type::INT8), (&low, Type::TIMESTAMPTZ), (&high, Type::TIMESTAMPTZ)];
         for delete in PARTITIONED {
             tx.execute_typed(delete, &in_time).await?;
         }
-        tx.execute_typed("DELETE FROM dalp_indexed.quarantine WHERE chain_id = $1 AND block_number >= $2", &orphans).await?;
+        tx.execute_typed("DELETE FROM dalp_indexed.quarantine WHERE chain_id = $1 AND block_number >= $2", &orphans)
+            .await?;
         tx.execute_typed("DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2", &orphans).await?;
         let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
         let (number, hash) = (first - 1, to.hash.map(|hash| hash.to_vec()));

@@ -1,0 +1,459 @@
+//! The loop that carries out what the machine says: the only file that awaits both source and store.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
+
+use crate::chain::batch::BlockBatch;
+use crate::chain::block::{BlockRange, BlockRef};
+use crate::chain::machine::{Action, FetchFailure, FetchId, Finality, Input, Machine, Tail, Wait};
+use crate::chain::range::RangeSizer;
+use crate::chain::reorg::{Fork, fork_point};
+use crate::config::Chain;
+use crate::maintenance::Leaves;
+use crate::source::heads::News;
+use crate::source::{Source, SourceError};
+use crate::status::{ChainStatus, Meter};
+use crate::store::append::Lane;
+use crate::store::{Claim, Store, StoreError};
+
+/// One chain's loop and everything it works with.
+pub struct Driver {
+    /// The chain's settings.
+    pub chain: Chain,
+    /// Its nodes.
+    pub source: Arc<Source>,
+    /// The database.
+    pub store: Store,
+    /// The partition manager.
+    pub leaves: Arc<Leaves>,
+    /// The right to write.
+    pub claim: Claim,
+    /// The head, as it moves.
+    pub news: watch::Receiver<News>,
+    /// Where this chain's status is published.
+    pub status: watch::Sender<ChainStatus>,
+}
+
+/// Why a failure that no retry mends ended the loop.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("chain \"{chain}\": {why}")]
+pub struct ChainError {
+    /// The chain's name.
+    pub chain: String,
+    /// What happened and what to do.
+    pub why: String,
+}
+
+/// What the last failing step said, for the status line; cleared by the next success.
+#[derive(Clone, Debug, Default)]
+struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    fn set(&self, why: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = Result<Input, StoreError>> + Send>>;
+
+/// Pauses between tries: from `FIRST_PAUSE`, doubling, up to `LAST_PAUSE`.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    async fn pause(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LAST_PAUSE);
+    }
+}
+
+/// The moving parts of a running loop.
+struct Running {
+    machine: Machine,
+    batches: HashMap<FetchId, Arc<BlockBatch>>,
+    fetches: JoinSet<(FetchId, Result<BlockBatch, FetchFailure>)>,
+    /// The one write or comparison under way.
+    work: Option<Work>,
+    /// The batch being appended.
+    appending: Option<Arc<BlockBatch>>,
+    fetch_trouble: Trouble,
+    work_trouble: Trouble,
+    meter: Meter,
+    checkpoint_time: Option<i64>,
+}
+
+impl Driver {
+    /// Runs until `stop` turns true (`Ok`) or a failure that no retry mends. Dropping it loses nothing: what is not
+    /// committed is fetched again.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), ChainError> {
+        let mut running = self.start().await;
+        let mut beat = interval(Duration::from_secs(1));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let input = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                _ = beat.tick() => {
+                    self.publish(&running);
+                    self.heartbeat();
+                    continue;
+                }
+                Ok(()) = self.news.changed() => match self.head() {
+                    Some(input) => input,
+                    None => continue,
+                },
+                Some(done) = running.fetches.join_next() => match fetched(&mut running, done) {
+                    Some(input) => input,
+                    None => continue,
+                },
+                done = working(&mut running.work) => {
+                    running.work = None;
+                    done.map_err(|error| self.fatal(&error))?
+                }
+            };
+            if input == Input::Committed {
+                self.committed(&mut running);
+            }
+            for action in running.machine.step(input) {
+                self.perform(action, &mut running);
+            }
+            self.publish(&running);
+        }
+    }
+
+    async fn start(&mut self) -> Running {
+        let chain = &self.chain;
+        // A batch of one range is one transaction: half the rows that may be in one leaves room for a dense stretch.
+        let target = u64::from(chain.batch_rows / 2).max(1);
+        let sizer = RangeSizer::new(chain.range_blocks, chain.max_range_blocks, target);
+        let parallelism = chain.fetch_parallelism as usize;
+        let machine = Machine::new(chain.finality, chain.start_block, parallelism, sizer);
+        let mut running = Running {
+            batches: HashMap::new(),
+            fetches: JoinSet::new(),
+            work: None,
+            appending: None,
+            fetch_trouble: Trouble::default(),
+            work_trouble: Trouble::default(),
+            meter: Meter::default(),
+            checkpoint_time: None,
+            machine,
+        };
+        let first = running.machine.begin();
+        self.perform(first, &mut running);
+        running
+    }
+
+    fn fatal(&self, error: &StoreError) -> ChainError {
+        ChainError { chain: self.chain.name.clone(), why: error.to_string() }
+    }
+
+    fn head(&mut self) -> Option<Input> {
+        let news = self.news.borrow_and_update();
+        let head = news.head.as_ref()?;
+        Some(Input::Head { head: head.header.block(), finalized: head.finalized })
+    }
+
+    fn perform(&self, action: Action, running: &mut Running) {
+        match action {
+            Action::Fetch { id, range, near_head } => {
+                let head =
+                    running.machine.head().filter(|head| range == BlockRange { first: head.number, last: head.number });
+                let what = match (near_head, head) {
+                    (true, Some(head)) => Want::Head(head),
+                    (true, None) => Want::NearHead(range),
+                    (false, _) => Want::Range(range),
+                };
+                let (source, trouble) = (self.source.clone(), running.fetch_trouble.clone());
+                running.fetches.spawn(async move { (id, fetch(&source, what, &trouble).await) });
+            }
+            Action::Append { id, on, finalized } => {
+                // A fetch that was forgotten meanwhile cannot be asked for: the machine forgot it too.
+                let Some(batch) = running.batches.get(&id).cloned() else { return };
+                running.appending = Some(batch.clone());
+                running.work = Some(self.append(batch, Lane::Tail { on, finalized }, running.work_trouble.clone()));
+            }
+            Action::Forget => {
+                running.fetches.abort_all();
+                running.batches.clear();
+            }
+            Action::Compare { floor } => running.work = Some(self.compare(running.machine.tail(), floor, running)),
+            Action::Unwind { from, to } => {
+                warn!(chain = self.chain.name, from = from.next, to = to.next, "reorg: unwinding orphaned blocks");
+                running.work = Some(self.unwind(from, to, running.work_trouble.clone()));
+            }
+            Action::Reload => running.work = Some(self.reload(running.work_trouble.clone())),
+            Action::Stop(stop) => error!(chain = self.chain.name, "stopped: {stop}"),
+        }
+    }
+
+    fn append(&self, batch: Arc<BlockBatch>, lane: Lane, trouble: Trouble) -> Work {
+        let (store, leaves, claim) = (self.store.clone(), self.leaves.clone(), self.claim.clone());
+        Box::pin(async move {
+            let mut backoff = Backoff::new();
+            loop {
+                match append_once(&store, &leaves, &claim, &batch, lane).await {
+                    Ok(()) => {
+                        trouble.set(None);
+                        return Ok(Input::Committed);
+                    }
+                    // The leaf went away under our cached knowledge of it: look again.
+                    Err(StoreError::NoLeaf) => leaves.forget(claim.chain_id),
+                    Err(error) => match lost_or_retry(error, &trouble)? {
+                        Some(input) => return Ok(input),
+                        None => backoff.pause().await,
+                    },
+                }
+            }
+        })
+    }
+
+    fn unwind(&self, from: Tail, to: Tail, trouble: Trouble) -> Work {
+        let (store, claim) = (self.store.clone(), self.claim.clone());
+        Box::pin(async move {
+            let mut backoff = Backoff::new();
+            loop {
+                match store.unwind(&claim, from, to).await {
+                    Ok(()) => return Ok(Input::Unwound),
+                    Err(error) => match lost_or_retry(error, &trouble)? {
+                        Some(input) => return Ok(input),
+                        None => backoff.pause().await,
+                    },
+                }
+            }
+        })
+    }
+
+    fn reload(&self, trouble: Trouble) -> Work {
+        let (store, claim) = (self.store.clone(), self.claim.clone());
+        Box::pin(async move {
+            let mut backoff = Backoff::new();
+            loop {
+                match store.load(&claim).await {
+                    Ok(state) => {
+                        trouble.set(None);
+                        return Ok(Input::Loaded { tail: state.tail, finalized: state.finalized });
+                    }
+                    Err(StoreError::Retry { why }) => trouble.set(Some(why)),
+                    Err(error) => return Err(error),
+                }
+                backoff.pause().await;
+            }
+        })
+    }
+
+    fn compare(&self, tail: Tail, floor: Option<u64>, running: &Running) -> Work {
+        let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
+        let (trouble, back) = (running.work_trouble.clone(), self.chain.finality == Finality::Never);
+        Box::pin(async move {
+            let mut backoff = Backoff::new();
+            loop {
+                match find_fork(&store, &source, &claim, tail, floor, back).await {
+                    Ok(fork) => {
+                        trouble.set(None);
+                        if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
+                            // Two answers disagreed, or the node lags: give it a moment before it is asked again.
+                            sleep(FIRST_PAUSE).await;
+                        }
+                        return Ok(Input::Compared(fork));
+                    }
+                    Err(Step::Store(StoreError::Retry { why })) => trouble.set(Some(why)),
+                    Err(Step::Store(error)) => return Err(error),
+                    Err(Step::Source(error)) => {
+                        source.fail_over();
+                        trouble.set(Some(error.to_string()));
+                    }
+                }
+                backoff.pause().await;
+            }
+        })
+    }
+
+    fn committed(&self, running: &mut Running) {
+        let Some(batch) = running.appending.take() else { return };
+        running.meter.add(batch.logs().len() as u64);
+        running.checkpoint_time = Some(batch.last().time);
+        running.batches.retain(|_, other| other.range().first > batch.range().last);
+    }
+
+    fn publish(&self, running: &Running) {
+        let news = self.news.borrow();
+        let machine = &running.machine;
+        let head = news.head.as_ref().map(|head| &head.header);
+        let trouble = running.work_trouble.get().or_else(|| match machine.wait() {
+            Wait::Fetch(_) => running.fetch_trouble.get(),
+            _ => None,
+        });
+        let trouble = trouble.or_else(|| news.trouble.clone());
+        self.status.send_modify(|status| {
+            status.head = head.map(|header| header.number);
+            status.head_time = head.and_then(|header| crate::store::timestamp(header.time));
+            status.finalized = machine.finalized();
+            status.checkpoint = machine.tail().hash.map(|_| machine.tail().next - 1);
+            if let Some(time) = running.checkpoint_time {
+                status.checkpoint_time = crate::store::timestamp(time);
+            }
+            status.events_per_second = running.meter.per_second();
+            status.leaves = self.leaves.count(self.claim.chain_id);
+            status.waits_for = match &trouble {
+                Some(why) => format!("{}: {why}", machine.wait()),
+                None => machine.wait().to_string(),
+            };
+            status.derive(trouble.is_none());
+        });
+    }
+
+    /// Writes the heartbeat row beside the loop; a slow database must not hold the loop up for it.
+    fn heartbeat(&self) {
+        let (store, status) = (self.store.clone(), self.status.borrow().clone());
+        tokio::spawn(async move {
+            let instance = format!("pid {}", std::process::id());
+            let beat = tokio::time::timeout(Duration::from_secs(2), store.heartbeat(&status, &instance));
+            if let Ok(Err(error)) = beat.await {
+                tracing::debug!(%error, "no heartbeat");
+            }
+        });
+    }
+}
+
+/// One piece of work if there is one; pending otherwise.
+async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn fetched(
+    running: &mut Running,
+    done: Result<(FetchId, Result<BlockBatch, FetchFailure>), tokio::task::JoinError>,
+) -> Option<Input> {
+    // An aborted fetch was forgotten on purpose.
+    let (id, result) = done.ok()?;
+    Some(match result {
+        Ok(batch) => {
+            let (link, logs) = (batch.link(), batch.logs().len() as u64);
+            running.batches.insert(id, Arc::new(batch));
+            Input::Fetched { id, link, logs }
+        }
+        Err(failure) => Input::FetchFailed { id, failure },
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Want {
+    Head(BlockRef),
+    NearHead(BlockRange),
+    Range(BlockRange),
+}
+
+/// Fetches until there is a batch or a reason to ask for something else.
+async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBatch, FetchFailure> {
+    let mut backoff = Backoff::new();
+    loop {
+        let answer = match want {
+            Want::Head(block) => source.block(block).await,
+            Want::NearHead(range) => source.near_head(range).await,
+            Want::Range(range) => source.range(range).await,
+        };
+        match answer {
+            Ok(batch) => {
+                trouble.set(None);
+                return Ok(batch);
+            }
+            Err(error @ SourceError::TooLarge { .. }) => {
+                info!("{error}; asking for less");
+                let SourceError::TooLarge { hint, .. } = error else { return Err(FetchFailure::Gone) };
+                return Err(FetchFailure::TooLarge { hint });
+            }
+            Err(error @ SourceError::Gone { .. }) => {
+                trouble.set(Some(error.to_string()));
+                sleep(FIRST_PAUSE / 2).await;
+                return Err(FetchFailure::Gone);
+            }
+            Err(error @ SourceError::Retry { .. }) => {
+                source.fail_over();
+                trouble.set(Some(error.to_string()));
+                backoff.pause().await;
+            }
+        }
+    }
+}
+
+async fn append_once(
+    store: &Store,
+    leaves: &Leaves,
+    claim: &Claim,
+    batch: &BlockBatch,
+    lane: Lane,
+) -> Result<(), StoreError> {
+    leaves.cover(claim.chain_id, batch).await?;
+    store.append(claim, batch, lane).await.map(|_commit| ())
+}
+
+/// `Some` input when the machine must look at the state row; `None` to try again; an error that ends the loop.
+fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, StoreError> {
+    match error {
+        StoreError::Indeterminate { .. } | StoreError::TailMoved { .. } => {
+            warn!("{error}");
+            Ok(Some(Input::WriteLost))
+        }
+        StoreError::Retry { why } => {
+            warn!("{why}");
+            trouble.set(Some(why));
+            Ok(None)
+        }
+        StoreError::NoLeaf => Ok(None),
+        error @ (StoreError::Fenced { .. } | StoreError::Fatal { .. }) => Err(error),
+    }
+}
+
+enum Step {
+    Store(StoreError),
+    Source(SourceError),
+}
+
+/// Stored blocks compared with the node's, a page at a time from the tail downwards.
+const PAGE: i64 = 64;
+
+async fn find_fork(
+    store: &Store,
+    source: &Source,
+    claim: &Claim,
+    tail: Tail,
+    floor: Option<u64>,
+    back: bool,
+) -> Result<Fork, Step> {
+    let mut next = tail.next;
+    let floor = floor.unwrap_or(0).max(claim.start_block);
+    loop {
+        let stored = store.blocks_below(claim.chain_id, next, floor, PAGE).await.map_err(Step::Store)?;
+        let Some(lowest) = stored.last() else { return Ok(Fork::Below) };
+        let numbers: Vec<u64> = stored.iter().map(|block| block.number).collect();
+        let node = source.hashes(&numbers).await.map_err(Step::Source)?;
+        match fork_point(&stored, &node, back) {
+            Fork::Below => next = lowest.number,
+            fork => return Ok(fork),
+        }
+    }
+}

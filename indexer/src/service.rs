@@ -1,0 +1,244 @@
+//! Starts everything a deployment runs, and stops it on one path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{info, warn};
+
+use crate::config::{Chain, Config};
+use crate::driver::{ChainError, Driver};
+use crate::maintenance::{Leaves, LeavesError};
+use crate::source::heads::{News, follow};
+use crate::source::{Identity, Source, SourceError};
+use crate::status::ChainStatus;
+use crate::store::{Claim, NewChain, Store, StoreError};
+
+/// Why the service did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The configuration cannot be run.
+    #[error("{0}")]
+    Usage(String),
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The partition manager's connection.
+    #[error("{0}")]
+    Leaves(#[from] LeavesError),
+    /// No node of a chain told which chain it serves.
+    #[error("chain \"{chain}\": no RPC answers: {error}. Check chains.{chain}.rpc_urls and that a node runs there")]
+    Node {
+        /// The chain's name.
+        chain: String,
+        /// What the last node said.
+        error: SourceError,
+    },
+    /// The node serves another chain than the configuration says.
+    #[error(
+        "chain \"{chain}\": the node serves chain {found}, but chains.{chain}.chain_id is {configured}: point \
+         chains.{chain}.rpc_urls to the right node, or set chain_id to {found} if this is the chain you mean"
+    )]
+    WrongChain {
+        /// The chain's name.
+        chain: String,
+        /// What the node said.
+        found: u64,
+        /// What the configuration says.
+        configured: u64,
+    },
+    /// The HTTP address cannot be listened on.
+    #[error("http.listen {address}: {error}. Choose another address or port, or \"off\"")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A chain ended.
+    #[error("{0}")]
+    Chain(#[from] ChainError),
+}
+
+/// A running indexer.
+pub struct Service {
+    status: watch::Receiver<Vec<ChainStatus>>,
+    stop: watch::Sender<bool>,
+    drivers: JoinSet<Result<(), ChainError>>,
+    /// Helpers that end with `stop` or with their driver.
+    helpers: Vec<JoinHandle<()>>,
+    http: Option<std::net::SocketAddr>,
+}
+
+/// How long a clean stop may take before what is left is dropped. Dropping is safe, only less polite.
+const GRACE: Duration = Duration::from_secs(3);
+
+impl Service {
+    /// Connects, checks, takes the chains over and begins to index them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, before anything is written.
+    pub async fn start(config: &Config) -> Result<Self, ServiceError> {
+        if config.chains.is_empty() {
+            let why = "no chain is configured: add a [chains.NAME] section (see `dalp-indexer config example`)";
+            return Err(ServiceError::Usage(why.into()));
+        }
+        let store = Store::open(&config.database).await?;
+        if let dalp_migrations::SchemaState::Newer { version } = store.check().await? {
+            info!(version, "the database's schema is newer than this binary and compatible with it");
+        }
+        let leaves = Arc::new(Leaves::open(config).await?);
+        let (stop, stopped) = watch::channel(false);
+        let mut service = Self {
+            status: watch::channel(Vec::new()).1,
+            stop,
+            drivers: JoinSet::new(),
+            helpers: Vec::new(),
+            http: None,
+        };
+        let mut statuses = Vec::new();
+        for chain in &config.chains {
+            statuses.push(service.start_chain(chain, &store, &leaves, stopped.clone()).await?);
+        }
+        service.helpers.push(tokio::spawn(leaves.keep(statuses.clone(), store.clone(), stopped.clone())));
+        service.status = gather(statuses, &mut service.helpers);
+        service.listen(config, stopped).await?;
+        Ok(service)
+    }
+
+    async fn start_chain(
+        &mut self,
+        chain: &Chain,
+        store: &Store,
+        leaves: &Arc<Leaves>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<watch::Receiver<ChainStatus>, ServiceError> {
+        let (source, new) = meet(chain).await?;
+        let claim = store.claim(&new).await?;
+        leaves.learn(claim.chain_id).await?;
+        let state = store.load(&claim).await?;
+        info!(chain = chain.name, chain_id = chain.chain_id, next = state.tail.next, token = claim.token, "indexing");
+        let mut first = ChainStatus::new(chain.name.clone(), chain.chain_id);
+        first.checkpoint = state.tail.hash.map(|_| state.tail.next - 1);
+        first.checkpoint_time = state.tail_time;
+        let (status, status_seen) = watch::channel(first);
+        let (news, news_seen) = watch::channel(News::default());
+        self.helpers.push(tokio::spawn(follow(source.clone(), chain.clone(), news)));
+        let driver = Driver {
+            chain: chain.clone(),
+            source,
+            store: store.clone(),
+            leaves: leaves.clone(),
+            claim,
+            news: news_seen,
+            status,
+        };
+        self.drivers.spawn(driver.run(stopped));
+        Ok(status_seen)
+    }
+
+    async fn listen(&mut self, config: &Config, mut stopped: watch::Receiver<bool>) -> Result<(), ServiceError> {
+        let Some(address) = config.http.listen else { return Ok(()) };
+        let listen = |error| ServiceError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        self.http = Some(listener.local_addr().map_err(listen)?);
+        let status = self.status.clone();
+        self.helpers.push(tokio::spawn(async move {
+            let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
+            if let Err(error) = crate::api::serve(listener, status, stop).await {
+                warn!(%error, "the HTTP server ended");
+            }
+        }));
+        Ok(())
+    }
+
+    /// Every chain's status, as it changes.
+    pub fn status(&self) -> watch::Receiver<Vec<ChainStatus>> {
+        self.status.clone()
+    }
+
+    /// Where the HTTP server listens.
+    pub fn http(&self) -> Option<std::net::SocketAddr> {
+        self.http
+    }
+
+    /// Waits until a chain ends by itself, which is a failure. Cancel-safe.
+    pub async fn failed(&mut self) -> ServiceError {
+        loop {
+            match self.drivers.join_next().await {
+                Some(Ok(Err(error))) => return error.into(),
+                Some(Ok(Ok(()))) => {}
+                Some(Err(panic)) => {
+                    let why = format!("its task ended unexpectedly: {panic}; please report this");
+                    return ChainError { chain: "?".into(), why }.into();
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Stops everything, in order: the chains first, then what helps them.
+    pub async fn stop(mut self) {
+        _ = self.stop.send(true);
+        let drivers = async { while self.drivers.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, drivers).await.is_err() {
+            warn!("a chain did not stop in time; its uncommitted batch is dropped");
+        }
+        for helper in self.helpers {
+            helper.abort();
+        }
+    }
+}
+
+/// Asks the nodes which chain they serve, and describes it for the store.
+///
+/// # Errors
+/// [`ServiceError::Node`], [`ServiceError::WrongChain`].
+pub async fn meet(chain: &Chain) -> Result<(Arc<Source>, NewChain), ServiceError> {
+    let node = |error| ServiceError::Node { chain: chain.name.clone(), error };
+    let source = Arc::new(Source::new(chain).map_err(node)?);
+    let Identity { chain_id, genesis } = source.identity().await.map_err(node)?;
+    if chain_id != chain.chain_id {
+        let (name, configured) = (chain.name.clone(), chain.chain_id);
+        return Err(ServiceError::WrongChain { chain: name, found: chain_id, configured });
+    }
+    let new = NewChain {
+        chain_id,
+        name: chain.name.clone(),
+        genesis,
+        start_block: chain.start_block,
+        source: source.filter().definition(),
+    };
+    Ok((source, new))
+}
+
+/// Registers with a chain for a backfill beside a running writer.
+///
+/// # Errors
+/// As [`meet`], and what the store says.
+pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim), ServiceError> {
+    let (source, new) = meet(chain).await?;
+    Ok((source, store.join(&new).await?))
+}
+
+/// One watch over all chains.
+fn gather(
+    chains: Vec<watch::Receiver<ChainStatus>>,
+    helpers: &mut Vec<JoinHandle<()>>,
+) -> watch::Receiver<Vec<ChainStatus>> {
+    let now: Vec<ChainStatus> = chains.iter().map(|chain| chain.borrow().clone()).collect();
+    let (all, seen) = watch::channel(now);
+    let all = Arc::new(all);
+    for (at, mut chain) in chains.into_iter().enumerate() {
+        let all = all.clone();
+        helpers.push(tokio::spawn(async move {
+            while chain.changed().await.is_ok() {
+                let status = chain.borrow_and_update().clone();
+                all.send_modify(|all| all[at] = status);
+            }
+        }));
+    }
+    seen
+}

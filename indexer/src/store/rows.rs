@@ -1,0 +1,126 @@
+//! A batch as COPY data: every table's rows, encoded before the transaction begins so that it stays short. Pure.
+
+use bytes::Bytes;
+
+use super::encode::{CopyBuffer, pg_micros};
+use super::int8;
+use crate::chain::batch::{BlockBatch, Log};
+use crate::chain::block::Header;
+use crate::events::erc20::{self, Decoded, Transfer};
+
+/// One COPY: its statement and its data.
+#[derive(Debug)]
+pub struct TableCopy {
+    /// `COPY … FROM STDIN (FORMAT binary)`.
+    pub sql: &'static str,
+    /// The data, in pieces worth one write each.
+    pub chunks: Vec<Bytes>,
+    /// Rows in it; with none, the statement need not be sent.
+    pub rows: u64,
+}
+
+/// All rows of one batch.
+#[derive(Debug)]
+pub struct Rows {
+    /// Raw logs.
+    pub logs: TableCopy,
+    /// ERC-20 transfers.
+    pub transfers: TableCopy,
+    /// Logs that a decoder refused.
+    pub quarantine: TableCopy,
+    /// Headers.
+    pub blocks: TableCopy,
+}
+
+// The columns stand in the tables' own order, which is by alignment.
+const COPY_LOGS: &str = "COPY dalp_indexed.logs (chain_id, block_time, block_number, log_index, tx_index, block_hash, tx_hash, \
+                         address, topic0, topic1, topic2, topic3, data) FROM STDIN (FORMAT binary)";
+const COPY_TRANSFERS: &str = "COPY dalp_indexed.erc20_transfer (chain_id, block_time, block_number, log_index, token, \
+                              from_address, to_address, value, tx_hash) FROM STDIN (FORMAT binary)";
+const COPY_QUARANTINE: &str = "COPY dalp_indexed.quarantine (chain_id, block_number, log_index, block_time, decoder, reason) \
+                               FROM STDIN (FORMAT binary)";
+const COPY_BLOCKS: &str =
+    "COPY dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) FROM STDIN (FORMAT binary)";
+
+impl Rows {
+    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds.
+    pub fn encode(chain_id: i64, batch: &BlockBatch) -> Self {
+        let (mut logs, mut transfers) = (Encoder::new(COPY_LOGS), Encoder::new(COPY_TRANSFERS));
+        let (mut quarantine, mut blocks) = (Encoder::new(COPY_QUARANTINE), Encoder::new(COPY_BLOCKS));
+        for header in batch.headers() {
+            encode_block(blocks.row(), chain_id, header);
+        }
+        for (header, log) in batch.rows() {
+            encode_log(logs.row(), chain_id, header, &log);
+            match erc20::decode(&log) {
+                Decoded::Transfer(transfer) => encode_transfer(transfers.row(), chain_id, header, &log, transfer),
+                Decoded::Malformed(reason) => encode_malformed(quarantine.row(), chain_id, header, &log, reason),
+                Decoded::Other => {}
+            }
+        }
+        Self {
+            logs: logs.finish(),
+            transfers: transfers.finish(),
+            quarantine: quarantine.finish(),
+            blocks: blocks.finish(),
+        }
+    }
+}
+
+fn encode_block(copy: &mut CopyBuffer, chain_id: i64, header: &Header) {
+    copy.row(6).int8(chain_id).int8(int8(header.number)).int8(micros(header)).bytes(header.hash.as_slice());
+    copy.optional(header.parent.as_ref().map(|p| p.as_slice())).bytes(header.time_source.as_str().as_bytes());
+}
+
+fn encode_log(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>) {
+    let topic = |i: usize| log.topics.get(i).map(|t| t.as_slice());
+    copy.row(13).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index).int4(log.tx_index);
+    copy.bytes(header.hash.as_slice()).bytes(log.tx_hash.as_slice()).bytes(log.address.as_slice());
+    copy.optional(topic(0)).optional(topic(1)).optional(topic(2)).optional(topic(3)).bytes(log.data);
+}
+
+fn encode_transfer(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, transfer: Transfer<'_>) {
+    copy.row(9).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index);
+    copy.bytes(log.address.as_slice()).bytes(transfer.from.as_slice()).bytes(transfer.to.as_slice());
+    copy.uint256(transfer.value).bytes(log.tx_hash.as_slice());
+}
+
+fn encode_malformed(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, reason: &str) {
+    copy.row(6).int8(chain_id).int8(int8(header.number)).int4(log.log_index).int8(micros(header));
+    copy.bytes(erc20::DECODER.as_bytes()).bytes(reason.as_bytes());
+}
+
+fn micros(header: &Header) -> i64 {
+    pg_micros(header.time).unwrap_or(0)
+}
+
+/// Bytes worth one write: large enough to be cheap, small enough to start streaming early.
+const CHUNK: usize = 128 * 1024;
+
+struct Encoder {
+    sql: &'static str,
+    buffer: CopyBuffer,
+    chunks: Vec<Bytes>,
+    rows: u64,
+}
+
+impl Encoder {
+    fn new(sql: &'static str) -> Self {
+        Self { sql, buffer: CopyBuffer::new(1024), chunks: Vec::new(), rows: 0 }
+    }
+
+    /// The buffer for one more row.
+    fn row(&mut self) -> &mut CopyBuffer {
+        if self.buffer.len() >= CHUNK {
+            self.chunks.push(self.buffer.take(CHUNK + CHUNK / 8));
+        }
+        self.rows += 1;
+        &mut self.buffer
+    }
+
+    fn finish(mut self) -> TableCopy {
+        self.buffer.finish();
+        self.chunks.push(self.buffer.take(0));
+        TableCopy { sql: self.sql, chunks: self.chunks, rows: self.rows }
+    }
+}

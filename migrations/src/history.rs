@@ -1,0 +1,163 @@
+//! What was applied, compared with what this binary holds.
+
+use std::cmp::Ordering;
+
+use refinery::Migration;
+use tokio_postgres::{Client, Row, error::SqlState};
+
+use crate::{Error, LATEST, SchemaState, error::words};
+
+// The macro writes the loader, `unwrap` included: it fails at the first use if a file is misnamed, which a test sees.
+#[allow(clippy::unwrap_used, missing_docs)]
+mod embedded {
+    refinery::embed_migrations!("sql");
+}
+
+/// Interpolated by refinery as it stands, hence quoted here.
+const HISTORY_TABLE: &str = r#""dalp_indexed"."schema_history""#;
+
+/// A migration as the database recorded it.
+struct Applied {
+    version: i32,
+    checksum: String,
+}
+
+/// What [`read`] found.
+pub(crate) struct Found {
+    database: String,
+    /// `None`: no history table, hence no schema of ours.
+    applied: Option<Vec<Applied>>,
+    /// Least version a binary must know, 0 before the first migration.
+    oldest_binary: i32,
+}
+
+/// Reads the history and the contract. The catalog is asked first, since naming a table that is absent is an error.
+pub(crate) async fn read(client: &Client) -> Result<Found, Error> {
+    let row = client
+        .query_typed_one(
+            "SELECT current_database()::text, current_user::text, \
+                    count(*) FILTER (WHERE c.relname = 'schema_history') > 0, \
+                    count(*) FILTER (WHERE c.relname = 'schema_contract') > 0 \
+             FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             WHERE n.nspname = 'dalp_indexed'",
+            &[],
+        )
+        .await
+        .map_err(Error::doing("look for the schema dalp_indexed"))?;
+    let (database, login): (String, String) = (row.get(0), row.get(1));
+    let refused = |error: tokio_postgres::Error| match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Error::Unreadable { database: database.clone(), login: login.clone() }
+        }
+        _ => Error::doing("read dalp_indexed.schema_history")(error),
+    };
+    let mut found = Found { database: database.clone(), applied: None, oldest_binary: 0 };
+    if row.get(2) {
+        let sql = "SELECT version, checksum::text FROM dalp_indexed.schema_history ORDER BY version";
+        let rows = client.query_typed(sql, &[]).await.map_err(refused)?;
+        found.applied = Some(rows.iter().map(Applied::from).collect());
+    }
+    if row.get(3) {
+        let sql = "SELECT COALESCE(max(oldest_binary), 0) FROM dalp_indexed.schema_contract";
+        found.oldest_binary = client.query_typed_one(sql, &[]).await.map_err(refused)?.get(0);
+    }
+    Ok(found)
+}
+
+impl From<&Row> for Applied {
+    fn from(row: &Row) -> Self {
+        Self { version: row.get(0), checksum: row.get(1) }
+    }
+}
+
+/// Compares what was found with this binary's migrations.
+pub(crate) fn judge(found: &Found) -> Result<SchemaState, Error> {
+    let database = || found.database.clone();
+    if found.oldest_binary > LATEST {
+        return Err(Error::Incompatible { database: database(), oldest_binary: found.oldest_binary });
+    }
+    let Some(applied) = &found.applied else {
+        return Err(Error::Missing { database: database() });
+    };
+    let newest = applied.last().map_or(0, |last| last.version);
+    for ours in embedded::migrations::runner().get_migrations() {
+        let file = || format!("{}.sql", file_stem(ours));
+        match applied.iter().find(|theirs| theirs.version == ours.version()) {
+            Some(theirs) if theirs.checksum == ours.checksum().to_string() => {}
+            Some(theirs) => {
+                return Err(Error::Edited {
+                    database: database(),
+                    file: file(),
+                    version: ours.version(),
+                    applied: theirs.checksum.clone(),
+                    embedded: ours.checksum().to_string(),
+                });
+            }
+            None if ours.version() < newest => {
+                return Err(Error::Gap { database: database(), file: file(), found: newest });
+            }
+            None => return Err(Error::Behind { database: database(), found: newest }),
+        }
+    }
+    Ok(match newest.cmp(&LATEST) {
+        Ordering::Greater => SchemaState::Newer { version: newest },
+        _ => SchemaState::Current,
+    })
+}
+
+fn file_stem(migration: &Migration) -> String {
+    format!("V{:04}__{}", migration.version(), migration.name())
+}
+
+/// Applies what is missing, each migration with its history row in one transaction; returns the versions.
+pub(crate) async fn apply(client: &mut Client) -> Result<Vec<i32>, Error> {
+    let mut runner = embedded::migrations::runner()
+        .set_abort_divergent(true)
+        // A newer schema has migrations that we do not hold.
+        .set_abort_missing(false);
+    runner.set_migration_table_name(HISTORY_TABLE);
+    let report = runner.run_async(client).await.map_err(|source| Error::Apply {
+        message: match source.kind() {
+            refinery::error::Kind::Connection(what, cause) => format!("{what}: {}", words(cause.as_ref())),
+            kind => kind.to_string(),
+        },
+        source,
+    })?;
+    Ok(report.applied_migrations().iter().map(Migration::version).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(versions: &[i32], oldest_binary: i32) -> Found {
+        let checksum_of = |version| {
+            let runner = embedded::migrations::runner();
+            let ours = runner.get_migrations().iter().find(|ours| ours.version() == version);
+            ours.map_or_else(|| "1".to_owned(), |ours| ours.checksum().to_string())
+        };
+        let applied = versions.iter().map(|&version| Applied { version, checksum: checksum_of(version) }).collect();
+        Found { database: "db".to_owned(), applied: Some(applied), oldest_binary }
+    }
+
+    #[test]
+    fn files_are_numbered_without_gaps_up_to_latest() {
+        let mut versions: Vec<i32> =
+            embedded::migrations::runner().get_migrations().iter().map(Migration::version).collect();
+        versions.sort_unstable();
+        assert_eq!(versions, (1..=LATEST).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn judges_what_was_found() {
+        assert_eq!(judge(&found(&[1, 2, 3], 1)).unwrap(), SchemaState::Current);
+        assert_eq!(judge(&found(&[1, 2, 3, 7], 3)).unwrap(), SchemaState::Newer { version: 7 });
+        assert!(matches!(judge(&found(&[1, 2, 3, 7], 7)), Err(Error::Incompatible { oldest_binary: 7, .. })));
+        assert!(matches!(judge(&found(&[], 0)), Err(Error::Behind { found: 0, .. })));
+        assert!(matches!(judge(&found(&[1, 2], 1)), Err(Error::Behind { found: 2, .. })));
+        assert!(matches!(judge(&found(&[1, 3], 1)), Err(Error::Gap { found: 3, .. })));
+        let mut edited = found(&[1, 2, 3], 1);
+        edited.applied.as_mut().unwrap()[1].checksum = "7".to_owned();
+        assert!(matches!(judge(&edited), Err(Error::Edited { version: 2, .. })));
+    }
+}

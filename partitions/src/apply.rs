@@ -1,0 +1,163 @@
+//! Makes what a plan says, a few leaves per transaction, without stopping readers or writers.
+//!
+//! An empty leaf is created alone, then attached. `ATTACH` takes SHARE UPDATE EXCLUSIVE on the parent, which conflicts
+//! with other DDL only, and ACCESS EXCLUSIVE on the new leaf, which nobody else can see yet. Its indexes are made by
+//! `ATTACH`: made before, they cost the same and have to be matched. It needs no CHECK to spare it the scan, as
+//! there is nothing to scan; a CHECK would have to be dropped again under ACCESS EXCLUSIVE on a leaf in use.
+
+use std::{fmt::Write as _, time::Duration};
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{Client, Transaction, error::SqlState};
+
+use crate::{
+    Catalog, Error, Need, Plan, Policy, Step, Table,
+    catalog::{quoted, read, read_in},
+    plan,
+};
+
+/// Most leaves made in one transaction: it holds the parent for as long as they take.
+pub const BATCH: usize = 8;
+
+/// Key of the advisory lock that lets one session of a database do partition DDL at a time: "dalpddl" in ASCII.
+pub const LANE_KEY: i64 = 0x64_616c_7064_646c;
+
+/// Tries before we give up, about two minutes.
+const TRIES: u32 = 50;
+/// Pause after the first try; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause between two tries, before jitter.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Settings of every transaction here. The lane is waited for with patience, since nothing is held meanwhile; the locks
+/// on tables are not, since whoever comes after us would wait behind us.
+const BEGIN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL search_path = pg_catalog; \
+                     SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'";
+
+/// What a leaf takes over from its parent beside columns and NOT NULL. Not comments: nobody reads them on a leaf.
+const LIKE: &str = "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE \
+                    INCLUDING COMPRESSION INCLUDING STATISTICS";
+
+/// What [`ensure`] did and found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What this call created, in order; empty if all was there, or somebody else made it meanwhile.
+    pub created: Vec<Step>,
+    /// How often a lock was not to be had and we tried again.
+    pub retries: u32,
+    /// What exists now: covers the whole need.
+    pub catalog: Catalog,
+}
+
+/// Makes the leaves that a need lacks. Safe to call from several processes at once, and again after a crash anywhere.
+///
+/// Wants a direct connection whose current role owns the table. Each transaction looks at the catalog and plans again
+/// inside the lane, so it makes only what is missing then.
+pub async fn ensure(
+    client: &mut Client,
+    table: &Table,
+    key: i64,
+    policy: &Policy,
+    now: DateTime<Utc>,
+    need: &Need,
+) -> Result<Report, Error> {
+    let mut report = Report { created: Vec::new(), retries: 0, catalog: read(client, table, key).await? };
+    // Nearly always nothing is missing: then the lane is left alone.
+    while !plan(&report.catalog, policy, now, need)?.steps.is_empty() {
+        match apply_some(client, table, key, |catalog| plan(catalog, policy, now, need)).await {
+            Ok(mut created) => report.created.append(&mut created),
+            Err(error) if is_passing(&error) => {
+                report.retries += 1;
+                if report.retries >= TRIES {
+                    let holders = holders(client, table).await?;
+                    return Err(Error::Locked { table: table.to_string(), tries: TRIES, holders });
+                }
+                tokio::time::sleep(pause(report.retries)).await;
+            }
+            Err(error) => return Err(error),
+        }
+        report.catalog = read(client, table, key).await?;
+    }
+    Ok(report)
+}
+
+/// One transaction in the lane: the sub-parent, or up to [`BATCH`] leaves of it. Never two parents, so that two
+/// sessions cannot wait for each other.
+async fn apply_some(
+    client: &mut Client,
+    table: &Table,
+    key: i64,
+    make_plan: impl FnOnce(&Catalog) -> Result<Plan, crate::PlanError>,
+) -> Result<Vec<Step>, Error> {
+    let doing = || Error::doing("make partitions", table);
+    let transaction = client.transaction().await.map_err(doing())?;
+    transaction.batch_execute(&format!("{BEGIN}; SELECT pg_advisory_xact_lock({LANE_KEY})")).await.map_err(doing())?;
+    let catalog = read_in(&transaction, table, key).await?;
+    let mut steps = make_plan(&catalog)?.steps;
+    steps.truncate(if catalog.sub_parent.is_none() { 1 } else { BATCH });
+    create(&transaction, table, &catalog, &steps).await.map_err(doing())?;
+    transaction.commit().await.map_err(doing())?;
+    Ok(steps)
+}
+
+/// All statements in one message: a round trip would cost as much as a small statement.
+async fn create(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    catalog: &Catalog,
+    steps: &[Step],
+) -> Result<(), tokio_postgres::Error> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let parent = catalog.sub_parent.as_ref().map_or_else(|| table.to_string(), |name| table.sibling(name));
+    // The parent before the leaf: the other order deadlocks with readers.
+    let mut sql =
+        format!("SET LOCAL lock_timeout = '200ms'; LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE;\n");
+    for step in steps {
+        let (name, cut, values) = match step {
+            Step::CreateSubParent { name } => {
+                (name, format!(" PARTITION BY RANGE ({})", quoted(&table.time_column)), format!("IN ({})", catalog.key))
+            }
+            Step::CreateLeaf { name, bounds } => (name, String::new(), bounds.to_string()),
+        };
+        let name = table.sibling(name);
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            sql,
+            "CREATE TABLE {name} (LIKE {parent} {LIKE}){cut};\nALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES {values};"
+        );
+    }
+    transaction.batch_execute(&sql).await
+}
+
+/// Whether the same call may succeed a little later: a lock not had in time, or a deadlock ended at our cost.
+fn is_passing(error: &Error) -> bool {
+    let Error::Database { source, .. } = error else { return false };
+    matches!(source.code(), Some(&(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED)))
+}
+
+/// Doubling, with jitter of a half each way, so that several managers do not come back together.
+fn pause(retries: u32) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << retries.min(16)).min(LONGEST_PAUSE);
+    pause.mul_f64(rand::random_range(0.5..1.5))
+}
+
+/// Who holds a lock that partition DDL on the table has to wait for.
+async fn holders(client: &Client, table: &Table) -> Result<String, Error> {
+    let sql = format!(
+        "SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s)', l.pid, l.mode, a.application_name), ', '), \
+                         'nobody any more') \
+         FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) \
+         WHERE l.granted AND l.pid <> pg_backend_pid() \
+           AND (l.locktype = 'advisory' AND (l.classid::int8 << 32 | l.objid::int8) = {LANE_KEY} \
+             OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock') \
+                AND l.relation IN (SELECT relid FROM pg_partition_tree($1::text::regclass)))"
+    );
+    let name = table.to_string();
+    client
+        .query_typed_one(&sql, &[(&name, tokio_postgres::types::Type::TEXT)])
+        .await
+        .map(|row| row.get(0))
+        .map_err(Error::doing("look up the locks", table))
+}

@@ -1,0 +1,119 @@
+//! Reads what exists from pg_catalog. Bounds come from there, in UTC; names are labels.
+
+use std::{collections::BTreeSet, fmt};
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{Client, Row, Transaction, types::Type};
+
+use crate::{Bounds, Catalog, Error, Leaf};
+
+/// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Table {
+    /// Its schema; the sub-parents and leaves stand there, too.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// The column of type timestamptz that the leaves are cut by.
+    pub time_column: String,
+}
+
+impl Table {
+    /// A table by its names, unquoted.
+    pub fn new(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
+        Self { schema: schema.into(), name: name.into(), time_column: time_column.into() }
+    }
+
+    /// Another table of the same schema, quoted.
+    pub(crate) fn sibling(&self, name: &str) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(name))
+    }
+}
+
+/// Schema and name, quoted.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sibling(&self.name))
+    }
+}
+
+/// An identifier as SQL takes it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The table, the sub-parent of one key, and the names in use.
+const TABLES: &str = "
+    SELECT sub.oid, sub.relname::text,
+           ARRAY(SELECT relname::text FROM pg_catalog.pg_class
+                 WHERE relnamespace = root.relnamespace AND relkind <> 'i' AND starts_with(relname::text, left($2, 20)))
+    FROM pg_catalog.pg_class AS root
+    JOIN pg_catalog.pg_partitioned_table AS partitioned ON partitioned.partrelid = root.oid AND partstrat = 'l'
+    LEFT JOIN (pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid)
+           ON inhparent = root.oid AND pg_get_expr(sub.relpartbound, sub.oid) IN
+              (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
+    WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2";
+
+/// The leaves of a sub-parent. The server reads back what it printed in the same session, so the times are exact.
+const LEAVES: &str = r"
+    SELECT leaf.relname::text, inhdetachpending, printed,
+           CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
+           CASE WHEN part[2] NOT IN ('MAXVALUE', '''infinity''') THEN trim('''' FROM part[2])::timestamptz END
+    FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
+         LATERAL pg_get_expr(leaf.relpartbound, leaf.oid) AS printed,
+         LATERAL regexp_match(printed, '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS part
+    WHERE inhparent = $1";
+
+/// Reads what exists for one key of a table. Needs no rights on it, and may pass through a pooler: one transaction,
+/// unnamed statements, no session state. The answer may be kept; PostgreSQL says (SQLSTATE 23514) when it is too old.
+pub async fn read(client: &mut Client, table: &Table, key: i64) -> Result<Catalog, Error> {
+    let transaction =
+        client.build_transaction().read_only(true).start().await.map_err(Error::doing("read partitions", table))?;
+    // Nothing that a login's defaults say may bend how times are printed and read.
+    let utc = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'";
+    transaction.batch_execute(utc).await.map_err(Error::doing("read partitions", table))?;
+    let catalog = read_in(&transaction, table, key).await?;
+    transaction.commit().await.map_err(Error::doing("read partitions", table))?;
+    Ok(catalog)
+}
+
+/// The same inside a transaction whose TimeZone and DateStyle are set.
+pub(crate) async fn read_in(transaction: &Transaction<'_>, table: &Table, key: i64) -> Result<Catalog, Error> {
+    let parameters = [
+        (&table.schema as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT),
+        (&table.name, Type::TEXT),
+        (&key, Type::INT8),
+    ];
+    let row = transaction
+        .query_typed_opt(TABLES, &parameters)
+        .await
+        .map_err(Error::doing("read partitions", table))?
+        .ok_or_else(|| Error::NotManaged { table: table.to_string() })?;
+    let mut leaves = Vec::new();
+    if let Some(sub_parent) = row.get::<_, Option<u32>>(0) {
+        let rows = transaction.query_typed(LEAVES, &[(&sub_parent, Type::OID)]).await;
+        for row in rows.map_err(Error::doing("read partitions", table))? {
+            leaves.push(leaf(&row, table)?);
+        }
+        leaves.sort_by_key(|leaf| leaf.bounds.to());
+    }
+    Ok(Catalog {
+        table: table.name.clone(),
+        key,
+        sub_parent: row.get(1),
+        leaves,
+        names: row.get::<_, Vec<String>>(2).into_iter().collect::<BTreeSet<_>>(),
+    })
+}
+
+/// A DEFAULT partition has no times and is refused, as it would make every ATTACH lock and scan it.
+fn leaf(row: &Row, table: &Table) -> Result<Leaf, Error> {
+    let (name, printed): (String, String) = (row.get(0), row.get(2));
+    let from: Option<DateTime<Utc>> = row.get(3);
+    let to: Option<DateTime<Utc>> = row.get(4);
+    let bounds = if printed == "DEFAULT" { None } else { Bounds::new(from, to.unwrap_or(DateTime::<Utc>::MAX_UTC)) };
+    match bounds {
+        Some(bounds) => Ok(Leaf { name, bounds, detaching: row.get(1) }),
+        None => Err(Error::Foreign { table: table.to_string(), leaf: name, bounds: printed }),
+    }
+}

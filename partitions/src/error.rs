@@ -1,0 +1,87 @@
+use crate::PlanError;
+
+/// Why leaves could not be read or made. Each message ends with what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such table, or it is not partitioned by list.
+    #[error(
+        "{table} is not a table partitioned by LIST in this database: run `dalp-indexer migrate`, or correct the table's name"
+    )]
+    NotManaged {
+        /// Schema and name, quoted.
+        table: String,
+    },
+    /// A partition has bounds that are not ours to manage.
+    #[error("{table}: partition \"{leaf}\" is {bounds}, which is not managed here: detach it, and move its rows")]
+    Foreign {
+        /// Schema and name of the table, quoted.
+        table: String,
+        /// The partition.
+        leaf: String,
+        /// Its bounds, as the server prints them.
+        bounds: String,
+    },
+    /// No plan can be made.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// We are not the owner.
+    #[error(
+        "{table}: {message}: partitions are made by the table's owner; SET ROLE to the partitioner role, or let `dalp-indexer migrate` grant it to this login"
+    )]
+    NotOwner {
+        /// Schema and name, quoted.
+        table: String,
+        /// The server's words.
+        message: String,
+    },
+    /// Somebody held a lock in our way, each time we tried.
+    #[error(
+        "{table}: no lock to make partitions in {tries} tries; in the way: {holders}. Let those sessions end, or end them with pg_terminate_backend; nothing was changed by the last try, and the next call continues"
+    )]
+    Locked {
+        /// Schema and name, quoted.
+        table: String,
+        /// How often we tried.
+        tries: u32,
+        /// Sessions that hold conflicting locks now: process id, lock, application.
+        holders: String,
+    },
+    /// The server refused a statement, or the connection broke.
+    #[error(
+        "could not {doing} of {table}: {message}. Check the server's log and the connection, then try again; what exists already is kept"
+    )]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// Schema and name, quoted.
+        table: String,
+        /// The server's or the driver's words.
+        message: String,
+        /// What the driver said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`: names what was being done, and where.
+    pub(crate) fn doing(doing: &'static str, table: impl ToString) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| {
+            let table = table.to_string();
+            let message = words(&source);
+            match source.code() {
+                Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => Self::NotOwner { table, message },
+                _ => Self::Database { doing, table, message, source },
+            }
+        }
+    }
+}
+
+/// The server's words: the driver's own say "db error" and no more.
+fn words(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
+    }
+}
