@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use syn::punctuated::Punctuated;
-use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Block, Expr, ItemFn, ItemMod, ItemUse, LitStr, Macro, Signature, Token, UseTree};
 
@@ -37,8 +36,11 @@ pub struct Facts {
 
 /// Reads the file at `path`, relative to the repository's root.
 pub fn facts(path: &Path) -> Facts {
-    let text = text(path);
-    let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    read(path, &text(path))
+}
+
+fn read(path: &Path, text: &str) -> Facts {
+    let file = syn::parse_file(text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut facts = Facts { lines: text.lines().count(), at: module(path), ..Facts::default() };
     facts.in_tests = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
     facts.visit_file(&file);
@@ -86,7 +88,7 @@ impl Facts {
     }
 
     fn function(&mut self, signature: &Signature, body: &Block) {
-        let lines = body.span().end().line - signature.span().start().line + 1;
+        let lines = body.brace_token.span.close().end().line - signature.fn_token.span.start().line + 1;
         self.functions.push((signature.ident.to_string(), lines));
         self.awaits |= signature.asyncness.is_some();
     }
@@ -141,7 +143,10 @@ impl<'ast> Visit<'ast> for Facts {
 
     fn visit_macro(&mut self, call: &'ast Macro) {
         let name = call.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
-        // A macro's arguments are any tokens; most are expressions.
+        // A macro's arguments are any tokens; most are expressions. For the rest, what they name must do.
+        for path in call.tokens.to_string().split("crate :: ").skip(1) {
+            self.modules.extend(path.split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned));
+        }
         if let Ok(arguments) = call.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
             if ["format", "write", "writeln", "format_args", "concat"].contains(&name.as_str()) {
                 self.formatted.extend(arguments.iter().find_map(literal));
@@ -170,4 +175,33 @@ fn literal(argument: &Expr) -> Option<String> {
         Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => Some(text.value()),
         _ => None,
     }
+}
+
+#[test]
+fn facts_are_what_the_text_says() {
+    let text = r#"
+        use super::read::{self, Page};
+        use crate::{chain::block::BlockRef, config};
+        pub async fn run() {
+            let now = std::time::Instant::now();
+            let sql = format!("SELECT {}", super::super::api::column());
+            tokio::select! { () = crate::driver::step() => dbg!(now), }
+        }
+        #[cfg(test)]
+        mod tests {
+            use super::*;
+            use super::super::unwind;
+            #[test]
+            #[ignore]
+            fn slow() { let chain_id = 1; }
+        }"#;
+    let facts = read(Path::new("indexer/src/store/append.rs"), text);
+    let set = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>();
+    assert_eq!(facts.modules, set(&["api", "chain", "config", "driver", "store"]));
+    assert!(facts.paths.contains("std::time::Instant::now") && facts.awaits);
+    assert_eq!(facts.formatted, ["SELECT {}"]);
+    assert_eq!(facts.ignored_tests, ["slow"]);
+    assert_eq!(facts.functions, [("run".to_owned(), 5), ("slow".to_owned(), 1)]);
+    assert!(facts.macros.contains("format") && facts.macros.contains("select"));
+    assert!(facts.words.contains("sql") && !facts.words.contains("chain_id"), "tests may say what they like");
 }
