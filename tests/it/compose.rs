@@ -103,7 +103,8 @@ fn the_indexer_accepts_its_environment() {
     for (name, service) in built {
         commands.extend(list(&service["command"]));
         let environment = service["environment"].as_object().expect("a map");
-        let value = |value: &Value| with_defaults(value.as_str().unwrap_or_else(|| panic!("{name}: {value} is not text")));
+        let value =
+            |value: &Value| with_defaults(value.as_str().unwrap_or_else(|| panic!("{name}: {value} is not text")));
         let settings = environment.iter().map(|(name, text)| (name.clone(), value(text)));
         let config = Config::load(None, settings).unwrap_or_else(|errors| panic!("{name}: {errors}"));
         assert_eq!((config.chains.len(), config.chains[0].finality), (1, Finality::Never));

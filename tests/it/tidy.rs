@@ -53,11 +53,24 @@ const PURE: &[&str] = &[
     "partitions/src/plan.rs",
     "partitions/src/policy.rs",
 ];
-const IMPURE_PATHS: &[&str] =
-    &["tokio", "std::fs", "std::net", "std::process", "std::thread", "std::time::Instant", "std::time::SystemTime", "std::env"];
+const IMPURE_PATHS: &[&str] = &[
+    "tokio",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::env",
+];
 
 /// Words of the chain, which the partitions know nothing of: they serve any table.
-const CHAIN_WORDS: &[&str] = &["chain_id", "block_number", "block_time", "block_hash", "erc20", "log_index", "reorg", "dalp_indexed"];
+const CHAIN_WORDS: &[&str] =
+    &["chain_id", "block_number", "block_time", "block_hash", "erc20", "log_index", "reorg", "dalp_indexed"];
+
+/// What people wrote, by the ends of file names.
+const TEXTS: &[&str] =
+    &[".rs", ".sql", ".sol", ".md", ".toml", ".json", ".yml", ".sh", ".service", "Dockerfile", ".ci/run", ".ci/smoke"];
 
 /// Every file of the repository whose name has one of `endings`, relative to its root.
 fn files(endings: &[&str]) -> Vec<PathBuf> {
@@ -71,7 +84,7 @@ fn files(endings: &[&str]) -> Vec<PathBuf> {
                 if !["target", "node_modules", ".git"].contains(&name) {
                     folders.push(path);
                 }
-            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+            } else if endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)) {
                 found.push(path.strip_prefix(root()).expect("below the root").to_path_buf());
             }
         }
@@ -155,11 +168,12 @@ fn nothing_is_left_over() {
     }
     // Spelt in halves, so that this file does not find itself.
     let notes = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X")];
-    for path in files(&[".rs", ".sql", ".md", ".toml", ".yml", ".sh", ".service", "Dockerfile", "run", "smoke"]) {
+    for path in files(TEXTS) {
         let text = text(&path);
-        let noted = text.lines().enumerate().filter(|(_, line)| {
-            line.split(|c: char| !c.is_alphanumeric()).any(|word| notes.contains(&word))
-        });
+        let noted = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| line.split(|c: char| !c.is_alphanumeric()).any(|word| notes.contains(&word)));
         broken.extend(noted.map(|(at, line)| format!("{}:{}: {}", path.display(), at + 1, line.trim())));
     }
     none(&broken, "promises belong in the tracker, and tests run or go");
@@ -200,8 +214,10 @@ fn files_and_functions_are_short() {
 
 #[test]
 fn statements_are_constants() {
-    const BEGINNINGS: &[&str] =
-        &["SELECT", "INSERT", "UPDATE", "DELETE", "COPY", "WITH", "SET", "CREATE", "ALTER", "DROP", "TRUNCATE", "LOCK", "GRANT"];
+    const BEGINNINGS: &[&str] = &[
+        "SELECT", "INSERT", "UPDATE", "DELETE", "COPY", "WITH", "SET", "CREATE", "ALTER", "DROP", "TRUNCATE", "LOCK",
+        "GRANT",
+    ];
     let mut broken = Vec::new();
     for (path, module, facts) in indexer() {
         if !["store", "api"].contains(&module.as_str()) {
@@ -236,9 +252,10 @@ fn no_path_is_of_one_machine() {
     let homes = [concat!("/ro", "ot/"), concat!("/Us", "ers/")];
     let home = concat!("/ho", "me/");
     let mut broken = Vec::new();
-    for path in files(&[".rs", ".sql", ".md", ".toml", ".yml", ".sh", ".service", ".json", ".sol", "Dockerfile", "run", "smoke"]) {
+    for path in files(TEXTS) {
         let text = text(&path);
-        let of_a_user = |line: &str| line.split(home).skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
+        let of_a_user =
+            |line: &str| line.split(home).skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
         let named = text.lines().filter(|line| homes.iter().any(|home| line.contains(home)) || of_a_user(line));
         broken.extend(named.map(|line| format!("{}: {}", path.display(), line.trim())));
     }
@@ -265,7 +282,10 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
     let headings = markdown.lines().filter(|line| line.starts_with('#'));
     let anchor = |line: &str| -> String {
         let kept = line.trim_start_matches('#').trim().to_lowercase();
-        kept.chars().filter(|c| c.is_alphanumeric() || "- _".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || "- _".contains(*c))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect()
     };
     headings.map(anchor).collect()
 }
@@ -274,10 +294,12 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
 fn every_link_leads_somewhere() {
     let mut broken = Vec::new();
     for path in files(&[".md"]) {
-        for link in links(&text(&path)).into_iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
+        for link in links(&text(&path)).into_iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:"))
+        {
             let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
             let target = if file.is_empty() { path.clone() } else { path.parent().unwrap_or(Path::new("")).join(file) };
-            let there = root().join(&target).exists() && (anchor.is_empty() || anchors(&text(&target)).contains(anchor));
+            let there =
+                root().join(&target).exists() && (anchor.is_empty() || anchors(&text(&target)).contains(anchor));
             broken.extend((!there).then(|| format!("{}: {link}", path.display())));
         }
     }
