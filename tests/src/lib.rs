@@ -1,1 +1,21 @@
-//! placeholder
+//! The stage on which tests and benchmarks play: one private cluster and pooler a process, one database a test, one
+//! Anvil a test, and the chain's own answer to compare stored rows with.
+
+pub mod indexer;
+pub mod proxy;
+pub mod stage;
+pub mod truth;
+
+use std::future::Future;
+use std::sync::LazyLock;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// One runtime for all tests of the process, since they share a cluster whose connections belong to it.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads can be started"));
+
+/// Runs a test's body.
+pub fn run<T>(body: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(body)
+}

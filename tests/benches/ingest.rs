@@ -1,0 +1,3 @@
+//! End-to-end speed beside the ruler.
+
+fn main() {}

@@ -1,0 +1,194 @@
+//! The indexer under test: its configuration, and its process.
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::NamedTempFile;
+
+use crate::stage::{ADMIN, Database, READER, WRITER};
+
+/// Where the program lies: beside the test binary's folder, where cargo puts this package's binaries.
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("this binary has a path");
+    let folder = test.parent().and_then(|deps| deps.parent()).expect("cargo's target folder");
+    folder.join("indexer-under-test")
+}
+
+/// A configuration file in the making.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// `database.url`.
+    pub url: String,
+    /// `database.admin_url`.
+    pub admin_url: String,
+    /// `database.reader_url`.
+    pub reader_url: String,
+    /// `chains.it.rpc_urls`.
+    pub rpc_urls: Vec<String>,
+    /// `chains.it.chain_id`.
+    pub chain_id: u64,
+    /// Name of the chain.
+    pub chain: String,
+    /// More lines of the chain's section.
+    pub chain_lines: Vec<String>,
+    /// More lines at the end, with their section.
+    pub more: String,
+}
+
+impl Site {
+    /// `database` fed from the node at `rpc_url`; finality "never" unless a line says otherwise.
+    pub fn new(database: &Database, rpc_url: &str) -> Self {
+        Self {
+            url: database.url(WRITER),
+            admin_url: database.direct_url(ADMIN),
+            reader_url: database.direct_url(READER),
+            rpc_urls: vec![rpc_url.to_owned()],
+            chain_id: 31_337,
+            chain: "it".into(),
+            chain_lines: vec!["finality = \"never\"".into()],
+            more: String::new(),
+        }
+    }
+
+    /// With `line` in the chain's section; it replaces one for the same key.
+    pub fn with(mut self, line: &str) -> Self {
+        let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+        self.chain_lines.retain(|known| key(known) != key(line));
+        self.chain_lines.push(line.to_owned());
+        self
+    }
+
+    /// The file's text.
+    pub fn toml(&self) -> String {
+        let list: Vec<String> = self.rpc_urls.iter().map(|url| format!("{url:?}")).collect();
+        format!(
+            "[database]\nurl = {:?}\nadmin_url = {:?}\nreader_url = {:?}\n[http]\nlisten = \"off\"\n[chains.{}]\nchain_id = {}\n\
+             rpc_urls = [{}]\npoll_interval = \"100ms\"\n{}\n{}\n",
+            self.url,
+            self.admin_url,
+            self.reader_url,
+            self.chain,
+            self.chain_id,
+            list.join(", "),
+            self.chain_lines.join("\n"),
+            self.more
+        )
+    }
+
+    /// The file.
+    pub fn file(&self) -> NamedTempFile {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+        file.write_all(self.toml().as_bytes()).expect("the configuration is written");
+        file
+    }
+
+    /// The typed configuration, for an indexer inside the test's own process.
+    pub fn config(&self) -> dalp_indexer::config::Config {
+        dalp_indexer::config::Config::load(Some(self.file().path()), std::iter::empty()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `run` as a process.
+    pub fn spawn(&self) -> Running {
+        let file = self.file();
+        let log = NamedTempFile::new().expect("a temporary file");
+        let output = log.reopen().expect("the log opens");
+        let child = command(&["run"])
+            .arg("--config")
+            .arg(file.path())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .expect("the indexer starts");
+        Running { child, log, _file: file }
+    }
+
+    /// Any command with this configuration, to its end.
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        let file = self.file();
+        command(arguments).arg("--config").arg(file.path()).output().expect("the indexer runs")
+    }
+}
+
+/// The program with `arguments` and an environment of its own.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DALP_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A running `run`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    log: NamedTempFile,
+    _file: NamedTempFile,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+
+    /// SIGKILL, now.
+    pub fn kill(&mut self) {
+        // An error means that it is gone already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGTERM, and its end.
+    pub async fn stop(&mut self) -> ExitStatus {
+        let pid = rustix_pid(self.child.id());
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it takes a signal");
+        self.ended().await
+    }
+
+    /// Its end, by itself.
+    ///
+    /// # Panics
+    /// After 30 s.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "it does not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether a SIGKILL ended it.
+    pub async fn was_killed(&mut self) -> bool {
+        self.ended().await.signal() == Some(9)
+    }
+}
+
+fn rustix_pid(pid: u32) -> rustix::process::Pid {
+    i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id")
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

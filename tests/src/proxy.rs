@@ -1,0 +1,174 @@
+//! A proxy before PostgreSQL that counts what passes and strikes at a chosen moment.
+//!
+//! It knows just enough of the protocol (message type, length) to tell COPY data and COMMIT from the rest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+
+/// The moment to strike at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// In the middle of the n-th COPY: after its first data message.
+    MidCopy(u64),
+    /// The n-th COMMIT was sent on to the server; its answer is swallowed.
+    CommitUnanswered(u64),
+    /// The n-th COMMIT was answered.
+    BetweenBatches(u64),
+    /// Never.
+    Never,
+}
+
+/// What to do at the moment.
+pub type Strike = Arc<dyn Fn() + Send + Sync>;
+
+/// A running proxy. Dropping it closes its port and all connections.
+pub struct Proxy {
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+struct State {
+    moment: Moment,
+    strike: Strike,
+    struck: AtomicBool,
+    copies: AtomicU64,
+    commits: AtomicU64,
+    /// Pause before each client message of COPY data, in milliseconds.
+    slow: AtomicU64,
+    socket: std::path::PathBuf,
+}
+
+impl Proxy {
+    /// Before the server whose Unix socket is `socket`. At `moment`, once, it calls `strike` and closes the connection.
+    pub async fn start(socket: std::path::PathBuf, moment: Moment, strike: Strike) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let port = listener.local_addr().expect("it listens").port();
+        let state = Arc::new(State {
+            moment,
+            strike,
+            struck: AtomicBool::new(false),
+            copies: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+            socket,
+        });
+        let shared = state.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(serve(client, shared.clone()));
+            }
+        });
+        Self { port, state, task }
+    }
+
+    /// Whether the moment came.
+    pub fn struck(&self) -> bool {
+        self.state.struck.load(Ordering::SeqCst)
+    }
+
+    /// Slows COPY data down by this much a message.
+    pub fn slow_down(&self, pause: Duration) {
+        self.state.slow.store(pause.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(client: TcpStream, state: Arc<State>) {
+    let Ok(server) = UnixStream::connect(&state.socket).await else { return };
+    let (client_in, client_out) = client.into_split();
+    let (mut server_in, mut server_out) = server.into_split();
+    // The answer to a COMMIT is held back or told of by the direction that sees it.
+    let commit_sent = Arc::new(AtomicBool::new(false));
+    let up = upstream(client_in, &mut server_out, &state, &commit_sent);
+    let down = downstream(&mut server_in, client_out, &state, &commit_sent);
+    tokio::select! {
+        _ = up => {}
+        _ = down => {}
+    }
+}
+
+/// Messages from the client, one at a time.
+async fn upstream(
+    mut client: OwnedReadHalf,
+    server: &mut (impl AsyncWriteExt + Unpin),
+    state: &State,
+    commit_sent: &AtomicBool,
+) -> std::io::Result<()> {
+    // The start-up message has no type byte.
+    let length = client.read_u32().await?;
+    let mut body = vec![0; length as usize - 4];
+    client.read_exact(&mut body).await?;
+    server.write_u32(length).await?;
+    server.write_all(&body).await?;
+    let mut in_copy = false;
+    loop {
+        let (kind, length) = (client.read_u8().await?, client.read_u32().await?);
+        body.resize(length as usize - 4, 0);
+        client.read_exact(&mut body).await?;
+        let copy_data = kind == b'd';
+        let first_of_copy = copy_data && !in_copy;
+        in_copy = copy_data || (in_copy && kind != b'c' && kind != b'f');
+        if copy_data {
+            tokio::time::sleep(Duration::from_millis(state.slow.load(Ordering::SeqCst))).await;
+        }
+        if kind == b'Q' && body.starts_with(b"COMMIT") {
+            commit_sent.store(true, Ordering::SeqCst);
+        }
+        server.write_u8(kind).await?;
+        server.write_u32(length).await?;
+        server.write_all(&body).await?;
+        if first_of_copy && state.moment == Moment::MidCopy(state.copies.fetch_add(1, Ordering::SeqCst) + 1) {
+            server.flush().await?;
+            return strike(state);
+        }
+    }
+}
+
+/// Bytes from the server; only around a COMMIT does it matter what they are.
+async fn downstream(
+    server: &mut (impl AsyncReadExt + Unpin),
+    mut client: OwnedWriteHalf,
+    state: &State,
+    commit_sent: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = server.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        let answered = commit_sent.load(Ordering::SeqCst) && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
+        let commits = if answered { state.commits.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
+        if answered {
+            commit_sent.store(false, Ordering::SeqCst);
+        }
+        if answered && state.moment == Moment::CommitUnanswered(commits) {
+            return strike(state);
+        }
+        client.write_all(&buffer[..read]).await?;
+        if answered && state.moment == Moment::BetweenBatches(commits) {
+            return strike(state);
+        }
+    }
+}
+
+fn strike(state: &State) -> std::io::Result<()> {
+    if !state.struck.swap(true, Ordering::SeqCst) {
+        (state.strike)();
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The cluster that all tests of a process share, and a database for each.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dalp_fixtures::tools::{self, say_stderr};
+use dalp_fixtures::{Anvil, AnvilOptions, Cluster, PgBouncer, Rpc};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+/// Owns the databases and may make roles, but is no superuser: migrations and partitions.
+pub const ADMIN: &str = "it_admin";
+/// A member of the writer group only.
+pub const WRITER: &str = "it_writer";
+/// A member of the reader group only.
+pub const READER: &str = "it_reader";
+
+/// A database that was migrated and never used.
+const TEMPLATE: &str = "it_template";
+
+/// The shared servers.
+#[derive(Debug)]
+pub struct Stage {
+    /// PostgreSQL, trusting whoever reaches its socket.
+    pub cluster: Cluster,
+    /// PgBouncer in transaction mode, where the run asks for it (`DALP_TEST_PGBOUNCER`).
+    pooler: Option<PgBouncer>,
+}
+
+static STAGE: OnceCell<Stage> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// The stage, set up by whoever comes first.
+pub async fn stage() -> &'static Stage {
+    STAGE.get_or_init(Stage::set_up).await
+}
+
+impl Stage {
+    async fn set_up() -> Self {
+        let tools = tools::postgres(say_stderr).await.expect("PostgreSQL is found or installed");
+        let cluster = Cluster::throwaway(&tools).await.expect("PostgreSQL starts");
+        let super_ = connect(&cluster, "postgres", "postgres").await;
+        super_
+            .batch_execute(&format!(
+                "CREATE ROLE {ADMIN} LOGIN CREATEROLE; CREATE ROLE {WRITER} LOGIN; CREATE ROLE {READER} LOGIN"
+            ))
+            .await
+            .expect("logins are made");
+        super_.batch_execute(&format!("CREATE DATABASE {TEMPLATE} OWNER {ADMIN}")).await.expect("the template is made");
+        let mut admin = connect(&cluster, TEMPLATE, ADMIN).await;
+        dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default()).await.expect("the template is migrated");
+        drop(admin);
+        super_
+            .batch_execute(&format!("GRANT dalp_writer TO {WRITER}; GRANT dalp_reader TO {READER}"))
+            .await
+            .expect("logins join their groups");
+        let pooler = match std::env::var_os("DALP_TEST_PGBOUNCER") {
+            Some(_) => Some(pooler(&cluster).await),
+            None => None,
+        };
+        Self { cluster, pooler }
+    }
+
+    /// A database of one's own, migrated.
+    pub async fn database(&'static self) -> Database {
+        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("it_{}_{number}", std::process::id());
+        let super_ = connect(&self.cluster, "postgres", "postgres").await;
+        // A template can be copied by one session at a time, and not while its last user is still leaving.
+        let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {ADMIN}");
+        let began = std::time::Instant::now();
+        while let Err(error) = super_.batch_execute(&create).await {
+            assert!(began.elapsed() < Duration::from_secs(60), "no database from the template: {error:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Database { stage: self, name }
+    }
+
+    /// An empty database of one's own.
+    pub async fn empty_database(&'static self) -> Database {
+        let name = format!("it_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
+        let super_ = connect(&self.cluster, "postgres", "postgres").await;
+        super_.batch_execute(&format!("CREATE DATABASE {name} OWNER {ADMIN}")).await.expect("the database is made");
+        Database { stage: self, name }
+    }
+}
+
+/// A pooler before the cluster for the suite's users.
+///
+/// # Panics
+/// Without PgBouncer: a test that needs a tool fails, it is not skipped.
+pub async fn pooler(cluster: &Cluster) -> PgBouncer {
+    PgBouncer::start(cluster, &[ADMIN, WRITER, READER]).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn connect(cluster: &Cluster, database: &str, user: &str) -> Client {
+    let mut config = cluster.superuser_config();
+    config.dbname(database).user(user);
+    let (client, connection) = config.connect(NoTls).await.expect("the cluster answers");
+    tokio::spawn(connection);
+    client
+}
+
+/// One test's database.
+#[derive(Debug)]
+pub struct Database {
+    stage: &'static Stage,
+    /// Its name.
+    pub name: String,
+}
+
+impl Database {
+    /// A direct connection.
+    pub async fn client(&self, user: &str) -> Client {
+        connect(&self.stage.cluster, &self.name, user).await
+    }
+
+    /// A direct connection that may do anything, for looking and for breaking things.
+    pub async fn superuser(&self) -> Client {
+        self.client("postgres").await
+    }
+
+    /// A direct URL.
+    pub fn direct_url(&self, user: &str) -> String {
+        self.stage.cluster.url(&self.name, user)
+    }
+
+    /// The URL that the indexer writes through: PgBouncer's where this run has one.
+    pub fn url(&self, user: &str) -> String {
+        match &self.stage.pooler {
+            Some(pooler) => pooler.url(&self.name, user),
+            None => self.direct_url(user),
+        }
+    }
+}
+
+/// An Anvil of one's own that mines a block for each transaction.
+pub async fn anvil() -> Anvil {
+    anvil_with(AnvilOptions::default()).await
+}
+
+/// An Anvil of one's own.
+pub async fn anvil_with(options: AnvilOptions) -> Anvil {
+    let program = tools::anvil(say_stderr).await.expect("Anvil is found or installed");
+    Anvil::start(&program, options).await.expect("Anvil starts")
+}
+
+/// Waits until `look` is true, looking at the level and not at an edge.
+///
+/// # Panics
+/// With `what` after a minute.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
+    let began = std::time::Instant::now();
+    while !look().await {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The node's newest block.
+pub async fn head(rpc: &Rpc) -> u64 {
+    rpc.block_number().await.expect("Anvil answers")
+}
