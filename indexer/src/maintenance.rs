@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::{Catalog, Need, Policy, Table, ensure, read};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_postgres::Client;
 use tracing::{debug, info, warn};
 
@@ -19,6 +19,9 @@ use crate::store::{Store, StoreError, timestamp};
 
 /// The partitioned tables, in the order in which a batch needs them.
 const TABLES: [&str; 2] = ["logs", "erc20_transfer"];
+
+/// Pause of the upkeep while a chain's head is not known yet.
+const FIRST_LOOK: Duration = Duration::from_millis(200);
 
 /// Why leaves cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -175,25 +178,28 @@ impl Leaves {
         store: Store,
         mut stop: watch::Receiver<bool>,
     ) {
-        let mut turn = interval(self.every);
-        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Before the first head is known there is nothing to make ahead of it: look again soon.
+            let known = chains.iter().all(|chain| chain.borrow().head_time.is_some());
+            for chain in &chains {
+                let status = chain.borrow().clone();
+                self.turn(&status, &store).await;
+            }
+            let pause = if known { self.every } else { FIRST_LOOK };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                _ = turn.tick() => {}
+                () = sleep(pause) => {}
             }
-            for chain in &chains {
-                let (chain_id, head) = {
-                    let status = chain.borrow();
-                    (status.chain_id, status.head_time)
-                };
-                if let Err(error) = self.ahead(chain_id, head).await {
-                    warn!(chain_id, "partitions ahead of the head: {error}");
-                }
-                if let Err(error) = store.compact_coverage(chain_id).await {
-                    debug!(chain_id, %error, "coverage not compacted");
-                }
-            }
+        }
+    }
+
+    async fn turn(&self, status: &ChainStatus, store: &Store) {
+        let chain_id = status.chain_id;
+        if let Err(error) = self.ahead(chain_id, status.head_time).await {
+            warn!(chain_id, "partitions ahead of the head: {error}");
+        }
+        if let Err(error) = store.compact_coverage(chain_id).await {
+            debug!(chain_id, %error, "coverage not compacted");
         }
     }
 

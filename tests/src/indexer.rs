@@ -87,7 +87,8 @@ impl Site {
 
     /// The typed configuration, for an indexer inside the test's own process.
     pub fn config(&self) -> dalp_indexer::config::Config {
-        dalp_indexer::config::Config::load(Some(self.file().path()), std::iter::empty()).unwrap_or_else(|error| panic!("{error}"))
+        dalp_indexer::config::Config::load(Some(self.file().path()), std::iter::empty())
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// `run` as a process.

@@ -12,8 +12,9 @@ use std::sync::LazyLock;
 use tokio::runtime::{Builder, Runtime};
 
 /// One runtime for all tests of the process, since they share a cluster whose connections belong to it.
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads can be started"));
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads can be started")
+});
 
 /// Runs a test's body.
 pub fn run<T>(body: impl Future<Output = T>) -> T {

@@ -151,7 +151,8 @@ async fn downstream(
         if read == 0 {
             return Ok(());
         }
-        let answered = commit_sent.load(Ordering::SeqCst) && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
+        let answered =
+            commit_sent.load(Ordering::SeqCst) && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
         let commits = if answered { state.commits.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
         if answered {
             commit_sent.store(false, Ordering::SeqCst);

@@ -48,7 +48,9 @@ impl Stage {
             .expect("logins are made");
         super_.batch_execute(&format!("CREATE DATABASE {TEMPLATE} OWNER {ADMIN}")).await.expect("the template is made");
         let mut admin = connect(&cluster, TEMPLATE, ADMIN).await;
-        dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default()).await.expect("the template is migrated");
+        dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default())
+            .await
+            .expect("the template is migrated");
         drop(admin);
         super_
             .batch_execute(&format!("GRANT dalp_writer TO {WRITER}; GRANT dalp_reader TO {READER}"))

@@ -41,7 +41,8 @@ pub async fn on_chain(rpc: &Rpc, first: u64, last: u64) -> Vec<Row> {
     for log in logs {
         let number = log.block_number.to::<u64>();
         if let std::collections::btree_map::Entry::Vacant(entry) = times.entry(number) {
-            let block: RpcBlock = rpc.call("eth_getBlockByNumber", json!([format!("{number:#x}"), false])).await.expect("a header");
+            let block: RpcBlock =
+                rpc.call("eth_getBlockByNumber", json!([format!("{number:#x}"), false])).await.expect("a header");
             assert_eq!(block.hash.to_string(), log.block_hash, "the node moved while it was asked");
             entry.insert(block.timestamp.to::<u64>());
         }
@@ -129,7 +130,8 @@ async fn assert_transfers(client: &Client, chain_id: i64) {
                      AND topic0 = '\\xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef'";
     let typed = "SELECT chain_id, block_time, block_number, log_index, token, from_address, to_address, value, tx_hash \
                  FROM dalp_indexed.erc20_transfer WHERE chain_id = $1";
-    let difference = format!("SELECT count(*) FROM (({decoded} EXCEPT ALL {typed}) UNION ALL ({typed} EXCEPT ALL {decoded})) d");
+    let difference =
+        format!("SELECT count(*) FROM (({decoded} EXCEPT ALL {typed}) UNION ALL ({typed} EXCEPT ALL {decoded})) d");
     let difference: i64 = client.query_one(&difference, &[&chain_id]).await.expect("transfers are compared").get(0);
     assert_eq!(difference, 0, "typed rows differ from the raw logs");
 }

@@ -45,7 +45,7 @@ impl Tail {
 pub struct FetchId(u64);
 
 /// What happened. Inputs of the machine are not called events.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Input {
     /// The node's newest block, and what its `finalized` tag says where that was asked.
     Head {
