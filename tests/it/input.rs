@@ -79,7 +79,7 @@ fn a_database_that_cannot_be_used_is_explained() {
         let mut standby = site.clone();
         (standby.url, standby.admin_url) = (read_only.direct_url(ADMIN), read_only.direct_url(ADMIN));
         refused(&standby.call(&["run"]), 1, &["read-only", "primary"]);
-        refused(&standby.call(&["migrate"]), 1, &["read-only"]);
+        refused(&standby.call(&["migrate"]), 1, &["takes no writes", "primary"]);
     });
 }
 

@@ -88,6 +88,15 @@ impl Logs {
         }
     }
 
+    /// Appends the rows of `other` for which `keep` is true.
+    pub fn extend(&mut self, other: &Logs, keep: impl Fn(&Log<'_>) -> bool) {
+        for run in &other.runs {
+            for log in (run.start..run.end).map(|i| other.get(i)).filter(|log| keep(log)) {
+                self.push(run.block, run.time, log);
+            }
+        }
+    }
+
     /// Row `i`.
     pub fn get(&self, i: usize) -> Log<'_> {
         let topics = if i == 0 { 0 } else { self.topic_end[i - 1] as usize };

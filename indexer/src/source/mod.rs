@@ -14,8 +14,9 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::chain::batch::{BlockBatch, Logs};
+use crate::chain::batch::{BlockBatch, Log, Logs};
 use crate::chain::block::{BlockRange, BlockRef, Header, TimeSource};
+use crate::chain::bloom::may_hold;
 use crate::config::{Chain, Finality};
 
 use self::node::{Call, Node};
@@ -92,6 +93,17 @@ impl Filter {
         topics.sort_unstable();
         topics.dedup();
         json!({ "addresses": addresses, "topics": topics })
+    }
+
+    /// Whether a log passes.
+    pub fn selects(&self, log: &Log<'_>) -> bool {
+        (self.addresses.is_empty() || self.addresses.contains(&log.address))
+            && (self.topics.is_empty() || log.topics.first().is_some_and(|topic| self.topics.contains(topic)))
+    }
+
+    /// Whether a block may hold a log that passes; a header without a bloom proves nothing.
+    fn may_select_from(&self, header: &Header) -> bool {
+        header.bloom.as_deref().is_none_or(|bloom| may_hold(bloom, &self.addresses, &self.topics))
     }
 
     fn params(&self, mut at: serde_json::Value) -> serde_json::Value {
@@ -250,8 +262,8 @@ impl Source {
         let answers = node.batch_of(calls).await?;
         let (logs_of, again) = answers.split_at(headers.len());
         let mut logs = Logs::default();
-        for answer in logs_of {
-            node.logs_into(answer, &mut logs)?;
+        for (header, answer) in headers.iter().zip(logs_of) {
+            logs.extend(&self.logs_at(node, header, answer).await?, |_| true);
         }
         for (header, answer) in headers.iter().zip(again) {
             if node.header(answer, header.number)?.hash != header.hash {
@@ -270,8 +282,26 @@ impl Source {
         let header = Call::new("eth_getBlockByHash", json!([block.hash, false]));
         let [header, logs] = node.batch([header, self.logs_call(json!({ "blockHash": block.hash }))]).await?;
         let header = node.header(&header, block.number)?;
+        let logs = self.logs_at(node, &header, &logs).await?;
         let range = BlockRange { first: block.number, last: block.number };
-        node.whole(BlockBatch::new(range, vec![header], node.logs(&logs)?, self.filter.is_everything()))
+        node.whole(BlockBatch::new(range, vec![header], logs, self.filter.is_everything()))
+    }
+
+    /// The logs of one block at the tip. A node may know a block before it knows its logs, and then answers that there
+    /// are none; without a filter the bloom tells. With one, an empty answer for a block whose bloom admits what we watch
+    /// is not believed: all of the block's logs are asked for, proved by the bloom, and filtered here.
+    async fn logs_at(&self, node: &Node, header: &Header, answer: &RawValue) -> Result<Logs, SourceError> {
+        let logs = node.logs(answer)?;
+        let suspicious = logs.is_empty() && !self.filter.is_everything() && self.filter.may_select_from(header);
+        if !suspicious {
+            return Ok(logs);
+        }
+        let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
+        let range = BlockRange { first: header.number, last: header.number };
+        let proved = node.whole(BlockBatch::new(range, vec![header.clone()], node.logs(&all)?, true))?;
+        let mut selected = Logs::default();
+        selected.extend(proved.logs(), |log| self.filter.selects(log));
+        Ok(selected)
     }
 
     fn logs_call(&self, at: serde_json::Value) -> Call {

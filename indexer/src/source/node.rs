@@ -123,16 +123,12 @@ impl Node {
 
     /// The logs of one answer.
     pub fn logs(&self, answer: &RawValue) -> Result<Logs, SourceError> {
-        let mut all = Logs::default();
-        self.logs_into(answer, &mut all).map(|()| all)
-    }
-
-    /// The logs of one answer, onto the end of `all`.
-    pub fn logs_into(&self, answer: &RawValue, all: &mut Logs) -> Result<(), SourceError> {
         if answer.get() == "null" {
             return Err(self.gone("the block of the logs".into()));
         }
-        logs::parse(answer.get(), all).map_err(|e| self.retry(&format!("malformed logs: {e}")))
+        let mut all = Logs::default();
+        logs::parse(answer.get(), &mut all).map_err(|e| self.retry(&format!("malformed logs: {e}")))?;
+        Ok(all)
     }
 
     /// A batch, or the defect that refused it in our words.
