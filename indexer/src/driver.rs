@@ -191,7 +191,7 @@ impl Driver {
                 // A fetch that was forgotten meanwhile cannot be asked for: the machine forgot it too.
                 let Some(batch) = running.batches.get(&id).cloned() else { return };
                 running.appending = Some(batch.clone());
-                running.work = Some(self.append(batch, Lane::Tail { on, finalized }, running.work_trouble.clone()));
+                running.work = Some(self.append(batch, on, finalized, running.work_trouble.clone()));
             }
             Action::Forget => {
                 running.fetches.abort_all();
@@ -207,7 +207,8 @@ impl Driver {
         }
     }
 
-    fn append(&self, batch: Arc<BlockBatch>, lane: Lane, trouble: Trouble) -> Work {
+    fn append(&self, batch: Arc<BlockBatch>, on: Tail, finalized: Option<u64>, trouble: Trouble) -> Work {
+        let lane = Lane::Tail { on, finalized };
         let (store, leaves, claim) = (self.store.clone(), self.leaves.clone(), self.claim.clone());
         Box::pin(async move {
             let mut backoff = Backoff::new();
@@ -219,6 +220,7 @@ impl Driver {
                     }
                     // The leaf went away under our cached knowledge of it: look again.
                     Err(StoreError::NoLeaf) => leaves.forget(claim.chain_id),
+                    Err(StoreError::Duplicate { why }) => return explain_duplicate(&store, &claim, on, why).await,
                     Err(error) => match lost_or_retry(error, &trouble)? {
                         Some(input) => return Ok(input),
                         None => backoff.pause().await,
@@ -424,8 +426,18 @@ fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, 
             Ok(None)
         }
         StoreError::NoLeaf => Ok(None),
-        error @ (StoreError::Fenced { .. } | StoreError::Fatal { .. }) => Err(error),
+        error @ (StoreError::Duplicate { .. } | StoreError::Fenced { .. } | StoreError::Fatal { .. }) => Err(error),
     }
+}
+
+/// A key that exists: COPY runs before the fence, so a writer that was overtaken may meet its successor's rows first.
+async fn explain_duplicate(store: &Store, claim: &Claim, on: Tail, why: String) -> Result<Input, StoreError> {
+    if store.load(claim).await?.tail != on {
+        return Ok(Input::WriteLost);
+    }
+    let advice =
+        "rows above the stored tail exist already, which no dalp-indexer writes: find out who did, and remove them";
+    Err(StoreError::Fatal { why: format!("{why}; {advice}") })
 }
 
 enum Step {

@@ -1,5 +1,7 @@
 //! Everything that is tested from outside, in one binary: it links once and its tests share what is slow to start.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod commands;
 mod compose;
 mod crash;
@@ -30,11 +32,17 @@ fn text(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Sends a call from the first agent to the Burst contract; the node mines it as it is set to.
+/// Sends a call from the first agent to the Burst contract and waits until it is mined: the node answers earlier.
 async fn send(rpc: &Rpc, deployed: &Deployed, call: impl SolCall) {
     let data = Bytes::from(call.abi_encode());
     let transaction = json!([{ "from": deployed.agents[0], "to": deployed.burst, "data": data, "gas": "0x1c9c380" }]);
-    let _hash: B256 = rpc.call("eth_sendTransaction", transaction).await.expect("the node takes the transaction");
+    let hash: B256 = rpc.call("eth_sendTransaction", transaction).await.expect("the node takes the transaction");
+    until("the transaction to be mined", || async {
+        let receipt: serde_json::Value =
+            rpc.call("eth_getTransactionReceipt", json!([hash])).await.expect("the node answers");
+        !receipt.is_null()
+    })
+    .await;
 }
 
 /// Emits `n` transfers in one block.

@@ -155,11 +155,16 @@ impl Backfill<'_> {
                 Ok(()) => return Ok(()),
                 Err(StoreError::NoLeaf) => self.leaves.forget(self.claim.chain_id),
                 Err(StoreError::Retry { why }) => warn!("{why}"),
-                // The writer was restarted (a new token), or the range was covered meanwhile, or COMMIT's answer was lost.
+                // The writer was restarted (a new token), or COMMIT's answer was lost.
                 Err(StoreError::TailMoved { .. } | StoreError::Indeterminate { .. }) => {
                     if self.covered(batch.range()).await? {
                         return Ok(());
                     }
+                }
+                // Somebody else was faster with this range, or its rows are not ours.
+                Err(StoreError::Duplicate { why }) => {
+                    let covered = self.covered(batch.range()).await?;
+                    return if covered { Ok(()) } else { Err(Failure::other(format!("{}: {why}", batch.range()))) };
                 }
                 Err(error) => return Err(Failure::other(error.to_string())),
             }

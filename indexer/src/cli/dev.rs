@@ -305,6 +305,7 @@ async fn superuser(cluster: &Cluster) -> Result<tokio_postgres::Client, Failure>
     Ok(client)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn failed(error: tokio_postgres::Error) -> Failure {
     Failure::other(format!("setting up the devnet's database: {}", explain(&error)))
 }

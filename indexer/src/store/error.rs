@@ -23,6 +23,12 @@ pub enum StoreError {
     /// No leaf covers a row's time: have it made, then write again.
     #[error("no partition covers a row's time")]
     NoLeaf,
+    /// A row is stored already. Another writer was faster, or rows exist that the state row does not know of: it decides.
+    #[error("{why}")]
+    Duplicate {
+        /// Which row.
+        why: String,
+    },
     /// The answer to COMMIT did not arrive: it may have happened or not. Read the state row under its lock.
     #[error("the answer to COMMIT was lost ({why}); whether it happened is read back from the database")]
     Indeterminate {
@@ -60,6 +66,7 @@ impl From<tokio_postgres::Error> for StoreError {
         match code {
             // 23514 also stands for "no partition of relation found for row"; our tables have no CHECK that COPY can hit.
             code if *code == SqlState::CHECK_VIOLATION => Self::NoLeaf,
+            code if *code == SqlState::UNIQUE_VIOLATION => Self::Duplicate { why },
             code if may_pass(code) => Self::Retry { why },
             _ => Self::Fatal { why },
         }
