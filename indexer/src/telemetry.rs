@@ -58,7 +58,7 @@ pub fn init(format: LogFormat, rust_log: Option<&str>, bars: Option<MultiProgres
 fn filter(rust_log: Option<&str>) -> Result<EnvFilter, TelemetryError> {
     let given = rust_log
         .filter(|text| !text.trim().is_empty())
-        .unwrap_or("info,alloy_pubsub=warn,alloy_transport_ws=warn,refinery_core=warn");
+        .unwrap_or("info,alloy_pubsub=warn,alloy_transport_ws=warn,refinery_core=warn,tokio_postgres=warn");
     EnvFilter::try_new(given).map_err(|error| TelemetryError::Filter { given: given.into(), cause: error.to_string() })
 }
 

@@ -360,8 +360,8 @@ async fn refuse_lost_chain(config: &Config, node: &DevNode) -> Result<(), Failur
     }
     Err(Failure::other(format!(
         "the database holds this devnet's blocks up to {number}, but Anvil no longer has that block: its state was lost \
-         (it was killed before it could save). Nothing was changed. Start over with `dalp-indexer dev --fresh`, or keep the \
-         database and look at it with psql"
+         (it was killed before it could save). Nothing was changed. Start over with \
+         `dalp-indexer dev --fresh`"
     )))
 }
 
