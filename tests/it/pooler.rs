@@ -57,7 +57,8 @@ fn a_second_writer_takes_over_and_the_first_commits_nothing_more() {
         caught_up(&database, &anvil).await;
         let second = Service::start(&site.config()).await.unwrap();
         burst(anvil.rpc(), &deployed, 5, 2).await;
-        let error = first.failed().await.to_string();
+        let failed = tokio::time::timeout(std::time::Duration::from_secs(30), first.failed()).await;
+        let error = failed.expect("the first writer ends").to_string();
         assert!(error.contains("took chain 31337 over"), "{error}");
         caught_up(&database, &anvil).await;
         let client = database.superuser().await;
