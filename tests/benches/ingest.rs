@@ -53,10 +53,12 @@ async fn bench(options: Options) -> Outcome<String> {
     // Before anything of ours runs: what others did to this machine meanwhile.
     let machine = machine::describe();
     let mut servers = Servers::start(&options).await?;
-    let mut cases = Vec::new();
-    for indexes in [Indexes::Default, Indexes::KeyOnly] {
-        cases.push(case::measure(&mut servers, indexes, options.runs).await?);
-    }
+    let default = case::ingest(&mut servers, Indexes::Default, options.runs).await?;
+    let key_only = case::ingest(&mut servers, Indexes::KeyOnly, options.runs).await?;
+    let cases = [
+        case::rule(&servers, Indexes::Default, default).await?,
+        case::rule(&servers, Indexes::KeyOnly, key_only).await?,
+    ];
     let delays = latency::measure(&mut servers, options.samples).await?;
     let versions = servers.versions().await?;
     servers.stop().await?;

@@ -30,8 +30,16 @@ pub struct Case {
     pub runs: Vec<Run>,
 }
 
-/// One run's figures.
+/// One run, and the same rows copied raw.
 pub struct Run {
+    pub ingest: Ingest,
+    pub marks: Marks,
+}
+
+/// What the indexer did with the whole chain.
+pub struct Ingest {
+    /// Where the rows are.
+    database: String,
     /// Transfers indexed.
     pub events: u64,
     /// From the process's start to its last row.
@@ -44,32 +52,42 @@ pub struct Run {
     pub servers: Cpu,
     /// Leaves of both tables after it.
     pub leaves: i64,
-    /// The same rows, raw.
-    pub marks: Marks,
 }
 
-/// Measures `runs` times.
-pub async fn measure(servers: &mut Servers, indexes: Indexes, runs: u64) -> Outcome<Case> {
-    let mut case = Case { indexes, secondary: Vec::new(), runs: Vec::new() };
+/// Indexes the chain `runs` times, each time into a database of its own.
+pub async fn ingest(servers: &mut Servers, indexes: Indexes, runs: u64) -> Outcome<Vec<Ingest>> {
+    let mut done = Vec::new();
     for number in 1..=runs {
         let database = servers.database().await?;
         let client = servers.superuser(&database).await?;
         if indexes == Indexes::KeyOnly {
             drop_secondary(&client).await?;
         }
-        case.secondary = secondary(&client).await?;
-        let run = run(servers, &database, &client).await?;
-        let rate = run.events as f64 / run.took.as_secs_f64();
-        eprintln!("{indexes:?}, run {number}: {rate:.0} events/s in {:.3} s", run.took.as_secs_f64());
-        case.runs.push(run);
-        drop(client);
-        servers.drop_database(&database).await?;
+        let ingest = index(servers, database, &client).await?;
+        let seconds = ingest.took.as_secs_f64();
+        eprintln!("{indexes:?}, run {number}: {:.0} events/s in {seconds:.3} s", ingest.events as f64 / seconds);
+        done.push(ingest);
+    }
+    Ok(done)
+}
+
+/// Lays the ruler to each run. Only when all runs are over: emptying a table deletes a thousand files, and some file
+/// systems are slow to make new ones for half a minute after that.
+pub async fn rule(servers: &Servers, indexes: Indexes, ingests: Vec<Ingest>) -> Outcome<Case> {
+    let mut case = Case { indexes, secondary: Vec::new(), runs: Vec::new() };
+    for ingest in ingests {
+        let owner = servers.superuser(&ingest.database).await?;
+        let writer = servers.writer(&ingest.database).await?;
+        let marks = Dump::of(&owner).await?.measure(&owner, &writer).await?;
+        eprintln!("{indexes:?}, ruler: {:.0} events/s", ingest.events as f64 / marks.both.as_secs_f64());
+        case.secondary = secondary(&owner).await?;
+        case.runs.push(Run { ingest, marks });
     }
     Ok(case)
 }
 
-async fn run(servers: &Servers, database: &str, client: &Client) -> Outcome<Run> {
-    let site = servers.site(database);
+async fn index(servers: &Servers, database: String, client: &Client) -> Outcome<Ingest> {
+    let site = servers.site(&database);
     client.batch_execute("CHECKPOINT").await?;
     let before = servers.cpu()?;
     let began = Instant::now();
@@ -81,10 +99,8 @@ async fn run(servers: &Servers, database: &str, client: &Client) -> Outcome<Run>
     stop(&mut indexer).await?;
     verify(client, servers.emitted).await?;
     let leaves = client.query_one(LEAVES, &[]).await?.get(0);
-    let writer = servers.writer(database).await?;
-    let marks = Dump::of(client).await?.measure(client, &writer).await?;
     let used = Cpu { postgres: after.postgres - before.postgres, anvil: after.anvil - before.anvil };
-    Ok(Run { events: servers.emitted, took, peak_rss, cpu, servers: used, leaves, marks })
+    Ok(Ingest { database, events: servers.emitted, took, peak_rss, cpu, servers: used, leaves })
 }
 
 /// Waits until the checkpoint is block `head`.

@@ -38,25 +38,29 @@ fn name(indexes: Indexes) -> &'static str {
 type Line = (&'static str, fn(&Run) -> f64, usize);
 
 const LINES: &[Line] = &[
-    ("**events/s, end to end**", |run| per_second(run, run.took), 0),
+    ("**events/s, end to end**", |run| per_second(run, run.ingest.took), 0),
     ("ruler: typed rows only, rows/s", |run| per_second(run, run.marks.typed), 0),
     ("ruler: raw rows only, rows/s", |run| per_second(run, run.marks.raw), 0),
     ("ruler: typed + raw, events/s", |run| per_second(run, run.marks.both), 0),
-    ("**end to end / ruler of both, %**", |run| 100.0 * run.marks.both.as_secs_f64() / run.took.as_secs_f64(), 0),
-    ("seconds from start to last row", |run| run.took.as_secs_f64(), 2),
-    ("indexer: peak RSS, MB", |run| run.peak_rss as f64 / 1e6, 0),
-    ("indexer: CPU, µs an event", |run| per_event(run, run.cpu), 2),
-    ("PostgreSQL: CPU, µs an event", |run| per_event(run, run.servers.postgres), 2),
-    ("Anvil: CPU, µs an event", |run| per_event(run, run.servers.anvil), 2),
-    ("leaves made, both tables", |run| run.leaves as f64, 0),
+    (
+        "**end to end / ruler of both, %**",
+        |run| 100.0 * run.marks.both.as_secs_f64() / run.ingest.took.as_secs_f64(),
+        0,
+    ),
+    ("seconds from start to last row", |run| run.ingest.took.as_secs_f64(), 2),
+    ("indexer: peak RSS, MB", |run| run.ingest.peak_rss as f64 / 1e6, 0),
+    ("indexer: CPU, µs an event", |run| per_event(run, run.ingest.cpu), 2),
+    ("PostgreSQL: CPU, µs an event", |run| per_event(run, run.ingest.servers.postgres), 2),
+    ("Anvil: CPU, µs an event", |run| per_event(run, run.ingest.servers.anvil), 2),
+    ("leaves made, both tables", |run| run.ingest.leaves as f64, 0),
 ];
 
 fn per_second(run: &Run, took: Duration) -> f64 {
-    run.events as f64 / took.as_secs_f64()
+    run.ingest.events as f64 / took.as_secs_f64()
 }
 
 fn per_event(run: &Run, seconds: f64) -> f64 {
-    seconds * 1e6 / run.events as f64
+    seconds * 1e6 / run.ingest.events as f64
 }
 
 /// A column for each case: the median of its runs, and their least and greatest.
