@@ -185,7 +185,14 @@ impl Driver {
                     (false, _) => Want::Range(range),
                 };
                 let (source, trouble) = (self.source.clone(), running.fetch_trouble.clone());
-                running.fetches.spawn(async move { (id, fetch(&source, what, &trouble).await) });
+                let (leaves, chain_id) = (self.leaves.clone(), self.claim.chain_id);
+                running.fetches.spawn(async move {
+                    let fetched = fetch(&source, what, &trouble).await;
+                    if let Ok(batch) = &fetched {
+                        cover_ahead(&leaves, chain_id, batch).await;
+                    }
+                    (id, fetched)
+                });
             }
             Action::Append { id, on, finalized } => {
                 // A fetch that was forgotten meanwhile cannot be asked for: the machine forgot it too.
@@ -399,6 +406,14 @@ async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBa
                 backoff.pause().await;
             }
         }
+    }
+}
+
+/// Makes a batch's leaves while those before it are still being appended: in history they take about as long as the rows.
+/// A failure is not told here: the append makes sure of its leaves itself, and knows what to do then.
+async fn cover_ahead(leaves: &Leaves, chain_id: u64, batch: &BlockBatch) {
+    if let Err(error) = leaves.cover(chain_id, batch).await {
+        tracing::debug!(chain_id, %error, "no leaves ahead of the append");
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// `database` fed from the node at `rpc_url`; finality "never" unless a line says otherwise.
+    /// `database` fed from the node at `rpc_url`; finality "never" and ten polls a second unless a line says otherwise.
     pub fn new(database: &Database, rpc_url: &str) -> Self {
         Self {
             url: database.url(WRITER),
@@ -48,7 +48,7 @@ impl Site {
             rpc_urls: vec![rpc_url.to_owned()],
             chain_id: 31_337,
             chain: "it".into(),
-            chain_lines: vec!["finality = \"never\"".into()],
+            chain_lines: vec!["finality = \"never\"".into(), "poll_interval = \"100ms\"".into()],
             more: String::new(),
         }
     }
@@ -66,7 +66,7 @@ impl Site {
         let list: Vec<String> = self.rpc_urls.iter().map(|url| format!("{url:?}")).collect();
         format!(
             "[database]\nurl = {:?}\nadmin_url = {:?}\nreader_url = {:?}\n[http]\nlisten = \"off\"\n[chains.{}]\nchain_id = {}\n\
-             rpc_urls = [{}]\npoll_interval = \"100ms\"\n{}\n{}\n",
+             rpc_urls = [{}]\n{}\n{}\n",
             self.url,
             self.admin_url,
             self.reader_url,

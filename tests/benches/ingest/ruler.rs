@@ -1,0 +1,123 @@
+//! The ruler: the rows that the indexer wrote, copied raw into the same tables, with the same leaves and indexes.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::{SinkExt, TryStreamExt};
+use tokio_postgres::Client;
+
+use super::Outcome;
+
+/// Rows of a transaction in each table: about the largest that limits nothing and holds its locks for 20 ms only.
+const ROWS: usize = 10_000;
+/// Bytes of one write, as the indexer's.
+const WRITE: usize = 128 * 1024;
+
+/// How long the same rows take.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    /// Rows of `erc20_transfer` alone.
+    pub typed: Duration,
+    /// Rows of `logs` alone.
+    pub raw: Duration,
+    /// Both in the same transactions, which is what the indexer writes.
+    pub both: Duration,
+}
+
+/// Prebuilt COPY streams, one a transaction.
+pub struct Dump {
+    typed: Vec<Bytes>,
+    raw: Vec<Bytes>,
+}
+
+impl Dump {
+    /// Takes both tables' rows in block order.
+    pub async fn of(client: &Client) -> Outcome<Self> {
+        Ok(Self { typed: streams(client, TYPED_OUT).await?, raw: streams(client, RAW_OUT).await? })
+    }
+
+    /// Copies them in, each time into tables that were emptied: `owner` empties, `writer` copies.
+    pub async fn measure(&self, owner: &Client, writer: &Client) -> Outcome<Marks> {
+        Ok(Marks {
+            typed: self.copy(owner, writer, &[(TYPED_IN, &self.typed)]).await?,
+            raw: self.copy(owner, writer, &[(RAW_IN, &self.raw)]).await?,
+            both: self.copy(owner, writer, &[(RAW_IN, &self.raw), (TYPED_IN, &self.typed)]).await?,
+        })
+    }
+
+    async fn copy(&self, owner: &Client, writer: &Client, tables: &[(&str, &[Bytes])]) -> Outcome<Duration> {
+        owner.batch_execute("TRUNCATE dalp_indexed.logs, dalp_indexed.erc20_transfer").await?;
+        owner.batch_execute("CHECKPOINT").await?;
+        let transactions = tables.iter().map(|(_, streams)| streams.len()).max().unwrap_or(0);
+        let began = Instant::now();
+        for at in 0..transactions {
+            writer.batch_execute("BEGIN").await?;
+            for (sql, streams) in tables {
+                if let Some(stream) = streams.get(at) {
+                    send(writer, sql, stream).await?;
+                }
+            }
+            writer.batch_execute("COMMIT").await?;
+        }
+        Ok(began.elapsed())
+    }
+}
+
+async fn send(writer: &Client, sql: &str, stream: &Bytes) -> Outcome<()> {
+    let mut sink = pin!(writer.copy_in::<_, Bytes>(sql).await?);
+    let mut rest = stream.clone();
+    while rest.has_remaining() {
+        sink.feed(rest.split_to(WRITE.min(rest.len()))).await?;
+    }
+    sink.finish().await?;
+    Ok(())
+}
+
+/// The answer of a binary COPY, cut into streams of at most `ROWS` rows.
+async fn streams(client: &Client, sql: &str) -> Outcome<Vec<Bytes>> {
+    let pieces: Vec<Bytes> = client.copy_out(sql).await?.try_collect().await?;
+    cut(&pieces.concat().into()).ok_or_else(|| "not the binary format of COPY".into())
+}
+
+/// Signature, flags and the length of an extension that has never been used.
+const HEADER: usize = 11 + 4 + 4;
+/// In the place of a row's number of fields: no more rows.
+const TRAILER: i16 = -1;
+
+fn cut(all: &Bytes) -> Option<Vec<Bytes>> {
+    let (header, mut rest) = (all.get(..HEADER)?, all.slice(HEADER..));
+    let mut streams = Vec::new();
+    loop {
+        let mut rows = rest.clone();
+        let count = (0..ROWS).take_while(|_| skip_row(&mut rows).is_some()).count();
+        if count == 0 {
+            return (rest.try_get_i16() == Ok(TRAILER)).then_some(streams);
+        }
+        let rows = rest.split_to(rest.len() - rows.len());
+        let mut stream = BytesMut::with_capacity(HEADER + rows.len() + 2);
+        stream.put(header);
+        stream.put(rows);
+        stream.put_i16(TRAILER);
+        streams.push(stream.freeze());
+    }
+}
+
+/// Past one row: a number of fields, and each with its length. `None` and where it was, if there is none.
+fn skip_row(rows: &mut Bytes) -> Option<()> {
+    let mut next = rows.clone();
+    for _ in 0..u16::try_from(next.try_get_i16().ok()?).ok()? {
+        // NULL has length -1 and no bytes.
+        let length = usize::try_from(next.try_get_i32().ok()?).unwrap_or(0);
+        (length <= next.len()).then(|| next.advance(length))?;
+    }
+    *rows = next;
+    Some(())
+}
+
+const TYPED_OUT: &str =
+    "COPY (SELECT * FROM dalp_indexed.erc20_transfer ORDER BY block_number, log_index) TO STDOUT (FORMAT binary)";
+const TYPED_IN: &str = "COPY dalp_indexed.erc20_transfer FROM STDIN (FORMAT binary)";
+const RAW_OUT: &str =
+    "COPY (SELECT * FROM dalp_indexed.logs ORDER BY block_number, log_index) TO STDOUT (FORMAT binary)";
+const RAW_IN: &str = "COPY dalp_indexed.logs FROM STDIN (FORMAT binary)";
