@@ -226,7 +226,10 @@ impl Driver {
                         return Ok(Input::Committed);
                     }
                     // The leaf went away under our cached knowledge of it: look again.
-                    Err(StoreError::NoLeaf) => leaves.forget(claim.chain_id),
+                    Err(StoreError::NoLeaf) => {
+                        leaves.forget(claim.chain_id);
+                        backoff.pause().await;
+                    }
                     Err(StoreError::Duplicate { why }) => return explain_duplicate(&store, &claim, on, why).await,
                     Err(error) => match lost_or_retry(error, &trouble)? {
                         Some(input) => return Ok(input),
@@ -289,7 +292,7 @@ impl Driver {
                     Err(Step::Store(StoreError::Retry { why })) => trouble.set(Some(why)),
                     Err(Step::Store(error)) => return Err(error),
                     Err(Step::Source(error)) => {
-                        source.fail_over();
+                        source.fail_over(&error);
                         trouble.set(Some(error.to_string()));
                     }
                 }
@@ -401,7 +404,7 @@ async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBa
                 return Err(FetchFailure::Gone);
             }
             Err(error @ SourceError::Retry { .. }) => {
-                source.fail_over();
+                source.fail_over(&error);
                 trouble.set(Some(error.to_string()));
                 backoff.pause().await;
             }

@@ -202,7 +202,7 @@ async fn patient(source: &Source, range: BlockRange) -> Result<BlockBatch, Sourc
         match source.range(range).await {
             Err(error @ (SourceError::Retry { .. } | SourceError::Gone { .. })) => {
                 warn!("{error}");
-                source.fail_over();
+                source.fail_over(&error);
             }
             other => return other,
         }

@@ -52,6 +52,15 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// Which node it was.
+    pub fn node(&self) -> &str {
+        match self {
+            Self::TooLarge { node, .. } | Self::Gone { node, .. } | Self::Retry { node, .. } => node,
+        }
+    }
+}
+
 /// Which chain a node serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -149,9 +158,14 @@ impl Source {
         &self.nodes[self.current.load(Ordering::Relaxed) % self.nodes.len()]
     }
 
-    /// Calls go to the next node from now on.
-    pub fn fail_over(&self) {
-        self.current.fetch_add(1, Ordering::Relaxed);
+    /// Calls go to the next node from now on, if they still go to the one that failed: of several calls that fail
+    /// together only one may move on.
+    pub fn fail_over(&self, error: &SourceError) {
+        let at = self.current.load(Ordering::Relaxed);
+        if self.nodes[at % self.nodes.len()].name() == error.node() {
+            // Losing the race means that somebody else moved on.
+            self.current.compare_exchange(at, at + 1, Ordering::Relaxed, Ordering::Relaxed).ok();
+        }
     }
 
     /// Chain id and genesis hash, asked of every node. Nodes that do not answer are left out as long as one does.
