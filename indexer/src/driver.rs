@@ -450,8 +450,10 @@ fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, 
 
 /// A key that exists: COPY runs before the fence, so a writer that was overtaken may meet its successor's rows first.
 async fn explain_duplicate(store: &Store, claim: &Claim, on: Tail, why: String) -> Result<Input, StoreError> {
-    if store.load(claim).await?.tail != on {
-        return Ok(Input::WriteLost);
+    match store.load(claim).await {
+        Ok(state) if state.tail == on => {}
+        Ok(_) | Err(StoreError::Retry { .. }) => return Ok(Input::WriteLost),
+        Err(error) => return Err(error),
     }
     let advice =
         "rows above the stored tail exist already, which no dalp-indexer writes: find out who did, and remove them";

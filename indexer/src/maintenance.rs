@@ -9,6 +9,7 @@ use dalp_partitions::{Catalog, Need, Policy, Table, ensure, read};
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tracing::{debug, info, warn};
 
 use crate::chain::batch::BlockBatch;
@@ -40,6 +41,12 @@ pub enum LeavesError {
         /// What the server said.
         why: String,
     },
+    /// The connection was lost before it could be used.
+    #[error("database.admin_url: {why}")]
+    Lost {
+        /// What happened.
+        why: String,
+    },
     /// The partition manager failed.
     #[error("{0}")]
     Partitions(#[from] dalp_partitions::Error),
@@ -51,6 +58,7 @@ impl LeavesError {
         let why = self.to_string();
         match self {
             Self::Connect(error) => error.into(),
+            Self::Lost { why } => StoreError::Retry { why },
             Self::Partitions(dalp_partitions::Error::Locked { .. } | dalp_partitions::Error::Database { .. }) => {
                 StoreError::Retry { why }
             }
@@ -92,9 +100,19 @@ impl Leaves {
     async fn connect(&self) -> Result<Client, LeavesError> {
         let client = connect_direct(&self.database, &self.database.admin_url).await?;
         let set_role = format!("SET ROLE \"{}\"", self.role.replace('"', "\"\""));
-        let role = |error| LeavesError::Role { role: self.role.clone(), why: explain(&error) };
-        client.batch_execute(&set_role).await.map_err(role)?;
+        client.batch_execute(&set_role).await.map_err(|error| self.refused(&error))?;
         Ok(client)
+    }
+
+    /// Why SET ROLE failed: for want of a right (42501) or of the role (22023), or because the connection went away.
+    fn refused(&self, error: &tokio_postgres::Error) -> LeavesError {
+        let why = explain(error);
+        match error.code() {
+            Some(&(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_PARAMETER_VALUE)) => {
+                LeavesError::Role { role: self.role.clone(), why }
+            }
+            _ => LeavesError::Lost { why },
+        }
     }
 
     /// Makes sure that every row of `batch` has a leaf. Nearly always it has, and nothing is asked.

@@ -145,7 +145,7 @@ fn backends_that_are_terminated_cost_a_retry() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, chain().await);
         let site = Site::new(&database, &anvil.http_url()).with("range_blocks = 1").with("max_range_blocks = 1");
-        let service = Service::start(&site.config()).await.unwrap();
+        let mut service = Service::start(&site.config()).await.unwrap();
         let client = database.superuser().await;
         let terminated = Mutex::new(0);
         for _ in 0..10 {
@@ -154,7 +154,10 @@ fn backends_that_are_terminated_cost_a_retry() {
             *terminated.lock().unwrap() += client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
         }
         assert!(*terminated.lock().unwrap() > 0);
-        caught_up(&database, &anvil).await;
+        tokio::select! {
+            error = service.failed() => panic!("{error}"),
+            () = caught_up(&database, &anvil) => {}
+        }
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         service.stop().await;
     });

@@ -43,7 +43,8 @@ pub enum ConnectFault {
 impl ConnectFault {
     /// Whether the same attempt may succeed later without anybody changing the configuration.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable | Self::TooManyConnections | Self::NotReady)
+        // A connection that broke while it was made (`Other`) says nothing about the next one.
+        !matches!(self, Self::Config | Self::Tls | Self::Auth | Self::NoDatabase)
     }
 }
 
