@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tracing::{debug, info, warn};
 
 use crate::chain::batch::BlockBatch;
-use crate::config::{Config, Database, Interval, Partitions};
+use crate::config::{Config, Database, Partitions};
 use crate::status::ChainStatus;
 use crate::store::connect::{ConnectError, connect_direct, explain};
 use crate::store::{Store, StoreError, timestamp};
@@ -236,21 +236,11 @@ fn managed(table: &str) -> Table {
 
 fn policy(partitions: &Partitions) -> Policy {
     Policy {
-        interval: width(partitions.interval),
-        history: width(partitions.history_interval),
+        interval: partitions.interval,
+        history: partitions.history_interval,
         history_after: TimeDelta::from_std(partitions.history_after).unwrap_or(TimeDelta::MAX),
         premake: partitions.premake,
         max_leaves: partitions.max_leaves as usize,
         ..Policy::default()
-    }
-}
-
-fn width(interval: Interval) -> dalp_partitions::Interval {
-    match interval {
-        Interval::Hour => dalp_partitions::Interval::Hour,
-        Interval::Day => dalp_partitions::Interval::Day,
-        Interval::Week => dalp_partitions::Interval::Week,
-        Interval::Month => dalp_partitions::Interval::Month,
-        Interval::Year => dalp_partitions::Interval::Year,
     }
 }

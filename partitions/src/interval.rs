@@ -1,3 +1,5 @@
+use std::str::FromStr;
+
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
 
 /// How much time a leaf holds. Intervals are aligned in UTC, which has no daylight saving: no hour is missing or twice.
@@ -16,6 +18,9 @@ pub enum Interval {
 }
 
 impl Interval {
+    /// The words that [`str::parse`] takes, narrowest first.
+    pub const NAMES: &[&str] = &["hour", "day", "week", "month", "year"];
+
     /// Start of the interval that holds `time`; `None` outside the years that can be computed with.
     pub fn start_of(self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let date = time.date_naive();
@@ -53,6 +58,22 @@ impl Interval {
 
 fn midnight(date: NaiveDate) -> Option<NaiveDateTime> {
     date.and_hms_opt(0, 0, 0)
+}
+
+/// One of [`Interval::NAMES`]; anything else is an error without words, as the caller knows what was being read.
+impl FromStr for Interval {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "hour" => Ok(Self::Hour),
+            "day" => Ok(Self::Day),
+            "week" => Ok(Self::Week),
+            "month" => Ok(Self::Month),
+            "year" => Ok(Self::Year),
+            _ => Err(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ impl RangeSizer {
     /// `blocks` blocks held `logs` logs: aim at the target by that density, at most doubling.
     pub fn fetched(&mut self, blocks: u64, logs: u64) {
         let by_density = self.target_logs.saturating_mul(blocks) / logs.max(1);
-        // A short range at the tip says little about density: never shrink below what it was asked with for being sparse.
         let limit = self.size.saturating_mul(2).min(self.cap);
         self.size = by_density.clamp(1, limit.max(1));
     }

@@ -1,7 +1,7 @@
 //! `dalp-indexer migrate`.
 
 use super::Failure;
-use crate::config::{Config, Roles};
+use crate::config::Config;
 use crate::store::connect::connect_direct;
 
 /// Creates or updates the schemas, tables and roles, and says what was done.
@@ -25,17 +25,5 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 /// As [`run`].
 pub async fn apply(config: &Config) -> Result<dalp_migrations::Report, Failure> {
     let mut client = connect_direct(&config.database, &config.database.admin_url).await?;
-    dalp_migrations::migrate(&mut client, &roles(&config.roles))
-        .await
-        .map_err(|error| Failure::other(error.to_string()))
-}
-
-fn roles(roles: &Roles) -> dalp_migrations::Roles {
-    dalp_migrations::Roles {
-        migrator: roles.migrator.clone(),
-        writer: roles.writer.clone(),
-        partitioner: roles.partitioner.clone(),
-        reader: roles.reader.clone(),
-        create: roles.create,
-    }
+    dalp_migrations::migrate(&mut client, &config.roles).await.map_err(|error| Failure::other(error.to_string()))
 }

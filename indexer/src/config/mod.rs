@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 
+pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
 pub use value::{Finality, Interval, Secret, TlsMode, endpoint};
@@ -57,21 +58,6 @@ pub struct Tls {
     pub mode: TlsMode,
     /// `database.ca_file`: the PEM file of authorities to trust; the system's without it.
     pub ca_file: Option<PathBuf>,
-}
-
-/// Names of the database's group roles.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Roles {
-    /// Owns the schemas.
-    pub migrator: String,
-    /// Writes rows.
-    pub writer: String,
-    /// Owns the partitioned tables.
-    pub partitioner: String,
-    /// Reads.
-    pub reader: String,
-    /// Whether migrating creates the ones that are missing.
-    pub create: bool,
 }
 
 /// One chain.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use dalp_partitions::Interval;
+
 pub use crate::chain::machine::Finality;
 
 /// Text that may hold a password or an API key. `Debug` and `Display` show nothing of it.
@@ -55,41 +57,6 @@ impl FromStr for Finality {
                 Some(depth) if depth > 0 => Ok(Self::Depth(depth)),
                 _ => Err(()),
             },
-        }
-    }
-}
-
-/// The time span of one partition leaf.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interval {
-    /// One hour.
-    Hour,
-    /// One day, UTC.
-    Day,
-    /// One week from Monday, UTC.
-    Week,
-    /// One calendar month, UTC.
-    Month,
-    /// One calendar year, UTC.
-    Year,
-}
-
-impl Interval {
-    /// The words a configuration may use.
-    pub const NAMES: &[&str] = &["hour", "day", "week", "month", "year"];
-}
-
-impl FromStr for Interval {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "hour" => Ok(Self::Hour),
-            "day" => Ok(Self::Day),
-            "week" => Ok(Self::Week),
-            "month" => Ok(Self::Month),
-            "year" => Ok(Self::Year),
-            _ => Err(()),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Plain reads, and the heartbeat row.
 
 use alloy::primitives::B256;
-use chrono::{DateTime, Utc};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{Store, StoreError, int8};
@@ -54,18 +53,6 @@ impl Store {
             .await?;
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         Ok(Coverage::new(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1))))))
-    }
-
-    /// Time of the highest stored block at or below `number`.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn time_of(&self, chain_id: u64, number: u64) -> Result<Option<DateTime<Utc>>, StoreError> {
-        let connection = self.connection().await?;
-        let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&int8(number), Type::INT8)];
-        let sql =
-            "SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number <= $2 ORDER BY number DESC LIMIT 1";
-        Ok(connection.query_typed_opt(sql, &params).await?.map(|row| row.get(0)))
     }
 
     /// Writes the heartbeat row, which `dalp-indexer status` reads from anywhere.
