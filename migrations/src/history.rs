@@ -150,13 +150,15 @@ mod tests {
 
     #[test]
     fn judges_what_was_found() {
-        assert_eq!(judge(&found(&[1, 2, 3], 1)).unwrap(), SchemaState::Current);
-        assert_eq!(judge(&found(&[1, 2, 3, 7], 3)).unwrap(), SchemaState::Newer { version: 7 });
-        assert!(matches!(judge(&found(&[1, 2, 3, 7], 7)), Err(Error::Incompatible { oldest_binary: 7, .. })));
+        let all: Vec<i32> = (1..=LATEST).collect();
+        let later: Vec<i32> = (1..=LATEST).chain([77]).collect();
+        assert_eq!(judge(&found(&all, 1)).unwrap(), SchemaState::Current);
+        assert_eq!(judge(&found(&later, 3)).unwrap(), SchemaState::Newer { version: 77 });
+        assert!(matches!(judge(&found(&later, 77)), Err(Error::Incompatible { oldest_binary: 77, .. })));
         assert!(matches!(judge(&found(&[], 0)), Err(Error::Behind { found: 0, .. })));
         assert!(matches!(judge(&found(&[1, 2], 1)), Err(Error::Behind { found: 2, .. })));
         assert!(matches!(judge(&found(&[1, 3], 1)), Err(Error::Gap { found: 3, .. })));
-        let mut edited = found(&[1, 2, 3], 1);
+        let mut edited = found(&all, 1);
         edited.applied.as_mut().unwrap()[1].checksum = "7".to_owned();
         assert!(matches!(judge(&edited), Err(Error::Edited { version: 2, .. })));
     }

@@ -160,7 +160,7 @@ async fn a_failed_migration_names_file_and_cause_and_can_be_continued() {
     assert!(error.to_string().contains("V3__logs"), "{error}");
     assert!(error.to_string().contains("relation \"logs\" already exists"), "{error}");
     client.batch_execute("DROP TABLE dalp_indexed.logs").await.unwrap();
-    assert_eq!(migrate(&mut client, &Roles::default()).await.unwrap().applied, [LATEST]);
+    assert_eq!(migrate(&mut client, &Roles::default()).await.unwrap().applied, (3..=LATEST).collect::<Vec<_>>());
 }
 
 #[tokio::test]
