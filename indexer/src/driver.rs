@@ -1,5 +1,7 @@
 //! The loop that carries out what the machine says: the only file that awaits both source and store.
 
+mod history;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
+use crate::chain::backfill::FillInput;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
-use crate::chain::machine::{Action, FetchFailure, FetchId, Finality, Input, Machine, Tail, Wait};
+use crate::chain::machine::{Action, FetchFailure, FetchId, Finality, Input, Limits, Machine, Tail, Wait};
 use crate::chain::range::RangeSizer;
 use crate::chain::reorg::{Fork, fork_point};
 use crate::config::Chain;
@@ -22,7 +25,10 @@ use crate::source::heads::News;
 use crate::source::{Source, SourceError};
 use crate::status::{ChainStatus, Meter};
 use crate::store::append::Lane;
+use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
+
+pub use self::history::{Context, History};
 
 /// One chain's loop and everything it works with.
 pub struct Driver {
@@ -96,8 +102,19 @@ struct Running {
     appending: Option<Arc<BlockBatch>>,
     fetch_trouble: Trouble,
     work_trouble: Trouble,
+    history: History,
     meter: Meter,
-    checkpoint_time: Option<i64>,
+    tail_time: Option<i64>,
+}
+
+/// A tail this many blocks below the newest final one leaves them to the backfill lane.
+const FAR_BEHIND: u64 = 1_024;
+
+/// How wide the ranges of a chain are: half the rows of a transaction leave room for a dense stretch, and a quarter of
+/// what may be held lets four of them wait for their turn.
+fn sizer(chain: &Chain) -> RangeSizer {
+    let (logs, bytes) = (u64::from(chain.batch_rows / 2).max(1), (chain.fetch_buffer_bytes / 4).max(1));
+    RangeSizer::new(chain.range_blocks, chain.max_range_blocks, logs, bytes)
 }
 
 impl Driver {
@@ -126,6 +143,10 @@ impl Driver {
                     Some(input) => input,
                     None => continue,
                 },
+                filled = running.history.next() => {
+                    filled.map_err(|error| self.fatal(&error))?;
+                    continue;
+                }
                 done = working(&mut running.work) => {
                     running.work = None;
                     done.map_err(|error| self.fatal(&error))?
@@ -134,8 +155,17 @@ impl Driver {
             if input == Input::Committed {
                 self.committed(&mut running);
             }
+            let moved = matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound);
             for action in running.machine.step(input) {
                 self.perform(action, &mut running);
+            }
+            // A batch that nobody waits for any more must not be held.
+            running.batches.retain(|id, _| running.machine.wants(*id));
+            if moved {
+                running.history.step(FillInput::Moved);
+            }
+            if let Some(settled) = running.machine.settled() {
+                running.history.step(FillInput::Settled(settled));
             }
             self.publish(&running);
         }
@@ -143,11 +173,15 @@ impl Driver {
 
     async fn start(&mut self) -> Running {
         let chain = &self.chain;
-        // A batch of one range is one transaction: half the rows that may be in one leaves room for a dense stretch.
-        let target = u64::from(chain.batch_rows / 2).max(1);
-        let sizer = RangeSizer::new(chain.range_blocks, chain.max_range_blocks, target);
-        let parallelism = chain.fetch_parallelism as usize;
-        let machine = Machine::new(chain.finality, chain.start_block, parallelism, sizer);
+        let limits = Limits {
+            fetches: chain.fetch_parallelism as usize,
+            bytes: chain.fetch_buffer_bytes,
+            far_behind: FAR_BEHIND,
+        };
+        let machine = Machine::new(chain.finality, chain.start_block, limits, sizer(chain));
+        let (source, store, leaves, claim) =
+            (self.source.clone(), self.store.clone(), self.leaves.clone(), self.claim.clone());
+        let history = History::new(chain, Context { source, store, leaves, claim }, None);
         let mut running = Running {
             batches: HashMap::new(),
             fetches: JoinSet::new(),
@@ -155,8 +189,9 @@ impl Driver {
             appending: None,
             fetch_trouble: Trouble::default(),
             work_trouble: Trouble::default(),
+            history,
             meter: Meter::default(),
-            checkpoint_time: None,
+            tail_time: None,
             machine,
         };
         let first = running.machine.begin();
@@ -204,10 +239,15 @@ impl Driver {
                 running.fetches.abort_all();
                 running.batches.clear();
             }
-            Action::Compare { floor } => running.work = Some(self.compare(running.machine.tail(), floor, running)),
+            Action::Compare { floor, anchor } => {
+                running.work = Some(self.compare(running.machine.tail(), floor, anchor, running));
+            }
             Action::Unwind { from, to } => {
                 warn!(chain = self.chain.name, from = from.next, to = to.next, "reorg: unwinding orphaned blocks");
                 running.work = Some(self.unwind(from, to, running.work_trouble.clone()));
+            }
+            Action::Jump { from, to, anchor } => {
+                running.work = Some(self.jump(from, to, anchor, running.work_trouble.clone()));
             }
             Action::Reload => running.work = Some(self.reload(running.work_trouble.clone())),
             Action::Stop(stop) => error!(chain = self.chain.name, "stopped: {stop}"),
@@ -245,7 +285,7 @@ impl Driver {
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
-                match store.unwind(&claim, from, to).await {
+                match unwind_all(&store, &claim, from, to).await {
                     Ok(()) => return Ok(Input::Unwound),
                     Err(error) => match lost_or_retry(error, &trouble)? {
                         Some(input) => return Ok(input),
@@ -264,7 +304,8 @@ impl Driver {
                 match store.load(&claim).await {
                     Ok(state) => {
                         trouble.set(None);
-                        return Ok(Input::Loaded { tail: state.tail, finalized: state.finalized });
+                        let State { tail, finalized, recent, .. } = state;
+                        return Ok(Input::Loaded { tail, finalized, recent });
                     }
                     Err(StoreError::Retry { why }) => trouble.set(Some(why)),
                     Err(error) => return Err(error),
@@ -274,13 +315,39 @@ impl Driver {
         })
     }
 
-    fn compare(&self, tail: Tail, floor: Option<u64>, running: &Running) -> Work {
+    /// Sets the tail to a final block, as told by a node that has the anchor too.
+    fn jump(&self, from: Tail, to: u64, anchor: BlockRef, trouble: Trouble) -> Work {
+        let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
+        info!(chain = self.chain.name, from = from.next, to, "far behind: following the head first, history beside it");
+        Box::pin(async move {
+            let header = match source.header_below(to, anchor).await {
+                Ok(header) => header,
+                Err(error) => {
+                    source.fail_over(&error);
+                    trouble.set(Some(error.to_string()));
+                    return Ok(Input::NotJumped);
+                }
+            };
+            let mut backoff = Backoff::new();
+            loop {
+                match store.jump(&claim, from, &header).await {
+                    Ok(()) => return Ok(Input::Jumped(header.block())),
+                    Err(error) => match lost_or_retry(error, &trouble)? {
+                        Some(input) => return Ok(input),
+                        None => backoff.pause().await,
+                    },
+                }
+            }
+        })
+    }
+
+    fn compare(&self, tail: Tail, floor: Option<u64>, anchor: BlockRef, running: &Running) -> Work {
         let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
         let (trouble, back) = (running.work_trouble.clone(), self.chain.finality == Finality::Never);
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
-                match find_fork(&store, &source, &claim, tail, floor, back).await {
+                match find_fork(&store, &source, &claim, tail, floor, anchor, back).await {
                     Ok(fork) => {
                         trouble.set(None);
                         if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
@@ -304,8 +371,7 @@ impl Driver {
     fn committed(&self, running: &mut Running) {
         let Some(batch) = running.appending.take() else { return };
         running.meter.add(batch.logs().len() as u64);
-        running.checkpoint_time = Some(batch.last().time);
-        running.batches.retain(|_, other| other.range().first > batch.range().last);
+        running.tail_time = Some(batch.last().time);
     }
 
     fn publish(&self, running: &Running) {
@@ -322,9 +388,10 @@ impl Driver {
             status.head_time = head.and_then(|header| crate::store::timestamp(header.time));
             status.finalized = machine.finalized();
             status.checkpoint = machine.tail().hash.map(|_| machine.tail().next - 1);
-            if let Some(time) = running.checkpoint_time {
+            if let Some(time) = running.tail_time {
                 status.checkpoint_time = crate::store::timestamp(time);
             }
+            running.tell_history(status);
             status.events_per_second = running.meter.per_second();
             status.leaves = self.leaves.count(self.claim.chain_id);
             status.waits_for = match &trouble {
@@ -348,6 +415,27 @@ impl Driver {
     }
 }
 
+impl Running {
+    /// What of history is missing.
+    fn tell_history(&self, status: &mut ChainStatus) {
+        let history = &self.history;
+        if !history.is_loaded() {
+            return;
+        }
+        status.gap_blocks = history.missing_blocks();
+        status.complete_to = match history.first_missing() {
+            Some(first) => first.checked_sub(1),
+            None => status.checkpoint,
+        };
+        let trouble = history.trouble().filter(|_| status.gap_blocks > 0);
+        status.history = match (status.gap_blocks, trouble) {
+            (0, _) => String::new(),
+            (blocks, None) => format!("{blocks} blocks to fetch"),
+            (blocks, Some(why)) => format!("{blocks} blocks to fetch: {why}"),
+        };
+    }
+}
+
 /// One piece of work if there is one; pending otherwise.
 async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
     match work {
@@ -364,12 +452,30 @@ fn fetched(
     let (id, result) = done.ok()?;
     Some(match result {
         Ok(batch) => {
-            let (link, logs) = (batch.link(), batch.logs().len() as u64);
+            let (link, logs, bytes) = (batch.link(), batch.logs().len() as u64, batch.bytes() as u64);
+            let blocks = batch.newest(TOLD).collect();
             running.batches.insert(id, Arc::new(batch));
-            Input::Fetched { id, link, logs }
+            Input::Fetched { id, link, logs, bytes, blocks }
         }
         Err(failure) => Input::FetchFailed { id, failure },
     })
+}
+
+/// Hashes of a batch that the machine is told: enough to find the nodes' final block among them.
+const TOLD: usize = 1_024;
+
+/// Removes the orphaned blocks from the top downwards, a bounded number in each transaction. Each leaves a valid prefix.
+async fn unwind_all(store: &Store, claim: &Claim, mut from: Tail, to: Tail) -> Result<(), StoreError> {
+    while from != to {
+        let step = store.step_down(claim, from, to).await?;
+        match store.unwind(claim, from, step).await {
+            Ok(()) => from = step,
+            // Some of it is done: where the tail stands now, the state row says.
+            Err(StoreError::Retry { why }) => return Err(StoreError::Indeterminate { why }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -444,7 +550,10 @@ fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, 
             Ok(None)
         }
         StoreError::NoLeaf => Ok(None),
-        error @ (StoreError::Duplicate { .. } | StoreError::Fenced { .. } | StoreError::Fatal { .. }) => Err(error),
+        error @ (StoreError::Duplicate { .. }
+        | StoreError::OtherBranch { .. }
+        | StoreError::Fenced { .. }
+        | StoreError::Fatal { .. }) => Err(error),
     }
 }
 
@@ -474,6 +583,7 @@ async fn find_fork(
     claim: &Claim,
     tail: Tail,
     floor: Option<u64>,
+    anchor: BlockRef,
     back: bool,
 ) -> Result<Fork, Step> {
     let mut next = tail.next;
@@ -481,8 +591,12 @@ async fn find_fork(
     loop {
         let stored = store.blocks_below(claim.chain_id, next, floor, PAGE).await.map_err(Step::Store)?;
         let Some(lowest) = stored.last() else { return Ok(Fork::Below) };
-        let numbers: Vec<u64> = stored.iter().map(|block| block.number).collect();
-        let node = source.hashes(&numbers).await.map_err(Step::Source)?;
+        let mut numbers: Vec<u64> = stored.iter().map(|block| block.number).collect();
+        numbers.push(anchor.number);
+        let mut node = source.hashes(&numbers).await.map_err(Step::Source)?;
+        if node.pop().flatten() != Some(anchor.hash) {
+            return Ok(Fork::Unsure);
+        }
         match fork_point(&stored, &node, back) {
             Fork::Below => next = lowest.number,
             fork => return Ok(fork),

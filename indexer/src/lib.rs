@@ -8,6 +8,8 @@ mod driver;
 pub mod events;
 mod maintenance;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 pub mod source;
 pub mod status;
 pub mod store;

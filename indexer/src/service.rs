@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
-use crate::config::{Chain, Config};
+use crate::config::{Chain, Config, Finality};
 use crate::driver::{ChainError, Driver};
 use crate::maintenance::{Leaves, LeavesError};
 use crate::source::heads::{News, follow};
@@ -209,7 +209,9 @@ pub async fn meet(chain: &Chain) -> Result<(Arc<Source>, NewChain), ServiceError
         name: chain.name.clone(),
         genesis,
         start_block: chain.start_block,
-        source: source.filter().definition(),
+        filter: source.filter().clone(),
+        finality: chain.finality != Finality::Never,
+        reset: chain.reset_on_chain_change,
     };
     Ok((source, new))
 }

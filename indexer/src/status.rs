@@ -19,10 +19,16 @@ pub struct ChainStatus {
     pub head_time: Option<DateTime<Utc>>,
     /// Number of the newest final block; none while nothing is final.
     pub finalized: Option<u64>,
-    /// Number of the last contiguous committed block; none before the first commit.
+    /// Number of the tail's last committed block; none before the first commit. History below may have gaps.
     pub checkpoint: Option<u64>,
     /// The checkpoint's time, from its header.
     pub checkpoint_time: Option<DateTime<Utc>>,
+    /// Number of the last block up to which nothing is missing; none while the first is.
+    pub complete_to: Option<u64>,
+    /// Blocks below the checkpoint that are not stored yet.
+    pub gap_blocks: u64,
+    /// What the backfill lane does, in words; empty for nothing.
+    pub history: String,
     /// Blocks from the checkpoint to the head.
     pub lag_blocks: Option<u64>,
     /// Seconds of chain time from the checkpoint to the head.
@@ -31,7 +37,7 @@ pub struct ChainStatus {
     pub events_per_second: f64,
     /// Partitions of this chain.
     pub leaves: u64,
-    /// Whether readers may rely on it: caught up, and everything it needs works.
+    /// Whether readers may rely on it: caught up, nothing missing, and everything it needs works.
     pub ready: bool,
     /// What it waits for, in words; empty for nothing.
     pub waits_for: String,
@@ -48,6 +54,9 @@ impl ChainStatus {
             finalized: None,
             checkpoint: None,
             checkpoint_time: None,
+            complete_to: None,
+            gap_blocks: 0,
+            history: String::new(),
             lag_blocks: None,
             lag_seconds: None,
             events_per_second: 0.0,
@@ -65,7 +74,10 @@ impl ChainStatus {
             (_, Some(head), Some(checkpoint)) => Some((head - checkpoint).as_seconds_f64().max(0.0)),
             _ => None,
         };
-        self.ready = well && self.checkpoint.is_some() && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
+        self.ready = well
+            && self.gap_blocks == 0
+            && self.checkpoint.is_some()
+            && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
     }
 }
 

@@ -8,19 +8,15 @@ use super::*;
 
 fn chain(name: &str, ready: bool) -> ChainStatus {
     ChainStatus {
-        name: name.into(),
-        chain_id: 1,
         head: Some(7),
-        head_time: None,
-        finalized: None,
         checkpoint: Some(5),
-        checkpoint_time: None,
         lag_blocks: Some(2),
         lag_seconds: Some(2.0),
         events_per_second: 1.5,
         leaves: 3,
         ready,
         waits_for: if ready { String::new() } else { "the next head".into() },
+        ..ChainStatus::new(name.into(), 1)
     }
 }
 

@@ -238,6 +238,22 @@ impl BlockBatch {
         self.level
     }
 
+    /// The batch without the logs that are `stored` already, by another source.
+    pub fn without(mut self, stored: impl Fn(&Log<'_>) -> bool) -> Self {
+        let mut logs = Logs::default();
+        logs.extend(&self.logs, |log| !stored(log));
+        // A block all of whose logs are stored has no run any more.
+        let header_of = |run: &Run| self.headers.binary_search_by_key(&run.block.number, |h| h.number).unwrap_or(0);
+        self.run_header = logs.runs.iter().map(header_of).collect();
+        self.logs = logs;
+        self
+    }
+
+    /// The newest blocks whose hashes the batch has, at most `limit`, ascending.
+    pub fn newest(&self, limit: usize) -> impl Iterator<Item = BlockRef> + '_ {
+        self.headers[self.headers.len().saturating_sub(limit)..].iter().map(Header::block)
+    }
+
     /// How this batch joins the chain.
     pub fn link(&self) -> Link {
         Link { parent: self.headers[0].parent, last: self.headers[self.headers.len() - 1].block() }

@@ -46,6 +46,13 @@ impl Coverage {
     }
 }
 
+/// What of `range` lies below and above `taken`, which lies inside it.
+pub fn subtract(range: BlockRange, taken: BlockRange) -> impl Iterator<Item = BlockRange> {
+    let below = taken.first.checked_sub(1).and_then(|last| BlockRange::new(range.first, last));
+    let above = taken.last.checked_add(1).and_then(|first| BlockRange::new(first, range.last));
+    below.into_iter().chain(above)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,10 +3,14 @@
 //! Pure: no async, no clock, no sockets, and nothing else of this crate. Whatever the driver does to a node or a
 //! database, it does because [`machine::Machine`] told it to.
 
+pub mod backfill;
 pub mod batch;
 pub mod block;
 pub mod bloom;
 pub mod coverage;
+pub mod filter;
 pub mod machine;
 pub mod range;
 pub mod reorg;
+#[cfg(test)]
+pub mod sim;

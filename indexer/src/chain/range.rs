@@ -1,6 +1,9 @@
 //! How many blocks to ask for at once: learned from what came back.
 
-/// Aims at a number of logs per answer; only size failures lower the cap.
+/// An answer this many times over the target is fetched again in parts.
+const EXCESS: u64 = 4;
+
+/// Aims at a number of logs and of bytes per answer; only size failures lower the cap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeSizer {
     /// Blocks of the next range.
@@ -9,13 +12,28 @@ pub struct RangeSizer {
     cap: u64,
     /// Logs that a range should hold.
     target_logs: u64,
+    /// Bytes that a range's batch should take.
+    target_bytes: u64,
 }
 
 impl RangeSizer {
-    /// Starts at `first` blocks, never above `max`, aiming at `target_logs` logs a range. All at least 1.
-    pub fn new(first: u64, max: u64, target_logs: u64) -> Self {
+    /// Starts at `first` blocks, never above `max`, aiming at `target_logs` logs or `target_bytes` bytes a range,
+    /// whichever comes first. All at least 1.
+    pub fn new(first: u64, max: u64, target_logs: u64, target_bytes: u64) -> Self {
         let cap = max.max(1);
-        Self { size: first.clamp(1, cap), cap, target_logs: target_logs.max(1) }
+        Self { size: first.clamp(1, cap), cap, target_logs: target_logs.max(1), target_bytes: target_bytes.max(1) }
+    }
+
+    /// Bytes that a range should take.
+    pub fn target_bytes(&self) -> u64 {
+        self.target_bytes
+    }
+
+    /// Whether an answer is so far beyond the target that it should be fetched again in parts: a transaction is bounded
+    /// by rows and bytes, except for a single block, which cannot be split.
+    pub fn is_excessive(&self, blocks: u64, logs: u64, bytes: u64) -> bool {
+        blocks > 1
+            && (logs > self.target_logs.saturating_mul(EXCESS) || bytes > self.target_bytes.saturating_mul(EXCESS))
     }
 
     /// Blocks to ask for next.
@@ -23,11 +41,18 @@ impl RangeSizer {
         self.size
     }
 
-    /// `blocks` blocks held `logs` logs: aim at the target by that density, at most doubling.
-    pub fn fetched(&mut self, blocks: u64, logs: u64) {
-        let by_density = self.target_logs.saturating_mul(blocks) / logs.max(1);
+    /// `blocks` blocks held `logs` logs in `bytes` bytes: aim at the target by that density, at most doubling.
+    pub fn fetched(&mut self, blocks: u64, logs: u64, bytes: u64) {
+        let by_logs = self.target_logs.saturating_mul(blocks) / logs.max(1);
+        let by_bytes = self.target_bytes.saturating_mul(blocks) / bytes.max(1);
         let limit = self.size.saturating_mul(2).min(self.cap);
-        self.size = by_density.clamp(1, limit.max(1));
+        self.size = by_logs.min(by_bytes).clamp(1, limit.max(1));
+    }
+
+    /// No range shall be wider than `blocks`, the limit of the node in use.
+    pub fn limit(&mut self, blocks: u64) {
+        self.cap = self.cap.min(blocks.max(1));
+        self.size = self.size.min(self.cap);
     }
 
     /// A range of `blocks` was refused or cut for its size. `hint` is the limit the node named, if it did.
@@ -51,27 +76,42 @@ mod tests {
 
     #[test]
     fn it_climbs_to_the_target_density_and_stays_under_the_cap() {
-        let mut sizer = RangeSizer::new(100, 1_000, 10_000);
-        sizer.fetched(100, 10_000);
+        let mut sizer = RangeSizer::new(100, 1_000, 10_000, 1_000_000);
+        sizer.fetched(100, 10_000, 0);
         assert_eq!(sizer.blocks(), 100);
-        sizer.fetched(100, 1_000);
+        sizer.fetched(100, 1_000, 0);
         assert_eq!(sizer.blocks(), 200, "doubles at most");
         for _ in 0..5 {
-            sizer.fetched(sizer.blocks(), 0);
+            sizer.fetched(sizer.blocks(), 0, 0);
         }
         assert_eq!(sizer.blocks(), 1_000, "an empty stretch climbs to the cap");
-        sizer.fetched(1_000, 1_000_000);
+        sizer.fetched(1_000, 1_000_000, 0);
         assert_eq!(sizer.blocks(), 10, "a dense stretch falls at once");
     }
 
     #[test]
+    fn large_logs_count_by_their_bytes() {
+        let mut sizer = RangeSizer::new(100, 1_000, 10_000, 1_000_000);
+        sizer.fetched(100, 100, 10_000_000);
+        assert_eq!(sizer.blocks(), 10, "100 kB a block");
+        assert!(sizer.is_excessive(100, 100, 10_000_000) && !sizer.is_excessive(10, 100, 4_000_000));
+        assert!(
+            sizer.is_excessive(2, 50_000, 0) && !sizer.is_excessive(1, 50_000, 50_000_000),
+            "one block is one block"
+        );
+        sizer.limit(3);
+        sizer.fetched(3, 0, 0);
+        assert_eq!(sizer.blocks(), 3);
+    }
+
+    #[test]
     fn a_refusal_halves_and_a_named_limit_stays() {
-        let mut sizer = RangeSizer::new(100, 1_000, 10_000);
+        let mut sizer = RangeSizer::new(100, 1_000, 10_000, 1_000_000);
         assert!(sizer.too_large(100, None));
         assert_eq!(sizer.blocks(), 50);
         assert!(sizer.too_large(50, Some(7)));
         assert_eq!(sizer.blocks(), 7);
-        sizer.fetched(7, 0);
+        sizer.fetched(7, 0, 0);
         assert_eq!(sizer.blocks(), 7, "a limit the node named is not probed again");
         assert!(!sizer.too_large(1, None));
     }

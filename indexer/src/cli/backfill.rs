@@ -1,22 +1,16 @@
-//! `dalp-indexer backfill`: finalised blocks below the tail, in any order, each range committed on its own.
+//! `dalp-indexer backfill`: final blocks below the start block or the tail, beside a running indexer.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::Arc;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use tokio::time::sleep;
-use tracing::{info, warn};
 
 use super::Failure;
-use crate::chain::batch::BlockBatch;
+use crate::chain::backfill::FillInput;
 use crate::chain::block::BlockRange;
-use crate::chain::range::RangeSizer;
 use crate::config::{Chain, Config};
+use crate::driver::{Context, History};
 use crate::maintenance::Leaves;
 use crate::service;
-use crate::source::{Source, SourceError};
-use crate::store::append::Lane;
 use crate::store::{Claim, Store, StoreError};
 
 /// Arguments of `backfill`.
@@ -38,30 +32,71 @@ pub struct BackfillArgs {
 /// # Errors
 /// A range that is not final or lies above the tail, and whatever ends the work; what was committed stays.
 pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Result<(), Failure> {
+    let other = |error: StoreError| Failure::other(error.to_string());
     let chain = pick(&config, args.chain.as_deref())?;
     let want = BlockRange::new(args.from, args.to)
         .ok_or_else(|| Failure::usage(format!("--from {} is above --to {}", args.from, args.to)))?;
-    let store = Store::open(&config.database).await.map_err(|error| Failure::other(error.to_string()))?;
-    store.check().await.map_err(|error| Failure::other(error.to_string()))?;
-    let (source, claim) = service::join(chain, &store).await?;
+    let store = Store::open(&config.database).await.map_err(other)?;
+    store.check().await.map_err(other)?;
+    let (source, mut claim) = service::join(chain, &store).await?;
     refuse_unfinal(&store, &claim, chain, want).await?;
-    let leaves = Leaves::open(&config).await.map_err(service::ServiceError::from)?;
-    let coverage = store.coverage(claim.chain_id, claim.source_id).await.map_err(|e| Failure::other(e.to_string()))?;
-    let gaps = coverage.gaps(want);
-    let blocks: u64 = gaps.iter().map(|gap| gap.blocks()).sum();
-    if blocks == 0 {
-        println!("{want} of \"{}\" is covered already; nothing to do", chain.name);
-        return Ok(());
+    let leaves = Arc::new(Leaves::open(&config).await.map_err(service::ServiceError::from)?);
+    let mut bar: Option<ProgressBar> = None;
+    let mut logs = 0;
+    loop {
+        let context = Context { source: source.clone(), store: store.clone(), leaves: leaves.clone(), claim };
+        let mut history = History::new(chain, context, Some(want));
+        history.step(FillInput::Settled(want.last));
+        history.step(FillInput::Moved);
+        let outcome = fill(&mut history, &bars, &mut bar).await;
+        logs += history.logs();
+        match outcome {
+            Ok(()) => break,
+            // The running indexer was started anew, or another one took over: go on under its token.
+            Err(StoreError::Fenced { .. }) => claim = service::join(chain, &store).await?.1,
+            Err(error) => return Err(other(error)),
+        }
     }
-    let bar = bars.add(progress(blocks));
-    let mut work = Backfill { chain, store: &store, source: &source, leaves: &leaves, claim, bar: &bar };
-    let logs = work.fill(gaps).await?;
-    bar.finish_and_clear();
-    println!("backfilled {blocks} blocks of \"{}\" with {logs} logs", chain.name);
+    match bar {
+        None => println!("{want} of \"{}\" is covered already; nothing to do", chain.name),
+        Some(bar) => {
+            let blocks = bar.length().unwrap_or(0);
+            bar.finish_and_clear();
+            println!("backfilled {blocks} blocks of \"{}\" with {logs} logs", chain.name);
+        }
+    }
     Ok(())
 }
 
-fn pick<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Chain, Failure> {
+/// Fills what is missing, to the end; the bar comes once it is known how much that is.
+async fn fill(history: &mut History, bars: &MultiProgress, bar: &mut Option<ProgressBar>) -> Result<(), StoreError> {
+    let mut told = None;
+    while !history.is_idle() {
+        let blocks = history.next().await?;
+        if bar.is_none() && history.missing_blocks() > 0 {
+            *bar = Some(bars.add(progress(history.missing_blocks())));
+        }
+        if let Some(bar) = bar {
+            bar.inc(blocks);
+            let trouble = history.trouble();
+            if trouble != told {
+                bar.set_message(trouble.clone().unwrap_or_default());
+                told = trouble;
+            }
+        }
+    }
+    match history.missing_blocks() {
+        0 => Ok(()),
+        // What is left cannot be had, such as a block that is too large.
+        _ => Err(StoreError::Fatal { why: history.trouble().unwrap_or_default() }),
+    }
+}
+
+/// The chain that is meant.
+///
+/// # Errors
+/// With what to type, where it is not clear.
+pub(super) fn pick<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Chain, Failure> {
     let names = || config.chains.iter().map(|chain| chain.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, &config.chains[..]) {
         (Some(name), chains) => chains
@@ -97,128 +132,8 @@ async fn refuse_unfinal(store: &Store, claim: &Claim, chain: &Chain, want: Block
     )))
 }
 
-fn progress(blocks: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} blocks, {per_sec}, {eta} left");
+/// A bar over blocks.
+pub(super) fn progress(blocks: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} blocks, {per_sec}, {eta} left {msg}");
     ProgressBar::new(blocks).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-struct Backfill<'b> {
-    chain: &'b Chain,
-    store: &'b Store,
-    source: &'b Source,
-    leaves: &'b Leaves,
-    claim: Claim,
-    bar: &'b ProgressBar,
-}
-
-impl Backfill<'_> {
-    /// Fetches the gaps newest first, a few at a time, and commits each as it comes. Answers the number of logs.
-    async fn fill(&mut self, gaps: Vec<BlockRange>) -> Result<u64, Failure> {
-        let mut todo: VecDeque<BlockRange> = gaps.into();
-        let mut sizer = RangeSizer::new(
-            self.chain.range_blocks,
-            self.chain.max_range_blocks,
-            u64::from(self.chain.batch_rows / 2).max(1),
-        );
-        let mut fetching = FuturesUnordered::new();
-        let mut logs = 0;
-        loop {
-            while fetching.len() < self.chain.fetch_parallelism as usize
-                && let Some(range) = take_newest(&mut todo, sizer.blocks())
-            {
-                let source = self.source;
-                fetching.push(async move { (range, patient(source, range).await) });
-            }
-            let Some((range, answer)) = fetching.next().await else { return Ok(logs) };
-            match answer {
-                Ok(batch) => {
-                    self.commit(&batch).await?;
-                    sizer.fetched(range.blocks(), batch.logs().len() as u64);
-                    logs += batch.logs().len() as u64;
-                    self.bar.inc(range.blocks());
-                }
-                Err(SourceError::TooLarge { hint, .. }) if sizer.too_large(range.blocks(), hint) => {
-                    todo.push_back(range)
-                }
-                Err(error) => return Err(Failure::other(format!("{range}: {error}"))),
-            }
-        }
-    }
-
-    async fn commit(&mut self, batch: &BlockBatch) -> Result<(), Failure> {
-        loop {
-            let outcome = match self.leaves.cover(self.claim.chain_id, batch).await {
-                Ok(()) => self.store.append(&self.claim, batch, Lane::Backfill).await.map(|_commit| ()),
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(StoreError::NoLeaf) => self.leaves.forget(self.claim.chain_id),
-                Err(StoreError::Retry { why }) => warn!("{why}"),
-                // The writer was restarted (a new token), or COMMIT's answer was lost.
-                Err(StoreError::TailMoved { .. } | StoreError::Indeterminate { .. }) => {
-                    if self.covered(batch.range()).await? {
-                        return Ok(());
-                    }
-                }
-                // Somebody else was faster with this range, or its rows are not ours.
-                Err(StoreError::Duplicate { why }) => {
-                    let covered = self.covered(batch.range()).await?;
-                    return if covered { Ok(()) } else { Err(Failure::other(format!("{}: {why}", batch.range()))) };
-                }
-                Err(error) => return Err(Failure::other(error.to_string())),
-            }
-            sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    /// Looks, under a fresh claim's lock, whether the range is covered after all.
-    async fn covered(&mut self, range: BlockRange) -> Result<bool, Failure> {
-        let other = |error: StoreError| Failure::other(error.to_string());
-        self.claim = service::join(self.chain, self.store).await?.1;
-        let gaps = self.store.coverage(self.claim.chain_id, self.claim.source_id).await.map_err(other)?.gaps(range);
-        if !gaps.is_empty() && gaps != [range] {
-            return Err(Failure::other(format!(
-                "{range} was covered in part by somebody else; run the backfill again"
-            )));
-        }
-        info!(%range, "the writer was restarted, or a commit's answer was lost; going on");
-        Ok(gaps.is_empty())
-    }
-}
-
-/// Cuts at most `blocks` blocks off the newest end.
-fn take_newest(todo: &mut VecDeque<BlockRange>, blocks: u64) -> Option<BlockRange> {
-    let gap = todo.pop_back()?;
-    let first = gap.first.max((gap.last + 1).saturating_sub(blocks));
-    todo.extend(first.checked_sub(1).and_then(|last| BlockRange::new(gap.first, last)));
-    Some(BlockRange { first, last: gap.last })
-}
-
-/// Asks until the nodes answer; only what another question could mend comes back as an error.
-async fn patient(source: &Source, range: BlockRange) -> Result<BlockBatch, SourceError> {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match source.range(range).await {
-            Err(error @ (SourceError::Retry { .. } | SourceError::Gone { .. })) => {
-                warn!("{error}");
-                source.fail_over(&error);
-            }
-            other => return other,
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_blocks_come_first() {
-        let mut todo = VecDeque::from([BlockRange { first: 0, last: 4 }, BlockRange { first: 10, last: 12 }]);
-        let taken: Vec<_> = std::iter::from_fn(|| take_newest(&mut todo, 2)).map(|r| (r.first, r.last)).collect();
-        assert_eq!(taken, [(11, 12), (10, 10), (3, 4), (1, 2), (0, 0)]);
-    }
 }

@@ -5,6 +5,7 @@ mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod migrate;
+pub mod reindex;
 pub mod run;
 mod sql;
 pub mod status;
@@ -55,7 +56,7 @@ pub enum Command {
     /// Follow the configured chains until stopped
     #[command(after_help = "Example:
   dalp-indexer run --config dalp-indexer.toml --log-format json")]
-    Run,
+    Run(run::RunArgs),
     /// Create or update the database's schemas, tables and roles
     #[command(after_help = "Example:
   DALP_DATABASE__URL=postgres://postgres@127.0.0.1/dalp dalp-indexer migrate
@@ -73,6 +74,13 @@ Uses database.admin_url. Running it again changes nothing.")]
 
 Blocks that are stored already are not stored twice.")]
     Backfill(backfill::BackfillArgs),
+    /// Remove stored blocks from one upwards, final or not, so that they are read again
+    #[command(after_help = "Example:
+  dalp-indexer reindex --chain mainnet --from 18000000 --yes
+
+For a chain that rewrote final blocks, or a database that was restored. Stop the indexer before, or let it go on: it
+waits for its turn. Without --yes nothing is removed.")]
+    Reindex(reindex::ReindexArgs),
     /// Ask the database: a prompt, or -c for one question
     #[command(after_help = "Examples:
   dalp-indexer sql                                          a prompt; \\? there lists its commands
@@ -159,9 +167,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args, bars).await,
-        Command::Run => run::run(load()?).await,
+        Command::Run(args) => run::run(load()?, args).await,
         Command::Migrate => migrate::run(load()?).await,
         Command::Status(args) => status::run(load()?, args).await,
+        Command::Reindex(args) => reindex::run(load()?, args, bars).await,
         Command::Backfill(args) => backfill::run(load()?, args, bars).await,
         Command::Sql(args) => sql::run(load()?, args).await,
         Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),

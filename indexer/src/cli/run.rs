@@ -7,11 +7,22 @@ use super::Failure;
 use crate::config::Config;
 use crate::service::{Service, ServiceError};
 
+/// Arguments of `run`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Remove what is stored of a chain whose genesis block changed, as a devnet's does when it is started anew
+    #[arg(long)]
+    pub reset_on_chain_change: bool,
+}
+
 /// Indexes the configured chains until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// What kept it from starting, or ended a chain.
-pub async fn run(config: Config) -> Result<(), Failure> {
+pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
+    for chain in &mut config.chains {
+        chain.reset_on_chain_change |= args.reset_on_chain_change;
+    }
     let mut service = Service::start(&config).await?;
     if let Some(address) = service.http() {
         info!("http://{address}/status");

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 
+pub use crate::chain::backfill::Order;
 pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
@@ -93,6 +94,14 @@ pub struct Chain {
     pub fetch_parallelism: u32,
     /// Rows at which a batch is closed.
     pub batch_rows: u32,
+    /// Bytes of batches that are fetched and not committed, at most.
+    pub fetch_buffer_bytes: u64,
+    /// Pieces of history under way at once.
+    pub backfill_workers: u32,
+    /// Which end of history comes first.
+    pub backfill_order: Order,
+    /// Whether everything stored is removed when the node turns out to serve another chain under the same id.
+    pub reset_on_chain_change: bool,
 }
 
 /// How tables are partitioned.
@@ -206,6 +215,10 @@ impl Settings {
             max_range_blocks: self.one(&key("max_range_blocks"))?,
             fetch_parallelism: self.one(&key("fetch_parallelism"))?,
             batch_rows: self.one(&key("batch_rows"))?,
+            fetch_buffer_bytes: self.one(&key("fetch_buffer_bytes"))?,
+            backfill_workers: self.one(&key("backfill_workers"))?,
+            backfill_order: self.one_with(&key("backfill_order"), value::order)?,
+            reset_on_chain_change: self.one(&key("reset_on_chain_change"))?,
         })
     }
 

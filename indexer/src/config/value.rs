@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::chain::backfill::Order;
+
 pub use dalp_partitions::Interval;
 
 pub use crate::chain::machine::Finality;
@@ -86,6 +88,14 @@ impl FromStr for TlsMode {
         }
     }
 }
+
+/// Which end of history comes first, by its name in [`ORDERS`].
+pub(super) fn order(text: &str) -> Option<Order> {
+    ORDERS.iter().zip([Order::Newest, Order::Oldest]).find(|(name, _)| **name == text).map(|(_, order)| order)
+}
+
+/// The names of [`order`].
+pub(super) const ORDERS: &[&str] = &["newest", "oldest"];
 
 /// Parses `127.0.0.1:9464`, or `off` for no listener.
 pub(super) fn listen(text: &str) -> Result<Option<SocketAddr>, ()> {

@@ -4,7 +4,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::node::{Call, Node};
-use super::{HEADERS_PER_CALL, Source, SourceError, header_by_number, hex};
+use super::{HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
 use crate::chain::batch::{BlockBatch, Logs};
 use crate::chain::block::{BlockRange, BlockRef, Header, TimeSource};
 
@@ -32,6 +32,19 @@ impl Source {
         }
         whole.insert(0, first);
         node.whole(BlockBatch::new(range, whole, logs, self.filter.is_everything()))
+    }
+
+    /// The header of block `number`, from a node that also has `anchor` at or above it: then it is an ancestor of it.
+    ///
+    /// # Errors
+    /// [`SourceError::Gone`] where the node has another block at the anchor's height, or none.
+    pub async fn header_below(&self, number: u64, anchor: BlockRef) -> Result<Header, SourceError> {
+        let node = self.node();
+        let [header, at] = node.batch([header_by_number(number), header_by_number(anchor.number)]).await?;
+        if node.header(&at, anchor.number)?.hash != anchor.hash {
+            return Err(node.gone(format!("block {anchor}")));
+        }
+        node.header(&header, number)
     }
 
     /// A few blocks at the tip: every header, then the logs of exactly those hashes, then the hashes once more, so that
@@ -91,7 +104,7 @@ impl Source {
     }
 
     fn logs_call(&self, at: serde_json::Value) -> Call {
-        Call::new("eth_getLogs", self.filter.params(at))
+        Call::new("eth_getLogs", log_params(&self.filter, at))
     }
 
     async fn headers(&self, node: &Node, numbers: &[u64]) -> Result<Vec<Header>, SourceError> {

@@ -157,10 +157,10 @@ mod tests {
         let began = Instant::now();
         let pushed_at = began + Duration::from_millis(1);
         news.take(Told::Pushed(header(9)), pushed_at);
-        let polled = |began| Told::Polled(began, Ok(Head { header: header(8), finalized: Some(3) }));
+        let polled = |began| Told::Polled(began, Ok(Head { header: header(8), finalized: Some(header(3).block()) }));
         news.take(polled(began), pushed_at);
         let head = news.head.clone().unwrap();
-        assert_eq!((head.header.number, head.finalized), (9, Some(3)));
+        assert_eq!((head.header.number, head.finalized), (9, Some(header(3).block())));
         news.take(polled(pushed_at + Duration::from_millis(1)), pushed_at);
         assert_eq!(news.head.unwrap().header.number, 8, "asked afterwards, the node means it");
     }

@@ -10,14 +10,13 @@ mod node;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use alloy::primitives::{Address, B256, Bloom, U64};
+use alloy::primitives::{B256, Bloom, U64};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::chain::batch::Log;
-use crate::chain::block::{Header, TimeSource};
-use crate::chain::bloom::may_hold;
+use crate::chain::block::{BlockRef, Header, TimeSource};
+pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
 
 use self::node::{Call, Node};
@@ -76,55 +75,8 @@ pub struct Identity {
 pub struct Head {
     /// Its header.
     pub header: Header,
-    /// Number of the block tagged `finalized`; `None` where it was not asked or the node has none yet.
-    pub finalized: Option<u64>,
-}
-
-/// Which logs are asked for. Empty sets mean all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Emitters.
-    pub addresses: Vec<Address>,
-    /// First topics.
-    pub topics: Vec<B256>,
-}
-
-impl Filter {
-    /// Whether every log passes, so that blooms can prove an answer complete.
-    pub fn is_everything(&self) -> bool {
-        self.addresses.is_empty() && self.topics.is_empty()
-    }
-
-    /// The filter as canonical JSON: sets sorted and without repeats. A source is named by the hash of this text.
-    pub fn definition(&self) -> serde_json::Value {
-        let (mut addresses, mut topics) = (self.addresses.clone(), self.topics.clone());
-        addresses.sort_unstable();
-        addresses.dedup();
-        topics.sort_unstable();
-        topics.dedup();
-        json!({ "addresses": addresses, "topics": topics })
-    }
-
-    /// Whether a log passes.
-    pub fn selects(&self, log: &Log<'_>) -> bool {
-        (self.addresses.is_empty() || self.addresses.contains(&log.address))
-            && (self.topics.is_empty() || log.topics.first().is_some_and(|topic| self.topics.contains(topic)))
-    }
-
-    /// Whether a block may hold a log that passes; a header without a bloom proves nothing.
-    fn may_select_from(&self, header: &Header) -> bool {
-        header.bloom.as_deref().is_none_or(|bloom| may_hold(bloom, &self.addresses, &self.topics))
-    }
-
-    fn params(&self, mut at: serde_json::Value) -> serde_json::Value {
-        if !self.addresses.is_empty() {
-            at["address"] = json!(self.addresses);
-        }
-        if !self.topics.is_empty() {
-            at["topics"] = json!([self.topics]);
-        }
-        json!([at])
-    }
+    /// The block tagged `finalized`; `None` where it was not asked or the node has none yet.
+    pub finalized: Option<BlockRef>,
 }
 
 /// The nodes of one chain. Calls go to one node until it fails, then to the next.
@@ -218,8 +170,8 @@ impl Source {
         let tagged = Call::new("eth_getBlockByNumber", json!(["finalized", false])).or_null();
         let [latest, tagged] = node.batch([latest, tagged]).await?;
         // Some nodes answer an error, others null, until something is final.
-        let finalized = node.parse::<Option<RpcHeader>>(&tagged)?.and_then(|header| header.number);
-        Ok(Head { header: node.any_header(&latest)?, finalized: finalized.map(|n| n.to()) })
+        let finalized = node.parse::<Option<RpcHeader>>(&tagged)?.and_then(RpcHeader::header);
+        Ok(Head { header: node.any_header(&latest)?, finalized: finalized.map(|header| header.block()) })
     }
 
     /// The node's hashes at `numbers`; `None` for heights that it does not know.
@@ -237,6 +189,17 @@ impl Source {
         }
         Ok(hashes)
     }
+}
+
+/// The parameters of `eth_getLogs` for what `filter` selects at `at`.
+fn log_params(filter: &Filter, mut at: serde_json::Value) -> serde_json::Value {
+    if !filter.addresses.is_empty() {
+        at["address"] = json!(filter.addresses);
+    }
+    if !filter.topics.is_empty() {
+        at["topics"] = json!([filter.topics]);
+    }
+    json!([at])
 }
 
 fn hex(number: u64) -> String {
@@ -274,18 +237,3 @@ impl RpcHeader {
 
 /// One answer of a batch, unparsed.
 type Answer = Box<RawValue>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_is_named_by_what_it_selects() {
-        let (a, b) = (Address::repeat_byte(1), Address::repeat_byte(2));
-        let one = Filter { addresses: vec![b, a, b], topics: vec![] };
-        let two = Filter { addresses: vec![a, b], topics: vec![] };
-        assert_eq!(one.definition(), two.definition());
-        assert!(!one.is_everything() && Filter::default().is_everything());
-        assert_eq!(Filter::default().params(json!({ "fromBlock": hex(255) })), json!([{ "fromBlock": "0xff" }]));
-    }
-}

@@ -23,7 +23,7 @@ pub enum Lane {
         /// Stored with it; only ever rises.
         finalized: Option<u64>,
     },
-    /// Into a gap of the coverage, below the tail. The tail stays.
+    /// Into a gap of the coverage, on final blocks. The tail stays.
     Backfill,
 }
 
@@ -53,13 +53,25 @@ impl Store {
         }
         let rows = Rows::encode(int8(claim.chain_id), batch);
         let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
+        // History leaves half of the pool to the tails, whatever number of workers it has.
+        let _permit = match lane {
+            Lane::Backfill => self.history.acquire().await.ok(),
+            Lane::Tail { .. } => None,
+        };
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
         limit(&tx).await?;
-        for table in [rows.logs, rows.transfers, rows.quarantine, rows.blocks] {
+        for table in [rows.logs, rows.transfers, rows.quarantine] {
             copy(&tx, table).await?;
         }
+        match lane {
+            Lane::Tail { .. } => copy(&tx, rows.blocks).await?,
+            Lane::Backfill => join_blocks(&tx, claim, batch).await?,
+        }
         let epoch = fence(&tx, claim, batch, lane).await?;
+        if lane == Lane::Backfill {
+            check_branch(&tx, claim, batch).await?;
+        }
         cover(&tx, claim, batch, lane).await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
         Ok(Commit { epoch, logs, events, quarantined })
@@ -116,6 +128,62 @@ const FENCE_TAIL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1,
 const FENCE_BACKFILL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() \
                               WHERE chain_id = $1 AND token = $2 RETURNING epoch";
 
+/// Adds the blocks that are not stored yet: the tail, a neighbouring range or another source may have some of them.
+async fn join_blocks(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
+    let headers = batch.headers();
+    let numbers: Vec<i64> = headers.iter().map(|header| int8(header.number)).collect();
+    let times: Vec<_> = headers.iter().map(|header| timestamp(header.time)).collect();
+    let hashes: Vec<_> = headers.iter().map(|header| header.hash.to_vec()).collect();
+    let parents: Vec<_> = headers.iter().map(|header| header.parent.map(|parent| parent.to_vec())).collect();
+    let sources: Vec<_> = headers.iter().map(|header| header.time_source.as_str()).collect();
+    let params: [(&(dyn ToSql + Sync), Type); 6] = [
+        (&int8(claim.chain_id), Type::INT8),
+        (&numbers, Type::INT8_ARRAY),
+        (&times, Type::TIMESTAMPTZ_ARRAY),
+        (&hashes, Type::BYTEA_ARRAY),
+        (&parents, Type::BYTEA_ARRAY),
+        (&sources, Type::TEXT_ARRAY),
+    ];
+    tx.execute_typed(JOIN_BLOCKS, &params).await?;
+    Ok(())
+}
+
+const JOIN_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) \
+                           SELECT $1, number, time, hash, parent_hash, time_source \
+                           FROM unnest($2, $3, $4, $5, $6) AS b (number, time, hash, parent_hash, time_source) \
+                           ON CONFLICT (chain_id, number) DO NOTHING";
+
+/// Whether the batch's blocks are the stored ones, and its ends join their stored neighbours. The state row is locked
+/// by now, so of two neighbouring ranges the later one sees the earlier.
+async fn check_branch(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
+    let headers = batch.headers();
+    let numbers: Vec<i64> = headers.iter().map(|header| int8(header.number)).collect();
+    let hashes: Vec<_> = headers.iter().map(|header| header.hash.to_vec()).collect();
+    let (link, range) = (batch.link(), batch.range());
+    let (parent, last) = (link.parent.map(|parent| parent.to_vec()), link.last.hash.to_vec());
+    let params: [(&(dyn ToSql + Sync), Type); 7] = [
+        (&int8(claim.chain_id), Type::INT8),
+        (&numbers, Type::INT8_ARRAY),
+        (&hashes, Type::BYTEA_ARRAY),
+        (&(int8(range.first) - 1), Type::INT8),
+        (&parent, Type::BYTEA),
+        (&(int8(range.last) + 1), Type::INT8),
+        (&last, Type::BYTEA),
+    ];
+    match tx.query_typed_opt(OTHER_BRANCH, &params).await? {
+        Some(row) => Err(StoreError::OtherBranch { range: range.to_string(), number: row.get(0) }),
+        None => Ok(()),
+    }
+}
+
+const OTHER_BRANCH: &str = "SELECT b.number FROM dalp_indexed.blocks b JOIN unnest($2, $3) AS n (number, hash) USING (number) \
+                            WHERE b.chain_id = $1 AND b.hash <> n.hash \
+                            UNION ALL \
+                            SELECT number FROM dalp_indexed.blocks WHERE chain_id = $1 AND number = $4 AND hash <> $5 \
+                            UNION ALL \
+                            SELECT number FROM dalp_indexed.blocks WHERE chain_id = $1 AND number = $6 AND parent_hash <> $7 \
+                            LIMIT 1";
+
 /// Records the range. In the backfill lane another writer may have covered it meanwhile; the lock is ours by now, so
 /// looking is enough.
 async fn cover(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<(), StoreError> {
@@ -137,5 +205,5 @@ async fn cover(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch, lane: La
 
 const OVERLAP: &str = "SELECT 1 FROM dalp_indexed.coverage \
                        WHERE chain_id = $1 AND source_id = $2 AND from_block <= $4 AND to_block >= $3 LIMIT 1";
-const COVER: &str =
+pub(super) const COVER: &str =
     "INSERT INTO dalp_indexed.coverage (chain_id, source_id, from_block, to_block, level) VALUES ($1, $2, $3, $4, $5)";

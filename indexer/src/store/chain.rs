@@ -1,11 +1,13 @@
 //! A chain's identity and its one writer.
 
-use alloy::primitives::{B256, keccak256};
+use alloy::primitives::B256;
 use chrono::{DateTime, Utc};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Store, StoreError, int8, limit};
+use super::{Store, StoreError, history, int8, limit};
+use crate::chain::block::BlockRef;
+use crate::chain::filter::Filter;
 use crate::chain::machine::Tail;
 
 /// A chain as the configuration and its node describe it.
@@ -19,8 +21,12 @@ pub struct NewChain {
     pub genesis: B256,
     /// First block to index.
     pub start_block: u64,
-    /// The filter, as canonical JSON.
-    pub source: serde_json::Value,
+    /// Which logs are wanted.
+    pub filter: Filter,
+    /// Whether blocks become final, so that the history of a changed filter can be fetched beside the head.
+    pub finality: bool,
+    /// Whether what is stored goes when its genesis block is another one.
+    pub reset: bool,
 }
 
 /// The right to write one chain, until somebody claims it after us.
@@ -30,14 +36,14 @@ pub struct Claim {
     pub chain_id: u64,
     /// The fencing token.
     pub token: i64,
-    /// Hash of the filter's canonical JSON.
+    /// The source's name: [`Filter::id`].
     pub source_id: B256,
     /// First block to index.
     pub start_block: u64,
 }
 
 /// A chain's state row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// The committed tail.
     pub tail: Tail,
@@ -45,7 +51,12 @@ pub struct State {
     pub tail_time: Option<DateTime<Utc>>,
     /// The highest stored block that is final.
     pub finalized: Option<u64>,
+    /// The newest stored blocks, ascending.
+    pub recent: Vec<BlockRef>,
 }
+
+/// Stored blocks that are read with the state: as many as the unfinal end of a chain may have.
+const RECENT: i64 = 16_384;
 
 impl Store {
     /// Registers the chain if it is new, checks that it is the stored one if it is not, and takes it over: from now on
@@ -54,6 +65,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Fatal`] where the stored chain is another one, with the way out.
     pub async fn claim(&self, chain: &NewChain) -> Result<Claim, StoreError> {
+        if chain.reset {
+            self.reset_if_changed(chain).await?;
+        }
         self.enter(chain, true).await
     }
 
@@ -75,12 +89,12 @@ impl Store {
         let row = tx
             .query_typed_one(
                 "UPDATE dalp_indexed.chain_state SET token = token + $2 WHERE chain_id = $1 \
-                 RETURNING token, genesis_hash, name, start_block",
+                 RETURNING token, genesis_hash, name, start_block, source_id",
                 &params,
             )
             .await?;
         check_same(chain, row.get(1), row.get(2), row.get(3))?;
-        let source_id = source(&tx, chain).await?;
+        let source_id = source(&tx, chain, row.get(4), take_over).await?;
         let claim = Claim { chain_id: chain.chain_id, token: row.get(0), source_id, start_block: chain.start_block };
         tx.commit().await?;
         Ok(claim)
@@ -105,10 +119,14 @@ impl Store {
         if row.get::<_, i64>(0) != claim.token {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
+        drop(connection);
+        let newest = u64::try_from(row.get::<_, i64>(1) + 1).unwrap_or(0);
+        let mut recent = self.blocks_below(claim.chain_id, newest, 0, RECENT).await?;
+        recent.reverse();
         let hash = row.get::<_, Option<&[u8]>>(2).and_then(|hash| B256::try_from(hash).ok());
         let next = u64::try_from(row.get::<_, i64>(1) + 1).unwrap_or(0);
         let finalized = row.get::<_, Option<i64>>(3).and_then(|number| u64::try_from(number).ok());
-        Ok(State { tail: Tail { next, hash }, tail_time: row.get(4), finalized })
+        Ok(State { tail: Tail { next, hash }, tail_time: row.get(4), finalized, recent })
     }
 }
 
@@ -154,8 +172,9 @@ fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_block: i64) ->
         return fatal(format!(
             "chain {} (\"{name}\") is stored with genesis {stored}, but the node's genesis is {}: it is another chain, or a \
              devnet that was started anew. Nothing was changed. Point chains.{}.rpc_urls to the stored chain, use another \
-             database, or (devnet) start over with `dalp-indexer dev --fresh`",
-            chain.chain_id, chain.genesis, chain.name
+             database, or (devnet) start over: `dalp-indexer dev --fresh`, or `dalp-indexer run --reset-on-chain-change`, \
+             which removes all that is stored of chain {}",
+            chain.chain_id, chain.genesis, chain.name, chain.chain_id
         ));
     }
     if start_block != int8(chain.start_block) {
@@ -168,37 +187,58 @@ fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_block: i64) ->
     Ok(())
 }
 
-/// Registers the filter, or checks that it is the stored one: what its rows mean must not change under the readers.
-async fn source(tx: &Transaction<'_>, chain: &NewChain) -> Result<B256, StoreError> {
-    let source_id = keccak256(chain.source.to_string());
-    let (chain_id, id) = (int8(chain.chain_id), source_id.as_slice());
-    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&id, Type::BYTEA)];
-    let other = tx
-        .query_typed_opt(
-            "SELECT definition::text FROM dalp_indexed.source WHERE chain_id = $1 AND source_id <> $2 LIMIT 1",
-            &params,
-        )
-        .await?;
-    if let Some(row) = other {
-        return Err(StoreError::Fatal {
-            why: format!(
-                "chain {} is indexed with the filter {}, but chains.{}.addresses and .topics now say {}: set them back, or \
-                 index into another database (a change of the filter needs a backfill, which is not built yet)",
-                chain.chain_id,
-                row.get::<_, &str>(0),
-                chain.name,
-                chain.source
-            ),
-        });
+/// Registers the filter, and makes it the one that the tail follows. What another source selected is not fetched again.
+async fn source(
+    tx: &Transaction<'_>,
+    chain: &NewChain,
+    current: Option<&[u8]>,
+    take_over: bool,
+) -> Result<B256, StoreError> {
+    let source_id = chain.filter.id();
+    if current.is_some_and(|current| current == source_id.as_slice()) {
+        return Ok(source_id);
     }
-    let start = int8(chain.start_block);
+    if current.is_some() && (!take_over || !chain.finality) {
+        refuse_change(tx, chain).await?;
+    }
+    let (chain_id, start) = (int8(chain.chain_id), int8(chain.start_block));
+    let (id, definition) = (source_id.as_slice(), chain.filter.definition());
     let params: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&chain_id, Type::INT8), (&id, Type::BYTEA), (&chain.source, Type::JSONB), (&start, Type::INT8)];
+        [(&chain_id, Type::INT8), (&id, Type::BYTEA), (&definition, Type::JSONB), (&start, Type::INT8)];
     tx.execute_typed(
         "INSERT INTO dalp_indexed.source (chain_id, source_id, definition, start_block) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (chain_id, source_id) DO NOTHING",
         &params,
     )
     .await?;
+    tx.execute_typed("UPDATE dalp_indexed.chain_state SET source_id = $2 WHERE chain_id = $1", &params[..2]).await?;
+    history::inherit(tx, chain.chain_id, &chain.filter).await?;
     Ok(source_id)
 }
+
+/// A filter that cannot be followed now. With nothing stored there is nothing that it could contradict.
+async fn refuse_change(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
+    let chain_id = int8(chain.chain_id);
+    let params: [(&(dyn ToSql + Sync), Type); 1] = [(&chain_id, Type::INT8)];
+    let Some(row) = tx.query_typed_opt(CURRENT_FILTER, &params).await? else { return Ok(()) };
+    let (name, stored, wanted) = (&chain.name, row.get::<_, String>(0), chain.filter.definition());
+    let advice = if chain.finality {
+        "`dalp-indexer run` follows a changed filter and fetches its history; start it with this configuration first"
+            .to_owned()
+    } else {
+        format!(
+            "with finality \"never\" there is no history to fetch beside the head: stop the indexer and remove what is \
+             stored with `dalp-indexer reindex --chain {name} --from {}`, or set the filter back",
+            chain.start_block
+        )
+    };
+    Err(StoreError::Fatal {
+        why: format!(
+            "chain {} is indexed with the filter {stored}, but chains.{name}.addresses and .topics now say {wanted}: {advice}",
+            chain.chain_id
+        ),
+    })
+}
+
+const CURRENT_FILTER: &str = "SELECT s.definition::text FROM dalp_indexed.chain_state c JOIN dalp_indexed.source s USING (chain_id, source_id) \
+                              WHERE c.chain_id = $1 AND EXISTS (SELECT FROM dalp_indexed.coverage v WHERE v.chain_id = $1)";

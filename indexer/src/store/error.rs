@@ -29,6 +29,17 @@ pub enum StoreError {
         /// Which row.
         why: String,
     },
+    /// The blocks are of another branch than the stored ones next to them: ask another node.
+    #[error(
+        "{range} do not join the stored block {number}: the node answered from another branch; asking again. If it goes on, \
+         check the stored blocks with `dalp-indexer verify`"
+    )]
+    OtherBranch {
+        /// The blocks.
+        range: String,
+        /// The stored block that they contradict.
+        number: i64,
+    },
     /// The answer to COMMIT did not arrive: it may have happened or not. Read the state row under its lock.
     #[error("the answer to COMMIT was lost ({why}); whether it happened is read back from the database")]
     Indeterminate {

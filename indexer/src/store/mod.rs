@@ -8,13 +8,18 @@ pub mod chain;
 pub mod connect;
 pub mod encode;
 pub mod error;
+pub mod history;
 pub mod read;
+pub mod reset;
 pub mod rows;
 pub mod unwind;
+
+use std::sync::Arc;
 
 use bb8::Pool;
 use bb8_postgres::PostgresConnectionManager;
 use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
 use tokio_postgres::Transaction;
 
 pub use self::chain::{Claim, NewChain};
@@ -32,6 +37,8 @@ type Connection<'p> = bb8::PooledConnection<'p, Manager>;
 pub struct Store {
     pool: Pool<Manager>,
     config: tokio_postgres::Config,
+    /// Connections that history may take at once.
+    history: Arc<Semaphore>,
 }
 
 impl Store {
@@ -48,7 +55,8 @@ impl Store {
             // Off: a failed attempt is told at once and with its cause, and the caller decides when to try again.
             .retry_connection(false)
             .build_unchecked(manager);
-        let store = Self { pool, config };
+        let history = Arc::new(Semaphore::new((database.pool_size / 2).max(1) as usize));
+        let store = Self { pool, config, history };
         store.connection().await?;
         Ok(store)
     }

@@ -1,25 +1,60 @@
-//! Removing the blocks of an orphaned branch, and keeping the coverage's row count small.
+//! Removing the newest blocks, because they were orphaned or because an operator wants them read again; and keeping the
+//! coverage's row count small.
 
+use chrono::{DateTime, Utc};
+use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{Claim, Store, StoreError, int8, limit};
+use crate::chain::block::BlockRef;
 use crate::chain::machine::Tail;
 
-/// The tables whose rows belong to a block of a time, so that deleting prunes to the leaves of the orphaned times.
-const PARTITIONED: [&str; 2] = [
-    "DELETE FROM dalp_indexed.logs WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2",
-    "DELETE FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2",
-];
+/// Stored blocks that one transaction removes at most.
+const STEP: i64 = 2_000;
+
+/// Why blocks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The chain left them: their logs are kept in `orphaned_log`.
+    Reorg,
+    /// They shall be read again: what is removed is the same that will come.
+    Reindex,
+}
 
 impl Store {
     /// Removes every block from `to.next` upwards, with its rows and coverage, and sets the tail to `to`; or does nothing.
+    /// The removed logs move to `orphaned_log`, with a row in `reorg`.
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
     pub async fn unwind(&self, claim: &Claim, from: Tail, to: Tail) -> Result<(), StoreError> {
+        self.remove(claim, from, to, Why::Reorg).await
+    }
+
+    /// As [`Store::unwind`], but nothing is kept, and what was final below is no floor any more: an operator decided.
+    ///
+    /// # Errors
+    /// As [`Store::unwind`].
+    pub async fn clear(&self, claim: &Claim, from: Tail, to: Tail) -> Result<(), StoreError> {
+        self.remove(claim, from, to, Why::Reindex).await
+    }
+
+    /// How far one transaction should go from `from` on the way down to `to`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn step_down(&self, claim: &Claim, from: Tail, to: Tail) -> Result<Tail, StoreError> {
+        let mut blocks = self.blocks_below(claim.chain_id, from.next, to.next, STEP + 1).await?;
+        let lowest: Option<BlockRef> = if blocks.len() as i64 > STEP { blocks.pop() } else { None };
+        Ok(lowest.map_or(to, Tail::after))
+    }
+
+    async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
         limit(&tx).await?;
+        // The fence first, unlike an append: the orphans carry the epoch that it makes, and reorgs are rare and short.
+        let epoch = fence(&tx, claim, from, to, why).await?;
         let (chain_id, first) = (int8(claim.chain_id), int8(to.next));
         let orphans: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&first, Type::INT8)];
         // Always the stored time, never the new branch's: an orphaned row may lie in another leaf than its successor.
@@ -29,31 +64,27 @@ impl Store {
                 &orphans,
             )
             .await?;
-        let (low, high): (Option<chrono::DateTime<chrono::Utc>>, Option<chrono::DateTime<chrono::Utc>>) =
-            (row.get(0), row.get(1));
-        let in_time: [(&(dyn ToSql + Sync), Type); 4] =
-            [(&chain_id, Type::INT8), (&first, Type::INT8), (&low, Type::TIMESTAMPTZ), (&high, Type::TIMESTAMPTZ)];
-        for delete in PARTITIONED {
-            tx.execute_typed(delete, &in_time).await?;
-        }
+        let (low, high): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = (row.get(0), row.get(1));
+        let in_time: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&chain_id, Type::INT8),
+            (&first, Type::INT8),
+            (&low, Type::TIMESTAMPTZ),
+            (&high, Type::TIMESTAMPTZ),
+            (&epoch, Type::INT8),
+        ];
+        let logs = match why {
+            Why::Reorg => tx.execute_typed(MOVE_LOGS, &in_time).await?,
+            Why::Reindex => tx.execute_typed(DELETE_LOGS, &in_time[..4]).await?,
+        };
+        tx.execute_typed(DELETE_TRANSFERS, &in_time[..4]).await?;
         tx.execute_typed("DELETE FROM dalp_indexed.quarantine WHERE chain_id = $1 AND block_number >= $2", &orphans)
             .await?;
         tx.execute_typed("DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2", &orphans).await?;
-        let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
-        let (number, hash) = (first - 1, to.hash.map(|hash| hash.to_vec()));
-        let fence: [(&(dyn ToSql + Sync), Type); 6] = [
-            (&chain_id, Type::INT8),
-            (&claim.token, Type::INT8),
-            (&expected, Type::INT8),
-            (&expected_hash, Type::BYTEA),
-            (&number, Type::INT8),
-            (&hash, Type::BYTEA),
-        ];
-        if tx.execute_typed(FENCE, &fence).await? == 0 {
-            return Err(StoreError::TailMoved { chain_id: claim.chain_id });
-        }
         tx.execute_typed(CLIP_COVERAGE, &orphans).await?;
         tx.execute_typed("DELETE FROM dalp_indexed.coverage WHERE chain_id = $1 AND to_block >= $2", &orphans).await?;
+        if why == Why::Reorg {
+            record(&tx, claim, from, to, epoch, logs).await?;
+        }
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })
     }
 
@@ -72,9 +103,64 @@ impl Store {
     }
 }
 
+/// Moves the tail down, under our token and from the tail that is expected; answers the epoch that this makes.
+async fn fence(tx: &Transaction<'_>, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<i64, StoreError> {
+    let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
+    let (number, hash) = (int8(to.next) - 1, to.hash.map(|hash| hash.to_vec()));
+    let params: [(&(dyn ToSql + Sync), Type); 7] = [
+        (&int8(claim.chain_id), Type::INT8),
+        (&claim.token, Type::INT8),
+        (&expected, Type::INT8),
+        (&expected_hash, Type::BYTEA),
+        (&number, Type::INT8),
+        (&hash, Type::BYTEA),
+        (&(why == Why::Reindex), Type::BOOL),
+    ];
+    let row = tx.query_typed_opt(FENCE, &params).await?;
+    row.map(|row| row.get(0)).ok_or(StoreError::TailMoved { chain_id: claim.chain_id })
+}
+
+async fn record(
+    tx: &Transaction<'_>,
+    claim: &Claim,
+    from: Tail,
+    to: Tail,
+    epoch: i64,
+    logs: u64,
+) -> Result<(), StoreError> {
+    let (fork_hash, tail_hash) = (to.hash.map(|hash| hash.to_vec()), from.hash.map(|hash| hash.to_vec()));
+    let params: [(&(dyn ToSql + Sync), Type); 7] = [
+        (&int8(claim.chain_id), Type::INT8),
+        (&epoch, Type::INT8),
+        (&(int8(to.next) - 1), Type::INT8),
+        (&fork_hash, Type::BYTEA),
+        (&(int8(from.next) - 1), Type::INT8),
+        (&tail_hash, Type::BYTEA),
+        (&int8(logs), Type::INT8),
+    ];
+    tx.execute_typed(RECORD, &params).await?;
+    Ok(())
+}
+
 const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_number = $5, tail_hash = $6, \
-                     tail_time = (SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number = $5), updated_at = now() \
-                     WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4";
+                     tail_time = (SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number = $5), \
+                     finalized = CASE WHEN $7 THEN NULLIF(LEAST(finalized, $5), -1) ELSE finalized END, updated_at = now() \
+                     WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4 \
+                     RETURNING epoch";
+
+/// The times bound the leaves that are read; whichever rows of the orphaned numbers lie in them go.
+const MOVE_LOGS: &str = "WITH gone AS (DELETE FROM dalp_indexed.logs \
+                           WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2 RETURNING *) \
+                         INSERT INTO dalp_indexed.orphaned_log (chain_id, epoch, block_time, block_number, log_index, tx_index, \
+                           block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data) \
+                         SELECT chain_id, $5, block_time, block_number, log_index, tx_index, \
+                           block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data FROM gone";
+const DELETE_LOGS: &str =
+    "DELETE FROM dalp_indexed.logs WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2";
+const DELETE_TRANSFERS: &str = "DELETE FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2";
+
+const RECORD: &str = "INSERT INTO dalp_indexed.reorg (chain_id, epoch, fork_number, fork_hash, tail_number, tail_hash, blocks, logs) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $5 - $3, $7)";
 
 /// A range that straddles the fork point keeps its lower part: inserted anew just above, so that the key stays free.
 const CLIP_COVERAGE: &str = "WITH straddling AS (\

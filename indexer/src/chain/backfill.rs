@@ -1,0 +1,327 @@
+//! The backfill lane: history below the tail, in any order, by several workers. [`FillInput`]s in, [`FillAction`]s out.
+//!
+//! It works on final blocks only, so nothing here knows of reorgs. What is missing is what the stored coverage says;
+//! whenever a write's fate is in doubt, the coverage is read again and decides.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::B256;
+
+use super::block::BlockRange;
+use super::coverage::{Coverage, subtract};
+use super::range::RangeSizer;
+
+/// Blocks of which the source's logs are not all stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The blocks.
+    pub range: BlockRange,
+    /// Other sources that cover all of these blocks: what they select is stored already.
+    pub stored: Vec<B256>,
+}
+
+/// What is missing of `want`: the gaps of `own`, cut where the coverage of another source begins or ends. Ascending.
+pub fn pieces(want: BlockRange, own: &Coverage, others: &[(B256, Coverage)]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for gap in own.gaps(want) {
+        let mut first = gap.first;
+        while first <= gap.last {
+            // Nobody's coverage changes between `first` and the next edge.
+            let edges = others.iter().flat_map(|(_, coverage)| coverage.ranges()).flat_map(|r| [r.first, r.last + 1]);
+            let last = edges.filter(|edge| *edge > first).map(|edge| edge - 1).fold(gap.last, u64::min);
+            let covers = |coverage: &Coverage| coverage.gaps(BlockRange { first, last }).is_empty();
+            let stored = others.iter().filter(|(_, coverage)| covers(coverage)).map(|(id, _)| *id).collect();
+            pieces.push(Piece { range: BlockRange { first, last }, stored });
+            first = last + 1;
+        }
+    }
+    pieces
+}
+
+/// Which end of history comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// From the tail downwards.
+    Newest,
+    /// From the first block upwards.
+    Oldest,
+}
+
+/// Names one piece under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FillId(u64);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FillInput {
+    /// What is missing, read under the state row's lock.
+    Loaded(Vec<Piece>),
+    /// Blocks up to this one are final.
+    Settled(u64),
+    /// A piece is committed.
+    Filled {
+        /// Which.
+        id: FillId,
+        /// Logs that the answer held.
+        logs: u64,
+        /// Bytes that it took.
+        bytes: u64,
+    },
+    /// A piece is not committed, or nobody knows.
+    Failed {
+        /// Which.
+        id: FillId,
+        /// Why.
+        failure: FillFailure,
+    },
+    /// What is stored changed behind the lane's back: the tail jumped or was unwound.
+    Moved,
+}
+
+/// Why a piece was not filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillFailure {
+    /// Too many blocks, logs or bytes at once; with the node's limit in blocks, where it names one.
+    TooLarge {
+        /// The limit.
+        hint: Option<u64>,
+    },
+    /// The nodes do not have these blocks now.
+    Gone,
+    /// Whether it is committed, or by whom, only the coverage knows.
+    Lost,
+}
+
+/// What the driver shall do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FillAction {
+    /// Fetch and commit a piece.
+    Fill {
+        /// Its name.
+        id: FillId,
+        /// The piece.
+        piece: Piece,
+    },
+    /// Read what is missing, under the state row's lock.
+    Load,
+    /// A block that no split makes smaller: say so; the lane goes on without it until it is told of a change.
+    TooLarge {
+        /// The block.
+        number: u64,
+    },
+}
+
+/// Where a chain's backfill stands.
+#[derive(Clone, Debug)]
+pub struct Backfill {
+    order: Order,
+    workers: usize,
+    sizer: RangeSizer,
+    /// Missing and not under way; ascending, disjoint.
+    todo: Vec<Piece>,
+    running: BTreeMap<FillId, Piece>,
+    settled: Option<u64>,
+    /// What was committed since the load under way began: its answer may not know of it.
+    since_load: Option<Vec<BlockRange>>,
+    next_id: u64,
+}
+
+impl Backfill {
+    /// A lane with `workers` pieces under way at most. It begins with [`FillInput::Moved`].
+    pub fn new(order: Order, workers: usize, sizer: RangeSizer) -> Self {
+        let (todo, running) = (Vec::new(), BTreeMap::new());
+        Self { order, workers, sizer, todo, running, settled: None, since_load: None, next_id: 0 }
+    }
+
+    /// Blocks that are missing, under way or not.
+    pub fn missing_blocks(&self) -> u64 {
+        self.missing().map(|piece| piece.range.blocks()).sum()
+    }
+
+    /// The lowest missing block.
+    pub fn first_missing(&self) -> Option<u64> {
+        self.missing().map(|piece| piece.range.first).min()
+    }
+
+    fn missing(&self) -> impl Iterator<Item = &Piece> {
+        self.todo.iter().chain(self.running.values())
+    }
+
+    /// Whether what is missing is known.
+    pub fn is_loaded(&self) -> bool {
+        self.since_load.is_none()
+    }
+
+    /// Whether nothing is under way and nothing can be begun now.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.is_loaded() && self.next_place().is_none()
+    }
+
+    /// Takes one input and says what to do now.
+    pub fn step(&mut self, input: FillInput) -> Vec<FillAction> {
+        let mut actions = Vec::new();
+        match input {
+            FillInput::Loaded(pieces) => self.loaded(pieces),
+            FillInput::Settled(number) => self.settled = self.settled.max(Some(number)),
+            FillInput::Filled { id, logs, bytes } => self.filled(id, logs, bytes),
+            FillInput::Failed { id, failure } => self.failed(id, failure, &mut actions),
+            FillInput::Moved => self.load(&mut actions),
+        }
+        self.fill(&mut actions);
+        actions
+    }
+
+    fn load(&mut self, actions: &mut Vec<FillAction>) {
+        self.since_load = Some(Vec::new());
+        actions.push(FillAction::Load);
+    }
+
+    fn loaded(&mut self, pieces: Vec<Piece>) {
+        let taken = self.running.values().map(|piece| piece.range).chain(self.since_load.take().unwrap_or_default());
+        let taken = Coverage::new(taken);
+        self.todo = pieces.into_iter().flat_map(|piece| cut(&piece, &taken)).collect();
+    }
+
+    fn filled(&mut self, id: FillId, logs: u64, bytes: u64) {
+        let Some(piece) = self.running.remove(&id) else { return };
+        if let Some(since) = &mut self.since_load {
+            since.push(piece.range);
+        }
+        // A short piece says nothing about the width that suits the node.
+        if piece.range.blocks() >= self.sizer.blocks() || logs > 0 {
+            self.sizer.fetched(piece.range.blocks(), logs, bytes);
+        }
+    }
+
+    fn failed(&mut self, id: FillId, failure: FillFailure, actions: &mut Vec<FillAction>) {
+        let Some(piece) = self.running.remove(&id) else { return };
+        match failure {
+            FillFailure::Lost => self.load(actions),
+            FillFailure::TooLarge { hint } if !self.sizer.too_large(piece.range.blocks(), hint) => {
+                actions.push(FillAction::TooLarge { number: piece.range.first });
+            }
+            FillFailure::TooLarge { .. } | FillFailure::Gone => self.put_back(piece),
+        }
+    }
+
+    fn put_back(&mut self, piece: Piece) {
+        let at = self.todo.partition_point(|other| other.range.first < piece.range.first);
+        self.todo.insert(at, piece);
+    }
+
+    fn fill(&mut self, actions: &mut Vec<FillAction>) {
+        while self.running.len() < self.workers && self.is_loaded() {
+            let Some(at) = self.next_place() else { return };
+            let piece = self.take(at);
+            let id = FillId(self.next_id);
+            self.next_id += 1;
+            self.running.insert(id, piece.clone());
+            actions.push(FillAction::Fill { id, piece });
+        }
+    }
+
+    /// The place in `todo` to take from: the first or last that holds a final block.
+    fn next_place(&self) -> Option<usize> {
+        let settled = self.settled?;
+        let final_ones = self.todo.partition_point(|piece| piece.range.first <= settled);
+        match self.order {
+            Order::Newest => final_ones.checked_sub(1),
+            Order::Oldest => (final_ones > 0).then_some(0),
+        }
+    }
+
+    /// Cuts at most the sizer's blocks off the wanted end of the final part of a piece.
+    fn take(&mut self, at: usize) -> Piece {
+        let Piece { range, stored } = self.todo.remove(at);
+        let top = range.last.min(self.settled.unwrap_or(0)).max(range.first);
+        let (first, last) = match self.order {
+            Order::Newest => (range.first.max((top + 1).saturating_sub(self.sizer.blocks())), top),
+            Order::Oldest => (range.first, top.min(range.first.saturating_add(self.sizer.blocks() - 1))),
+        };
+        let taken = BlockRange { first, last };
+        for rest in subtract(range, taken) {
+            self.put_back(Piece { range: rest, stored: stored.clone() });
+        }
+        Piece { range: taken, stored }
+    }
+}
+
+/// A piece without the blocks of `taken`.
+fn cut(piece: &Piece, taken: &Coverage) -> Vec<Piece> {
+    let ranges = taken.gaps(piece.range).into_iter();
+    ranges.map(|range| Piece { range, stored: piece.stored.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn r(first: u64, last: u64) -> BlockRange {
+        BlockRange { first, last }
+    }
+
+    fn piece(first: u64, last: u64) -> Piece {
+        Piece { range: r(first, last), stored: Vec::new() }
+    }
+
+    fn lane(order: Order, gaps: &[(u64, u64)], settled: u64) -> (Backfill, Vec<FillAction>) {
+        let mut lane = Backfill::new(order, 2, RangeSizer::new(10, 10, 100, 1_000));
+        assert_eq!(lane.step(FillInput::Moved), [FillAction::Load]);
+        lane.step(FillInput::Settled(settled));
+        let actions = lane.step(FillInput::Loaded(gaps.iter().map(|(a, b)| piece(*a, *b)).collect()));
+        (lane, actions)
+    }
+
+    fn ranges(actions: &[FillAction]) -> Vec<(u64, u64)> {
+        let range = |action: &FillAction| match action {
+            FillAction::Fill { piece, .. } => Some((piece.range.first, piece.range.last)),
+            _ => None,
+        };
+        actions.iter().filter_map(range).collect()
+    }
+
+    #[test]
+    fn gaps_are_cut_where_another_sources_coverage_changes() {
+        let (a, b) = (B256::repeat_byte(1), B256::repeat_byte(2));
+        let others = [(a, Coverage::new([r(0, 9)])), (b, Coverage::new([r(5, 19)]))];
+        let found = pieces(r(0, 29), &Coverage::new([r(8, 11)]), &others);
+        let found: Vec<_> = found.into_iter().map(|p| (p.range.first, p.range.last, p.stored)).collect();
+        assert_eq!(found, [(0, 4, vec![a]), (5, 7, vec![a, b]), (12, 19, vec![b]), (20, 29, vec![])]);
+        assert_eq!(pieces(r(0, 9), &Coverage::new([r(0, 9)]), &others), []);
+    }
+
+    #[test]
+    fn the_wanted_end_comes_first_and_only_final_blocks_are_taken() {
+        let (_, newest) = lane(Order::Newest, &[(0, 14), (30, 50)], 40);
+        assert_eq!(ranges(&newest), [(31, 40), (30, 30)]);
+        let (mut lane, oldest) = lane(Order::Oldest, &[(0, 14), (30, 50)], 40);
+        assert_eq!(ranges(&oldest), [(0, 9), (10, 14)]);
+        assert_eq!((lane.missing_blocks(), lane.first_missing()), (36, Some(0)));
+        let filled = |id| FillInput::Filled { id: FillId(id), logs: 0, bytes: 0 };
+        assert_eq!(ranges(&lane.step(filled(0))), [(30, 39)]);
+        assert_eq!(ranges(&lane.step(filled(1))), [(40, 40)]);
+        assert_eq!(ranges(&lane.step(filled(2))), [], "41 is not final yet");
+        assert_eq!(ranges(&lane.step(FillInput::Settled(45))), [(41, 45)]);
+    }
+
+    #[test]
+    fn a_refused_piece_is_split_and_a_single_block_is_told() {
+        let (mut lane, _) = lane(Order::Oldest, &[(0, 14)], 40);
+        let too_large = |id| FillInput::Failed { id: FillId(id), failure: FillFailure::TooLarge { hint: None } };
+        assert_eq!(ranges(&lane.step(too_large(0))), [(0, 4)]);
+        lane.step(FillInput::Failed { id: FillId(2), failure: FillFailure::TooLarge { hint: Some(1) } });
+        let (mut lane, _) = super::tests::lane(Order::Oldest, &[(7, 7)], 40);
+        assert_eq!(lane.step(too_large(0)), [FillAction::TooLarge { number: 7 }]);
+        assert!(lane.is_idle());
+    }
+
+    #[test]
+    fn what_was_committed_while_the_coverage_was_read_is_not_filled_again() {
+        let (mut lane, _) = lane(Order::Oldest, &[(0, 14), (20, 24)], 40);
+        let lost = FillInput::Failed { id: FillId(1), failure: FillFailure::Lost };
+        assert_eq!(lane.step(lost), [FillAction::Load]);
+        lane.step(FillInput::Filled { id: FillId(0), logs: 0, bytes: 0 });
+        let stale = vec![piece(0, 14), piece(20, 24)];
+        assert_eq!(ranges(&lane.step(FillInput::Loaded(stale))), [(10, 14), (20, 24)]);
+    }
+}

@@ -1,0 +1,96 @@
+//! Which logs are wanted: a source's immutable filter, by emitter and first topic.
+
+use alloy::primitives::{Address, B256, keccak256};
+use serde::{Deserialize, Serialize};
+
+use super::batch::Log;
+use super::block::Header;
+use super::bloom::may_hold;
+
+/// Which logs are asked for. Empty sets mean all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Emitters.
+    pub addresses: Vec<Address>,
+    /// First topics.
+    pub topics: Vec<B256>,
+}
+
+impl Filter {
+    /// Whether every log passes, so that blooms can prove an answer complete.
+    pub fn is_everything(&self) -> bool {
+        self.addresses.is_empty() && self.topics.is_empty()
+    }
+
+    /// The filter as canonical JSON: sets sorted and without repeats. A source is named by the hash of this text.
+    pub fn definition(&self) -> serde_json::Value {
+        let (mut addresses, mut topics) = (self.addresses.clone(), self.topics.clone());
+        addresses.sort_unstable();
+        addresses.dedup();
+        topics.sort_unstable();
+        topics.dedup();
+        serde_json::json!({ "addresses": addresses, "topics": topics })
+    }
+
+    /// The name of the source with this filter: keccak256 of its canonical JSON.
+    pub fn id(&self) -> B256 {
+        keccak256(self.definition().to_string())
+    }
+
+    /// Whether a log passes.
+    pub fn selects(&self, log: &Log<'_>) -> bool {
+        (self.addresses.is_empty() || self.addresses.contains(&log.address))
+            && (self.topics.is_empty() || log.topics.first().is_some_and(|topic| self.topics.contains(topic)))
+    }
+
+    /// Whether every log that passes `other` passes this one too.
+    pub fn contains(&self, other: &Filter) -> bool {
+        let holds = |ours: bool, theirs: bool, all: bool| ours || (!theirs && all);
+        let addresses = other.addresses.iter().all(|address| self.addresses.contains(address));
+        let topics = other.topics.iter().all(|topic| self.topics.contains(topic));
+        holds(self.addresses.is_empty(), other.addresses.is_empty(), addresses)
+            && holds(self.topics.is_empty(), other.topics.is_empty(), topics)
+    }
+
+    /// Whether a block may hold a log that passes; a header without a bloom proves nothing.
+    pub fn may_select_from(&self, header: &Header) -> bool {
+        header.bloom.as_deref().is_none_or(|bloom| may_hold(bloom, &self.addresses, &self.topics))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(addresses: &[u8], topics: &[u8]) -> Filter {
+        Filter {
+            addresses: addresses.iter().map(|n| Address::repeat_byte(*n)).collect(),
+            topics: topics.iter().map(|n| B256::repeat_byte(*n)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_filter_is_named_by_what_it_selects() {
+        let (one, two) = (filter(&[2, 1, 2], &[]), filter(&[1, 2], &[]));
+        assert_eq!((one.definition(), one.id()), (two.definition(), two.id()));
+        assert_ne!(one.id(), filter(&[1], &[]).id());
+        assert!(!one.is_everything() && Filter::default().is_everything());
+        let read: Filter = serde_json::from_value(one.definition()).unwrap();
+        assert_eq!(read, two);
+    }
+
+    #[test]
+    fn a_wider_filter_contains_a_narrower_one() {
+        for (wide, narrow, contains) in [
+            (filter(&[], &[]), filter(&[1], &[9]), true),
+            (filter(&[1], &[9]), filter(&[], &[]), false),
+            (filter(&[1, 2], &[]), filter(&[2], &[9]), true),
+            (filter(&[1, 2], &[9]), filter(&[2], &[]), false),
+            (filter(&[1], &[]), filter(&[1, 2], &[]), false),
+            (filter(&[], &[9]), filter(&[], &[9]), true),
+            (filter(&[], &[9]), filter(&[3], &[8]), false),
+        ] {
+            assert_eq!(wide.contains(&narrow), contains, "{wide:?} contains {narrow:?}");
+        }
+    }
+}

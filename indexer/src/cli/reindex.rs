@@ -1,0 +1,66 @@
+//! `dalp-indexer reindex`: removes stored blocks from one upwards, final or not, so that they are read again.
+
+use indicatif::MultiProgress;
+
+use super::Failure;
+use super::backfill::{pick, progress};
+use crate::chain::machine::Tail;
+use crate::config::Config;
+use crate::store::reset::Seized;
+use crate::store::{Store, StoreError};
+
+/// Arguments of `reindex`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReindexArgs {
+    /// The chain's name in the configuration; may be left out if there is only one
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<String>,
+    /// The first block that shall be read again
+    #[arg(long, value_name = "BLOCK")]
+    pub from: u64,
+    /// Do it: without this, only say what would be removed
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Removes the blocks in steps, newest first; each step leaves a valid prefix of the chain. A running indexer of this
+/// chain loses its right to write first, and may go on afterwards.
+///
+/// # Errors
+/// A chain that is not stored, and whatever ends the work; what was removed stays removed.
+pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Result<(), Failure> {
+    let other = |error: StoreError| Failure::other(error.to_string());
+    let chain = pick(&config, args.chain.as_deref())?;
+    let store = Store::open(&config.database).await.map_err(other)?;
+    store.check().await.map_err(other)?;
+    if !args.yes {
+        println!(
+            "this removes every stored block of \"{}\" from {} upwards, and `dalp-indexer run` reads them again; add --yes",
+            chain.name, args.from
+        );
+        return Ok(());
+    }
+    let nothing = || Failure::other(format!("nothing is stored of \"{}\" (chain {})", chain.name, chain.chain_id));
+    let Seized { claim, mut tail, .. } = store.seize(chain.chain_id).await.map_err(other)?.ok_or_else(nothing)?;
+    let to = store.tail_below(&claim, args.from).await.map_err(other)?;
+    if to.next >= tail.next {
+        println!("\"{}\" is stored up to block {} only; nothing to remove", chain.name, tail.next.saturating_sub(1));
+        return Ok(());
+    }
+    let blocks = tail.next - to.next;
+    let bar = bars.add(progress(blocks));
+    while tail != to {
+        let step: Tail = store.step_down(&claim, tail, to).await.map_err(other)?;
+        store.clear(&claim, tail, step).await.map_err(other)?;
+        bar.inc(tail.next - step.next);
+        tail = step;
+    }
+    bar.finish_and_clear();
+    println!(
+        "removed blocks {} to {} of \"{}\"; `dalp-indexer run` reads them again",
+        to.next,
+        to.next + blocks - 1,
+        chain.name
+    );
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Carries out what the backfill lane says: each piece is fetched, committed on its own and told back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use alloy::primitives::B256;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{Backoff, FIRST_PAUSE, LAST_PAUSE, Trouble};
+use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
+use crate::chain::batch::BlockBatch;
+use crate::chain::block::BlockRange;
+use crate::chain::filter::Filter;
+use crate::chain::range::RangeSizer;
+use crate::config::Chain;
+use crate::maintenance::Leaves;
+use crate::source::{Source, SourceError};
+use crate::store::append::Lane;
+use crate::store::history::Missing;
+use crate::store::{Claim, Store, StoreError};
+
+/// What one chain's history works with.
+#[derive(Clone)]
+pub struct Context {
+    /// Its nodes.
+    pub source: Arc<Source>,
+    /// The database.
+    pub store: Store,
+    /// The partition manager.
+    pub leaves: Arc<Leaves>,
+    /// The right to write.
+    pub claim: Claim,
+}
+
+/// A chain's backfill lane under way. Dropping it loses nothing: what is not committed is missing, and found again.
+pub struct History {
+    context: Context,
+    /// Blocks to fill; from the first block to the tail unless asked otherwise.
+    want: Option<BlockRange>,
+    lane: Backfill,
+    sizer: RangeSizer,
+    tasks: JoinSet<Result<Done, StoreError>>,
+    filters: Arc<HashMap<B256, Filter>>,
+    trouble: Trouble,
+    logs: u64,
+}
+
+enum Done {
+    Loaded(Missing),
+    Filled { id: FillId, range: BlockRange, answered: u64, stored: u64, bytes: u64 },
+    Failed { id: FillId, failure: FillFailure },
+}
+
+impl History {
+    /// The lane of a chain, which begins with [`FillInput::Moved`].
+    pub fn new(chain: &Chain, context: Context, want: Option<BlockRange>) -> Self {
+        let sizer = super::sizer(chain);
+        let lane = Backfill::new(chain.backfill_order, chain.backfill_workers as usize, sizer.clone());
+        let (filters, trouble) = (Arc::default(), Trouble::default());
+        Self { context, want, lane, sizer, tasks: JoinSet::new(), filters, trouble, logs: 0 }
+    }
+
+    /// Blocks that are missing, under way or not.
+    pub fn missing_blocks(&self) -> u64 {
+        self.lane.missing_blocks()
+    }
+
+    /// The lowest missing block.
+    pub fn first_missing(&self) -> Option<u64> {
+        self.lane.first_missing()
+    }
+
+    /// Whether what is missing is known.
+    pub fn is_loaded(&self) -> bool {
+        self.lane.is_loaded()
+    }
+
+    /// Whether nothing is under way and nothing can be begun now.
+    pub fn is_idle(&self) -> bool {
+        self.lane.is_idle()
+    }
+
+    /// Logs stored so far.
+    pub fn logs(&self) -> u64 {
+        self.logs
+    }
+
+    /// What goes wrong at the moment, in words.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.get()
+    }
+
+    /// Takes one input and begins what follows from it.
+    pub fn step(&mut self, input: FillInput) {
+        for action in self.lane.step(input) {
+            match action {
+                FillAction::Load => {
+                    self.tasks.spawn(load(self.context.clone(), self.want, self.trouble.clone()));
+                }
+                FillAction::Fill { id, piece } => {
+                    let (context, filters, trouble) =
+                        (self.context.clone(), self.filters.clone(), self.trouble.clone());
+                    let sizer = self.sizer.clone();
+                    self.tasks.spawn(async move { Fill { context, filters, trouble, sizer, id, piece }.run().await });
+                }
+                FillAction::TooLarge { number } => self.trouble.set(Some(format!(
+                    "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use \
+                     another node, and start again"
+                ))),
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen, and takes it. Answers the blocks that it committed; pending while nothing is
+    /// under way. Cancel-safe.
+    ///
+    /// # Errors
+    /// What no retry mends.
+    pub async fn next(&mut self) -> Result<u64, StoreError> {
+        let done = match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok(done)) => done?,
+            Some(Err(panic)) => {
+                return Err(StoreError::Fatal { why: format!("a backfill worker ended unexpectedly: {panic}") });
+            }
+        };
+        let mut blocks = 0;
+        let input = match done {
+            Done::Loaded(missing) => {
+                self.filters = Arc::new(missing.filters.into_iter().collect());
+                FillInput::Loaded(missing.pieces)
+            }
+            Done::Filled { id, range, answered, stored, bytes } => {
+                self.logs += stored;
+                blocks = range.blocks();
+                self.trouble.set(None);
+                FillInput::Filled { id, logs: answered, bytes }
+            }
+            Done::Failed { id, failure } => FillInput::Failed { id, failure },
+        };
+        self.step(input);
+        Ok(blocks)
+    }
+}
+
+async fn load(context: Context, want: Option<BlockRange>, trouble: Trouble) -> Result<Done, StoreError> {
+    let mut backoff = Backoff::new();
+    loop {
+        match context.store.missing(&context.claim, want).await {
+            Ok(missing) => return Ok(Done::Loaded(missing)),
+            Err(StoreError::Retry { why }) => trouble.set(Some(why)),
+            Err(error) => return Err(error),
+        }
+        backoff.pause().await;
+    }
+}
+
+/// One piece on its way.
+struct Fill {
+    context: Context,
+    filters: Arc<HashMap<B256, Filter>>,
+    trouble: Trouble,
+    sizer: RangeSizer,
+    id: FillId,
+    piece: Piece,
+}
+
+impl Fill {
+    async fn run(self) -> Result<Done, StoreError> {
+        let (id, range) = (self.id, self.piece.range);
+        let failed = |failure| Ok(Done::Failed { id, failure });
+        let batch = match self.fetch().await {
+            Ok(batch) => batch,
+            Err(failure) => return failed(failure),
+        };
+        let (answered, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
+        if self.sizer.is_excessive(range.blocks(), answered, bytes) {
+            return failed(FillFailure::TooLarge { hint: None });
+        }
+        let stored: Vec<&Filter> = self.piece.stored.iter().filter_map(|id| self.filters.get(id)).collect();
+        let batch = batch.without(|log| stored.iter().any(|filter| filter.selects(log)));
+        match self.commit(&batch).await? {
+            None => Ok(Done::Filled { id, range, answered, stored: batch.logs().len() as u64, bytes }),
+            Some(failure) => failed(failure),
+        }
+    }
+
+    /// Fetches until there is a batch or a reason to ask for something else.
+    async fn fetch(&self) -> Result<BlockBatch, FillFailure> {
+        let source = &self.context.source;
+        let mut backoff = Backoff::new();
+        loop {
+            match source.range(self.piece.range).await {
+                Ok(batch) => return Ok(batch),
+                Err(error @ SourceError::TooLarge { .. }) => {
+                    info!("{error}; asking for less");
+                    let SourceError::TooLarge { hint, .. } = error else { return Err(FillFailure::Gone) };
+                    return Err(FillFailure::TooLarge { hint });
+                }
+                Err(error @ SourceError::Gone { .. }) => {
+                    self.trouble.set(Some(error.to_string()));
+                    source.fail_over(&error);
+                    sleep(FIRST_PAUSE * 5).await;
+                    return Err(FillFailure::Gone);
+                }
+                Err(error @ SourceError::Retry { .. }) => {
+                    source.fail_over(&error);
+                    self.trouble.set(Some(error.to_string()));
+                    backoff.pause().await;
+                }
+            }
+        }
+    }
+
+    /// `None` when the batch is committed; why not, when another question must decide.
+    async fn commit(&self, batch: &BlockBatch) -> Result<Option<FillFailure>, StoreError> {
+        let Context { store, leaves, claim, .. } = &self.context;
+        let mut backoff = Backoff::new();
+        loop {
+            match super::append_once(store, leaves, claim, batch, Lane::Backfill).await {
+                Ok(()) => return Ok(None),
+                Err(StoreError::NoLeaf) => leaves.forget(claim.chain_id),
+                Err(StoreError::Retry { why }) => {
+                    warn!("{why}");
+                    self.trouble.set(Some(why));
+                }
+                Err(error @ (StoreError::TailMoved { .. } | StoreError::Indeterminate { .. })) => {
+                    warn!(range = %batch.range(), "{error}");
+                    return Ok(Some(FillFailure::Lost));
+                }
+                Err(error @ StoreError::OtherBranch { .. }) => {
+                    warn!("{error}");
+                    self.trouble.set(Some(error.to_string()));
+                    sleep(FIRST_PAUSE * 5).await;
+                    return Ok(Some(FillFailure::Gone));
+                }
+                Err(StoreError::Duplicate { why }) => {
+                    // Somebody else was faster with these blocks, which the coverage will tell; or rows are there that it
+                    // does not know of.
+                    self.trouble.set(Some(format!(
+                        "{}: {why}; if this goes on, rows are stored that no coverage knows of: run `dalp-indexer repair`",
+                        batch.range()
+                    )));
+                    sleep(LAST_PAUSE / 2).await;
+                    return Ok(Some(FillFailure::Lost));
+                }
+                Err(error) => return Err(error),
+            }
+            backoff.pause().await;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What of a chain's history is stored, under which source; and the tail's jump over what is not.
+
+use alloy::primitives::B256;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Claim, Store, StoreError, int8, limit, timestamp};
+use crate::chain::backfill::{Piece, pieces};
+use crate::chain::block::{BlockRange, Header};
+use crate::chain::coverage::Coverage;
+use crate::chain::filter::Filter;
+use crate::chain::machine::Tail;
+
+/// What the backfill lane has to do.
+#[derive(Clone, Debug, Default)]
+pub struct Missing {
+    /// Blocks between the first one and the tail of which the source's logs are not all stored, ascending.
+    pub pieces: Vec<Piece>,
+    /// The filters of the sources that the pieces name.
+    pub filters: Vec<(B256, Filter)>,
+}
+
+/// A source with what is covered of it, and how each range was verified.
+struct Covered {
+    id: B256,
+    filter: Filter,
+    ranges: Vec<(BlockRange, String)>,
+}
+
+impl Covered {
+    fn coverage(&self) -> Coverage {
+        Coverage::new(self.ranges.iter().map(|(range, _)| *range))
+    }
+}
+
+impl Store {
+    /// What is missing of `want`, or without it from the first block to the tail. Read under the state row's lock: it waits for commits whose answer was lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when somebody claimed the chain after us.
+    pub async fn missing(&self, claim: &Claim, want: Option<BlockRange>) -> Result<Missing, StoreError> {
+        let mut connection = self.connection().await?;
+        let tx = connection.transaction().await?;
+        limit(&tx).await?;
+        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
+        let row = tx
+            .query_typed_one(
+                "SELECT token, tail_number FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE",
+                &params,
+            )
+            .await?;
+        let mut sources = covered(&tx, claim.chain_id).await?;
+        tx.commit().await?;
+        if row.get::<_, i64>(0) != claim.token {
+            return Err(StoreError::Fenced { chain_id: claim.chain_id });
+        }
+        let tail = u64::try_from(row.get::<_, i64>(1)).ok();
+        let below = tail.and_then(|tail| BlockRange::new(claim.start_block, tail));
+        let Some(want) = want.or(below) else {
+            return Ok(Missing::default());
+        };
+        let own = sources.iter().position(|source| source.id == claim.source_id);
+        let own = own.map(|at| sources.swap_remove(at).coverage()).unwrap_or_default();
+        let others: Vec<_> = sources.iter().map(|source| (source.id, source.coverage())).collect();
+        let filters = sources.into_iter().map(|source| (source.id, source.filter)).collect();
+        Ok(Missing { pieces: pieces(want, &own, &others), filters })
+    }
+
+    /// Sets the tail to `to`, a final block, and leaves the blocks between to the backfill lane; or does nothing.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
+    pub async fn jump(&self, claim: &Claim, from: Tail, to: &Header) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        let tx = connection.transaction().await?;
+        limit(&tx).await?;
+        let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
+        let (hash, parent) = (to.hash.to_vec(), to.parent.map(|parent| parent.to_vec()));
+        let params: [(&(dyn ToSql + Sync), Type); 8] = [
+            (&int8(claim.chain_id), Type::INT8),
+            (&claim.token, Type::INT8),
+            (&expected, Type::INT8),
+            (&expected_hash, Type::BYTEA),
+            (&int8(to.number), Type::INT8),
+            (&hash, Type::BYTEA),
+            (&timestamp(to.time), Type::TIMESTAMPTZ),
+            (&parent, Type::BYTEA),
+        ];
+        if tx.execute_typed(JUMP, &params[..7]).await? == 0 {
+            return Err(StoreError::TailMoved { chain_id: claim.chain_id });
+        }
+        let block = [0, 4, 6, 5, 7].map(|at| params[at].clone());
+        tx.execute_typed(JUMP_BLOCK, &block).await?;
+        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })
+    }
+}
+
+const JUMP: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_number = $5, tail_hash = $6, tail_time = $7, \
+                    finalized = GREATEST(finalized, $5), updated_at = now() \
+                    WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4";
+/// The block is stored at once: the range that ends with it, and the batch that stands on it, are held against it.
+const JUMP_BLOCK: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) VALUES ($1, $2, $3, $4, $5) \
+                          ON CONFLICT (chain_id, number) DO NOTHING";
+
+async fn covered(tx: &Transaction<'_>, chain_id: u64) -> Result<Vec<Covered>, StoreError> {
+    let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
+    let mut sources: Vec<Covered> = Vec::new();
+    for row in tx.query_typed(COVERED, &params).await? {
+        let id = B256::try_from(row.get::<_, &[u8]>(0)).unwrap_or_default();
+        if sources.last().is_none_or(|source| source.id != id) {
+            let filter = serde_json::from_value(row.get(1)).map_err(|error| StoreError::Fatal {
+                why: format!("dalp_indexed.source: the definition of {id} is not a filter: {error}"),
+            })?;
+            sources.push(Covered { id, filter, ranges: Vec::new() });
+        }
+        let (Some(from), Some(to)) = (row.get::<_, Option<i64>>(2), row.get::<_, Option<i64>>(3)) else { continue };
+        let range = u64::try_from(from).ok().zip(u64::try_from(to).ok()).and_then(|(a, b)| BlockRange::new(a, b));
+        if let (Some(range), Some(source)) = (range, sources.last_mut()) {
+            source.ranges.push((range, row.get(4)));
+        }
+    }
+    Ok(sources)
+}
+
+const COVERED: &str = "SELECT s.source_id, s.definition, c.from_block, c.to_block, c.level \
+                       FROM dalp_indexed.source s LEFT JOIN dalp_indexed.coverage c USING (chain_id, source_id) \
+                       WHERE s.chain_id = $1 ORDER BY s.source_id, c.from_block";
+
+/// Where a wider source covers blocks, a narrower one does too: recorded with the wider one's levels. The caller holds
+/// the state row's lock.
+pub(super) async fn inherit(tx: &Transaction<'_>, chain_id: u64, filter: &Filter) -> Result<(), StoreError> {
+    let id = filter.id();
+    let sources = covered(tx, chain_id).await?;
+    let own = sources.iter().find(|source| source.id == id).map(Covered::coverage).unwrap_or_default();
+    let mut have = own.ranges().to_vec();
+    for source in sources.iter().filter(|source| source.id != id && source.filter.contains(filter)) {
+        for (range, level) in &source.ranges {
+            for gap in Coverage::new(have.iter().copied()).gaps(*range) {
+                let (id, first, last) = (id.as_slice(), int8(gap.first), int8(gap.last));
+                let params: [(&(dyn ToSql + Sync), Type); 5] = [
+                    (&int8(chain_id), Type::INT8),
+                    (&id, Type::BYTEA),
+                    (&first, Type::INT8),
+                    (&last, Type::INT8),
+                    (level, Type::TEXT),
+                ];
+                tx.execute_typed(super::append::COVER, &params).await?;
+                have.push(gap);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! What an operator asks for: blocks that shall be read again, and a devnet that was started anew.
+
+use alloy::primitives::B256;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Claim, NewChain, Store, StoreError, int8};
+use crate::chain::machine::Tail;
+
+/// A chain as it is stored, under a token of our own.
+#[derive(Clone, Debug)]
+pub struct Seized {
+    /// The right to write it.
+    pub claim: Claim,
+    /// Where its tail stands.
+    pub tail: Tail,
+    /// Its genesis block.
+    pub genesis: B256,
+}
+
+impl Store {
+    /// Takes a stored chain over as it is, without asking a node: earlier claims commit nothing more. `None` where
+    /// nothing is stored of it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn seize(&self, chain_id: u64) -> Result<Option<Seized>, StoreError> {
+        let connection = self.connection().await?;
+        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
+        let Some(row) = connection.query_typed_opt(SEIZE, &params).await? else { return Ok(None) };
+        let hash = |at: usize| row.get::<_, Option<&[u8]>>(at).and_then(|hash| B256::try_from(hash).ok());
+        let number = |at: usize| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
+        let source_id = hash(3).unwrap_or_default();
+        let claim = Claim { chain_id, token: row.get(0), source_id, start_block: number(2) };
+        let next = u64::try_from(row.get::<_, i64>(4) + 1).unwrap_or(0);
+        Ok(Some(Seized { claim, tail: Tail { next, hash: hash(5) }, genesis: hash(1).unwrap_or_default() }))
+    }
+
+    /// The tail from which blocks `from` and above are to be read: on the highest stored block below it, or at the first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn tail_below(&self, claim: &Claim, from: u64) -> Result<Tail, StoreError> {
+        let below = self.blocks_below(claim.chain_id, from, claim.start_block, 1).await?;
+        Ok(below.first().map_or(Tail { next: claim.start_block, hash: None }, |block| Tail::after(*block)))
+    }
+
+    /// Removes everything of a chain whose genesis is not `chain`'s, and makes it a new one. A crash in between leaves a
+    /// shorter prefix of the old chain, and the next start goes on.
+    pub(super) async fn reset_if_changed(&self, chain: &NewChain) -> Result<(), StoreError> {
+        if self.genesis(chain.chain_id).await?.is_none_or(|stored| stored == chain.genesis) {
+            return Ok(());
+        }
+        let Some(Seized { claim, mut tail, genesis }) = self.seize(chain.chain_id).await? else { return Ok(()) };
+        tracing::warn!(chain = chain.name, stored = %genesis, node = %chain.genesis, "another chain under the same id: removing what is stored");
+        let bottom = Tail { next: 0, hash: None };
+        while tail != bottom {
+            let step = self.step_down(&claim, tail, bottom).await?;
+            self.clear(&claim, tail, step).await?;
+            tail = step;
+        }
+        let genesis = chain.genesis.as_slice();
+        let params: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&int8(chain.chain_id), Type::INT8),
+            (&claim.token, Type::INT8),
+            (&genesis, Type::BYTEA),
+            (&int8(chain.start_block), Type::INT8),
+        ];
+        match self.connection().await?.execute_typed(RENEW, &params).await? {
+            0 => Err(StoreError::Fenced { chain_id: chain.chain_id }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn genesis(&self, chain_id: u64) -> Result<Option<B256>, StoreError> {
+        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
+        let connection = self.connection().await?;
+        let row = connection
+            .query_typed_opt("SELECT genesis_hash FROM dalp_indexed.chain_state WHERE chain_id = $1", &params)
+            .await?;
+        Ok(row.and_then(|row| B256::try_from(row.get::<_, &[u8]>(0)).ok()))
+    }
+}
+
+const SEIZE: &str = "UPDATE dalp_indexed.chain_state SET token = token + 1 WHERE chain_id = $1 \
+                     RETURNING token, genesis_hash, start_block, source_id, tail_number, tail_hash";
+const RENEW: &str = "UPDATE dalp_indexed.chain_state SET genesis_hash = $3, start_block = $4, tail_number = $4 - 1, tail_hash = NULL, \
+                     tail_time = NULL, finalized = NULL, source_id = NULL, epoch = epoch + 1, updated_at = now() \
+                     WHERE chain_id = $1 AND token = $2";
