@@ -5,6 +5,7 @@
 mod commands;
 mod compose;
 mod crash;
+mod history;
 mod input;
 mod pooler;
 mod reorg;

@@ -1,0 +1,237 @@
+//! History beside the head: jumps, gaps, changed filters, what reorgs leave behind, and what an operator removes.
+
+use alloy::primitives::B256;
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
+use dalp_indexer::service::Service;
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
+use dalp_tests::truth::{Row, assert_exact, on_chain, stored};
+use tokio_postgres::Client;
+
+use crate::{burst, caught_up, emit, waits_for};
+
+/// A chain with logs here and there over some two thousand blocks.
+async fn long_chain(anvil: &Anvil) -> Deployed {
+    let deployed = deploy(anvil.rpc()).await.unwrap();
+    for seed in 0..20 {
+        burst(anvil.rpc(), &deployed, 5, seed).await;
+        anvil.rpc().mine(100, 12).await.unwrap();
+    }
+    deployed
+}
+
+async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(client: &Client, sql: &str) -> T {
+    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error}")).get(0)
+}
+
+/// Waits until nothing is missing below the tail.
+async fn no_gaps(client: &Client) {
+    until("the gaps to be filled", || async {
+        client
+            .query_opt("SELECT FROM dalp_indexed.progress WHERE gap_blocks = 0 AND complete_to = tail_number", &[])
+            .await
+            .unwrap()
+            .is_some()
+    })
+    .await;
+}
+
+fn site(database: &Database, anvil: &Anvil) -> Site {
+    Site::new(database, &anvil.http_url())
+        .with("finality = \"depth:3\"")
+        .with("range_blocks = 20")
+        .with("max_range_blocks = 50")
+}
+
+#[test]
+fn the_head_is_live_before_history_is_complete_and_a_kill_in_between_costs_nothing() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = long_chain(&anvil).await;
+        for order in ["newest", "oldest"] {
+            let site = site(&database, &anvil).with(&format!("backfill_order = {order:?}"));
+            let client = database.superuser().await;
+            for _ in 0..2 {
+                let mut running = site.spawn();
+                caught_up(&database, &anvil).await;
+                running.kill();
+            }
+            let gap: i64 = one(&client, "SELECT gap_blocks FROM dalp_indexed.progress").await;
+            assert!(gap > 0, "the tail must not have waited for history");
+            let service = Service::start(&site.config()).await.unwrap();
+            burst(anvil.rpc(), &deployed, 5, 1_000).await;
+            caught_up(&database, &anvil).await;
+            no_gaps(&client).await;
+            let status = service.status();
+            until("ready", || async { status.borrow()[0].ready }).await;
+            assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+            service.stop().await;
+            let output = site.call(&["reindex", "--from", "0", "--yes"]);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(one::<i64>(&client, "SELECT count(*) FROM dalp_indexed.logs").await, 0);
+        }
+    });
+}
+
+#[test]
+fn after_an_outage_the_tail_jumps_and_what_was_orphaned_meanwhile_goes() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..10 {
+            burst(anvil.rpc(), &deployed, 5, seed).await;
+        }
+        let site = site(&database, &anvil);
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        // The newest blocks that are stored are orphaned while nobody looks.
+        anvil.rpc().reorg(2).await.unwrap();
+        let deployed_again = long_chain(&anvil).await;
+        let service = Service::start(&site.config()).await.unwrap();
+        burst(anvil.rpc(), &deployed_again, 5, 77).await;
+        caught_up(&database, &anvil).await;
+        let client = database.superuser().await;
+        no_gaps(&client).await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        let orphans: i64 = one(&client, "SELECT sum(logs)::int8 FROM dalp_indexed.reorg").await;
+        assert!(orphans > 0, "the reorg was seen");
+        service.stop().await;
+    });
+}
+
+async fn selected(anvil: &Anvil, last: u64, select: impl Fn(&Row) -> bool) -> Vec<Row> {
+    on_chain(anvil.rpc(), 0, last).await.into_iter().filter(select).collect()
+}
+
+#[test]
+fn a_changed_filter_gets_its_history_beside_the_head_and_stores_nothing_twice() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let (one_topic, other) = (B256::repeat_byte(0x41), B256::repeat_byte(0x42));
+        for seed in 0..30 {
+            burst(anvil.rpc(), &deployed, 2, seed).await;
+            emit(anvil.rpc(), &deployed, &[one_topic], &[1]).await;
+            emit(anvil.rpc(), &deployed, &[other], &[2]).await;
+        }
+        let topics = |topics: &[B256]| {
+            let topics: Vec<_> = topics.iter().map(|topic| format!("\"{topic}\"")).collect();
+            site(&database, &anvil).with(&format!("topics = [{}]", topics.join(", ")))
+        };
+        let client = database.superuser().await;
+        // Wider, wider still, then narrower: the last needs nothing fetched.
+        let everything = site(&database, &anvil);
+        for (site, wanted) in [
+            (topics(&[one_topic]), Some(vec![one_topic])),
+            (topics(&[one_topic, other]), Some(vec![one_topic, other])),
+            (everything, None),
+        ] {
+            let service = Service::start(&site.config()).await.unwrap();
+            emit(anvil.rpc(), &deployed, &[other], &[3]).await;
+            anvil.rpc().mine(4, 1).await.unwrap();
+            caught_up(&database, &anvil).await;
+            no_gaps(&client).await;
+            let last = head(anvil.rpc()).await;
+            let select = |row: &Row| {
+                wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|topic| row.0[7] == topic.to_string()))
+            };
+            assert_eq!(stored(&client, 31_337, 0, last).await, selected(&anvil, last, select).await, "{wanted:?}");
+            service.stop().await;
+        }
+        let before: i64 = one(&client, "SELECT count(*) FROM dalp_indexed.logs").await;
+        let service = Service::start(&topics(&[other]).config()).await.unwrap();
+        let gap: i64 = one(&client, "SELECT gap_blocks FROM dalp_indexed.progress").await;
+        assert_eq!(gap, 0, "a wider source's coverage is a narrower one's, at once");
+        service.stop().await;
+        assert_eq!(one::<i64>(&client, "SELECT count(*) FROM dalp_indexed.logs").await, before);
+    });
+}
+
+#[test]
+fn orphaned_logs_are_kept_with_the_fork_point_and_the_epoch_moves() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..8 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+        }
+        let service = Service::start(&Site::new(&database, &anvil.http_url()).config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let client = database.superuser().await;
+        let (depth, tail) = (4, head(anvil.rpc()).await);
+        let doomed = stored(&client, 31_337, tail - depth + 1, tail).await;
+        let epoch: i64 = one(&client, "SELECT epoch FROM dalp_indexed.chain_state").await;
+        anvil.rpc().reorg(depth).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let sql = "SELECT fork_number, tail_number, blocks, logs, epoch, \
+                   fork_hash = (SELECT hash FROM dalp_indexed.blocks b WHERE b.number = fork_number) FROM dalp_indexed.reorg";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        let numbers: Vec<i64> = (0..4).map(|at| row.get(at)).collect();
+        assert_eq!(numbers, [(tail - depth) as i64, tail as i64, depth as i64, doomed.len() as i64]);
+        assert!(row.get::<_, i64>(4) > epoch && row.get::<_, bool>(5));
+        let sql = "SELECT string_agg(encode(block_hash, 'hex'), ',' ORDER BY block_number, log_index) FROM dalp_indexed.orphaned_log";
+        let kept: String = one(&client, sql).await;
+        let hashes: Vec<_> = doomed.iter().map(|row| row.0[4].trim_start_matches("0x").to_owned()).collect();
+        assert_eq!(kept, hashes.join(","));
+        // The record is the writer's to add to, not to change.
+        let writer = database.client(dalp_tests::stage::WRITER).await;
+        assert!(writer.execute("DELETE FROM dalp_indexed.orphaned_log", &[]).await.is_err());
+    });
+}
+
+#[test]
+fn a_chain_that_rewrote_final_blocks_goes_on_after_reindex() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let site = Site::new(&database, &anvil.http_url()).with("finality = \"depth:3\"");
+        for seed in 0..12 {
+            burst(anvil.rpc(), &deployed, 2, seed).await;
+        }
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        burst(anvil.rpc(), &deployed, 2, 13).await;
+        caught_up(&database, &anvil).await;
+        anvil.rpc().reorg(9).await.unwrap();
+        waits_for(&service, "reindex --from").await;
+        service.stop().await;
+        let from = head(anvil.rpc()).await - 10;
+        let dry = site.call(&["reindex", "--from", &from.to_string()]);
+        assert!(String::from_utf8_lossy(&dry.stdout).contains("--yes"));
+        let output = site.call(&["reindex", "--from", &from.to_string(), "--yes"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let client = database.superuser().await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        service.stop().await;
+    });
+}
+
+#[test]
+fn another_genesis_is_refused_unless_the_operator_says_that_it_is_a_devnet() {
+    dalp_tests::run(async {
+        let (database, first) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(first.rpc()).await.unwrap();
+        burst(first.rpc(), &deployed, 5, 1).await;
+        let service = Service::start(&Site::new(&database, &first.http_url()).config()).await.unwrap();
+        caught_up(&database, &first).await;
+        service.stop().await;
+        let genesis = AnvilOptions { genesis_timestamp: Some(1_700_000_000), ..AnvilOptions::default() };
+        let second = anvil_with(genesis).await;
+        let deployed = deploy(second.rpc()).await.unwrap();
+        burst(second.rpc(), &deployed, 7, 2).await;
+        let site = Site::new(&database, &second.http_url());
+        let client = database.superuser().await;
+        let before: i64 = one(&client, "SELECT count(*) FROM dalp_indexed.logs").await;
+        let refusal = Service::start(&site.config()).await.err().expect("refused").to_string();
+        assert!(refusal.contains("--reset-on-chain-change"), "{refusal}");
+        assert_eq!(one::<i64>(&client, "SELECT count(*) FROM dalp_indexed.logs").await, before);
+        let service = Service::start(&site.with("reset_on_chain_change = true").config()).await.unwrap();
+        caught_up(&database, &second).await;
+        assert_exact(&client, second.rpc(), 31_337, 0, head(second.rpc()).await).await;
+        service.stop().await;
+    });
+}
