@@ -6,6 +6,8 @@
 
 #[path = "ingest/case.rs"]
 mod case;
+#[path = "ingest/cluster.rs"]
+mod cluster;
 #[path = "ingest/latency.rs"]
 mod latency;
 #[path = "ingest/machine.rs"]

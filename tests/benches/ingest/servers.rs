@@ -5,16 +5,14 @@ use dalp_fixtures::tools::{self, say_stderr};
 use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, LoadPlan, Settings, deploy, load};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, WRITER};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
+use super::cluster::{SUPERUSER, TEMPLATE, connect, prepare};
 use super::options::{Options, TXS_PER_BLOCK};
 use super::{Outcome, machine};
 
 /// Anvil's default.
 pub const CHAIN_ID: u64 = 31_337;
-/// A database that was migrated and never used.
-const TEMPLATE: &str = "bench_template";
-const SUPERUSER: &str = "postgres";
 
 /// What the indexer stands between.
 pub struct Servers {
@@ -120,25 +118,6 @@ impl Servers {
         drop(self.anvil);
         Ok(self.cluster.stop().await?)
     }
-}
-
-/// The suite's logins, with passwords since this cluster listens on TCP, and the template.
-async fn prepare(cluster: &mut Cluster) -> Outcome<()> {
-    let superuser = connect(cluster, SUPERUSER, SUPERUSER).await?;
-    for (login, rights) in [(ADMIN, "LOGIN CREATEROLE"), (WRITER, "LOGIN")] {
-        let password = cluster.password(login)?.unwrap_or_default();
-        superuser.batch_execute(&format!("CREATE ROLE {login} {rights} PASSWORD '{password}'")).await?;
-    }
-    superuser.batch_execute(&format!("CREATE DATABASE {TEMPLATE} OWNER {ADMIN}")).await?;
-    let mut admin = connect(cluster, TEMPLATE, ADMIN).await?;
-    dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default()).await?;
-    Ok(superuser.batch_execute(&format!("GRANT dalp_writer TO {WRITER}")).await?)
-}
-
-async fn connect(cluster: &Cluster, database: &str, user: &str) -> Outcome<Client> {
-    let (client, connection) = tokio_postgres::connect(&cluster.url(database, user), NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 fn days(plan: &LoadPlan) -> u64 {

@@ -1,0 +1,244 @@
+//! What a reorg costs the database, whatever the tables hold: unwinding the orphaned branch and appending the new one.
+//!
+//! `cargo bench -p dalp-tests --bench reorg -- [--smoke] [--rows N]` fills durable tables with N rows (default 1,000,000
+//! and then 10,000,000 in all), and prints the medians of a shallow and a deep reorg at each size.
+
+#[path = "ingest/cluster.rs"]
+mod cluster;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use alloy::primitives::{Address, B256, U256};
+use chrono::DateTime;
+use dalp_fixtures::tools::{self, say_stderr};
+use dalp_fixtures::{Cluster, Settings};
+use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
+use dalp_indexer::chain::block::{BlockRange, BlockRef, Header, TimeSource};
+use dalp_indexer::chain::filter::Filter;
+use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::events::erc20::TRANSFER;
+use dalp_indexer::store::append::Lane;
+use dalp_indexer::store::{Claim, NewChain, Store};
+use dalp_partitions::{Need, Policy, Table, ensure};
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{ADMIN, WRITER};
+use tokio_postgres::Client;
+
+use self::cluster::{SUPERUSER, TEMPLATE, connect, prepare};
+
+/// Why the benchmark has no result.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Outcome<T> = Result<T, Failure>;
+
+const CHAIN: u64 = 31_337;
+/// 2026-01-01T00:00:00Z.
+const BEGIN: i64 = 1_767_225_600;
+const SECONDS: i64 = 12;
+/// Blocks of one batch of the tail, as near the head.
+const BATCH: u64 = 32;
+const RUNS: usize = 7;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let rows = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => vec![1_000_000, 10_000_000],
+        ["--smoke"] => vec![20_000],
+        ["--rows", rows] if rows.parse::<u64>().is_ok() => vec![rows.parse().unwrap_or(0)],
+        _ => {
+            eprintln!("options: --smoke, --rows N");
+            return ExitCode::from(2);
+        }
+    };
+    match dalp_tests::run(bench(rows)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("no result: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(sizes: Vec<u64>) -> Outcome<()> {
+    let tools = tools::postgres(say_stderr).await?;
+    let mut cluster = Cluster::temporary(&tools, Settings::bench()).await?;
+    prepare(&mut cluster).await?;
+    let database = "bench_reorg";
+    let superuser = connect(&cluster, SUPERUSER, SUPERUSER).await?;
+    superuser.batch_execute(&format!("CREATE DATABASE {database} TEMPLATE {TEMPLATE} OWNER {ADMIN}")).await?;
+    let mut chain = Chain::open(&cluster, database).await?;
+    println!(
+        "| rows stored | reorg | unwind | append | together (median of {RUNS}) | max |\n|---|---|---|---|---|---|"
+    );
+    for rows in sizes {
+        chain.fill(rows).await?;
+        for (depth, rows) in [(3, 60), (64, 64_000)] {
+            chain.measure(depth, rows).await?;
+        }
+    }
+    drop(chain);
+    Ok(cluster.stop().await?)
+}
+
+struct Chain {
+    store: Store,
+    claim: Claim,
+    owner: Client,
+    partitioner: Client,
+    tail: Tail,
+    rows: u64,
+    forks: u64,
+}
+
+impl Chain {
+    async fn open(cluster: &Cluster, database: &str) -> Outcome<Self> {
+        let owner = connect(cluster, database, SUPERUSER).await?;
+        let partitioner = connect(cluster, database, ADMIN).await?;
+        partitioner.batch_execute("SET ROLE dalp_partitioner").await?;
+        let site = Site {
+            url: cluster.url(database, WRITER),
+            admin_url: cluster.url(database, ADMIN),
+            reader_url: cluster.url(database, WRITER),
+            rpc_urls: vec!["http://127.0.0.1:9".into()],
+            chain_id: CHAIN,
+            chain: "bench".into(),
+            chain_lines: Vec::new(),
+            more: String::new(),
+        };
+        let store = Store::open(&site.config().database).await?;
+        let new = NewChain {
+            chain_id: CHAIN,
+            name: "bench".into(),
+            genesis: B256::ZERO,
+            start_block: 0,
+            filter: Filter::default(),
+            finality: true,
+            reset: false,
+        };
+        let claim = store.claim(&new).await?;
+        Ok(Self { store, claim, owner, partitioner, tail: Tail { next: 0, hash: None }, rows: 0, forks: 0 })
+    }
+
+    /// Appends blocks of 1,000 rows (500 logs, each decoded once) until there are `rows`.
+    async fn fill(&mut self, rows: u64) -> Outcome<()> {
+        while self.rows < rows {
+            let blocks = ((rows - self.rows) / 1_000).clamp(1, 20);
+            self.append(blocks, 500).await?;
+            self.rows += blocks * 1_000;
+            if self.rows.is_multiple_of(500_000) {
+                eprintln!("{} rows", self.rows);
+            }
+        }
+        Ok(self
+            .owner
+            .batch_execute("VACUUM ANALYZE dalp_indexed.logs; VACUUM ANALYZE dalp_indexed.erc20_transfer; CHECKPOINT")
+            .await?)
+    }
+
+    async fn append(&mut self, blocks: u64, logs: u64) -> Outcome<()> {
+        let batch = self.batch(blocks, logs)?;
+        let times: Vec<_> = batch.row_times().filter_map(|time| DateTime::from_timestamp(time, 0)).collect();
+        for table in ["logs", "erc20_transfer"] {
+            let table = Table::new("dalp_indexed", table, "block_time");
+            let now = DateTime::from_timestamp(BEGIN, 0).unwrap_or_default();
+            let need = Need::rows(times.clone());
+            ensure(&mut self.partitioner, &table, CHAIN as i64, &Policy::default(), now, &need).await?;
+        }
+        self.commit(&batch).await
+    }
+
+    async fn commit(&mut self, batch: &BlockBatch) -> Outcome<()> {
+        let lane = Lane::Tail { on: self.tail, finalized: None };
+        self.store.append(&self.claim, batch, lane).await?;
+        self.tail = Tail::after(batch.link().last);
+        Ok(())
+    }
+
+    fn hash(&self, number: u64) -> B256 {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&(self.forks + 1).to_be_bytes());
+        hash[8..16].copy_from_slice(&number.to_be_bytes());
+        B256::from(hash)
+    }
+
+    fn batch(&self, blocks: u64, logs: u64) -> Outcome<BlockBatch> {
+        let first = self.tail.next;
+        let (mut headers, mut all) = (Vec::new(), Logs::default());
+        for number in first..first + blocks {
+            let block = BlockRef { number, hash: self.hash(number) };
+            let parent = if number == first { self.tail.hash } else { Some(self.hash(number - 1)) };
+            let time = BEGIN + number as i64 * SECONDS;
+            headers.push(Header {
+                number,
+                hash: block.hash,
+                parent,
+                time,
+                time_source: TimeSource::Header,
+                bloom: None,
+            });
+            for index in 0..logs {
+                // Accounts and tokens as mixed as on a busy chain: their indexes are hit all over.
+                let account = |salt: u64| {
+                    let n = (number * 1_000 + index).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(salt as u32);
+                    let mut address = [0; 20];
+                    address[..8].copy_from_slice(&n.to_be_bytes());
+                    Address::from(address)
+                };
+                let topics = [TRANSFER, account(1).into_word(), account(23).into_word()];
+                all.push(
+                    block,
+                    Some(time),
+                    Log {
+                        log_index: index as u32,
+                        tx_index: (index / 10) as u32,
+                        tx_hash: self.hash(number * 1_000 + index / 10),
+                        address: Address::repeat_byte((index % 50) as u8),
+                        topics: &topics,
+                        data: &U256::from(number * 1_000 + index).to_be_bytes::<32>(),
+                    },
+                );
+            }
+        }
+        Ok(BlockBatch::new(BlockRange { first, last: first + blocks - 1 }, headers, all, false)?)
+    }
+
+    /// Orphans the newest `depth` blocks, which hold `rows` rows, again and again.
+    async fn measure(&mut self, depth: u64, rows: u64) -> Outcome<()> {
+        let base = self.tail;
+        let logs = rows / depth / 2;
+        for _ in 0..depth.div_ceil(BATCH) {
+            self.append(depth.min(BATCH), logs).await?;
+        }
+        let mut times = Vec::new();
+        for _ in 0..RUNS {
+            let began = Instant::now();
+            self.store.unwind(&self.claim, self.tail, base).await?;
+            let unwound = began.elapsed();
+            self.tail = base;
+            self.forks += 1;
+            let mut appended = Duration::ZERO;
+            for _ in 0..depth.div_ceil(BATCH) {
+                let batch = self.batch(depth.min(BATCH), logs)?;
+                let began = Instant::now();
+                self.commit(&batch).await?;
+                appended += began.elapsed();
+            }
+            times.push((unwound + appended, unwound, appended));
+        }
+        times.sort_unstable();
+        let (together, unwind, append) = times[RUNS / 2];
+        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+        let max = ms(times[RUNS - 1].0);
+        let stored: i64 = self.owner.query_one(COUNT, &[]).await?.get(0);
+        println!(
+            "| {stored} | {depth} blocks, {rows} rows | {} | {} | {} | {max} |",
+            ms(unwind),
+            ms(append),
+            ms(together)
+        );
+        Ok(())
+    }
+}
+
+const COUNT: &str =
+    "SELECT (SELECT count(*) FROM dalp_indexed.logs) + (SELECT count(*) FROM dalp_indexed.erc20_transfer)";
