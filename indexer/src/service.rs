@@ -116,6 +116,7 @@ impl Service {
         stopped: watch::Receiver<bool>,
     ) -> Result<watch::Receiver<ChainStatus>, ServiceError> {
         let (source, new) = meet(chain).await?;
+        source.remember(&store.nodes(chain.chain_id).await?);
         let claim = store.claim(&new).await?;
         leaves.learn(claim.chain_id).await?;
         let state = store.load(&claim).await?;

@@ -21,6 +21,7 @@ fn chain(name: &str, ready: bool) -> ChainStatus {
         leaves: 3,
         ready,
         waits_for: if ready { String::new() } else { "the next head".into() },
+        nodes: Vec::new(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::chain::range::RangeSizer;
 use crate::config::{Chain, Config};
 use crate::maintenance::Leaves;
 use crate::service;
+use crate::source::pause::Backoff;
 use crate::source::{Source, SourceError};
 use crate::store::append::Lane;
 use crate::store::{Claim, Store, StoreError};
@@ -197,17 +198,22 @@ fn take_newest(todo: &mut VecDeque<BlockRange>, blocks: u64) -> Option<BlockRang
 
 /// Asks until the nodes answer; only what another question could mend comes back as an error.
 async fn patient(source: &Source, range: BlockRange) -> Result<BlockBatch, SourceError> {
-    let mut pause = Duration::from_millis(100);
+    let mut backoff = Backoff::default();
     loop {
-        match source.range(range).await {
+        let after = match source.range(range).await {
             Err(error @ (SourceError::Retry { .. } | SourceError::Gone { .. })) => {
                 warn!("{error}");
-                source.fail_over(&error);
+                if source.moves_on(&error) {
+                    continue;
+                }
+                match error {
+                    SourceError::Retry { after, .. } => after,
+                    _ => None,
+                }
             }
             other => return other,
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
+        };
+        backoff.pause_at_least(after).await;
     }
 }
 

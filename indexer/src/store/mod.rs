@@ -8,6 +8,7 @@ pub mod chain;
 pub mod connect;
 pub mod encode;
 pub mod error;
+pub mod nodes;
 pub mod read;
 pub mod rows;
 pub mod unwind;
