@@ -1,5 +1,6 @@
 //! What was learned of each node, kept over restarts. Nothing that rows depend on is decided by it.
 
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{Store, StoreError, int8};
@@ -12,23 +13,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn nodes(&self, chain_id: u64) -> Result<Vec<NodeReport>, StoreError> {
         let connection = self.connection().await?;
-        let rows = connection.query_typed(NODES, &[(&int8(chain_id), Type::INT8)]).await?;
-        let report = |row: &tokio_postgres::Row| {
-            let limit = |at: usize| row.get::<_, Option<i64>>(at).and_then(|value| u64::try_from(value).ok());
-            NodeReport {
-                name: row.get(0),
-                state: row.get(1),
-                latency_ms: row.get(2),
-                failures: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
-                last_error: row.get(4),
-                max_blocks: limit(5),
-                max_logs: limit(6),
-                max_bytes: limit(7),
-                max_batch: limit(8),
-                refused_methods: row.get(9),
-            }
-        };
-        Ok(rows.iter().map(report).collect())
+        Ok(stored_nodes(&connection, int8(chain_id)).await?)
     }
 
     /// Writes how a chain's nodes do.
@@ -56,6 +41,30 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What is stored of a chain's nodes, by whoever may read it.
+///
+/// # Errors
+/// The server's.
+pub async fn stored_nodes(client: &Client, chain_id: i64) -> Result<Vec<NodeReport>, tokio_postgres::Error> {
+    let rows = client.query_typed(NODES, &[(&chain_id, Type::INT8)]).await?;
+    let report = |row: &tokio_postgres::Row| {
+        let limit = |at: usize| row.get::<_, Option<i64>>(at).and_then(|value| u64::try_from(value).ok());
+        NodeReport {
+            name: row.get(0),
+            state: row.get(1),
+            latency_ms: row.get(2),
+            failures: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
+            last_error: row.get(4),
+            max_blocks: limit(5),
+            max_logs: limit(6),
+            max_bytes: limit(7),
+            max_batch: limit(8),
+            refused_methods: row.get(9),
+        }
+    };
+    Ok(rows.iter().map(report).collect())
 }
 
 const NODES: &str = "SELECT name, state, latency_ms, failures, last_error, max_blocks, max_logs, max_bytes, \
