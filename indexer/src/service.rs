@@ -221,6 +221,7 @@ pub async fn meet(chain: &Chain) -> Result<(Arc<Source>, NewChain), ServiceError
 /// As [`meet`], and what the store says.
 pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim), ServiceError> {
     let (source, new) = meet(chain).await?;
+    source.remember(&store.nodes(chain.chain_id).await?);
     Ok((source, store.join(&new).await?))
 }
 

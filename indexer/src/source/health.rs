@@ -94,11 +94,11 @@ impl Health {
         }
     }
 
-    /// A call that `began` then failed. `true` if the node rests from now on.
+    /// A call that `began` then failed. `true` if a node that worked rests from now on.
     pub fn failed(&mut self, began: Instant, now: Instant, why: String, random: f64) -> bool {
         self.trouble(now, why);
         self.failures += 1;
-        self.failures >= TRIP && self.rest_from(began, now, None, random)
+        self.failures >= TRIP && self.rest_from(began, now, None, random) && self.rests == 1
     }
 
     /// A call that `began` then was refused until later; `after`: until when, where the node says so.
@@ -229,8 +229,8 @@ mod tests {
         assert_eq!(health.grade(now), Grade::Resting(now + MS(1_000)));
         let half_open = now + MS(1_000);
         assert_eq!(health.grade(half_open), Grade::Troubled, "a probe may pass");
-        assert!(fail(&mut health, half_open), "one failure is enough now");
-        assert_eq!(health.grade(half_open), Grade::Resting(half_open + MS(2_000)));
+        assert!(!fail(&mut health, half_open), "told once");
+        assert_eq!(health.grade(half_open), Grade::Resting(half_open + MS(2_000)), "one failure is enough now");
         let mut at = half_open;
         for _ in 0..20 {
             at += LAST_REST;

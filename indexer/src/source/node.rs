@@ -65,8 +65,10 @@ enum Failure {
 struct Asked {
     began: Instant,
     calls: usize,
-    /// Blocks of its question for logs.
+    /// Blocks of its questions for logs, together.
     blocks: Option<u64>,
+    /// Blocks of the widest of them.
+    widest: Option<u64>,
     /// The first method.
     method: &'static str,
 }
@@ -188,13 +190,13 @@ impl Node {
             let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
             return Err(Failure::Error(self.error(why, Some(left))));
         }
-        let blocks = calls.iter().filter_map(Call::log_blocks).max();
-        let asked = Asked { began, calls: calls.len(), blocks, method: calls.first().map_or("", |call| call.method) };
+        let widest = calls.iter().filter_map(Call::log_blocks).max();
+        let blocks = widest.map(|_| calls.iter().filter_map(Call::log_blocks).sum());
+        let method = calls.first().map_or("", |call| call.method);
+        let asked = Asked { began, calls: calls.len(), blocks, widest, method };
         let first_id = self.ids.fetch_add(calls.len() as u64, Ordering::Relaxed);
         let body = self.http.post(rpc::encode(calls, first_id)).await.map_err(|error| self.no_body(error, asked))?;
-        let decoded = rpc::decode(&body, first_id, calls.len());
-        drop(body);
-        let decoded = decoded.map_err(|bad| self.bad(bad, asked))?;
+        let decoded = rpc::decode(body, first_id, calls.len()).map_err(|bad| self.bad(bad, asked))?;
         let mut answers = Vec::with_capacity(calls.len());
         for (call, answer) in calls.iter().zip(decoded) {
             match answer {
@@ -222,7 +224,7 @@ impl Node {
         let mut record = self.record();
         // Logs and many headers take as long as there are many of them.
         record.health.answered(asked.began, now, asked.blocks.is_none() && asked.calls <= 2);
-        record.limits.answered(asked.blocks, asked.calls);
+        record.limits.answered(asked.widest, asked.calls);
         if asked.blocks.is_some_and(|blocks| blocks > 1) {
             record.cuts = 0;
         }

@@ -107,6 +107,19 @@ fn answered(request: &Value, result: &dyn Fn(&Value) -> Value) -> String {
     })
 }
 
+/// A node of chain 1 with its head at that number, a minute a block.
+fn chain_at(head: Arc<AtomicU64>) -> impl Fn(&Value) -> String + Send + Sync + 'static {
+    move |request| {
+        let head = head.load(Ordering::SeqCst);
+        answered(request, &|call| match (call["method"].as_str(), call["params"][0].as_str()) {
+            (Some("eth_chainId"), _) => json!("0x1"),
+            (_, Some("0x0")) => header(0, 1),
+            _ => json!({ "number": format!("{head:#x}"), "hash": B256::repeat_byte(9), "parentHash": B256::ZERO,
+                         "timestamp": format!("{:#x}", head * 60) }),
+        })
+    }
+}
+
 /// A node of chain 1 whose genesis hash repeats `genesis`, with its head at 9.
 fn chain(genesis: u8) -> impl Fn(&Value) -> String + Send + Sync + 'static {
     move |request| {
@@ -369,4 +382,51 @@ async fn calls_move_on_to_a_node_that_works_and_stay_there() {
         "the first is known to be well again, and in reserve"
     );
     assert_eq!(source.reports()[0].failures, 0);
+}
+
+#[tokio::test]
+async fn a_node_that_stays_behind_loses_the_calls() {
+    let (stuck, moving) = (Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(100)));
+    let first = Server::start(chain_at(stuck.clone())).await;
+    let second = Server::start(chain_at(moving.clone())).await;
+    let source = Source::new(&configured(&[&first.url, &second.url])).unwrap();
+    source.identity().await.unwrap();
+    moving.store(110, Ordering::SeqCst);
+    source.survey().await;
+    let mut heads = Vec::new();
+    for _ in 0..5 {
+        heads.push(source.head().await.unwrap().header.number);
+    }
+    assert_eq!(heads, [100, 100, 100, 110, 110]);
+}
+
+#[tokio::test]
+async fn a_silent_node_does_not_hold_up_the_start() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let right = Server::start(chain(1)).await;
+    let mut configured = configured(&[&url, &right.url]);
+    configured.request_timeout = Duration::from_secs(600);
+    let source = Source::new(&configured).unwrap();
+    source.identity().await.unwrap();
+    assert_eq!(source.head().await.unwrap().header.number, 9, "of the one that is known");
+    assert_eq!(source.reports()[0].state, "unknown");
+}
+
+#[tokio::test]
+async fn several_blocks_by_hash_are_wide_but_say_nothing_of_ranges() {
+    let server = Server::start(|request| match calls(request).len() {
+        1 => answered(request, &|_| json!([])),
+        _ => "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[{".into(),
+    })
+    .await;
+    let node = node(&server);
+    let by_hash = || (0..2).map(|_| Call::new("eth_getLogs", json!([{ "blockHash": B256::ZERO }]))).collect::<Vec<_>>();
+    assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), SourceError::Retry { .. }));
+    assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), SourceError::TooLarge { .. }));
+    node.remember(&NodeReport { max_blocks: Some(10), ..NodeReport::default() });
+    node.batch_of(logs_of(10)).await.unwrap();
+    assert_eq!(node.max_blocks(), Some(10));
+    node.batch_of(logs_of(11)).await.unwrap();
+    assert_eq!(node.max_blocks(), None, "it allows more");
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use tracing::{info, warn};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tracing::{debug, info, warn};
 
 use super::health::Grade;
 use super::node::Node;
@@ -30,6 +30,10 @@ pub struct Pool {
 const DWELL: Duration = Duration::from_secs(60);
 /// How much faster it must be: less than half the time, and by so many milliseconds.
 const FASTER_MS: f64 = 100.0;
+/// A move sooner after the last one is no news.
+const QUIET: Duration = Duration::from_secs(10);
+/// Once one node told its chain, the others get this long at the start; a silent one is asked again before its first use.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a node in reserve is asked for its head.
 const SURVEY: Duration = Duration::from_secs(30);
 
@@ -52,6 +56,12 @@ fn choose(current: usize, nodes: &[Standing], settled: bool) -> usize {
     if grade < now || (grade == now && settled && faster) { at } else { current }
 }
 
+const UNKNOWN: &str = "a node does not tell which chain it serves; it is asked again before its first use";
+
+fn no_url() -> SourceError {
+    SourceError::Retry { node: "-".into(), why: "no RPC URL is configured".into(), after: None }
+}
+
 impl Pool {
     /// The nodes that `chain` configures.
     ///
@@ -68,7 +78,7 @@ impl Pool {
             nodes.push(Node::new(name, url, chain, expected.clone())?);
         }
         if nodes.is_empty() {
-            return Err(SourceError::Retry { node: "-".into(), why: "no RPC URL is configured".into(), after: None });
+            return Err(no_url());
         }
         let (current, moved) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
         Ok(Self { nodes, current, moved, chain_id: chain.chain_id, expected })
@@ -83,9 +93,14 @@ impl Pool {
             let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
             let best = choose(at, &standings, now.saturating_duration_since(*moved) >= DWELL);
             if best != at {
+                let (from, to) = (self.nodes[at].name(), self.nodes[best].name());
+                // Where every node fails now and then, this happens with every failure.
+                match now.saturating_duration_since(*moved) >= QUIET {
+                    true => info!(from, to, "calls go to another node"),
+                    false => debug!(from, to, "calls go to another node"),
+                }
                 *moved = now;
                 self.current.store(best, Ordering::Relaxed);
-                info!(from = self.nodes[at].name(), to = self.nodes[best].name(), "calls go to another node");
             }
             return &self.nodes[best];
         }
@@ -100,25 +115,47 @@ impl Pool {
 
     /// Which chain the nodes serve. The first one that serves the configured chain decides on its genesis.
     pub async fn identity(&self) -> Result<Identity, SourceError> {
-        let told = join_all(self.nodes.iter().map(Node::identity)).await;
-        let answers = || told.iter().filter_map(|answer| answer.as_ref().ok());
+        let mut told = self.ask_all().await;
+        let answers = || told.iter().filter_map(|answer| answer.as_ref()?.as_ref().ok());
         let Some(first) = answers().find(|found| found.chain_id == self.chain_id).or_else(|| answers().next()) else {
-            let failure = told.into_iter().find_map(Result::err);
-            let nobody =
-                || SourceError::Retry { node: "-".into(), why: "no RPC URL is configured".into(), after: None };
-            return Err(failure.unwrap_or_else(nobody));
+            let failure = told.drain(..).flatten().find_map(Result::err);
+            return Err(failure.unwrap_or_else(no_url));
         };
         let expected = *self.expected.get_or_init(|| *first);
         for (node, answer) in self.nodes.iter().zip(&told) {
             match answer {
                 // The warning is the answer: this node is not called again.
-                Ok(found) => _ = node.judge(*found, expected),
-                Err(error) => {
-                    warn!(%error, "a node does not tell which chain it serves; it is asked again before its first use")
-                }
+                Some(Ok(found)) => _ = node.judge(*found, expected),
+                Some(Err(error)) => warn!(%error, "{UNKNOWN}"),
+                None => warn!(node = node.name(), "no answer yet: {UNKNOWN}"),
             }
         }
         Ok(expected)
+    }
+
+    /// Which chain each node serves; `None` for those that do not answer while others do.
+    async fn ask_all(&self) -> Vec<Option<Result<Identity, SourceError>>> {
+        let mut told: Vec<_> = self.nodes.iter().map(|_| None).collect();
+        let ask = |(at, node)| async move { (at, Node::identity(node).await) };
+        let mut asking: FuturesUnordered<_> = self.nodes.iter().enumerate().map(ask).collect();
+        let mut known_at: Option<tokio::time::Instant> = None;
+        loop {
+            let patience = async {
+                match known_at {
+                    Some(at) => tokio::time::sleep_until(at + PATIENCE).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                next = asking.next() => {
+                    let Some((at, answer)) = next else { return told };
+                    let known = answer.as_ref().is_ok_and(|found: &Identity| found.chain_id == self.chain_id);
+                    known_at = known_at.or(known.then(tokio::time::Instant::now));
+                    told[at] = Some(answer);
+                }
+                () = patience => return told,
+            }
+        }
     }
 
     /// The chain that all nodes must serve, once it is known.

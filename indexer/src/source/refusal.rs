@@ -165,7 +165,7 @@ const SIZES: &[&str] = &[
     "query timeout",
 ];
 /// Words of size that fit an answer for a single block.
-const SIZE_OF_ONE: &[&str] = &["result", "response", "size", "large", "big", "logs", "byte"];
+const SIZE_OF_ONE: &[&str] = &["result", "response", "size", "large", "big", " logs", "byte"];
 
 fn too_large(text: &str, asked: u64) -> Refusal {
     let suggested = suggested(text).filter(|blocks| (1..asked.max(2)).contains(blocks));

@@ -104,23 +104,59 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
+/// What one call was answered, as it stands in the body.
+type Told<'a> = Result<&'a RawValue, ErrorAnswer>;
+
 /// The answers to `count` calls whose ids count from `first_id`, in the order of the calls.
 ///
 /// # Errors
 /// [`Bad`]: whatever is not exactly one answer for each call.
-pub fn decode(body: &[u8], first_id: u64, count: usize) -> Result<Vec<Result<Answer, ErrorAnswer>>, Bad> {
+pub fn decode(body: Vec<u8>, first_id: u64, count: usize) -> Result<Vec<Result<Answer, ErrorAnswer>>, Bad> {
+    let told = matched(&body, first_id, count)?;
+    // The largest answer, where it is large, takes over the body's memory: a copy would need as much again.
+    let length = |told: &Told<'_>| told.as_ref().map_or(0, |result| result.get().len());
+    let large = told.iter().enumerate().max_by_key(|(_, told)| length(told)).filter(|(_, told)| length(told) >= LARGE);
+    let large = large.and_then(|(at, told)| told.as_ref().ok().map(|result| (at, within(&body, result.get()))));
+    let kept = large.as_ref().map(|(at, _)| *at);
+    let own = |(at, told): (usize, Told<'_>)| {
+        told.map(|result| match Some(at) == kept {
+            true => RawValue::NULL.to_owned(),
+            false => result.to_owned(),
+        })
+    };
+    let mut answers: Vec<_> = told.into_iter().enumerate().map(own).collect();
+    if let Some((at, range)) = large {
+        let mut body = body;
+        body.truncate(range.end);
+        body.drain(..range.start);
+        let text = String::from_utf8(body).map_err(|error| Bad::Malformed(error.to_string()))?;
+        answers[at] = Ok(RawValue::from_string(text).map_err(|error| Bad::Malformed(error.to_string()))?);
+    }
+    Ok(answers)
+}
+
+/// Bytes of an answer from which on it is worth a second look at its text, which keeping its memory costs.
+const LARGE: usize = 4 << 20;
+
+/// Where `part` stands in the body that it is a part of.
+fn within(body: &[u8], part: &str) -> std::ops::Range<usize> {
+    let start = part.as_ptr().addr() - body.as_ptr().addr();
+    start..start + part.len()
+}
+
+fn matched(body: &[u8], first_id: u64, count: usize) -> Result<Vec<Told<'_>>, Bad> {
     let is_array = is_array(body);
     let responses: Vec<Response<'_>> = if is_array {
         serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?
     } else {
         vec![serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?]
     };
-    let mut answers: Vec<Option<Result<Answer, ErrorAnswer>>> = vec![None; count];
+    let mut answers: Vec<Option<Told<'_>>> = vec![None; count];
     for response in responses {
         let at = response.id.as_u64().and_then(|id| id.checked_sub(first_id)).and_then(|at| usize::try_from(at).ok());
         let answer = match (response.error, response.result) {
             (Some(error), _) => Err(error_answer(error)),
-            (None, Some(result)) => Ok(result.to_owned()),
+            (None, Some(result)) => Ok(result),
             (None, None) => return Err(Bad::Malformed("an answer without a result".into())),
         };
         let slot = at.and_then(|at| answers.get_mut(at));
@@ -215,7 +251,7 @@ mod tests {
 
     /// What three calls with the ids 5, 6 and 7 get from `body`: the results, or what is wrong.
     fn three(body: &str) -> String {
-        match decode(body.as_bytes(), 5, 3) {
+        match decode(body.as_bytes().to_vec(), 5, 3) {
             Ok(answers) => {
                 let show = |answer: &Result<Answer, ErrorAnswer>| match answer {
                     Ok(answer) => answer.get().to_owned(),
@@ -250,6 +286,13 @@ mod tests {
         );
         assert_eq!(three(&format!(r#"[{five},{six},{{"id":7}}]"#)), "an answer without a result");
         assert_eq!(three(five), "2 of 3 answers are missing", "one answer to a batch");
+    }
+
+    #[test]
+    fn a_large_answer_is_the_same_as_a_small_one() {
+        let large = format!(r#"["{}"]"#, "é".repeat(LARGE));
+        let body = format!(r#" [{{"id":6,"result":{large} }}, {{"id":7,"result":2}},{{"result":1,"id":5}}] "#);
+        assert_eq!(three(&body), format!("1 {large} 2"));
     }
 
     #[test]
