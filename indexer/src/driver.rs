@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::chain::backfill::FillInput;
@@ -22,8 +22,9 @@ use crate::chain::reorg::{Fork, fork_point};
 use crate::config::Chain;
 use crate::maintenance::Leaves;
 use crate::source::heads::News;
+use crate::source::pause::Backoff;
 use crate::source::{Source, SourceError};
-use crate::status::{ChainStatus, Meter};
+use crate::status::{ChainStatus, Meter, NodeReport};
 use crate::store::append::Lane;
 use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
@@ -74,22 +75,8 @@ impl Trouble {
 
 type Work = Pin<Box<dyn Future<Output = Result<Input, StoreError>> + Send>>;
 
-/// Pauses between tries: from `FIRST_PAUSE`, doubling, up to `LAST_PAUSE`.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(5);
-
-struct Backoff(Duration);
-
-impl Backoff {
-    fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    async fn pause(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LAST_PAUSE);
-    }
-}
+/// A moment between two looks at what is about to change.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The moving parts of a running loop.
 struct Running {
@@ -127,12 +114,15 @@ impl Driver {
         let mut running = self.start().await;
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut saved = SavedNodes::default();
         loop {
             let input = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 _ = beat.tick() => {
+                    self.status.send_modify(|status| status.nodes = self.source.reports());
                     self.publish(&running);
                     self.heartbeat();
+                    saved.save(&self.store, &self.status.borrow());
                     continue;
                 }
                 Ok(()) = self.news.changed() => match self.head() {
@@ -156,6 +146,7 @@ impl Driver {
                 self.committed(&mut running);
             }
             let moved = matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound);
+            running.machine.limit_range(self.source.max_range_blocks());
             for action in running.machine.step(input) {
                 self.perform(action, &mut running);
             }
@@ -258,7 +249,7 @@ impl Driver {
         let lane = Lane::Tail { on, finalized };
         let (store, leaves, claim) = (self.store.clone(), self.leaves.clone(), self.claim.clone());
         Box::pin(async move {
-            let mut backoff = Backoff::new();
+            let mut backoff = Backoff::default();
             loop {
                 match append_once(&store, &leaves, &claim, &batch, lane).await {
                     Ok(()) => {
@@ -283,7 +274,7 @@ impl Driver {
     fn unwind(&self, from: Tail, to: Tail, trouble: Trouble) -> Work {
         let (store, claim) = (self.store.clone(), self.claim.clone());
         Box::pin(async move {
-            let mut backoff = Backoff::new();
+            let mut backoff = Backoff::default();
             loop {
                 match unwind_all(&store, &claim, from, to).await {
                     Ok(()) => return Ok(Input::Unwound),
@@ -299,7 +290,7 @@ impl Driver {
     fn reload(&self, trouble: Trouble) -> Work {
         let (store, claim) = (self.store.clone(), self.claim.clone());
         Box::pin(async move {
-            let mut backoff = Backoff::new();
+            let mut backoff = Backoff::default();
             loop {
                 match store.load(&claim).await {
                     Ok(state) => {
@@ -323,12 +314,11 @@ impl Driver {
             let header = match source.header_below(to, anchor).await {
                 Ok(header) => header,
                 Err(error) => {
-                    source.fail_over(&error);
                     trouble.set(Some(error.to_string()));
                     return Ok(Input::NotJumped);
                 }
             };
-            let mut backoff = Backoff::new();
+            let mut backoff = Backoff::default();
             loop {
                 match store.jump(&claim, from, &header).await {
                     Ok(()) => return Ok(Input::Jumped(header.block())),
@@ -345,23 +335,20 @@ impl Driver {
         let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
         let (trouble, back) = (running.work_trouble.clone(), self.chain.finality == Finality::Never);
         Box::pin(async move {
-            let mut backoff = Backoff::new();
+            let mut backoff = Backoff::default();
             loop {
                 match find_fork(&store, &source, &claim, tail, floor, anchor, back).await {
                     Ok(fork) => {
                         trouble.set(None);
                         if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
                             // Two answers disagreed, or the node lags: give it a moment before it is asked again.
-                            sleep(FIRST_PAUSE).await;
+                            sleep(MOMENT).await;
                         }
                         return Ok(Input::Compared(fork));
                     }
                     Err(Step::Store(StoreError::Retry { why })) => trouble.set(Some(why)),
                     Err(Step::Store(error)) => return Err(error),
-                    Err(Step::Source(error)) => {
-                        source.fail_over(&error);
-                        trouble.set(Some(error.to_string()));
-                    }
+                    Err(Step::Source(error)) => trouble.set(Some(error.to_string())),
                 }
                 backoff.pause().await;
             }
@@ -436,6 +423,33 @@ impl Running {
     }
 }
 
+/// What was last written of the nodes.
+#[derive(Default)]
+struct SavedNodes {
+    reports: Vec<NodeReport>,
+    at: Option<Instant>,
+}
+
+impl SavedNodes {
+    /// Writes how the nodes do, beside the loop, when it changed; now and then anyway, as latencies move and a write may
+    /// fail.
+    fn save(&mut self, store: &Store, status: &ChainStatus) {
+        let changed = self.reports.len() != status.nodes.len()
+            || self.reports.iter().zip(&status.nodes).any(|(old, new)| old.differs(new));
+        if !changed && self.at.is_some_and(|at| at.elapsed() < Duration::from_secs(60)) {
+            return;
+        }
+        (self.reports, self.at) = (status.nodes.clone(), Some(Instant::now()));
+        let (store, chain_id, reports) = (store.clone(), status.chain_id, status.nodes.clone());
+        tokio::spawn(async move {
+            let saving = tokio::time::timeout(Duration::from_secs(2), store.save_nodes(chain_id, &reports));
+            if let Ok(Err(error)) = saving.await {
+                tracing::debug!(chain_id, %error, "what is known of the nodes was not saved");
+            }
+        });
+    }
+}
+
 /// One piece of work if there is one; pending otherwise.
 async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
     match work {
@@ -487,7 +501,7 @@ enum Want {
 
 /// Fetches until there is a batch or a reason to ask for something else.
 async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBatch, FetchFailure> {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::default();
     loop {
         let answer = match want {
             Want::Head(block) => source.block(block).await,
@@ -506,13 +520,14 @@ async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBa
             }
             Err(error @ SourceError::Gone { .. }) => {
                 trouble.set(Some(error.to_string()));
-                sleep(FIRST_PAUSE / 2).await;
+                sleep(MOMENT / 2).await;
                 return Err(FetchFailure::Gone);
             }
-            Err(error @ SourceError::Retry { .. }) => {
-                source.fail_over(&error);
+            Err(error @ SourceError::Retry { after, .. }) => {
                 trouble.set(Some(error.to_string()));
-                backoff.pause().await;
+                if !source.moves_on(&error) {
+                    backoff.pause_at_least(after).await;
+                }
             }
         }
     }

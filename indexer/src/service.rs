@@ -116,6 +116,7 @@ impl Service {
         stopped: watch::Receiver<bool>,
     ) -> Result<watch::Receiver<ChainStatus>, ServiceError> {
         let (source, new) = meet(chain).await?;
+        source.remember(&store.nodes(chain.chain_id).await?);
         let claim = store.claim(&new).await?;
         leaves.learn(claim.chain_id).await?;
         let state = store.load(&claim).await?;
@@ -222,6 +223,7 @@ pub async fn meet(chain: &Chain) -> Result<(Arc<Source>, NewChain), ServiceError
 /// As [`meet`], and what the store says.
 pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim), ServiceError> {
     let (source, new) = meet(chain).await?;
+    source.remember(&store.nodes(chain.chain_id).await?);
     Ok((source, store.join(&new).await?))
 }
 

@@ -41,6 +41,41 @@ pub struct ChainStatus {
     pub ready: bool,
     /// What it waits for, in words; empty for nothing.
     pub waits_for: String,
+    /// How each of its nodes does, in the order of the configuration.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// How one node does, and what it allows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NodeReport {
+    /// Scheme, host and port.
+    pub name: String,
+    /// `unknown`, `up`, `resting` (its circuit breaker is open) or `refused` (another chain).
+    pub state: String,
+    /// Milliseconds of its light calls, smoothed; none before the first.
+    pub latency_ms: Option<f64>,
+    /// Calls that failed and answers that were refused, in a row.
+    pub failures: u64,
+    /// Its last failure, in words.
+    pub last_error: Option<String>,
+    /// Blocks that it allows in one `eth_getLogs`; none while no limit was met.
+    pub max_blocks: Option<u64>,
+    /// Logs that it allows in one answer; none while no limit was met.
+    pub max_logs: Option<u64>,
+    /// Bytes that it allows in one answer; none while no limit was met.
+    pub max_bytes: Option<u64>,
+    /// Calls that it allows in one batch; none while no limit was met, 1 where it knows no batches.
+    pub max_batch: Option<u64>,
+    /// Methods that it does not offer.
+    pub refused_methods: Vec<String>,
+}
+
+impl NodeReport {
+    /// Whether the two differ in more than what every call moves.
+    pub fn differs(&self, other: &Self) -> bool {
+        let still = |report: &Self| Self { latency_ms: None, ..report.clone() };
+        still(self) != still(other)
+    }
 }
 
 impl ChainStatus {
@@ -63,6 +98,7 @@ impl ChainStatus {
             leaves: 0,
             ready: false,
             waits_for: "the node's first head".into(),
+            nodes: Vec::new(),
         }
     }
 

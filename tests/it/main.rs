@@ -7,6 +7,7 @@ mod compose;
 mod crash;
 mod history;
 mod input;
+mod pool;
 mod pooler;
 mod reorg;
 mod sync;

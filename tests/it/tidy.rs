@@ -36,7 +36,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("events", &["chain"]),
     ("config", &["chain"]),
-    ("source", &["chain", "config"]),
+    // `status` for what it tells of its nodes.
+    ("source", &["chain", "config", "status"]),
     ("store", &["chain", "config", "events", "status"]),
     ("api", &["chain", "config", "events", "status", "store"]),
 ];

@@ -157,6 +157,11 @@ impl Backfill {
         self.running.is_empty() && self.is_loaded() && self.next_place().is_none()
     }
 
+    /// No piece shall be wider than the nodes in use allow, where that is known.
+    pub fn limit_range(&mut self, blocks: Option<u64>) {
+        self.sizer.limit(blocks);
+    }
+
     /// Takes one input and says what to do now.
     pub fn step(&mut self, input: FillInput) -> Vec<FillAction> {
         let mut actions = Vec::new();

@@ -377,6 +377,11 @@ impl Machine {
         appending || self.slots.values().any(|slot| slot.id == id)
     }
 
+    /// No range shall be wider than the nodes in use allow, where that is known.
+    pub fn limit_range(&mut self, blocks: Option<u64>) {
+        self.sizer.limit(blocks);
+    }
+
     /// Takes one input and says what to do now.
     pub fn step(&mut self, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();

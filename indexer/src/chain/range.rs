@@ -3,12 +3,14 @@
 /// An answer this many times over the target is fetched again in parts.
 const EXCESS: u64 = 4;
 
-/// Aims at a number of logs and of bytes per answer; only size failures lower the cap.
+/// Aims at a number of logs and of bytes per answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeSizer {
     /// Blocks of the next range.
     size: u64,
-    /// Never more than this: the configured maximum, lowered by what the node refused.
+    /// The configured maximum.
+    max: u64,
+    /// Never more than this: the maximum, lowered to what the nodes allow.
     cap: u64,
     /// Logs that a range should hold.
     target_logs: u64,
@@ -21,7 +23,13 @@ impl RangeSizer {
     /// whichever comes first. All at least 1.
     pub fn new(first: u64, max: u64, target_logs: u64, target_bytes: u64) -> Self {
         let cap = max.max(1);
-        Self { size: first.clamp(1, cap), cap, target_logs: target_logs.max(1), target_bytes: target_bytes.max(1) }
+        Self {
+            size: first.clamp(1, cap),
+            max: cap,
+            cap,
+            target_logs: target_logs.max(1),
+            target_bytes: target_bytes.max(1),
+        }
     }
 
     /// Bytes that a range should take.
@@ -49,13 +57,13 @@ impl RangeSizer {
         self.size = by_logs.min(by_bytes).clamp(1, limit.max(1));
     }
 
-    /// No range shall be wider than `blocks`, the limit of the node in use.
-    pub fn limit(&mut self, blocks: u64) {
-        self.cap = self.cap.min(blocks.max(1));
+    /// No range shall be wider than the nodes in use allow, where that is known.
+    pub fn limit(&mut self, blocks: Option<u64>) {
+        self.cap = self.max.min(blocks.unwrap_or(self.max).max(1));
         self.size = self.size.min(self.cap);
     }
 
-    /// A range of `blocks` was refused or cut for its size. `hint` is the limit the node named, if it did.
+    /// A range of `blocks` was refused or cut for its size. `hint` is what the node said would work, if it did.
     /// `false`: a single block is already too large, so splitting cannot help.
     pub fn too_large(&mut self, blocks: u64, hint: Option<u64>) -> bool {
         if blocks <= 1 {
@@ -63,9 +71,6 @@ impl RangeSizer {
         }
         let half = blocks / 2;
         self.size = hint.filter(|h| (1..blocks).contains(h)).unwrap_or(half).max(1);
-        if hint.is_some() {
-            self.cap = self.size;
-        }
         true
     }
 }
@@ -99,20 +104,21 @@ mod tests {
             sizer.is_excessive(2, 50_000, 0) && !sizer.is_excessive(1, 50_000, 50_000_000),
             "one block is one block"
         );
-        sizer.limit(3);
+        sizer.limit(Some(3));
         sizer.fetched(3, 0, 0);
-        assert_eq!(sizer.blocks(), 3);
+        assert_eq!(sizer.blocks(), 3, "what the nodes allow is not probed again");
+        sizer.limit(None);
+        sizer.fetched(3, 0, 0);
+        assert_eq!(sizer.blocks(), 6, "another node allows more");
     }
 
     #[test]
-    fn a_refusal_halves_and_a_named_limit_stays() {
+    fn a_refusal_halves_or_goes_to_what_the_node_says_would_work() {
         let mut sizer = RangeSizer::new(100, 1_000, 10_000, 1_000_000);
         assert!(sizer.too_large(100, None));
         assert_eq!(sizer.blocks(), 50);
         assert!(sizer.too_large(50, Some(7)));
         assert_eq!(sizer.blocks(), 7);
-        sizer.fetched(7, 0, 0);
-        assert_eq!(sizer.blocks(), 7, "a limit the node named is not probed again");
         assert!(!sizer.too_large(1, None));
     }
 }

@@ -9,7 +9,9 @@ use super::Failure;
 use crate::chain::block::BlockRange;
 use crate::chain::coverage::Coverage;
 use crate::config::Config;
+use crate::status::NodeReport;
 use crate::store::connect::{connect_direct, explain};
+use crate::store::nodes::stored_nodes;
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +42,8 @@ struct ChainReport {
     waits_for: Option<String>,
     /// Seconds since the indexer last wrote its heartbeat.
     heartbeat_age: Option<f64>,
+    /// How its nodes did then, and what they allow.
+    nodes: Vec<NodeReport>,
 }
 
 /// Prints the state of every stored chain.
@@ -57,6 +61,9 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
         println!("no chain is indexed yet; start `dalp-indexer run`");
     } else {
         println!("{}", table(&chains));
+        if chains.iter().any(|chain| !chain.nodes.is_empty()) {
+            println!("{}", nodes_table(&chains));
+        }
     }
     Ok(())
 }
@@ -81,6 +88,7 @@ async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error
             leaves: row.get("leaves"),
             waits_for: row.get("waits_for"),
             heartbeat_age: row.get("heartbeat_age"),
+            nodes: stored_nodes(client, row.get("chain_id")).await?,
         };
         cover(client, &mut report).await?;
         chains.push(report);
@@ -159,4 +167,38 @@ fn table(chains: &[ChainReport]) -> Table {
         ]);
     }
     table
+}
+
+fn nodes_table(chains: &[ChainReport]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["chain", "node", "state", "latency", "failures", "allows", "last error"]);
+    for chain in chains {
+        for node in &chain.nodes {
+            table.add_row([
+                chain.name.clone(),
+                node.name.clone(),
+                node.state.clone(),
+                node.latency_ms.map_or("-".into(), |latency| format!("{latency:.0} ms")),
+                node.failures.to_string(),
+                allowed(node),
+                node.last_error.clone().unwrap_or_default(),
+            ]);
+        }
+    }
+    table
+}
+
+/// A node's limits in words; "-" while none is known.
+fn allowed(node: &NodeReport) -> String {
+    let limits = [
+        (node.max_blocks, "blocks"),
+        (node.max_logs, "logs"),
+        (node.max_bytes, "bytes"),
+        (node.max_batch, "calls in a batch"),
+    ];
+    let known = limits.iter().filter_map(|(limit, unit)| limit.map(|limit| format!("{limit} {unit}")));
+    let refused = node.refused_methods.iter().map(|method| format!("no {method}"));
+    let words: Vec<String> = known.chain(refused).collect();
+    if words.is_empty() { "-".into() } else { words.join(", ") }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Backoff, FIRST_PAUSE, LAST_PAUSE, Trouble};
+use super::{MOMENT, Trouble};
 use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::BlockRange;
@@ -16,6 +16,7 @@ use crate::chain::filter::Filter;
 use crate::chain::range::RangeSizer;
 use crate::config::Chain;
 use crate::maintenance::Leaves;
+use crate::source::pause::Backoff;
 use crate::source::{Source, SourceError};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
@@ -94,6 +95,7 @@ impl History {
 
     /// Takes one input and begins what follows from it.
     pub fn step(&mut self, input: FillInput) {
+        self.lane.limit_range(self.context.source.max_range_blocks());
         for action in self.lane.step(input) {
             match action {
                 FillAction::Load => {
@@ -146,7 +148,7 @@ impl History {
 }
 
 async fn load(context: Context, want: Option<BlockRange>, trouble: Trouble) -> Result<Done, StoreError> {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::default();
     loop {
         match context.store.missing(&context.claim, want).await {
             Ok(missing) => return Ok(Done::Loaded(missing)),
@@ -190,7 +192,7 @@ impl Fill {
     /// Fetches until there is a batch or a reason to ask for something else.
     async fn fetch(&self) -> Result<BlockBatch, FillFailure> {
         let source = &self.context.source;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             match source.range(self.piece.range).await {
                 Ok(batch) => return Ok(batch),
@@ -201,14 +203,14 @@ impl Fill {
                 }
                 Err(error @ SourceError::Gone { .. }) => {
                     self.trouble.set(Some(error.to_string()));
-                    source.fail_over(&error);
-                    sleep(FIRST_PAUSE * 5).await;
+                    sleep(MOMENT * 5).await;
                     return Err(FillFailure::Gone);
                 }
-                Err(error @ SourceError::Retry { .. }) => {
-                    source.fail_over(&error);
+                Err(error @ SourceError::Retry { after, .. }) => {
                     self.trouble.set(Some(error.to_string()));
-                    backoff.pause().await;
+                    if !source.moves_on(&error) {
+                        backoff.pause_at_least(after).await;
+                    }
                 }
             }
         }
@@ -217,7 +219,7 @@ impl Fill {
     /// `None` when the batch is committed; why not, when another question must decide.
     async fn commit(&self, batch: &BlockBatch) -> Result<Option<FillFailure>, StoreError> {
         let Context { store, leaves, claim, .. } = &self.context;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             match super::append_once(store, leaves, claim, batch, Lane::Backfill).await {
                 Ok(()) => return Ok(None),
@@ -233,7 +235,7 @@ impl Fill {
                 Err(error @ StoreError::OtherBranch { .. }) => {
                     warn!("{error}");
                     self.trouble.set(Some(error.to_string()));
-                    sleep(FIRST_PAUSE * 5).await;
+                    sleep(MOMENT * 5).await;
                     return Ok(Some(FillFailure::Gone));
                 }
                 Err(StoreError::Duplicate { why }) => {
@@ -243,7 +245,7 @@ impl Fill {
                         "{}: {why}; if this goes on, rows are stored that no coverage knows of: run `dalp-indexer repair`",
                         batch.range()
                     )));
-                    sleep(LAST_PAUSE / 2).await;
+                    sleep(MOMENT * 20).await;
                     return Ok(Some(FillFailure::Lost));
                 }
                 Err(error) => return Err(error),

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::network::Ethereum;
+use alloy::primitives::U64;
 use alloy::providers::{Provider, RootProvider, WsConnect};
 use alloy::rpc::client::RpcClient;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{debug, warn};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, error, warn};
 
-use super::{Head, RpcHeader, Source, SourceError};
-use crate::chain::block::Header;
+use super::http::UrlSecrets;
+use super::pause::Backoff;
+use super::{Head, Identity, RpcHeader, Source, SourceError};
+use crate::chain::block::{BlockRef, Header};
 use crate::config::{Chain, Secret, endpoint};
 
 /// The newest head, or why there is none.
@@ -25,8 +28,8 @@ pub struct News {
 
 /// What one of the two ways told.
 enum Told {
-    /// A socket pushed a header.
-    Pushed(Header),
+    /// A socket pushed a header. `continues`: it stands on the one that the same socket pushed before it.
+    Pushed { header: Header, continues: bool },
     /// A poll that began at that moment was answered, or failed.
     Polled(Instant, Result<Head, SourceError>),
 }
@@ -34,7 +37,21 @@ enum Told {
 /// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not.
 pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>) {
     let (told, mut telling) = mpsc::channel(64);
-    let mut tasks: Vec<_> = chain.ws_urls.iter().map(|url| tokio::spawn(listen(url.clone(), told.clone()))).collect();
+    let (polled, seen) = watch::channel(0);
+    let mut tasks = Vec::new();
+    for url in &chain.ws_urls {
+        let socket = Socket {
+            url: url.clone(),
+            secrets: UrlSecrets::of(url),
+            expected: source.expected(),
+            timeout: chain.request_timeout,
+            quiet: chain.poll_interval.saturating_mul(3).max(QUIET),
+            polled: seen.clone(),
+            heads: told.clone(),
+        };
+        tasks.push(tokio::spawn(socket.listen()));
+    }
+    tasks.push(tokio::spawn(survey(source.clone(), chain.poll_interval)));
     tasks.push(tokio::spawn(poll(source, chain, told)));
     // Ends the tasks with this one.
     let _tasks = AbortAll(tasks);
@@ -43,27 +60,33 @@ pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>
         tokio::select! {
             () = news.closed() => return,
             Some(told) = telling.recv() => {
-                if matches!(told, Told::Pushed(_)) {
-                    pushed_at = Instant::now();
+                if let Told::Polled(_, Ok(head)) = &told {
+                    polled.send_replace(head.header.number);
                 }
-                news.send_modify(|now| now.take(told, pushed_at));
+                news.send_modify(|now| now.take(told, &mut pushed_at));
             }
         }
     }
 }
 
 impl News {
-    fn take(&mut self, told: Told, pushed_at: Instant) {
+    fn take(&mut self, told: Told, pushed_at: &mut Instant) {
         match told {
-            Told::Pushed(header) => {
-                let finalized = self.head.as_ref().and_then(|head| head.finalized);
+            Told::Pushed { header, continues } => {
+                let known = self.head.as_ref();
+                // A socket that goes on below what is known is late. One that starts anew there tells of a rollback.
+                if continues && known.is_some_and(|head| head.header.number > header.number) {
+                    return;
+                }
+                *pushed_at = Instant::now();
+                let finalized = known.and_then(|head| head.finalized);
                 self.head = Some(Head { header, finalized });
             }
             Told::Polled(began, Ok(mut head)) => {
                 self.trouble = None;
                 // An answer that was on its way when a newer head was pushed would look like a head that moved back.
                 if let Some(known) = self.head.take()
-                    && began < pushed_at
+                    && began < *pushed_at
                     && head.header.number < known.header.number
                 {
                     head.header = known.header;
@@ -82,14 +105,30 @@ async fn poll(source: Arc<Source>, chain: Chain, told: mpsc::Sender<Told>) {
     loop {
         turn.tick().await;
         let began = Instant::now();
-        let answer = source.head().await;
+        let mut answer = source.head().await;
+        // Another node that works is asked at once: a poll lost is a head late.
+        if let Err(error) = &answer
+            && source.moves_on(error)
+        {
+            debug!(chain = chain.name, %error, "no head; asking another node");
+            answer = source.head().await;
+        }
         if let Err(error) = &answer {
-            source.fail_over(error);
             debug!(chain = chain.name, %error, "no head");
         }
         if told.send(Told::Polled(began, answer)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Looks after the nodes in reserve.
+async fn survey(source: Arc<Source>, poll_interval: Duration) {
+    let mut turn = interval(poll_interval.max(Duration::from_secs(1)));
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turn.tick().await;
+        source.survey().await;
     }
 }
 
@@ -104,38 +143,143 @@ impl Drop for AbortAll {
 /// Longest pause between two attempts to subscribe.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Subscribes to `newHeads` at `url`, again and again.
-async fn listen(url: Secret, heads: mpsc::Sender<Told>) {
-    let mut pause = Duration::from_millis(500);
-    loop {
-        let began = Instant::now();
-        let Err(why) = subscribe(&url, &heads).await else { return };
-        let node = endpoint(url.expose());
-        warn!(%node, why, "no new heads by WebSocket; polling goes on");
-        if began.elapsed() > MAX_PAUSE {
-            pause = Duration::from_millis(500);
+/// How long a socket may say nothing while polls see newer heads, at least. Until then polling stands in for it, so a
+/// new connection is not urgent; a node that is only slow to push is not worth one.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// What a socket has to do to be dropped: say nothing for a while, although there is something to say.
+#[derive(Debug, Default)]
+struct Silence {
+    /// The number of the last header that it pushed.
+    pushed: u64,
+    /// Since when polls see a newer head.
+    since: Option<Instant>,
+}
+
+impl Silence {
+    fn pushed(&mut self, number: u64) {
+        *self = Self { pushed: number, since: None };
+    }
+
+    /// `polled`: the head by the last poll. For how long the socket has kept quiet about newer ones.
+    fn lasts(&mut self, polled: u64, now: Instant) -> Duration {
+        if polled <= self.pushed {
+            self.since = None;
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        match (self.since, polled > self.pushed) {
+            (Some(since), _) => now.saturating_duration_since(since),
+            (None, newer) => {
+                self.since = newer.then_some(now);
+                Duration::ZERO
+            }
+        }
     }
 }
 
-/// `Ok` once nobody wants heads any more; `Err` when the subscription cannot be had or ends.
-async fn subscribe(url: &Secret, heads: &mpsc::Sender<Told>) -> Result<(), String> {
-    // The message of a failed connection may repeat the URL, and with it a key.
-    let clean = |error: String| error.replace(url.expose(), "(url)");
-    let connect = WsConnect::new(url.expose());
-    let client = RpcClient::connect_pubsub(connect).await.map_err(|e| clean(e.to_string()))?;
-    let provider = RootProvider::<Ethereum>::new(client);
-    let subscription = provider.subscribe::<_, RpcHeader>(("newHeads",)).await;
-    let mut subscription = subscription.map_err(|e| clean(e.to_string()))?;
-    loop {
-        let header = subscription.recv().await.map_err(|e| e.to_string())?;
-        if let Some(header) = header.header()
-            && heads.send(Told::Pushed(header)).await.is_err()
-        {
-            return Ok(());
+/// Why a subscription ended.
+enum End {
+    /// Nobody wants heads any more.
+    Unwanted,
+    /// The node serves another chain: it is not asked again.
+    Refused(String),
+    /// It cannot be had, or broke.
+    Failed(String),
+}
+
+/// A subscription to `newHeads`, again and again.
+struct Socket {
+    url: Secret,
+    secrets: UrlSecrets,
+    /// The chain that it must serve.
+    expected: Option<Identity>,
+    timeout: Duration,
+    /// How long it may keep quiet about what polls see.
+    quiet: Duration,
+    /// The head by the last poll.
+    polled: watch::Receiver<u64>,
+    heads: mpsc::Sender<Told>,
+}
+
+impl Socket {
+    async fn listen(self) {
+        let node = endpoint(self.url.expose());
+        let fresh = || Backoff::new(Duration::from_millis(500), MAX_PAUSE);
+        let mut backoff = fresh();
+        loop {
+            let began = Instant::now();
+            match self.subscribe().await {
+                End::Unwanted => return,
+                End::Refused(why) => {
+                    error!(%node, why, "its heads are not used; correct ws_urls and restart");
+                    return;
+                }
+                End::Failed(why) => {
+                    let why = self.secrets.clean(&why);
+                    warn!(%node, why, "no new heads by WebSocket; polling goes on");
+                }
+            }
+            if began.elapsed() > MAX_PAUSE {
+                backoff = fresh();
+            }
+            backoff.pause().await;
         }
+    }
+
+    async fn subscribe(&self) -> End {
+        let slow = |_| End::Failed("no answer within request_timeout".into());
+        let connected = timeout(self.timeout, self.connect()).await.map_err(slow);
+        let mut subscription = match connected.and_then(|connected| connected) {
+            Ok((subscription, _provider)) => subscription,
+            Err(end) => return end,
+        };
+        let mut silence = Silence { pushed: *self.polled.borrow(), since: None };
+        let mut last: Option<BlockRef> = None;
+        let mut look = interval(self.quiet / 10);
+        loop {
+            tokio::select! {
+                told = subscription.recv() => {
+                    let header: RpcHeader = match told {
+                        Ok(header) => header,
+                        Err(error) => return End::Failed(error.to_string()),
+                    };
+                    let Some(header) = header.header() else { continue };
+                    silence.pushed(header.number);
+                    let continues = last.is_some_and(|last| {
+                        header.number == last.number + 1 && header.parent == Some(last.hash)
+                    });
+                    last = Some(header.block());
+                    if self.heads.send(Told::Pushed { header, continues }).await.is_err() {
+                        return End::Unwanted;
+                    }
+                }
+                _ = look.tick() => {
+                    let quiet = silence.lasts(*self.polled.borrow(), Instant::now());
+                    if quiet >= self.quiet {
+                        return End::Failed(format!("silent for {:.0} s while polls see newer heads", quiet.as_secs_f64()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The subscription, and the provider that keeps its connection open.
+    async fn connect(&self) -> Result<(alloy::pubsub::Subscription<RpcHeader>, RootProvider<Ethereum>), End> {
+        let failed = |error: alloy::transports::TransportError| End::Failed(error.to_string());
+        let client = RpcClient::connect_pubsub(WsConnect::new(self.url.expose())).await.map_err(failed)?;
+        let provider = RootProvider::<Ethereum>::new(client);
+        if let Some(expected) = self.expected {
+            let chain_id: U64 = provider.client().request("eth_chainId", ()).await.map_err(failed)?;
+            let genesis = provider.client().request("eth_getBlockByNumber", ("0x0", false));
+            let genesis: Option<RpcHeader> = genesis.await.map_err(failed)?;
+            let found = genesis.and_then(|header| header.hash);
+            // A node that does not keep block 0 is judged by its chain id.
+            if chain_id.to::<u64>() != expected.chain_id || found.is_some_and(|found| found != expected.genesis) {
+                let genesis = found.map_or("unknown".into(), |hash| hash.to_string());
+                return Err(End::Refused(format!("refused: it serves chain {chain_id} (genesis {genesis})")));
+            }
+        }
+        let subscription = provider.subscribe::<_, RpcHeader>(("newHeads",)).await.map_err(failed)?;
+        Ok((subscription, provider))
     }
 }
 
@@ -155,13 +299,45 @@ mod tests {
     fn a_poll_overtaken_by_a_push_does_not_move_the_head_back() {
         let mut news = News::default();
         let began = Instant::now();
-        let pushed_at = began + Duration::from_millis(1);
-        news.take(Told::Pushed(header(9)), pushed_at);
-        let polled = |began| Told::Polled(began, Ok(Head { header: header(8), finalized: Some(header(3).block()) }));
-        news.take(polled(began), pushed_at);
+        let mut pushed_at = began + Duration::from_millis(1);
+        news.head = Some(Head { header: header(9), finalized: None });
+        let finalized = Some(header(3).block());
+        let polled = |began| Told::Polled(began, Ok(Head { header: header(8), finalized }));
+        news.take(polled(began), &mut pushed_at);
         let head = news.head.clone().unwrap();
-        assert_eq!((head.header.number, head.finalized), (9, Some(header(3).block())));
-        news.take(polled(pushed_at + Duration::from_millis(1)), pushed_at);
+        assert_eq!((head.header.number, head.finalized), (9, finalized));
+        news.take(polled(pushed_at + Duration::from_millis(1)), &mut pushed_at);
         assert_eq!(news.head.unwrap().header.number, 8, "asked afterwards, the node means it");
+    }
+
+    #[test]
+    fn missed_repeated_and_late_pushes_do_no_harm() {
+        let mut news = News::default();
+        let mut pushed_at = Instant::now();
+        let mut push = |number, continues| {
+            news.take(Told::Pushed { header: header(number), continues }, &mut pushed_at);
+            news.head.as_ref().map(|head| head.header.number)
+        };
+        assert_eq!(push(5, false), Some(5));
+        assert_eq!(push(5, false), Some(5), "repeated");
+        assert_eq!(push(9, false), Some(9), "three were missed");
+        assert_eq!(push(6, true), Some(9), "a socket that is late");
+        assert_eq!(push(7, false), Some(7), "a rollback");
+    }
+
+    #[test]
+    fn a_socket_is_silent_only_about_what_there_is_to_tell() {
+        let now = Instant::now();
+        let mut silence = Silence::default();
+        silence.pushed(7);
+        let day = Duration::from_secs(86_400);
+        assert_eq!(silence.lasts(7, now + day), Duration::ZERO, "a quiet chain");
+        assert_eq!(silence.lasts(8, now + day), Duration::ZERO, "polled before it was pushed");
+        assert_eq!(silence.lasts(9, now + day + QUIET), QUIET);
+        silence.pushed(9);
+        assert_eq!(silence.lasts(9, now + day + QUIET * 2), Duration::ZERO);
+        assert_eq!(silence.lasts(12, now + day + QUIET * 3), Duration::ZERO);
+        assert_eq!(silence.lasts(3, now + day + QUIET * 4), Duration::ZERO, "a rollback");
+        assert_eq!(silence.lasts(12, now + day + QUIET * 5), Duration::ZERO);
     }
 }

@@ -1,18 +1,39 @@
-//! The HTTP transport under alloy's client: it reads a body up to a limit, where the stock one buffers without any.
+//! HTTP POST to one node: a body is read up to a limit, redirects are not followed, and no error shows the URL, which may
+//! hold a key.
 
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use alloy::rpc::json_rpc::{RequestPacket, ResponsePacket};
-use alloy::transports::{TransportError, TransportErrorKind, TransportFut};
+use chrono::Utc;
 use futures_util::StreamExt;
-use tower::Service;
+use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
 
-/// A response body that passed the limit. Ask for less.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer passes max_response_bytes = {limit}")]
-pub struct BodyTooLarge {
-    /// Bytes allowed.
-    pub limit: u64,
+use super::refusal::retry_after;
+use super::rpc::one_line;
+use crate::config::{Secret, endpoint};
+
+/// Why there is no body to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpError {
+    /// The body passes our own limit of so many bytes.
+    TooLarge(u64),
+    /// A status other than success, with the beginning of its body and what `Retry-After` says.
+    Status {
+        /// The status.
+        status: u16,
+        /// Its body, which may hold a JSON-RPC error.
+        body: Vec<u8>,
+        /// How long to wait.
+        after: Option<Duration>,
+    },
+    /// It points elsewhere: scheme, host and port of where to.
+    Redirect(String),
+    /// It took longer than `request_timeout`.
+    Timeout,
+    /// The connection ended in the middle of the answer.
+    Cut(String),
+    /// There was no connection, or no request.
+    Unreachable(String),
 }
 
 /// HTTP POST with keep-alive and a cap on what is read.
@@ -24,54 +45,132 @@ pub struct CappedHttp {
 }
 
 impl CappedHttp {
-    /// Posts to `url`; `client` brings the timeouts; bodies longer than `max_bytes` are an error.
-    pub fn new(client: reqwest::Client, url: reqwest::Url, max_bytes: u64) -> Self {
-        Self { client, url, max_bytes }
+    /// Posts to `url`, each request and connection within `timeout`; bodies longer than `max_bytes` are an error.
+    ///
+    /// # Errors
+    /// Why there is no client.
+    pub fn new(url: &str, timeout: Duration, max_bytes: u64) -> Result<Self, String> {
+        let client = reqwest::Client::builder()
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            .tcp_nodelay(true)
+            // Where the calls go is the configuration's business, not that of whoever answers.
+            .redirect(Policy::none())
+            .build()
+            .map_err(|error| error.without_url().to_string())?;
+        let url = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
+        Ok(Self { client, url, max_bytes })
     }
 
-    async fn post(self, request: RequestPacket) -> Result<ResponsePacket, TransportError> {
-        let body = serde_json::to_vec(&request).map_err(TransportError::ser_err)?;
-        let post = self.client.post(self.url).header(reqwest::header::CONTENT_TYPE, "application/json").body(body);
-        // The URL may hold a key: it is taken out of every error.
-        let answer = post.send().await.map_err(|e| TransportErrorKind::custom(e.without_url()))?;
+    /// The body of a successful answer.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn post(&self, body: Vec<u8>) -> Result<Vec<u8>, HttpError> {
+        let post = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        let answer = post.send().await.map_err(failed)?;
         let status = answer.status();
-        let body = read(answer, self.max_bytes).await?;
-        if !status.is_success() {
-            let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-            return Err(TransportErrorKind::http_error(status.as_u16(), text));
+        if status.is_redirection() {
+            let to = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
+            let to = self.url.join(to).map_or_else(|_| "nowhere".into(), |to| endpoint(to.as_str()));
+            return Err(HttpError::Redirect(to));
         }
-        serde_json::from_slice(&body)
-            .map_err(|e| TransportErrorKind::custom_str(&format!("not a JSON-RPC answer: {e}")))
+        let header = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
+        let after = header.and_then(|after| retry_after(after, Utc::now()));
+        let body = read(answer, self.max_bytes).await?;
+        match status.is_success() {
+            true => Ok(body),
+            false => Err(HttpError::Status { status: status.as_u16(), body, after }),
+        }
     }
 }
 
-async fn read(answer: reqwest::Response, max_bytes: u64) -> Result<Vec<u8>, TransportError> {
+/// Parts of a URL that no message may repeat: providers like to show a key when they refuse it.
+#[derive(Clone)]
+pub struct UrlSecrets(Vec<String>);
+
+impl UrlSecrets {
+    /// What of `url` may be a key, longest first: a part that holds another is replaced as a whole.
+    pub fn of(url: &Secret) -> Self {
+        let Ok(parsed) = reqwest::Url::parse(url.expose()) else { return Self(vec![url.expose().to_owned()]) };
+        let words = |text: &str| text.split(['/', '&', '=', '?']).map(str::to_owned).collect::<Vec<_>>();
+        let mut secrets = words(parsed.path());
+        secrets.extend(words(parsed.query().unwrap_or_default()));
+        secrets.extend([parsed.username().to_owned(), parsed.password().unwrap_or_default().to_owned()]);
+        // Shorter words ("v2", "rpc", "mainnet") are names, and would spoil the message.
+        secrets.retain(|secret| secret.len() >= 8);
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self(secrets)
+    }
+
+    /// `text` on one line, without them.
+    pub fn clean(&self, text: &str) -> String {
+        let cleaned = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
+        one_line(&cleaned)
+    }
+}
+
+impl std::fmt::Debug for UrlSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UrlSecrets")
+    }
+}
+
+async fn read(answer: reqwest::Response, max_bytes: u64) -> Result<Vec<u8>, HttpError> {
     let announced = answer.content_length().unwrap_or(0);
     if announced > max_bytes {
-        return Err(TransportErrorKind::custom(BodyTooLarge { limit: max_bytes }));
+        return Err(HttpError::TooLarge(max_bytes));
     }
     let mut body = Vec::with_capacity(announced as usize);
     let mut stream = answer.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|e| TransportErrorKind::custom(e.without_url()))?;
+        let chunk = chunk.map_err(|error| match failed(error) {
+            HttpError::Unreachable(why) => {
+                HttpError::Cut(format!("the answer was cut after {} bytes: {why}", body.len()))
+            }
+            other => other,
+        })?;
         if (body.len() + chunk.len()) as u64 > max_bytes {
-            return Err(TransportErrorKind::custom(BodyTooLarge { limit: max_bytes }));
+            return Err(HttpError::TooLarge(max_bytes));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-impl Service<RequestPacket> for CappedHttp {
-    type Response = ResponsePacket;
-    type Error = TransportError;
-    type Future = TransportFut<'static>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
+fn failed(error: reqwest::Error) -> HttpError {
+    let error = error.without_url();
+    match (error.is_connect(), error.is_timeout()) {
+        // An answer that takes long and a host that cannot be reached ask for different things.
+        (false, true) => HttpError::Timeout,
+        (false, false) if error.is_request() => HttpError::Cut(causes(&error)),
+        _ => HttpError::Unreachable(causes(&error)),
     }
+}
 
-    fn call(&mut self, request: RequestPacket) -> Self::Future {
-        Box::pin(self.clone().post(request))
+/// An error with its causes: "connection refused" is in the last one.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_taken_out_of_what_a_node_says() {
+        let secrets = |url: &str| UrlSecrets::of(&Secret::new(url));
+        let node = secrets("https://user:hunter2hunter2@h.example/v2/abcdef0123456789/rpc?apikey=0123456789");
+        let text = node.clean("no project abcdef0123456789\n with key 0123456789 (hunter2hunter2) in /v2/rpc");
+        assert_eq!(text, "no project … with key … (…) in /v2/rpc");
+        assert_eq!(secrets("http://127.0.0.1:8545").clean("connection refused"), "connection refused");
+        assert_eq!(format!("{node:?}"), "UrlSecrets");
     }
 }

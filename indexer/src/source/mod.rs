@@ -4,22 +4,30 @@
 
 mod fetch;
 pub mod heads;
+mod health;
 mod http;
+mod limits;
 mod logs;
 mod node;
+pub mod pause;
+mod pool;
+mod refusal;
+mod rpc;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use alloy::primitives::{B256, Bloom, U64};
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::chain::block::{BlockRef, Header, TimeSource};
 pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
+use crate::status::NodeReport;
 
 use self::node::{Call, Node};
+use self::pool::Pool;
 
 /// Why an answer could not be had, named for what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +39,7 @@ pub enum SourceError {
         node: String,
         /// Its words, or ours.
         why: String,
-        /// Blocks that it allows.
+        /// Blocks that it says would work for these, or allows at all; see [`Source::max_range_blocks`] for the latter.
         hint: Option<u64>,
     },
     /// The node does not have that block: it lags, or the block was reorganised away. Look at the head again.
@@ -49,6 +57,8 @@ pub enum SourceError {
         node: String,
         /// What happened.
         why: String,
+        /// How long the node asked to be left alone, at least; between 100 ms and a minute.
+        after: Option<Duration>,
     },
 }
 
@@ -79,11 +89,10 @@ pub struct Head {
     pub finalized: Option<BlockRef>,
 }
 
-/// The nodes of one chain. Calls go to one node until it fails, then to the next.
+/// The nodes of one chain. Calls go to the best of them: see [`Source::reports`] for how each does.
 #[derive(Debug)]
 pub struct Source {
-    nodes: Vec<Node>,
-    current: AtomicUsize,
+    pool: Pool,
     filter: Filter,
     finality: Finality,
 }
@@ -97,9 +106,8 @@ impl Source {
     /// # Errors
     /// [`SourceError::Retry`] where no HTTP client can be built.
     pub fn new(chain: &Chain) -> Result<Self, SourceError> {
-        let nodes = chain.rpc_urls.iter().map(|url| Node::new(url, chain)).collect::<Result<_, _>>()?;
         let filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone() };
-        Ok(Self { nodes, current: AtomicUsize::new(0), filter, finality: chain.finality })
+        Ok(Self { pool: Pool::new(chain)?, filter, finality: chain.finality })
     }
 
     /// What is asked for.
@@ -107,53 +115,49 @@ impl Source {
         &self.filter
     }
 
+    /// The best node for the next call. A question that takes several calls keeps to one node.
     fn node(&self) -> &Node {
-        &self.nodes[self.current.load(Ordering::Relaxed) % self.nodes.len()]
+        self.pool.node()
     }
 
-    /// Calls go to the next node from now on, if they still go to the one that failed: of several calls that fail
-    /// together only one may move on.
-    pub fn fail_over(&self, error: &SourceError) {
-        let at = self.current.load(Ordering::Relaxed);
-        if self.nodes[at % self.nodes.len()].name() == error.node() {
-            // Losing the race means that somebody else moved on.
-            self.current.compare_exchange(at, at + 1, Ordering::Relaxed, Ordering::Relaxed).ok();
-        }
+    /// Whether another node is there to ask at once instead of the one that failed, and is known to work.
+    pub fn moves_on(&self, error: &SourceError) -> bool {
+        self.pool.moves_on(error.node())
     }
 
-    /// Chain id and genesis hash, asked of every node. Nodes that do not answer are left out as long as one does.
+    /// Chain id and genesis hash, asked of every node. Nodes that do not answer are left out as long as one does, and are
+    /// asked before their first use; nodes of another chain than the configured one are refused for good.
     ///
     /// # Errors
-    /// The last failure when no node answers; [`SourceError::Retry`] naming both when two nodes serve different chains.
+    /// The last failure when no node answers.
     pub async fn identity(&self) -> Result<Identity, SourceError> {
-        let mut known: Option<(&Node, Identity)> = None;
-        let mut failure = None;
-        for node in &self.nodes {
-            match (node.identity().await, known) {
-                (Ok(identity), Some((first, other))) if identity != other => {
-                    return Err(node.retry(&format!(
-                        "serves chain {} (genesis {}), but {} serves chain {} (genesis {}): the URLs of one chain must \
-                         be of one chain",
-                        identity.chain_id,
-                        identity.genesis,
-                        first.name(),
-                        other.chain_id,
-                        other.genesis
-                    )));
-                }
-                (Ok(identity), None) => known = Some((node, identity)),
-                (Ok(_), Some(_)) => {}
-                (Err(error), _) => {
-                    tracing::warn!(%error, "a node does not tell which chain it serves");
-                    failure = Some(error);
-                }
-            }
-        }
-        match (known, failure) {
-            (Some((_, identity)), _) => Ok(identity),
-            (None, Some(error)) => Err(error),
-            (None, None) => Err(SourceError::Retry { node: "-".into(), why: "no RPC URL is configured".into() }),
-        }
+        self.pool.identity().await
+    }
+
+    /// The chain that all nodes must serve, once [`Source::identity`] was asked.
+    pub fn expected(&self) -> Option<Identity> {
+        self.pool.expected()
+    }
+
+    /// Blocks that the node which calls go to allows in one question for logs; `None` while no limit is known. It changes
+    /// with the node, and a limit is forgotten after an hour, to be met again if it still holds.
+    pub fn max_range_blocks(&self) -> Option<u64> {
+        self.node().max_blocks()
+    }
+
+    /// Whether `method` is worth a try at the node which calls go to: it was not refused within the last hour.
+    pub fn offers(&self, method: &str) -> bool {
+        self.node().offers(method)
+    }
+
+    /// What is known of each node, in the order of the configuration.
+    pub fn reports(&self) -> Vec<NodeReport> {
+        self.pool.reports()
+    }
+
+    /// Takes what an earlier run learned of the nodes' limits; nodes are told apart by name.
+    pub fn remember(&self, reports: &[NodeReport]) {
+        self.pool.remember(reports);
     }
 
     /// The newest block, and the finalized one where the chain's finality goes by the tag.
@@ -161,17 +165,33 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn head(&self) -> Result<Head, SourceError> {
-        let node = self.node();
+        self.head_of(self.node()).await
+    }
+
+    async fn head_of(&self, node: &Node) -> Result<Head, SourceError> {
         let latest = Call::new("eth_getBlockByNumber", json!(["latest", false]));
         if self.finality != Finality::Tag {
             let [latest] = node.batch([latest]).await?;
-            return Ok(Head { header: node.any_header(&latest)?, finalized: None });
+            let header = node.any_header(&latest)?;
+            self.pool.saw_head(node, &header);
+            return Ok(Head { header, finalized: None });
         }
         let tagged = Call::new("eth_getBlockByNumber", json!(["finalized", false])).or_null();
         let [latest, tagged] = node.batch([latest, tagged]).await?;
         // Some nodes answer an error, others null, until something is final.
         let finalized = node.parse::<Option<RpcHeader>>(&tagged)?.and_then(RpcHeader::header);
-        Ok(Head { header: node.any_header(&latest)?, finalized: finalized.map(|header| header.block()) })
+        let header = node.any_header(&latest)?;
+        self.pool.saw_head(node, &header);
+        Ok(Head { header, finalized: finalized.map(|header| header.block()) })
+    }
+
+    /// Asks the nodes that calls do not go to for their heads, where that is due: so that it is known which chain they
+    /// serve, how fast they are, and which of all is behind. Failures are recorded.
+    pub async fn survey(&self) {
+        let asked = self.pool.due().into_iter().map(|node| self.head_of(node));
+        for failure in join_all(asked).await.into_iter().filter_map(Result::err) {
+            tracing::debug!(error = %failure, "a node in reserve does not work");
+        }
     }
 
     /// The node's hashes at `numbers`; `None` for heights that it does not know.
@@ -234,6 +254,3 @@ impl RpcHeader {
         })
     }
 }
-
-/// One answer of a batch, unparsed.
-type Answer = Box<RawValue>;

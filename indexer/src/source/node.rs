@@ -1,59 +1,109 @@
-//! One node: batches of calls, answers by id, errors put into our words.
+//! One node: its calls, what they tell of it, errors put into our words. Everything that is recorded is recorded here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use alloy::primitives::U64;
-use alloy::rpc::client::RpcClient;
-use alloy::rpc::json_rpc::RpcError;
-use alloy::transports::{TransportError, TransportErrorKind};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::http::{BodyTooLarge, CappedHttp};
-use super::{Answer, Identity, RpcHeader, SourceError, header_by_number, logs};
+use super::health::{Grade, Health, SeenHead};
+use super::http::{CappedHttp, HttpError, UrlSecrets};
+use super::limits::Limits;
+use super::refusal::Refusal;
+use super::rpc::{self, Answer, Bad, ErrorAnswer};
+use super::{Identity, RpcHeader, SourceError, header_by_number, logs};
 use crate::chain::batch::{BlockBatch, Defect, Logs};
 use crate::chain::block::Header;
-use crate::config::{Chain, Secret, endpoint};
+use crate::config::{Chain, Secret};
+use crate::status::NodeReport;
 
-/// One JSON-RPC call.
-pub struct Call {
-    method: &'static str,
-    params: serde_json::Value,
-    /// Whether an error answer means `null`.
-    or_null: bool,
-}
-
-impl Call {
-    pub fn new(method: &'static str, params: serde_json::Value) -> Self {
-        Self { method, params, or_null: false }
-    }
-
-    /// An error answer to this call counts as `null`.
-    pub fn or_null(mut self) -> Self {
-        self.or_null = true;
-        self
-    }
-}
+pub use super::rpc::Call;
 
 /// A node and how it is named in messages: scheme, host and port, never its path or key.
 #[derive(Debug)]
 pub struct Node {
     name: String,
-    client: RpcClient,
+    http: CappedHttp,
+    secrets: UrlSecrets,
+    ids: AtomicU64,
+    /// The chain that all nodes must serve, once it is known.
+    expected: Arc<OnceLock<Identity>>,
+    record: Mutex<Record>,
+}
+
+/// What is known of a node.
+#[derive(Debug, Default)]
+struct Record {
+    health: Health,
+    limits: Limits,
+    /// Whether it told which chain it serves since it was last out of reach.
+    checked: bool,
+    /// Which other chain it serves.
+    refused: Option<String>,
+    /// Wide ranges whose answer did not come whole, in a row.
+    cuts: u32,
+}
+
+/// Wide answers that fail in the middle, in a row, from which on the width is taken for the reason.
+const CUTS: u32 = 2;
+
+/// Methods without which a node is of no use.
+const NEEDED: &[&str] = &["eth_chainId", "eth_getBlockByNumber", "eth_getBlockByHash", "eth_getLogs"];
+
+/// Why a batch has no answers.
+enum Failure {
+    /// It has to be sent in smaller batches, which is known by now.
+    Batch,
+    Error(SourceError),
+}
+
+/// What a batch asked, as far as failures are judged by it.
+#[derive(Clone, Copy)]
+struct Asked {
+    began: Instant,
+    calls: usize,
+    /// Blocks of its questions for logs, together.
+    blocks: Option<u64>,
+    /// Blocks of the widest of them.
+    widest: Option<u64>,
+    /// The first method.
+    method: &'static str,
+}
+
+impl Asked {
+    fn refusal_of(&self, error: &ErrorAnswer) -> Refusal {
+        match Refusal::of(error.code, &error.message, self.blocks) {
+            // To a node that knows no batches, an array is no valid request.
+            Refusal::Other if [-32600, -32700].contains(&error.code) && self.calls > 1 => {
+                Refusal::Batch { max: Some(1) }
+            }
+            refusal => refusal,
+        }
+    }
+}
+
+fn in_words(error: &ErrorAnswer) -> String {
+    format!("error {}: {}", error.code, error.message)
 }
 
 impl Node {
-    pub fn new(url: &Secret, chain: &Chain) -> Result<Self, SourceError> {
-        let name = endpoint(url.expose());
-        let retry = |why: String| SourceError::Retry { node: name.clone(), why };
-        let http = reqwest::Client::builder()
-            .timeout(chain.request_timeout)
-            .connect_timeout(chain.request_timeout)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|e| retry(e.without_url().to_string()))?;
-        let parsed = reqwest::Url::parse(url.expose()).map_err(|e| retry(e.to_string()))?;
-        let transport = CappedHttp::new(http, parsed, chain.max_response_bytes);
-        Ok(Self { client: RpcClient::new(transport, false), name })
+    /// The node at `url`, called `name` in messages.
+    ///
+    /// # Errors
+    /// [`SourceError::Retry`] where no HTTP client can be built.
+    pub fn new(
+        name: String,
+        url: &Secret,
+        chain: &Chain,
+        expected: Arc<OnceLock<Identity>>,
+    ) -> Result<Self, SourceError> {
+        let http = CappedHttp::new(url.expose(), chain.request_timeout, chain.max_response_bytes)
+            .map_err(|why| SourceError::Retry { node: name.clone(), why, after: None })?;
+        let secrets = UrlSecrets::of(url);
+        Ok(Self { name, http, secrets, ids: AtomicU64::new(1), expected, record: Mutex::default() })
     }
 
     /// Scheme, host and port.
@@ -61,11 +111,48 @@ impl Node {
         &self.name
     }
 
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Which chain this node serves.
     pub async fn identity(&self) -> Result<Identity, SourceError> {
-        let [id, genesis] = self.batch([Call::new("eth_chainId", json!([])), header_by_number(0)]).await?;
-        let chain_id: U64 = self.parse(&id)?;
-        Ok(Identity { chain_id: chain_id.to(), genesis: self.header(&genesis, 0)?.hash })
+        let calls = [Call::new("eth_chainId", json!([])), header_by_number(0)];
+        let answers = self.call(&calls).await?;
+        let [id, genesis] = &answers[..] else { return Err(self.retry("the batch has another number of answers")) };
+        let chain_id: U64 = self.parse(id)?;
+        Ok(Identity { chain_id: chain_id.to(), genesis: self.header(genesis, 0)?.hash })
+    }
+
+    /// Asks for the node's chain where it is not known, and refuses the node for good where it is another one.
+    pub async fn check(&self) -> Result<(), SourceError> {
+        let Some(expected) = self.expected.get() else { return Ok(()) };
+        {
+            let record = self.record();
+            if record.checked || record.refused.is_some() {
+                return Ok(());
+            }
+        }
+        let found = self.identity().await?;
+        self.judge(found, *expected)
+    }
+
+    /// Holds the chain that the node serves against the one that it has to serve.
+    pub fn judge(&self, found: Identity, expected: Identity) -> Result<(), SourceError> {
+        if found == expected {
+            self.record().checked = true;
+            return Ok(());
+        }
+        let why = format!(
+            "refused: it serves chain {} (genesis {}), not chain {} (genesis {}); take its URL out of rpc_urls, or point \
+             it to the right chain and restart",
+            found.chain_id, found.genesis, expected.chain_id, expected.genesis
+        );
+        let known = self.record().refused.replace(why.clone()).is_some();
+        if !known {
+            tracing::warn!(node = self.name, "{why}");
+        }
+        Err(SourceError::Retry { node: self.name.clone(), why, after: None })
     }
 
     /// `N` calls in one JSON-RPC batch, answered in their order.
@@ -74,28 +161,227 @@ impl Node {
         answers.try_into().map_err(|_wrong_count| self.retry("the batch has another number of answers"))
     }
 
-    /// Calls in one JSON-RPC batch. An error for any of them fails all; a missing answer is an error, never empty.
+    /// Calls in one JSON-RPC batch, or in as few as the node allows. An error for any of them fails all; a missing answer
+    /// is an error, never empty.
     pub async fn batch_of(&self, calls: Vec<Call>) -> Result<Vec<Answer>, SourceError> {
-        if calls.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut batch = self.client.new_batch();
-        let mut waiters = Vec::with_capacity(calls.len());
-        for call in calls {
-            let waiter = batch.add_call::<_, Box<RawValue>>(call.method, &call.params).map_err(|e| self.failed(&e))?;
-            waiters.push((waiter, call.or_null));
-        }
-        batch.send().await.map_err(|e| self.failed(&e))?;
-        let mut answers = Vec::with_capacity(waiters.len());
-        for (waiter, or_null) in waiters {
-            answers.push(match waiter.await {
-                Ok(answer) => answer,
-                Err(RpcError::ErrorResp(_) | RpcError::NullResp) if or_null => RawValue::NULL.to_owned(),
-                Err(RpcError::NullResp) => RawValue::NULL.to_owned(),
-                Err(error) => return Err(self.failed(&error)),
-            });
+        self.check().await?;
+        self.call(&calls).await
+    }
+
+    async fn call(&self, calls: &[Call]) -> Result<Vec<Answer>, SourceError> {
+        let mut answers = Vec::with_capacity(calls.len());
+        while answers.len() < calls.len() {
+            let rest = &calls[answers.len()..];
+            let fits = self.record().limits.max_batch(Instant::now()).min(rest.len());
+            match self.post(&rest[..fits]).await {
+                Ok(more) => answers.extend(more),
+                // The limit is below `fits` now, so this ends.
+                Err(Failure::Batch) => {}
+                Err(Failure::Error(error)) => return Err(error),
+            }
         }
         Ok(answers)
+    }
+
+    /// One request.
+    async fn post(&self, calls: &[Call]) -> Result<Vec<Answer>, Failure> {
+        let began = Instant::now();
+        if let Some(left) = self.record().health.throttle_left(began) {
+            let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
+            return Err(Failure::Error(self.error(why, Some(left))));
+        }
+        let widest = calls.iter().filter_map(Call::log_blocks).max();
+        let blocks = widest.map(|_| calls.iter().filter_map(Call::log_blocks).sum());
+        let method = calls.first().map_or("", |call| call.method);
+        let asked = Asked { began, calls: calls.len(), blocks, widest, method };
+        let first_id = self.ids.fetch_add(calls.len() as u64, Ordering::Relaxed);
+        let body = self.http.post(rpc::encode(calls, first_id)).await.map_err(|error| self.no_body(error, asked))?;
+        let decoded = rpc::decode(body, first_id, calls.len()).map_err(|bad| self.bad(bad, asked))?;
+        let mut answers = Vec::with_capacity(calls.len());
+        for (call, answer) in calls.iter().zip(decoded) {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(error) => match Refusal::of(error.code, &error.message, asked.blocks) {
+                    // The node has nothing to say to this one; what concerns the whole batch is not hidden by it.
+                    Refusal::Other | Refusal::UnknownBlock | Refusal::NoMethod | Refusal::Pruned
+                        if call.null_on_error =>
+                    {
+                        answers.push(RawValue::NULL.to_owned());
+                    }
+                    refusal => {
+                        let asked = Asked { method: call.method, ..asked };
+                        return Err(self.refused(refusal, &in_words(&error), None, asked));
+                    }
+                },
+            }
+        }
+        self.answered(asked);
+        Ok(answers)
+    }
+
+    fn answered(&self, asked: Asked) {
+        let now = Instant::now();
+        let mut record = self.record();
+        // Logs and many headers take as long as there are many of them.
+        record.health.answered(asked.began, now, asked.blocks.is_none() && asked.calls <= 2);
+        record.limits.answered(asked.widest, asked.calls);
+        if asked.blocks.is_some_and(|blocks| blocks > 1) {
+            record.cuts = 0;
+        }
+    }
+
+    /// The node answered, and refused.
+    fn refused(&self, refusal: Refusal, words: &str, after: Option<Duration>, asked: Asked) -> Failure {
+        let why = self.secrets.clean(words);
+        let now = Instant::now();
+        let mut record = self.record();
+        let node = self.name.clone();
+        let error = match refusal {
+            Refusal::Batch { max } if asked.calls > 1 => {
+                record.limits.refused_batch(asked.calls, max, now);
+                record.health.note(why.clone());
+                tracing::info!(
+                    node,
+                    why,
+                    max = record.limits.max_batch(now),
+                    "the node limits its batches; asking in smaller ones"
+                );
+                return Failure::Batch;
+            }
+            Refusal::TooLarge { limit, suggested } => {
+                let mut hint = suggested;
+                if let Some(limit) = limit {
+                    record.limits.learn(limit, now);
+                    hint = hint.or(record.limits.max_blocks(now));
+                }
+                record.health.answered(asked.began, now, false);
+                record.health.note(why.clone());
+                SourceError::TooLarge { node, why, hint }
+            }
+            Refusal::Throttled => {
+                record.health.throttled(asked.began, now, why.clone(), after, rand::random());
+                let after = record.health.throttle_left(now).or(after);
+                SourceError::Retry { node, why: format!("throttled: {why}"), after }
+            }
+            Refusal::UnknownBlock => {
+                record.health.answered(asked.began, now, false);
+                record.health.missing(now, why.clone());
+                SourceError::Gone { node, what: why }
+            }
+            Refusal::NoMethod => {
+                let why = format!("it does not offer {}: {why}", asked.method);
+                record.limits.refused_method(asked.method, now);
+                // A node without receipts is no worse for logs.
+                match NEEDED.contains(&asked.method) {
+                    true => record.health.wrong(now, why.clone(), rand::random()),
+                    false => record.health.note(why.clone()),
+                }
+                SourceError::Retry { node, why, after }
+            }
+            Refusal::Pruned => {
+                let why = format!(
+                    "it does not keep history that far back ({why}); add a node with full history to rpc_urls, or set \
+                     start_block to what it keeps"
+                );
+                record.health.wrong(now, why.clone(), rand::random());
+                SourceError::Retry { node, why, after }
+            }
+            Refusal::Batch { .. } | Refusal::Other => {
+                drop(record);
+                return Failure::Error(self.failed(why, after, asked));
+            }
+        };
+        Failure::Error(error)
+    }
+
+    /// The bytes are not the answers.
+    fn bad(&self, bad: Bad, asked: Asked) -> Failure {
+        match bad {
+            Bad::Refused(error) => self.refused(asked.refusal_of(&error), &in_words(&error), None, asked),
+            Bad::Cut(why) => self.cut(&why, asked),
+            Bad::Malformed(why) => {
+                let why = self.secrets.clean(&format!("malformed answer: {why}"));
+                Failure::Error(self.failed(why, None, asked))
+            }
+        }
+    }
+
+    /// No successful answer came.
+    fn no_body(&self, error: HttpError, asked: Asked) -> Failure {
+        let (status, body, after) = match error {
+            HttpError::Status { status, body, after } => (status, body, after),
+            HttpError::TooLarge(limit) => return self.over_the_cap(limit, asked),
+            HttpError::Timeout => return self.cut("no answer within request_timeout", asked),
+            HttpError::Cut(why) => return self.cut(&why, asked),
+            HttpError::Redirect(to) => {
+                let why = format!("it redirects to {to}, which is not followed; put the final URL into rpc_urls");
+                return Failure::Error(self.failed(why, None, asked));
+            }
+            HttpError::Unreachable(why) => return Failure::Error(self.failed(self.secrets.clean(&why), None, asked)),
+        };
+        let told = rpc::error_in(&body);
+        let begins = || rpc::one_line(&String::from_utf8_lossy(&body[..body.len().min(200)]));
+        let why = format!("HTTP {status}: {}", told.as_ref().map_or_else(begins, in_words));
+        let refusal = told.map_or(Refusal::Other, |error| asked.refusal_of(&error));
+        match (status, refusal) {
+            (429, _) => self.refused(Refusal::Throttled, &why, after, asked),
+            (503, Refusal::Other) if after.is_some() => self.refused(Refusal::Throttled, &why, after, asked),
+            (408 | 504 | 524, Refusal::Other) => self.cut(&why, asked),
+            (413, Refusal::Other) if asked.blocks.is_some() => {
+                self.refused(Refusal::TooLarge { limit: None, suggested: None }, &why, None, asked)
+            }
+            (413, Refusal::Other) => self.refused(Refusal::Batch { max: None }, &why, None, asked),
+            (401 | 403, Refusal::Other) => {
+                let why = self.secrets.clean(&format!("{why}; check the key in its URL (rpc_urls)"));
+                Failure::Error(self.failed(why, after, asked))
+            }
+            (_, refusal) => self.refused(refusal, &why, after, asked),
+        }
+    }
+
+    /// More bytes than we take: fewer logs, or fewer headers in one batch.
+    fn over_the_cap(&self, limit: u64, asked: Asked) -> Failure {
+        let now = Instant::now();
+        let mut record = self.record();
+        record.health.answered(asked.began, now, false);
+        if asked.blocks.is_none() && asked.calls > 1 {
+            record.limits.refused_batch(asked.calls, None, now);
+            return Failure::Batch;
+        }
+        let why = format!("the answer passes max_response_bytes = {limit}");
+        Failure::Error(SourceError::TooLarge { node: self.name.clone(), why, hint: None })
+    }
+
+    /// An answer that did not come, or not whole. Once is bad luck; for a wide range, again means that it is too much.
+    fn cut(&self, why: &str, asked: Asked) -> Failure {
+        let why = self.secrets.clean(why);
+        if let Some(blocks) = asked.blocks.filter(|blocks| *blocks > 1) {
+            let mut record = self.record();
+            record.cuts += 1;
+            if record.cuts >= CUTS {
+                record.cuts = 0;
+                record.health.note(why.clone());
+                let why = format!("no whole answer for {blocks} blocks, repeatedly: {why}");
+                return Failure::Error(SourceError::TooLarge { node: self.name.clone(), why, hint: None });
+            }
+        }
+        Failure::Error(self.failed(why, None, asked))
+    }
+
+    /// A call that failed for a reason that is the node's, not the question's.
+    fn failed(&self, why: String, after: Option<Duration>, asked: Asked) -> SourceError {
+        let mut record = self.record();
+        if record.health.failed(asked.began, Instant::now(), why.clone(), rand::random()) {
+            // What stands there when it is back may be something else.
+            record.checked = false;
+            tracing::warn!(node = self.name, why, "the node failed repeatedly and rests");
+        }
+        drop(record);
+        self.error(why, after)
+    }
+
+    fn error(&self, why: String, after: Option<Duration>) -> SourceError {
+        SourceError::Retry { node: self.name.clone(), why, after }
     }
 
     /// One answer as `T`.
@@ -105,10 +391,8 @@ impl Node {
 
     /// The header of block `number`.
     pub fn header(&self, answer: &RawValue, number: u64) -> Result<Header, SourceError> {
-        let header = self.any_header(answer).map_err(|error| match error {
-            SourceError::Gone { .. } => self.gone(format!("block {number}")),
-            other => other,
-        })?;
+        let header = self.parse::<Option<RpcHeader>>(answer)?.ok_or_else(|| self.gone(format!("block {number}")))?;
+        let header = self.told(header)?;
         if header.number != number {
             return Err(self.retry(&format!("asked for block {number}, got block {}", header.number)));
         }
@@ -118,6 +402,10 @@ impl Node {
     /// The header of whatever block was asked for.
     pub fn any_header(&self, answer: &RawValue) -> Result<Header, SourceError> {
         let header = self.parse::<Option<RpcHeader>>(answer)?.ok_or_else(|| self.gone("the block".into()))?;
+        self.told(header)
+    }
+
+    fn told(&self, header: RpcHeader) -> Result<Header, SourceError> {
         header.header().ok_or_else(|| self.retry("a header without number, hash or a sane timestamp"))
     }
 
@@ -133,114 +421,83 @@ impl Node {
 
     /// A batch, or the defect that refused it in our words.
     pub fn whole(&self, batch: Result<BlockBatch, Defect>) -> Result<BlockBatch, SourceError> {
-        batch.map_err(|defect| self.retry(&format!("refused an answer that does not hold together: {defect}")))
+        let batch =
+            batch.map_err(|defect| self.retry(&format!("refused an answer that does not hold together: {defect}")))?;
+        self.record().health.whole();
+        Ok(batch)
     }
 
+    /// It does not have `what`, which is held against it when it goes on.
     pub fn gone(&self, what: String) -> SourceError {
+        self.record().health.missing(Instant::now(), format!("{what} is not there"));
         SourceError::Gone { node: self.name.clone(), what }
     }
 
+    /// An answer that is not believed, which is held against the node.
     pub fn retry(&self, why: &str) -> SourceError {
-        SourceError::Retry { node: self.name.clone(), why: why.to_owned() }
+        let why = self.secrets.clean(why);
+        self.record().health.wrong(Instant::now(), why.clone(), rand::random());
+        self.error(why, None)
     }
 
-    fn failed(&self, error: &TransportError) -> SourceError {
-        let node = self.name.clone();
-        match error {
-            RpcError::ErrorResp(payload) => {
-                let why = format!("error {}: {}", payload.code, payload.message);
-                match Refusal::of(payload.code, &payload.message) {
-                    Refusal::TooLarge { hint } => SourceError::TooLarge { node, why, hint },
-                    Refusal::UnknownBlock => SourceError::Gone { node, what: why },
-                    Refusal::Other => SourceError::Retry { node, why },
-                }
-            }
-            RpcError::Transport(TransportErrorKind::Custom(cause)) if cause.is::<BodyTooLarge>() => {
-                SourceError::TooLarge { node, why: cause.to_string(), hint: None }
-            }
-            RpcError::Transport(TransportErrorKind::HttpError(http)) if http.status == 413 => {
-                SourceError::TooLarge { node, why: "HTTP 413".into(), hint: None }
-            }
-            RpcError::Transport(TransportErrorKind::Custom(cause)) => {
-                SourceError::Retry { node, why: chain_of(cause.as_ref()) }
-            }
-            RpcError::DeserError { err, .. } => SourceError::Retry { node, why: format!("malformed answer: {err}") },
-            other => SourceError::Retry { node, why: other.to_string() },
-        }
+    /// The node told its newest block; `best` is the best that others told lately.
+    pub fn saw_head(&self, head: &Header, best: Option<SeenHead>) {
+        let seen = SeenHead { number: head.number, time: head.time, at: Instant::now() };
+        self.record().health.saw_head(seen, best);
     }
-}
 
-/// An error with its causes: "connection refused" is in the last one.
-fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+    /// Its newest block, if it told it lately.
+    pub fn head(&self, now: Instant) -> Option<SeenHead> {
+        let record = self.record();
+        record.health.head(now).filter(|_| record.refused.is_none())
     }
-    text
-}
 
-/// What an error answer means for the next question.
-#[derive(Debug, PartialEq, Eq)]
-enum Refusal {
-    TooLarge { hint: Option<u64> },
-    UnknownBlock,
-    Other,
-}
-
-impl Refusal {
-    /// By the code and the words that nodes and hosted providers use; anything that sounds like size is split.
-    fn of(code: i64, message: &str) -> Self {
-        let text = message.to_lowercase();
-        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-        if says(&["rate limit", "too many requests", "request limit", "throughput"]) {
-            return Self::Other;
-        }
-        if code == -32005
-            || says(&[
-                "range",
-                "too large",
-                "too many",
-                "more than",
-                "exceed",
-                "limit",
-                "response size",
-                "query timeout",
-            ])
-        {
-            return Self::TooLarge { hint: blocks_in(&text) };
-        }
-        if says(&["unknown block", "block not found", "header not found", "blocknotfound", "not found"]) {
-            return Self::UnknownBlock;
-        }
-        Self::Other
+    /// How long ago it was asked for its newest block.
+    pub fn head_age(&self, now: Instant) -> Option<Duration> {
+        self.record().health.head_age(now)
     }
-}
 
-/// The number before or after the word `block` in a limit's wording: "limited to 10,000 blocks", "block range: 2048".
-fn blocks_in(text: &str) -> Option<u64> {
-    let words: Vec<&str> =
-        text.split(|c: char| c.is_whitespace() || c == ':' || c == '(' || c == ')').filter(|w| !w.is_empty()).collect();
-    let number =
-        |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).replace([',', '_'], "").parse::<u64>().ok();
-    words.windows(2).find_map(|pair| pair[1].starts_with("block").then(|| number(pair[0])).flatten())
+    /// How good a choice it is, and milliseconds of its light calls.
+    pub fn standing(&self, now: Instant) -> (Grade, Option<f64>) {
+        let record = self.record();
+        let unchecked = !record.checked && self.expected.get().is_some();
+        let grade = match record.health.grade(now) {
+            _ if record.refused.is_some() => Grade::Refused,
+            grade if unchecked => grade.max(Grade::Unchecked),
+            grade => grade,
+        };
+        (grade, record.health.latency())
+    }
+
+    /// Blocks that it allows in one question for logs.
+    pub fn max_blocks(&self) -> Option<u64> {
+        self.record().limits.max_blocks(Instant::now())
+    }
+
+    /// Whether `method` is worth a try.
+    pub fn offers(&self, method: &str) -> bool {
+        self.record().limits.offers(method, Instant::now())
+    }
+
+    /// What is known of it.
+    pub fn report(&self) -> NodeReport {
+        let record = self.record();
+        let mut report = NodeReport { name: self.name.clone(), ..NodeReport::default() };
+        record.health.report(&mut report, Instant::now());
+        record.limits.report(&mut report);
+        if let Some(why) = &record.refused {
+            report.state = "refused".into();
+            report.last_error = Some(why.clone());
+        }
+        report
+    }
+
+    /// Takes what an earlier run learned of its limits. How it did then says nothing of now.
+    pub fn remember(&self, report: &NodeReport) {
+        self.record().limits.remember(report, Instant::now());
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_are_known_by_their_words() {
-        let check = |message: &str| Refusal::of(-32000, message);
-        assert_eq!(check("query returned more than 10000 results"), Refusal::TooLarge { hint: None });
-        assert_eq!(check("eth_getLogs is limited to 2,000 blocks"), Refusal::TooLarge { hint: Some(2_000) });
-        assert_eq!(check("block range is too wide"), Refusal::TooLarge { hint: None });
-        assert_eq!(check("Log response size exceeded."), Refusal::TooLarge { hint: None });
-        assert_eq!(check("unknown block"), Refusal::UnknownBlock);
-        assert_eq!(check("daily request limit reached"), Refusal::Other);
-        assert_eq!(check("internal error"), Refusal::Other);
-    }
-}
+#[path = "node_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod encode;
 pub mod error;
 pub mod history;
+pub mod nodes;
 pub mod read;
 pub mod reset;
 pub mod rows;

@@ -1,0 +1,322 @@
+//! How one node does: what its calls told, when it rests, and how good a choice it is. Pure: time and chance are
+//! arguments.
+
+use std::time::{Duration, Instant};
+
+use super::pause::jittered;
+use crate::status::NodeReport;
+
+/// Failures in a row that open the circuit breaker: the node rests.
+const TRIP: u32 = 3;
+/// The first rest; each following one is twice as long, up to the last.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LAST_REST: Duration = Duration::from_secs(60);
+/// A failure is forgotten, for the choice of a node, after this long.
+const FORGIVEN: Duration = Duration::from_secs(60);
+/// A node is behind when it is more than so many blocks and so many seconds of chain time below another, in so many
+/// polls in a row: less is the ordinary spread of nodes that hear of a block one after the other.
+const BEHIND_BLOCKS: u64 = 3;
+const BEHIND_SECONDS: i64 = 10;
+const BEHIND_POLLS: u32 = 3;
+/// A head that was seen longer ago says nothing of the others.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// How good a choice a node is; the lower the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// It answers, and its answers hold together.
+    Good,
+    /// Its head stays behind the others'.
+    Lagging,
+    /// Its last calls failed, or it did not have what was asked for.
+    Troubled,
+    /// Nobody knows yet which chain it serves.
+    Unchecked,
+    /// Its circuit breaker is open until then.
+    Resting(Instant),
+    /// It serves another chain.
+    Refused,
+}
+
+/// A newest block, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenHead {
+    /// Its number.
+    pub number: u64,
+    /// Its time, Unix seconds.
+    pub time: i64,
+    /// When it was told.
+    pub at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    began: Instant,
+    until: Instant,
+    /// The node asked for it.
+    throttled: bool,
+}
+
+/// What is known of one node's calls.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    answered: bool,
+    /// Milliseconds of its light calls, smoothed.
+    latency: Option<f64>,
+    /// Calls that failed, in a row.
+    failures: u32,
+    /// Answers that did not hold together, in a row: since the last batch that did. A node that lies answers well.
+    wrong: u32,
+    /// Blocks that it did not have, in a row.
+    missing: u32,
+    behind: u32,
+    head: Option<SeenHead>,
+    last_error: Option<String>,
+    failed_at: Option<Instant>,
+    rest: Option<Rest>,
+    /// Rests in a row.
+    rests: u32,
+}
+
+impl Health {
+    /// A call that `began` then was answered. `light`: it was small enough for its duration to tell of the node alone.
+    pub fn answered(&mut self, began: Instant, now: Instant, light: bool) {
+        self.answered = true;
+        self.failures = 0;
+        if light {
+            let took = (now - began).as_secs_f64() * 1_000.0;
+            self.latency = Some(self.latency.map_or(took, |known| known * 0.8 + took * 0.2));
+        }
+        // An answer that was under way when the rest began says nothing of what came after.
+        if self.wrong < TRIP && self.rest.is_some_and(|rest| rest.began <= began || rest.until <= now) {
+            self.rest = None;
+            self.rests = 0;
+        }
+    }
+
+    /// A call that `began` then failed. `true` if a node that worked rests from now on.
+    pub fn failed(&mut self, began: Instant, now: Instant, why: String, random: f64) -> bool {
+        self.trouble(now, why);
+        self.failures += 1;
+        self.failures >= TRIP && self.rest_from(began, now, None, random) && self.rests == 1
+    }
+
+    /// A call that `began` then was refused until later; `after`: until when, where the node says so.
+    pub fn throttled(&mut self, began: Instant, now: Instant, why: String, after: Option<Duration>, random: f64) {
+        self.trouble(now, why);
+        self.rest_from(began, now, Some(after.unwrap_or_default()), random);
+    }
+
+    /// An answer did not hold together.
+    pub fn wrong(&mut self, now: Instant, why: String, random: f64) {
+        self.trouble(now, why);
+        self.missing = 0;
+        self.wrong += 1;
+        if self.wrong >= TRIP {
+            self.rest_from(now, now, None, random);
+        }
+    }
+
+    /// A batch held together.
+    pub fn whole(&mut self) {
+        (self.wrong, self.missing) = (0, 0);
+    }
+
+    /// It did not have what was asked for.
+    pub fn missing(&mut self, now: Instant, why: String) {
+        self.trouble(now, why);
+        self.missing = self.missing.saturating_add(1);
+    }
+
+    /// A failure that is told but not held against it.
+    pub fn note(&mut self, why: String) {
+        self.last_error = Some(why);
+    }
+
+    fn trouble(&mut self, now: Instant, why: String) {
+        self.last_error = Some(why);
+        self.failed_at = Some(now);
+    }
+
+    /// `asked`: the node asked for the rest, and for how long at least. Calls that fail together begin one rest.
+    fn rest_from(&mut self, began: Instant, now: Instant, asked: Option<Duration>, random: f64) -> bool {
+        if self.rest.is_some_and(|rest| began < rest.began) {
+            return false;
+        }
+        let length = FIRST_REST.saturating_mul(1 << self.rests.min(10)).min(LAST_REST);
+        let length = jittered(length, random).max(asked.unwrap_or_default());
+        self.rests += 1;
+        self.rest = Some(Rest { began: now, until: now + length, throttled: asked.is_some() });
+        true
+    }
+
+    /// How long the node asked to be left alone.
+    pub fn throttle_left(&self, now: Instant) -> Option<Duration> {
+        let rest = self.rest.filter(|rest| rest.throttled && rest.until > now)?;
+        Some(rest.until - now)
+    }
+
+    /// The head that a poll told, and the best one that the other nodes told lately.
+    pub fn saw_head(&mut self, head: SeenHead, best: Option<SeenHead>) {
+        let behind = best.is_some_and(|best| {
+            best.number > head.number + BEHIND_BLOCKS && best.time > head.time.saturating_add(BEHIND_SECONDS)
+        });
+        self.behind = if behind { self.behind.saturating_add(1) } else { 0 };
+        self.head = Some(head);
+    }
+
+    /// Its newest block, if it told it lately.
+    pub fn head(&self, now: Instant) -> Option<SeenHead> {
+        self.head.filter(|head| now.saturating_duration_since(head.at) < FRESH)
+    }
+
+    /// When it was last asked for its head.
+    pub fn head_age(&self, now: Instant) -> Option<Duration> {
+        self.head.map(|head| now.saturating_duration_since(head.at))
+    }
+
+    /// How good a choice it is, its chain apart.
+    pub fn grade(&self, now: Instant) -> Grade {
+        if let Some(rest) = self.rest.filter(|rest| rest.until > now) {
+            return Grade::Resting(rest.until);
+        }
+        let lately = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < FORGIVEN);
+        let troubled = lately && (self.failures > 0 || self.wrong > 0 || self.missing >= TRIP);
+        match (troubled, self.behind >= BEHIND_POLLS) {
+            (true, _) => Grade::Troubled,
+            (false, true) => Grade::Lagging,
+            (false, false) => Grade::Good,
+        }
+    }
+
+    /// Milliseconds of its light calls, smoothed.
+    pub fn latency(&self) -> Option<f64> {
+        self.latency
+    }
+
+    /// Writes what is known into `report`.
+    pub fn report(&self, report: &mut NodeReport, now: Instant) {
+        let resting = matches!(self.grade(now), Grade::Resting(_));
+        report.state = match (resting, self.answered) {
+            (true, _) => "resting",
+            (false, true) => "up",
+            (false, false) => "unknown",
+        }
+        .into();
+        report.latency_ms = self.latency.map(|latency| (latency * 10.0).round() / 10.0);
+        report.failures = u64::from(self.failures + self.wrong);
+        report.last_error = self.last_error.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn fail(health: &mut Health, at: Instant) -> bool {
+        health.failed(at, at, "no".into(), 1.0)
+    }
+
+    #[test]
+    fn a_node_rests_after_failures_in_a_row_and_longer_each_time() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        assert!(!fail(&mut health, now) && !fail(&mut health, now));
+        assert_eq!(health.grade(now), Grade::Troubled);
+        assert!(fail(&mut health, now), "the third");
+        assert_eq!(health.grade(now), Grade::Resting(now + MS(1_000)));
+        let half_open = now + MS(1_000);
+        assert_eq!(health.grade(half_open), Grade::Troubled, "a probe may pass");
+        assert!(!fail(&mut health, half_open), "told once");
+        assert_eq!(health.grade(half_open), Grade::Resting(half_open + MS(2_000)), "one failure is enough now");
+        let mut at = half_open;
+        for _ in 0..20 {
+            at += LAST_REST;
+            fail(&mut health, at);
+        }
+        assert_eq!(health.grade(at), Grade::Resting(at + LAST_REST), "never longer than this");
+        let probe = at + LAST_REST;
+        health.answered(probe, probe + MS(10), true);
+        assert_eq!(health.grade(probe + MS(10)), Grade::Good);
+    }
+
+    #[test]
+    fn calls_that_fail_together_begin_one_rest() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        for _ in 0..8 {
+            health.failed(now, now + MS(5), "no".into(), 1.0);
+        }
+        assert_eq!(health.grade(now + MS(5)), Grade::Resting(now + MS(1_005)));
+        health.answered(now, now + MS(6), true);
+        assert_ne!(health.grade(now + MS(6)), Grade::Good, "it was asked before the rest began");
+        health.answered(now + MS(7), now + MS(9), true);
+        assert_eq!(health.grade(now + MS(9)), Grade::Good);
+    }
+
+    #[test]
+    fn a_node_that_lies_rests_however_well_it_answers() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        for _ in 0..3 {
+            health.answered(now, now + MS(1), true);
+            health.wrong(now + MS(1), "no parent".into(), 1.0);
+        }
+        assert_eq!(health.grade(now + MS(1)), Grade::Resting(now + MS(1_001)));
+        health.answered(now + MS(2), now + MS(3), true);
+        assert!(matches!(health.grade(now + MS(3)), Grade::Resting(_)), "a head does not make up for it");
+        let later = now + MS(1_002);
+        health.answered(later, later, true);
+        health.whole();
+        assert_eq!(health.grade(later), Grade::Good);
+    }
+
+    #[test]
+    fn a_throttled_node_is_left_alone_for_as_long_as_it_asks() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        health.throttled(now, now, "429".into(), Some(MS(7_000)), 1.0);
+        assert_eq!(health.throttle_left(now + MS(1_000)), Some(MS(6_000)));
+        assert_eq!(health.throttle_left(now + MS(7_000)), None);
+        let mut health = Health::default();
+        health.throttled(now, now, "429".into(), None, 0.0);
+        assert_eq!(health.throttle_left(now), Some(MS(500)), "without a word: the usual pause");
+        fail(&mut health, now + MS(600));
+        assert_eq!(health.throttle_left(now + MS(600)), None, "other failures do not bind the callers");
+    }
+
+    #[test]
+    fn what_a_node_does_not_have_and_how_far_it_is_behind_counts_when_it_lasts() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        let head = |number, time| SeenHead { number, time, at: now };
+        for _ in 0..BEHIND_POLLS {
+            assert_eq!(health.grade(now), Grade::Good);
+            health.saw_head(head(100, 1_000), Some(head(110, 1_120)));
+        }
+        assert_eq!(health.grade(now), Grade::Lagging);
+        health.saw_head(head(108, 1_096), Some(head(110, 1_120)));
+        assert_eq!(health.grade(now), Grade::Good);
+        for _ in 0..5 {
+            health.saw_head(head(100, 1_000), Some(head(140, 1_009)));
+        }
+        assert_eq!(health.grade(now), Grade::Good, "forty blocks in nine seconds: a fast chain");
+        for _ in 0..TRIP {
+            health.missing(now, "block 7".into());
+        }
+        assert_eq!(health.grade(now), Grade::Troubled);
+        health.whole();
+        assert_eq!(health.grade(now), Grade::Good);
+    }
+
+    #[test]
+    fn an_old_failure_is_forgiven() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        health.wrong(now, "no".into(), 1.0);
+        assert_eq!(health.grade(now + MS(100)), Grade::Troubled);
+        assert_eq!(health.grade(now + FORGIVEN), Grade::Good);
+    }
+}

@@ -1,0 +1,432 @@
+//! Nodes that misbehave, over real sockets.
+
+use std::sync::atomic::AtomicBool;
+
+use alloy::primitives::B256;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::config::Config;
+use crate::source::Source;
+
+type Handler = dyn Fn(&Value) -> String + Send + Sync;
+
+/// An HTTP server that answers each request, parsed, with the whole text that `handler` returns, and keeps the requests.
+struct Server {
+    url: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    async fn start(handler: impl Fn(&Value) -> String + Send + Sync + 'static) -> Self {
+        Self::start_at(TcpListener::bind("127.0.0.1:0").await.unwrap(), handler)
+    }
+
+    fn start_at(listener: TcpListener, handler: impl Fn(&Value) -> String + Send + Sync + 'static) -> Self {
+        let url = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (requests, handler): (_, Arc<Handler>) = (asked.clone(), Arc::new(handler));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, handler.clone(), requests.clone()));
+            }
+        });
+        Self { url, asked, task }
+    }
+
+    fn asked(&self) -> Vec<Value> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// The methods of each request.
+    fn methods(&self) -> Vec<String> {
+        let methods = |request: &Value| {
+            calls(request).iter().map(|call| call["method"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("+")
+        };
+        self.asked().iter().map(methods).collect()
+    }
+}
+
+async fn serve(mut stream: TcpStream, handler: Arc<Handler>, requests: Arc<Mutex<Vec<Value>>>) {
+    let mut bytes = Vec::new();
+    let body = loop {
+        let mut chunk = [0; 4096];
+        let read = stream.read(&mut chunk).await.unwrap_or(0);
+        if read == 0 {
+            return;
+        }
+        bytes.extend_from_slice(&chunk[..read]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            break serde_json::from_str::<Value>(body).unwrap();
+        }
+    };
+    requests.lock().unwrap().push(body.clone());
+    stream.write_all(handler(&body).as_bytes()).await.ok();
+    stream.shutdown().await.ok();
+}
+
+fn calls(request: &Value) -> Vec<Value> {
+    request.as_array().cloned().unwrap_or_else(|| vec![request.clone()])
+}
+
+fn http(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}")
+}
+
+fn ok(body: &Value) -> String {
+    http("200 OK", "", &body.to_string())
+}
+
+fn error(code: i64, message: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } })
+}
+
+/// Every call answered with its method's name, last first.
+fn well(request: &Value) -> String {
+    answered(request, &|call| call["method"].clone())
+}
+
+fn answered(request: &Value, result: &dyn Fn(&Value) -> Value) -> String {
+    let answer = |call: &Value| json!({ "jsonrpc": "2.0", "id": call["id"], "result": result(call) });
+    ok(&match request {
+        Value::Array(calls) => calls.iter().rev().map(answer).collect(),
+        one => answer(one),
+    })
+}
+
+/// A node of chain 1 with its head at that number, a minute a block.
+fn chain_at(head: Arc<AtomicU64>) -> impl Fn(&Value) -> String + Send + Sync + 'static {
+    move |request| {
+        let head = head.load(Ordering::SeqCst);
+        answered(request, &|call| match (call["method"].as_str(), call["params"][0].as_str()) {
+            (Some("eth_chainId"), _) => json!("0x1"),
+            (_, Some("0x0")) => header(0, 1),
+            _ => json!({ "number": format!("{head:#x}"), "hash": B256::repeat_byte(9), "parentHash": B256::ZERO,
+                         "timestamp": format!("{:#x}", head * 60) }),
+        })
+    }
+}
+
+/// A node of chain 1 whose genesis hash repeats `genesis`, with its head at 9.
+fn chain(genesis: u8) -> impl Fn(&Value) -> String + Send + Sync + 'static {
+    move |request| {
+        answered(request, &|call| match (call["method"].as_str(), call["params"][0].as_str()) {
+            (Some("eth_chainId"), _) => json!("0x1"),
+            (_, Some("0x0")) => header(0, genesis),
+            _ => header(9, 9),
+        })
+    }
+}
+
+fn header(number: u64, hash: u8) -> Value {
+    json!({ "number": format!("{number:#x}"), "hash": B256::repeat_byte(hash), "parentHash": B256::ZERO, "timestamp": "0x5" })
+}
+
+fn configured(urls: &[&str]) -> Chain {
+    let env = [
+        ("DALP_DATABASE__URL", "postgres://h/d".to_owned()),
+        ("DALP_CHAINS__C__CHAIN_ID", "1".to_owned()),
+        ("DALP_CHAINS__C__RPC_URLS", urls.join(",")),
+        ("DALP_CHAINS__C__FINALITY", "never".to_owned()),
+        ("DALP_CHAINS__C__REQUEST_TIMEOUT", "5s".to_owned()),
+    ];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
+    Config::load(None, env).unwrap().chains.remove(0)
+}
+
+fn node(server: &Server) -> Node {
+    let chain = configured(&[&server.url]);
+    Node::new(server.url.clone(), &chain.rpc_urls[0], &chain, Arc::default()).unwrap()
+}
+
+fn three() -> Vec<Call> {
+    ["a", "b", "c"].map(|method| Call::new(method, json!([]))).into()
+}
+
+fn logs_of(blocks: u64) -> Vec<Call> {
+    vec![Call::new("eth_getLogs", json!([{ "fromBlock": "0x1", "toBlock": format!("{blocks:#x}") }]))]
+}
+
+fn texts(answers: &[Answer]) -> Vec<&str> {
+    answers.iter().map(|answer| answer.get()).collect()
+}
+
+/// What a node that answers three calls with `answer` is told to be.
+async fn refused(answer: String) -> (SourceError, NodeReport) {
+    let server = Server::start(move |_| answer.clone()).await;
+    let node = node(&server);
+    let error = node.batch_of(three()).await.unwrap_err();
+    (error, node.report())
+}
+
+#[tokio::test]
+async fn answers_come_in_the_order_of_the_calls() {
+    let server = Server::start(well).await;
+    let node = node(&server);
+    let answers = node.batch_of(three()).await.unwrap();
+    assert_eq!(texts(&answers), [r#""a""#, r#""b""#, r#""c""#]);
+    assert_eq!(server.methods(), ["a+b+c"]);
+    assert_eq!((node.report().state.as_str(), node.report().failures), ("up", 0));
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_an_error_that_says_so() {
+    let gone = "<html><head><title>502 Bad Gateway</title></head></html>";
+    let cases = [
+        (http("200 OK", "", gone), "malformed answer"),
+        (http("502 Bad Gateway", "", gone), "HTTP 502: <html>"),
+        (http("200 OK", "", "[]"), "3 of 3 answers are missing"),
+        (http("200 OK", "", r#"[{"id":1,"result":1},{"id":1,"result":1},{"id":2,"result":1}]"#), "two answers"),
+        (http("200 OK", "", r#"[{"id":1,"result":1},{"id":2,"re"#), "the body ends after"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[".into(), "the answer was cut after 1 bytes"),
+        (
+            http("307 Temporary Redirect", "location: https://elsewhere.example/key\r\n", ""),
+            "https://elsewhere.example,",
+        ),
+        (http("401 Unauthorized", "", "no"), "check the key in its URL"),
+        (ok(&error(-32601, "method not found")), "does not offer a"),
+        (ok(&error(-32000, "missing trie node")), "does not keep history"),
+    ];
+    for (answer, words) in cases {
+        let (error, report) = refused(answer.clone()).await;
+        assert!(matches!(error, SourceError::Retry { after: None, .. }), "{answer}: {error:?}");
+        assert!(error.to_string().contains(words), "{answer}: {error}");
+        assert!(!error.to_string().contains("/key"), "{error}");
+        assert!(report.last_error.unwrap().contains(words), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_batches_is_asked_one_by_one_from_then_on() {
+    let server = Server::start(|request| match request {
+        Value::Array(_) => ok(&error(-32600, "Invalid Request")),
+        _ => well(request),
+    })
+    .await;
+    let node = node(&server);
+    for _ in 0..2 {
+        assert_eq!(texts(&node.batch_of(three()).await.unwrap()), [r#""a""#, r#""b""#, r#""c""#]);
+    }
+    assert_eq!(server.methods(), ["a+b+c", "a", "b", "c", "a", "b", "c"]);
+    assert_eq!((node.report().max_batch, node.report().failures), (Some(1), 0));
+}
+
+#[tokio::test]
+async fn the_size_of_batches_is_learned() {
+    let limited = |limit: usize, message: &'static str| {
+        move |request: &Value| match calls(request).len() > limit {
+            true => http("400 Bad Request", "", &json!([error(-32600, message)]).to_string()),
+            false => well(request),
+        }
+    };
+    let many = || (0..7).map(|_| Call::new("a", json!([]))).collect();
+    let named = Server::start(limited(3, "Batch of more than 3 requests are not allowed on free tier")).await;
+    let named_node = node(&named);
+    assert_eq!(named_node.batch_of(many()).await.unwrap().len(), 7);
+    assert_eq!(named.asked().iter().map(|request| calls(request).len()).collect::<Vec<_>>(), [7, 3, 3, 1]);
+    let silent = Server::start(limited(2, "batch too large")).await;
+    let silent_node = node(&silent);
+    assert_eq!(silent_node.batch_of(many()).await.unwrap().len(), 7);
+    assert_eq!(
+        silent.asked().iter().map(|request| calls(request).len()).collect::<Vec<_>>(),
+        [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    );
+    // A later run begins with what this one learned.
+    let again = node(&named);
+    again.remember(&named_node.report());
+    assert_eq!(again.batch_of(many()).await.unwrap().len(), 7);
+    assert_eq!(named.asked().len(), 4 + 3);
+}
+
+#[tokio::test]
+async fn a_throttled_node_is_not_asked_before_its_time() {
+    let server = Server::start(|_| http("429 Too Many Requests", "retry-after: 30\r\n", "slow down")).await;
+    let node = node(&server);
+    for _ in 0..3 {
+        let SourceError::Retry { after: Some(after), why, .. } = node.batch_of(three()).await.unwrap_err() else {
+            panic!("it is to be asked later");
+        };
+        assert!(after > Duration::from_secs(25) && after <= Duration::from_secs(30), "{why}: {after:?}");
+    }
+    assert_eq!(server.asked().len(), 1);
+    assert_eq!((node.report().state.as_str(), node.report().failures), ("resting", 0));
+    let (error, _) = refused(http("503 Service Unavailable", "retry-after: 2\r\n", "")).await;
+    assert!(matches!(error, SourceError::Retry { after: Some(_), .. }), "{error:?}");
+    let (error, _) = refused(ok(&error_of_call(1, 429, "compute units per second"))).await;
+    assert!(matches!(error, SourceError::Retry { after: Some(_), .. }), "{error:?}");
+}
+
+/// The first of three calls is refused, the others are answered.
+fn error_of_call(first: u64, code: i64, message: &str) -> Value {
+    let mut answers = vec![error(code, message)];
+    answers[0]["id"] = json!(first);
+    answers.extend([first + 1, first + 2].map(|id| json!({ "id": id, "result": 1 })));
+    Value::Array(answers)
+}
+
+#[tokio::test]
+async fn a_limit_of_blocks_is_learned_under_any_status() {
+    let words = "eth_getLogs is limited to a 10,000 range";
+    for status in ["200 OK", "400 Bad Request", "413 Payload Too Large"] {
+        let body = error(-32614, words).to_string();
+        let server = Server::start(move |_| http(status, "", &body)).await;
+        let node = node(&server);
+        let refusal = node.batch_of(logs_of(50_000)).await.unwrap_err();
+        assert!(matches!(refusal, SourceError::TooLarge { hint: Some(10_000), .. }), "{status}: {refusal:?}");
+        assert_eq!((node.max_blocks(), node.report().failures), (Some(10_000), 0));
+    }
+}
+
+#[tokio::test]
+async fn a_wide_answer_that_breaks_twice_is_too_wide_and_a_narrow_one_never() {
+    let server = Server::start(|_| "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[{".into()).await;
+    let node = node(&server);
+    let mut wide = Vec::new();
+    for _ in 0..4 {
+        wide.push(matches!(node.batch_of(logs_of(2)).await.unwrap_err(), SourceError::TooLarge { hint: None, .. }));
+    }
+    assert_eq!(wide, [false, true, false, true]);
+    for _ in 0..3 {
+        assert!(matches!(node.batch_of(logs_of(1)).await.unwrap_err(), SourceError::Retry { .. }));
+    }
+    assert_eq!(node.report().state, "resting");
+}
+
+#[tokio::test]
+async fn an_error_of_the_finalized_tag_is_null_but_a_throttle_is_not() {
+    for (code, message, is_null) in [(-39001, "Unknown block", true), (-32000, "finalized tag", true), (429, "", false)]
+    {
+        let body = error_of_call(1, code, message);
+        let server = Server::start(move |_| ok(&body)).await;
+        let mut asked = three();
+        asked[0].null_on_error = true;
+        let answers = node(&server).batch_of(asked).await;
+        assert_eq!(answers.is_ok_and(|answers| answers[0].get() == "null"), is_null, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_of_another_chain_is_refused_and_never_called() {
+    let (wrong, right) = (Server::start(chain(7)).await, Server::start(chain(1)).await);
+    // The first that serves the configured chain id decides.
+    let source = Source::new(&configured(&[&right.url, &wrong.url])).unwrap();
+    assert_eq!(source.identity().await.unwrap().genesis, B256::repeat_byte(1));
+    let states: Vec<String> = source.reports().into_iter().map(|report| report.state).collect();
+    assert_eq!(states, ["up", "refused"]);
+    assert!(source.reports()[1].last_error.as_deref().is_some_and(|why| why.contains("refused: it serves chain 1")));
+    source.survey().await;
+    drop(right);
+    for _ in 0..5 {
+        source.head().await.unwrap_err();
+    }
+    assert_eq!(wrong.asked().len(), 1, "even with nobody else left");
+    assert_eq!(source.reports()[0].state, "resting");
+}
+
+#[tokio::test]
+async fn a_node_that_was_away_is_checked_before_it_is_used() {
+    let first = Server::start(chain(1)).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let source = Source::new(&configured(&[&first.url, &format!("http://{address}")])).unwrap();
+    source.identity().await.unwrap();
+    source.head().await.unwrap();
+    // It comes up, and serves another chain.
+    let other = Server::start_at(TcpListener::bind(address).await.unwrap(), chain(2));
+    source.survey().await;
+    assert_eq!(other.methods(), ["eth_chainId+eth_getBlockByNumber"], "its chain, and no head");
+    assert_eq!(source.reports()[1].state, "refused");
+    source.survey().await;
+    assert_eq!(other.asked().len(), 1, "refused for good");
+}
+
+#[tokio::test]
+async fn calls_move_on_to_a_node_that_works_and_stay_there() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let seen = broken.clone();
+    let first = Server::start(move |request| match seen.load(Ordering::SeqCst) {
+        true => http("500 Internal Server Error", "", ""),
+        false => chain(1)(request),
+    })
+    .await;
+    let second = Server::start(chain(1)).await;
+    let source = Source::new(&configured(&[&first.url, &second.url])).unwrap();
+    source.identity().await.unwrap();
+    source.head().await.unwrap();
+    assert_eq!((first.asked().len(), second.asked().len()), (2, 1));
+    broken.store(true, Ordering::SeqCst);
+    let error = source.head().await.unwrap_err();
+    assert!(source.moves_on(&error), "the second works");
+    source.head().await.unwrap();
+    assert_eq!((first.asked().len(), second.asked().len()), (3, 2));
+    broken.store(false, Ordering::SeqCst);
+    source.survey().await;
+    source.head().await.unwrap();
+    assert_eq!(
+        (first.asked().len(), second.asked().len()),
+        (4, 3),
+        "the first is known to be well again, and in reserve"
+    );
+    assert_eq!(source.reports()[0].failures, 0);
+}
+
+#[tokio::test]
+async fn a_node_that_stays_behind_loses_the_calls() {
+    let (stuck, moving) = (Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(100)));
+    let first = Server::start(chain_at(stuck.clone())).await;
+    let second = Server::start(chain_at(moving.clone())).await;
+    let source = Source::new(&configured(&[&first.url, &second.url])).unwrap();
+    source.identity().await.unwrap();
+    moving.store(110, Ordering::SeqCst);
+    source.survey().await;
+    let mut heads = Vec::new();
+    for _ in 0..5 {
+        heads.push(source.head().await.unwrap().header.number);
+    }
+    assert_eq!(heads, [100, 100, 100, 110, 110]);
+}
+
+#[tokio::test]
+async fn a_silent_node_does_not_hold_up_the_start() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let right = Server::start(chain(1)).await;
+    let mut configured = configured(&[&url, &right.url]);
+    configured.request_timeout = Duration::from_secs(600);
+    let source = Source::new(&configured).unwrap();
+    source.identity().await.unwrap();
+    assert_eq!(source.head().await.unwrap().header.number, 9, "of the one that is known");
+    assert_eq!(source.reports()[0].state, "unknown");
+}
+
+#[tokio::test]
+async fn several_blocks_by_hash_are_wide_but_say_nothing_of_ranges() {
+    let server = Server::start(|request| match calls(request).len() {
+        1 => answered(request, &|_| json!([])),
+        _ => "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[{".into(),
+    })
+    .await;
+    let node = node(&server);
+    let by_hash = || (0..2).map(|_| Call::new("eth_getLogs", json!([{ "blockHash": B256::ZERO }]))).collect::<Vec<_>>();
+    assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), SourceError::Retry { .. }));
+    assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), SourceError::TooLarge { .. }));
+    node.remember(&NodeReport { max_blocks: Some(10), ..NodeReport::default() });
+    node.batch_of(logs_of(10)).await.unwrap();
+    assert_eq!(node.max_blocks(), Some(10));
+    node.batch_of(logs_of(11)).await.unwrap();
+    assert_eq!(node.max_blocks(), None, "it allows more");
+}

@@ -1,0 +1,57 @@
+//! Pauses between tries: doubling, capped, and of random length, so that many clients of one node do not come back
+//! together.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+/// Pauses that double from the first to the last.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    next: Duration,
+    last: Duration,
+}
+
+impl Default for Backoff {
+    /// From 100 ms to 5 s: for what is expected to work again soon.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(100), Duration::from_secs(5))
+    }
+}
+
+impl Backoff {
+    /// From `first` to `last`.
+    pub fn new(first: Duration, last: Duration) -> Self {
+        Self { next: first, last }
+    }
+
+    /// Sleeps for the next pause.
+    pub async fn pause(&mut self) {
+        self.pause_at_least(None).await;
+    }
+
+    /// Sleeps for the next pause, and for as long as a node asked for.
+    pub async fn pause_at_least(&mut self, asked: Option<Duration>) {
+        let pause = jittered(self.next, rand::random());
+        self.next = (self.next * 2).min(self.last);
+        sleep(pause.max(asked.unwrap_or_default())).await;
+    }
+}
+
+/// From half of `pause` to all of it; `random` in 0..1.
+pub fn jittered(pause: Duration, random: f64) -> Duration {
+    pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_never_shorter_than_half_nor_longer_than_itself() {
+        let pause = Duration::from_secs(2);
+        assert_eq!(jittered(pause, 0.0), Duration::from_secs(1));
+        assert_eq!(jittered(pause, 0.5), Duration::from_millis(1_500));
+        assert_eq!(jittered(pause, 1.0), pause);
+    }
+}

@@ -1,0 +1,330 @@
+//! JSON-RPC on the wire: a batch of calls to bytes, bytes to one answer for each call. Pure, and strict: an answer is
+//! matched by its id, and one that is missing, doubled or unasked for spoils them all.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// One JSON-RPC call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its name.
+    pub method: &'static str,
+    params: serde_json::Value,
+    /// Whether an error answer means `null`.
+    pub null_on_error: bool,
+}
+
+impl Call {
+    pub fn new(method: &'static str, params: serde_json::Value) -> Self {
+        Self { method, params, null_on_error: false }
+    }
+
+    /// An error answer to this call counts as `null`.
+    pub fn or_null(mut self) -> Self {
+        self.null_on_error = true;
+        self
+    }
+
+    /// Blocks whose logs are asked for; `None` for anything else.
+    pub fn log_blocks(&self) -> Option<u64> {
+        if self.method != "eth_getLogs" {
+            return None;
+        }
+        let at = |name: &str| {
+            let text = self.params.get(0)?.get(name)?.as_str()?;
+            u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+        };
+        match (at("fromBlock"), at("toBlock")) {
+            (Some(first), Some(last)) => Some(last.saturating_sub(first).saturating_add(1)),
+            _ => Some(1),
+        }
+    }
+}
+
+/// One answer of a batch, unparsed.
+pub type Answer = Box<RawValue>;
+
+/// An error that the node answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorAnswer {
+    /// Its code; 0 where it has none.
+    pub code: i64,
+    /// Its words, with what it put into `data` as text.
+    pub message: String,
+}
+
+/// Why bytes are not the answers to a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// The node refused the batch as a whole.
+    Refused(ErrorAnswer),
+    /// It ends in the middle.
+    Cut(String),
+    /// It is not JSON-RPC, or not the answer to what was asked.
+    Malformed(String),
+}
+
+#[derive(Serialize)]
+struct Request<'c> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'static str,
+    params: &'c serde_json::Value,
+}
+
+/// The body of a request: an object for one call, since some nodes know no batches; an array for several. Ids count
+/// from `first_id`.
+pub fn encode(calls: &[Call], first_id: u64) -> Vec<u8> {
+    let requests: Vec<_> = calls
+        .iter()
+        .zip(first_id..)
+        .map(|(call, id)| Request { jsonrpc: "2.0", id, method: call.method, params: &call.params })
+        .collect();
+    let body = match &requests[..] {
+        [one] => serde_json::to_vec(one),
+        many => serde_json::to_vec(many),
+    };
+    // Strings, numbers and JSON values always can be written.
+    body.unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(default)]
+    id: serde_json::Value,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+/// A field that is there, `null` or not: a block that does not exist is `null`, a missing result is no answer.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What one call was answered, as it stands in the body.
+type Told<'a> = Result<&'a RawValue, ErrorAnswer>;
+
+/// The answers to `count` calls whose ids count from `first_id`, in the order of the calls.
+///
+/// # Errors
+/// [`Bad`]: whatever is not exactly one answer for each call.
+pub fn decode(body: Vec<u8>, first_id: u64, count: usize) -> Result<Vec<Result<Answer, ErrorAnswer>>, Bad> {
+    let told = matched(&body, first_id, count)?;
+    // The largest answer, where it is large, takes over the body's memory: a copy would need as much again.
+    let length = |told: &Told<'_>| told.as_ref().map_or(0, |result| result.get().len());
+    let large = told.iter().enumerate().max_by_key(|(_, told)| length(told)).filter(|(_, told)| length(told) >= LARGE);
+    let large = large.and_then(|(at, told)| told.as_ref().ok().map(|result| (at, within(&body, result.get()))));
+    let kept = large.as_ref().map(|(at, _)| *at);
+    let own = |(at, told): (usize, Told<'_>)| {
+        told.map(|result| match Some(at) == kept {
+            true => RawValue::NULL.to_owned(),
+            false => result.to_owned(),
+        })
+    };
+    let mut answers: Vec<_> = told.into_iter().enumerate().map(own).collect();
+    if let Some((at, range)) = large {
+        let mut body = body;
+        body.truncate(range.end);
+        body.drain(..range.start);
+        let text = String::from_utf8(body).map_err(|error| Bad::Malformed(error.to_string()))?;
+        answers[at] = Ok(RawValue::from_string(text).map_err(|error| Bad::Malformed(error.to_string()))?);
+    }
+    Ok(answers)
+}
+
+/// Bytes of an answer from which on it is worth a second look at its text, which keeping its memory costs.
+const LARGE: usize = 4 << 20;
+
+/// Where `part` stands in the body that it is a part of.
+fn within(body: &[u8], part: &str) -> std::ops::Range<usize> {
+    let start = part.as_ptr().addr() - body.as_ptr().addr();
+    start..start + part.len()
+}
+
+fn matched(body: &[u8], first_id: u64, count: usize) -> Result<Vec<Told<'_>>, Bad> {
+    let is_array = is_array(body);
+    let responses: Vec<Response<'_>> = if is_array {
+        serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?
+    } else {
+        vec![serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?]
+    };
+    let mut answers: Vec<Option<Told<'_>>> = vec![None; count];
+    for response in responses {
+        let at = response.id.as_u64().and_then(|id| id.checked_sub(first_id)).and_then(|at| usize::try_from(at).ok());
+        let answer = match (response.error, response.result) {
+            (Some(error), _) => Err(error_answer(error)),
+            (None, Some(result)) => Ok(result),
+            (None, None) => return Err(Bad::Malformed("an answer without a result".into())),
+        };
+        let slot = at.and_then(|at| answers.get_mut(at));
+        match (slot, answer) {
+            (Some(None), Err(error)) if !is_array && count > 1 => return Err(Bad::Refused(error)),
+            (Some(slot @ None), answer) => *slot = Some(answer),
+            (Some(Some(_)), _) => return Err(Bad::Malformed(format!("two answers with the id {}", response.id))),
+            // What cannot be matched to a call speaks of them all.
+            (None, Err(error)) => return Err(Bad::Refused(error)),
+            (None, Ok(_)) => return Err(Bad::Malformed(format!("an answer with the unknown id {}", response.id))),
+        }
+    }
+    // A node that gives up in the middle of a batch says so in one answer and leaves out the rest.
+    if answers.iter().any(Option::is_none)
+        && let Some(Err(error)) = answers.iter().flatten().find(|answer| answer.is_err())
+    {
+        return Err(Bad::Refused(error.clone()));
+    }
+    let missing = answers.iter().filter(|answer| answer.is_none()).count();
+    if missing > 0 {
+        return Err(Bad::Malformed(format!("{missing} of {count} answers are missing")));
+    }
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// To serde an array can be a struct's fields in order; here it never is.
+fn is_array(body: &[u8]) -> bool {
+    body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+}
+
+fn bad_json(error: &serde_json::Error, body: &[u8]) -> Bad {
+    let begins = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
+    if body.is_empty() {
+        return Bad::Cut("an empty body".into());
+    }
+    match error.classify() {
+        serde_json::error::Category::Eof => Bad::Cut(format!("the body ends after {} bytes", body.len())),
+        _ => Bad::Malformed(format!("not a JSON-RPC answer ({error}): {}", one_line(&begins))),
+    }
+}
+
+/// What a body says if it is a JSON-RPC error: many come with an HTTP status of their own.
+pub fn error_in(body: &[u8]) -> Option<ErrorAnswer> {
+    let response = match is_array(body) {
+        true => serde_json::from_slice::<Vec<Response<'_>>>(body).ok()?.into_iter().next()?,
+        false => serde_json::from_slice(body).ok()?,
+    };
+    response.error.map(error_answer)
+}
+
+/// Leniently: what matters is that it is an error.
+fn error_answer(error: &RawValue) -> ErrorAnswer {
+    let value: serde_json::Value = serde_json::from_str(error.get()).unwrap_or_else(|_| json!(error.get()));
+    let code = value.get("code").and_then(serde_json::Value::as_i64).unwrap_or(0);
+    let words = value.get("message").and_then(serde_json::Value::as_str).or(value.as_str());
+    let mut message = words.map_or_else(|| value.to_string(), str::to_owned);
+    if let Some(data) = value.get("data").and_then(serde_json::Value::as_str) {
+        message = format!("{message}: {data}");
+    }
+    ErrorAnswer { code, message: one_line(&message) }
+}
+
+/// At most 300 characters of `text` on one line, for a message.
+pub fn one_line(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(method: &'static str) -> Call {
+        Call::new(method, json!([]))
+    }
+
+    #[test]
+    fn one_call_is_an_object_and_several_are_an_array() {
+        let text = |calls: &[Call]| String::from_utf8(encode(calls, 7)).unwrap();
+        assert_eq!(text(&[call("a")]), r#"{"jsonrpc":"2.0","id":7,"method":"a","params":[]}"#);
+        let both = text(&[call("a"), call("b")]);
+        assert!(both.starts_with('[') && both.contains(r#""id":7,"method":"a""#) && both.contains(r#""id":8,"#));
+    }
+
+    #[test]
+    fn the_blocks_of_a_question_for_logs_are_known() {
+        let logs = |at: serde_json::Value| Call::new("eth_getLogs", json!([at])).log_blocks();
+        assert_eq!(logs(json!({ "fromBlock": "0x10", "toBlock": "0x1f" })), Some(16));
+        assert_eq!(logs(json!({ "blockHash": "0xab" })), Some(1));
+        assert_eq!(call("eth_blockNumber").log_blocks(), None);
+    }
+
+    /// What three calls with the ids 5, 6 and 7 get from `body`: the results, or what is wrong.
+    fn three(body: &str) -> String {
+        match decode(body.as_bytes().to_vec(), 5, 3) {
+            Ok(answers) => {
+                let show = |answer: &Result<Answer, ErrorAnswer>| match answer {
+                    Ok(answer) => answer.get().to_owned(),
+                    Err(error) => format!("{}:{}", error.code, error.message),
+                };
+                answers.iter().map(show).collect::<Vec<_>>().join(" ")
+            }
+            Err(Bad::Refused(error)) => format!("refused {}:{}", error.code, error.message),
+            Err(Bad::Cut(_)) => "cut".into(),
+            Err(Bad::Malformed(why)) => why,
+        }
+    }
+
+    #[test]
+    fn answers_are_matched_by_id_and_nothing_is_made_up() {
+        let five = r#"{"id":5,"result":[]}"#;
+        let six = r#"{"id":6,"result":null}"#;
+        let seven = r#"{"id":7,"result":{"a":1}}"#;
+        assert_eq!(three(&format!("[{seven},{five},{six}]")), r#"[] null {"a":1}"#, "in any order");
+        assert_eq!(three(&format!(" \n[{five},{six},{seven}]")), r#"[] null {"a":1}"#);
+        assert_eq!(three(&format!("[{five},{seven}]")), "1 of 3 answers are missing");
+        assert_eq!(three("[]"), "3 of 3 answers are missing");
+        assert_eq!(three(&format!("[{five},{six},{six},{seven}]")), "two answers with the id 6");
+        assert_eq!(
+            three(&format!(r#"[{five},{six},{seven},{{"id":8,"result":1}}]"#)),
+            "an answer with the unknown id 8"
+        );
+        assert_eq!(three(&format!(r#"[{five},{six},{{"id":null,"result":1}}]"#)), "an answer with the unknown id null");
+        assert_eq!(
+            three(&format!(r#"[{five},{six},{{"id":"7","result":1}}]"#)),
+            r#"an answer with the unknown id "7""#
+        );
+        assert_eq!(three(&format!(r#"[{five},{six},{{"id":7}}]"#)), "an answer without a result");
+        assert_eq!(three(five), "2 of 3 answers are missing", "one answer to a batch");
+    }
+
+    #[test]
+    fn a_large_answer_is_the_same_as_a_small_one() {
+        let large = format!(r#"["{}"]"#, "é".repeat(LARGE));
+        let body = format!(r#" [{{"id":6,"result":{large} }}, {{"id":7,"result":2}},{{"result":1,"id":5}}] "#);
+        assert_eq!(three(&body), format!("1 {large} 2"));
+    }
+
+    #[test]
+    fn an_error_for_one_call_and_one_for_all_are_told_apart() {
+        let (five, seven) = (r#"{"id":5,"result":1}"#, r#"{"id":7,"result":2}"#);
+        let error = r#""error":{"code":-1,"message":"no"}"#;
+        assert_eq!(three(&format!(r#"[{five},{{"id":6,{error}}},{seven}]"#)), "1 -1:no 2");
+        assert_eq!(three(&format!(r#"[{five},{{"id":6,"result":null,{error}}},{seven}]"#)), "1 -1:no 2");
+        assert_eq!(three(&format!(r#"[{five},{{"id":6,"result":3,"error":null}},{seven}]"#)), "1 3 2");
+        assert_eq!(three(&format!(r#"{{"id":null,{error}}}"#)), "refused -1:no");
+        assert_eq!(three(&format!(r#"{{"id":5,{error}}}"#)), "refused -1:no");
+        assert_eq!(three(&format!(r#"[{{"id":null,{error}}}]"#)), "refused -1:no");
+        assert_eq!(three(&format!(r#"[{{"id":5,{error}}}]"#)), "refused -1:no", "it gave up at the first");
+        assert_eq!(three(r#"{"error":"rate limited"}"#), "refused 0:rate limited");
+        let data = r#"{"id":null,"error":{"code":-2,"message":"big","data":"max\n 5"}}"#;
+        assert_eq!(three(data), "refused -2:big: max 5");
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_from_what_was_cut() {
+        assert_eq!(three(""), "cut");
+        assert_eq!(three(r#"[{"id":5,"result":[{"address":"0x12"#), "cut");
+        assert_eq!(three(r#"{"id":5,"resu"#), "cut");
+        assert!(three("<html><body>502 Bad\nGateway</body></html>").contains("<html><body>502 Bad Gateway"));
+        assert!(three(r#"[{"id":5,"result":1}] and more"#).starts_with("not a JSON-RPC answer"));
+    }
+
+    #[test]
+    fn an_error_is_found_in_a_body_of_any_status() {
+        let error = error_in(br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32614,"message":"limited"}}"#).unwrap();
+        assert_eq!((error.code, &error.message[..]), (-32614, "limited"));
+        assert_eq!(error_in(br#"[{"error":{"code":1,"message":"x"}}]"#).unwrap().code, 1);
+        assert_eq!(error_in(b"<html>"), None);
+    }
+}

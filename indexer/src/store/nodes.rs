@@ -1,0 +1,80 @@
+//! What was learned of each node, kept over restarts. Nothing that rows depend on is decided by it.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Store, StoreError, int8};
+use crate::status::NodeReport;
+
+impl Store {
+    /// What earlier runs stored of a chain's nodes.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn nodes(&self, chain_id: u64) -> Result<Vec<NodeReport>, StoreError> {
+        let connection = self.connection().await?;
+        Ok(stored_nodes(&connection, int8(chain_id)).await?)
+    }
+
+    /// Writes how a chain's nodes do.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn save_nodes(&self, chain_id: u64, reports: &[NodeReport]) -> Result<(), StoreError> {
+        let connection = self.connection().await?;
+        for report in reports {
+            let max_batch = report.max_batch.map(|max| i32::try_from(max).unwrap_or(i32::MAX));
+            let params: [(&(dyn ToSql + Sync), Type); 11] = [
+                (&int8(chain_id), Type::INT8),
+                (&report.name, Type::TEXT),
+                (&report.state, Type::TEXT),
+                (&report.latency_ms, Type::FLOAT8),
+                (&int8(report.failures), Type::INT8),
+                (&report.last_error, Type::TEXT),
+                (&report.max_blocks.map(int8), Type::INT8),
+                (&report.max_logs.map(int8), Type::INT8),
+                (&report.max_bytes.map(int8), Type::INT8),
+                (&max_batch, Type::INT4),
+                (&report.refused_methods, Type::TEXT_ARRAY),
+            ];
+            connection.execute_typed(SAVE, &params).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What is stored of a chain's nodes, by whoever may read it.
+///
+/// # Errors
+/// The server's.
+pub async fn stored_nodes(client: &Client, chain_id: i64) -> Result<Vec<NodeReport>, tokio_postgres::Error> {
+    let rows = client.query_typed(NODES, &[(&chain_id, Type::INT8)]).await?;
+    let report = |row: &tokio_postgres::Row| {
+        let limit = |at: usize| row.get::<_, Option<i64>>(at).and_then(|value| u64::try_from(value).ok());
+        NodeReport {
+            name: row.get(0),
+            state: row.get(1),
+            latency_ms: row.get(2),
+            failures: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
+            last_error: row.get(4),
+            max_blocks: limit(5),
+            max_logs: limit(6),
+            max_bytes: limit(7),
+            max_batch: limit(8),
+            refused_methods: row.get(9),
+        }
+    };
+    Ok(rows.iter().map(report).collect())
+}
+
+const NODES: &str = "SELECT name, state, latency_ms, failures, last_error, max_blocks, max_logs, max_bytes, \
+                     max_batch::int8, refused_methods FROM dalp_indexed.node WHERE chain_id = $1 ORDER BY name";
+
+const SAVE: &str = "INSERT INTO dalp_indexed.node (chain_id, name, state, latency_ms, failures, last_error, \
+                    max_blocks, max_logs, max_bytes, max_batch, refused_methods, updated_at) \
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now()) \
+                    ON CONFLICT (chain_id, name) DO UPDATE SET state = excluded.state, \
+                    latency_ms = excluded.latency_ms, failures = excluded.failures, \
+                    last_error = excluded.last_error, max_blocks = excluded.max_blocks, \
+                    max_logs = excluded.max_logs, max_bytes = excluded.max_bytes, max_batch = excluded.max_batch, \
+                    refused_methods = excluded.refused_methods, updated_at = now()";

@@ -1,0 +1,131 @@
+//! Several nodes for one chain: one dies, one serves another chain, one comes up late.
+
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
+use dalp_indexer::service::Service;
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{anvil_with, head, stage, until};
+use dalp_tests::truth::assert_exact;
+
+use crate::{burst, caught_up};
+
+/// Two nodes of one chain: the same genesis, and the same transactions at the same times, block by block.
+async fn twins() -> (Anvil, Anvil, Deployed) {
+    let options = || AnvilOptions { genesis_timestamp: Some(1_700_000_000), ..AnvilOptions::default() };
+    let (first, second) = (anvil_with(options()).await, anvil_with(options()).await);
+    let mut deployed = None;
+    for twin in [&first, &second] {
+        // Blocks without transactions of their own follow the clock; these follow each other.
+        twin.rpc().call::<serde_json::Value>("anvil_setBlockTimestampInterval", serde_json::json!([1])).await.unwrap();
+        deployed = Some(deploy(twin.rpc()).await.unwrap());
+    }
+    (first, second, deployed.unwrap())
+}
+
+async fn both(first: &Anvil, second: &Anvil, deployed: &Deployed, n: u64, seed: u64) {
+    burst(first.rpc(), deployed, n, seed).await;
+    burst(second.rpc(), deployed, n, seed).await;
+}
+
+async fn same(first: &Anvil, second: &Anvil) {
+    let number = head(first.rpc()).await;
+    let hash = |anvil: &Anvil| {
+        let rpc = anvil.rpc().clone();
+        async move { rpc.block_hash(number).await.unwrap() }
+    };
+    assert_eq!(hash(first).await, hash(second).await, "the twins are one chain");
+}
+
+#[test]
+fn the_death_of_a_node_costs_nothing_when_another_serves_the_chain() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let (first, second, deployed) = twins().await;
+        for seed in 0..20 {
+            both(&first, &second, &deployed, 5, seed).await;
+        }
+        same(&first, &second).await;
+        let mut site = Site::new(&database, &first.http_url());
+        site.rpc_urls.push(second.http_url());
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &first).await;
+        first.stop(std::time::Duration::from_secs(5)).await.unwrap();
+        for seed in 20..40 {
+            burst(second.rpc(), &deployed, 5, seed).await;
+        }
+        caught_up(&database, &second).await;
+        let status = service.status();
+        until("the dead node to rest", || async { status.borrow()[0].nodes[0].state == "resting" }).await;
+        until("ready", || async { status.borrow()[0].ready }).await;
+        let nodes = status.borrow()[0].nodes.clone();
+        assert_eq!(nodes[1].state, "up");
+        assert!(nodes[0].last_error.as_deref().is_some_and(|why| why.contains("refused")), "{nodes:?}");
+        let client = database.superuser().await;
+        assert_exact(&client, second.rpc(), 31_337, 0, head(second.rpc()).await).await;
+        let state = "SELECT state FROM dalp_indexed.node WHERE name = $1";
+        until("the table to say so", || async {
+            let row = client.query_opt(state, &[&nodes[0].name]).await.unwrap();
+            row.is_some_and(|row| row.get::<_, &str>(0) == "resting")
+        })
+        .await;
+        service.stop().await;
+    });
+}
+
+#[test]
+fn a_node_of_another_chain_is_refused_and_its_heads_are_not_used() {
+    dalp_tests::run(async {
+        let (database, right) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let options = AnvilOptions { genesis_timestamp: Some(1_600_000_000), ..AnvilOptions::default() };
+        let wrong = anvil_with(options).await;
+        let deployed = deploy(right.rpc()).await.unwrap();
+        // Its head is far above.
+        wrong.rpc().mine(200, 1).await.unwrap();
+        let mut site = Site::new(&database, &right.http_url());
+        site.rpc_urls.push(wrong.http_url());
+        let site = site.with(&format!("ws_urls = [{:?}, {:?}]", wrong.ws_url(), right.ws_url()));
+        let mut running = site.spawn();
+        for seed in 0..10 {
+            burst(right.rpc(), &deployed, 5, seed).await;
+        }
+        caught_up(&database, &right).await;
+        until("the socket to be refused", || async { running.log().contains("its heads are not used") }).await;
+        burst(right.rpc(), &deployed, 5, 99).await;
+        caught_up(&database, &right).await;
+        let client = database.superuser().await;
+        assert_exact(&client, right.rpc(), 31_337, 0, head(right.rpc()).await).await;
+        until("the table to say so", || async {
+            let sql = "SELECT count(*) FROM dalp_indexed.node WHERE state = 'refused' AND last_error LIKE '%it serves chain%'";
+            client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+        })
+        .await;
+        let output = site.call(&["status"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("refused") && text.contains(&right.http_url()), "{text}");
+        let json: serde_json::Value = serde_json::from_slice(&site.call(&["status", "--json"]).stdout).unwrap();
+        assert_eq!(json["chains"][0]["nodes"].as_array().map(Vec::len), Some(2), "{json}");
+        assert!(running.stop().await.success(), "{}", running.log());
+    });
+}
+
+#[test]
+fn limits_are_remembered_over_a_restart() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        burst(anvil.rpc(), &deployed, 5, 1).await;
+        let site = Site::new(&database, &anvil.http_url());
+        let client = database.superuser().await;
+        let sql = "INSERT INTO dalp_indexed.node (chain_id, name, max_blocks, max_batch, refused_methods) \
+                   VALUES (31337, $1, 77, 2, '{eth_getBlockReceipts}')";
+        client.execute(sql, &[&anvil.http_url()]).await.unwrap();
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let status = service.status();
+        until("the node's report", || async { !status.borrow()[0].nodes.is_empty() }).await;
+        let node = status.borrow()[0].nodes[0].clone();
+        assert_eq!((node.max_blocks, node.max_batch), (Some(77), Some(2)));
+        assert_eq!(node.refused_methods, ["eth_getBlockReceipts"]);
+        service.stop().await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+    });
+}
