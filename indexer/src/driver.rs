@@ -20,7 +20,7 @@ use crate::config::Chain;
 use crate::maintenance::Leaves;
 use crate::source::heads::News;
 use crate::source::{Source, SourceError};
-use crate::status::{ChainStatus, Meter};
+use crate::status::{ChainStatus, Meter, instance};
 use crate::store::append::Lane;
 use crate::store::{Claim, Store, StoreError};
 
@@ -40,6 +40,15 @@ pub struct Driver {
     pub news: watch::Receiver<News>,
     /// Where this chain's status is published.
     pub status: watch::Sender<ChainStatus>,
+}
+
+/// How the loop ended without a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// Somebody else's token is newer: nothing can be written under ours.
+    Fenced,
 }
 
 /// Why a failure that no retry mends ended the loop.
@@ -101,18 +110,18 @@ struct Running {
 }
 
 impl Driver {
-    /// Runs until `stop` turns true (`Ok`) or a failure that no retry mends. Dropping it loses nothing: what is not
-    /// committed is fetched again.
+    /// Runs until `stop` turns true, somebody else leads the chain, or a failure that no retry mends. Dropping it loses
+    /// nothing: what is not committed is fetched again.
     ///
     /// # Errors
     /// [`ChainError`].
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), ChainError> {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<End, ChainError> {
         let mut running = self.start().await;
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let input = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
                 _ = beat.tick() => {
                     self.publish(&running);
                     self.heartbeat();
@@ -128,7 +137,10 @@ impl Driver {
                 },
                 done = working(&mut running.work) => {
                     running.work = None;
-                    done.map_err(|error| self.fatal(&error))?
+                    match done {
+                        Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
+                        done => done.map_err(|error| self.fatal(&error))?,
+                    }
                 }
             };
             if input == Input::Committed {
@@ -339,7 +351,7 @@ impl Driver {
     fn heartbeat(&self) {
         let (store, status) = (self.store.clone(), self.status.borrow().clone());
         tokio::spawn(async move {
-            let instance = format!("pid {}", std::process::id());
+            let instance = instance();
             let beat = tokio::time::timeout(Duration::from_secs(2), store.heartbeat(&status, &instance));
             if let Ok(Err(error)) = beat.await {
                 tracing::debug!(%error, "no heartbeat");

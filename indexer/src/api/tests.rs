@@ -10,6 +10,7 @@ fn chain(name: &str, ready: bool) -> ChainStatus {
     ChainStatus {
         name: name.into(),
         chain_id: 1,
+        role: crate::status::Role::Leader,
         head: Some(7),
         head_time: None,
         finalized: None,

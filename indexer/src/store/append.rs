@@ -55,7 +55,7 @@ impl Store {
         let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit(&tx, claim).await?;
         for table in [rows.logs, rows.transfers, rows.quarantine, rows.blocks] {
             copy(&tx, table).await?;
         }

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Claim, Store, StoreError, int8, limit};
+use super::{Claim, Store, StoreError, int8, limit, limit_brief};
 use crate::chain::machine::Tail;
 
 /// The tables whose rows belong to a block of a time, so that deleting prunes to the leaves of the orphaned times.
@@ -19,7 +19,7 @@ impl Store {
     pub async fn unwind(&self, claim: &Claim, from: Tail, to: Tail) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit(&tx, claim).await?;
         let (chain_id, first) = (int8(claim.chain_id), int8(to.next));
         let orphans: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&first, Type::INT8)];
         // Always the stored time, never the new branch's: an orphaned row may lie in another leaf than its successor.
@@ -64,7 +64,7 @@ impl Store {
     pub async fn compact_coverage(&self, chain_id: u64) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit_brief(&tx, chain_id).await?;
         let chain: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
         tx.query_typed("SELECT 1 FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE", &chain).await?;
         tx.execute_typed(COMPACT, &chain).await?;
