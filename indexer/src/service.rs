@@ -123,8 +123,15 @@ impl Service {
         let (source, new) = meet(chain).await?;
         leaves.learn(chain.chain_id).await?;
         let mut lease = Lease::new(store, new);
-        // The first bid is made here, so that what keeps it from ever being won is said before anything starts.
-        let bid = lease.bid().await?;
+        // The first bid is made here, so that what keeps it from ever being won is said before anything starts. What
+        // may pass (another process that starts at the same moment) is left to the next bid.
+        let bid = match lease.bid().await {
+            Err(StoreError::Retry { why }) => {
+                warn!(chain = chain.name, "the lease cannot be looked at yet: {why}");
+                None
+            }
+            bid => Some(bid?),
+        };
         let (status, status_seen) = watch::channel(ChainStatus::new(chain.name.clone(), chain.chain_id));
         let (news, news_seen) = watch::channel(News::default());
         self.helpers.push(tokio::spawn(follow(source.clone(), chain.clone(), news)));

@@ -13,7 +13,7 @@ use dalp_tests::truth::assert_exact;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::{burst, caught_up};
+use crate::{burst, caught_up, socket};
 
 /// A chain of a few hundred logs, to be indexed in many small batches.
 async fn chain() -> Anvil {
@@ -30,11 +30,6 @@ fn through(database: &Database, anvil: &Anvil, proxy: &Proxy) -> Site {
     let mut site = Site::new(database, &anvil.http_url()).with("range_blocks = 3").with("max_range_blocks = 3");
     site.url = format!("postgres://{WRITER}@127.0.0.1:{}/{}", proxy.port, database.name);
     site
-}
-
-async fn socket() -> std::path::PathBuf {
-    let cluster = &stage().await.cluster;
-    cluster.socket_dir().join(format!(".s.PGSQL.{}", cluster.port()))
 }
 
 /// Runs the indexer into a kill at `moment`, then without a proxy to the end, and compares.

@@ -29,12 +29,11 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    /// Leads or stands by, in turns, until `stop` turns true. `bid` is how the first bid ended.
+    /// Leads or stands by, in turns, until `stop` turns true. `bid` is how the first bid ended, if it did.
     ///
     /// # Errors
     /// [`ChainError`] for what no retry and no other leader mends.
-    pub async fn run(self, bid: Bid, mut stop: watch::Receiver<bool>) -> Result<(), ChainError> {
-        let mut bid = Some(bid);
+    pub async fn run(self, mut bid: Option<Bid>, mut stop: watch::Receiver<bool>) -> Result<(), ChainError> {
         loop {
             let Some(claim) = self.stand_by(bid.take(), &mut stop).await? else { return Ok(()) };
             match self.lead(claim, stop.clone()).await? {
