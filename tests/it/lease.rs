@@ -256,19 +256,30 @@ fn a_writer_of_an_older_token_that_blocks_is_ended() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil().await);
         let deployed = deploy(anvil.rpc()).await.unwrap();
-        let service = Service::start(&Site::new(&database, &anvil.http_url()).config()).await.unwrap();
+        let mut running = Site::new(&database, &anvil.http_url()).spawn();
         burst(anvil.rpc(), &deployed, 5, 1).await;
         caught_up(&database, &anvil).await;
         let old = database.client(WRITER).await;
         old.batch_execute("BEGIN; SET LOCAL application_name = 'dalp-indexer 31337/0'").await.unwrap();
         old.batch_execute("SELECT 1 FROM dalp_indexed.chain_state FOR UPDATE").await.unwrap();
+        // Who waits for the writer may wait in a row: this one, as a compaction of the coverage would, stands before it.
+        let between = database.client(WRITER).await;
+        between.batch_execute("BEGIN; SET LOCAL application_name = 'dalp-indexer 31337'").await.unwrap();
+        let waiting = tokio::spawn(async move {
+            between.batch_execute("SELECT 1 FROM dalp_indexed.chain_state FOR UPDATE; COMMIT").await
+        });
+        let in_row =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let client = database.superuser().await;
+        until("it waits", || async { client.query_one(in_row, &[]).await.unwrap().get::<_, i64>(0) >= 1 }).await;
         burst(anvil.rpc(), &deployed, 5, 2).await;
         let began = Instant::now();
         exact(&database, &anvil).await;
-        assert!(began.elapsed() < AFTER_A_KILL, "{:?}", began.elapsed());
+        assert!(began.elapsed() < AFTER_A_KILL, "{:?}\n{}", began.elapsed(), running.log());
+        waiting.await.unwrap().unwrap();
         let error = old.batch_execute("COMMIT").await.unwrap_err();
         assert!(error.is_closed() || error.code().is_some_and(|code| code.code() == "57P01"), "{error:?}");
-        service.stop().await;
+        assert!(running.stop().await.success(), "{}", running.log());
     });
 }
 

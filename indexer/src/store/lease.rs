@@ -193,12 +193,12 @@ const END_OLDER: &str = "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_sta
                          WHERE datname = current_database() AND usename = session_user AND pid <> pg_backend_pid() \
                            AND substring(application_name FROM '^dalp-indexer ' || $1 || '/([0-9]{1,18})$')::int8 < $2";
 
-/// The same, but only those that our own transactions wait for: a writer that was overtaken may be stopped anew at any time,
+/// The same, but only those that this chain's other transactions wait for: a writer that was overtaken may be stopped anew at any time,
 /// and a backfill that began under an older token need not end if it is in nobody's way.
 const END_BLOCKING: &str = "WITH waiting AS MATERIALIZED (\
                               SELECT pid FROM pg_catalog.pg_stat_activity \
                               WHERE datname = current_database() AND usename = session_user AND wait_event_type = 'Lock' \
-                                AND application_name = 'dalp-indexer ' || $1 || '/' || $2), \
+                                AND application_name IN ('dalp-indexer ' || $1, 'dalp-indexer ' || $1 || '/' || $2)), \
                             blocking AS MATERIALIZED (SELECT DISTINCT unnest(pg_blocking_pids(pid)) AS pid FROM waiting) \
                             SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity JOIN blocking USING (pid) \
                             WHERE datname = current_database() AND usename = session_user \
