@@ -5,15 +5,16 @@ use std::pin::pin;
 use std::task::Poll;
 
 use alloy::primitives::{B256, U256, keccak256};
+use chrono::{DateTime, Utc};
 use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
 use dalp_indexer::chain::block::{BlockRange, BlockRef, Header, TimeSource};
 use dalp_indexer::chain::machine::Tail;
-use dalp_indexer::maintenance::Leaves;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
-use dalp_indexer::store::{Claim, NewChain, Store};
+use dalp_indexer::store::{Claim, NewChain, Store, StoreError};
+use dalp_partitions::{Need, Policy, Table, ensure};
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{Database, WRITER, pooler, stage, until};
+use dalp_tests::stage::{ADMIN, Database, WRITER, pooler, stage, until};
 use tokio_postgres::Client;
 
 const BLOCKS: u64 = 3;
@@ -80,17 +81,23 @@ impl Bench {
         };
         let Bid::Won(claim) = Lease::new(&store, chain).bid().await.unwrap() else { panic!("nobody else bids") };
         let batch = batch();
-        Leaves::open(&config).await.unwrap().cover(31_337, &batch).await.unwrap();
+        let mut partitioner = database.client(ADMIN).await;
+        partitioner.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
+        for table in ["logs", "erc20_transfer"] {
+            let need = Need::rows(batch.row_times().filter_map(|time| DateTime::from_timestamp(time, 0)));
+            let table = Table::new("dalp_indexed", table, "block_time");
+            ensure(&mut partitioner, &table, 31_337, &Policy::default(), Utc::now(), &need).await.unwrap();
+        }
         let tails = [Tail { next: 0, hash: None }, Tail { next: BLOCKS, hash: Some(block(BLOCKS - 1).hash) }];
         Self { store, claim, batch, client: database.superuser().await, tails }
     }
 
-    async fn append(&self) -> Result<(), dalp_indexer::store::StoreError> {
+    async fn append(&self) -> Result<(), StoreError> {
         let lane = Lane::Tail { on: self.tails[0], finalized: None };
         self.store.append(&self.claim, &self.batch, lane).await.map(|_commit| ())
     }
 
-    async fn unwind(&self) -> Result<(), dalp_indexer::store::StoreError> {
+    async fn unwind(&self) -> Result<(), StoreError> {
         self.store.unwind(&self.claim, self.tails[1], self.tails[0]).await
     }
 
@@ -192,6 +199,29 @@ fn every_await_of_append_and_unwind_may_be_cut_behind_a_pooler() {
             let left = client.simple_query("SELECT name FROM pg_prepared_statements").await.unwrap();
             let left = left.iter().filter(|message| matches!(message, tokio_postgres::SimpleQueryMessage::Row(_)));
             assert_eq!(left.count(), 0, "prepared statements left behind");
+        }
+    });
+}
+
+/// A COPY refused before it begins and one refused by its rows: the pool is as good as before.
+#[test]
+fn a_write_that_is_refused_leaves_a_usable_pool() {
+    dalp_tests::run(async {
+        let stage = stage().await;
+        let (database, pooler) = (stage.database().await, pooler(&stage.cluster).await);
+        let bench = Bench::new(&database, pooler.url(&database.name, WRITER)).await;
+        for _ in 0..5 {
+            bench.client.batch_execute("REVOKE INSERT ON dalp_indexed.erc20_transfer FROM dalp_writer").await.unwrap();
+            let refused = bench.append().await.unwrap_err();
+            assert!(refused.to_string().contains("permission denied"), "{refused}");
+            bench.client.batch_execute("GRANT INSERT ON dalp_indexed.erc20_transfer TO dalp_writer").await.unwrap();
+            assert!(!bench.is_stored().await);
+            bench.append().await.unwrap();
+            assert!(bench.is_stored().await);
+            let duplicate = bench.append().await.unwrap_err();
+            assert!(matches!(duplicate, StoreError::Duplicate { .. }), "{duplicate}");
+            assert!(bench.is_stored().await);
+            bench.unwind().await.unwrap();
         }
     });
 }

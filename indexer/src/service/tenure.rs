@@ -93,9 +93,11 @@ impl Tenure {
             // Joined or not, nobody renews any more: what follows is the same.
             _ = keeper.join_next() => Ok(End::Fenced),
         };
-        keeper.shutdown().await;
+        // Whoever has the lock is not in the middle of a renewal.
+        let mut lease = self.lease.lock().await;
+        keeper.abort_all();
         if !matches!(end, Ok(End::Fenced))
-            && let Err(error) = self.lease.lock().await.release(&claim).await
+            && let Err(error) = lease.release(&claim).await
         {
             warn!(chain = self.chain.name, "the lease was not given back and runs out by itself: {error}");
         }

@@ -11,10 +11,10 @@ pub mod error;
 pub mod lease;
 pub mod read;
 pub mod rows;
+mod session;
 pub mod unwind;
 
 use bb8::Pool;
-use bb8_postgres::PostgresConnectionManager;
 use chrono::{DateTime, Utc};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
@@ -22,11 +22,11 @@ use tokio_postgres::types::{ToSql, Type};
 pub use self::chain::{Claim, NewChain};
 pub use self::error::StoreError;
 
-use self::connect::{MakeTls, connector};
+use self::connect::connector;
 use self::error::pool_error;
+use self::session::Manager;
 use crate::config::Database;
 
-type Manager = PostgresConnectionManager<MakeTls>;
 type Connection<'p> = bb8::PooledConnection<'p, Manager>;
 
 /// The writer's way into the database.
@@ -45,7 +45,7 @@ impl Store {
     /// Why there is no connection.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
         let (config, tls) = connector(database, &database.url)?;
-        let manager = PostgresConnectionManager::new(config.clone(), tls);
+        let manager = Manager::new(config.clone(), tls);
         let pool = Pool::builder()
             .max_size(database.pool_size)
             .connection_timeout(database.connect_timeout)
