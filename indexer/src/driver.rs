@@ -24,7 +24,7 @@ use crate::maintenance::Leaves;
 use crate::source::heads::News;
 use crate::source::pause::Backoff;
 use crate::source::{Source, SourceError};
-use crate::status::{ChainStatus, Meter, NodeReport};
+use crate::status::{ChainStatus, Meter, NodeReport, instance};
 use crate::store::append::Lane;
 use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
@@ -47,6 +47,15 @@ pub struct Driver {
     pub news: watch::Receiver<News>,
     /// Where this chain's status is published.
     pub status: watch::Sender<ChainStatus>,
+}
+
+/// How the loop ended without a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// Somebody else's token is newer: nothing can be written under ours.
+    Fenced,
 }
 
 /// Why a failure that no retry mends ended the loop.
@@ -105,19 +114,19 @@ fn sizer(chain: &Chain) -> RangeSizer {
 }
 
 impl Driver {
-    /// Runs until `stop` turns true (`Ok`) or a failure that no retry mends. Dropping it loses nothing: what is not
-    /// committed is fetched again.
+    /// Runs until `stop` turns true, somebody else leads the chain, or a failure that no retry mends. Dropping it loses
+    /// nothing: what is not committed is fetched again.
     ///
     /// # Errors
     /// [`ChainError`].
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), ChainError> {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<End, ChainError> {
         let mut running = self.start().await;
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut saved = SavedNodes::default();
         loop {
             let input = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
                 _ = beat.tick() => {
                     self.status.send_modify(|status| status.nodes = self.source.reports());
                     self.publish(&running);
@@ -133,13 +142,17 @@ impl Driver {
                     Some(input) => input,
                     None => continue,
                 },
-                filled = running.history.next() => {
-                    filled.map_err(|error| self.fatal(&error))?;
-                    continue;
-                }
+                filled = running.history.next() => match filled {
+                    Ok(_blocks) => continue,
+                    Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
+                    Err(error) => return Err(self.fatal(&error)),
+                },
                 done = working(&mut running.work) => {
                     running.work = None;
-                    done.map_err(|error| self.fatal(&error))?
+                    match done {
+                        Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
+                        done => done.map_err(|error| self.fatal(&error))?,
+                    }
                 }
             };
             if input == Input::Committed {
@@ -393,7 +406,7 @@ impl Driver {
     fn heartbeat(&self) {
         let (store, status) = (self.store.clone(), self.status.borrow().clone());
         tokio::spawn(async move {
-            let instance = format!("pid {}", std::process::id());
+            let instance = instance();
             let beat = tokio::time::timeout(Duration::from_secs(2), store.heartbeat(&status, &instance));
             if let Ok(Err(error)) = beat.await {
                 tracing::debug!(%error, "no heartbeat");

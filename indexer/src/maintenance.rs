@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::chain::batch::BlockBatch;
 use crate::config::{Config, Database, Partitions};
-use crate::status::ChainStatus;
+use crate::status::{ChainStatus, Role};
 use crate::store::connect::{ConnectError, connect_direct, explain};
 use crate::store::{Store, StoreError, timestamp};
 
@@ -198,10 +198,11 @@ impl Leaves {
     ) {
         loop {
             // Before the first head is known there is nothing to make ahead of it: look again soon.
-            let known = chains.iter().all(|chain| chain.borrow().head_time.is_some());
-            for chain in &chains {
-                let status = chain.borrow().clone();
-                self.turn(&status, &store).await;
+            // A standby leaves it to the leader, and learns what that made when it takes over.
+            let statuses: Vec<ChainStatus> = chains.iter().map(|chain| chain.borrow().clone()).collect();
+            let known = statuses.iter().all(|status| status.head_time.is_some());
+            for status in statuses.iter().filter(|status| status.role == Role::Leader) {
+                self.turn(status, &store).await;
             }
             let pause = if known { self.every } else { FIRST_LOOK };
             tokio::select! {

@@ -1,20 +1,25 @@
 //! Starts everything a deployment runs, and stops it on one path.
 
+mod tenure;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::config::{Chain, Config, Finality};
-use crate::driver::{ChainError, Driver};
+use crate::driver::ChainError;
 use crate::maintenance::{Leaves, LeavesError};
 use crate::source::heads::{News, follow};
 use crate::source::{Identity, Source, SourceError};
 use crate::status::ChainStatus;
+use crate::store::lease::Lease;
 use crate::store::{Claim, NewChain, Store, StoreError};
+
+use self::tenure::Tenure;
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +71,8 @@ pub enum ServiceError {
 pub struct Service {
     status: watch::Receiver<Vec<ChainStatus>>,
     stop: watch::Sender<bool>,
-    drivers: JoinSet<Result<(), ChainError>>,
-    /// Helpers that end with `stop` or with their driver.
+    chains: JoinSet<Result<(), ChainError>>,
+    /// Helpers that end with `stop` or with their chain.
     helpers: Vec<JoinHandle<()>>,
     http: Option<std::net::SocketAddr>,
 }
@@ -76,7 +81,7 @@ pub struct Service {
 const GRACE: Duration = Duration::from_secs(3);
 
 impl Service {
-    /// Connects, checks, takes the chains over and begins to index them.
+    /// Connects, checks, and begins to index the chains that nobody else leads; for the others it stands by.
     ///
     /// # Errors
     /// The first thing that is wrong, before anything is written.
@@ -94,7 +99,7 @@ impl Service {
         let mut service = Self {
             status: watch::channel(Vec::new()).1,
             stop,
-            drivers: JoinSet::new(),
+            chains: JoinSet::new(),
             helpers: Vec::new(),
             http: None,
         };
@@ -117,26 +122,33 @@ impl Service {
     ) -> Result<watch::Receiver<ChainStatus>, ServiceError> {
         let (source, new) = meet(chain).await?;
         source.remember(&store.nodes(chain.chain_id).await?);
-        let claim = store.claim(&new).await?;
-        leaves.learn(claim.chain_id).await?;
-        let state = store.load(&claim).await?;
-        info!(chain = chain.name, chain_id = chain.chain_id, next = state.tail.next, token = claim.token, "indexing");
-        let mut first = ChainStatus::new(chain.name.clone(), chain.chain_id);
-        first.checkpoint = state.tail.hash.map(|_| state.tail.next - 1);
-        first.checkpoint_time = state.tail_time;
-        let (status, status_seen) = watch::channel(first);
+        leaves.learn(chain.chain_id).await?;
+        if new.reset {
+            store.reset_if_changed(&new).await?;
+        }
+        let mut lease = Lease::new(store, new);
+        // The first bid is made here, so that what keeps it from ever being won is said before anything starts. What
+        // may pass (another process that starts at the same moment) is left to the next bid.
+        let bid = match lease.bid().await {
+            Err(StoreError::Retry { why }) => {
+                warn!(chain = chain.name, "the lease cannot be looked at yet: {why}");
+                None
+            }
+            bid => Some(bid?),
+        };
+        let (status, status_seen) = watch::channel(ChainStatus::new(chain.name.clone(), chain.chain_id));
         let (news, news_seen) = watch::channel(News::default());
         self.helpers.push(tokio::spawn(follow(source.clone(), chain.clone(), news)));
-        let driver = Driver {
+        let tenure = Tenure {
             chain: chain.clone(),
             source,
             store: store.clone(),
             leaves: leaves.clone(),
-            claim,
+            lease: Arc::new(Mutex::new(lease)),
             news: news_seen,
             status,
         };
-        self.drivers.spawn(driver.run(stopped));
+        self.chains.spawn(tenure.run(bid, stopped));
         Ok(status_seen)
     }
 
@@ -168,7 +180,7 @@ impl Service {
     /// Waits until a chain ends by itself, which is a failure. Cancel-safe.
     pub async fn failed(&mut self) -> ServiceError {
         loop {
-            match self.drivers.join_next().await {
+            match self.chains.join_next().await {
                 Some(Ok(Err(error))) => return error.into(),
                 Some(Ok(Ok(()))) => {}
                 Some(Err(panic)) => {
@@ -183,8 +195,8 @@ impl Service {
     /// Stops everything, in order: the chains first, then what helps them.
     pub async fn stop(mut self) {
         _ = self.stop.send(true);
-        let drivers = async { while self.drivers.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, drivers).await.is_err() {
+        let chains = async { while self.chains.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, chains).await.is_err() {
             warn!("a chain did not stop in time; its uncommitted batch is dropped");
         }
         for helper in self.helpers {

@@ -6,6 +6,21 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+/// What a process is to a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It writes.
+    Leader,
+    /// It is ready to write when the leader's lease ends.
+    Standby,
+}
+
+/// What this process is called where several write to one database: host and process id.
+pub fn instance() -> String {
+    format!("{} pid {}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
+}
+
 /// One chain's progress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChainStatus {
@@ -13,6 +28,8 @@ pub struct ChainStatus {
     pub name: String,
     /// Its id.
     pub chain_id: u64,
+    /// Whether this process leads it or stands by.
+    pub role: Role,
     /// Number of the newest block the nodes report; none before the first answer.
     pub head: Option<u64>,
     /// The head's time, from its header.
@@ -79,11 +96,12 @@ impl NodeReport {
 }
 
 impl ChainStatus {
-    /// A chain of which nothing is known yet.
+    /// A chain of which nothing is known yet, and which nobody leads here yet.
     pub fn new(name: String, chain_id: u64) -> Self {
         Self {
             name,
             chain_id,
+            role: Role::Standby,
             head: None,
             head_time: None,
             finalized: None,

@@ -30,9 +30,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Settings of every transaction here. The lane is waited for with patience, since nothing is held meanwhile; the locks
-/// on tables are not, since whoever comes after us would wait behind us.
+/// on tables are not, since whoever comes after us would wait behind us. Nor is a session that falls silent in the lane:
+/// its process is stopped, and the next one's leaves must not wait until it goes on.
 const BEGIN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL search_path = pg_catalog; \
-                     SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'";
+                     SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; \
+                     SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// What a leaf takes over from its parent beside columns and NOT NULL. Not comments: nobody reads them on a leaf.
 const LIKE: &str = "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE \

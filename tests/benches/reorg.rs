@@ -19,6 +19,7 @@ use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::store::append::Lane;
+use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::{Claim, NewChain, Store};
 use dalp_partitions::{Need, Policy, Table, ensure};
 use dalp_tests::indexer::Site;
@@ -115,7 +116,7 @@ impl Chain {
             finality: true,
             reset: false,
         };
-        let claim = store.claim(&new).await?;
+        let Bid::Won(claim) = Lease::new(&store, new).bid().await? else { return Err("somebody leads".into()) };
         Ok(Self { store, claim, owner, partitioner, tail: Tail { next: 0, hash: None }, rows: 0, forks: 0 })
     }
 

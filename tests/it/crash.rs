@@ -4,16 +4,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dalp_fixtures::{Anvil, deploy};
+use dalp_fixtures::{Anvil, Settings, deploy};
 use dalp_indexer::service::Service;
+use dalp_tests::cut::Cut;
 use dalp_tests::indexer::{Running, Site};
 use dalp_tests::proxy::{Moment, Proxy};
-use dalp_tests::stage::{Database, WRITER, anvil, head, stage};
+use dalp_tests::stage::{ADMIN, Database, OwnServer, READER, WRITER, anvil, head, stage, until};
 use dalp_tests::truth::assert_exact;
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use tokio_postgres::Client;
 
-use crate::{burst, caught_up};
+use crate::{burst, caught_up, rng, socket, tries};
 
 /// A chain of a few hundred logs, to be indexed in many small batches.
 async fn chain() -> Anvil {
@@ -30,11 +32,6 @@ fn through(database: &Database, anvil: &Anvil, proxy: &Proxy) -> Site {
     let mut site = Site::new(database, &anvil.http_url()).with("range_blocks = 3").with("max_range_blocks = 3");
     site.url = format!("postgres://{WRITER}@127.0.0.1:{}/{}", proxy.port, database.name);
     site
-}
-
-async fn socket() -> std::path::PathBuf {
-    let cluster = &stage().await.cluster;
-    cluster.socket_dir().join(format!(".s.PGSQL.{}", cluster.port()))
 }
 
 /// Runs the indexer into a kill at `moment`, then without a proxy to the end, and compares.
@@ -57,6 +54,7 @@ async fn killed_at(moment: Moment) {
 
 /// Starts the indexer once more and lets it end its work.
 async fn finish(database: &Database, anvil: &Anvil) {
+    lapse(&database.superuser().await).await;
     let mut running = Site::new(database, &anvil.http_url()).spawn();
     caught_up(database, anvil).await;
     let client = database.superuser().await;
@@ -93,34 +91,102 @@ fn killed_between_two_batches() {
     });
 }
 
+/// The dead renew no more: what a standby would wait for is over at once.
+async fn lapse(client: &Client) {
+    client.execute("UPDATE dalp_indexed.lease SET expires_at = '-infinity'", &[]).await.unwrap();
+}
+
+/// In one snapshot: nothing is stored above the tail, the coverage ends with it, and its block is stored. Answers the tail.
+async fn agree(client: &Client) -> Option<u64> {
+    let sql = "SELECT tail_number, tail_hash IS NULL, \
+                 NOT EXISTS (SELECT FROM dalp_indexed.logs WHERE block_number > tail_number) \
+                 AND NOT EXISTS (SELECT FROM dalp_indexed.erc20_transfer WHERE block_number > tail_number) \
+                 AND NOT EXISTS (SELECT FROM dalp_indexed.blocks WHERE number > tail_number), \
+                 (SELECT max(to_block) FROM dalp_indexed.coverage) IS NOT DISTINCT FROM nullif(tail_number, start_block - 1), \
+                 (SELECT hash FROM dalp_indexed.blocks WHERE number = tail_number) IS NOT DISTINCT FROM tail_hash \
+               FROM dalp_indexed.chain_state";
+    let row = client.query_opt(sql, &[]).await.unwrap()?;
+    let agreed: [bool; 3] = std::array::from_fn(|i| row.get(i + 2));
+    assert_eq!(agreed, [true; 3], "rows, coverage and state row at tail {}", row.get::<_, i64>(0));
+    (!row.get::<_, bool>(1)).then(|| row.get::<_, i64>(0) as u64)
+}
+
+/// Kills the process again and again, each time after as many milliseconds as `rng` takes from `alive`; `meanwhile`
+/// happens to the chain until then. Answers how many kills came before the head was reached, and all that was logged.
+async fn killed_at_random(
+    (database, anvil, site): (&Database, &Anvil, &Site),
+    (rng, alive): (&mut StdRng, std::ops::Range<u64>),
+    mut meanwhile: impl AsyncFnMut(&mut StdRng),
+) -> (u64, String) {
+    let (client, mut behind, mut log) = (database.superuser().await, 0, String::new());
+    for _ in 0..tries(20, 200) {
+        let mut running: Running = site.spawn();
+        let killed = tokio::time::sleep(Duration::from_millis(rng.random_range(alive.clone())));
+        tokio::pin!(killed);
+        loop {
+            tokio::select! {
+                () = &mut killed => break,
+                () = meanwhile(rng) => {}
+            }
+        }
+        running.kill();
+        lapse(&client).await;
+        let last = head(anvil.rpc()).await;
+        behind += u64::from(agree(&client).await.is_none_or(|tail| tail < last));
+        log += &running.log();
+    }
+    finish(database, anvil).await;
+    (behind, log)
+}
+
 #[test]
-fn killed_at_twenty_random_moments_of_a_slow_load() {
+fn killed_at_random_moments_of_a_slow_load() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, chain().await);
         let proxy = Proxy::start(socket().await, Moment::Never, Arc::new(|| {})).await;
         proxy.slow_down(Duration::from_millis(3));
         let site = through(&database, &anvil, &proxy);
         let deployed = deploy(anvil.rpc()).await.unwrap();
-        let seed: u64 = rand::random();
-        println!("seed {seed}");
-        let mut rng = StdRng::seed_from_u64(seed);
-        let client = database.superuser().await;
-        let mut mid_load = 0;
-        for kill in 0..20 {
-            let mut running: Running = site.spawn();
-            tokio::time::sleep(Duration::from_millis(rng.random_range(20..300))).await;
-            running.kill();
-            let behind = "SELECT coalesce((SELECT tail_number FROM dalp_indexed.chain_state), -1)";
-            let tail: i64 = client.query_one(behind, &[]).await.unwrap().get(0);
-            let head = head(anvil.rpc()).await as i64;
-            mid_load += i32::from(tail < head);
-            // Never let it run out of work.
-            for seed in 0..6 {
-                burst(anvil.rpc(), &deployed, 10, 1_000 * (kill + 1) + seed).await;
-            }
-        }
-        assert!(mid_load >= 10, "only {mid_load} of 20 kills fell into the load; seed {seed}");
-        finish(&database, &anvil).await;
+        let (mut rng, at) = (rng("slow load"), (&database, &anvil, &site));
+        // Never let it run out of work.
+        let (behind, _) = killed_at_random(at, (&mut rng, 20..300), async |rng| {
+            burst(anvil.rpc(), &deployed, 10, rng.random_range(0..1_000_000)).await;
+        })
+        .await;
+        assert!(behind >= tries(10, 100), "only {behind} kills fell into the load");
+    });
+}
+
+#[test]
+fn killed_at_random_moments_at_the_head() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let site = Site::new(&database, &anvil.http_url());
+        let (mut rng, at) = (rng("head"), (&database, &anvil, &site));
+        killed_at_random(at, (&mut rng, 100..600), async |rng| {
+            burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await;
+        })
+        .await;
+    });
+}
+
+#[test]
+fn killed_at_random_moments_while_the_chain_reorganises() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, chain().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let site = Site::new(&database, &anvil.http_url());
+        let (mut rng, at) = (rng("reorgs"), (&database, &anvil, &site));
+        let (_, log) = killed_at_random(at, (&mut rng, 200..900), async |rng| {
+            burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await;
+            // Now stored before it goes, now not.
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..150))).await;
+            anvil.rpc().reorg(rng.random_range(1..8)).await.unwrap();
+        })
+        .await;
+        let unwound = log.matches("reorg: unwinding").count() as u64;
+        assert!(unwound >= tries(3, 30), "only {unwound} unwinds in all");
     });
 }
 
@@ -158,6 +224,92 @@ fn backends_that_are_terminated_cost_a_retry() {
             error = service.failed() => panic!("{error}"),
             () = caught_up(&database, &anvil) => {}
         }
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        service.stop().await;
+    });
+}
+
+/// A server of the test's own, which is indexed into while things happen to it.
+async fn surviving(settings: Settings, mut happens: impl AsyncFnMut(&mut OwnServer)) {
+    let (mut server, anvil) = (OwnServer::start(settings).await, chain().await);
+    let deployed = deploy(anvil.rpc()).await.unwrap();
+    let site = Site {
+        url: server.url(WRITER),
+        admin_url: server.url(ADMIN),
+        reader_url: server.url(READER),
+        ..Site::new(&stage().await.database().await, &anvil.http_url())
+    };
+    let mut service =
+        Service::start(&site.with("range_blocks = 1").with("max_range_blocks = 1").config()).await.unwrap();
+    for seed in 0..tries(5, 25) {
+        tokio::select! {
+            error = service.failed() => panic!("{error}"),
+            () = happens(&mut server) => {}
+        }
+        for block in 0..5 {
+            burst(anvil.rpc(), &deployed, 10, 100 * seed + block).await;
+        }
+    }
+    let last = head(anvil.rpc()).await;
+    let all = until("the tail to reach the head", || async {
+        let Some(client) = server.superuser().await else { return false };
+        let tail = client.query_one("SELECT tail_number FROM dalp_indexed.chain_state", &[]).await;
+        tail.is_ok_and(|row| row.get::<_, i64>(0) == last as i64)
+    });
+    tokio::select! {
+        error = service.failed() => panic!("{error}"),
+        () = all => {}
+    }
+    let client = server.superuser().await.unwrap();
+    assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+    service.stop().await;
+}
+
+/// The server then ends all sessions and recovers from its log.
+#[test]
+fn a_backend_that_is_killed_takes_the_server_through_recovery() {
+    // What was committed and answered stays, or (second) may be lost with the server's memory: together with its rows.
+    for synchronous in ["on", "off"] {
+        let settings = Settings::throwaway().with("synchronous_commit", synchronous);
+        dalp_tests::run(surviving(settings, async |server| {
+            let sql = "SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY xact_start NULLS LAST LIMIT 1";
+            until("a writer's backend", || async {
+                let Some(client) = server.superuser().await else { return false };
+                let Ok(Some(row)) = client.query_opt(sql, &[&WRITER]).await else { return false };
+                let pid = rustix::process::Pid::from_raw(row.get(0)).unwrap();
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
+            })
+            .await;
+        }));
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_at_once_and_restarted_costs_a_retry() {
+    dalp_tests::run(surviving(Settings::throwaway(), async |server| server.stop_at_once_and_restart().await));
+}
+
+#[test]
+fn answers_that_break_off_in_the_middle_are_asked_for_again() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, chain().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let cut = Cut::start(anvil.port(), rng("answers")).await;
+        let site = Site::new(&database, &format!("http://127.0.0.1:{}", cut.port));
+        let mut service = Service::start(&site.with("range_blocks = 5").config()).await.unwrap();
+        cut.cut_after(20_000);
+        let wanted = tries(20, 200);
+        let mut seed = 0;
+        while cut.cuts() < wanted {
+            burst(anvil.rpc(), &deployed, 10, seed).await;
+            seed += 1;
+        }
+        cut.cut_after(0);
+        tokio::select! {
+            error = service.failed() => panic!("{error}"),
+            () = caught_up(&database, &anvil) => {}
+        }
+        let client = database.superuser().await;
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         service.stop().await;
     });

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod cancel;
 mod commands;
 mod compose;
 mod crash;
 mod history;
 mod input;
+mod lease;
 mod pool;
 mod pooler;
 mod reorg;
@@ -20,7 +22,9 @@ use alloy::sol_types::SolCall;
 use dalp_fixtures::contracts::Burst;
 use dalp_fixtures::{Anvil, Deployed, Rpc};
 use dalp_indexer::service::Service;
-use dalp_tests::stage::{Database, head, until};
+use dalp_tests::stage::{Database, head, stage, until};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::json;
 
 /// The repository's root.
@@ -32,6 +36,25 @@ fn root() -> &'static Path {
 fn text(path: impl AsRef<Path>) -> String {
     let path: PathBuf = root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// How often a test tries what only chance brings about: more often in a long run (`DALP_TEST_LONG`).
+fn tries(short: u64, long: u64) -> u64 {
+    if std::env::var_os("DALP_TEST_LONG").is_some() { long } else { short }
+}
+
+/// Chance that can be had again: `DALP_TEST_SEED` replays the seed that a failed test printed.
+fn rng(test: &str) -> StdRng {
+    let given = std::env::var("DALP_TEST_SEED").ok().map(|seed| seed.parse().expect("DALP_TEST_SEED is a number"));
+    let seed = given.unwrap_or_else(rand::random);
+    println!("{test}: replay with DALP_TEST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// The Unix socket of the shared server.
+async fn socket() -> PathBuf {
+    let cluster = &stage().await.cluster;
+    cluster.socket_dir().join(format!(".s.PGSQL.{}", cluster.port()))
 }
 
 /// Sends a call from the first agent to the Burst contract and waits until it is mined: the node answers earlier.

@@ -1,12 +1,11 @@
-//! PgBouncer in transaction mode, and the fence between two writers.
+//! PgBouncer in transaction mode.
 
 use dalp_fixtures::{AnvilOptions, deploy};
-use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{ADMIN, WRITER, anvil, anvil_with, head, pooler, stage};
+use dalp_tests::stage::{ADMIN, WRITER, anvil_with, head, pooler, stage};
 use dalp_tests::truth::assert_exact;
 
-use crate::{burst, caught_up};
+use crate::burst;
 
 /// Both processes name their statements from s0 upwards, and share four server connections.
 #[test]
@@ -43,28 +42,6 @@ fn two_processes_share_a_pooler() {
             assert!(running.stop().await.success(), "{}", running.log());
             assert!(!running.log().contains("already exists"), "{}", running.log());
         }
-    });
-}
-
-#[test]
-fn a_second_writer_takes_over_and_the_first_commits_nothing_more() {
-    dalp_tests::run(async {
-        let (database, anvil) = (stage().await.database().await, anvil().await);
-        let deployed = deploy(anvil.rpc()).await.unwrap();
-        let site = Site::new(&database, &anvil.http_url());
-        let mut first = Service::start(&site.config()).await.unwrap();
-        burst(anvil.rpc(), &deployed, 5, 1).await;
-        caught_up(&database, &anvil).await;
-        let second = Service::start(&site.config()).await.unwrap();
-        burst(anvil.rpc(), &deployed, 5, 2).await;
-        let failed = tokio::time::timeout(std::time::Duration::from_secs(30), first.failed()).await;
-        let error = failed.expect("the first writer ends").to_string();
-        assert!(error.contains("took chain 31337 over"), "{error}");
-        caught_up(&database, &anvil).await;
-        let client = database.superuser().await;
-        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
-        first.stop().await;
-        second.stop().await;
     });
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tempfile::NamedTempFile;
 
 use crate::stage::{ADMIN, Database, READER, WRITER};
@@ -158,9 +159,13 @@ impl Running {
 
     /// SIGTERM, and its end.
     pub async fn stop(&mut self) -> ExitStatus {
-        let pid = rustix_pid(self.child.id());
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it takes a signal");
+        self.signal(Signal::TERM);
         self.ended().await
+    }
+
+    /// Any signal.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(rustix_pid(self.child.id()), signal).expect("it takes a signal");
     }
 
     /// Its end, by itself.

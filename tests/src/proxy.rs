@@ -1,9 +1,11 @@
-//! A proxy before PostgreSQL that counts what passes and strikes at a chosen moment.
+//! A proxy before PostgreSQL or PgBouncer that counts what passes and strikes at a chosen moment.
 //!
 //! It knows just enough of the protocol (message type, length) to tell COPY data and COMMIT from the rest.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,12 +22,32 @@ pub enum Moment {
     CommitUnanswered(u64),
     /// The n-th COMMIT was answered.
     BetweenBatches(u64),
+    /// The n-th COMMIT of a transaction with a COPY was received and not sent on: its locks are held.
+    BeforeCommit(u64),
     /// Never.
     Never,
 }
 
 /// What to do at the moment.
 pub type Strike = Arc<dyn Fn() + Send + Sync>;
+
+/// What becomes of the connection that saw the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It is closed on both sides.
+    Close,
+    /// It stays open and nothing more is sent on, as behind a client that was stopped. The server may close it.
+    Hold,
+}
+
+/// Where the server listens.
+#[derive(Clone, Debug)]
+pub enum Upstream {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A TCP port.
+    Tcp(SocketAddr),
+}
 
 /// A running proxy. Dropping it closes its port and all connections.
 pub struct Proxy {
@@ -36,29 +58,45 @@ pub struct Proxy {
 }
 
 struct State {
-    moment: Moment,
-    strike: Strike,
+    plan: Mutex<(Moment, Then, Strike)>,
     struck: AtomicBool,
     copies: AtomicU64,
     commits: AtomicU64,
+    /// COMMITs of transactions with a COPY.
+    copied: AtomicU64,
     /// Pause before each client message of COPY data, in milliseconds.
     slow: AtomicU64,
-    socket: std::path::PathBuf,
+    upstream: Upstream,
+}
+
+impl State {
+    fn plan(&self) -> (Moment, Then, Strike) {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn moment(&self) -> Moment {
+        self.plan().0
+    }
 }
 
 impl Proxy {
     /// Before the server whose Unix socket is `socket`. At `moment`, once, it calls `strike` and closes the connection.
-    pub async fn start(socket: std::path::PathBuf, moment: Moment, strike: Strike) -> Self {
+    pub async fn start(socket: PathBuf, moment: Moment, strike: Strike) -> Self {
+        Self::before(Upstream::Unix(socket), moment, strike).await
+    }
+
+    /// As [`Proxy::start`], before any server.
+    pub async fn before(upstream: Upstream, moment: Moment, strike: Strike) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it listens").port();
         let state = Arc::new(State {
-            moment,
-            strike,
+            plan: Mutex::new((moment, Then::Close, strike)),
             struck: AtomicBool::new(false),
             copies: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
             slow: AtomicU64::new(0),
-            socket,
+            upstream,
         });
         let shared = state.clone();
         let task = tokio::spawn(async move {
@@ -68,6 +106,15 @@ impl Proxy {
             }
         });
         Self { port, state, task }
+    }
+
+    /// Another moment from now on, counted from now, and what to do then.
+    pub fn strike_at(&self, moment: Moment, then: Then, strike: Strike) {
+        for count in [&self.state.copies, &self.state.commits, &self.state.copied] {
+            count.store(0, Ordering::SeqCst);
+        }
+        self.state.struck.store(false, Ordering::SeqCst);
+        *self.state.plan.lock().unwrap_or_else(PoisonError::into_inner) = (moment, then, strike);
     }
 
     /// Whether the moment came.
@@ -88,13 +135,31 @@ impl Drop for Proxy {
 }
 
 async fn serve(client: TcpStream, state: Arc<State>) {
-    let Ok(server) = UnixStream::connect(&state.socket).await else { return };
+    match &state.upstream {
+        Upstream::Unix(socket) => {
+            let Ok(server) = UnixStream::connect(socket).await else { return };
+            let (input, output) = server.into_split();
+            relay(client, input, output, &state).await;
+        }
+        Upstream::Tcp(address) => {
+            let Ok(server) = TcpStream::connect(address).await else { return };
+            let (input, output) = server.into_split();
+            relay(client, input, output, &state).await;
+        }
+    }
+}
+
+async fn relay(
+    client: TcpStream,
+    mut server_in: impl AsyncReadExt + Unpin,
+    mut server_out: impl AsyncWriteExt + Unpin,
+    state: &State,
+) {
     let (client_in, client_out) = client.into_split();
-    let (mut server_in, mut server_out) = server.into_split();
     // The answer to a COMMIT is held back or told of by the direction that sees it.
     let commit_sent = Arc::new(AtomicBool::new(false));
-    let up = upstream(client_in, &mut server_out, &state, &commit_sent);
-    let down = downstream(&mut server_in, client_out, &state, &commit_sent);
+    let up = upstream(client_in, &mut server_out, state, &commit_sent);
+    let down = downstream(&mut server_in, client_out, state, &commit_sent);
     tokio::select! {
         _ = up => {}
         _ = down => {}
@@ -114,7 +179,7 @@ async fn upstream(
     client.read_exact(&mut body).await?;
     server.write_u32(length).await?;
     server.write_all(&body).await?;
-    let mut in_copy = false;
+    let (mut in_copy, mut copied) = (false, false);
     loop {
         let (kind, length) = (client.read_u8().await?, client.read_u32().await?);
         body.resize(length as usize - 4, 0);
@@ -125,15 +190,20 @@ async fn upstream(
         if copy_data {
             tokio::time::sleep(Duration::from_millis(state.slow.load(Ordering::SeqCst))).await;
         }
+        copied |= copy_data;
         if kind == b'Q' && body.starts_with(b"COMMIT") {
+            let ends_copy = std::mem::take(&mut copied);
+            if ends_copy && state.moment() == Moment::BeforeCommit(state.copied.fetch_add(1, Ordering::SeqCst) + 1) {
+                return strike(state).await;
+            }
             commit_sent.store(true, Ordering::SeqCst);
         }
         server.write_u8(kind).await?;
         server.write_u32(length).await?;
         server.write_all(&body).await?;
-        if first_of_copy && state.moment == Moment::MidCopy(state.copies.fetch_add(1, Ordering::SeqCst) + 1) {
+        if first_of_copy && state.moment() == Moment::MidCopy(state.copies.fetch_add(1, Ordering::SeqCst) + 1) {
             server.flush().await?;
-            return strike(state);
+            return strike(state).await;
         }
     }
 }
@@ -157,19 +227,24 @@ async fn downstream(
         if answered {
             commit_sent.store(false, Ordering::SeqCst);
         }
-        if answered && state.moment == Moment::CommitUnanswered(commits) {
-            return strike(state);
+        if answered && state.moment() == Moment::CommitUnanswered(commits) {
+            return strike(state).await;
         }
         client.write_all(&buffer[..read]).await?;
-        if answered && state.moment == Moment::BetweenBatches(commits) {
-            return strike(state);
+        if answered && state.moment() == Moment::BetweenBatches(commits) {
+            return strike(state).await;
         }
     }
 }
 
-fn strike(state: &State) -> std::io::Result<()> {
+async fn strike(state: &State) -> std::io::Result<()> {
+    let (_, then, strike) = state.plan();
     if !state.struck.swap(true, Ordering::SeqCst) {
-        (state.strike)();
+        strike();
     }
-    Ok(())
+    match then {
+        Then::Close => Ok(()),
+        // The other direction goes on, and ends both when the server closes the connection.
+        Then::Hold => std::future::pending().await,
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dalp_fixtures::tools::{self, say_stderr};
-use dalp_fixtures::{Anvil, AnvilOptions, Cluster, PgBouncer, Rpc};
+use dalp_fixtures::{Anvil, AnvilOptions, Cluster, PgBouncer, Rpc, Settings};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
@@ -39,23 +39,7 @@ impl Stage {
     async fn set_up() -> Self {
         let tools = tools::postgres(say_stderr).await.expect("PostgreSQL is found or installed");
         let cluster = Cluster::throwaway(&tools).await.expect("PostgreSQL starts");
-        let super_ = connect(&cluster, "postgres", "postgres").await;
-        super_
-            .batch_execute(&format!(
-                "CREATE ROLE {ADMIN} LOGIN CREATEROLE; CREATE ROLE {WRITER} LOGIN; CREATE ROLE {READER} LOGIN"
-            ))
-            .await
-            .expect("logins are made");
-        super_.batch_execute(&format!("CREATE DATABASE {TEMPLATE} OWNER {ADMIN}")).await.expect("the template is made");
-        let mut admin = connect(&cluster, TEMPLATE, ADMIN).await;
-        dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default())
-            .await
-            .expect("the template is migrated");
-        drop(admin);
-        super_
-            .batch_execute(&format!("GRANT dalp_writer TO {WRITER}; GRANT dalp_reader TO {READER}"))
-            .await
-            .expect("logins join their groups");
+        prepare(&cluster).await;
         let pooler = match std::env::var_os("DALP_TEST_PGBOUNCER") {
             Some(_) => Some(pooler(&cluster).await),
             None => None,
@@ -84,6 +68,78 @@ impl Stage {
         let super_ = connect(&self.cluster, "postgres", "postgres").await;
         super_.batch_execute(&format!("CREATE DATABASE {name} OWNER {ADMIN}")).await.expect("the database is made");
         Database { stage: self, name }
+    }
+}
+
+/// Makes the suite's logins and the template.
+async fn prepare(cluster: &Cluster) {
+    let super_ = connect(cluster, "postgres", "postgres").await;
+    super_
+        .batch_execute(&format!(
+            "CREATE ROLE {ADMIN} LOGIN CREATEROLE; CREATE ROLE {WRITER} LOGIN; CREATE ROLE {READER} LOGIN"
+        ))
+        .await
+        .expect("logins are made");
+    super_.batch_execute(&format!("CREATE DATABASE {TEMPLATE} OWNER {ADMIN}")).await.expect("the template is made");
+    let mut admin = connect(cluster, TEMPLATE, ADMIN).await;
+    dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default()).await.expect("the template is migrated");
+    drop(admin);
+    super_
+        .batch_execute(&format!("GRANT dalp_writer TO {WRITER}; GRANT dalp_reader TO {READER}"))
+        .await
+        .expect("logins join their groups");
+}
+
+/// A server of one's own, to be killed: its folder outlives it.
+#[derive(Debug)]
+pub struct OwnServer {
+    /// None while it is down.
+    cluster: Option<Cluster>,
+    settings: Settings,
+    folder: tempfile::TempDir,
+}
+
+impl OwnServer {
+    /// Starts it, with a migrated database and the suite's logins.
+    pub async fn start(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // As root, PostgreSQL is another user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).expect("the folder is opened");
+        let mut server = Self { cluster: None, settings, folder };
+        server.up().await;
+        prepare(server.cluster()).await;
+        server
+    }
+
+    async fn up(&mut self) {
+        let tools = tools::postgres(say_stderr).await.expect("PostgreSQL is found or installed");
+        let folder = self.folder.path().join("cluster");
+        self.cluster = Some(Cluster::start(&tools, &folder, self.settings.clone()).await.expect("PostgreSQL starts"));
+    }
+
+    /// Shuts it down at once, as `pg_ctl stop -m immediate` does, and starts it again at the same address.
+    pub async fn stop_at_once_and_restart(&mut self) {
+        drop(self.cluster.take());
+        self.up().await;
+    }
+
+    fn cluster(&self) -> &Cluster {
+        self.cluster.as_ref().expect("the server is up")
+    }
+
+    /// The URL of its database.
+    pub fn url(&self, user: &str) -> String {
+        self.cluster().url(TEMPLATE, user)
+    }
+
+    /// A connection that may do anything; none while the server recovers.
+    pub async fn superuser(&self) -> Option<Client> {
+        let mut config = self.cluster().superuser_config();
+        config.dbname(TEMPLATE);
+        let (client, connection) = config.connect(NoTls).await.ok()?;
+        tokio::spawn(connection);
+        Some(client)
     }
 }
 

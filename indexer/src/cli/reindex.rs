@@ -44,17 +44,18 @@ pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Resu
     let Seized { claim, mut tail, .. } = store.seize(chain.chain_id).await.map_err(other)?.ok_or_else(nothing)?;
     let to = store.tail_below(&claim, args.from).await.map_err(other)?;
     if to.next >= tail.next {
+        store.let_go(&claim).await.map_err(other)?;
         println!("\"{}\" is stored up to block {} only; nothing to remove", chain.name, tail.next.saturating_sub(1));
         return Ok(());
     }
     let blocks = tail.next - to.next;
     let bar = bars.add(progress(blocks));
     while tail != to {
-        let step: Tail = store.step_down(&claim, tail, to).await.map_err(other)?;
-        store.clear(&claim, tail, step).await.map_err(other)?;
+        let step: Tail = store.clear_down(&claim, tail, to).await.map_err(other)?;
         bar.inc(tail.next - step.next);
         tail = step;
     }
+    store.let_go(&claim).await.map_err(other)?;
     bar.finish_and_clear();
     println!(
         "removed blocks {} to {} of \"{}\"; `dalp-indexer run` reads them again",

@@ -39,6 +39,10 @@ struct ChainReport {
     /// Blocks between the first and the last covered one that are not covered.
     gap_blocks: u64,
     leaves: i64,
+    /// Which process leads; none while nobody has a lease that lasts.
+    leader: Option<String>,
+    /// Seconds until its lease ends, unless it is renewed.
+    lease_seconds: Option<f64>,
     waits_for: Option<String>,
     /// Seconds since the indexer last wrote its heartbeat.
     heartbeat_age: Option<f64>,
@@ -86,6 +90,8 @@ async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error
             covered_blocks: 0,
             gap_blocks: 0,
             leaves: row.get("leaves"),
+            leader: row.get("leader"),
+            lease_seconds: row.get("lease_seconds"),
             waits_for: row.get("waits_for"),
             heartbeat_age: row.get("heartbeat_age"),
             nodes: stored_nodes(client, row.get("chain_id")).await?,
@@ -131,17 +137,30 @@ const STATE: &str = "\
 SELECT s.chain_id, s.name, s.start_block, s.tail_number, s.tail_hash IS NOT NULL AS stored, s.tail_time, \
   GREATEST(s.finalized, h.finalized) AS finalized, h.head_number, h.head_time, h.waits_for, \
   extract(epoch FROM now() - h.updated_at)::float8 AS heartbeat_age, \
+  l.holder AS leader, extract(epoch FROM l.expires_at - now())::float8 AS lease_seconds, \
   (SELECT count(*) FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
    JOIN pg_catalog.pg_inherits sub ON sub.inhparent = r.oid JOIN pg_catalog.pg_class c ON c.oid = sub.inhrelid \
    JOIN pg_catalog.pg_inherits leaf ON leaf.inhparent = c.oid \
    WHERE n.nspname = 'dalp_indexed' AND r.relkind = 'p' AND r.relispartition = false \
    AND pg_catalog.pg_get_expr(c.relpartbound, c.oid) = format('FOR VALUES IN (''%s'')', s.chain_id)) AS leaves \
-FROM dalp_indexed.chain_state s LEFT JOIN dalp_indexed.chain_status h USING (chain_id) ORDER BY s.name";
+FROM dalp_indexed.chain_state s LEFT JOIN dalp_indexed.chain_status h USING (chain_id) \
+LEFT JOIN dalp_indexed.lease l ON l.chain_id = s.chain_id AND l.expires_at > now() ORDER BY s.name";
 
 fn table(chains: &[ChainReport]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["chain", "head", "finalized", "checkpoint", "lag", "covered", "gaps", "leaves", "waits for"]);
+    table.set_header([
+        "chain",
+        "head",
+        "finalized",
+        "checkpoint",
+        "lag",
+        "covered",
+        "gaps",
+        "leaves",
+        "leader",
+        "waits for",
+    ]);
     let number = |value: Option<i64>| value.map_or("-".to_owned(), |value| value.to_string());
     for chain in chains {
         let lag = match (chain.lag_blocks, chain.lag_seconds) {
@@ -163,6 +182,7 @@ fn table(chains: &[ChainReport]) -> Table {
             chain.covered_blocks.to_string(),
             chain.gap_blocks.to_string(),
             chain.leaves.to_string(),
+            chain.leader.clone().unwrap_or_else(|| "-".into()),
             waits,
         ]);
     }

@@ -60,7 +60,7 @@ impl Store {
         };
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit(&tx, claim).await?;
         for table in [rows.logs, rows.transfers, rows.quarantine] {
             copy(&tx, table).await?;
         }

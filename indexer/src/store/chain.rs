@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Store, StoreError, history, int8, limit};
+use super::{Store, StoreError, history, int8, limit, limit_brief};
 use crate::chain::block::BlockRef;
 use crate::chain::filter::Filter;
 use crate::chain::machine::Tail;
@@ -59,43 +59,16 @@ pub struct State {
 const RECENT: i64 = 16_384;
 
 impl Store {
-    /// Registers the chain if it is new, checks that it is the stored one if it is not, and takes it over: from now on
-    /// the commits of earlier claims fail.
+    /// Registers the chain if it is new, checks that it is the stored one if it is not, and writes beside a running
+    /// writer, under its token: for backfill. To become the writer, bid for its [lease](super::lease::Lease).
     ///
     /// # Errors
     /// [`StoreError::Fatal`] where the stored chain is another one, with the way out.
-    pub async fn claim(&self, chain: &NewChain) -> Result<Claim, StoreError> {
-        if chain.reset {
-            self.reset_if_changed(chain).await?;
-        }
-        self.enter(chain, true).await
-    }
-
-    /// As [`Store::claim`], but beside a running writer, under its token: for backfill.
-    ///
-    /// # Errors
-    /// As [`Store::claim`].
     pub async fn join(&self, chain: &NewChain) -> Result<Claim, StoreError> {
-        self.enter(chain, false).await
-    }
-
-    async fn enter(&self, chain: &NewChain, take_over: bool) -> Result<Claim, StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
-        register(&tx, chain).await?;
-        let bump = i64::from(take_over);
-        let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&bump, Type::INT8)];
-        let row = tx
-            .query_typed_one(
-                "UPDATE dalp_indexed.chain_state SET token = token + $2 WHERE chain_id = $1 \
-                 RETURNING token, genesis_hash, name, start_block, source_id",
-                &params,
-            )
-            .await?;
-        check_same(chain, row.get(1), row.get(2), row.get(3))?;
-        let source_id = source(&tx, chain, row.get(4), take_over).await?;
-        let claim = Claim { chain_id: chain.chain_id, token: row.get(0), source_id, start_block: chain.start_block };
+        limit_brief(&tx, chain.chain_id).await?;
+        let claim = enter(&tx, chain, false).await?;
         tx.commit().await?;
         Ok(claim)
     }
@@ -107,7 +80,7 @@ impl Store {
     pub async fn load(&self, claim: &Claim) -> Result<State, StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit(&tx, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
         let row = tx
             .query_typed_one(
@@ -128,6 +101,23 @@ impl Store {
         let finalized = row.get::<_, Option<i64>>(3).and_then(|number| u64::try_from(number).ok());
         Ok(State { tail: Tail { next, hash }, tail_time: row.get(4), finalized, recent })
     }
+}
+
+/// Registers and checks the chain; with `take_over`, the commits of earlier claims fail from this commit on.
+pub(super) async fn enter(tx: &Transaction<'_>, chain: &NewChain, take_over: bool) -> Result<Claim, StoreError> {
+    register(tx, chain).await?;
+    let bump = i64::from(take_over);
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&bump, Type::INT8)];
+    let row = tx
+        .query_typed_one(
+            "UPDATE dalp_indexed.chain_state SET token = token + $2 WHERE chain_id = $1 \
+             RETURNING token, genesis_hash, name, start_block, source_id",
+            &params,
+        )
+        .await?;
+    check_same(chain, row.get(1), row.get(2), row.get(3))?;
+    let source_id = source(tx, chain, row.get(4), take_over).await?;
+    Ok(Claim { chain_id: chain.chain_id, token: row.get(0), source_id, start_block: chain.start_block })
 }
 
 async fn register(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
@@ -165,7 +155,7 @@ async fn register(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreErr
     }
 }
 
-fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_block: i64) -> Result<(), StoreError> {
+pub(super) fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_block: i64) -> Result<(), StoreError> {
     let fatal = |why| Err(StoreError::Fatal { why });
     if genesis != chain.genesis.as_slice() {
         let stored = B256::try_from(genesis).unwrap_or_default();

@@ -41,7 +41,7 @@ impl Store {
     pub async fn missing(&self, claim: &Claim, want: Option<BlockRange>) -> Result<Missing, StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit(&tx, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
         let row = tx
             .query_typed_one(
@@ -73,7 +73,7 @@ impl Store {
     pub async fn jump(&self, claim: &Claim, from: Tail, to: &Header) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit(&tx, claim).await?;
         let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
         let (hash, parent) = (to.hash.to_vec(), to.parent.map(|parent| parent.to_vec()));
         let params: [(&(dyn ToSql + Sync), Type); 8] = [

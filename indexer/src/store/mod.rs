@@ -9,28 +9,30 @@ pub mod connect;
 pub mod encode;
 pub mod error;
 pub mod history;
+pub mod lease;
 pub mod nodes;
 pub mod read;
 pub mod reset;
 pub mod rows;
+mod session;
 pub mod unwind;
 
 use std::sync::Arc;
 
 use bb8::Pool;
-use bb8_postgres::PostgresConnectionManager;
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_postgres::Transaction;
+use tokio_postgres::types::{ToSql, Type};
 
 pub use self::chain::{Claim, NewChain};
 pub use self::error::StoreError;
 
-use self::connect::{MakeTls, connector};
+use self::connect::connector;
 use self::error::pool_error;
+use self::session::Manager;
 use crate::config::Database;
 
-type Manager = PostgresConnectionManager<MakeTls>;
 type Connection<'p> = bb8::PooledConnection<'p, Manager>;
 
 /// The writer's way into the database.
@@ -40,6 +42,8 @@ pub struct Store {
     config: tokio_postgres::Config,
     /// Connections that history may take at once.
     history: Arc<Semaphore>,
+    /// For connections beside the pool.
+    database: Database,
 }
 
 impl Store {
@@ -49,7 +53,7 @@ impl Store {
     /// Why there is no connection.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
         let (config, tls) = connector(database, &database.url)?;
-        let manager = PostgresConnectionManager::new(config.clone(), tls);
+        let manager = Manager::new(config.clone(), tls);
         let pool = Pool::builder()
             .max_size(database.pool_size)
             .connection_timeout(database.connect_timeout)
@@ -57,7 +61,7 @@ impl Store {
             .retry_connection(false)
             .build_unchecked(manager);
         let history = Arc::new(Semaphore::new((database.pool_size / 2).max(1) as usize));
-        let store = Self { pool, config, history };
+        let store = Self { pool, config, history, database: database.clone() };
         store.connection().await?;
         Ok(store)
     }
@@ -80,12 +84,27 @@ impl Store {
     }
 }
 
-/// Limits of every data transaction. SET LOCAL: behind a pooler the next transaction may be somebody else's.
-async fn limit(tx: &Transaction<'_>) -> Result<(), StoreError> {
-    let limits = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '120s'; \
-                  SET LOCAL idle_in_transaction_session_timeout = '60s'";
-    tx.batch_execute(limits).await.map_err(StoreError::from)
+/// Limits of a data transaction, and whose it is: after a takeover [`lease`] finds those of older tokens by their name.
+async fn limit(tx: &Transaction<'_>, claim: &Claim) -> Result<(), StoreError> {
+    let writer: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
+    tx.query_typed(LIMIT, &writer).await?;
+    Ok(())
 }
+
+/// Limits of a short transaction that takes a chain's locks without a token. A process that leaves it idle is stopped,
+/// and must not hold up those that run.
+async fn limit_brief(tx: &Transaction<'_>, chain_id: u64) -> Result<(), StoreError> {
+    tx.query_typed(LIMIT_BRIEF, &[(&int8(chain_id), Type::INT8)]).await?;
+    Ok(())
+}
+
+// The settings end with the transaction: behind a pooler the next one may be somebody else's.
+const LIMIT: &str = "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '120s', true), \
+                       set_config('idle_in_transaction_session_timeout', '60s', true), \
+                       set_config('application_name', 'dalp-indexer ' || $1 || '/' || $2, true)";
+const LIMIT_BRIEF: &str = "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '60s', true), \
+                             set_config('idle_in_transaction_session_timeout', '1s', true), \
+                             set_config('application_name', 'dalp-indexer ' || $1, true)";
 
 /// Unix seconds as a timestamp; the range of block times that PostgreSQL and chrono both hold.
 pub(crate) fn timestamp(seconds: i64) -> Option<DateTime<Utc>> {

@@ -1,10 +1,13 @@
 //! What an operator asks for: blocks that shall be read again, and a devnet that was started anew.
 
+use std::time::Duration;
+
 use alloy::primitives::B256;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Claim, NewChain, Store, StoreError, int8};
+use super::{Claim, NewChain, Store, StoreError, int8, limit_brief};
 use crate::chain::machine::Tail;
+use crate::status::instance;
 
 /// A chain as it is stored, under a token of our own.
 #[derive(Clone, Debug)]
@@ -18,15 +21,21 @@ pub struct Seized {
 }
 
 impl Store {
-    /// Takes a stored chain over as it is, without asking a node: earlier claims commit nothing more. `None` where
-    /// nothing is stored of it.
+    /// Takes a stored chain over as it is, without asking a node or waiting for its leader: earlier claims commit nothing
+    /// more. The lease runs out by itself unless [`Store::clear_down`] goes on. `None` where nothing is stored of it.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub async fn seize(&self, chain_id: u64) -> Result<Option<Seized>, StoreError> {
-        let connection = self.connection().await?;
-        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
-        let Some(row) = connection.query_typed_opt(SEIZE, &params).await? else { return Ok(None) };
+        let mut connection = self.connection().await?;
+        let tx = connection.transaction().await?;
+        limit_brief(&tx, chain_id).await?;
+        let (holder, lease) = (instance(), LEASE.as_secs_f64());
+        let params: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&int8(chain_id), Type::INT8), (&holder, Type::TEXT), (&lease, Type::FLOAT8)];
+        let Some(row) = tx.query_typed_opt(SEIZE, &params[..1]).await? else { return Ok(None) };
+        tx.execute_typed(TAKE, &params).await?;
+        tx.commit().await?;
         let hash = |at: usize| row.get::<_, Option<&[u8]>>(at).and_then(|hash| B256::try_from(hash).ok());
         let number = |at: usize| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
         let source_id = hash(3).unwrap_or_default();
@@ -44,9 +53,40 @@ impl Store {
         Ok(below.first().map_or(Tail { next: claim.start_block, hash: None }, |block| Tail::after(*block)))
     }
 
+    /// Removes the next blocks on the way from `from` down to `to`, and keeps the lease meanwhile; answers how far it came.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn clear_down(&self, claim: &Claim, from: Tail, to: Tail) -> Result<Tail, StoreError> {
+        self.hold(claim, LEASE.as_secs_f64()).await?;
+        let step = self.step_down(claim, from, to).await?;
+        self.clear(claim, from, step).await?;
+        Ok(step)
+    }
+
+    /// Ends the lease that [`Store::seize`] took.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; it then runs out by itself.
+    pub async fn let_go(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.hold(claim, 0.0).await
+    }
+
+    async fn hold(&self, claim: &Claim, seconds: f64) -> Result<(), StoreError> {
+        let params: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8), (&seconds, Type::FLOAT8)];
+        match self.connection().await?.execute_typed(HOLD, &params).await? {
+            0 => Err(StoreError::Fenced { chain_id: claim.chain_id }),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes everything of a chain whose genesis is not `chain`'s, and makes it a new one. A crash in between leaves a
     /// shorter prefix of the old chain, and the next start goes on.
-    pub(super) async fn reset_if_changed(&self, chain: &NewChain) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn reset_if_changed(&self, chain: &NewChain) -> Result<(), StoreError> {
         if self.genesis(chain.chain_id).await?.is_none_or(|stored| stored == chain.genesis) {
             return Ok(());
         }
@@ -54,9 +94,7 @@ impl Store {
         tracing::warn!(chain = chain.name, stored = %genesis, node = %chain.genesis, "another chain under the same id: removing what is stored");
         let bottom = Tail { next: 0, hash: None };
         while tail != bottom {
-            let step = self.step_down(&claim, tail, bottom).await?;
-            self.clear(&claim, tail, step).await?;
-            tail = step;
+            tail = self.clear_down(&claim, tail, bottom).await?;
         }
         let genesis = chain.genesis.as_slice();
         let params: [(&(dyn ToSql + Sync), Type); 4] = [
@@ -67,7 +105,7 @@ impl Store {
         ];
         match self.connection().await?.execute_typed(RENEW, &params).await? {
             0 => Err(StoreError::Fenced { chain_id: chain.chain_id }),
-            _ => Ok(()),
+            _ => self.let_go(&claim).await,
         }
     }
 
@@ -81,6 +119,15 @@ impl Store {
     }
 }
 
+/// How long a standby waits after an operator's command that was killed.
+const LEASE: Duration = Duration::from_secs(30);
+
+const TAKE: &str = "INSERT INTO dalp_indexed.lease AS l (chain_id, token, holder, expires_at) \
+                    SELECT chain_id, token, $2, clock_timestamp() + make_interval(secs => $3) FROM dalp_indexed.chain_state WHERE chain_id = $1 \
+                    ON CONFLICT (chain_id) DO UPDATE SET token = excluded.token, holder = excluded.holder, \
+                      renewed_at = clock_timestamp(), expires_at = excluded.expires_at";
+const HOLD: &str = "UPDATE dalp_indexed.lease SET renewed_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => $3) \
+                    WHERE chain_id = $1 AND token = $2";
 const SEIZE: &str = "UPDATE dalp_indexed.chain_state SET token = token + 1 WHERE chain_id = $1 \
                      RETURNING token, genesis_hash, start_block, source_id, tail_number, tail_hash";
 const RENEW: &str = "UPDATE dalp_indexed.chain_state SET genesis_hash = $3, start_block = $4, tail_number = $4 - 1, tail_hash = NULL, \

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Claim, Store, StoreError, int8, limit};
+use super::{Claim, Store, StoreError, int8, limit, limit_brief};
 use crate::chain::block::BlockRef;
 use crate::chain::machine::Tail;
 
@@ -52,7 +52,7 @@ impl Store {
     async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit(&tx, claim).await?;
         // The fence first, unlike an append: the orphans carry the epoch that it makes, and reorgs are rare and short.
         let epoch = fence(&tx, claim, from, to, why).await?;
         let (chain_id, first) = (int8(claim.chain_id), int8(to.next));
@@ -95,7 +95,7 @@ impl Store {
     pub async fn compact_coverage(&self, chain_id: u64) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
-        limit(&tx).await?;
+        limit_brief(&tx, chain_id).await?;
         let chain: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
         tx.query_typed("SELECT 1 FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE", &chain).await?;
         tx.execute_typed(COMPACT, &chain).await?;

@@ -1,0 +1,198 @@
+//! One chain in this process: standing by while another process leads it, and leading it when that one's lease has ended.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::config::Chain;
+use crate::driver::{ChainError, Driver, End};
+use crate::maintenance::Leaves;
+use crate::source::Source;
+use crate::source::heads::News;
+use crate::status::{ChainStatus, Role};
+use crate::store::lease::{Bid, Lease, POLL, RENEWAL};
+use crate::store::{Claim, Store, StoreError, timestamp};
+
+/// Everything that a chain needs, connected already: a takeover waits for nothing.
+pub(super) struct Tenure {
+    pub chain: Chain,
+    pub source: Arc<Source>,
+    pub store: Store,
+    pub leaves: Arc<Leaves>,
+    pub lease: Arc<Mutex<Lease>>,
+    pub news: watch::Receiver<News>,
+    pub status: watch::Sender<ChainStatus>,
+}
+
+impl Tenure {
+    /// Leads or stands by, in turns, until `stop` turns true. `bid` is how the first bid ended, if it did.
+    ///
+    /// # Errors
+    /// [`ChainError`] for what no retry and no other leader mends.
+    pub async fn run(self, mut bid: Option<Bid>, mut stop: watch::Receiver<bool>) -> Result<(), ChainError> {
+        loop {
+            let Some(claim) = self.stand_by(bid.take(), &mut stop).await? else { return Ok(()) };
+            match self.lead(claim, stop.clone()).await? {
+                End::Stopped => return Ok(()),
+                End::Fenced => warn!(
+                    chain = self.chain.name,
+                    "fenced: another dalp-indexer leads this chain now; this one writes no more and stands by"
+                ),
+            }
+        }
+    }
+
+    /// Bids until the chain is ours; none when it is told to stop before.
+    async fn stand_by(
+        &self,
+        mut bid: Option<Bid>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<Claim>, ChainError> {
+        let mut leader = None;
+        loop {
+            let outcome = match bid.take() {
+                Some(bid) => Ok(bid),
+                None => tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                    outcome = async { self.lease.lock().await.bid().await } => outcome,
+                },
+            };
+            match outcome {
+                Ok(Bid::Won(claim)) => return Ok(Some(claim)),
+                Ok(Bid::Held { holder, until }) => {
+                    self.publish_standby(standby(&holder, until));
+                    if leader.as_ref() != Some(&holder) {
+                        info!(
+                            chain = self.chain.name,
+                            "standby: {holder} leads; this process takes over when its lease ends"
+                        );
+                        leader = Some(holder);
+                    }
+                }
+                Err(StoreError::Fatal { why }) => return Err(self.failed(why)),
+                Err(error) => self.publish_standby(format!("standby: {error}")),
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                () = sleep(POLL) => {}
+            }
+        }
+    }
+
+    /// Indexes under `claim` until it is fenced, told to stop, or fails. Unless it was fenced, the lease ends with it.
+    async fn lead(&self, claim: Claim, stop: watch::Receiver<bool>) -> Result<End, ChainError> {
+        // A task of its own: encoding a large batch must not delay a renewal.
+        let mut keeper = JoinSet::new();
+        keeper.spawn(keep(self.lease.clone(), claim.clone()));
+        let end = tokio::select! {
+            end = self.index(claim.clone(), stop) => end,
+            // Joined or not, nobody renews any more: what follows is the same.
+            _ = keeper.join_next() => Ok(End::Fenced),
+        };
+        // Whoever has the lock is not in the middle of a renewal.
+        let mut lease = self.lease.lock().await;
+        keeper.abort_all();
+        if !matches!(end, Ok(End::Fenced))
+            && let Err(error) = lease.release(&claim).await
+        {
+            warn!(chain = self.chain.name, "the lease was not given back and runs out by itself: {error}");
+        }
+        end
+    }
+
+    async fn index(&self, claim: Claim, mut stop: watch::Receiver<bool>) -> Result<End, ChainError> {
+        self.status.send_modify(|status| {
+            status.role = Role::Leader;
+            status.waits_for = "the state row".into();
+        });
+        // The leader before us may have made some. Not knowing them costs a look when they are needed.
+        if let Err(error) = self.leaves.learn(claim.chain_id).await {
+            warn!(chain = self.chain.name, "partitions are not known yet: {error}");
+            self.leaves.forget(claim.chain_id);
+        }
+        let state = loop {
+            match self.store.load(&claim).await {
+                Ok(state) => break state,
+                Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
+                Err(StoreError::Retry { why }) => self.status.send_modify(|status| status.waits_for = why),
+                Err(error) => return Err(self.failed(error.to_string())),
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+                () = sleep(POLL) => {}
+            }
+        };
+        let (chain, token) = (&self.chain.name, claim.token);
+        info!(chain, chain_id = claim.chain_id, next = state.tail.next, token, "indexing");
+        self.status.send_modify(|status| {
+            status.checkpoint = state.tail.hash.map(|_| state.tail.next - 1);
+            status.checkpoint_time = state.tail_time;
+        });
+        let driver = Driver {
+            chain: self.chain.clone(),
+            source: self.source.clone(),
+            store: self.store.clone(),
+            leaves: self.leaves.clone(),
+            claim,
+            news: self.news.clone(),
+            status: self.status.clone(),
+        };
+        driver.run(stop).await
+    }
+
+    fn publish_standby(&self, waits_for: String) {
+        let head = self.news.borrow().head.as_ref().map(|head| (head.header.number, head.header.time));
+        self.status.send_modify(|status| {
+            status.role = Role::Standby;
+            status.ready = false;
+            status.head = head.map(|(number, _)| number);
+            status.head_time = head.and_then(|(_, time)| timestamp(time));
+            status.waits_for = waits_for;
+        });
+    }
+
+    fn failed(&self, why: String) -> ChainError {
+        ChainError { chain: self.chain.name.clone(), why }
+    }
+}
+
+/// Renews the lease of `claim`; ends when somebody else has it.
+async fn keep(lease: Arc<Mutex<Lease>>, claim: Claim) {
+    let mut late = false;
+    loop {
+        sleep(if late { POLL } else { RENEWAL }).await;
+        let renewed = lease.lock().await.renew(&claim).await;
+        match &renewed {
+            Ok(()) if late => info!(chain_id = claim.chain_id, "the lease is renewed again"),
+            Ok(()) => {}
+            Err(StoreError::Fenced { .. }) => return,
+            Err(error) if !late => warn!(chain_id = claim.chain_id, "the lease was not renewed: {error}"),
+            Err(_) => {}
+        }
+        late = renewed.is_err();
+    }
+}
+
+/// What a standby waits for, in words.
+fn standby(holder: &str, until: DateTime<Utc>) -> String {
+    let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    format!("standby: {holder} leads, its lease ends at {until} unless renewed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_says_for_whom_it_waits() {
+        let until = timestamp(0).unwrap();
+        assert_eq!(
+            standby("h pid 1", until),
+            "standby: h pid 1 leads, its lease ends at 1970-01-01T00:00:00Z unless renewed"
+        );
+    }
+}

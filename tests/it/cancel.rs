@@ -1,0 +1,227 @@
+//! Every await of the writes cut once: afterwards the rows are all there or none, and the next write works.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use alloy::primitives::{B256, U256, keccak256};
+use chrono::{DateTime, Utc};
+use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
+use dalp_indexer::chain::block::{BlockRange, BlockRef, Header, TimeSource};
+use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::store::append::Lane;
+use dalp_indexer::store::lease::{Bid, Lease};
+use dalp_indexer::store::{Claim, NewChain, Store, StoreError};
+use dalp_partitions::{Need, Policy, Table, ensure};
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{ADMIN, Database, WRITER, pooler, stage, until};
+use tokio_postgres::Client;
+
+const BLOCKS: u64 = 3;
+/// Enough for several messages of COPY data.
+const LOGS: u64 = 1_500;
+const FIRST_TIME: i64 = 1_750_000_000;
+
+fn block(number: u64) -> BlockRef {
+    BlockRef { number, hash: keccak256(number.to_be_bytes()) }
+}
+
+/// Blocks 0 to [`BLOCKS`] - 1 with [`LOGS`] logs each, all transfers.
+fn batch() -> BlockBatch {
+    let mut logs = Logs::default();
+    let mut headers = Vec::new();
+    let word = |number: u64| B256::from(U256::from(number));
+    for number in 0..BLOCKS {
+        let parent = number.checked_sub(1).map_or(B256::ZERO, |below| block(below).hash);
+        let (hash, time) = (block(number).hash, FIRST_TIME + number as i64);
+        headers.push(Header { number, hash, parent: Some(parent), time, time_source: TimeSource::Header, bloom: None });
+        for index in 0..LOGS {
+            let topics = [dalp_indexer::events::erc20::TRANSFER, word(index), word(number)];
+            let data = word(index);
+            let log = Log {
+                log_index: index as u32,
+                tx_index: 0,
+                tx_hash: keccak256(b"transaction"),
+                address: Default::default(),
+                topics: &topics,
+                data: data.as_slice(),
+            };
+            logs.push(block(number), Some(time), log);
+        }
+    }
+    let range = BlockRange { first: 0, last: BLOCKS - 1 };
+    BlockBatch::new(range, headers, logs, false).unwrap()
+}
+
+/// A chain that is ours, with leaves for the batch, and no more.
+struct Bench {
+    store: Store,
+    claim: Claim,
+    batch: BlockBatch,
+    client: Client,
+    /// Before the batch, and after it.
+    tails: [Tail; 2],
+}
+
+impl Bench {
+    /// `url`: how the store gets to the database.
+    async fn new(database: &Database, url: String) -> Self {
+        let mut site = Site::new(database, "http://127.0.0.1:9");
+        site.url = url;
+        let mut config = site.config();
+        // One connection: whatever a cut leaves behind, the next write meets it.
+        config.database.pool_size = 1;
+        let store = Store::open(&config.database).await.unwrap();
+        let chain = NewChain {
+            chain_id: 31_337,
+            name: "it".into(),
+            genesis: block(0).hash,
+            start_block: 0,
+            source: serde_json::json!({}),
+        };
+        let Bid::Won(claim) = Lease::new(&store, chain).bid().await.unwrap() else { panic!("nobody else bids") };
+        let batch = batch();
+        let mut partitioner = database.client(ADMIN).await;
+        partitioner.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
+        for table in ["logs", "erc20_transfer"] {
+            let need = Need::rows(batch.row_times().filter_map(|time| DateTime::from_timestamp(time, 0)));
+            let table = Table::new("dalp_indexed", table, "block_time");
+            ensure(&mut partitioner, &table, 31_337, &Policy::default(), Utc::now(), &need).await.unwrap();
+        }
+        let tails = [Tail { next: 0, hash: None }, Tail { next: BLOCKS, hash: Some(block(BLOCKS - 1).hash) }];
+        Self { store, claim, batch, client: database.superuser().await, tails }
+    }
+
+    async fn append(&self) -> Result<(), StoreError> {
+        let lane = Lane::Tail { on: self.tails[0], finalized: None };
+        self.store.append(&self.claim, &self.batch, lane).await.map(|_commit| ())
+    }
+
+    async fn unwind(&self) -> Result<(), StoreError> {
+        self.store.unwind(&self.claim, self.tails[1], self.tails[0]).await
+    }
+
+    /// Reads the tail under its lock, which waits for a commit that is still on its way, and compares what is stored with
+    /// it. Answers whether the batch is there.
+    async fn is_stored(&self) -> bool {
+        let tail = self.store.load(&self.claim).await.unwrap().tail;
+        assert!(self.tails.contains(&tail), "{tail:?}");
+        let stored = tail == self.tails[1];
+        let sql = "SELECT (SELECT count(*) FROM dalp_indexed.logs), (SELECT count(*) FROM dalp_indexed.erc20_transfer), \
+                     (SELECT count(*) FROM dalp_indexed.blocks), (SELECT count(*) FROM dalp_indexed.coverage)";
+        let row = self.client.query_one(sql, &[]).await.unwrap();
+        let counts: [i64; 4] = std::array::from_fn(|i| row.get(i));
+        let logs = (BLOCKS * LOGS) as i64;
+        let all = if stored { [logs, logs, BLOCKS as i64, 1] } else { [0; 4] };
+        assert_eq!(counts, all, "logs, transfers, blocks, coverage with the tail at {tail:?}");
+        stored
+    }
+
+    /// Nothing of a write that was cut goes on for long.
+    async fn nothing_is_open(&self) {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL \
+                   AND pid <> pg_backend_pid() AND application_name LIKE 'dalp-indexer%'";
+        until("no transaction is left open", || async {
+            self.client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+}
+
+/// Polls `future` until it waited `times` times, then drops it. `None` when it was dropped.
+async fn cut<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut waited = 0;
+    poll_fn(move |context| {
+        if waited == times {
+            return Poll::Ready(None);
+        }
+        match future.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => {
+                waited += 1;
+                // The n-th wait is cut while it lasts, not when it is over.
+                if waited == times { Poll::Ready(None) } else { Poll::Pending }
+            }
+        }
+    })
+    .await
+}
+
+/// Cuts append and unwind at each of their awaits in turn, until both run through.
+async fn every_await(bench: &Bench) {
+    let (mut times, mut appended, mut unwound) = (0, false, false);
+    while !(appended && unwound) {
+        if let Some(done) = cut(times, bench.append()).await {
+            done.unwrap();
+            appended = true;
+        }
+        if !bench.is_stored().await {
+            assert!(!appended);
+            bench.append().await.unwrap_or_else(|error| panic!("append after a cut at await {times}: {error}"));
+        }
+        assert!(bench.is_stored().await);
+        if let Some(done) = cut(times, bench.unwind()).await {
+            done.unwrap();
+            unwound = true;
+        }
+        if bench.is_stored().await {
+            assert!(!unwound);
+            bench.unwind().await.unwrap_or_else(|error| panic!("unwind after a cut at await {times}: {error}"));
+        }
+        assert!(!bench.is_stored().await);
+        bench.nothing_is_open().await;
+        times += 1;
+    }
+    println!("{times} awaits");
+    assert!(times > 15, "append and unwind wait more than {times} times");
+}
+
+#[test]
+fn every_await_of_append_and_unwind_may_be_cut() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        every_await(&Bench::new(&database, database.direct_url(WRITER)).await).await;
+    });
+}
+
+#[test]
+fn every_await_of_append_and_unwind_may_be_cut_behind_a_pooler() {
+    dalp_tests::run(async {
+        let stage = stage().await;
+        let (database, pooler) = (stage.database().await, pooler(&stage.cluster).await);
+        every_await(&Bench::new(&database, pooler.url(&database.name, WRITER)).await).await;
+        // A statement that a cut left on a server connection would meet another process's of the same name.
+        let other = pooler.url(&database.name, WRITER).parse::<tokio_postgres::Config>().unwrap();
+        for _ in 0..4 {
+            let (client, connection) = other.connect(tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let left = client.simple_query("SELECT name FROM pg_prepared_statements").await.unwrap();
+            let left = left.iter().filter(|message| matches!(message, tokio_postgres::SimpleQueryMessage::Row(_)));
+            assert_eq!(left.count(), 0, "prepared statements left behind");
+        }
+    });
+}
+
+/// A COPY refused before it begins and one refused by its rows: the pool is as good as before.
+#[test]
+fn a_write_that_is_refused_leaves_a_usable_pool() {
+    dalp_tests::run(async {
+        let stage = stage().await;
+        let (database, pooler) = (stage.database().await, pooler(&stage.cluster).await);
+        let bench = Bench::new(&database, pooler.url(&database.name, WRITER)).await;
+        for _ in 0..5 {
+            bench.client.batch_execute("REVOKE INSERT ON dalp_indexed.erc20_transfer FROM dalp_writer").await.unwrap();
+            let refused = bench.append().await.unwrap_err();
+            assert!(refused.to_string().contains("permission denied"), "{refused}");
+            bench.client.batch_execute("GRANT INSERT ON dalp_indexed.erc20_transfer TO dalp_writer").await.unwrap();
+            assert!(!bench.is_stored().await);
+            bench.append().await.unwrap();
+            assert!(bench.is_stored().await);
+            let duplicate = bench.append().await.unwrap_err();
+            assert!(matches!(duplicate, StoreError::Duplicate { .. }), "{duplicate}");
+            assert!(bench.is_stored().await);
+            bench.unwind().await.unwrap();
+        }
+    });
+}
