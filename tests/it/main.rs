@@ -6,6 +6,7 @@ mod commands;
 mod compose;
 mod crash;
 mod input;
+mod nodes;
 mod pooler;
 mod reorg;
 mod sync;
