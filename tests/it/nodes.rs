@@ -12,6 +12,7 @@ mod weather;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dalp_fixtures::faulty::{Fault, Injection, Rule};
 use dalp_fixtures::{Anvil, Deployed, FaultyNode, deploy};
@@ -150,13 +151,17 @@ impl Play {
     }
 
     async fn exact(&self, anvil: &Anvil, first: u64) {
-        let status = self.service.status();
-        let waits = || status.borrow()[0].waits_for.clone();
-        let wait = tokio::time::timeout(std::time::Duration::from_secs(40), caught_up(&self.database, anvil)).await;
-        assert!(wait.is_ok(), "not caught up in 40 s; it waits for: {}", waits());
-        let client = self.database.superuser().await;
-        assert_exact(&client, anvil.rpc(), CHAIN, first, head(anvil.rpc()).await).await;
+        exact(&self.service, &self.database, anvil, first).await;
     }
+}
+
+/// Everything from block `first` to the head is stored exactly once, or soon will be.
+async fn exact(service: &Service, database: &Database, anvil: &Anvil, first: u64) {
+    let status = service.status();
+    let wait = tokio::time::timeout(Duration::from_secs(40), caught_up(database, anvil)).await;
+    assert!(wait.is_ok(), "not caught up in 40 s: {:?}", status.borrow()[0]);
+    let client = database.superuser().await;
+    assert_exact(&client, anvil.rpc(), CHAIN, first, head(anvil.rpc()).await).await;
 }
 
 /// Runs all cases at the same time and tells of each that fails.

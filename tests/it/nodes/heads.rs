@@ -16,9 +16,9 @@ fn heads_that_are_missed_repeated_or_swapped_change_nothing() {
         vec![
             socket("some are missed", Meanwhile::Stored, Rule::new(Fault::HeadMissed).times(3), "1s"),
             socket("all are missed", Meanwhile::Stored, Rule::new(Fault::HeadMissed), "200ms"),
+            socket("each two are swapped", Meanwhile::Stored, Rule::new(Fault::HeadsSwapped), "1s"),
             // Nothing but the socket tells of these.
             socket("each comes twice", Meanwhile::Stored, Rule::new(Fault::HeadRepeated), "10m"),
-            socket("each two are swapped", Meanwhile::Stored, Rule::new(Fault::HeadsSwapped), "10m"),
         ]
     }));
 }

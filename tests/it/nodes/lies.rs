@@ -45,6 +45,17 @@ fn no_lie_about_the_newest_blocks_is_stored() {
 }
 
 #[test]
+fn no_header_that_is_not_its_hash_is_believed() {
+    let case = |name, faults: Vec<Fault>| Case::new(name, Meanwhile::True, faults.into_iter().map(Rule::new).collect());
+    dalp_tests::run(check_tip(|_| {
+        let late = case("another time", vec![Fault::HeaderTimeWrong { by: 1 }]);
+        let blank = case("no logs by an empty bloom", vec![Fault::HeaderBloomEmpty, Fault::LogsEmpty]);
+        let beside = [late.clone(), blank.clone()].map(Case::beside_an_honest_node);
+        [late, blank].into_iter().chain(beside).collect()
+    }));
+}
+
+#[test]
 fn an_honest_node_is_believed_and_a_liar_is_not() {
     let beside = |(name, fault)| Case::new(name, Meanwhile::Stored, vec![Rule::new(fault)]).beside_an_honest_node();
     dalp_tests::run(check_tip(|_| lies().into_iter().map(beside).collect()));

@@ -43,9 +43,9 @@ fn refused(code: i64, message: &str) -> Fault {
 #[test]
 fn a_node_that_fails_in_history_costs_time_only() {
     let alone = |(name, fault): (&str, Fault)| {
-        // Now and then a call gets through, and that is enough.
-        let rule = Rule::new(fault).on("eth_getLogs").probability(0.5);
-        Case::new(name, Meanwhile::Stored, vec![rule])
+        // What gets through now and then is enough. Refusals strike each call of a batch by itself, the others the request.
+        let share = if matches!(fault, Fault::Refused { .. }) { 0.05 } else { 0.5 };
+        Case::new(name, Meanwhile::Stored, vec![Rule::new(fault).on("eth_getLogs").probability(share)])
     };
     dalp_tests::run(check_history(failures().into_iter().map(alone).collect()));
 }
@@ -53,6 +53,14 @@ fn a_node_that_fails_in_history_costs_time_only() {
 #[test]
 fn a_node_that_fails_at_the_tip_loses_nothing() {
     let alone = |(name, fault)| Case::new(name, Meanwhile::True, vec![Rule::new(fault)]);
+    dalp_tests::run(check_tip(|_| failures().into_iter().map(alone).collect()));
+}
+
+#[test]
+fn a_node_that_announces_blocks_and_does_not_give_them_loses_nothing() {
+    let data =
+        |rule: Rule| ["eth_getLogs", "eth_getBlockReceipts", "eth_getBlockByHash"].into_iter().fold(rule, Rule::on);
+    let alone = |(name, fault)| Case::new(name, Meanwhile::True, vec![data(Rule::new(fault))]);
     dalp_tests::run(check_tip(|_| failures().into_iter().map(alone).collect()));
 }
 
