@@ -14,6 +14,7 @@ fn lies() -> Vec<(&'static str, Fault)> {
         ("a log repeated", Fault::LogRepeated),
         ("logs out of order", Fault::LogsReversed),
         ("a log of another fork", Fault::LogOfOtherFork),
+        ("logs of another fork", Fault::BlockOfOtherFork),
         ("a log marked removed", Fault::LogRemoved),
         ("a log of the next block", Fault::LogMoved { by: 1 }),
         ("a log of the block below", Fault::LogMoved { by: -1 }),
