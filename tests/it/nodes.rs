@@ -20,6 +20,7 @@ use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{Database, anvil, head, stage, until};
 use dalp_tests::truth::{Row, assert_exact, on_chain, stored};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::{burst, caught_up};
@@ -51,7 +52,9 @@ struct Case {
 
 impl Case {
     fn new(name: &str, meanwhile: Meanwhile, rules: Vec<Rule>) -> Self {
-        let lines = vec!["request_timeout = \"500ms\"".to_owned()];
+        // What never comes is waited for no longer than this.
+        let hangs = rules.iter().any(|rule| rule.what == Fault::Hang);
+        let lines = if hangs { vec!["request_timeout = \"2s\"".to_owned()] } else { Vec::new() };
         Self { name: name.to_owned(), rules, meanwhile, lines, honest: false, socket: false }
     }
 
@@ -68,6 +71,9 @@ impl Case {
     }
 }
 
+/// Indexers that start at the same time: a table of cases that all start at once would keep each from starting in time.
+static STARTS: Semaphore = Semaphore::const_new(3);
+
 /// A case that runs.
 struct Play {
     case: Case,
@@ -83,6 +89,7 @@ struct Play {
 impl Play {
     /// Starts the case's indexer; its rules are in force from the start if `at_once`.
     async fn start(case: Case, anvil: &Anvil, at_once: bool) -> Self {
+        let _turn = STARTS.acquire().await.expect("it is never closed");
         let database = stage().await.database().await;
         let faulty = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
         let mut site = Site::new(&database, &faulty.url());
