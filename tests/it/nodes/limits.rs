@@ -11,7 +11,7 @@ use super::{Case, Meanwhile, check_history, history};
 fn ranges_are_split_in_the_words_of_every_provider() {
     let case = |words| {
         let rules =
-            vec![Rule::new(Fault::RangeLimit { blocks: 40, words }), Rule::new(Fault::LogLimit { logs: 25, words })];
+            vec![Rule::new(Fault::RangeLimit { blocks: 40, words }), Rule::new(Fault::LogLimit { logs: 20, words })];
         Case::new(&format!("{words:?}"), Meanwhile::Stored, rules)
     };
     dalp_tests::run(check_history(Provider::ALL.into_iter().map(case).collect()));
