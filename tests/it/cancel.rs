@@ -8,6 +8,7 @@ use alloy::primitives::{B256, U256, keccak256};
 use chrono::{DateTime, Utc};
 use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
 use dalp_indexer::chain::block::{BlockRange, BlockRef, Header, TimeSource};
+use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
@@ -77,7 +78,9 @@ impl Bench {
             name: "it".into(),
             genesis: block(0).hash,
             start_block: 0,
-            source: serde_json::json!({}),
+            filter: Filter::default(),
+            finality: true,
+            reset: false,
         };
         let Bid::Won(claim) = Lease::new(&store, chain).bid().await.unwrap() else { panic!("nobody else bids") };
         let batch = batch();

@@ -9,6 +9,7 @@ mod crash;
 mod history;
 mod input;
 mod lease;
+mod nodes;
 mod pool;
 mod pooler;
 mod reorg;
