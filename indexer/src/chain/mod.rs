@@ -3,10 +3,13 @@
 //! Pure: no async, no clock, no sockets, and nothing else of this crate. Whatever the driver does to a node or a
 //! database, it does because [`machine::Machine`] told it to.
 
+pub mod audit;
 pub mod batch;
 pub mod block;
 pub mod bloom;
 pub mod coverage;
 pub mod machine;
+pub mod proof;
 pub mod range;
+pub mod receipts;
 pub mod reorg;

@@ -7,6 +7,8 @@ pub mod heads;
 mod http;
 mod logs;
 mod node;
+pub mod proofs;
+mod receipts;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,12 +17,12 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::chain::batch::Log;
+use crate::chain::batch::{Log, Selected};
 use crate::chain::block::{Header, TimeSource};
-use crate::chain::bloom::may_hold;
 use crate::config::{Chain, Finality};
 
 use self::node::{Call, Node};
+use self::proofs::Proofs;
 
 /// Why an answer could not be had, named for what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,15 +107,14 @@ impl Filter {
         json!({ "addresses": addresses, "topics": topics })
     }
 
-    /// Whether a log passes.
-    pub fn selects(&self, log: &Log<'_>) -> bool {
-        (self.addresses.is_empty() || self.addresses.contains(&log.address))
-            && (self.topics.is_empty() || log.topics.first().is_some_and(|topic| self.topics.contains(topic)))
+    /// The filter as the checks of a batch take it.
+    pub fn selected(&self) -> Selected<'_> {
+        Selected { addresses: &self.addresses, topics: &self.topics }
     }
 
-    /// Whether a block may hold a log that passes; a header without a bloom proves nothing.
-    fn may_select_from(&self, header: &Header) -> bool {
-        header.bloom.as_deref().is_none_or(|bloom| may_hold(bloom, &self.addresses, &self.topics))
+    /// Whether a log passes.
+    pub fn selects(&self, log: &Log<'_>) -> bool {
+        self.selected().selects(log)
     }
 
     fn params(&self, mut at: serde_json::Value) -> serde_json::Value {
@@ -134,6 +135,7 @@ pub struct Source {
     current: AtomicUsize,
     filter: Filter,
     finality: Finality,
+    proofs: Proofs,
 }
 
 /// Headers asked for in one JSON-RPC batch, at most.
@@ -147,7 +149,8 @@ impl Source {
     pub fn new(chain: &Chain) -> Result<Self, SourceError> {
         let nodes = chain.rpc_urls.iter().map(|url| Node::new(url, chain)).collect::<Result<_, _>>()?;
         let filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone() };
-        Ok(Self { nodes, current: AtomicUsize::new(0), filter, finality: chain.finality })
+        let proofs = Proofs::new(chain.verify);
+        Ok(Self { nodes, current: AtomicUsize::new(0), filter, finality: chain.finality, proofs })
     }
 
     /// What is asked for.
