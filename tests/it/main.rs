@@ -10,6 +10,7 @@ mod pooler;
 mod reorg;
 mod sync;
 mod tidy;
+mod verify;
 
 use std::path::{Path, PathBuf};
 

@@ -255,6 +255,12 @@ pub enum Defect {
         /// The block.
         number: u64,
     },
+    /// A log that the filter does not select.
+    #[error("block {number}: a log that was not asked for")]
+    NotAsked {
+        /// The block.
+        number: u64,
+    },
     /// The header's bloom does not contain a returned log, or promises logs that did not come.
     #[error("block {number}: its logs do not agree with the header's logs bloom")]
     Bloom {
@@ -306,6 +312,10 @@ impl BlockBatch {
     ) -> Result<Self, Defect> {
         check_headers(range, &headers)?;
         let run_header = check_logs(range, &headers, &logs)?;
+        let asked = |run: &Run| (run.start..run.end).all(|row| selected.selects(&logs.get(row)));
+        if let Some(run) = logs.runs.iter().find(|run| !asked(run)) {
+            return Err(Defect::NotAsked { number: run.block.number });
+        }
         let linked = headers.len() as u64 == range.blocks() && headers.iter().all(|h| h.parent.is_some());
         let by_bloom = check_blooms(&headers, &logs, &run_header, selected, proved)?;
         let level = match linked {
@@ -536,6 +546,8 @@ mod tests {
         assert_eq!(check_bloom(FILTERED, Some(7), &[]), Ok(Level::Linked), "it may or may not hold one");
         assert_eq!(check_bloom(FILTERED, Some(8), &[]), Ok(Level::Bloom), "it holds none");
         assert_eq!(check_bloom(FILTERED, Some(8), &[(1, 0)]), wrong, "a log outside the bloom");
+        let other = Selected { addresses: &[], topics: &[B256::with_last_byte(8)] };
+        assert_eq!(check_bloom(other, Some(7), &[(1, 0)]), Err(Defect::NotAsked { number: 1 }));
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Res
     Ok(())
 }
 
-fn pick<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Chain, Failure> {
+/// The chain of that name, or the only one.
+pub(super) fn pick<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Chain, Failure> {
     let names = || config.chains.iter().map(|chain| chain.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, &config.chains[..]) {
         (Some(name), chains) => chains
@@ -97,7 +98,8 @@ async fn refuse_unfinal(store: &Store, claim: &Claim, chain: &Chain, want: Block
     )))
 }
 
-fn progress(blocks: u64) -> ProgressBar {
+/// A bar over a number of blocks.
+pub(super) fn progress(blocks: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} blocks, {per_sec}, {eta} left");
     ProgressBar::new(blocks).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

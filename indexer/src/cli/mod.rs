@@ -5,9 +5,11 @@ mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod migrate;
+pub mod repair;
 pub mod run;
 mod sql;
 pub mod status;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -73,6 +75,21 @@ Uses database.admin_url. Running it again changes nothing.")]
 
 Blocks that are stored already are not stored twice.")]
     Backfill(backfill::BackfillArgs),
+    /// Compare what is stored with the chain, row by row; exit code 1 if anything differs
+    #[command(after_help = "Examples:
+  dalp-indexer verify                                    everything, as far as the chain can prove it
+  dalp-indexer verify --from 18000000 --to 18099999 --level returned
+  dalp-indexer verify --json | jq '.chains[].differences'
+
+Beside a running indexer, it disturbs nothing. Blocks that are right are recorded with the level they were verified to.")]
+    Verify(verify::VerifyArgs),
+    /// Fetch blocks anew whose stored rows differ from the chain, and replace their rows
+    #[command(after_help = "Examples:
+  dalp-indexer repair --dry-run      says what it would replace
+  dalp-indexer repair --from 18000000 --to 18099999
+
+Verifies first. Each range is replaced in one transaction; the tail does not move.")]
+    Repair(repair::RepairArgs),
     /// Ask the database: a prompt, or -c for one question
     #[command(after_help = "Examples:
   dalp-indexer sql                                          a prompt; \\? there lists its commands
@@ -163,6 +180,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Migrate => migrate::run(load()?).await,
         Command::Status(args) => status::run(load()?, args).await,
         Command::Backfill(args) => backfill::run(load()?, args, bars).await,
+        Command::Verify(args) => verify::run(load()?, args, bars).await,
+        Command::Repair(args) => repair::run(load()?, args, bars).await,
         Command::Sql(args) => sql::run(load()?, args).await,
         Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),
     }
@@ -199,6 +218,9 @@ mod tests {
             ("dalp-indexer --config x.toml config check", true),
             ("dalp-indexer backfill --from 1 --to 9", true),
             ("dalp-indexer backfill --from 1", false),
+            ("dalp-indexer verify --chain a --from 1 --level receipts --json", true),
+            ("dalp-indexer verify --level all", false),
+            ("dalp-indexer repair --to 9 --dry-run", true),
             ("dalp-indexer sql -c a -c b --format csv --max-rows 5", true),
             ("dalp-indexer sql --format xml", false),
             ("dalp-indexer run --log-format xml", false),

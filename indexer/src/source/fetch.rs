@@ -40,7 +40,7 @@ impl Source {
             Level::Linked | Level::Bloom => self.linked(node, range).await?,
         };
         match BlockBatch::new(range, headers, logs, self.filter.selected()) {
-            Err(defect @ (Defect::Bloom { .. } | Defect::OtherFork { .. })) => {
+            Err(defect @ (Defect::Bloom { .. } | Defect::OtherFork { .. } | Defect::NotAsked { .. })) => {
                 self.suspicious(range, defect.to_string()).await
             }
             other => node.whole(other),

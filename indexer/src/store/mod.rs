@@ -4,11 +4,13 @@
 //! beyond a transaction.
 
 pub mod append;
+pub mod audit;
 pub mod chain;
 pub mod connect;
 pub mod encode;
 pub mod error;
 pub mod read;
+pub mod repair;
 pub mod rows;
 pub mod unwind;
 
