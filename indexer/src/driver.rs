@@ -326,6 +326,8 @@ impl Driver {
                 status.checkpoint_time = crate::store::timestamp(time);
             }
             status.events_per_second = running.meter.per_second();
+            let able = self.source.capabilities();
+            (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
             status.leaves = self.leaves.count(self.claim.chain_id);
             status.waits_for = match &trouble {
                 Some(why) => format!("{}: {why}", machine.wait()),

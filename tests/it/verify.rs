@@ -7,9 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, B256};
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, Rpc, deploy};
-use dalp_indexer::service::Service;
+use dalp_indexer::chain::batch::Level;
+use dalp_indexer::chain::block::{BlockRange, BlockRef};
+use dalp_indexer::service::{Service, join};
+use dalp_indexer::store::repair::Replacement;
+use dalp_indexer::store::{Claim, Store, StoreError};
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{Database, anvil, anvil_with, head, stage};
+use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
 use dalp_tests::truth::{assert_exact, full_verify, on_chain};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -71,6 +75,8 @@ fn new_blocks_are_proved_by_their_receipts() {
         caught_up(&database, &anvil).await;
         anvil.rpc().mine(3, 1).await.unwrap();
         caught_up(&database, &anvil).await;
+        let status = service.status();
+        until("the status to say so", || async { status.borrow()[0].verification == "receipts" }).await;
         service.stop().await;
         let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
         assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
@@ -467,5 +473,60 @@ fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
         caught_up(&database, &anvil).await;
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         assert!(running.stop().await.success(), "{}", running.log());
+    });
+}
+
+#[test]
+fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..10 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+        }
+        let site = Site::new(&database, &anvil.http_url());
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let (config, client) = (site.config(), database.superuser().await);
+        let store = Store::open(&config.database).await.unwrap();
+        let (source, claim) = join(&config.chains[0], &store).await.unwrap();
+        let tail = head(anvil.rpc()).await;
+        let hash = anvil.rpc().block_hash(tail).await.unwrap().unwrap();
+        let anchor = BlockRef { number: tail, hash };
+        let broken = BlockRange { first: tail - 3, last: tail - 2 };
+        client
+            .execute("DELETE FROM dalp_indexed.logs WHERE block_number = $1", &[&(broken.first as i64)])
+            .await
+            .unwrap();
+        burst(anvil.rpc(), &deployed, 3, 77).await;
+        let batch = source.range_to(broken, Level::Receipts).await.unwrap();
+        let above = BlockRange { first: tail, last: tail + 1 };
+        let above = source.range_to(above, Level::Receipts).await.unwrap();
+        let state = || async {
+            let sql = "SELECT epoch, (SELECT count(*) FROM dalp_indexed.logs) FROM dalp_indexed.chain_state";
+            let row = client.query_one(sql, &[]).await.unwrap();
+            (row.get::<_, i64>(0), row.get::<_, i64>(1))
+        };
+        let before = state().await;
+        let orphan = BlockRef { hash: B256::repeat_byte(1), ..anchor };
+        let overtaken = Claim { token: claim.token - 1, ..claim.clone() };
+        for (claim, batch, anchor) in [(&claim, &batch, orphan), (&overtaken, &batch, anchor), (&claim, &above, anchor)]
+        {
+            let refused = store.repair(claim, Replacement::Batch(batch), &[], anchor).await;
+            assert_eq!(refused, Err(StoreError::TailMoved { chain_id: 31_337 }));
+            let raised = store.raise(claim, batch.range(), Level::Receipts, anchor).await;
+            assert_eq!(raised, Err(StoreError::TailMoved { chain_id: 31_337 }));
+            assert_eq!(state().await, before, "a refused repair leaves everything as it was");
+        }
+        store.repair(&claim, Replacement::Batch(&batch), &[], anchor).await.unwrap();
+        assert_eq!(state().await, (before.0 + 1, before.1 + 3));
+        assert_exact(&client, anvil.rpc(), 31_337, 0, tail).await;
+        // Reorganised behind the database's back: that is not for a repair to mend.
+        anvil.rpc().reorg(5).await.unwrap();
+        let refused = site.call(&["repair"]);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && error.contains("does not have the stored tail"), "{error}");
+        assert_eq!(state().await, (before.0 + 1, before.1 + 3));
     });
 }

@@ -15,6 +15,8 @@ fn chain(name: &str, ready: bool) -> ChainStatus {
         finalized: None,
         checkpoint: Some(5),
         checkpoint_time: None,
+        verification: "receipts".into(),
+        distrusted_answers: 0,
         lag_blocks: Some(2),
         lag_seconds: Some(2.0),
         events_per_second: 1.5,

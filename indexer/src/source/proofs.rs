@@ -4,6 +4,7 @@
 //! A proof binds logs to a block's hash. That the hash is of the canonical chain is for the machine to say.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -47,6 +48,13 @@ pub struct Capabilities {
     pub refused: u64,
     /// Blocks that no node could prove; they were taken at the next level.
     pub unproved: u64,
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.best.as_str())?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
+    }
 }
 
 /// What is known of the chain's proofs.

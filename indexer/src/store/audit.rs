@@ -1,7 +1,7 @@
 //! Reading what is stored, for an audit, and raising the recorded level of what it found right.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{Timestamp, ToSql, Type};
 use tokio_postgres::{IsolationLevel, Row, Transaction};
 
 use super::encode::decimal;
@@ -237,7 +237,13 @@ pub(super) async fn set_level(
 
 fn entry(row: &Row, cells: Vec<Option<Vec<u8>>>) -> Entry {
     let number = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-    Entry { number, index: row.get(1), time: row.get(2), cells }
+    let time = match row.get::<_, Timestamp<DateTime<Utc>>>(2) {
+        Timestamp::Value(time) => time.timestamp_micros(),
+        // No block's time: it differs from all of them.
+        Timestamp::NegInfinity => i64::MIN,
+        Timestamp::PosInfinity => i64::MAX,
+    };
+    Entry { number, index: row.get::<_, i32>(1).into(), time, cells }
 }
 
 fn bytes(row: &Row, at: usize) -> Option<Vec<u8>> {
@@ -266,54 +272,17 @@ fn block_entry(row: &Row) -> Entry {
     entry(row, vec![bytes(row, 3), bytes(row, 4)])
 }
 
-/// A row's time as a number; one that is not a time is the least number.
-macro_rules! micros {
-    ($column:literal) => {
-        concat!(
-            "CASE WHEN isfinite(",
-            $column,
-            ") THEN (extract(epoch FROM ",
-            $column,
-            ") * 1000000)::int8 ELSE '-9223372036854775808'::int8 END"
-        )
-    };
-}
-macro_rules! logs {
-    ($where:literal) => {
-        concat!(
-            "SELECT block_number, log_index::int8, ",
-            micros!("block_time"),
-            ", tx_index::text, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
-             FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND ",
-            $where
-        )
-    };
-}
-macro_rules! transfers {
-    ($where:literal) => {
-        concat!(
-            "SELECT block_number, log_index::int8, ",
-            micros!("block_time"),
-            ", token, from_address, to_address, value::text, tx_hash \
-             FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND ",
-            $where
-        )
-    };
-}
-const LOGS_INSIDE: &str = logs!("block_time BETWEEN $4 AND $5");
-const LOGS_OUTSIDE: &str = logs!("(block_time < $4 OR block_time > $5)");
-const TRANSFERS_INSIDE: &str = transfers!("block_time BETWEEN $4 AND $5");
-const TRANSFERS_OUTSIDE: &str = transfers!("(block_time < $4 OR block_time > $5)");
-const QUARANTINE: &str = concat!(
-    "SELECT block_number, log_index::int8, ",
-    micros!("block_time"),
-    ", decoder, reason FROM dalp_indexed.quarantine WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3"
-);
-const BLOCKS: &str = concat!(
-    "SELECT number, 0::int8, ",
-    micros!("time"),
-    ", hash, parent_hash FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3"
-);
+const LOGS_INSIDE: &str = "SELECT block_number, log_index, block_time, tx_index::text, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
+                           FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND block_time BETWEEN $4 AND $5";
+const LOGS_OUTSIDE: &str = "SELECT block_number, log_index, block_time, tx_index::text, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
+                            FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND (block_time < $4 OR block_time > $5)";
+const TRANSFERS_INSIDE: &str = "SELECT block_number, log_index, block_time, token, from_address, to_address, value::text, tx_hash \
+                                FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND block_time BETWEEN $4 AND $5";
+const TRANSFERS_OUTSIDE: &str = "SELECT block_number, log_index, block_time, token, from_address, to_address, value::text, tx_hash \
+                                 FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND (block_time < $4 OR block_time > $5)";
+const QUARANTINE: &str = "SELECT block_number, log_index, block_time, decoder, reason FROM dalp_indexed.quarantine \
+                          WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3";
+const BLOCKS: &str = "SELECT number, 0::int4, time, hash, parent_hash FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
 /// Infinite bounds come as null.
 const TIMES: &str = "SELECT CASE WHEN isfinite(lower(t)) THEN lower(t) END, CASE WHEN isfinite(upper(t)) THEN upper(t) END \
                      FROM dalp_indexed.block_time_range($1, $2, $3) AS t";
