@@ -187,23 +187,47 @@ fn receipts_that_do_not_fit_their_header_are_refused() {
 #[test]
 fn a_chain_that_receipts_do_not_prove_is_indexed_by_blooms() {
     dalp_tests::run(async {
-        for setting in ["auto", "receipts"] {
+        let cases = [(liar::odd_headers as Lie, "auto"), (liar::odd_headers, "receipts"), (liar::no_receipts, "auto")];
+        for (lie, setting) in cases {
             let (database, anvil) = (stage().await.database().await, anvil().await);
             let deployed = deploy(anvil.rpc()).await.unwrap();
             burst(anvil.rpc(), &deployed, 3, 1).await;
-            let liar = Liar::start(anvil.http_url(), liar::odd_headers).await;
+            let liar = Liar::start(anvil.http_url(), lie).await;
             let site = Site::new(&database, &liar.url()).with(&format!("verify = \"{setting}\""));
             let mut running = site.spawn();
             caught_up(&database, &anvil).await;
             burst(anvil.rpc(), &deployed, 3, 2).await;
             caught_up(&database, &anvil).await;
             assert!(running.stop().await.success(), "{}", running.log());
-            assert!(running.log().contains("are not proved by their receipts: block"), "{}", running.log());
+            assert!(running.log().contains("are not proved by their receipts:"), "{}", running.log());
             let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
             assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
             assert_eq!(levels(&client).await, BTreeMap::from([("bloom".into(), last as i64 + 1)]));
             full_verify(&site);
         }
+    });
+}
+
+#[test]
+fn an_odd_block_of_a_chain_that_is_proved_otherwise_is_taken_at_the_next_level() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        burst(anvil.rpc(), &deployed, 3, 1).await;
+        let liar = Liar::start(anvil.http_url(), liar::odd_receipts).await;
+        let site = Site::new(&database, &liar.url());
+        let mut running = site.spawn();
+        caught_up(&database, &anvil).await;
+        mixed_block(anvil.rpc(), &deployed).await;
+        caught_up(&database, &anvil).await;
+        burst(anvil.rpc(), &deployed, 3, 2).await;
+        caught_up(&database, &anvil).await;
+        assert!(running.stop().await.success(), "{}", running.log());
+        assert!(running.log().contains("taken without this proof"), "{}", running.log());
+        let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
+        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+        let expected = BTreeMap::from([("bloom".into(), 1), ("receipts".into(), last as i64)]);
+        assert_eq!(levels(&client).await, expected);
     });
 }
 
@@ -528,5 +552,33 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         let error = String::from_utf8_lossy(&refused.stderr);
         assert!(refused.status.code() == Some(1) && error.contains("does not have the stored tail"), "{error}");
         assert_eq!(state().await, (before.0 + 1, before.1 + 3));
+    });
+}
+
+#[test]
+fn rows_of_blocks_that_are_not_covered_are_extra_and_go() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..10 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+        }
+        let site = Site::new(&database, &anvil.http_url()).with("start_block = 8");
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let client = database.superuser().await;
+        let stray = "INSERT INTO dalp_indexed.logs SELECT chain_id, block_time, 5, 0, 0, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
+                     FROM dalp_indexed.logs LIMIT 1";
+        assert_eq!(client.execute(stray, &[]).await.unwrap(), 1);
+        full_verify(&site);
+        let output = site.call(&["verify", "--from", "0", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{report}");
+        assert_eq!(found(&report, "logs", "extra"), [(5, 5)]);
+        assert_eq!(report["chains"][0]["gaps"], json!([[0, 7]]));
+        assert!(site.call(&["repair", "--from", "0", "--to", "7"]).status.code() == Some(0));
+        assert!(site.call(&["verify", "--from", "0"]).status.success());
+        assert_exact(&client, anvil.rpc(), 31_337, 8, head(anvil.rpc()).await).await;
     });
 }

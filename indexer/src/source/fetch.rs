@@ -8,7 +8,6 @@ use super::node::{Call, Node};
 use super::{HEADERS_PER_CALL, Source, SourceError, header_by_number, hex};
 use crate::chain::batch::{BlockBatch, Defect, Level, Logs, Piece, Selected};
 use crate::chain::block::{BlockRange, BlockRef, Header, TimeSource};
-use crate::chain::proof::Proved;
 
 /// Blocks of a refused range that are proved by receipts at once; a longer one is asked for in halves first.
 const PROVED_AT_ONCE: u64 = 32;
@@ -132,7 +131,7 @@ impl Source {
     pub async fn block(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
         let node = self.node();
         let proved = match self.tail_level().await? {
-            Level::Receipts => self.head_proved(node, block).await,
+            Level::Receipts => self.prove_block(node, block).await,
             _ => Ok(None),
         };
         let piece = match proved {
@@ -147,16 +146,6 @@ impl Source {
         };
         let range = BlockRange { first: block.number, last: block.number };
         node.whole(BlockBatch::of_pieces(range, vec![piece], self.filter.selected()))
-    }
-
-    async fn head_proved(&self, node: &Node, block: BlockRef) -> Result<Option<Proved>, SourceError> {
-        let proved = self.prove_block(node, block).await?;
-        match &proved {
-            Some(proved) if proved.header().block() != block => {
-                Err(node.retry(&format!("asked for block {block}, got block {}", proved.header().block())))
-            }
-            _ => Ok(proved),
-        }
     }
 
     /// A block whose receipts prove nothing: its logs as returned.

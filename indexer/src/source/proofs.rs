@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use alloy::consensus::Header as FullHeader;
 use alloy::primitives::B256;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::node::{Call, Node};
@@ -30,6 +32,9 @@ const RECEIPTS_PER_CALL: usize = 8;
 const LOOK_BACK: u64 = 32;
 /// Blocks with transactions that are tried.
 const PROBES: usize = 3;
+/// How often, and the pause between.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(200);
 /// The same contradiction so many times over is taken for the chain's own way, not for a node's fault.
 const STUBBORN: u32 = 6;
 /// Contradictions that are remembered.
@@ -174,49 +179,53 @@ impl Source {
         Ok(self.proofs.verify == Verify::Auto && self.best_level().await? == Level::Receipts)
     }
 
-    /// Tries the newest block that has transactions, at two nodes if the first one's do not fit.
+    /// Whether blocks can be proved: `None`, or why not. Where a node gives headers but no receipts, or receipts that do not
+    /// fit, a few tries decide: a chain without proofs is indexed all the same.
     async fn probe(&self) -> Result<Option<String>, SourceError> {
         let mut reason = None;
-        for _ in 0..2 {
+        for _ in 0..ATTEMPTS {
             let node = self.node();
-            match self.prove_some(node).await {
-                Ok(block) => {
-                    info!(node = node.name(), block, "blocks of this chain are proved by their receipts");
+            let newest = Call::new("eth_getBlockByNumber", json!(["latest", false]));
+            let [newest] = node.batch([newest]).await?;
+            let number = node.any_header(&newest)?.number;
+            let below = (number.saturating_sub(LOOK_BACK)..number).rev().map(header_by_number).collect();
+            let mut answers = node.batch_of(below).await?;
+            answers.insert(0, newest);
+            let why = match self.prove_some(node, &answers).await {
+                Ok(()) => {
+                    info!(node = node.name(), "blocks of this chain are proved by their receipts");
                     return Ok(None);
                 }
-                Err(Unproved::Source(error)) => return Err(error),
-                Err(Unproved::Disproved(disproof)) => {
-                    self.fail_over(&node.retry(&disproof.to_string()));
-                    reason = Some(disproof.to_string());
-                }
-            }
+                Err(Unproved::Disproved(disproof)) => disproof.to_string(),
+                Err(Unproved::Source(error)) => format!("its receipts are not to be had: {error}"),
+            };
+            self.fail_over(&node.retry(&why));
+            reason = Some(why);
+            sleep(PAUSE).await;
         }
-        if let Some(reason) = &reason {
-            warn!("blocks of this chain are not proved by their receipts: {reason}; blooms are what is checked");
-        }
+        warn!(
+            "blocks of this chain are not proved by their receipts: {}; blooms are what is checked",
+            reason.as_deref().unwrap_or_default()
+        );
         Ok(reason)
     }
 
-    async fn prove_some(&self, node: &Node) -> Result<u64, Unproved> {
-        let latest = Call::new("eth_getBlockByNumber", json!(["latest", false]));
-        let [latest] = node.batch([latest]).await?;
-        let newest = seal(node, &latest)?;
-        let number = newest.block().number;
-        let mut headers = vec![newest];
-        let below = (number.saturating_sub(LOOK_BACK)..number).rev().map(header_by_number).collect();
-        for answer in node.batch_of(below).await? {
-            headers.push(seal(node, &answer)?);
+    /// Proves one of the newest blocks that have transactions: an empty block proves little, and some chains have odd blocks
+    /// among usual ones.
+    async fn prove_some(&self, node: &Node, headers: &[Answer]) -> Result<(), Unproved> {
+        let mut with_some = Vec::with_capacity(PROBES);
+        for answer in headers.iter().filter(|answer| answer.get() != "null") {
+            let sealed = seal(node, answer)?;
+            if !sealed.transactions().is_empty() && with_some.len() < PROBES {
+                with_some.push(sealed);
+            }
         }
-        // Some chains have odd blocks among usual ones: one that is proved is enough.
-        let with_some: Vec<&SealedHeader> =
-            headers.iter().filter(|header| !header.transactions().is_empty()).take(PROBES).collect();
-        if with_some.is_empty() {
-            Proved::new(&headers[0], Receipts::default())?;
-        }
-        let mut outcome = Ok(number);
+        let mut outcome = Ok(());
         for sealed in with_some {
-            let receipts = self.receipts_of(node, sealed).await?;
-            outcome = Proved::new(sealed, receipts).map(|_proved| sealed.block().number).map_err(Unproved::from);
+            outcome = match self.receipts_of(node, &sealed).await {
+                Ok(receipts) => Proved::new(&sealed, receipts).map(|_proved| ()).map_err(Unproved::from),
+                Err(error) => Err(error),
+            };
             if outcome.is_ok() {
                 break;
             }
@@ -238,7 +247,7 @@ impl Source {
         let proved = async {
             let sealed = seal(node, header)?;
             let receipts = match receipts.filter(|answer| answer.get() != "null") {
-                Some(answer) => read(node, parse(answer.get()))?,
+                Some(answer) => read(node, sealed.block(), parse(answer.get()))?,
                 None => self.receipts_of(node, &sealed).await?,
             };
             Ok(Proved::new(&sealed, receipts)?)
@@ -273,6 +282,10 @@ impl Source {
         if header.get() == "null" {
             return Err(node.gone(format!("block {block}")));
         }
+        let answered = node.header(&header, block.number)?.block();
+        if answered != block {
+            return Err(node.retry(&format!("asked for block {block}, got block {answered}")));
+        }
         self.prove(node, &header, Some(&receipts)).await
     }
 
@@ -291,7 +304,7 @@ impl Source {
     }
 
     /// All receipts of a block; one by one where the node does not offer them at once.
-    async fn receipts_of(&self, node: &Node, sealed: &SealedHeader) -> Result<Receipts, SourceError> {
+    async fn receipts_of(&self, node: &Node, sealed: &SealedHeader) -> Result<Receipts, Unproved> {
         if sealed.transactions().is_empty() {
             return Ok(Receipts::default());
         }
@@ -299,7 +312,7 @@ impl Source {
         if !known {
             let [answer] = node.batch([receipts_call(sealed.block().hash)]).await?;
             if answer.get() != "null" {
-                return read(node, parse(answer.get()));
+                return read(node, sealed.block(), parse(answer.get()));
             }
         }
         let mut answers = Vec::with_capacity(sealed.transactions().len());
@@ -308,9 +321,9 @@ impl Source {
             answers.extend(node.batch_of(calls).await?);
         }
         if answers.iter().any(|answer| answer.get() == "null") {
-            return Err(node.gone(format!("a receipt of block {}", sealed.block())));
+            return Err(node.gone(format!("a receipt of block {}", sealed.block())).into());
         }
-        let receipts = read(node, parse_each(&answers))?;
+        let receipts = read(node, sealed.block(), parse_each(&answers))?;
         if lock(&self.proofs.one_by_one).insert(node.name().to_owned()) {
             debug!(node = node.name(), "no eth_getBlockReceipts: receipts are asked for one by one");
         }
@@ -329,26 +342,28 @@ pub(super) fn receipts_call(hash: B256) -> Call {
     Call::new("eth_getBlockReceipts", json!([hash])).or_null()
 }
 
-fn read(node: &Node, parsed: Result<Receipts, serde_json::Error>) -> Result<Receipts, SourceError> {
-    parsed.map_err(|error| node.retry(&format!("malformed receipts: {error}")))
+fn read(node: &Node, block: BlockRef, parsed: Result<Receipts, serde_json::Error>) -> Result<Receipts, Unproved> {
+    parsed.map_err(|error| {
+        debug!(node = node.name(), %block, %error, "malformed receipts");
+        Disproof::Contradiction { number: block.number, what: "its receipts are malformed" }.into()
+    })
 }
 
 /// What names a block and its transactions.
 #[derive(Deserialize)]
 struct Names {
-    hash: Option<B256>,
+    hash: B256,
     transactions: Vec<B256>,
 }
 
 /// The header of one answer with all its fields, hashed.
 fn seal(node: &Node, answer: &RawValue) -> Result<SealedHeader, Unproved> {
     let number = node.any_header(answer)?.number;
-    let contradiction = |what| Disproof::Contradiction { number, what };
-    let fields: FullHeader = serde_json::from_str(answer.get()).map_err(|error| {
+    let contradiction = |error: serde_json::Error| {
         debug!(node = node.name(), number, %error, "a header that is not Ethereum's");
-        contradiction("its header lacks fields of an Ethereum header")
-    })?;
-    let names: Names = node.parse(answer)?;
-    let hash = names.hash.ok_or_else(|| contradiction("its header has no hash"))?;
-    Ok(SealedHeader::new(fields, hash, names.transactions)?)
+        Disproof::Contradiction { number, what: "its header lacks fields of an Ethereum header" }
+    };
+    let fields: FullHeader = serde_json::from_str(answer.get()).map_err(contradiction)?;
+    let names: Names = serde_json::from_str(answer.get()).map_err(contradiction)?;
+    Ok(SealedHeader::new(fields, names.hash, names.transactions)?)
 }

@@ -301,3 +301,38 @@ const SET_LEVEL: &str = "WITH ranks AS (SELECT ARRAY['returned', 'linked', 'bloo
                          SELECT chain_id, source_id, from_block, $3 - 1, level, committed_at FROM touched WHERE from_block < $3 \
                          UNION ALL SELECT chain_id, source_id, GREATEST(from_block, $3), LEAST(to_block, $4), $5, committed_at FROM touched \
                          UNION ALL SELECT chain_id, source_id, $4 + 1, to_block, level, committed_at FROM touched WHERE to_block > $4";
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{Address, B256};
+
+    use super::*;
+
+    #[test]
+    fn rows_that_another_filter_selected_are_left_to_it() {
+        let (ours, theirs) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let log = |index, address: Address| {
+            let mut cells = vec![Some(vec![]); 9];
+            (cells[3], cells[4]) = (Some(address.to_vec()), Some(B256::repeat_byte(7).to_vec()));
+            Entry { number: 5, index, time: 0, cells }
+        };
+        let typed = |index, token: Address| {
+            let mut cells = vec![Some(vec![]); 5];
+            cells[0] = Some(token.to_vec());
+            Entry { number: 5, index, time: 0, cells }
+        };
+        let refused = |index| Entry { number: 5, index, time: 0, cells: vec![None, None] };
+        let mut stored = StoredRange {
+            logs: vec![log(0, ours), log(1, theirs)],
+            transfers: vec![typed(0, ours), typed(1, theirs), typed(2, ours)],
+            quarantine: vec![refused(0), refused(1)],
+            ..StoredRange::default()
+        };
+        stored.leave_to_others(Selected { addresses: &[ours], topics: &[] });
+        assert_eq!(stored.foreign, [(5, 1)]);
+        let kept = |rows: &[Entry]| rows.iter().map(|entry| entry.index).collect::<Vec<_>>();
+        assert_eq!(kept(&stored.logs), [0]);
+        assert_eq!(kept(&stored.transfers), [0, 2], "one without a log is ours to judge");
+        assert_eq!(kept(&stored.quarantine), [0]);
+    }
+}

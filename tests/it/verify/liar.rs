@@ -175,6 +175,23 @@ pub fn no_block_receipts(method: &str, _: &Value, answer: &mut Value) -> bool {
     asked
 }
 
+/// There are no receipts at all.
+pub fn no_receipts(method: &str, _: &Value, answer: &mut Value) -> bool {
+    let asked = method == "eth_getBlockReceipts" || method == "eth_getTransactionReceipt";
+    if asked {
+        let error = json!({ "code": -32601, "message": "method not found" });
+        *answer = json!({ "jsonrpc": "2.0", "id": answer["id"], "error": error });
+    }
+    asked
+}
+
+/// The receipts of blocks with a legacy transaction have a root of their own, as those of some chains' system transactions.
+pub fn odd_receipts(method: &str, _: &Value, answer: &mut Value) -> bool {
+    let receipts = answer["result"].as_array_mut().filter(|_| method == "eth_getBlockReceipts");
+    let legacy = receipts.and_then(|all| all.iter_mut().find(|receipt| receipt["type"] == "0x0"));
+    legacy.map(|receipt| receipt["cumulativeGasUsed"] = json!("0x1")).is_some()
+}
+
 /// Headers say something that their hashes do not commit to, as on chains with headers of their own.
 pub fn odd_headers(_: &str, _: &Value, answer: &mut Value) -> bool {
     let header = answer.get_mut("result").filter(|result| result.get("extraData").is_some());
