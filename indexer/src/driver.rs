@@ -393,6 +393,8 @@ impl Driver {
             }
             running.tell_history(status);
             status.events_per_second = running.meter.per_second();
+            let able = self.source.capabilities();
+            (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
             status.leaves = self.leaves.count(self.claim.chain_id);
             status.waits_for = match &trouble {
                 Some(why) => format!("{}: {why}", machine.wait()),

@@ -52,6 +52,10 @@ pub struct ChainStatus {
     pub lag_seconds: Option<f64>,
     /// Events committed each second, lately.
     pub events_per_second: f64,
+    /// How far new blocks can be verified, and why no further: `receipts`, or `bloom` with a reason.
+    pub verification: String,
+    /// Answers of nodes that receipts proved wrong since the start; rows were taken from the receipts instead.
+    pub distrusted_answers: u64,
     /// Partitions of this chain.
     pub leaves: u64,
     /// Whether readers may rely on it: caught up, nothing missing, and everything it needs works.
@@ -113,6 +117,8 @@ impl ChainStatus {
             lag_blocks: None,
             lag_seconds: None,
             events_per_second: 0.0,
+            verification: String::new(),
+            distrusted_answers: 0,
             leaves: 0,
             ready: false,
             waits_for: "the node's first head".into(),

@@ -200,7 +200,7 @@ impl Chain {
                 );
             }
         }
-        Ok(BlockBatch::new(BlockRange { first, last: first + blocks - 1 }, headers, all, false)?)
+        Ok(BlockBatch::new(BlockRange { first, last: first + blocks - 1 }, headers, all, &Filter::default())?)
     }
 
     /// Orphans the newest `depth` blocks, which hold `rows` rows, again and again.

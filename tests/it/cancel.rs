@@ -51,7 +51,7 @@ fn batch() -> BlockBatch {
         }
     }
     let range = BlockRange { first: 0, last: BLOCKS - 1 };
-    BlockBatch::new(range, headers, logs, false).unwrap()
+    BlockBatch::new(range, headers, logs, &Filter::default()).unwrap()
 }
 
 /// A chain that is ours, with leaves for the batch, and no more.

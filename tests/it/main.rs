@@ -15,6 +15,7 @@ mod pooler;
 mod reorg;
 mod sync;
 mod tidy;
+mod verify;
 
 use std::path::{Path, PathBuf};
 

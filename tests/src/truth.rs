@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_postgres::Client;
 
+use crate::indexer::Site;
+
 /// One log, every field as text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row(pub Vec<String>);
@@ -119,6 +121,16 @@ pub async fn assert_exact(client: &Client, rpc: &Rpc, chain_id: i64, first: u64,
     assert_eq!(state.get::<_, i64>(0), state.get::<_, i64>(1), "tail and coverage end at the same block");
     assert!(state.get::<_, bool>(2), "the tail's block is stored");
     chain.len()
+}
+
+/// Runs `verify` on everything that is stored, at the strongest level that the chain allows, and asserts that nothing differs.
+///
+/// # Panics
+/// With the command's report.
+pub fn full_verify(site: &Site) {
+    let output = site.call(&["verify"]);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "verify:\n{out}\n{err}");
 }
 
 /// The typed rows are what SQL decodes from the raw ones, written here in other words than the indexer's.

@@ -1,9 +1,11 @@
 //! A range of blocks with its logs, proved whole before anybody may store it.
 
-use alloy::primitives::{Address, B256, Bloom};
+use alloy::primitives::{Address, B256, Bloom, keccak256};
 
 use super::block::{BlockRange, BlockRef, Header};
 use super::bloom;
+use super::filter::Filter;
+use super::proof::Proved;
 
 /// Logs as columns: fixed-size fields side by side, all `data` bytes in one arena. Nothing is allocated per log.
 ///
@@ -97,6 +99,23 @@ impl Logs {
         }
     }
 
+    /// Appends the rows of `other` that are of block `number`.
+    pub fn extend_block(&mut self, other: &Logs, number: u64) {
+        for run in other.runs.iter().filter(|run| run.block.number == number) {
+            for log in (run.start..run.end).map(|i| other.get(i)) {
+                self.push(run.block, run.time, log);
+            }
+        }
+    }
+
+    /// Whether both hold the same logs of the same blocks in the same order, whatever times they carry.
+    pub fn same_rows(&self, other: &Logs) -> bool {
+        let places = |logs: &Logs| logs.runs.iter().map(|run| (run.block, run.start, run.end)).collect::<Vec<_>>();
+        self.len() == other.len()
+            && places(self) == places(other)
+            && (0..self.len()).all(|row| self.get(row) == other.get(row))
+    }
+
     /// Row `i`.
     pub fn get(&self, i: usize) -> Log<'_> {
         let topics = if i == 0 { 0 } else { self.topic_end[i - 1] as usize };
@@ -133,8 +152,11 @@ pub enum Level {
     Returned,
     /// Every header of the range was fetched and links to the one below.
     Linked,
-    /// Linked, unfiltered, and the bloom recomputed from the logs equals each header's.
+    /// Linked, and each header's bloom proves its block's logs: it equals the one recomputed from all of them, or shows
+    /// that the block holds nothing of what is watched.
     Bloom,
+    /// Linked, and each header's receipts root is that of the receipts which hold the logs.
+    Receipts,
 }
 
 impl Level {
@@ -144,8 +166,23 @@ impl Level {
             Level::Returned => "returned",
             Level::Linked => "linked",
             Level::Bloom => "bloom",
+            Level::Receipts => "receipts",
         }
     }
+
+    /// The level of that name.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Level::Returned, Level::Linked, Level::Bloom, Level::Receipts].into_iter().find(|level| level.as_str() == word)
+    }
+}
+
+/// One block of a batch near the head.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// Its header and the logs that a node returned for it.
+    Returned(Header, Logs),
+    /// All of it, proved; logs that were not asked for are left out of the batch.
+    Proved(Proved),
 }
 
 /// A range of blocks whose headers and logs fit together. The only way to make one is [`BlockBatch::new`].
@@ -192,6 +229,12 @@ pub enum Defect {
         /// The block.
         number: u64,
     },
+    /// A log that the filter does not select.
+    #[error("block {number}: a log that was not asked for")]
+    NotAsked {
+        /// The block.
+        number: u64,
+    },
     /// The header's bloom does not contain a returned log, or promises logs that did not come.
     #[error("block {number}: its logs do not agree with the header's logs bloom")]
     Bloom {
@@ -201,19 +244,59 @@ pub enum Defect {
 }
 
 impl BlockBatch {
-    /// Proves that `headers` (ascending, holding at least both ends of `range` and every block with logs) and `logs`
-    /// belong together. With `complete` the logs are said to be unfiltered, so that blooms can prove completeness.
+    /// Proves that `headers` (ascending, holding at least both ends of `range` and every block with logs) and `logs`,
+    /// said to be those `selected`, belong together.
     ///
     /// # Errors
     /// The first [`Defect`] found.
-    pub fn new(range: BlockRange, headers: Vec<Header>, logs: Logs, complete: bool) -> Result<Self, Defect> {
+    pub fn new(range: BlockRange, headers: Vec<Header>, logs: Logs, selected: &Filter) -> Result<Self, Defect> {
+        Self::build(range, headers, logs, selected, &[])
+    }
+
+    /// As [`BlockBatch::new`], of every block of `range`, in order.
+    ///
+    /// # Errors
+    /// The first [`Defect`] found.
+    pub fn of_pieces(range: BlockRange, pieces: Vec<Piece>, selected: &Filter) -> Result<Self, Defect> {
+        let (mut headers, mut logs) = (Vec::with_capacity(pieces.len()), Logs::default());
+        let mut proved = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            match piece {
+                Piece::Returned(header, returned) => {
+                    logs.extend(&returned, |_| true);
+                    headers.push(header);
+                }
+                Piece::Proved(block) => {
+                    logs.extend(block.logs(), |log| selected.selects(log));
+                    proved.push(block.header().number);
+                    headers.push(block.header().clone());
+                }
+            }
+        }
+        Self::build(range, headers, logs, selected, &proved)
+    }
+
+    /// `proved`: numbers of the blocks that need no bloom, ascending.
+    fn build(
+        range: BlockRange,
+        headers: Vec<Header>,
+        logs: Logs,
+        selected: &Filter,
+        proved: &[u64],
+    ) -> Result<Self, Defect> {
         check_headers(range, &headers)?;
         let run_header = check_logs(range, &headers, &logs)?;
+        let asked = |run: &Run| (run.start..run.end).all(|row| selected.selects(&logs.get(row)));
+        if let Some(run) = logs.runs.iter().find(|run| !asked(run)) {
+            return Err(Defect::NotAsked { number: run.block.number });
+        }
         let linked = headers.len() as u64 == range.blocks() && headers.iter().all(|h| h.parent.is_some());
-        let level = match (linked, complete) {
-            (true, true) if check_blooms(&headers, &logs, &run_header)? => Level::Bloom,
-            (true, _) => Level::Linked,
-            (false, _) => Level::Returned,
+        let by_bloom = check_blooms(&headers, &logs, &run_header, selected, proved)?;
+        let level = match linked {
+            true if proved.len() == headers.len() => Level::Receipts,
+            true if by_bloom => Level::Bloom,
+            true => Level::Linked,
+            false => Level::Returned,
         };
         Ok(Self { range, headers, logs, run_header, level })
     }
@@ -257,6 +340,18 @@ impl BlockBatch {
     /// How this batch joins the chain.
     pub fn link(&self) -> Link {
         Link { parent: self.headers[0].parent, last: self.headers[self.headers.len() - 1].block() }
+    }
+
+    /// The block to prove as a sample of this batch: of those with logs, else of those with a header. The choice follows
+    /// from the range alone, so that it can be repeated.
+    pub fn sampled(&self) -> Option<BlockRef> {
+        let seed = keccak256([self.range.first.to_be_bytes(), self.range.last.to_be_bytes()].concat());
+        let seed = u64::from_be_bytes(seed[..8].try_into().ok()?);
+        let of = |count: usize| usize::try_from(seed % count as u64).ok();
+        if self.logs.runs.is_empty() {
+            return Some(self.headers.get(of(self.headers.len())?)?.block());
+        }
+        Some(self.logs.runs.get(of(self.logs.runs.len())?)?.block)
     }
 
     /// The header of the last block.
@@ -341,20 +436,34 @@ fn check_logs(range: BlockRange, headers: &[Header], logs: &Logs) -> Result<Vec<
     Ok(run_header)
 }
 
-/// Whether every header has a bloom and all of them agree with the logs. `Ok(false)`: some bloom is not known.
-fn check_blooms(headers: &[Header], logs: &Logs, run_header: &[usize]) -> Result<bool, Defect> {
+/// Whether every block is proved, by receipts or by the bloom of its header: equal to that of all its logs, or, with a
+/// filter, empty of what is watched. A filtered answer that is not empty is never proved by a bloom, only refuted.
+fn check_blooms(
+    headers: &[Header],
+    logs: &Logs,
+    run_header: &[usize],
+    selected: &Filter,
+    proved: &[u64],
+) -> Result<bool, Defect> {
     let mut runs = logs.runs.iter().zip(run_header).peekable();
+    let mut all = true;
     for (at, header) in headers.iter().enumerate() {
-        let Some(expected) = header.bloom.as_deref() else { return Ok(false) };
-        let bloom = match runs.next_if(|(_, header)| **header == at) {
-            Some((run, _)) => logs.bloom_of(*run),
-            None => Bloom::ZERO,
+        let run = runs.next_if(|(_, header)| **header == at).map(|(run, _)| *run);
+        if proved.binary_search(&header.number).is_ok() {
+            continue;
+        }
+        let Some(expected) = header.bloom.as_deref() else {
+            all = false;
+            continue;
         };
-        if bloom != *expected {
+        let bloom = run.map_or(Bloom::ZERO, |run| logs.bloom_of(run));
+        let refuted = if selected.is_everything() { bloom != *expected } else { !expected.contains(&bloom) };
+        if refuted {
             return Err(Defect::Bloom { number: header.number });
         }
+        all &= selected.is_everything() || (run.is_none() && !selected.may_select_from(header));
     }
-    Ok(true)
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -394,32 +503,64 @@ mod tests {
         logs
     }
 
-    fn check(range: (u64, u64), headers: &[u64], of: &[(u64, u32)], complete: bool) -> Result<Level, Defect> {
+    /// A filter of one topic.
+    fn only(topic: u64) -> Filter {
+        Filter { addresses: Vec::new(), topics: vec![hash(topic)] }
+    }
+
+    /// Headers whose blooms are not known.
+    fn check(range: (u64, u64), headers: &[u64], of: &[(u64, u32)]) -> Result<Level, Defect> {
         let range = BlockRange { first: range.0, last: range.1 };
-        BlockBatch::new(range, headers.iter().copied().map(header).collect(), logs(of), complete).map(|b| b.level())
+        let bare = |number| Header { bloom: None, ..header(number) };
+        let headers = headers.iter().copied().map(bare).collect();
+        BlockBatch::new(range, headers, logs(of), &Filter::default()).map(|b| b.level())
+    }
+
+    /// One block whose header's bloom holds topic `bloom`, and logs with topic 7 or none.
+    fn check_bloom(selected: &Filter, bloom: Option<u64>, of: &[(u64, u32)]) -> Result<Level, Defect> {
+        let mut holds = Bloom::ZERO;
+        if let Some(topic) = bloom {
+            bloom::accrue(&mut holds, Address::ZERO, &[hash(topic)]);
+        }
+        let header = Header { bloom: Some(Box::new(holds)), ..header(1) };
+        let range = BlockRange { first: 1, last: 1 };
+        BlockBatch::new(range, vec![header], logs(of), selected).map(|b| b.level())
+    }
+
+    #[test]
+    fn a_bloom_proves_what_it_can_and_refutes_the_rest() {
+        let (all, wrong) = (&Filter::default(), Err(Defect::Bloom { number: 1 }));
+        assert_eq!(check_bloom(all, Some(7), &[(1, 0)]), Ok(Level::Bloom));
+        assert_eq!(check_bloom(all, None, &[]), Ok(Level::Bloom));
+        assert_eq!(check_bloom(all, Some(7), &[]), wrong, "logs were left out");
+        assert_eq!(check_bloom(all, None, &[(1, 0)]), wrong, "a log was invented");
+        assert_eq!(check_bloom(&only(7), Some(7), &[(1, 0)]), Ok(Level::Linked), "others may have been left out");
+        assert_eq!(check_bloom(&only(7), Some(7), &[]), Ok(Level::Linked), "it may or may not hold one");
+        assert_eq!(check_bloom(&only(7), Some(8), &[]), Ok(Level::Bloom), "it holds none");
+        assert_eq!(check_bloom(&only(7), Some(8), &[(1, 0)]), wrong, "a log outside the bloom");
+        let other = &only(8);
+        assert_eq!(check_bloom(other, Some(7), &[(1, 0)]), Err(Defect::NotAsked { number: 1 }));
     }
 
     #[test]
     fn what_fits_together_is_accepted_at_its_level() {
-        assert_eq!(check((1, 3), &[1, 2, 3], &[(1, 0), (1, 1), (3, 5)], false), Ok(Level::Linked));
-        assert_eq!(check((1, 9), &[1, 4, 9], &[(4, 0)], false), Ok(Level::Returned));
-        assert_eq!(check((1, 2), &[1, 2], &[], true), Ok(Level::Bloom));
-        assert_eq!(check((5, 5), &[5], &[], false), Ok(Level::Linked));
+        assert_eq!(check((1, 3), &[1, 2, 3], &[(1, 0), (1, 1), (3, 5)]), Ok(Level::Linked));
+        assert_eq!(check((1, 9), &[1, 4, 9], &[(4, 0)]), Ok(Level::Returned));
+        assert_eq!(check((5, 5), &[5], &[]), Ok(Level::Linked));
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let range = BlockRange { first: 1, last: 3 };
         let misplaced = |what, number| Err(Defect::Misplaced { range, what, number });
-        assert_eq!(check((1, 3), &[1, 2], &[], false), Err(Defect::NoHeader { range, number: 3 }));
-        assert_eq!(check((1, 3), &[2, 3], &[], false), Err(Defect::NoHeader { range, number: 1 }));
-        assert_eq!(check((1, 3), &[1, 3], &[(2, 0)], false), Err(Defect::NoHeader { range, number: 2 }));
-        assert_eq!(check((1, 3), &[1, 2, 3, 4], &[], false), misplaced("header", 4));
-        assert_eq!(check((1, 3), &[1, 2, 2, 3], &[], false), misplaced("header", 2));
-        assert_eq!(check((1, 3), &[1, 3], &[(4, 0)], false), misplaced("log", 4));
-        assert_eq!(check((1, 3), &[1, 3], &[(3, 0), (1, 0)], false), misplaced("log", 1));
-        assert_eq!(check((1, 3), &[1, 3], &[(3, 1), (3, 1)], false), misplaced("log", 3));
-        assert_eq!(check((1, 3), &[1, 2, 3], &[(2, 0)], true), Err(Defect::Bloom { number: 2 }));
+        assert_eq!(check((1, 3), &[1, 2], &[]), Err(Defect::NoHeader { range, number: 3 }));
+        assert_eq!(check((1, 3), &[2, 3], &[]), Err(Defect::NoHeader { range, number: 1 }));
+        assert_eq!(check((1, 3), &[1, 3], &[(2, 0)]), Err(Defect::NoHeader { range, number: 2 }));
+        assert_eq!(check((1, 3), &[1, 2, 3, 4], &[]), misplaced("header", 4));
+        assert_eq!(check((1, 3), &[1, 2, 2, 3], &[]), misplaced("header", 2));
+        assert_eq!(check((1, 3), &[1, 3], &[(4, 0)]), misplaced("log", 4));
+        assert_eq!(check((1, 3), &[1, 3], &[(3, 0), (1, 0)]), misplaced("log", 1));
+        assert_eq!(check((1, 3), &[1, 3], &[(3, 1), (3, 1)]), misplaced("log", 3));
     }
 
     #[test]
@@ -427,11 +568,14 @@ mod tests {
         let mut other = logs(&[(1, 0)]);
         other.runs[0].block.hash = hash(99);
         let range = BlockRange { first: 1, last: 1 };
-        assert_eq!(BlockBatch::new(range, vec![header(1)], other, false).err(), Some(Defect::OtherFork { number: 1 }));
+        assert_eq!(
+            BlockBatch::new(range, vec![header(1)], other, &Filter::default()).err(),
+            Some(Defect::OtherFork { number: 1 })
+        );
         let mut broken = header(2);
         broken.parent = Some(hash(77));
         let range = BlockRange { first: 1, last: 2 };
-        let batch = BlockBatch::new(range, vec![header(1), broken], Logs::default(), false);
+        let batch = BlockBatch::new(range, vec![header(1), broken], Logs::default(), &Filter::default());
         assert_eq!(batch.err(), Some(Defect::NotLinked { number: 2 }));
     }
 

@@ -3,6 +3,7 @@
 //! Pure: no async, no clock, no sockets, and nothing else of this crate. Whatever the driver does to a node or a
 //! database, it does because [`machine::Machine`] told it to.
 
+pub mod audit;
 pub mod backfill;
 pub mod batch;
 pub mod block;
@@ -10,7 +11,9 @@ pub mod bloom;
 pub mod coverage;
 pub mod filter;
 pub mod machine;
+pub mod proof;
 pub mod range;
+pub mod receipts;
 pub mod reorg;
 #[cfg(test)]
 pub mod sim;

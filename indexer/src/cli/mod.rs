@@ -6,9 +6,11 @@ mod config;
 pub mod dev;
 pub mod migrate;
 pub mod reindex;
+pub mod repair;
 pub mod run;
 mod sql;
 pub mod status;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -81,6 +83,21 @@ Blocks that are stored already are not stored twice.")]
 For a chain that rewrote final blocks, or a database that was restored. Stop the indexer before, or let it go on: it
 waits for its turn. Without --yes nothing is removed.")]
     Reindex(reindex::ReindexArgs),
+    /// Compare what is stored with the chain, row by row; exit code 1 if anything differs
+    #[command(after_help = "Examples:
+  dalp-indexer verify                                    everything, as far as the chain can prove it
+  dalp-indexer verify --from 18000000 --to 18099999 --level returned
+  dalp-indexer verify --json | jq '.chains[].differences'
+
+Beside a running indexer, it disturbs nothing. Blocks that are right are recorded with the level they were verified to.")]
+    Verify(verify::VerifyArgs),
+    /// Fetch blocks anew whose stored rows differ from the chain, and replace their rows
+    #[command(after_help = "Examples:
+  dalp-indexer repair --dry-run      says what it would replace
+  dalp-indexer repair --from 18000000 --to 18099999
+
+Verifies first. Each range is replaced in one transaction; the tail does not move.")]
+    Repair(repair::RepairArgs),
     /// Ask the database: a prompt, or -c for one question
     #[command(after_help = "Examples:
   dalp-indexer sql                                          a prompt; \\? there lists its commands
@@ -172,6 +189,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => status::run(load()?, args).await,
         Command::Reindex(args) => reindex::run(load()?, args, bars).await,
         Command::Backfill(args) => backfill::run(load()?, args, bars).await,
+        Command::Verify(args) => verify::run(load()?, args, bars).await,
+        Command::Repair(args) => repair::run(load()?, args, bars).await,
         Command::Sql(args) => sql::run(load()?, args).await,
         Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),
     }
@@ -208,6 +227,9 @@ mod tests {
             ("dalp-indexer --config x.toml config check", true),
             ("dalp-indexer backfill --from 1 --to 9", true),
             ("dalp-indexer backfill --from 1", false),
+            ("dalp-indexer verify --chain a --from 1 --level receipts --json", true),
+            ("dalp-indexer verify --level all", false),
+            ("dalp-indexer repair --to 9 --dry-run", true),
             ("dalp-indexer sql -c a -c b --format csv --max-rows 5", true),
             ("dalp-indexer sql --format xml", false),
             ("dalp-indexer run --log-format xml", false),

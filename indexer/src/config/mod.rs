@@ -18,7 +18,7 @@ pub use crate::chain::backfill::Order;
 pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
-pub use value::{Finality, Interval, Secret, TlsMode, endpoint};
+pub use value::{Finality, Interval, Secret, TlsMode, Verify, endpoint};
 
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,8 @@ pub struct Chain {
     pub addresses: Vec<Address>,
     /// First topics to index; empty for all.
     pub topics: Vec<B256>,
+    /// How far blocks are verified.
+    pub verify: Verify,
     /// Pause between two questions for the head, where it is polled.
     pub poll_interval: Duration,
     /// Limit of one request.
@@ -208,6 +210,7 @@ impl Settings {
             finality: self.one(&key("finality"))?,
             addresses: self.list(&key("addresses"))?,
             topics: self.list(&key("topics"))?,
+            verify: self.one(&key("verify"))?,
             poll_interval: self.duration(&key("poll_interval"))?,
             request_timeout: self.duration(&key("request_timeout"))?,
             max_response_bytes: self.one(&key("max_response_bytes"))?,

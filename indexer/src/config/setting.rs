@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 
 use super::database_url::DatabaseUrl;
-use super::value::{self, Finality, Interval, TlsMode};
+use super::value::{self, Finality, Interval, TlsMode, Verify};
 
 /// One setting.
 pub(super) struct Setting {
@@ -317,6 +317,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         Default::Value(""),
         "First topics (event signatures' hashes) to index; empty for all.",
         "What is not asked for is not fetched.",
+    ),
+    one(
+        "chains.*.verify",
+        Kind::Choice(Verify::NAMES),
+        Default::Value("auto"),
+        "How far what a node answers is verified: returned, linked, bloom or receipts.",
+        "`auto` proves each new block by its receipts where the chain allows it, else by its bloom, and of history one block in each range; a stronger level of history fetches more.",
     ),
     one(
         "chains.*.poll_interval",

@@ -9,7 +9,9 @@ use crate::chain::backfill::Order;
 
 pub use dalp_partitions::Interval;
 
+use crate::chain::batch::Level;
 pub use crate::chain::machine::Finality;
+pub use crate::chain::proof::Verify;
 
 /// Text that may hold a password or an API key. `Debug` and `Display` show nothing of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +61,17 @@ impl FromStr for Finality {
                 Some(depth) if depth > 0 => Ok(Self::Depth(depth)),
                 _ => Err(()),
             },
+        }
+    }
+}
+
+impl FromStr for Verify {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            level => Level::parse(level).map(Self::To).ok_or(()),
         }
     }
 }

@@ -1,21 +1,54 @@
-//! The three ways to fetch blocks with their logs: a range of history, a few blocks at the tip, the head itself.
+//! The three ways to fetch blocks with their logs: a range of history, a few blocks at the tip, the head itself. Each
+//! as far verified as the configuration asks and the chain allows.
 
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::node::{Call, Node};
-use super::{HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
-use crate::chain::batch::{BlockBatch, Logs};
+use super::{Filter, HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
+use crate::chain::batch::{BlockBatch, Defect, Level, Logs, Piece};
 use crate::chain::block::{BlockRange, BlockRef, Header, TimeSource};
 
+/// Blocks of a refused range that are proved by receipts at once; a longer one is asked for in halves first.
+const PROVED_AT_ONCE: u64 = 32;
+
 impl Source {
-    /// A range that will not be reorganised under our feet: logs and boundary headers from one node in one call, then
-    /// the headers of blocks whose logs do not carry a trustworthy time.
+    /// A range that will not be reorganised under our feet, at the level of history.
     ///
     /// # Errors
     /// See [`SourceError`].
     pub async fn range(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
+        let level = self.history_level().await?;
+        let batch = self.range_to(range, level).await?;
+        if level == Level::Returned && self.takes_samples().await? && !self.sample(&batch).await? {
+            return self.suspicious(range, "the sample's receipts hold other logs".into()).await;
+        }
+        Ok(batch)
+    }
+
+    /// A range at `level` or the strongest one below it that the chain allows, without a sample.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    pub async fn range_to(&self, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
+        let level = self.at_most(level).await?;
         let node = self.node();
+        let (headers, logs) = match level {
+            Level::Receipts => return self.proved_range(node, range).await,
+            Level::Returned => self.returned(node, range).await?,
+            Level::Linked | Level::Bloom => self.linked(node, range).await?,
+        };
+        match BlockBatch::new(range, headers, logs, &self.filter) {
+            Err(defect @ (Defect::Bloom { .. } | Defect::OtherFork { .. } | Defect::NotAsked { .. })) => {
+                self.suspicious(range, defect.to_string()).await
+            }
+            other => node.whole(other),
+        }
+    }
+
+    /// Logs and boundary headers from one node in one call, then the headers of blocks whose logs do not carry a
+    /// trustworthy time.
+    async fn returned(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
         let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
         let calls = [header_by_number(range.first), header_by_number(range.last), self.logs_call(filter)];
         let [first, last, logs] = node.batch(calls).await?;
@@ -31,7 +64,7 @@ impl Source {
             whole.push(last);
         }
         whole.insert(0, first);
-        node.whole(BlockBatch::new(range, whole, logs, self.filter.is_everything()))
+        Ok((whole, logs))
     }
 
     /// The header of block `number`, from a node that also has `anchor` at or above it: then it is an ancestor of it.
@@ -47,29 +80,61 @@ impl Source {
         node.header(&header, number)
     }
 
-    /// A few blocks at the tip: every header, then the logs of exactly those hashes, then the hashes once more, so that
-    /// a reorganisation between the calls cannot pass for a block without logs.
+    /// The logs of a range in one call, and every header.
+    async fn linked(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
+        let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
+        let [logs] = node.batch([self.logs_call(filter)]).await?;
+        let logs = node.logs(&logs)?;
+        let numbers: Vec<u64> = (range.first..=range.last).collect();
+        Ok((self.headers(node, &numbers).await?, logs))
+    }
+
+    /// Every block of the range with its receipts.
+    async fn proved_range(&self, node: &Node, range: BlockRange) -> Result<BlockBatch, SourceError> {
+        let mut pieces = Vec::new();
+        let numbers: Vec<u64> = (range.first..=range.last).collect();
+        for chunk in numbers.chunks(HEADERS_PER_CALL) {
+            let headers = node.batch_of(chunk.iter().map(|n| header_by_number(*n)).collect()).await?;
+            for (number, header) in chunk.iter().zip(&headers) {
+                node.header(header, *number)?;
+            }
+            let proved = self.prove_all(node, &headers).await?;
+            for ((number, header), proved) in chunk.iter().zip(&headers).zip(proved) {
+                pieces.push(match proved {
+                    Some(block) => Piece::Proved(block),
+                    None => self.unproved(node, node.header(header, *number)?).await?,
+                });
+            }
+        }
+        node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
+    }
+
+    /// A few blocks at the tip. Proved blocks need no more. Of others: every header, then the logs of exactly those
+    /// hashes, then the hashes once more, so that a reorganisation between the calls cannot pass for a block without logs.
     ///
     /// # Errors
     /// See [`SourceError`].
     pub async fn near_head(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
         let node = self.node();
+        if self.tail_level().await? == Level::Receipts {
+            return self.proved_range(node, range).await;
+        }
         let numbers: Vec<u64> = (range.first..=range.last).collect();
         let headers = self.headers(node, &numbers).await?;
         let mut calls: Vec<Call> = headers.iter().map(|h| self.logs_call(json!({ "blockHash": h.hash }))).collect();
         calls.extend(numbers.iter().map(|n| header_by_number(*n)));
         let answers = node.batch_of(calls).await?;
         let (logs_of, again) = answers.split_at(headers.len());
-        let mut logs = Logs::default();
-        for (header, answer) in headers.iter().zip(logs_of) {
-            logs.extend(&self.logs_at(node, header, answer).await?, |_| true);
-        }
         for (header, answer) in headers.iter().zip(again) {
             if node.header(answer, header.number)?.hash != header.hash {
                 return Err(node.gone(format!("block {}", header.block())));
             }
         }
-        node.whole(BlockBatch::new(range, headers, logs, self.filter.is_everything()))
+        let mut pieces = Vec::with_capacity(headers.len());
+        for (header, answer) in headers.into_iter().zip(logs_of) {
+            pieces.push(self.believed(node, header, answer).await?);
+        }
+        node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
     }
 
     /// The head itself, in one round trip, pinned by its hash.
@@ -78,29 +143,102 @@ impl Source {
     /// See [`SourceError`].
     pub async fn block(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
         let node = self.node();
-        let header = Call::new("eth_getBlockByHash", json!([block.hash, false]));
-        let [header, logs] = node.batch([header, self.logs_call(json!({ "blockHash": block.hash }))]).await?;
-        let header = node.header(&header, block.number)?;
-        let logs = self.logs_at(node, &header, &logs).await?;
+        let proved = match self.tail_level().await? {
+            Level::Receipts => self.prove_block(node, block).await,
+            _ => Ok(None),
+        };
+        let piece = match proved {
+            Ok(Some(proved)) => Piece::Proved(proved),
+            // Its logs may be within the limit where its receipts are not.
+            Ok(None) | Err(SourceError::TooLarge { .. }) => {
+                let header = Call::new("eth_getBlockByHash", json!([block.hash, false]));
+                let [header, logs] = node.batch([header, self.logs_call(json!({ "blockHash": block.hash }))]).await?;
+                self.believed(node, node.header(&header, block.number)?, &logs).await?
+            }
+            Err(error) => return Err(error),
+        };
         let range = BlockRange { first: block.number, last: block.number };
-        node.whole(BlockBatch::new(range, vec![header], logs, self.filter.is_everything()))
+        node.whole(BlockBatch::of_pieces(range, vec![piece], &self.filter))
     }
 
-    /// The logs of one block at the tip. A node may know a block before it knows its logs, and then answers that there
-    /// are none; without a filter the bloom tells. With one, an empty answer for a block whose bloom admits what we watch
-    /// is not believed: all of the block's logs are asked for, proved by the bloom, and filtered here.
-    async fn logs_at(&self, node: &Node, header: &Header, answer: &RawValue) -> Result<Logs, SourceError> {
-        let logs = node.logs(answer)?;
-        let suspicious = logs.is_empty() && !self.filter.is_everything() && self.filter.may_select_from(header);
-        if !suspicious {
-            return Ok(logs);
-        }
-        let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
+    /// A block whose receipts prove nothing: its logs as returned.
+    async fn unproved(&self, node: &Node, header: Header) -> Result<Piece, SourceError> {
+        let [logs] = node.batch([self.logs_call(json!({ "blockHash": header.hash }))]).await?;
+        self.believed(node, header, &logs).await
+    }
+
+    /// The logs that a node returned for one block at the tip, unless they are suspicious: then its receipts decide, or,
+    /// where receipts prove nothing, all of its logs together with the bloom.
+    ///
+    /// Suspicious are logs of another block, logs that do not agree with the header's bloom, and no logs at all for a block
+    /// whose bloom admits what is watched: a node may know a block before it knows its logs.
+    async fn believed(&self, node: &Node, header: Header, answer: &RawValue) -> Result<Piece, SourceError> {
+        let (logs, selected) = (node.logs(answer)?, &self.filter);
         let range = BlockRange { first: header.number, last: header.number };
-        let proved = node.whole(BlockBatch::new(range, vec![header.clone()], node.logs(&all)?, true))?;
-        let mut selected = Logs::default();
-        selected.extend(proved.logs(), |log| self.filter.selects(log));
-        Ok(selected)
+        let empty = logs.is_empty() && !selected.is_everything() && selected.may_select_from(&header);
+        let defect = BlockBatch::new(range, vec![header.clone()], logs.clone(), selected).err();
+        if !empty && defect.is_none() {
+            return Ok(Piece::Returned(header, logs));
+        }
+        let block = header.block();
+        let proved = match self.best_level().await? {
+            Level::Receipts => self.prove_block(node, block).await?,
+            _ => None,
+        };
+        let Some(proved) = proved else {
+            let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
+            let all = node.logs(&all)?;
+            let everything = BlockBatch::new(range, vec![header.clone()], all, &Filter::default());
+            let mut passing = Logs::default();
+            passing.extend(node.whole(everything)?.logs(), |log| selected.selects(log));
+            return Ok(Piece::Returned(header, passing));
+        };
+        let mut passing = Logs::default();
+        passing.extend(proved.logs(), |log| selected.selects(log));
+        if !passing.same_rows(&logs) {
+            let what = defect.map_or("it left logs out".to_owned(), |defect| defect.to_string());
+            self.distrust(node, block, &what);
+        }
+        Ok(Piece::Proved(proved))
+    }
+
+    /// A range whose answer is refused: proved by receipts if it is small, asked for in halves until it is.
+    async fn suspicious(&self, range: BlockRange, why: String) -> Result<BlockBatch, SourceError> {
+        let node = self.node();
+        if self.best_level().await? != Level::Receipts {
+            return Err(node.retry(&format!("refused an answer that does not hold together: {why}")));
+        }
+        tracing::warn!(node = node.name(), %range, "refused logs: {why}; receipts decide");
+        if range.blocks() > PROVED_AT_ONCE {
+            let (node, why) =
+                (node.name().to_owned(), format!("logs were refused ({why}), and receipts are for few blocks"));
+            return Err(SourceError::TooLarge { node, why, hint: None });
+        }
+        self.proved_range(node, range).await
+    }
+
+    /// Proves one block of a batch by its receipts and compares: one with logs where there is one, chosen by the range, so
+    /// that the same range has the same sample. Receipts that cannot be had are no sample.
+    async fn sample(&self, batch: &BlockBatch) -> Result<bool, SourceError> {
+        let node = self.node();
+        let Some(block) = batch.sampled() else { return Ok(true) };
+        let proved = match self.prove_block(node, block).await {
+            Ok(Some(proved)) => proved,
+            Ok(None) => return Ok(true),
+            Err(error @ SourceError::Retry { .. }) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%block, %error, "no sample");
+                return Ok(true);
+            }
+        };
+        let (mut passing, mut returned) = (Logs::default(), Logs::default());
+        passing.extend(proved.logs(), |log| self.filter.selects(log));
+        returned.extend_block(batch.logs(), block.number);
+        let same = passing.same_rows(&returned);
+        if !same {
+            self.distrust(node, block, "its logs are not those of the block's receipts");
+        }
+        Ok(same)
     }
 
     fn logs_call(&self, at: serde_json::Value) -> Call {

@@ -51,7 +51,7 @@ impl<'de> Visitor<'de> for LogsSeed<'_> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RpcLog<'a> {
+pub(super) struct RpcLog<'a> {
     address: &'a str,
     topics: Topics,
     data: &'a str,
@@ -66,7 +66,8 @@ struct RpcLog<'a> {
 }
 
 impl RpcLog<'_> {
-    fn push<E: Error>(&self, logs: &mut Logs, data: &mut Vec<u8>) -> Result<(), E> {
+    /// Puts it into its columns; `data` is scratch.
+    pub(super) fn push<E: Error>(&self, logs: &mut Logs, data: &mut Vec<u8>) -> Result<(), E> {
         if self.removed {
             return Err(E::custom("a log is marked `removed`: its block was reorganised away"));
         }
@@ -126,11 +127,11 @@ fn fixed<const N: usize, E: Error>(field: &str, text: &str) -> Result<[u8; N], E
     Ok(bytes)
 }
 
-fn word<E: Error>(field: &str, text: &str) -> Result<B256, E> {
+pub(super) fn word<E: Error>(field: &str, text: &str) -> Result<B256, E> {
     fixed::<32, E>(field, text).map(B256::from)
 }
 
-fn quantity<E: Error>(field: &str, text: &str) -> Result<u64, E> {
+pub(super) fn quantity<E: Error>(field: &str, text: &str) -> Result<u64, E> {
     let digits = text.strip_prefix("0x").ok_or_else(|| E::custom(format_args!("{field}: no 0x in {text:?}")))?;
     u64::from_str_radix(digits, 16).map_err(|e| E::custom(format_args!("{field}: {e} in {text:?}")))
 }

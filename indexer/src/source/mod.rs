@@ -11,6 +11,8 @@ mod logs;
 mod node;
 pub mod pause;
 mod pool;
+pub mod proofs;
+mod receipts;
 mod refusal;
 mod rpc;
 
@@ -28,6 +30,8 @@ use crate::status::NodeReport;
 
 use self::node::{Call, Node};
 use self::pool::Pool;
+use self::proofs::Proofs;
+use self::rpc::Answer;
 
 /// Why an answer could not be had, named for what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +99,7 @@ pub struct Source {
     pool: Pool,
     filter: Filter,
     finality: Finality,
+    proofs: Proofs,
 }
 
 /// Headers asked for in one JSON-RPC batch, at most.
@@ -107,7 +112,7 @@ impl Source {
     /// [`SourceError::Retry`] where no HTTP client can be built.
     pub fn new(chain: &Chain) -> Result<Self, SourceError> {
         let filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone() };
-        Ok(Self { pool: Pool::new(chain)?, filter, finality: chain.finality })
+        Ok(Self { pool: Pool::new(chain)?, filter, finality: chain.finality, proofs: Proofs::new(chain.verify) })
     }
 
     /// What is asked for.

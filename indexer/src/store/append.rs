@@ -80,7 +80,7 @@ impl Store {
 
 /// Sends what was encoded before the transaction began. The statement is prepared and closed inside the transaction, so
 /// that it never outlives its server connection behind a pooler.
-async fn copy(tx: &Transaction<'_>, table: TableCopy) -> Result<(), StoreError> {
+pub(super) async fn copy(tx: &Transaction<'_>, table: TableCopy) -> Result<(), StoreError> {
     if table.rows == 0 {
         return Ok(());
     }

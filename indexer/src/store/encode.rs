@@ -107,6 +107,16 @@ impl CopyBuffer {
     }
 }
 
+/// A big-endian uint256 in decimal digits.
+pub fn decimal(value: &[u8; 32]) -> String {
+    let (digits, count) = base_10_000(value);
+    let text: String = digits[..count].iter().rev().map(|digit| format!("{digit:04}")).collect();
+    match text.trim_start_matches('0') {
+        "" => "0".into(),
+        text => text.into(),
+    }
+}
+
 /// The digits of a big-endian uint256 in base 10,000, least significant first, and how many there are (at most 20, as
 /// 2^256 has 78 decimal digits; 0 for zero).
 fn base_10_000(value: &[u8; 32]) -> ([i16; 20], usize) {
@@ -149,13 +159,6 @@ mod tests {
 
     use super::*;
 
-    fn decimal(value: U256) -> String {
-        let (digits, count) = base_10_000(&value.to_be_bytes());
-        let text: String = digits[..count].iter().rev().map(|digit| format!("{digit:04}")).collect();
-        let text = text.trim_start_matches('0').to_owned();
-        if text.is_empty() { "0".into() } else { text }
-    }
-
     #[test]
     fn digits_are_those_of_the_number() {
         let ten = U256::from(10);
@@ -165,7 +168,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         values.extend((0..10_000).map(|_| U256::from_be_bytes(rng.random::<[u8; 32]>()) >> rng.random_range(0..256)));
         for value in values {
-            assert_eq!(decimal(value), value.to_string());
+            assert_eq!(decimal(&value.to_be_bytes()), value.to_string());
         }
     }
 

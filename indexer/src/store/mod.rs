@@ -4,6 +4,7 @@
 //! beyond a transaction.
 
 pub mod append;
+pub mod audit;
 pub mod chain;
 pub mod connect;
 pub mod encode;
@@ -12,6 +13,7 @@ pub mod history;
 pub mod lease;
 pub mod nodes;
 pub mod read;
+pub mod repair;
 pub mod reset;
 pub mod rows;
 mod session;

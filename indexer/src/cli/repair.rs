@@ -1,0 +1,158 @@
+//! `dalp-indexer repair`: verify, then replace the rows of exactly the blocks that differ.
+
+use std::time::Duration;
+
+use indicatif::MultiProgress;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::Failure;
+use super::verify::{Audit, ScopeArgs, chains, open_store};
+use crate::chain::batch::Level;
+use crate::chain::block::BlockRange;
+use crate::chain::coverage::Coverage;
+use crate::config::{Chain, Config};
+use crate::maintenance::Leaves;
+use crate::service;
+use crate::store::repair::Replacement;
+use crate::store::{Store, StoreError};
+
+/// Arguments of `repair`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RepairArgs {
+    /// Which blocks.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Say what would be replaced, and replace nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Verifies, repairs what differs, and looks again.
+///
+/// # Errors
+/// Whatever keeps a range from being replaced; ranges before it are repaired.
+pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Result<(), Failure> {
+    let store = open_store(&config).await?;
+    let leaves = Leaves::open(&config).await.map_err(service::ServiceError::from)?;
+    for chain in chains(&config, &args.scope)? {
+        let audit = Audit::open(chain, &store, &args.scope).await?;
+        let report = audit.run(&bars, !args.dry_run).await?;
+        println!("{}", report.text());
+        let broken = report.findings.blocks();
+        if args.dry_run || broken.blocks() == 0 {
+            continue;
+        }
+        drop(audit);
+        let mut repair = Repair { chain, store: &store, leaves: &leaves, scope: &args.scope };
+        for range in broken.ranges() {
+            repair.mend(*range).await?;
+        }
+        println!("repaired {} blocks of \"{}\"", broken.blocks(), chain.name);
+    }
+    Ok(())
+}
+
+struct Repair<'r> {
+    chain: &'r Chain,
+    store: &'r Store,
+    leaves: &'r Leaves,
+    scope: &'r ScopeArgs,
+}
+
+/// Blocks that are replaced in one transaction, at most.
+const BLOCKS_AT_ONCE: u64 = 32;
+/// Attempts at one range: the writer may be restarted, or the chain move, under it.
+const TRIES: u32 = 10;
+
+impl Repair<'_> {
+    /// Replaces a range in pieces, and halves a piece that is too large to be fetched.
+    async fn mend(&mut self, range: BlockRange) -> Result<(), Failure> {
+        let mut todo = vec![range];
+        while let Some(range) = todo.pop() {
+            if range.blocks() > BLOCKS_AT_ONCE {
+                let cut = range.first + BLOCKS_AT_ONCE - 1;
+                todo.extend(BlockRange::new(cut + 1, range.last));
+                todo.extend(BlockRange::new(range.first, cut));
+                continue;
+            }
+            self.replace(range).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace(&mut self, range: BlockRange) -> Result<(), Failure> {
+        for _ in 0..TRIES {
+            // Joins anew each time: the writer's token, the tail and the node's chain as they are now.
+            let audit = Audit::open(self.chain, self.store, self.scope).await?;
+            match self.replace_once(&audit, range).await {
+                Ok(()) => {}
+                Err(Step::Failed(failure)) => return Err(failure),
+                Err(Step::Again(why)) => {
+                    warn!(%range, "not repaired yet: {why}");
+                    sleep(Duration::from_millis(300)).await;
+                    continue;
+                }
+            }
+            let look = audit.look(range, audit.level).await.map_err(|trouble| trouble.failure(range))?;
+            if look.differences.is_empty() {
+                info!(%range, "repaired");
+                return Ok(());
+            }
+        }
+        Err(Failure::other(format!(
+            "{range} of \"{}\" still differs from the chain after {TRIES} attempts: see the warnings above, and run \
+             `dalp-indexer verify`",
+            self.chain.name
+        )))
+    }
+
+    async fn replace_once(&self, audit: &Audit<'_>, range: BlockRange) -> Result<(), Step> {
+        if range.last > audit.anchor.number {
+            return Err(Step::Again("it lies above the tail now".into()));
+        }
+        let selected = audit.source.filter();
+        let stored = self.store.stored(&audit.claim, range, selected).await.map_err(Step::of)?;
+        let covered = Coverage::new(stored.covered.iter().copied());
+        for part in covered.ranges() {
+            // Every header is fetched: each block of the tail must be stored again.
+            let fetched = audit.fetch(*part, audit.level.max(Level::Linked)).await;
+            let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
+            self.leaves.cover(audit.claim.chain_id, &batch).await.map_err(Step::of)?;
+            self.write(audit, Replacement::Batch(&batch), &stored.foreign).await?;
+        }
+        for gap in covered.gaps(range) {
+            self.write(audit, Replacement::Nothing(gap), &stored.foreign).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, audit: &Audit<'_>, replacement: Replacement<'_>, foreign: &[(i64, i32)]) -> Result<(), Step> {
+        if !audit.stands().await.map_err(|trouble| Step::Failed(trouble.into()))? {
+            return Err(Step::Again("the chain was reorganised meanwhile".into()));
+        }
+        match self.store.repair(&audit.claim, replacement, foreign, audit.anchor).await {
+            Err(StoreError::NoLeaf) => {
+                self.leaves.forget(audit.claim.chain_id);
+                Err(Step::Again("a partition went away".into()))
+            }
+            other => other.map_err(Step::of),
+        }
+    }
+}
+
+/// Why one attempt did not repair.
+enum Step {
+    Again(String),
+    Failed(Failure),
+}
+
+impl Step {
+    /// By what the store's error asks for.
+    fn of(error: StoreError) -> Self {
+        match error {
+            StoreError::Fatal { .. } => Self::Failed(Failure::other(error.to_string())),
+            other => Self::Again(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! `dalp-indexer verify`: what is stored against the chain, range by range, beside a running indexer.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table as Grid, presets};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use indicatif::MultiProgress;
+use serde_json::json;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::Failure;
+use super::backfill::{pick, progress};
+use crate::chain::audit::{Difference, Entry, Findings, Table, compare};
+use crate::chain::batch::{BlockBatch, Level};
+use crate::chain::block::{BlockRange, BlockRef};
+use crate::chain::coverage::Coverage;
+use crate::chain::range::RangeSizer;
+use crate::config::{Chain, Config};
+use crate::service;
+use crate::source::{Source, SourceError};
+use crate::store::audit::{ExpectedRows, StoredRange};
+use crate::store::{Claim, Store, StoreError};
+
+/// Which blocks are looked at, and how closely.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ScopeArgs {
+    /// The chain's name in the configuration; all of them without it
+    #[arg(long, value_name = "NAME")]
+    pub chain: Option<String>,
+    /// The first block [default: the first that is stored]
+    #[arg(long, value_name = "BLOCK")]
+    pub from: Option<u64>,
+    /// The last block, included [default: the last that is stored]
+    #[arg(long, value_name = "BLOCK")]
+    pub to: Option<u64>,
+    /// How far the chain's answers are verified themselves: returned, linked, bloom or receipts [default: the strongest that
+    /// the chain allows]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    pub level: Option<Level>,
+}
+
+/// Arguments of `verify`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// Which blocks.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn level(word: &str) -> Result<Level, String> {
+    Level::parse(word).ok_or_else(|| "it is returned, linked, bloom or receipts".into())
+}
+
+/// Verifies and reports.
+///
+/// # Errors
+/// A difference between the database and the chain, and whatever keeps them from being compared.
+pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Result<(), Failure> {
+    let store = open_store(&config).await?;
+    let mut reports = Vec::new();
+    for chain in chains(&config, &args.scope)? {
+        let audit = Audit::open(chain, &store, &args.scope).await?;
+        let report = audit.run(&bars, true).await?;
+        if !args.json {
+            println!("{}", report.text());
+        }
+        reports.push(report);
+    }
+    if args.json {
+        let chains: Vec<_> = reports.iter().map(Report::json).collect();
+        let text = serde_json::to_string_pretty(&json!({ "chains": chains }));
+        println!("{}", text.map_err(|error| Failure::other(error.to_string()))?);
+    }
+    match reports.iter().map(|report| report.findings.rows()).sum() {
+        0 => Ok(()),
+        rows => {
+            Err(Failure::other(format!("{rows} rows differ from the chain; `dalp-indexer repair` fetches them anew")))
+        }
+    }
+}
+
+/// The database, checked.
+pub(super) async fn open_store(config: &Config) -> Result<Store, Failure> {
+    let store = Store::open(&config.database).await.map_err(|error| stored(&error))?;
+    store.check().await.map_err(|error| stored(&error))?;
+    Ok(store)
+}
+
+/// The chains that the scope names.
+pub(super) fn chains<'c>(config: &'c Config, scope: &ScopeArgs) -> Result<Vec<&'c Chain>, Failure> {
+    if scope.chain.is_none() && config.chains.len() > 1 && scope.from.is_none() && scope.to.is_none() {
+        return Ok(config.chains.iter().collect());
+    }
+    pick(config, scope.chain.as_deref()).map(|chain| vec![chain])
+}
+
+fn stored(error: &StoreError) -> Failure {
+    Failure::other(error.to_string())
+}
+
+/// One chain under audit.
+pub(super) struct Audit<'a> {
+    pub chain: &'a Chain,
+    pub store: &'a Store,
+    pub source: std::sync::Arc<Source>,
+    pub claim: Claim,
+    /// The stored tail when the audit began: a block that the node has, too.
+    pub anchor: BlockRef,
+    pub want: BlockRange,
+    /// How closely the chain is read.
+    pub level: Level,
+}
+
+/// What was found in one range.
+pub(super) struct Look {
+    pub differences: Vec<Difference>,
+    logs: u64,
+    bytes: u64,
+    /// The level of what was fetched, where the range is covered.
+    level: Option<Level>,
+}
+
+/// What was found in all.
+pub(super) struct Report {
+    chain: String,
+    want: BlockRange,
+    level: Level,
+    covered: Coverage,
+    logs: u64,
+    pub findings: Findings,
+}
+
+/// How often a node is asked before the command gives up: longer than a restart takes.
+const TRIES: u32 = 10;
+/// Blocks of one step whose receipts are all read.
+const RECEIPT_STEP: u64 = 64;
+
+impl<'a> Audit<'a> {
+    /// Joins the chain, and finds a block that database and node share.
+    pub(super) async fn open(chain: &'a Chain, store: &'a Store, scope: &ScopeArgs) -> Result<Self, Failure> {
+        if let (Some(from), Some(to)) = (scope.from, scope.to)
+            && from > to
+        {
+            return Err(Failure::usage(format!("--from {from} is above --to {to}")));
+        }
+        let (source, claim) = service::join(chain, store).await?;
+        let anchor = anchor(chain, store, &source, &claim).await?;
+        let coverage = store.coverage(claim.chain_id, claim.source_id).await.map_err(|error| stored(&error))?;
+        let lowest = coverage.ranges().first().map_or(chain.start_block, |range| range.first);
+        let first = scope.from.unwrap_or(lowest);
+        let last = scope.to.map_or(anchor.number, |to| to.min(anchor.number));
+        let want = BlockRange::new(first, last).ok_or_else(|| {
+            Failure::usage(format!(
+                "--from {first} is above block {last}, the last that is stored of \"{}\"",
+                chain.name
+            ))
+        })?;
+        let best = patiently(|| source.best_level()).await?;
+        let level = scope.level.unwrap_or(best).min(best);
+        Ok(Self { chain, store, source, claim, anchor, want, level })
+    }
+
+    /// Looks at everything; with `raise`, what is right is recorded with the level it was verified to.
+    pub(super) async fn run(&self, bars: &MultiProgress, raise: bool) -> Result<Report, Failure> {
+        let coverage =
+            self.store.coverage(self.claim.chain_id, self.claim.source_id).await.map_err(|error| stored(&error))?;
+        let mut report = Report {
+            chain: self.chain.name.clone(),
+            want: self.want,
+            level: self.level,
+            covered: clip(&coverage, self.want),
+            logs: 0,
+            findings: Findings::default(),
+        };
+        let bar = bars.add(progress(self.want.blocks()));
+        let mut todo = VecDeque::from([self.want]);
+        let most = if self.level == Level::Receipts { RECEIPT_STEP } else { self.chain.max_range_blocks };
+        let (logs, bytes) = (u64::from(self.chain.batch_rows / 2).max(1), self.chain.fetch_buffer_bytes / 4);
+        let mut sizer = RangeSizer::new(self.chain.range_blocks, most, logs, bytes);
+        let mut looking = FuturesUnordered::new();
+        loop {
+            while looking.len() < self.chain.fetch_parallelism as usize
+                && let Some(range) = take_oldest(&mut todo, sizer.blocks())
+            {
+                looking.push(async move { (range, self.look_twice(range).await) });
+            }
+            let Some((range, look)) = looking.next().await else { break };
+            let look = match look {
+                Ok(look) => look,
+                Err(Trouble::TooLarge { hint, .. }) if sizer.too_large(range.blocks(), hint) => {
+                    todo.push_front(range);
+                    continue;
+                }
+                Err(trouble) => return Err(trouble.failure(range)),
+            };
+            sizer.fetched(range.blocks(), look.logs, look.bytes);
+            report.logs += look.logs;
+            report.findings.add(&look.differences);
+            if let (Some(level), true, true) = (look.level, look.differences.is_empty(), raise) {
+                self.raise(range, level).await?;
+            }
+            bar.inc(range.blocks());
+        }
+        bar.finish_and_clear();
+        Ok(report)
+    }
+
+    /// Looks once more where something differs: the indexer beside us may have written, or the chain moved, in between.
+    async fn look_twice(&self, range: BlockRange) -> Result<Look, Trouble> {
+        let look = self.look(range, self.level).await?;
+        if look.differences.is_empty() {
+            return Ok(look);
+        }
+        sleep(Duration::from_millis(300)).await;
+        self.look(range, self.level).await
+    }
+
+    /// Compares one range.
+    pub(super) async fn look(&self, range: BlockRange, level: Level) -> Result<Look, Trouble> {
+        let selected = self.source.filter();
+        let stored = self.store.stored(&self.claim, range, selected).await?;
+        if stored.covered.is_empty() {
+            let differences = differences(stored, ExpectedRows::default(), true);
+            return Ok(Look { differences, logs: 0, bytes: 0, level: None });
+        }
+        let batch = self.fetch(range, level).await?;
+        let covered = Coverage::new(stored.covered.iter().copied());
+        let inside = |entry: &Entry| covered.ranges().iter().any(|range| range.contains(entry.number));
+        let mut expected = ExpectedRows::of(&batch);
+        for rows in [&mut expected.logs, &mut expected.transfers, &mut expected.quarantine, &mut expected.blocks] {
+            rows.retain(inside);
+        }
+        let with_logs: BTreeSet<u64> = batch.logs().blocks().map(|(block, _)| block.number).collect();
+        self.complete(&mut expected, &stored).await?;
+        // The coverage decides which other headers are stored: a range's ends, and each block of the tail.
+        let there: BTreeSet<u64> = stored.blocks.iter().map(|entry| entry.number).collect();
+        let must = |number| with_logs.contains(&number) || number == self.anchor.number;
+        expected.blocks.retain(|entry| there.contains(&entry.number) || must(entry.number));
+        let differences = differences(stored, expected, false);
+        let (logs, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
+        Ok(Look { differences, logs, bytes, level: Some(batch.level()) })
+    }
+
+    /// Adds what a range without all headers does not tell of blocks that are stored: their hashes.
+    async fn complete(&self, expected: &mut ExpectedRows, stored: &StoredRange) -> Result<(), Trouble> {
+        let known: BTreeSet<u64> = expected.blocks.iter().map(|entry| entry.number).collect();
+        let unknown: Vec<&Entry> = stored.blocks.iter().filter(|entry| !known.contains(&entry.number)).collect();
+        let numbers: Vec<u64> = unknown.iter().map(|entry| entry.number).collect();
+        let hashes = patiently(|| self.source.hashes(&numbers)).await?;
+        for (entry, hash) in unknown.into_iter().zip(hashes) {
+            let mut like = entry.clone();
+            like.cells[0] = hash.map(|hash| hash.to_vec());
+            expected.blocks.push(like);
+        }
+        Ok(())
+    }
+
+    /// The range at `level`; what asking again may mend is asked again.
+    pub(super) async fn fetch(&self, range: BlockRange, level: Level) -> Result<BlockBatch, Trouble> {
+        patiently(|| self.source.range_to(range, level)).await
+    }
+
+    /// Whether the node still has the block that the audit stands on.
+    pub(super) async fn stands(&self) -> Result<bool, Trouble> {
+        let number = [self.anchor.number];
+        let hashes = patiently(|| self.source.hashes(&number)).await?;
+        Ok(hashes.first().copied().flatten() == Some(self.anchor.hash))
+    }
+
+    async fn raise(&self, range: BlockRange, level: Level) -> Result<(), Failure> {
+        let outcome = match self.stands().await.map_err(|trouble| trouble.failure(range))? {
+            true => self.store.raise(&self.claim, range, level, self.anchor).await,
+            false => Err(StoreError::TailMoved { chain_id: self.claim.chain_id }),
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            // What was compared is right all the same; only the record stays as it is.
+            Err(error @ (StoreError::TailMoved { .. } | StoreError::Retry { .. })) => {
+                warn!(%range, "the level is not recorded: {error}");
+                Ok(())
+            }
+            Err(error) => Err(stored(&error)),
+        }
+    }
+}
+
+/// The stored tail, once the node has it too: a running indexer may be on its way through a reorg.
+async fn anchor(chain: &Chain, store: &Store, source: &Source, claim: &Claim) -> Result<BlockRef, Failure> {
+    for _ in 0..TRIES {
+        let state = store.load(claim).await.map_err(|error| stored(&error))?;
+        let Some(hash) = state.tail.hash else {
+            let why = format!("nothing of \"{}\" is stored yet: let `dalp-indexer run` index it first", chain.name);
+            return Err(Failure::other(why));
+        };
+        let tail = BlockRef { number: state.tail.next - 1, hash };
+        let number = [tail.number];
+        let hashes = patiently(|| source.hashes(&number)).await?;
+        if hashes.first().copied().flatten() == Some(hash) {
+            return Ok(tail);
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    Err(Failure::other(format!(
+        "the node does not have the stored tail of \"{}\": it lags, or the chain was reorganised; let `dalp-indexer run` catch up, then try again",
+        chain.name
+    )))
+}
+
+/// Why a range was not compared.
+pub(super) enum Trouble {
+    /// Ask for less.
+    TooLarge {
+        why: String,
+        hint: Option<u64>,
+    },
+    Source(SourceError),
+    Store(StoreError),
+}
+
+impl Trouble {
+    pub(super) fn failure(self, range: BlockRange) -> Failure {
+        match self {
+            Trouble::TooLarge { why, .. } => {
+                Failure::other(format!("{range}: {why}; raise chains.*.max_response_bytes, or use another node"))
+            }
+            Trouble::Source(error) => Failure::other(format!("{range}: {error}")),
+            Trouble::Store(error) => Failure::other(format!("{range}: {error}")),
+        }
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::TooLarge { why, .. } => Self::other(why),
+            Trouble::Source(error) => Self::other(error.to_string()),
+            Trouble::Store(error) => Self::other(error.to_string()),
+        }
+    }
+}
+
+/// Asks again, at the best node of the moment, a limited number of times.
+async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Trouble>
+where
+    F: Future<Output = Result<T, SourceError>>,
+{
+    let mut pause = Duration::from_millis(100);
+    let mut tries = 1;
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(SourceError::TooLarge { why, hint, .. }) => return Err(Trouble::TooLarge { why, hint }),
+            Err(error) if tries == TRIES => return Err(Trouble::Source(error)),
+            Err(error) => warn!("{error}"),
+        }
+        sleep(pause).await;
+        (pause, tries) = ((pause * 2).min(Duration::from_secs(2)), tries + 1);
+    }
+}
+
+/// Compares table by table. A parent hash that either side does not know is not compared, nor are headers of blocks that
+/// are not covered: another source may have stored them.
+fn differences(mut stored: StoredRange, mut expected: ExpectedRows, uncovered: bool) -> Vec<Difference> {
+    let mut found = Vec::new();
+    if !uncovered {
+        expected.blocks.sort_unstable();
+        for block in &mut stored.blocks {
+            let other = expected.blocks.binary_search_by_key(&block.number, |entry| entry.number);
+            let Ok(other) = other.map(|at| &mut expected.blocks[at]) else { continue };
+            if block.cells[1].is_none() || other.cells[1].is_none() {
+                (block.cells[1], other.cells[1]) = (None, None);
+            }
+        }
+        found.extend(compare(Table::Blocks, expected.blocks, stored.blocks));
+    }
+    found.extend(compare(Table::Logs, expected.logs, stored.logs));
+    found.extend(compare(Table::Transfers, expected.transfers, stored.transfers));
+    found.extend(compare(Table::Quarantine, expected.quarantine, stored.quarantine));
+    found
+}
+
+fn clip(coverage: &Coverage, want: BlockRange) -> Coverage {
+    let inside = |range: &BlockRange| BlockRange::new(range.first.max(want.first), range.last.min(want.last));
+    Coverage::new(coverage.ranges().iter().filter_map(inside))
+}
+
+/// Cuts at most `blocks` blocks off the oldest end.
+fn take_oldest(todo: &mut VecDeque<BlockRange>, blocks: u64) -> Option<BlockRange> {
+    let range = todo.pop_front()?;
+    let last = range.last.min(range.first.saturating_add(blocks - 1));
+    if let Some(rest) = last.checked_add(1).and_then(|first| BlockRange::new(first, range.last)) {
+        todo.push_front(rest);
+    }
+    Some(BlockRange { first: range.first, last })
+}
+
+impl Report {
+    fn json(&self) -> serde_json::Value {
+        let ranges = |blocks: &[BlockRange]| blocks.iter().map(|r| [r.first, r.last]).collect::<Vec<_>>();
+        let differences: Vec<_> = self
+            .findings
+            .iter()
+            .map(|(table, kind, rows, blocks)| {
+                json!({ "table": table.as_str(), "kind": kind.describe(), "rows": rows, "blocks": ranges(blocks.ranges()) })
+            })
+            .collect();
+        json!({
+            "chain": self.chain, "from": self.want.first, "to": self.want.last, "level": self.level.as_str(),
+            "logs": self.logs, "covered_blocks": self.covered.blocks(), "gaps": ranges(&self.covered.gaps(self.want)),
+            "differences": differences,
+        })
+    }
+
+    /// The report for people.
+    pub(super) fn text(&self) -> String {
+        let (gaps, level) = (self.covered.gaps(self.want), self.level.as_str());
+        let mut text = format!(
+            "\"{}\", {}: {} logs of {} stored blocks compared with the chain, read at level \"{level}\"",
+            self.chain,
+            self.want,
+            self.logs,
+            self.covered.blocks()
+        );
+        if !gaps.is_empty() {
+            text.push_str(&format!("\nnot stored, so not compared: {}", list(&gaps)));
+        }
+        if self.findings.is_empty() {
+            return text + "\nno difference";
+        }
+        let mut grid = Grid::new();
+        grid.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        grid.set_header(["table", "difference", "rows", "blocks"]);
+        for (table, kind, rows, blocks) in self.findings.iter() {
+            grid.add_row([table.as_str().to_owned(), kind.describe(), rows.to_string(), list(blocks.ranges())]);
+        }
+        format!("{text}\n{grid}")
+    }
+}
+
+/// Ranges of a list that are written out.
+const SHOWN: usize = 20;
+
+fn list(ranges: &[BlockRange]) -> String {
+    let shown = ranges.iter().take(SHOWN).map(|range| match range.blocks() {
+        1 => range.first.to_string(),
+        _ => format!("{}-{}", range.first, range.last),
+    });
+    let more = ranges.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more (see --json)"));
+    shown.chain(more).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_go_upwards_and_cover_all() {
+        let mut todo = VecDeque::from([BlockRange { first: 3, last: 9 }]);
+        let steps: Vec<_> = std::iter::from_fn(|| take_oldest(&mut todo, 3)).map(|r| (r.first, r.last)).collect();
+        assert_eq!(steps, [(3, 5), (6, 8), (9, 9)]);
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let ranges: Vec<_> = (0..25).map(|n| BlockRange { first: 10 * n, last: 10 * n + n % 2 }).collect();
+        let text = list(&ranges);
+        assert!(text.starts_with("0, 10-11, 20, ") && text.ends_with("and 5 more (see --json)"), "{text}");
+    }
+}

@@ -1,0 +1,370 @@
+//! Blocks proved by their receipts: what the chain allows, how receipts are asked for, and what is done when a node's
+//! answers contradict each other.
+//!
+//! A proof binds logs to a block's hash. That the hash is of the canonical chain is for the machine to say.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use alloy::consensus::Header as FullHeader;
+use alloy::primitives::B256;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::node::{Call, Node};
+use super::receipts::{parse, parse_each};
+use super::{Answer, HEADERS_PER_CALL, Source, SourceError, header_by_number};
+use crate::chain::batch::Level;
+use crate::chain::block::BlockRef;
+use crate::chain::proof::{Disproof, Proved, SealedHeader, Verify};
+use crate::chain::receipts::Receipts;
+
+/// Blocks whose receipts are asked for in one JSON-RPC batch: a full block's take megabytes.
+const RECEIPTS_PER_CALL: usize = 8;
+/// Blocks below the head among which one with transactions is looked for: an empty block proves little.
+const LOOK_BACK: u64 = 32;
+/// Blocks with transactions that are tried.
+const PROBES: usize = 3;
+/// How often, and the pause between.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(200);
+/// The same contradiction so many times over is taken for the chain's own way, not for a node's fault.
+const STUBBORN: u32 = 6;
+/// Contradictions that are remembered.
+const REMEMBERED: usize = 64;
+
+/// What can be verified on a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The strongest level: `receipts`, or `bloom` where receipts prove nothing.
+    pub best: Level,
+    /// Why no more; empty for nothing to complain of.
+    pub reason: String,
+    /// Answers of `eth_getLogs` that receipts proved wrong.
+    pub distrusted: u64,
+    /// Receipts that did not fit their header.
+    pub refused: u64,
+    /// Blocks that no node could prove; they were taken at the next level.
+    pub unproved: u64,
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.best.as_str())?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
+    }
+}
+
+/// What is known of the chain's proofs.
+#[derive(Debug)]
+pub(super) struct Proofs {
+    verify: Verify,
+    /// Why receipts prove nothing here; `None`: they do. Learned once, when it is first needed.
+    probed: OnceCell<Option<String>>,
+    distrusted: AtomicU64,
+    refused: AtomicU64,
+    unproved: AtomicU64,
+    /// Names of nodes without `eth_getBlockReceipts`.
+    one_by_one: Mutex<BTreeSet<String>>,
+    /// The last contradictions, and how often each was met.
+    contradictions: Mutex<Vec<(Disproof, u32)>>,
+}
+
+impl Proofs {
+    pub(super) fn new(verify: Verify) -> Self {
+        Self {
+            verify,
+            probed: OnceCell::new(),
+            distrusted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unproved: AtomicU64::new(0),
+            one_by_one: Mutex::default(),
+            contradictions: Mutex::default(),
+        }
+    }
+
+    /// How often this contradiction was met by now.
+    fn met(&self, disproof: &Disproof) -> u32 {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let mut known = lock(&self.contradictions);
+        if let Some((_, times)) = known.iter_mut().find(|(known, _)| known == disproof) {
+            *times += 1;
+            return *times;
+        }
+        if known.len() == REMEMBERED {
+            known.remove(0);
+        }
+        known.push((disproof.clone(), 1));
+        1
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a block was not proved.
+enum Unproved {
+    /// Ask again.
+    Source(SourceError),
+    /// The node's receipts are not those of its header.
+    Disproved(Disproof),
+}
+
+impl From<SourceError> for Unproved {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<Disproof> for Unproved {
+    fn from(disproof: Disproof) -> Self {
+        Self::Disproved(disproof)
+    }
+}
+
+impl Source {
+    /// What can be verified, as far as it is known: until the first block was fetched, nothing is.
+    pub fn capabilities(&self) -> Capabilities {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let reason = self.proofs.probed.get().cloned().unwrap_or_else(|| Some("nothing was fetched yet".into()));
+        Capabilities {
+            best: if reason.is_none() { Level::Receipts } else { Level::Bloom },
+            reason: reason.unwrap_or_default(),
+            distrusted: count(&self.proofs.distrusted),
+            refused: count(&self.proofs.refused),
+            unproved: count(&self.proofs.unproved),
+        }
+    }
+
+    /// The strongest level of this chain: asks a node for it the first time.
+    ///
+    /// # Errors
+    /// See [`SourceError`]: a chain whose receipts prove nothing is no error.
+    pub async fn best_level(&self) -> Result<Level, SourceError> {
+        let reason = self.proofs.probed.get_or_try_init(|| self.probe()).await?;
+        Ok(if reason.is_none() { Level::Receipts } else { Level::Bloom })
+    }
+
+    /// The level to which blocks at the tail are fetched.
+    pub(super) async fn tail_level(&self) -> Result<Level, SourceError> {
+        match self.proofs.verify {
+            Verify::Auto => self.best_level().await,
+            Verify::To(level) => self.at_most(level).await,
+        }
+    }
+
+    /// The level to which history is fetched.
+    pub(super) async fn history_level(&self) -> Result<Level, SourceError> {
+        match self.proofs.verify {
+            Verify::Auto => Ok(Level::Returned),
+            Verify::To(level) => self.at_most(level).await,
+        }
+    }
+
+    /// `level`, or the strongest one below it that the chain allows.
+    pub(super) async fn at_most(&self, level: Level) -> Result<Level, SourceError> {
+        if level == Level::Receipts { self.best_level().await } else { Ok(level) }
+    }
+
+    /// Whether one block of each range of history is proved as a sample.
+    pub(super) async fn takes_samples(&self) -> Result<bool, SourceError> {
+        Ok(self.proofs.verify == Verify::Auto && self.best_level().await? == Level::Receipts)
+    }
+
+    /// Whether blocks can be proved: `None`, or why not. Where a node gives headers but no receipts, or receipts that do not
+    /// fit, a few tries decide: a chain without proofs is indexed all the same.
+    async fn probe(&self) -> Result<Option<String>, SourceError> {
+        let mut reason = None;
+        for _ in 0..ATTEMPTS {
+            let node = self.node();
+            let newest = Call::new("eth_getBlockByNumber", json!(["latest", false]));
+            let [newest] = node.batch([newest]).await?;
+            let number = node.any_header(&newest)?.number;
+            let below = (number.saturating_sub(LOOK_BACK)..number).rev().map(header_by_number).collect();
+            let mut answers = node.batch_of(below).await?;
+            answers.insert(0, newest);
+            let why = match self.prove_some(node, &answers).await {
+                Ok(()) => {
+                    info!(node = node.name(), "blocks of this chain are proved by their receipts");
+                    return Ok(None);
+                }
+                Err(Unproved::Disproved(disproof)) => disproof.to_string(),
+                Err(Unproved::Source(error)) => format!("its receipts are not to be had: {error}"),
+            };
+            // Another node may know better: this one is less liked from now on.
+            _ = node.retry(&why);
+            reason = Some(why);
+            sleep(PAUSE).await;
+        }
+        warn!(
+            "blocks of this chain are not proved by their receipts: {}; blooms are what is checked",
+            reason.as_deref().unwrap_or_default()
+        );
+        Ok(reason)
+    }
+
+    /// Proves one of the newest blocks that have transactions: an empty block proves little, and some chains have odd blocks
+    /// among usual ones.
+    async fn prove_some(&self, node: &Node, headers: &[Answer]) -> Result<(), Unproved> {
+        let mut with_some = Vec::with_capacity(PROBES);
+        for answer in headers.iter().filter(|answer| answer.get() != "null") {
+            let sealed = seal(node, answer)?;
+            if !sealed.transactions().is_empty() && with_some.len() < PROBES {
+                with_some.push(sealed);
+            }
+        }
+        let mut outcome = Ok(());
+        for sealed in with_some {
+            outcome = match self.receipts_of(node, &sealed).await {
+                Ok(receipts) => Proved::new(&sealed, receipts).map(|_proved| ()).map_err(Unproved::from),
+                Err(error) => Err(error),
+            };
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// The header of one answer and all receipts of its block, proved; `None` where no node's receipts ever fit it and
+    /// the configuration is content with less.
+    ///
+    /// # Errors
+    /// [`SourceError::Retry`] where they do not fit.
+    pub(super) async fn prove(
+        &self,
+        node: &Node,
+        header: &Answer,
+        receipts: Option<&Answer>,
+    ) -> Result<Option<Proved>, SourceError> {
+        let proved = async {
+            let sealed = seal(node, header)?;
+            let receipts = match receipts.filter(|answer| answer.get() != "null") {
+                Some(answer) => read(node, sealed.block(), parse(answer.get()))?,
+                None => self.receipts_of(node, &sealed).await?,
+            };
+            Ok(Proved::new(&sealed, receipts)?)
+        };
+        match proved.await {
+            Ok(proved) => Ok(Some(proved)),
+            Err(Unproved::Source(error)) => Err(error),
+            Err(Unproved::Disproved(disproof)) => self.disproved(node, &disproof),
+        }
+    }
+
+    /// What to do about receipts that do not fit: ask again, until the same contradiction was met so often that it is
+    /// the chain's own.
+    fn disproved(&self, node: &Node, disproof: &Disproof) -> Result<Option<Proved>, SourceError> {
+        let times = self.proofs.met(disproof);
+        if self.proofs.verify == Verify::Auto && times >= STUBBORN {
+            self.proofs.unproved.fetch_add(1, Ordering::Relaxed);
+            warn!(node = node.name(), "{disproof}, {times} times over: taken without this proof");
+            return Ok(None);
+        }
+        warn!(node = node.name(), "refused receipts: {disproof}");
+        Err(node.retry(&format!(
+            "refused receipts that are not the block's: {disproof}. If every node of this chain answers so, set its \
+             `verify` to \"bloom\""
+        )))
+    }
+
+    /// The proved block of this hash, for what is suspicious or sampled; no way around it.
+    pub(super) async fn prove_block(&self, node: &Node, block: BlockRef) -> Result<Option<Proved>, SourceError> {
+        let calls = [Call::new("eth_getBlockByHash", json!([block.hash, false])), receipts_call(block.hash)];
+        let [header, receipts] = node.batch(calls).await?;
+        if header.get() == "null" {
+            return Err(node.gone(format!("block {block}")));
+        }
+        let answered = node.header(&header, block.number)?.block();
+        if answered != block {
+            return Err(node.retry(&format!("asked for block {block}, got block {answered}")));
+        }
+        self.prove(node, &header, Some(&receipts)).await
+    }
+
+    /// Blocks by the answers that hold their headers, proved in their order; those that cannot be are `None`.
+    pub(super) async fn prove_all(&self, node: &Node, headers: &[Answer]) -> Result<Vec<Option<Proved>>, SourceError> {
+        let mut proved = Vec::with_capacity(headers.len());
+        for chunk in headers.chunks(RECEIPTS_PER_CALL) {
+            let hashes = chunk.iter().map(|answer| Ok(node.any_header(answer)?.hash));
+            let hashes = hashes.collect::<Result<Vec<_>, SourceError>>()?;
+            let answers = node.batch_of(hashes.into_iter().map(receipts_call).collect()).await?;
+            for (header, receipts) in chunk.iter().zip(&answers) {
+                proved.push(self.prove(node, header, Some(receipts)).await?);
+            }
+        }
+        Ok(proved)
+    }
+
+    /// All receipts of a block; one by one where the node does not offer them at once.
+    async fn receipts_of(&self, node: &Node, sealed: &SealedHeader) -> Result<Receipts, Unproved> {
+        if sealed.transactions().is_empty() {
+            return Ok(Receipts::default());
+        }
+        let known = lock(&self.proofs.one_by_one).contains(node.name());
+        if !known {
+            let [answer] = node.batch([receipts_call(sealed.block().hash)]).await?;
+            if answer.get() != "null" {
+                return read(node, sealed.block(), parse(answer.get()));
+            }
+        }
+        let mut answers = Vec::with_capacity(sealed.transactions().len());
+        for chunk in sealed.transactions().chunks(HEADERS_PER_CALL) {
+            let calls = chunk.iter().map(|hash| Call::new("eth_getTransactionReceipt", json!([hash]))).collect();
+            answers.extend(node.batch_of(calls).await?);
+        }
+        if answers.iter().any(|answer| answer.get() == "null") {
+            return Err(node.gone(format!("a receipt of block {}", sealed.block())).into());
+        }
+        let receipts = read(node, sealed.block(), parse_each(&answers))?;
+        if lock(&self.proofs.one_by_one).insert(node.name().to_owned()) {
+            debug!(node = node.name(), "no eth_getBlockReceipts: receipts are asked for one by one");
+        }
+        Ok(receipts)
+    }
+
+    /// Notes that a node's logs of a block were not what its receipts prove.
+    pub(super) fn distrust(&self, node: &Node, block: BlockRef, what: &str) {
+        self.proofs.distrusted.fetch_add(1, Ordering::Relaxed);
+        warn!(node = node.name(), %block, "eth_getLogs is not to be trusted: {what}; the receipts' logs are used");
+    }
+}
+
+/// All receipts of a block. An error answer counts as "not offered".
+pub(super) fn receipts_call(hash: B256) -> Call {
+    Call::new("eth_getBlockReceipts", json!([hash])).or_null()
+}
+
+fn read(node: &Node, block: BlockRef, parsed: Result<Receipts, serde_json::Error>) -> Result<Receipts, Unproved> {
+    parsed.map_err(|error| {
+        debug!(node = node.name(), %block, %error, "malformed receipts");
+        Disproof::Contradiction { number: block.number, what: "its receipts are malformed" }.into()
+    })
+}
+
+/// What names a block and its transactions.
+#[derive(Deserialize)]
+struct Names {
+    hash: B256,
+    transactions: Vec<B256>,
+}
+
+/// The header of one answer with all its fields, hashed.
+fn seal(node: &Node, answer: &RawValue) -> Result<SealedHeader, Unproved> {
+    let number = node.any_header(answer)?.number;
+    let contradiction = |error: serde_json::Error| {
+        debug!(node = node.name(), number, %error, "a header that is not Ethereum's");
+        Disproof::Contradiction { number, what: "its header lacks fields of an Ethereum header" }
+    };
+    let fields: FullHeader = serde_json::from_str(answer.get()).map_err(contradiction)?;
+    let names: Names = serde_json::from_str(answer.get()).map_err(contradiction)?;
+    Ok(SealedHeader::new(fields, names.hash, names.transactions)?)
+}

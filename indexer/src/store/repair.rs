@@ -1,0 +1,101 @@
+//! Replacing the rows of a range of blocks by those of a batch that was fetched anew: one transaction, or nothing.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::append::copy;
+use super::audit::{hold_anchor, set_level};
+use super::encode::pg_micros;
+use super::rows::Rows;
+use super::{Claim, Store, StoreError, int8, limit};
+use crate::chain::batch::BlockBatch;
+use crate::chain::block::{BlockRange, BlockRef};
+
+/// By number alone: a wrong row may lie at any time. Rows that another filter selected stay.
+const DELETE: [&str; 3] = [
+    "DELETE FROM dalp_indexed.logs AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
+     SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)",
+    "DELETE FROM dalp_indexed.erc20_transfer AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
+     SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)",
+    "DELETE FROM dalp_indexed.quarantine AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
+     SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)",
+];
+const DELETE_BLOCKS: &str = "DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
+const FENCE: &str =
+    "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2";
+
+/// What a range of blocks is to be made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Replacement<'b> {
+    /// The rows of this batch, which covers the range and has every header of it.
+    Batch(&'b BlockBatch),
+    /// Nothing: the range is not covered, so what lies there was never committed with it.
+    Nothing(BlockRange),
+}
+
+impl Replacement<'_> {
+    fn range(self) -> BlockRange {
+        match self {
+            Replacement::Batch(batch) => batch.range(),
+            Replacement::Nothing(range) => range,
+        }
+    }
+}
+
+impl Store {
+    /// Replaces all rows of a range but the `foreign` ones (block and log index). `anchor`: a stored block at or above the
+    /// range, of which the node said after the batch was fetched that it is on its chain. The coverage keeps its blocks and
+    /// takes the batch's level; the tail stays.
+    ///
+    /// # Errors
+    /// [`StoreError::TailMoved`] where the writer changed, the anchor is no longer stored or the range lies above the tail;
+    /// after [`StoreError::Indeterminate`] it may be committed: doing it again is harmless.
+    pub async fn repair(
+        &self,
+        claim: &Claim,
+        replacement: Replacement<'_>,
+        foreign: &[(i64, i32)],
+        anchor: BlockRef,
+    ) -> Result<(), StoreError> {
+        let range = replacement.range();
+        let rows = match replacement {
+            Replacement::Batch(batch) => {
+                if let Some(header) = batch.headers().iter().find(|header| pg_micros(header.time).is_none()) {
+                    let why = format!("block {} has the absurd time {} (Unix seconds)", header.number, header.time);
+                    return Err(StoreError::Fatal { why });
+                }
+                Some(Rows::encode(int8(claim.chain_id), batch))
+            }
+            Replacement::Nothing(_) => None,
+        };
+        let mut connection = self.connection().await?;
+        let tx = connection.transaction().await?;
+        limit(&tx, claim).await?;
+        let (chain_id, first, last) = (int8(claim.chain_id), int8(range.first), int8(range.last));
+        let (numbers, indexes): (Vec<i64>, Vec<i32>) = foreign.iter().copied().unzip();
+        let of: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&chain_id, Type::INT8),
+            (&first, Type::INT8),
+            (&last, Type::INT8),
+            (&numbers, Type::INT8_ARRAY),
+            (&indexes, Type::INT4_ARRAY),
+        ];
+        for delete in DELETE {
+            tx.execute_typed(delete, &of).await?;
+        }
+        if let Some(rows) = rows {
+            tx.execute_typed(DELETE_BLOCKS, &of[..3]).await?;
+            for table in [rows.logs, rows.transfers, rows.quarantine, rows.blocks] {
+                copy(&tx, table).await?;
+            }
+        }
+        let fence: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&claim.token, Type::INT8)];
+        if tx.execute_typed(FENCE, &fence).await? == 0 {
+            return Err(StoreError::TailMoved { chain_id: claim.chain_id });
+        }
+        hold_anchor(&tx, claim, range, anchor).await?;
+        if let Replacement::Batch(batch) = replacement {
+            set_level(&tx, claim, range, batch.level(), true).await?;
+        }
+        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })
+    }
+}

@@ -1,0 +1,584 @@
+//! Proof: new blocks by their receipts, suspicion that receipts settle, and what `verify` and `repair` find and mend.
+
+mod liar;
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alloy::primitives::{Address, B256};
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, Rpc, deploy};
+use dalp_indexer::chain::batch::Level;
+use dalp_indexer::chain::block::{BlockRange, BlockRef};
+use dalp_indexer::service::{Service, join};
+use dalp_indexer::store::repair::Replacement;
+use dalp_indexer::store::{Claim, Store, StoreError};
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
+use dalp_tests::truth::{assert_exact, full_verify, on_chain};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use self::liar::{Liar, Lie};
+use crate::{burst, caught_up, emit, transfer, waits_for};
+
+const DAY: u64 = 24 * 3600;
+
+/// Blocks of each level, by the coverage.
+async fn levels(client: &Client) -> BTreeMap<String, i64> {
+    let sql = "SELECT level, sum(to_block - from_block + 1)::int8 FROM dalp_indexed.coverage GROUP BY level";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// A block with transactions of each kind: legacy, with an access list, with a fee market, one that creates a contract,
+/// and one that fails.
+async fn mixed_block(rpc: &Rpc, deployed: &Deployed) {
+    rpc.set_automine(false).await.unwrap();
+    let (from, to) = (deployed.agents[0], deployed.burst);
+    let call = "0x9b5a2f9c";
+    let access = json!([{ "address": to, "storageKeys": [B256::ZERO] }]);
+    let kinds = [
+        json!({ "from": from, "to": from, "value": "0x1", "gas": "0x5208", "gasPrice": "0x77359400" }),
+        json!({ "from": from, "to": to, "gas": "0x186a0", "gasPrice": "0x77359400", "accessList": access, "data": call }),
+        json!({ "from": from, "to": from, "gas": "0x5208", "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x1" }),
+        // PUSH1 0 PUSH1 0 RETURN: an empty contract.
+        json!({ "from": from, "gas": "0x186a0", "data": "0x60006000f3" }),
+        json!({ "from": from, "to": deployed.tokens[0], "gas": "0x186a0", "data": "0xdeadbeef" }),
+    ];
+    for transaction in kinds {
+        let _: B256 = rpc.call("eth_sendTransaction", json!([transaction])).await.unwrap();
+    }
+    rpc.mine(1, 1).await.unwrap();
+    rpc.set_automine(true).await.unwrap();
+}
+
+#[test]
+fn new_blocks_are_proved_by_their_receipts() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        mixed_block(anvil.rpc(), &deployed).await;
+        let mixed: Vec<Value> =
+            anvil.rpc().call("eth_getBlockReceipts", json!([format!("{:#x}", head(anvil.rpc()).await)])).await.unwrap();
+        let kinds: Vec<_> =
+            mixed.iter().map(|r| (r["type"].as_str().unwrap(), r["status"].as_str().unwrap())).collect();
+        for kind in [("0x0", "0x1"), ("0x1", "0x0"), ("0x2", "0x1"), ("0x2", "0x0")] {
+            assert!(kinds.contains(&kind), "no transaction like {kind:?} in {kinds:?}");
+        }
+        burst(anvil.rpc(), &deployed, 200, 1).await;
+        let site = Site::new(&database, &anvil.http_url());
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        // The head itself, in one round trip.
+        mixed_block(anvil.rpc(), &deployed).await;
+        caught_up(&database, &anvil).await;
+        burst(anvil.rpc(), &deployed, 3, 2).await;
+        caught_up(&database, &anvil).await;
+        anvil.rpc().mine(3, 1).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let status = service.status();
+        until("the status to say so", || async { status.borrow()[0].verification == "receipts" }).await;
+        service.stop().await;
+        let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
+        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+        assert_eq!(levels(&client).await, BTreeMap::from([("receipts".into(), last as i64 + 1)]));
+        full_verify(&site);
+    });
+}
+
+/// Indexes the chain behind a liar, and answers the process's log at the end.
+async fn beside(lie: Lie, setting: &str, filtered: bool, blocks: u64) -> (Database, Anvil, String, u64) {
+    let (database, anvil) = (stage().await.database().await, anvil().await);
+    let deployed = deploy(anvil.rpc()).await.unwrap();
+    for seed in 0..blocks {
+        burst(anvil.rpc(), &deployed, 4, seed).await;
+    }
+    let liar = Liar::start(anvil.http_url(), lie).await;
+    let mut site = Site::new(&database, &liar.url()).with(&format!("verify = \"{setting}\""));
+    if filtered {
+        site = site.with(&format!("addresses = [\"{}\"]", deployed.burst));
+    }
+    let mut running = site.spawn();
+    caught_up(&database, &anvil).await;
+    for seed in 0..3 {
+        burst(anvil.rpc(), &deployed, 4, 100 + seed).await;
+    }
+    caught_up(&database, &anvil).await;
+    assert!(running.stop().await.success(), "{}", running.log());
+    let client = database.superuser().await;
+    let last = head(anvil.rpc()).await;
+    if filtered {
+        let sql = "SELECT count(*) FROM dalp_indexed.logs WHERE address = $1";
+        let stored: i64 = client.query_one(sql, &[&deployed.burst.as_slice()]).await.unwrap().get(0);
+        let all = on_chain(anvil.rpc(), 0, last).await;
+        let address = deployed.burst.to_string().to_lowercase();
+        assert_eq!(stored as usize, all.iter().filter(|row| row.0[6] == address).count());
+    } else {
+        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+    }
+    let log = running.log();
+    assert!(!log.contains("not to be trusted") || log.contains(&liar.url()), "the node is named: {log}");
+    (database, anvil, log, liar.told())
+}
+
+#[test]
+fn logs_that_a_node_leaves_out_or_forges_are_taken_from_the_receipts() {
+    dalp_tests::run(async {
+        // With a filter, blooms tell of blocks near the head only.
+        for (lie, filtered, blocks) in [
+            (liar::no_logs as Lie, false, 45),
+            (liar::no_logs, true, 10),
+            (liar::one_log_less, false, 45),
+            (liar::another_emitter, false, 45),
+            (liar::another_emitter, true, 45),
+        ] {
+            let (_database, _anvil, log, told) = beside(lie, "bloom", filtered, blocks).await;
+            assert!(told > 0 && log.contains("eth_getLogs is not to be trusted"), "{told} lies: {log}");
+            assert!(blocks == 10 || log.contains("receipts decide"), "{log}");
+        }
+    });
+}
+
+#[test]
+fn a_sample_of_history_is_proved_and_a_wrong_one_refuses_its_range() {
+    dalp_tests::run(async {
+        // The blooms of a range's inner blocks are not known: only the sample can tell.
+        let (_database, _anvil, log, told) = beside(liar::half_the_logs, "auto", true, 45).await;
+        assert!(told > 0 && log.contains("its logs are not those of the block's receipts"), "{log}");
+        assert!(log.contains("receipts decide"), "{log}");
+    });
+}
+
+#[test]
+fn receipts_that_do_not_fit_their_header_are_refused() {
+    dalp_tests::run(async {
+        for lie in [liar::forged_receipts as Lie, liar::receipts_with_a_log_less] {
+            let (database, anvil) = (stage().await.database().await, anvil().await);
+            let deployed = deploy(anvil.rpc()).await.unwrap();
+            let liar = Liar::start(anvil.http_url(), lie).await;
+            liar.repent();
+            let mut site = Site::new(&database, &liar.url()).with("verify = \"receipts\"");
+            let service = Service::start(&site.config()).await.unwrap();
+            burst(anvil.rpc(), &deployed, 3, 1).await;
+            caught_up(&database, &anvil).await;
+            let (client, honest) = (database.superuser().await, head(anvil.rpc()).await);
+            liar.relapse();
+            burst(anvil.rpc(), &deployed, 3, 2).await;
+            waits_for(&service, "refused receipts that are not the block's").await;
+            let tail = "SELECT tail_number FROM dalp_indexed.chain_state";
+            let tail: i64 = client.query_one(tail, &[]).await.unwrap().get(0);
+            assert_eq!(tail as u64, honest, "the forged block was taken");
+            liar.repent();
+            caught_up(&database, &anvil).await;
+            service.stop().await;
+            // With an honest node beside the liar nothing waits.
+            liar.relapse();
+            site.rpc_urls.push(anvil.http_url());
+            let service = Service::start(&site.config()).await.unwrap();
+            burst(anvil.rpc(), &deployed, 3, 3).await;
+            caught_up(&database, &anvil).await;
+            service.stop().await;
+            let last = head(anvil.rpc()).await;
+            assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+            assert_eq!(levels(&client).await, BTreeMap::from([("receipts".into(), last as i64 + 1)]));
+        }
+    });
+}
+
+#[test]
+fn a_chain_that_receipts_do_not_prove_is_indexed_by_blooms() {
+    dalp_tests::run(async {
+        let cases = [(liar::odd_headers as Lie, "auto"), (liar::odd_headers, "receipts"), (liar::no_receipts, "auto")];
+        for (lie, setting) in cases {
+            let (database, anvil) = (stage().await.database().await, anvil().await);
+            let deployed = deploy(anvil.rpc()).await.unwrap();
+            burst(anvil.rpc(), &deployed, 3, 1).await;
+            let liar = Liar::start(anvil.http_url(), lie).await;
+            let site = Site::new(&database, &liar.url()).with(&format!("verify = \"{setting}\""));
+            let mut running = site.spawn();
+            caught_up(&database, &anvil).await;
+            burst(anvil.rpc(), &deployed, 3, 2).await;
+            caught_up(&database, &anvil).await;
+            assert!(running.stop().await.success(), "{}", running.log());
+            assert!(running.log().contains("are not proved by their receipts:"), "{}", running.log());
+            let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
+            assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+            assert_eq!(levels(&client).await, BTreeMap::from([("bloom".into(), last as i64 + 1)]));
+            full_verify(&site);
+        }
+    });
+}
+
+#[test]
+fn an_odd_block_of_a_chain_that_is_proved_otherwise_is_taken_at_the_next_level() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        burst(anvil.rpc(), &deployed, 3, 1).await;
+        let liar = Liar::start(anvil.http_url(), liar::odd_receipts).await;
+        let site = Site::new(&database, &liar.url());
+        let mut running = site.spawn();
+        caught_up(&database, &anvil).await;
+        mixed_block(anvil.rpc(), &deployed).await;
+        caught_up(&database, &anvil).await;
+        burst(anvil.rpc(), &deployed, 3, 2).await;
+        caught_up(&database, &anvil).await;
+        assert!(running.stop().await.success(), "{}", running.log());
+        assert!(running.log().contains("taken without this proof"), "{}", running.log());
+        let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
+        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+        let expected = BTreeMap::from([("bloom".into(), 1), ("receipts".into(), last as i64)]);
+        assert_eq!(levels(&client).await, expected);
+    });
+}
+
+#[test]
+fn a_node_without_block_receipts_is_asked_for_them_one_by_one() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        mixed_block(anvil.rpc(), &deployed).await;
+        let liar = Liar::start(anvil.http_url(), liar::no_block_receipts).await;
+        let site = Site::new(&database, &liar.url());
+        let service = Service::start(&site.config()).await.unwrap();
+        burst(anvil.rpc(), &deployed, 3, 2).await;
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
+        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+        assert_eq!(levels(&client).await, BTreeMap::from([("receipts".into(), last as i64 + 1)]));
+    });
+}
+
+#[test]
+fn what_was_verified_is_recorded_and_never_lowered() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..20 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+        }
+        anvil.rpc().mine(100, 1).await.unwrap();
+        let site = Site::new(&database, &anvil.http_url()).with("verify = \"returned\"");
+        let mut running = site.spawn();
+        caught_up(&database, &anvil).await;
+        let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
+        assert!(levels(&client).await["returned"] > 50);
+        let verified = |args: &[&str]| {
+            let output = site.call(&[&["verify", "--json"], args].concat());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()
+        };
+        let report = verified(&["--from", "10", "--to", "20", "--level", "receipts"]);
+        assert_eq!(report["chains"][0]["differences"], json!([]));
+        assert_eq!(levels(&client).await["receipts"], 11);
+        verified(&["--from", "5", "--to", "15", "--level", "linked"]);
+        assert_eq!(levels(&client).await["receipts"], 11, "a weaker proof changes nothing");
+        assert_eq!(levels(&client).await["bloom"], 5 + 32.min(last as i64), "unfiltered and linked: blooms prove it");
+        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+        verified(&[]);
+        assert_eq!(levels(&client).await, BTreeMap::from([("receipts".into(), last as i64 + 1)]));
+        assert!(running.stop().await.success(), "{}", running.log());
+    });
+}
+
+/// Everything that can be wrong with the rows of one block: what it is called, where it shows, and how it is planted. `$1`
+/// is the block, `$2` a time whose leaf exists and which is another block's.
+const WRONGS: &[(&str, &str, &str)] = &[
+    (
+        "logs",
+        "missing",
+        "DELETE FROM dalp_indexed.logs WHERE block_number = $1 AND log_index = 1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "missing",
+        "WITH t AS (DELETE FROM dalp_indexed.erc20_transfer WHERE block_number = $1) DELETE FROM dalp_indexed.logs WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered tx_index",
+        "UPDATE dalp_indexed.logs SET tx_index = tx_index + 1 WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered block_hash",
+        "UPDATE dalp_indexed.logs SET block_hash = tx_hash WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered tx_hash",
+        "UPDATE dalp_indexed.logs SET tx_hash = block_hash WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered address",
+        "UPDATE dalp_indexed.logs SET address = '\\xaa' WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered topic0",
+        "UPDATE dalp_indexed.logs SET topic0 = NULL WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered topic1",
+        "UPDATE dalp_indexed.logs SET topic1 = topic2 WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered topic2",
+        "UPDATE dalp_indexed.logs SET topic2 = topic0 WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered topic3",
+        "UPDATE dalp_indexed.logs SET topic3 = topic0 WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "logs",
+        "altered data",
+        "UPDATE dalp_indexed.logs SET data = set_bit(data, 3, 1 - get_bit(data, 3)) WHERE block_number = $1 AND log_index = 2 AND $2::timestamptz IS NOT NULL",
+    ),
+    ("logs", "moved", "UPDATE dalp_indexed.logs SET block_time = $2 WHERE block_number = $1 AND log_index = 0"),
+    (
+        "logs",
+        "extra",
+        "INSERT INTO dalp_indexed.logs SELECT chain_id, $2, block_number, log_index, tx_index, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data FROM dalp_indexed.logs WHERE block_number = $1 AND log_index = 0",
+    ),
+    (
+        "logs",
+        "extra",
+        "INSERT INTO dalp_indexed.logs SELECT chain_id, block_time, block_number, 77, tx_index, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data FROM dalp_indexed.logs WHERE block_number = $1 AND log_index = 0 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "erc20_transfer",
+        "missing",
+        "DELETE FROM dalp_indexed.erc20_transfer WHERE block_number = $1 AND log_index = 1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "erc20_transfer",
+        "altered token",
+        "UPDATE dalp_indexed.erc20_transfer SET token = '\\xaa' WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "erc20_transfer",
+        "altered from_address",
+        "UPDATE dalp_indexed.erc20_transfer SET from_address = token WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "erc20_transfer",
+        "altered to_address",
+        "UPDATE dalp_indexed.erc20_transfer SET to_address = token WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "erc20_transfer",
+        "altered value",
+        "UPDATE dalp_indexed.erc20_transfer SET value = value + 1 WHERE block_number = $1 AND log_index = 2 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "erc20_transfer",
+        "altered tx_hash",
+        "UPDATE dalp_indexed.erc20_transfer SET tx_hash = '\\x00' WHERE block_number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "erc20_transfer",
+        "moved",
+        "UPDATE dalp_indexed.erc20_transfer SET block_time = $2 WHERE block_number = $1 AND log_index = 0",
+    ),
+    (
+        "erc20_transfer",
+        "extra",
+        "INSERT INTO dalp_indexed.erc20_transfer SELECT chain_id, block_time, block_number, 77, token, from_address, to_address, value, tx_hash FROM dalp_indexed.erc20_transfer WHERE block_number = $1 AND log_index = 0 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "quarantine",
+        "extra",
+        "INSERT INTO dalp_indexed.quarantine SELECT chain_id, block_number, log_index, block_time, 'erc20_transfer', 'no' FROM dalp_indexed.logs WHERE block_number = $1 AND log_index = 0 AND $2::timestamptz IS NOT NULL",
+    ),
+    (
+        "blocks",
+        "altered hash",
+        "UPDATE dalp_indexed.blocks SET hash = parent_hash WHERE number = $1 AND $2::timestamptz IS NOT NULL",
+    ),
+    ("blocks", "moved", "UPDATE dalp_indexed.blocks SET time = $2 WHERE number = $1"),
+    ("blocks", "missing", "DELETE FROM dalp_indexed.blocks WHERE number = $1 AND $2::timestamptz IS NOT NULL"),
+];
+
+/// The ranges in which a report has a difference.
+fn found(report: &Value, table: &str, kind: &str) -> Vec<(u64, u64)> {
+    let all = report["chains"][0]["differences"].as_array().cloned().unwrap_or_default();
+    let of = all.iter().filter(|difference| difference["table"] == table && difference["kind"] == kind);
+    of.flat_map(|difference| serde_json::from_value::<Vec<(u64, u64)>>(difference["blocks"].clone()).unwrap()).collect()
+}
+
+/// Where every row lies that is of another block than those: a row that was written again lies elsewhere.
+async fn places(client: &Client, but: &[i64]) -> Vec<(String, String, i64)> {
+    let sql = "SELECT tableoid::regclass::text, ctid::text, block_number FROM dalp_indexed.logs WHERE block_number <> ALL ($1) \
+               UNION ALL SELECT tableoid::regclass::text, ctid::text, block_number FROM dalp_indexed.erc20_transfer WHERE block_number <> ALL ($1) \
+               UNION ALL SELECT 'blocks', ctid::text, number FROM dalp_indexed.blocks WHERE number <> ALL ($1) ORDER BY 1, 2, 3";
+    client.query(sql, &[&but]).await.unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+/// A chain over several days with a block for each wrong, the first of them at block `.1`, and some between.
+async fn chain_with_days(anvil: &Anvil) -> (Deployed, u64) {
+    let deployed = deploy(anvil.rpc()).await.unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    anvil.rpc().set_next_block_timestamp(now - 9 * DAY).await.unwrap();
+    burst(anvil.rpc(), &deployed, 3, 1).await;
+    anvil.rpc().set_next_block_timestamp(now - 3 * DAY).await.unwrap();
+    let first = head(anvil.rpc()).await + 1;
+    for seed in 0..2 * WRONGS.len() as u64 {
+        burst(anvil.rpc(), &deployed, 5, 10 + seed).await;
+    }
+    (deployed, first)
+}
+
+#[test]
+fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let anvil = anvil_with(AnvilOptions { genesis_timestamp: Some(1_000), ..AnvilOptions::default() }).await;
+        let (deployed, first) = chain_with_days(&anvil).await;
+        // A malformed transfer, whose quarantine row will go, and an empty block, into which a log will be invented.
+        let (a, b) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        emit(anvil.rpc(), &deployed, &transfer(a, b), &[1; 31]).await;
+        let malformed = head(anvil.rpc()).await as i64;
+        anvil.rpc().mine(1, 1).await.unwrap();
+        let empty = malformed + 1;
+        burst(anvil.rpc(), &deployed, 3, 999).await;
+        let site = Site::new(&database, &anvil.http_url()).with("range_blocks = 10");
+        let mut running = site.spawn();
+        caught_up(&database, &anvil).await;
+        full_verify(&site);
+        let client = database.superuser().await;
+        let other = "SELECT time FROM dalp_indexed.blocks WHERE number = $1";
+        let other: chrono::DateTime<chrono::Utc> =
+            client.query_one(other, &[&(first as i64 - 1)]).await.unwrap().get(0);
+        let block = |at: usize| first as i64 + 2 * at as i64;
+        let mut broken: Vec<i64> = (0..WRONGS.len()).map(block).collect();
+        broken.extend([malformed, empty]);
+        for (at, (table, kind, sql)) in WRONGS.iter().enumerate() {
+            let rows = client.execute(*sql, &[&block(at), &other]).await.unwrap();
+            assert!(rows > 0, "{table} {kind} was not planted");
+        }
+        client.execute("DELETE FROM dalp_indexed.quarantine WHERE block_number = $1", &[&malformed]).await.unwrap();
+        let invent = "INSERT INTO dalp_indexed.logs SELECT b.chain_id, b.time, b.number, 0, 0, b.hash, l.tx_hash, address, topic0, topic1, topic2, topic3, data \
+                      FROM dalp_indexed.blocks b, (SELECT * FROM dalp_indexed.logs LIMIT 1) l WHERE b.number = $1";
+        assert_eq!(client.execute(invent, &[&empty]).await.unwrap(), 1);
+        let before = places(&client, &broken).await;
+
+        let output = site.call(&["verify", "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let named = |table, kind, number: i64| {
+            let ranges = found(&report, table, kind);
+            assert!(ranges.iter().any(|r| (r.0..=r.1).contains(&(number as u64))), "{table} {kind} {number}: {report}");
+        };
+        for (at, (table, kind, _)) in WRONGS.iter().enumerate() {
+            named(table, kind, block(at));
+        }
+        named("quarantine", "missing", malformed);
+        named("logs", "extra", empty);
+        let all = report["chains"][0]["differences"].as_array().unwrap().iter();
+        let ranges = all.flat_map(|d| serde_json::from_value::<Vec<(i64, i64)>>(d["blocks"].clone()).unwrap());
+        let innocent: Vec<_> = ranges.filter(|r| (r.0..=r.1).any(|number| !broken.contains(&number))).collect();
+        assert!(innocent.is_empty(), "blocks that are right are not named: {innocent:?}");
+
+        let dry = site.call(&["repair", "--dry-run"]);
+        assert!(dry.status.success() && String::from_utf8_lossy(&dry.stdout).contains("altered value"));
+        assert_eq!(site.call(&["verify"]).status.code(), Some(1), "a dry run changes nothing");
+        let output = site.call(&["repair"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        full_verify(&site);
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        assert_eq!(before, places(&client, &broken).await, "rows of other blocks were touched");
+        // The writer beside it goes on.
+        burst(anvil.rpc(), &deployed, 3, 1000).await;
+        caught_up(&database, &anvil).await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        assert!(running.stop().await.success(), "{}", running.log());
+    });
+}
+
+#[test]
+fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..10 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+        }
+        let site = Site::new(&database, &anvil.http_url());
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let (config, client) = (site.config(), database.superuser().await);
+        let store = Store::open(&config.database).await.unwrap();
+        let (source, claim) = join(&config.chains[0], &store).await.unwrap();
+        let tail = head(anvil.rpc()).await;
+        let hash = anvil.rpc().block_hash(tail).await.unwrap().unwrap();
+        let anchor = BlockRef { number: tail, hash };
+        let broken = BlockRange { first: tail - 3, last: tail - 2 };
+        client
+            .execute("DELETE FROM dalp_indexed.logs WHERE block_number = $1", &[&(broken.first as i64)])
+            .await
+            .unwrap();
+        burst(anvil.rpc(), &deployed, 3, 77).await;
+        let batch = source.range_to(broken, Level::Receipts).await.unwrap();
+        let above = BlockRange { first: tail, last: tail + 1 };
+        let above = source.range_to(above, Level::Receipts).await.unwrap();
+        let state = || async {
+            let sql = "SELECT epoch, (SELECT count(*) FROM dalp_indexed.logs) FROM dalp_indexed.chain_state";
+            let row = client.query_one(sql, &[]).await.unwrap();
+            (row.get::<_, i64>(0), row.get::<_, i64>(1))
+        };
+        let before = state().await;
+        let orphan = BlockRef { hash: B256::repeat_byte(1), ..anchor };
+        let overtaken = Claim { token: claim.token - 1, ..claim.clone() };
+        for (claim, batch, anchor) in [(&claim, &batch, orphan), (&overtaken, &batch, anchor), (&claim, &above, anchor)]
+        {
+            let refused = store.repair(claim, Replacement::Batch(batch), &[], anchor).await;
+            assert_eq!(refused, Err(StoreError::TailMoved { chain_id: 31_337 }));
+            let raised = store.raise(claim, batch.range(), Level::Receipts, anchor).await;
+            assert_eq!(raised, Err(StoreError::TailMoved { chain_id: 31_337 }));
+            assert_eq!(state().await, before, "a refused repair leaves everything as it was");
+        }
+        store.repair(&claim, Replacement::Batch(&batch), &[], anchor).await.unwrap();
+        assert_eq!(state().await, (before.0 + 1, before.1 + 3));
+        assert_exact(&client, anvil.rpc(), 31_337, 0, tail).await;
+        // Reorganised behind the database's back: that is not for a repair to mend.
+        anvil.rpc().reorg(5).await.unwrap();
+        let refused = site.call(&["repair"]);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && error.contains("does not have the stored tail"), "{error}");
+        assert_eq!(state().await, (before.0 + 1, before.1 + 3));
+    });
+}
+
+#[test]
+fn rows_of_blocks_that_are_not_covered_are_extra_and_go() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..10 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+        }
+        let site = Site::new(&database, &anvil.http_url()).with("start_block = 8");
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let client = database.superuser().await;
+        let stray = "INSERT INTO dalp_indexed.logs SELECT chain_id, block_time, 5, 0, 0, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
+                     FROM dalp_indexed.logs LIMIT 1";
+        assert_eq!(client.execute(stray, &[]).await.unwrap(), 1);
+        full_verify(&site);
+        let output = site.call(&["verify", "--from", "0", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{report}");
+        assert_eq!(found(&report, "logs", "extra"), [(5, 5)]);
+        assert_eq!(report["chains"][0]["gaps"], json!([[0, 7]]));
+        assert!(site.call(&["repair", "--from", "0", "--to", "7"]).status.code() == Some(0));
+        assert!(site.call(&["verify", "--from", "0"]).status.success());
+        assert_exact(&client, anvil.rpc(), 31_337, 8, head(anvil.rpc()).await).await;
+    });
+}
