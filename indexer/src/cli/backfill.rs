@@ -198,7 +198,7 @@ fn take_newest(todo: &mut VecDeque<BlockRange>, blocks: u64) -> Option<BlockRang
 
 /// Asks until the nodes answer; only what another question could mend comes back as an error.
 async fn patient(source: &Source, range: BlockRange) -> Result<BlockBatch, SourceError> {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new();
     loop {
         let after = match source.range(range).await {
             Err(error @ (SourceError::Retry { .. } | SourceError::Gone { .. })) => {

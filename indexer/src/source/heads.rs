@@ -223,7 +223,7 @@ struct Socket {
 impl Socket {
     async fn listen(self) {
         let node = endpoint(self.url.expose());
-        let fresh = || Backoff::new(Duration::from_millis(500), MAX_PAUSE);
+        let fresh = || Backoff::between(Duration::from_millis(500), MAX_PAUSE);
         let mut backoff = fresh();
         loop {
             let began = Instant::now();
