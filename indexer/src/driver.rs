@@ -84,8 +84,8 @@ impl Trouble {
 
 type Work = Pin<Box<dyn Future<Output = Result<Input, StoreError>> + Send>>;
 
-/// A moment between two looks at what is about to change.
-const MOMENT: Duration = Duration::from_millis(100);
+/// Before another look at what is about to change.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The moving parts of a running loop.
 struct Running {
@@ -262,7 +262,7 @@ impl Driver {
         let lane = Lane::Tail { on, finalized };
         let (store, leaves, claim) = (self.store.clone(), self.leaves.clone(), self.claim.clone());
         Box::pin(async move {
-            let mut backoff = Backoff::default();
+            let mut backoff = Backoff::new();
             loop {
                 match append_once(&store, &leaves, &claim, &batch, lane).await {
                     Ok(()) => {
@@ -287,7 +287,7 @@ impl Driver {
     fn unwind(&self, from: Tail, to: Tail, trouble: Trouble) -> Work {
         let (store, claim) = (self.store.clone(), self.claim.clone());
         Box::pin(async move {
-            let mut backoff = Backoff::default();
+            let mut backoff = Backoff::new();
             loop {
                 match unwind_all(&store, &claim, from, to).await {
                     Ok(()) => return Ok(Input::Unwound),
@@ -303,7 +303,7 @@ impl Driver {
     fn reload(&self, trouble: Trouble) -> Work {
         let (store, claim) = (self.store.clone(), self.claim.clone());
         Box::pin(async move {
-            let mut backoff = Backoff::default();
+            let mut backoff = Backoff::new();
             loop {
                 match store.load(&claim).await {
                     Ok(state) => {
@@ -348,14 +348,14 @@ impl Driver {
         let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
         let (trouble, back) = (running.work_trouble.clone(), self.chain.finality == Finality::Never);
         Box::pin(async move {
-            let mut backoff = Backoff::default();
+            let mut backoff = Backoff::new();
             loop {
                 match find_fork(&store, &source, &claim, tail, floor, anchor, back).await {
                     Ok(fork) => {
                         trouble.set(None);
                         if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
                             // Two answers disagreed, or the node lags: give it a moment before it is asked again.
-                            sleep(MOMENT).await;
+                            sleep(FIRST_PAUSE).await;
                         }
                         return Ok(Input::Compared(fork));
                     }
@@ -516,7 +516,7 @@ enum Want {
 
 /// Fetches until there is a batch or a reason to ask for something else.
 async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBatch, FetchFailure> {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new();
     loop {
         let answer = match want {
             Want::Head(block) => source.block(block).await,
@@ -535,7 +535,7 @@ async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBa
             }
             Err(error @ SourceError::Gone { .. }) => {
                 trouble.set(Some(error.to_string()));
-                sleep(MOMENT / 2).await;
+                sleep(FIRST_PAUSE / 2).await;
                 return Err(FetchFailure::Gone);
             }
             Err(error @ SourceError::Retry { after, .. }) => {

@@ -1,10 +1,15 @@
 //! Several nodes for one chain: one dies, one serves another chain, one comes up late.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{anvil_with, head, stage, until};
 use dalp_tests::truth::assert_exact;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{burst, caught_up};
 
@@ -127,5 +132,90 @@ fn limits_are_remembered_over_a_restart() {
         assert_eq!(node.refused_methods, ["eth_getBlockReceipts"]);
         service.stop().await;
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+    });
+}
+
+/// A way to a node that can fall silent: connections stay open, and nothing comes back any more.
+struct Tunnel {
+    port: u16,
+    silent: Arc<AtomicBool>,
+    /// Pushes that came through, by connection.
+    pushes: Arc<[AtomicUsize; 8]>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Tunnel {
+    async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (silent, pushes): (Arc<AtomicBool>, Arc<[AtomicUsize; 8]>) = Default::default();
+        let (own, flag, counts) = (listener.local_addr().unwrap().port(), silent.clone(), pushes.clone());
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            for at in 0.. {
+                let Ok((client, _)) = listener.accept().await else { return };
+                let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let (mut up, mut down) = (client.into_split(), server.into_split());
+                let (flag, counts) = (flag.clone(), counts.clone());
+                // The flag silences what is connected when it is raised, and lets the next one through.
+                connections.spawn(async move { tokio::io::copy(&mut up.0, &mut down.1).await });
+                connections.spawn(async move {
+                    let mut bytes = vec![0; 64 * 1024];
+                    let mut silenced = false;
+                    loop {
+                        let read = down.0.read(&mut bytes).await?;
+                        if read == 0 {
+                            return Ok(0);
+                        }
+                        silenced |= at == 0 && flag.load(Ordering::SeqCst);
+                        if !silenced {
+                            let pushes = bytes[..read].windows(16).filter(|text| text == b"eth_subscription").count();
+                            counts[at].fetch_add(pushes, Ordering::SeqCst);
+                            up.1.write_all(&bytes[..read]).await?;
+                        }
+                    }
+                });
+            }
+        });
+        Self { port: own, silent, pushes, task }
+    }
+
+    fn pushes(&self, connection: usize) -> usize {
+        self.pushes[connection].load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_socket_that_died_silently_is_replaced() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let tunnel = Tunnel::to(anvil.port()).await;
+        let url = format!("ws_urls = [\"ws://127.0.0.1:{}\"]", tunnel.port);
+        let mut running = Site::new(&database, &anvil.http_url()).with(&url).spawn();
+        // A quiet chain is no reason to give up a socket.
+        until("a pushed head", || async {
+            burst(anvil.rpc(), &deployed, 1, 1).await;
+            tunnel.pushes(0) > 0
+        })
+        .await;
+        tunnel.silent.store(true, Ordering::SeqCst);
+        burst(anvil.rpc(), &deployed, 3, 2).await;
+        caught_up(&database, &anvil).await;
+        until("the socket to be given up", || async { running.log().contains("while polls see newer heads") }).await;
+        until("a head by the next one", || async {
+            burst(anvil.rpc(), &deployed, 1, 3).await;
+            tunnel.pushes(1) > 0
+        })
+        .await;
+        caught_up(&database, &anvil).await;
+        let client = database.superuser().await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        assert!(running.stop().await.success(), "{}", running.log());
     });
 }

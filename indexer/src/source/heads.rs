@@ -6,7 +6,9 @@ use std::time::Duration;
 use alloy::network::Ethereum;
 use alloy::primitives::U64;
 use alloy::providers::{Provider, RootProvider, WsConnect};
+use alloy::pubsub::{ConnectionHandle, PubSubConnect, Subscription};
 use alloy::rpc::client::RpcClient;
+use alloy::transports::{TransportError, TransportErrorKind, TransportResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, warn};
@@ -143,9 +145,9 @@ impl Drop for AbortAll {
 /// Longest pause between two attempts to subscribe.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a socket may say nothing while polls see newer heads, at least. Until then polling stands in for it, so a
-/// new connection is not urgent; a node that is only slow to push is not worth one.
-const QUIET: Duration = Duration::from_secs(30);
+/// How long a socket may say nothing while polls see newer heads, at least. Polling stands in for it meanwhile, so a new
+/// connection is not urgent, and one that is only slow to push is not worth replacing; it is cheap, though.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// What a socket has to do to be dropped: say nothing for a while, although there is something to say.
 #[derive(Debug, Default)]
@@ -176,6 +178,24 @@ impl Silence {
     }
 }
 
+/// A connection that is made once. The stock one comes back by itself, to whatever stands there then; ours is asked for
+/// its chain first.
+struct Once(WsConnect);
+
+impl PubSubConnect for Once {
+    fn is_local(&self) -> bool {
+        self.0.is_local()
+    }
+
+    async fn connect(&self) -> TransportResult<ConnectionHandle> {
+        self.0.connect().await
+    }
+
+    async fn try_reconnect(&self) -> TransportResult<ConnectionHandle> {
+        Err(TransportErrorKind::non_retryable_str("the connection ended"))
+    }
+}
+
 /// Why a subscription ended.
 enum End {
     /// Nobody wants heads any more.
@@ -203,7 +223,7 @@ struct Socket {
 impl Socket {
     async fn listen(self) {
         let node = endpoint(self.url.expose());
-        let fresh = || Backoff::new(Duration::from_millis(500), MAX_PAUSE);
+        let fresh = || Backoff::between(Duration::from_millis(500), MAX_PAUSE);
         let mut backoff = fresh();
         loop {
             let began = Instant::now();
@@ -228,8 +248,9 @@ impl Socket {
     async fn subscribe(&self) -> End {
         let slow = |_| End::Failed("no answer within request_timeout".into());
         let connected = timeout(self.timeout, self.connect()).await.map_err(slow);
-        let mut subscription = match connected.and_then(|connected| connected) {
-            Ok((subscription, _provider)) => subscription,
+        // The provider's end would be the connection's.
+        let (mut subscription, _provider) = match connected.and_then(|connected| connected) {
+            Ok(connected) => connected,
             Err(end) => return end,
         };
         let mut silence = Silence { pushed: *self.polled.borrow(), since: None };
@@ -240,7 +261,7 @@ impl Socket {
                 told = subscription.recv() => {
                     let header: RpcHeader = match told {
                         Ok(header) => header,
-                        Err(error) => return End::Failed(error.to_string()),
+                        Err(error) => return End::Failed(format!("the connection ended ({error})")),
                     };
                     let Some(header) = header.header() else { continue };
                     silence.pushed(header.number);
@@ -263,9 +284,9 @@ impl Socket {
     }
 
     /// The subscription, and the provider that keeps its connection open.
-    async fn connect(&self) -> Result<(alloy::pubsub::Subscription<RpcHeader>, RootProvider<Ethereum>), End> {
-        let failed = |error: alloy::transports::TransportError| End::Failed(error.to_string());
-        let client = RpcClient::connect_pubsub(WsConnect::new(self.url.expose())).await.map_err(failed)?;
+    async fn connect(&self) -> Result<(Subscription<RpcHeader>, RootProvider<Ethereum>), End> {
+        let failed = |error: TransportError| End::Failed(error.to_string());
+        let client = RpcClient::connect_pubsub(Once(WsConnect::new(self.url.expose()))).await.map_err(failed)?;
         let provider = RootProvider::<Ethereum>::new(client);
         if let Some(expected) = self.expected {
             let chain_id: U64 = provider.client().request("eth_chainId", ()).await.map_err(failed)?;

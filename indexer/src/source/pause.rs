@@ -13,15 +13,19 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// From 100 ms to 5 s: for what is expected to work again soon.
     fn default() -> Self {
-        Self::new(Duration::from_millis(100), Duration::from_secs(5))
+        Self::new()
     }
 }
 
 impl Backoff {
+    /// From 100 ms to 5 s: for what is expected to work again soon.
+    pub fn new() -> Self {
+        Self::between(Duration::from_millis(100), Duration::from_secs(5))
+    }
+
     /// From `first` to `last`.
-    pub fn new(first: Duration, last: Duration) -> Self {
+    pub fn between(first: Duration, last: Duration) -> Self {
         Self { next: first, last }
     }
 
@@ -30,11 +34,12 @@ impl Backoff {
         self.pause_at_least(None).await;
     }
 
-    /// Sleeps for the next pause, and for as long as a node asked for.
+    /// Sleeps for the next pause, and for as long as a node asked for; not longer than the last pause, as another node may
+    /// be back by then, while the one that asked is not called before its time anyway.
     pub async fn pause_at_least(&mut self, asked: Option<Duration>) {
         let pause = jittered(self.next, rand::random());
         self.next = (self.next * 2).min(self.last);
-        sleep(pause.max(asked.unwrap_or_default())).await;
+        sleep(pause.max(asked.unwrap_or_default().min(self.last))).await;
     }
 }
 

@@ -158,3 +158,56 @@ fn a_node_asks_for_a_pause_in_seconds_or_by_a_date() {
     assert_eq!(check("Sun, 06 Nov 1994 08:49:07 GMT"), Some(100), "a date that is over");
     assert_eq!(check("soon"), None);
 }
+
+#[test]
+fn no_words_of_a_node_are_too_strange_to_read() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    const WORDS: &[&str] = &[
+        "range",
+        "[",
+        "0x",
+        "0xffffffffffffffffffff",
+        "]",
+        ",",
+        "99999999999999999999",
+        "10k",
+        "5m",
+        "max:",
+        "limit",
+        "é",
+        "than",
+        "…3…",
+        "-",
+        "with the range ",
+        "7-",
+        "-7",
+        "[0x9, 0x1]",
+        "batch",
+        "1_0_",
+        "blocks",
+        "18446744073709551615",
+        "18446744073709551615m",
+        ">",
+        "\u{0}",
+        "retry",
+        "timeout",
+        "results",
+        ".",
+        "=",
+    ];
+    for seed in 0..2_000 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let words: Vec<&str> =
+            (0..random.random_range(0..12)).map(|_| WORDS[random.random_range(0..WORDS.len())]).collect();
+        for message in [words.concat(), words.join(" ")] {
+            for asked in [None, Some(0), Some(1), Some(500), Some(u64::MAX)] {
+                let refusal = Refusal::of(-32000, &message, asked);
+                if let (Refusal::TooLarge { limit: Some(Limit::Blocks(blocks)), .. }, Some(asked)) = (refusal, asked) {
+                    assert!((1..asked).contains(&blocks), "seed {seed}: {message}");
+                }
+            }
+        }
+    }
+}
