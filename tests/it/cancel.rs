@@ -57,6 +57,7 @@ fn batch() -> BlockBatch {
 /// A chain that is ours, with leaves for the batch, and no more.
 struct Bench {
     store: Store,
+    chain: NewChain,
     claim: Claim,
     batch: BlockBatch,
     client: Client,
@@ -82,7 +83,9 @@ impl Bench {
             finality: true,
             reset: false,
         };
-        let Bid::Won(claim) = Lease::new(&store, chain).bid().await.unwrap() else { panic!("nobody else bids") };
+        let Bid::Won(claim) = Lease::new(&store, chain.clone()).bid().await.unwrap() else {
+            panic!("nobody else bids")
+        };
         let batch = batch();
         let mut partitioner = database.client(ADMIN).await;
         partitioner.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
@@ -92,7 +95,7 @@ impl Bench {
             ensure(&mut partitioner, &table, 31_337, &Policy::default(), Utc::now(), &need).await.unwrap();
         }
         let tails = [Tail { next: 0, hash: None }, Tail { next: BLOCKS, hash: Some(block(BLOCKS - 1).hash) }];
-        Self { store, claim, batch, client: database.superuser().await, tails }
+        Self { store, chain, claim, batch, client: database.superuser().await, tails }
     }
 
     async fn append(&self) -> Result<(), StoreError> {
@@ -226,5 +229,28 @@ fn a_write_that_is_refused_leaves_a_usable_pool() {
             assert!(bench.is_stored().await);
             bench.unwind().await.unwrap();
         }
+    });
+}
+
+/// The fence by itself: the tail is the right one, only the token is not.
+#[test]
+fn an_older_token_writes_nothing() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let bench = Bench::new(&database, database.direct_url(WRITER)).await;
+        let mut lease = Lease::new(&bench.store, bench.chain.clone());
+        assert!(matches!(lease.bid().await.unwrap(), Bid::Held { .. }));
+        lease.release(&bench.claim).await.unwrap();
+        let Bid::Won(newer) = lease.bid().await.unwrap() else { panic!("nobody else bids") };
+        assert_eq!(newer.token, bench.claim.token + 1);
+        let fenced = StoreError::Fenced { chain_id: 31_337 };
+        assert_eq!(bench.append().await, Err(StoreError::TailMoved { chain_id: 31_337 }));
+        assert_eq!(bench.store.load(&bench.claim).await, Err(fenced.clone()));
+        assert_eq!(lease.renew(&bench.claim).await, Err(fenced));
+        lease.renew(&newer).await.unwrap();
+        let bench = Bench { claim: newer, ..bench };
+        assert!(!bench.is_stored().await);
+        bench.append().await.unwrap();
+        assert!(bench.is_stored().await);
     });
 }

@@ -146,12 +146,16 @@ impl Tenure {
 
     fn publish_standby(&self, waits_for: String) {
         let head = self.news.borrow().head.as_ref().map(|head| (head.header.number, head.header.time));
+        let leaves = self.leaves.count(self.chain.chain_id);
+        // What it knew as leader is no longer so, and is the new leader's to tell.
         self.status.send_modify(|status| {
-            status.role = Role::Standby;
-            status.ready = false;
-            status.head = head.map(|(number, _)| number);
-            status.head_time = head.and_then(|(_, time)| timestamp(time));
-            status.waits_for = waits_for;
+            *status = ChainStatus {
+                head: head.map(|(number, _)| number),
+                head_time: head.and_then(|(_, time)| timestamp(time)),
+                leaves,
+                waits_for,
+                ..ChainStatus::new(self.chain.name.clone(), self.chain.chain_id)
+            };
         });
     }
 
