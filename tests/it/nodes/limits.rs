@@ -20,8 +20,8 @@ fn ranges_are_split_in_the_words_of_every_provider() {
 #[test]
 fn answers_over_a_nodes_own_limit_are_split() {
     let case = |words| {
-        // Three headers and three logs are 4 kB; two headers for each of 32 blocks are far more than allowed.
-        let rule = Rule::new(Fault::SizeLimit { bytes: 30_000, words });
+        // The logs of 100 blocks are more than twice as much.
+        let rule = Rule::new(Fault::SizeLimit { bytes: 30_000, words }).on("eth_getLogs").on("eth_getBlockReceipts");
         Case::new(&format!("{words:?}"), Meanwhile::Stored, vec![rule])
     };
     let words = [Provider::Geth, Provider::Reth, Provider::Alchemy, Provider::Quicknode, Provider::Ankr];
