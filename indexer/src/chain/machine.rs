@@ -528,6 +528,8 @@ impl Machine {
             self.stop(Stop::BelowFinalized { finalized }, actions);
         } else {
             self.doing = Doing::Unwinding(to);
+            // From now on nothing above is ours: what a node calls final meanwhile must not be found there.
+            _ = self.recent.split_off(&to.next);
             actions.push(Action::Unwind { from: self.tail, to });
         }
     }
@@ -543,7 +545,6 @@ impl Machine {
     fn unwound(&mut self) {
         if let Doing::Unwinding(to) = self.doing {
             self.tail = to;
-            _ = self.recent.split_off(&to.next);
             self.doing = Doing::Nothing;
             self.agreed = None;
         }

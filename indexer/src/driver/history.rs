@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{MOMENT, Trouble};
+use super::{FIRST_PAUSE, Trouble};
 use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::BlockRange;
@@ -203,7 +203,7 @@ impl Fill {
                 }
                 Err(error @ SourceError::Gone { .. }) => {
                     self.trouble.set(Some(error.to_string()));
-                    sleep(MOMENT * 5).await;
+                    sleep(FIRST_PAUSE * 5).await;
                     return Err(FillFailure::Gone);
                 }
                 Err(error @ SourceError::Retry { after, .. }) => {
@@ -235,7 +235,7 @@ impl Fill {
                 Err(error @ StoreError::OtherBranch { .. }) => {
                     warn!("{error}");
                     self.trouble.set(Some(error.to_string()));
-                    sleep(MOMENT * 5).await;
+                    sleep(FIRST_PAUSE * 5).await;
                     return Ok(Some(FillFailure::Gone));
                 }
                 Err(StoreError::Duplicate { why }) => {
@@ -245,7 +245,7 @@ impl Fill {
                         "{}: {why}; if this goes on, rows are stored that no coverage knows of: run `dalp-indexer repair`",
                         batch.range()
                     )));
-                    sleep(MOMENT * 20).await;
+                    sleep(FIRST_PAUSE * 20).await;
                     return Ok(Some(FillFailure::Lost));
                 }
                 Err(error) => return Err(error),
