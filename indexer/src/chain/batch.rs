@@ -1,5 +1,7 @@
 //! A range of blocks with its logs, proved whole before anybody may store it.
 
+use std::collections::HashSet;
+
 use alloy::primitives::{Address, B256, Bloom, keccak256};
 
 use super::block::{BlockRange, BlockRef, Header};
@@ -407,7 +409,12 @@ fn check_headers(range: BlockRange, headers: &[Header]) -> Result<(), Defect> {
     if headers.last().is_none_or(|h| h.number != range.last) {
         return Err(Defect::NoHeader { range, number: range.last });
     }
-    Ok(())
+    let mut seen = HashSet::with_capacity(headers.len());
+    match headers.iter().find(|header| !seen.insert(header.hash)) {
+        // A log that claims the height of another block brings that block's hash along.
+        Some(twice) => Err(Defect::OtherFork { number: twice.number }),
+        None => Ok(()),
+    }
 }
 
 /// Order, range and hash of every log; answers each run's header.
@@ -561,6 +568,15 @@ mod tests {
         assert_eq!(check((1, 3), &[1, 3], &[(4, 0)]), misplaced("log", 4));
         assert_eq!(check((1, 3), &[1, 3], &[(3, 0), (1, 0)]), misplaced("log", 1));
         assert_eq!(check((1, 3), &[1, 3], &[(3, 1), (3, 1)]), misplaced("log", 3));
+    }
+
+    #[test]
+    fn a_hash_that_two_heights_claim_is_refused() {
+        let range = BlockRange { first: 1, last: 3 };
+        let moved = Header { hash: hash(3), parent: None, ..header(2) };
+        let headers = vec![header(1), moved, Header { parent: None, ..header(3) }];
+        let batch = BlockBatch::new(range, headers, Logs::default(), &Filter::default());
+        assert_eq!(batch.err(), Some(Defect::OtherFork { number: 3 }));
     }
 
     #[test]

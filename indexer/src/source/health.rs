@@ -13,10 +13,11 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(60);
 /// A failure is forgotten, for the choice of a node, after this long.
 const FORGIVEN: Duration = Duration::from_secs(60);
-/// A node is behind when it is more than so many blocks and so many seconds of chain time below another, in so many
-/// polls in a row: less is the ordinary spread of nodes that hear of a block one after the other.
-const BEHIND_BLOCKS: u64 = 3;
-const BEHIND_SECONDS: i64 = 10;
+/// A node is behind when it is more than so many blocks below another, and more than so many seconds of chain time or
+/// standing still, in so many polls in a row: less is the ordinary spread of nodes that hear of a block one after the
+/// other.
+const BEHIND_BLOCKS: u64 = 2;
+const BEHIND_SECONDS: i64 = 2;
 const BEHIND_POLLS: u32 = 3;
 /// A head that was seen longer ago says nothing of the others.
 const FRESH: Duration = Duration::from_secs(60);
@@ -158,8 +159,10 @@ impl Health {
 
     /// The head that a poll told, and the best one that the other nodes told lately.
     pub fn saw_head(&mut self, head: SeenHead, best: Option<SeenHead>) {
+        let stands_still = self.head.is_some_and(|before| before.number >= head.number);
         let behind = best.is_some_and(|best| {
-            best.number > head.number + BEHIND_BLOCKS && best.time > head.time.saturating_add(BEHIND_SECONDS)
+            let late = best.time > head.time.saturating_add(BEHIND_SECONDS);
+            best.number > head.number + BEHIND_BLOCKS && (late || stands_still)
         });
         self.behind = if behind { self.behind.saturating_add(1) } else { 0 };
         self.head = Some(head);
@@ -299,10 +302,15 @@ mod tests {
         assert_eq!(health.grade(now), Grade::Lagging);
         health.saw_head(head(108, 1_096), Some(head(110, 1_120)));
         assert_eq!(health.grade(now), Grade::Good);
-        for _ in 0..5 {
-            health.saw_head(head(100, 1_000), Some(head(140, 1_009)));
+        for number in 110..115 {
+            health.saw_head(head(number, 1_000), Some(head(number + 40, 1_002)));
         }
-        assert_eq!(health.grade(now), Grade::Good, "forty blocks in nine seconds: a fast chain");
+        assert_eq!(health.grade(now), Grade::Good, "forty blocks in two seconds: a fast chain");
+        for _ in 0..BEHIND_POLLS {
+            health.saw_head(head(114, 1_000), Some(head(117, 1_000)));
+        }
+        assert_eq!(health.grade(now), Grade::Lagging, "it stands still below another");
+        health.saw_head(head(117, 1_000), Some(head(117, 1_000)));
         for _ in 0..TRIP {
             health.missing(now, "block 7".into());
         }

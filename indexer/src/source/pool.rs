@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Once one node told its chain, the others get this long at the start; a silent one is asked again before its first use.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a node in reserve is asked for its head.
-const SURVEY: Duration = Duration::from_secs(30);
+const SURVEY: Duration = Duration::from_secs(10);
 
 /// A node as the choice sees it: how good it is, and milliseconds of its light calls.
 type Standing = (Grade, Option<f64>);
