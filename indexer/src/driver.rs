@@ -132,6 +132,7 @@ impl Driver {
                     self.publish(&running);
                     self.heartbeat();
                     saved.save(&self.store, &self.status.borrow());
+                    running.history.go_on(running.machine.settled());
                     continue;
                 }
                 Ok(()) = self.news.changed() => match self.head() {
@@ -167,9 +168,6 @@ impl Driver {
             running.batches.retain(|id, _| running.machine.wants(*id));
             if moved {
                 running.history.step(FillInput::Moved);
-            }
-            if let Some(settled) = running.machine.settled() {
-                running.history.step(FillInput::Settled(settled));
             }
             self.publish(&running);
         }

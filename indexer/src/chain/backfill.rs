@@ -54,10 +54,13 @@ pub struct FillId(u64);
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FillInput {
-    /// What is missing, read under the state row's lock.
-    Loaded(Vec<Piece>),
-    /// Blocks up to this one are final.
-    Settled(u64),
+    /// What is missing and what is final, read under the state row's lock.
+    Loaded {
+        /// What is missing, ascending.
+        pieces: Vec<Piece>,
+        /// Blocks up to this one are final.
+        settled: Option<u64>,
+    },
     /// A piece is committed.
     Filled {
         /// Which.
@@ -152,6 +155,12 @@ impl Backfill {
         self.since_load.is_none()
     }
 
+    /// Whether something is missing that could be filled, now that blocks up to `settled` are final: load again.
+    pub fn could_go_on(&self, settled: u64) -> bool {
+        let above = |piece: &Piece| self.settled.is_none_or(|known| piece.range.last > known);
+        self.is_loaded() && self.settled.is_none_or(|known| settled > known) && self.todo.iter().any(above)
+    }
+
     /// Whether nothing is under way and nothing can be begun now.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.is_loaded() && self.next_place().is_none()
@@ -166,8 +175,7 @@ impl Backfill {
     pub fn step(&mut self, input: FillInput) -> Vec<FillAction> {
         let mut actions = Vec::new();
         match input {
-            FillInput::Loaded(pieces) => self.loaded(pieces),
-            FillInput::Settled(number) => self.settled = self.settled.max(Some(number)),
+            FillInput::Loaded { pieces, settled } => self.loaded(pieces, settled),
             FillInput::Filled { id, logs, bytes } => self.filled(id, logs, bytes),
             FillInput::Failed { id, failure } => self.failed(id, failure, &mut actions),
             FillInput::Moved => self.load(&mut actions),
@@ -181,7 +189,8 @@ impl Backfill {
         actions.push(FillAction::Load);
     }
 
-    fn loaded(&mut self, pieces: Vec<Piece>) {
+    fn loaded(&mut self, pieces: Vec<Piece>, settled: Option<u64>) {
+        self.settled = settled;
         let taken = self.running.values().map(|piece| piece.range).chain(self.since_load.take().unwrap_or_default());
         let taken = Coverage::new(taken);
         self.todo = pieces.into_iter().flat_map(|piece| cut(&piece, &taken)).collect();
@@ -272,8 +281,8 @@ mod tests {
     fn lane(order: Order, gaps: &[(u64, u64)], settled: u64) -> (Backfill, Vec<FillAction>) {
         let mut lane = Backfill::new(order, 2, RangeSizer::new(10, 10, 100, 1_000));
         assert_eq!(lane.step(FillInput::Moved), [FillAction::Load]);
-        lane.step(FillInput::Settled(settled));
-        let actions = lane.step(FillInput::Loaded(gaps.iter().map(|(a, b)| piece(*a, *b)).collect()));
+        let pieces = gaps.iter().map(|(a, b)| piece(*a, *b)).collect();
+        let actions = lane.step(FillInput::Loaded { pieces, settled: Some(settled) });
         (lane, actions)
     }
 
@@ -306,7 +315,10 @@ mod tests {
         assert_eq!(ranges(&lane.step(filled(0))), [(30, 39)]);
         assert_eq!(ranges(&lane.step(filled(1))), [(40, 40)]);
         assert_eq!(ranges(&lane.step(filled(2))), [], "41 is not final yet");
-        assert_eq!(ranges(&lane.step(FillInput::Settled(45))), [(41, 45)]);
+        assert!(!lane.could_go_on(40) && lane.could_go_on(45));
+        lane.step(FillInput::Moved);
+        let rest = FillInput::Loaded { pieces: vec![piece(41, 50)], settled: Some(45) };
+        assert_eq!(ranges(&lane.step(rest)), [(41, 45)]);
     }
 
     #[test]
@@ -327,6 +339,6 @@ mod tests {
         assert_eq!(lane.step(lost), [FillAction::Load]);
         lane.step(FillInput::Filled { id: FillId(0), logs: 0, bytes: 0 });
         let stale = vec![piece(0, 14), piece(20, 24)];
-        assert_eq!(ranges(&lane.step(FillInput::Loaded(stale))), [(10, 14), (20, 24)]);
+        assert_eq!(ranges(&lane.step(FillInput::Loaded { pieces: stale, settled: Some(40) })), [(10, 14), (20, 24)]);
     }
 }

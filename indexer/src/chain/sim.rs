@@ -313,7 +313,8 @@ impl World {
                     Some(_) => pieces(want, &Coverage::new(covered), &[]),
                     None => Vec::new(),
                 };
-                self.inbox.push_back(Told::Fill(FillInput::Loaded(missing)));
+                let settled = self.store.finalized;
+                self.inbox.push_back(Told::Fill(FillInput::Loaded { pieces: missing, settled }));
             }
             FillAction::Fill { id, piece } => self.fill(id, piece.range),
             FillAction::TooLarge { number } => panic!("block {number} too large"),
@@ -371,8 +372,8 @@ impl World {
                 if moved {
                     self.step_fill(FillInput::Moved);
                 }
-                if let Some(settled) = self.store.finalized {
-                    self.step_fill(FillInput::Settled(settled));
+                if self.machine.settled().is_some_and(|settled| self.lane.could_go_on(settled)) {
+                    self.step_fill(FillInput::Moved);
                 }
             }
             None => {}

@@ -46,7 +46,6 @@ pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Res
     loop {
         let context = Context { source: source.clone(), store: store.clone(), leaves: leaves.clone(), claim };
         let mut history = History::new(chain, context, Some(want));
-        history.step(FillInput::Settled(want.last));
         history.step(FillInput::Moved);
         let outcome = fill(&mut history, &bars, &mut bar).await;
         logs += history.logs();

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{FIRST_PAUSE, Trouble};
 use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
 use crate::chain::batch::BlockBatch;
-use crate::chain::block::BlockRange;
+use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::filter::Filter;
 use crate::chain::range::RangeSizer;
 use crate::config::Chain;
@@ -44,6 +44,7 @@ pub struct History {
     sizer: RangeSizer,
     tasks: JoinSet<Result<Done, StoreError>>,
     filters: Arc<HashMap<B256, Filter>>,
+    anchor: Option<BlockRef>,
     trouble: Trouble,
     logs: u64,
 }
@@ -60,7 +61,7 @@ impl History {
         let sizer = super::sizer(chain);
         let lane = Backfill::new(chain.backfill_order, chain.backfill_workers as usize, sizer.clone());
         let (filters, trouble) = (Arc::default(), Trouble::default());
-        Self { context, want, lane, sizer, tasks: JoinSet::new(), filters, trouble, logs: 0 }
+        Self { context, want, lane, sizer, tasks: JoinSet::new(), filters, anchor: None, trouble, logs: 0 }
     }
 
     /// Blocks that are missing, under way or not.
@@ -88,6 +89,13 @@ impl History {
         self.logs
     }
 
+    /// Looks again at what is missing, if blocks that became final since could be filled.
+    pub fn go_on(&mut self, settled: Option<u64>) {
+        if settled.is_some_and(|settled| self.lane.could_go_on(settled)) {
+            self.step(FillInput::Moved);
+        }
+    }
+
     /// What goes wrong at the moment, in words.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.get()
@@ -104,8 +112,9 @@ impl History {
                 FillAction::Fill { id, piece } => {
                     let (context, filters, trouble) =
                         (self.context.clone(), self.filters.clone(), self.trouble.clone());
-                    let sizer = self.sizer.clone();
-                    self.tasks.spawn(async move { Fill { context, filters, trouble, sizer, id, piece }.run().await });
+                    let (sizer, anchor) = (self.sizer.clone(), self.anchor);
+                    let fill = Fill { context, filters, anchor, trouble, sizer, id, piece };
+                    self.tasks.spawn(async move { fill.run().await });
                 }
                 FillAction::TooLarge { number } => self.trouble.set(Some(format!(
                     "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use \
@@ -132,7 +141,8 @@ impl History {
         let input = match done {
             Done::Loaded(missing) => {
                 self.filters = Arc::new(missing.filters.into_iter().collect());
-                FillInput::Loaded(missing.pieces)
+                self.anchor = missing.anchor;
+                FillInput::Loaded { pieces: missing.pieces, settled: missing.anchor.map(|block| block.number) }
             }
             Done::Filled { id, range, answered, stored, bytes } => {
                 self.logs += stored;
@@ -163,6 +173,7 @@ async fn load(context: Context, want: Option<BlockRange>, trouble: Trouble) -> R
 struct Fill {
     context: Context,
     filters: Arc<HashMap<B256, Filter>>,
+    anchor: Option<BlockRef>,
     trouble: Trouble,
     sizer: RangeSizer,
     id: FillId,
@@ -194,7 +205,7 @@ impl Fill {
         let source = &self.context.source;
         let mut backoff = Backoff::default();
         loop {
-            match source.range(self.piece.range).await {
+            match self.answer().await {
                 Ok(batch) => return Ok(batch),
                 Err(error @ SourceError::TooLarge { .. }) => {
                     info!("{error}; asking for less");
@@ -214,6 +225,20 @@ impl Fill {
                 }
             }
         }
+    }
+
+    /// The piece, of the chain that our final block is on: a node that is stuck on a lost branch serves another one at the
+    /// same heights.
+    async fn answer(&self) -> Result<BlockBatch, SourceError> {
+        let batch = self.context.source.range(self.piece.range).await?;
+        let last = batch.last();
+        if let Some(anchor) = self.anchor
+            && self.context.source.header_below(last.number, anchor).await?.hash != last.hash
+        {
+            let what = format!("block {} below the final block {anchor}", last.block());
+            return Err(SourceError::Gone { node: "a node".into(), what });
+        }
+        Ok(batch)
     }
 
     /// `None` when the batch is committed; why not, when another question must decide.

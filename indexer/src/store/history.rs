@@ -4,9 +4,10 @@ use alloy::primitives::B256;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::read::block_ref;
 use super::{Claim, Store, StoreError, int8, limit, timestamp};
 use crate::chain::backfill::{Piece, pieces};
-use crate::chain::block::{BlockRange, Header};
+use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::coverage::Coverage;
 use crate::chain::filter::Filter;
 use crate::chain::machine::Tail;
@@ -18,6 +19,8 @@ pub struct Missing {
     pub pieces: Vec<Piece>,
     /// The filters of the sources that the pieces name.
     pub filters: Vec<(B256, Filter)>,
+    /// The highest stored block that is final: what is at or below it is fetched from nodes that have this very block.
+    pub anchor: Option<BlockRef>,
 }
 
 /// A source with what is covered of it, and how each range was verified.
@@ -49,6 +52,8 @@ impl Store {
                 &params,
             )
             .await?;
+        let anchor = tx.query_typed_opt(ANCHOR, &params).await?;
+        let anchor = anchor.and_then(|row| block_ref(row.get(0), row.get(1)));
         let mut sources = covered(&tx, claim.chain_id).await?;
         tx.commit().await?;
         if row.get::<_, i64>(0) != claim.token {
@@ -63,7 +68,7 @@ impl Store {
         let own = own.map(|at| sources.swap_remove(at).coverage()).unwrap_or_default();
         let others: Vec<_> = sources.iter().map(|source| (source.id, source.coverage())).collect();
         let filters = sources.into_iter().map(|source| (source.id, source.filter)).collect();
-        Ok(Missing { pieces: pieces(want, &own, &others), filters })
+        Ok(Missing { pieces: pieces(want, &own, &others), filters, anchor })
     }
 
     /// Sets the tail to `to`, a final block, and leaves the blocks between to the backfill lane; or does nothing.
@@ -95,6 +100,8 @@ impl Store {
     }
 }
 
+const ANCHOR: &str = "SELECT b.number, b.hash FROM dalp_indexed.chain_state s JOIN dalp_indexed.blocks b USING (chain_id) \
+                      WHERE s.chain_id = $1 AND b.number <= s.finalized ORDER BY b.number DESC LIMIT 1";
 const JUMP: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_number = $5, tail_hash = $6, tail_time = $7, \
                     finalized = GREATEST(finalized, $5), updated_at = now() \
                     WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4";

@@ -74,7 +74,8 @@ impl Store {
     }
 }
 
-fn block_ref(number: i64, hash: &[u8]) -> Option<BlockRef> {
+/// A block as it is stored.
+pub(super) fn block_ref(number: i64, hash: &[u8]) -> Option<BlockRef> {
     Some(BlockRef { number: u64::try_from(number).ok()?, hash: B256::try_from(hash).ok()? })
 }
 
