@@ -10,11 +10,12 @@ use dalp_tests::cut::Cut;
 use dalp_tests::indexer::{Running, Site};
 use dalp_tests::proxy::{Moment, Proxy};
 use dalp_tests::stage::{ADMIN, Database, OwnServer, READER, WRITER, anvil, head, stage, until};
-use dalp_tests::truth::assert_exact;
+use dalp_tests::truth::{assert_exact, full_verify};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio_postgres::Client;
 
+use crate::history::no_gaps;
 use crate::{burst, caught_up, rng, socket, tries};
 
 /// A chain of a few hundred logs, to be indexed in many small batches.
@@ -49,15 +50,18 @@ async fn killed_at(moment: Moment) {
     target.store(running.pid(), Ordering::SeqCst);
     assert!(running.was_killed().await, "{moment:?}: {}", running.log());
     assert!(proxy.struck(), "{moment:?} came");
-    finish(&database, &anvil).await;
+    finish(&database, &anvil, &Site::new(&database, &anvil.http_url())).await;
 }
 
-/// Starts the indexer once more and lets it end its work.
-async fn finish(database: &Database, anvil: &Anvil) {
+/// Starts the indexer once more and lets it end its work: then the rows are the chain's by our own comparison and by that
+/// of `verify`.
+async fn finish(database: &Database, anvil: &Anvil, site: &Site) {
     lapse(&database.superuser().await).await;
-    let mut running = Site::new(database, &anvil.http_url()).spawn();
+    let mut running = site.spawn();
     caught_up(database, anvil).await;
     let client = database.superuser().await;
+    no_gaps(&client).await;
+    full_verify(site);
     assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
     assert!(running.stop().await.success(), "{}", running.log());
 }
@@ -96,13 +100,16 @@ async fn lapse(client: &Client) {
     client.execute("UPDATE dalp_indexed.lease SET expires_at = '-infinity'", &[]).await.unwrap();
 }
 
-/// In one snapshot: nothing is stored above the tail, the coverage ends with it, and its block is stored. Answers the tail.
+/// In one snapshot: nothing is stored above the tail or outside the coverage, and the tail's block is stored. Answers the
+/// tail.
 async fn agree(client: &Client) -> Option<u64> {
     let sql = "SELECT tail_number, tail_hash IS NULL, \
                  NOT EXISTS (SELECT FROM dalp_indexed.logs WHERE block_number > tail_number) \
                  AND NOT EXISTS (SELECT FROM dalp_indexed.erc20_transfer WHERE block_number > tail_number) \
                  AND NOT EXISTS (SELECT FROM dalp_indexed.blocks WHERE number > tail_number), \
-                 (SELECT max(to_block) FROM dalp_indexed.coverage) IS NOT DISTINCT FROM nullif(tail_number, start_block - 1), \
+                 NOT EXISTS (SELECT FROM dalp_indexed.coverage WHERE to_block > tail_number) \
+                 AND NOT EXISTS (SELECT FROM dalp_indexed.logs l WHERE NOT EXISTS \
+                   (SELECT FROM dalp_indexed.coverage c WHERE l.block_number BETWEEN c.from_block AND c.to_block)), \
                  (SELECT hash FROM dalp_indexed.blocks WHERE number = tail_number) IS NOT DISTINCT FROM tail_hash \
                FROM dalp_indexed.chain_state";
     let row = client.query_opt(sql, &[]).await.unwrap()?;
@@ -135,7 +142,9 @@ async fn killed_at_random(
         behind += u64::from(agree(&client).await.is_none_or(|tail| tail < last));
         log += &running.log();
     }
-    finish(database, anvil).await;
+    // Not through the proxy, and as fast as it can.
+    let last = Site { url: database.url(WRITER), ..site.clone() };
+    finish(database, anvil, &last.with("max_range_blocks = 100").with("range_blocks = 100")).await;
     (behind, log)
 }
 
@@ -154,6 +163,32 @@ fn killed_at_random_moments_of_a_slow_load() {
         })
         .await;
         assert!(behind >= tries(10, 100), "only {behind} kills fell into the load");
+    });
+}
+
+#[test]
+fn killed_at_random_moments_of_history() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..40 {
+            burst(anvil.rpc(), &deployed, 10, seed).await;
+            anvil.rpc().mine(40, 12).await.unwrap();
+        }
+        let proxy = Proxy::start(socket().await, Moment::Never, Arc::new(|| {})).await;
+        proxy.slow_down(Duration::from_millis(2));
+        let site = through(&database, &anvil, &proxy).with("finality = \"depth:3\"");
+        let (mut rng, at) = (rng("history"), (&database, &anvil, &site));
+        let client = database.superuser().await;
+        let mut gaps = 0;
+        killed_at_random(at, (&mut rng, 300..700), async |_| {
+            let sql = "SELECT gap_blocks > 0 FROM dalp_indexed.progress";
+            let gap = client.query_opt(sql, &[]).await.unwrap().is_some_and(|row| row.get(0));
+            gaps += u64::from(gap);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        })
+        .await;
+        assert!(gaps > 0, "history was complete before the first kill");
     });
 }
 

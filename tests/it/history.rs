@@ -25,7 +25,7 @@ async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(client: &Client, sql
 }
 
 /// Waits until nothing is missing below the tail.
-async fn no_gaps(client: &Client) {
+pub async fn no_gaps(client: &Client) {
     until("the gaps to be filled", || async {
         client
             .query_opt("SELECT FROM dalp_indexed.progress WHERE gap_blocks = 0 AND complete_to = tail_number", &[])
