@@ -129,8 +129,8 @@ fn a_chain_that_is_registered_and_empty_has_a_status() {
         let client = database.superuser().await;
         for start in [0_i64, 100] {
             let sql = "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) \
-                       VALUES (31337, 'it', decode(repeat('00', 32), 'hex'), $1, $1 - 1) \
-                       ON CONFLICT (chain_id) DO UPDATE SET start_block = $1, tail_number = $1 - 1";
+                       VALUES (31337, 'it', decode(repeat('00', 32), 'hex'), $1::int8, $1::int8 - 1) \
+                       ON CONFLICT (chain_id) DO UPDATE SET start_block = $1::int8, tail_number = $1::int8 - 1";
             client.execute(sql, &[&start]).await.unwrap();
             let site = Site::new(&database, "http://127.0.0.1:9");
             let chain = told(&site);
