@@ -123,7 +123,7 @@ impl Driver {
         let mut running = self.start().await;
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut saved = SavedNodes::default();
+        let (mut saved, mut levels) = (SavedNodes::default(), Levels::default());
         loop {
             let input = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
@@ -133,6 +133,7 @@ impl Driver {
                     self.heartbeat();
                     saved.save(&self.store, &self.status.borrow());
                     running.history.go_on(running.machine.settled());
+                    levels.look(&self.store, self.claim.chain_id, &self.status);
                     continue;
                 }
                 Ok(()) = self.news.changed() => match self.head() {
@@ -283,11 +284,11 @@ impl Driver {
     }
 
     fn unwind(&self, from: Tail, to: Tail, trouble: Trouble) -> Work {
-        let (store, claim) = (self.store.clone(), self.claim.clone());
+        let (store, claim, status) = (self.store.clone(), self.claim.clone(), self.status.clone());
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
-                match unwind_all(&store, &claim, from, to).await {
+                match unwind_all(&store, &claim, &status, from, to).await {
                     Ok(()) => return Ok(Input::Unwound),
                     Err(error) => match lost_or_retry(error, &trouble)? {
                         Some(input) => return Ok(input),
@@ -385,11 +386,11 @@ impl Driver {
             status.head = head.map(|header| header.number);
             status.head_time = head.and_then(|header| crate::store::timestamp(header.time));
             status.finalized = machine.finalized();
-            status.checkpoint = machine.tail().hash.map(|_| machine.tail().next - 1);
+            status.tail = machine.tail().hash.map(|_| machine.tail().next - 1);
             if let Some(time) = running.tail_time {
-                status.checkpoint_time = crate::store::timestamp(time);
+                status.tail_time = crate::store::timestamp(time);
             }
-            running.tell_history(status);
+            running.tell_history(status, self.chain.start_block);
             status.events_per_second = running.meter.per_second();
             let able = self.source.capabilities();
             (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
@@ -417,15 +418,15 @@ impl Driver {
 
 impl Running {
     /// What of history is missing.
-    fn tell_history(&self, status: &mut ChainStatus) {
+    fn tell_history(&self, status: &mut ChainStatus, start_block: u64) {
         let history = &self.history;
         if !history.is_loaded() {
             return;
         }
         status.gap_blocks = history.missing_blocks();
         status.complete_to = match history.first_missing() {
-            Some(first) => first.checked_sub(1),
-            None => status.checkpoint,
+            Some(first) => first.checked_sub(1).filter(|last| *last >= start_block),
+            None => status.tail,
         };
         let trouble = history.trouble().filter(|_| status.gap_blocks > 0);
         status.history = match (status.gap_blocks, trouble) {
@@ -463,6 +464,31 @@ impl SavedNodes {
     }
 }
 
+/// When the database was last asked how far each level of verification reaches.
+#[derive(Default)]
+struct Levels(Option<Instant>);
+
+/// Between two looks at the levels: the view reads the whole coverage of the chain.
+const LEVELS_EVERY: Duration = Duration::from_secs(10);
+
+impl Levels {
+    /// Asks beside the loop, now and then, and publishes the answer. Without one the last stays.
+    fn look(&mut self, store: &Store, chain_id: u64, status: &watch::Sender<ChainStatus>) {
+        if self.0.is_some_and(|at| at.elapsed() < LEVELS_EVERY) {
+            return;
+        }
+        self.0 = Some(Instant::now());
+        let (store, status) = (store.clone(), status.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(LEVELS_EVERY / 2, store.verified_to(chain_id)).await {
+                Ok(Ok(verified_to)) => status.send_modify(|status| status.verified_to = verified_to),
+                Ok(Err(error)) => tracing::debug!(chain_id, %error, "how far blocks are verified was not read"),
+                Err(_late) => tracing::debug!(chain_id, "how far blocks are verified was not told in time"),
+            }
+        });
+    }
+}
+
 /// One piece of work if there is one; pending otherwise.
 async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
     match work {
@@ -492,11 +518,23 @@ fn fetched(
 const TOLD: usize = 1_024;
 
 /// Removes the orphaned blocks from the top downwards, a bounded number in each transaction. Each leaves a valid prefix.
-async fn unwind_all(store: &Store, claim: &Claim, mut from: Tail, to: Tail) -> Result<(), StoreError> {
+async fn unwind_all(
+    store: &Store,
+    claim: &Claim,
+    status: &watch::Sender<ChainStatus>,
+    mut from: Tail,
+    to: Tail,
+) -> Result<(), StoreError> {
     while from != to {
         let step = store.step_down(claim, from, to).await?;
         match store.unwind(claim, from, step).await {
-            Ok(()) => from = step,
+            Ok(logs) => {
+                status.send_modify(|status| {
+                    status.reorgs += 1;
+                    status.orphaned_logs += logs;
+                });
+                from = step;
+            }
             // Some of it is done: where the tail stands now, the state row says.
             Err(StoreError::Retry { why }) => return Err(StoreError::Indeterminate { why }),
             Err(error) => return Err(error),

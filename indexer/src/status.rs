@@ -21,6 +21,27 @@ pub fn instance() -> String {
     format!("{} pid {}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
 }
 
+/// How far each level of verification reaches: every block from the first to that one has the level or a stronger one; none
+/// while the first block has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VerifiedTo {
+    /// What a node returned, checked at the ends of each range.
+    pub returned: Option<u64>,
+    /// Each header fetched and linked to the one below.
+    pub linked: Option<u64>,
+    /// Logs proved by the headers' blooms.
+    pub bloom: Option<u64>,
+    /// Logs proved by the headers' receipts roots.
+    pub receipts: Option<u64>,
+}
+
+impl VerifiedTo {
+    /// Each level by its word, from weak to strong.
+    pub fn levels(&self) -> [(&'static str, Option<u64>); 4] {
+        [("returned", self.returned), ("linked", self.linked), ("bloom", self.bloom), ("receipts", self.receipts)]
+    }
+}
+
 /// One chain's progress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChainStatus {
@@ -36,19 +57,19 @@ pub struct ChainStatus {
     pub head_time: Option<DateTime<Utc>>,
     /// Number of the newest final block; none while nothing is final.
     pub finalized: Option<u64>,
-    /// Number of the tail's last committed block; none before the first commit. History below may have gaps.
-    pub checkpoint: Option<u64>,
-    /// The checkpoint's time, from its header.
-    pub checkpoint_time: Option<DateTime<Utc>>,
+    /// Number of the last block that the tail committed; none before the first commit. History below may have gaps.
+    pub tail: Option<u64>,
+    /// The tail's time, from its header.
+    pub tail_time: Option<DateTime<Utc>>,
     /// Number of the last block up to which nothing is missing; none while the first is.
     pub complete_to: Option<u64>,
-    /// Blocks below the checkpoint that are not stored yet.
+    /// Blocks below the tail that are not stored yet.
     pub gap_blocks: u64,
     /// What the backfill lane does, in words; empty for nothing.
     pub history: String,
-    /// Blocks from the checkpoint to the head.
+    /// Blocks from the tail to the head.
     pub lag_blocks: Option<u64>,
-    /// Seconds of chain time from the checkpoint to the head.
+    /// Seconds of chain time from the tail to the head.
     pub lag_seconds: Option<f64>,
     /// Events committed each second, lately.
     pub events_per_second: f64,
@@ -56,6 +77,12 @@ pub struct ChainStatus {
     pub verification: String,
     /// Answers of nodes that receipts proved wrong since the start; rows were taken from the receipts instead.
     pub distrusted_answers: u64,
+    /// How far each level of verification reached when the database was last asked, some ten seconds ago at most.
+    pub verified_to: VerifiedTo,
+    /// Unwinds of orphaned blocks that this process committed; each is a row of `dalp_indexed.reorg`.
+    pub reorgs: u64,
+    /// Logs that those unwinds moved to `dalp_indexed.orphaned_log`.
+    pub orphaned_logs: u64,
     /// Partitions of this chain.
     pub leaves: u64,
     /// Whether readers may rely on it: caught up, nothing missing, and everything it needs works.
@@ -109,8 +136,8 @@ impl ChainStatus {
             head: None,
             head_time: None,
             finalized: None,
-            checkpoint: None,
-            checkpoint_time: None,
+            tail: None,
+            tail_time: None,
             complete_to: None,
             gap_blocks: 0,
             history: String::new(),
@@ -119,6 +146,9 @@ impl ChainStatus {
             events_per_second: 0.0,
             verification: String::new(),
             distrusted_answers: 0,
+            verified_to: VerifiedTo::default(),
+            reorgs: 0,
+            orphaned_logs: 0,
             leaves: 0,
             ready: false,
             waits_for: "the node's first head".into(),
@@ -128,16 +158,14 @@ impl ChainStatus {
 
     /// Fills in what follows from the other fields. `well`: nothing is failing.
     pub fn derive(&mut self, well: bool) {
-        self.lag_blocks = self.head.map(|head| head.saturating_sub(self.checkpoint.unwrap_or(0)));
-        self.lag_seconds = match (self.lag_blocks, self.head_time, self.checkpoint_time) {
+        self.lag_blocks = self.head.map(|head| head.saturating_sub(self.tail.unwrap_or(0)));
+        self.lag_seconds = match (self.lag_blocks, self.head_time, self.tail_time) {
             (Some(0), ..) => Some(0.0),
-            (_, Some(head), Some(checkpoint)) => Some((head - checkpoint).as_seconds_f64().max(0.0)),
+            (_, Some(head), Some(tail)) => Some((head - tail).as_seconds_f64().max(0.0)),
             _ => None,
         };
-        self.ready = well
-            && self.gap_blocks == 0
-            && self.checkpoint.is_some()
-            && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
+        self.ready =
+            well && self.gap_blocks == 0 && self.tail.is_some() && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
     }
 }
 

@@ -148,7 +148,7 @@ SELECT c.chain_id, c.name, c.start_block, c.tail_number, c.finalized,
        c.tail_number - c.start_block + 1
          - COALESCE((SELECT sum(upper(run) - lower(run))
                      FROM unnest((SELECT range_agg(int8range(g.from_block, g.to_block, '[]'))
-                                         * int8multirange(int8range(c.start_block, c.tail_number + 1))
+                                         * int8multirange(int8range(c.start_block, c.tail_number + 1, '[)'))
                                   FROM dalp_indexed.coverage AS g
                                   WHERE g.chain_id = c.chain_id AND g.source_id = c.source_id)) AS run), 0)::int8 AS gap_blocks
 FROM dalp_indexed.chain_state AS c

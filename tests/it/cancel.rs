@@ -104,7 +104,7 @@ impl Bench {
     }
 
     async fn unwind(&self) -> Result<(), StoreError> {
-        self.store.unwind(&self.claim, self.tails[1], self.tails[0]).await
+        self.store.unwind(&self.claim, self.tails[1], self.tails[0]).await.map(drop)
     }
 
     /// Reads the tail under its lock, which waits for a commit that is still on its way, and compares what is stored with

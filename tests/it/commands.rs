@@ -65,7 +65,7 @@ fn run_status_sql_and_backfill_work_together() {
 
         let status: serde_json::Value = serde_json::from_str(&out(&site.call(&["status", "--json"]))).unwrap();
         let chain = &status["chains"][0];
-        assert_eq!((chain["gap_blocks"].as_u64(), chain["checkpoint"].as_u64()), (Some(0), Some(last + 1)), "{status}");
+        assert_eq!((chain["gap_blocks"].as_u64(), chain["tail"].as_u64()), (Some(0), Some(last + 1)), "{status}");
         assert_eq!(chain["covered_blocks"].as_u64(), Some(last + 2), "{status}");
         assert!(chain["leaves"].as_u64() > Some(0), "{status}");
         let sql = site.call(&["sql", "--format", "csv", "-c", "SELECT count(*) FROM dalp_indexed.logs"]);

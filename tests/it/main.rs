@@ -13,6 +13,7 @@ mod nodes;
 mod pool;
 mod pooler;
 mod reorg;
+mod status;
 mod sync;
 mod tidy;
 mod verify;

@@ -1,6 +1,7 @@
-//! The HTTP server: /health, /ready and /status. It reads the last published status and asks nobody.
+//! The HTTP server: /health, /ready, /status and /metrics. It reads the last published status and asks nobody.
 
 mod listener;
+mod metrics;
 
 use std::io;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub fn router(status: StatusReceiver) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/status", get(chains))
+        .route("/metrics", get(numbers))
         .fallback(unknown)
         .with_state(status)
 }
@@ -76,13 +78,20 @@ async fn ready(State(status): State<StatusReceiver>) -> Response {
     answer(code, json!({ "ready": all, "chains": reasons }))
 }
 
+/// `{"chains": [...]}`, each as [`ChainStatus`] has it.
 async fn chains(State(status): State<StatusReceiver>) -> Response {
     let chains = status.borrow().clone();
     answer(StatusCode::OK, json!({ "chains": chains }))
 }
 
+/// The same in Prometheus' text format.
+async fn numbers(State(status): State<StatusReceiver>) -> Response {
+    let text = metrics::render(&status.borrow());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
 async fn unknown() -> Response {
-    answer(StatusCode::NOT_FOUND, json!({ "error": "there is no such path; try /health, /ready or /status" }))
+    answer(StatusCode::NOT_FOUND, json!({ "error": "there is no such path; try /health, /ready, /status or /metrics" }))
 }
 
 fn answer(code: StatusCode, body: Value) -> Response {

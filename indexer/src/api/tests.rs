@@ -9,7 +9,7 @@ use super::*;
 fn chain(name: &str, ready: bool) -> ChainStatus {
     ChainStatus {
         head: Some(7),
-        checkpoint: Some(5),
+        tail: Some(5),
         lag_blocks: Some(2),
         lag_seconds: Some(2.0),
         events_per_second: 1.5,
@@ -59,6 +59,9 @@ async fn answers_follow_the_status() {
     assert!(fetch(server.port, "/ready").await.starts_with("HTTP/1.1 200"));
     let answer = fetch(server.port, "/status").await;
     assert!(answer.contains(r#""lag_blocks":2"#) && answer.contains("no-store"), "{answer}");
+    let answer = fetch(server.port, "/metrics").await;
+    assert!(answer.contains("\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
+    assert!(answer.contains("\ndalp_indexer_tail_block{chain=\"a\"} 5\n"), "{answer}");
     assert!(fetch(server.port, "/nothing").await.starts_with("HTTP/1.1 404"));
 }
 

@@ -403,11 +403,11 @@ async fn show(mut status: watch::Receiver<Vec<ChainStatus>>, bars: MultiProgress
 fn line(chain: &ChainStatus) -> String {
     let number = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
     format!(
-        "{}  head {}  finalized {}  checkpoint {}  lag {} blocks, {:.1} s  {:.1} events/s  {} leaves  waits for {}",
+        "{}  head {}  finalized {}  tail {}  lag {} blocks, {:.1} s  {:.1} events/s  {} leaves  waits for {}",
         chain.name,
         number(chain.head),
         number(chain.finalized),
-        number(chain.checkpoint),
+        number(chain.tail),
         number(chain.lag_blocks),
         chain.lag_seconds.unwrap_or(0.0),
         chain.events_per_second,

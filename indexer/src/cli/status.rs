@@ -6,12 +6,11 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::Failure;
-use crate::chain::block::BlockRange;
-use crate::chain::coverage::Coverage;
 use crate::config::Config;
-use crate::status::NodeReport;
+use crate::status::{NodeReport, VerifiedTo};
 use crate::store::connect::{connect_direct, explain};
 use crate::store::nodes::stored_nodes;
+use crate::store::read::stored_verified_to;
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,14 +29,21 @@ struct Report {
 struct ChainReport {
     name: String,
     chain_id: i64,
+    /// The newest block when the indexer last wrote its heartbeat.
     head: Option<i64>,
     finalized: Option<i64>,
-    checkpoint: Option<i64>,
+    /// Last block that the tail committed; none before the first.
+    tail: Option<i64>,
+    /// Last block up to which nothing is missing, as the view `progress` has it; none while the first is.
+    complete_to: Option<i64>,
+    /// Blocks from the first to the tail that are not stored yet, as the view `progress` has it.
+    gap_blocks: i64,
     lag_blocks: Option<i64>,
     lag_seconds: Option<f64>,
-    covered_blocks: u64,
-    /// Blocks between the first and the last covered one that are not covered.
-    gap_blocks: u64,
+    /// How far each level reaches, as the view `verified` has it.
+    verified_to: VerifiedTo,
+    /// Stored blocks, of whatever source, also below the first that is indexed.
+    covered_blocks: i64,
     leaves: i64,
     /// Which process leads; none while nobody has a lease that lasts.
     leader: Option<String>,
@@ -64,7 +70,7 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
     } else if chains.is_empty() {
         println!("no chain is indexed yet; start `dalp-indexer run`");
     } else {
-        println!("{}", table(&chains));
+        println!("{}\n{}", progress_table(&chains), levels_table(&chains));
         if chains.iter().any(|chain| !chain.nodes.is_empty()) {
             println!("{}", nodes_table(&chains));
         }
@@ -75,29 +81,29 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
 async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error> {
     let mut chains = Vec::new();
     for row in client.query_typed(STATE, &[]).await? {
-        let (tail, start, stored): (i64, i64, bool) =
+        let (last, start, stored): (i64, i64, bool) =
             (row.get("tail_number"), row.get("start_block"), row.get("stored"));
-        let (head, checkpoint) = (row.get::<_, Option<i64>>("head_number"), stored.then_some(tail));
-        let (head_time, tail_time) = (row.get("head_time"), row.get("tail_time"));
-        let mut report = ChainReport {
+        let (chain_id, head) = (row.get("chain_id"), row.get::<_, Option<i64>>("head_number"));
+        let tail = stored.then_some(last);
+        chains.push(ChainReport {
             name: row.get("name"),
-            chain_id: row.get("chain_id"),
+            chain_id,
             head,
             finalized: row.get("finalized"),
-            checkpoint,
-            lag_blocks: head.map(|head| (head - tail.max(start - 1)).max(0)),
-            lag_seconds: lag(head, checkpoint, head_time, tail_time),
-            covered_blocks: 0,
-            gap_blocks: 0,
+            tail,
+            complete_to: row.get("complete_to"),
+            gap_blocks: row.get("gap_blocks"),
+            lag_blocks: head.map(|head| (head - last.max(start - 1)).max(0)),
+            lag_seconds: lag(head, tail, row.get("head_time"), row.get("tail_time")),
+            verified_to: stored_verified_to(client, chain_id).await?,
+            covered_blocks: row.get("covered_blocks"),
             leaves: row.get("leaves"),
             leader: row.get("leader"),
             lease_seconds: row.get("lease_seconds"),
             waits_for: row.get("waits_for"),
             heartbeat_age: row.get("heartbeat_age"),
-            nodes: stored_nodes(client, row.get("chain_id")).await?,
-        };
-        cover(client, &mut report).await?;
-        chains.push(report);
+            nodes: stored_nodes(client, chain_id).await?,
+        });
     }
     Ok(chains)
 }
@@ -114,27 +120,13 @@ fn lag(
     Some((head_time? - tail_time?).as_seconds_f64().max(0.0))
 }
 
-async fn cover(client: &Client, report: &mut ChainReport) -> Result<(), tokio_postgres::Error> {
-    use tokio_postgres::types::Type;
-    let rows = client
-        .query_typed(
-            "SELECT from_block, to_block FROM dalp_indexed.coverage WHERE chain_id = $1",
-            &[(&report.chain_id, Type::INT8)],
-        )
-        .await?;
-    let number = |value: i64| u64::try_from(value).unwrap_or(0);
-    let coverage = Coverage::new(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1)))));
-    if let (Some(first), Some(last)) = (coverage.ranges().first(), coverage.ranges().last()) {
-        let span = BlockRange { first: first.first, last: last.last };
-        report.gap_blocks = coverage.gaps(span).iter().map(|gap| gap.blocks()).sum();
-    }
-    report.covered_blocks = coverage.blocks();
-    Ok(())
-}
-
 /// Leaves are counted as the tables at the bottom of each partitioned table's tree below the chain's list value.
 const STATE: &str = "\
 SELECT s.chain_id, s.name, s.start_block, s.tail_number, s.tail_hash IS NOT NULL AS stored, s.tail_time, \
+  NULLIF(p.complete_to, s.start_block - 1) AS complete_to, p.gap_blocks, \
+  (SELECT COALESCE(sum(upper(run) - lower(run)), 0)::int8 FROM unnest(( \
+   SELECT range_agg(int8range(v.from_block, v.to_block, '[]')) FROM dalp_indexed.coverage v \
+   WHERE v.chain_id = s.chain_id)) AS run) AS covered_blocks, \
   GREATEST(s.finalized, h.finalized) AS finalized, h.head_number, h.head_time, h.waits_for, \
   extract(epoch FROM now() - h.updated_at)::float8 AS heartbeat_age, \
   l.holder AS leader, extract(epoch FROM l.expires_at - now())::float8 AS lease_seconds, \
@@ -143,25 +135,26 @@ SELECT s.chain_id, s.name, s.start_block, s.tail_number, s.tail_hash IS NOT NULL
    JOIN pg_catalog.pg_inherits leaf ON leaf.inhparent = c.oid \
    WHERE n.nspname = 'dalp_indexed' AND r.relkind = 'p' AND r.relispartition = false \
    AND pg_catalog.pg_get_expr(c.relpartbound, c.oid) = format('FOR VALUES IN (''%s'')', s.chain_id)) AS leaves \
-FROM dalp_indexed.chain_state s LEFT JOIN dalp_indexed.chain_status h USING (chain_id) \
+FROM dalp_indexed.chain_state s JOIN dalp_indexed.progress p USING (chain_id) LEFT JOIN dalp_indexed.chain_status h USING (chain_id) \
 LEFT JOIN dalp_indexed.lease l ON l.chain_id = s.chain_id AND l.expires_at > now() ORDER BY s.name";
 
-fn table(chains: &[ChainReport]) -> Table {
+/// Columns of a terminal that the tables fit in, printed or piped: long words are wrapped, numbers are not.
+const WIDTH: u16 = 120;
+
+fn empty_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header([
-        "chain",
-        "head",
-        "finalized",
-        "checkpoint",
-        "lag",
-        "covered",
-        "gaps",
-        "leaves",
-        "leader",
-        "waits for",
-    ]);
-    let number = |value: Option<i64>| value.map_or("-".to_owned(), |value| value.to_string());
+    table.set_width(WIDTH).set_header(header);
+    table
+}
+
+fn number<T: ToString>(value: Option<T>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}
+
+/// How far each chain is.
+fn progress_table(chains: &[ChainReport]) -> Table {
+    let mut table = empty_table(&["chain", "head", "finalized", "tail", "complete to", "gaps", "lag", "waits for"]);
     for chain in chains {
         let lag = match (chain.lag_blocks, chain.lag_seconds) {
             (Some(blocks), Some(seconds)) => format!("{blocks} blocks, {seconds:.0} s"),
@@ -177,22 +170,34 @@ fn table(chains: &[ChainReport]) -> Table {
             format!("{} ({})", chain.name, chain.chain_id),
             number(chain.head),
             number(chain.finalized),
-            number(chain.checkpoint),
-            lag,
-            chain.covered_blocks.to_string(),
+            number(chain.tail),
+            number(chain.complete_to),
             chain.gap_blocks.to_string(),
-            chain.leaves.to_string(),
-            chain.leader.clone().unwrap_or_else(|| "-".into()),
+            lag,
             waits,
         ]);
     }
     table
 }
 
+/// How far each level of verification reaches, who writes, and what is stored.
+fn levels_table(chains: &[ChainReport]) -> Table {
+    let levels = VerifiedTo::default().levels().map(|(level, _)| format!("{level} to"));
+    let mut header = vec!["chain", "leader"];
+    header.extend(levels.iter().map(String::as_str));
+    header.extend(["covered", "leaves"]);
+    let mut table = empty_table(&header);
+    for chain in chains {
+        let mut row = vec![chain.name.clone(), chain.leader.clone().unwrap_or_else(|| "-".into())];
+        row.extend(chain.verified_to.levels().map(|(_, to)| number(to)));
+        row.extend([chain.covered_blocks.to_string(), chain.leaves.to_string()]);
+        table.add_row(row);
+    }
+    table
+}
+
 fn nodes_table(chains: &[ChainReport]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["chain", "node", "state", "latency", "failures", "allows", "last error"]);
+    let mut table = empty_table(&["chain", "node", "state", "latency", "failures", "allows", "last error"]);
     for chain in chains {
         for node in &chain.nodes {
             table.add_row([
@@ -221,4 +226,51 @@ fn allowed(node: &NodeReport) -> String {
     let refused = node.refused_methods.iter().map(|method| format!("no {method}"));
     let words: Vec<String> = known.chain(refused).collect();
     if words.is_empty() { "-".into() } else { words.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_fit_and_break_no_number() {
+        let big = Some(2_147_483_647_i64);
+        let to = Some(2_147_483_647_u64);
+        let node = NodeReport {
+            name: "https://a-rather-long-name.of-a-provider.example:8545".into(),
+            state: "resting".into(),
+            latency_ms: Some(12_345.0),
+            max_bytes: to,
+            refused_methods: vec!["eth_getBlockReceipts".into()],
+            last_error: Some("the node did not answer within its time limit, and then refused the next call".into()),
+            ..NodeReport::default()
+        };
+        let chain = ChainReport {
+            name: "a-long-chain-name".into(),
+            chain_id: 1_313_161_554,
+            head: big,
+            finalized: big,
+            tail: big,
+            complete_to: big,
+            gap_blocks: 2_147_483_647,
+            lag_blocks: big,
+            lag_seconds: Some(1e9),
+            verified_to: VerifiedTo { returned: to, linked: to, bloom: to, receipts: None },
+            covered_blocks: 2_147_483_647,
+            leaves: 1_200,
+            leader: Some("indexer-7c9f8d6b5d-abcde.namespace.cluster.example pid 4194304".into()),
+            lease_seconds: Some(9.0),
+            waits_for: Some("blocks 1 to 2147483647: the node answers with an error at every other call".into()),
+            heartbeat_age: Some(1.0),
+            nodes: vec![node],
+        };
+        let chains = [chain];
+        for (table, numbers) in [(progress_table(&chains), 5), (levels_table(&chains), 4), (nodes_table(&chains), 1)] {
+            let text = table.to_string();
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(usize::from(WIDTH)), "{widest:?} columns:\n{text}");
+            let whole = text.split(|c: char| !c.is_ascii_digit()).filter(|word| *word == "2147483647").count();
+            assert!(whole >= numbers, "{whole} whole numbers:\n{text}");
+        }
+    }
 }

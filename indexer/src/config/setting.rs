@@ -448,7 +448,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "http.listen",
         Kind::Listen,
         Default::Value("127.0.0.1:9464"),
-        "Where /health, /ready and /status answer; off for nowhere.",
+        "Where /health, /ready, /status and /metrics answer; off for nowhere.",
         "It has no login: leave it on loopback, or behind what has one.",
     ),
 ];

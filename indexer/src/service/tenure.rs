@@ -129,8 +129,8 @@ impl Tenure {
         let (chain, token) = (&self.chain.name, claim.token);
         info!(chain, chain_id = claim.chain_id, next = state.tail.next, token, "indexing");
         self.status.send_modify(|status| {
-            status.checkpoint = state.tail.hash.map(|_| state.tail.next - 1);
-            status.checkpoint_time = state.tail_time;
+            status.tail = state.tail.hash.map(|_| state.tail.next - 1);
+            status.tail_time = state.tail_time;
         });
         let driver = Driver {
             chain: self.chain.clone(),
@@ -147,13 +147,17 @@ impl Tenure {
     fn publish_standby(&self, waits_for: String) {
         let head = self.news.borrow().head.as_ref().map(|head| (head.header.number, head.header.time));
         let leaves = self.leaves.count(self.chain.chain_id);
-        // What it knew as leader is no longer so, and is the new leader's to tell.
+        // What it knew as leader is no longer so, and is the new leader's to tell. What it counted stays: a counter never falls.
         self.status.send_modify(|status| {
             *status = ChainStatus {
                 head: head.map(|(number, _)| number),
                 head_time: head.and_then(|(_, time)| timestamp(time)),
                 leaves,
                 waits_for,
+                nodes: self.source.reports(),
+                distrusted_answers: status.distrusted_answers,
+                reorgs: status.reorgs,
+                orphaned_logs: status.orphaned_logs,
                 ..ChainStatus::new(self.chain.name.clone(), self.chain.chain_id)
             };
         });

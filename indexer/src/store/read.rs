@@ -1,12 +1,13 @@
 //! Plain reads, and the heartbeat row.
 
 use alloy::primitives::B256;
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{Store, StoreError, int8};
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::coverage::Coverage;
-use crate::status::ChainStatus;
+use crate::status::{ChainStatus, VerifiedTo};
 
 impl Store {
     /// Stored blocks below `next` and not below `floor`, highest first, at most `limit`.
@@ -55,6 +56,15 @@ impl Store {
         Ok(Coverage::new(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1))))))
     }
 
+    /// How far each level of verification reaches.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn verified_to(&self, chain_id: u64) -> Result<VerifiedTo, StoreError> {
+        let connection = self.connection().await?;
+        Ok(stored_verified_to(&connection, int8(chain_id)).await?)
+    }
+
     /// Writes the heartbeat row, which `dalp-indexer status` reads from anywhere.
     ///
     /// # Errors
@@ -73,6 +83,22 @@ impl Store {
         Ok(())
     }
 }
+
+/// How far each level of verification of a chain reaches, by whoever may read it; nowhere for a chain that is not stored.
+///
+/// # Errors
+/// The server's.
+pub async fn stored_verified_to(client: &Client, chain_id: i64) -> Result<VerifiedTo, tokio_postgres::Error> {
+    let row = client.query_typed_one(VERIFIED_TO, &[(&chain_id, Type::INT8)]).await?;
+    let to = |level: &str| row.get::<_, Option<i64>>(level).and_then(|number| u64::try_from(number).ok());
+    Ok(VerifiedTo { returned: to("returned"), linked: to("linked"), bloom: to("bloom"), receipts: to("receipts") })
+}
+
+const VERIFIED_TO: &str = "SELECT max(verified_to) FILTER (WHERE level = 'returned') AS returned, \
+                           max(verified_to) FILTER (WHERE level = 'linked') AS linked, \
+                           max(verified_to) FILTER (WHERE level = 'bloom') AS bloom, \
+                           max(verified_to) FILTER (WHERE level = 'receipts') AS receipts \
+                           FROM dalp_indexed.verified WHERE chain_id = $1";
 
 /// A block as it is stored.
 pub(super) fn block_ref(number: i64, hash: &[u8]) -> Option<BlockRef> {

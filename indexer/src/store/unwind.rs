@@ -23,11 +23,11 @@ enum Why {
 
 impl Store {
     /// Removes every block from `to.next` upwards, with its rows and coverage, and sets the tail to `to`; or does nothing.
-    /// The removed logs move to `orphaned_log`, with a row in `reorg`.
+    /// The removed logs move to `orphaned_log`, with a row in `reorg`. Answers how many logs that were.
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
-    pub async fn unwind(&self, claim: &Claim, from: Tail, to: Tail) -> Result<(), StoreError> {
+    pub async fn unwind(&self, claim: &Claim, from: Tail, to: Tail) -> Result<u64, StoreError> {
         self.remove(claim, from, to, Why::Reorg).await
     }
 
@@ -36,7 +36,7 @@ impl Store {
     /// # Errors
     /// As [`Store::unwind`].
     pub async fn clear(&self, claim: &Claim, from: Tail, to: Tail) -> Result<(), StoreError> {
-        self.remove(claim, from, to, Why::Reindex).await
+        self.remove(claim, from, to, Why::Reindex).await.map(drop)
     }
 
     /// How far one transaction should go from `from` on the way down to `to`.
@@ -49,7 +49,7 @@ impl Store {
         Ok(lowest.map_or(to, Tail::after))
     }
 
-    async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<(), StoreError> {
+    async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<u64, StoreError> {
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
         limit(&tx, claim).await?;
@@ -85,7 +85,8 @@ impl Store {
         if why == Why::Reorg {
             record(&tx, claim, from, to, epoch, logs).await?;
         }
-        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })
+        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
+        Ok(logs)
     }
 
     /// Merges touching coverage rows of one level, under the state row's lock: the tail adds one row a block.

@@ -36,7 +36,7 @@ async fn check_lagging(route: Rule, to_the_tip: bool) {
     }
     let last = head(anvil.rpc()).await - if to_the_tip { 0 } else { BEHIND };
     let status = service.status();
-    until("the blocks that can be had", || async { status.borrow()[0].checkpoint >= Some(last) }).await;
+    until("the blocks that can be had", || async { status.borrow()[0].tail >= Some(last) }).await;
     assert!(lag.count() > 0 && turns.count() > 0, "it did lag, and there were turns");
     lag.off();
     exact(&service, &database, &anvil, 0).await;

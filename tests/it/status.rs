@@ -1,0 +1,147 @@
+//! What operators see: /metrics, /status and `status` say the same as the database's views.
+
+use std::net::SocketAddr;
+
+use dalp_fixtures::deploy;
+use dalp_indexer::service::Service;
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{anvil, head, stage, until};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_postgres::Client;
+
+use crate::{burst, caught_up};
+
+/// The body of an answer.
+async fn get(at: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nhost: it\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 "), "{path}: {answer}");
+    body.to_owned()
+}
+
+/// The value of a series; none where there is no sample.
+fn sample(metrics: &str, series: &str) -> Option<i64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("dalp_indexer_{series} ")));
+    line.map(|value| value.parse().unwrap_or_else(|error| panic!("{series} {value}: {error}")))
+}
+
+/// What `status --json` says of the only chain.
+fn told(site: &Site) -> Value {
+    let output = site.call(&["status", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    status["chains"][0].clone()
+}
+
+async fn one(client: &Client, sql: &str) -> Option<i64> {
+    client.query_opt(sql, &[]).await.unwrap().and_then(|row| row.get(0))
+}
+
+/// The last block that each level reaches, by the view.
+async fn verified(client: &Client) -> Vec<(String, Option<i64>)> {
+    let sql = "SELECT level, verified_to FROM dalp_indexed.verified ORDER BY level";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// The three answers against the database.
+async fn agree(client: &Client, at: SocketAddr, site: &Site) {
+    let (metrics, served, told) = (get(at, "/metrics").await, get(at, "/status").await, told(site));
+    let served = serde_json::from_str::<Value>(&served).unwrap()["chains"][0].clone();
+    for (field, metric, sql) in [
+        ("tail", "tail_block", "SELECT tail_number FROM dalp_indexed.progress"),
+        ("complete_to", "complete_to_block", "SELECT complete_to FROM dalp_indexed.progress"),
+        ("gap_blocks", "gap_blocks", "SELECT gap_blocks FROM dalp_indexed.progress"),
+        ("finalized", "finalized_block", "SELECT finalized FROM dalp_indexed.progress"),
+        ("head", "head_block", "SELECT head_number FROM dalp_indexed.chain_status"),
+    ] {
+        let expected = one(client, sql).await;
+        let found =
+            [sample(&metrics, &format!("{metric}{{chain=\"it\"}}")), served[field].as_i64(), told[field].as_i64()];
+        assert_eq!(found, [expected; 3], "{field} in /metrics, /status and status --json");
+    }
+    for (level, expected) in verified(client).await {
+        let series = format!("verified_to_block{{chain=\"it\",level=\"{level}\"}}");
+        let by = |status: &Value| status["verified_to"][&level].as_i64();
+        assert_eq!([sample(&metrics, &series), by(&served), by(&told)], [expected; 3], "{level}");
+    }
+    let lag = "lag_blocks{chain=\"it\"}";
+    assert_eq!([sample(&metrics, lag), told["lag_blocks"].as_i64()], [Some(0); 2], "{metrics}");
+}
+
+#[test]
+fn metrics_status_and_the_command_agree_with_the_views() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..20 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+        }
+        let site = Site::new(&database, &anvil.http_url()).with("finality = \"depth:8\"").with("start_block = 4");
+        let mut config = site.config();
+        config.http.listen = Some("127.0.0.1:0".parse().unwrap());
+        let service = Service::start(&config).await.unwrap();
+        let at = service.http().expect("it listens");
+        let client = database.superuser().await;
+        caught_up(&database, &anvil).await;
+        let top = head(anvil.rpc()).await;
+        let status = service.status();
+        // The levels are looked at now and then, and what is served is told to the database once a second.
+        let known = |reached: Option<u64>| reached == Some(top);
+        until("the levels to reach the head", || async { known(status.borrow()[0].verified_to.returned) }).await;
+        let heartbeat = format!("SELECT chain_id FROM dalp_indexed.chain_status WHERE head_number = {top}");
+        until("the heartbeat to hold the head", || async { one(&client, &heartbeat).await.is_some() }).await;
+        agree(&client, at, &site).await;
+
+        let metrics = get(at, "/metrics").await;
+        let chain = |metric: &str| sample(&metrics, &format!("{metric}{{chain=\"it\"}}"));
+        assert_eq!((chain("leader"), chain("ready"), chain("reorgs_total")), (Some(1), Some(1), Some(0)), "{metrics}");
+        let node = format!("{{chain=\"it\",node=\"{}\"}}", anvil.http_url());
+        let up = ["node_up", "node_failures"].map(|metric| sample(&metrics, &format!("{metric}{node}")));
+        assert_eq!(up, [Some(1), Some(0)], "{metrics}");
+        let leader = one(&client, "SELECT 1::int8 FROM dalp_indexed.lease WHERE expires_at > now()").await;
+        assert!(leader.is_some() && told(&site)["leader"].is_string());
+
+        anvil.rpc().reorg(3).await.unwrap();
+        caught_up(&database, &anvil).await;
+        until("the counters to say what the tables hold", || async {
+            let metrics = get(at, "/metrics").await;
+            let counted = ["reorgs_total", "orphaned_logs_total"];
+            let counted = counted.map(|metric| sample(&metrics, &format!("{metric}{{chain=\"it\"}}")));
+            let reorgs = one(&client, "SELECT count(*) FROM dalp_indexed.reorg").await;
+            let orphans = one(&client, "SELECT count(*) FROM dalp_indexed.orphaned_log").await;
+            counted == [reorgs, orphans] && orphans > Some(0)
+        })
+        .await;
+        service.stop().await;
+    });
+}
+
+#[test]
+fn a_chain_that_is_registered_and_empty_has_a_status() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let client = database.superuser().await;
+        for start in [0_i64, 100] {
+            let sql = "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) \
+                       VALUES (31337, 'it', decode(repeat('00', 32), 'hex'), $1::int8, $1::int8 - 1) \
+                       ON CONFLICT (chain_id) DO UPDATE SET start_block = $1::int8, tail_number = $1::int8 - 1";
+            client.execute(sql, &[&start]).await.unwrap();
+            let site = Site::new(&database, "http://127.0.0.1:9");
+            let chain = told(&site);
+            for field in ["head", "tail", "complete_to", "finalized", "leader"] {
+                assert!(chain[field].is_null(), "{field}: {chain}");
+            }
+            assert_eq!((chain["gap_blocks"].as_i64(), chain["covered_blocks"].as_i64()), (Some(0), Some(0)), "{chain}");
+            assert!(chain["verified_to"]["returned"].is_null(), "{chain}");
+            let table = site.call(&["status"]);
+            let table = String::from_utf8_lossy(&table.stdout);
+            assert!(table.contains("an indexer: none has run yet") && table.contains("receipts to"), "{table}");
+        }
+    });
+}
