@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::caught_up;
 
 /// Bytes that the process may ever hold.
-const BOUND: u64 = 200 << 20;
+const BOUND: u64 = 200_000_000;
 
 /// A node whose blocks hold whatever is sent.
 async fn roomy() -> Anvil {
