@@ -92,6 +92,19 @@ impl Logs {
         }
     }
 
+    /// Gives back the room that was kept for more.
+    pub fn shrink(&mut self) {
+        self.runs.shrink_to_fit();
+        self.log_index.shrink_to_fit();
+        self.tx_index.shrink_to_fit();
+        self.tx_hash.shrink_to_fit();
+        self.address.shrink_to_fit();
+        self.topics.shrink_to_fit();
+        self.topic_end.shrink_to_fit();
+        self.data.shrink_to_fit();
+        self.data_end.shrink_to_fit();
+    }
+
     /// Appends the rows of `other` for which `keep` is true.
     pub fn extend(&mut self, other: &Logs, keep: impl Fn(&Log<'_>) -> bool) {
         for run in &other.runs {

@@ -5,7 +5,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::node::{Call, Node};
-use super::{Filter, HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
+use super::{Answer, Filter, HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
 use crate::chain::batch::{BlockBatch, Defect, Level, Logs, Piece};
 use crate::chain::block::{BlockRange, BlockRef, Header, TimeSource};
 
@@ -18,6 +18,10 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn range(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
+        self.pool.budget().question(self.whole_range(range)).await
+    }
+
+    async fn whole_range(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
         let level = self.history_level().await?;
         let batch = self.range_to(range, level).await?;
         if level == Level::Returned && self.takes_samples().await? && !self.sample(&batch).await? {
@@ -31,6 +35,10 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn range_to(&self, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
+        self.pool.budget().question(self.checked(range, level)).await
+    }
+
+    async fn checked(&self, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
         let level = self.at_most(level).await?;
         let node = self.node();
         let (headers, logs) = match level {
@@ -53,7 +61,7 @@ impl Source {
         let calls = [header_by_number(range.first), header_by_number(range.last), self.logs_call(filter)];
         let [first, last, logs] = node.batch(calls).await?;
         let (first, last) = (node.header(&first, range.first)?, node.header(&last, range.last)?);
-        let logs = node.logs(&logs)?;
+        let logs = parsed(node, logs)?;
         let mut headers = inferred_headers(&logs, &first, &last);
         let unknown: Vec<u64> =
             headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
@@ -84,7 +92,7 @@ impl Source {
     async fn linked(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
         let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
         let [logs] = node.batch([self.logs_call(filter)]).await?;
-        let logs = node.logs(&logs)?;
+        let logs = parsed(node, logs)?;
         let numbers: Vec<u64> = (range.first..=range.last).collect();
         Ok((self.headers(node, &numbers).await?, logs))
     }
@@ -115,6 +123,10 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn near_head(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
+        self.pool.budget().question(self.tip(range)).await
+    }
+
+    async fn tip(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
         let node = self.node();
         if self.tail_level().await? == Level::Receipts {
             return self.proved_range(node, range).await;
@@ -142,6 +154,10 @@ impl Source {
     /// # Errors
     /// See [`SourceError`].
     pub async fn block(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
+        self.pool.budget().question(self.pinned(block)).await
+    }
+
+    async fn pinned(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
         let node = self.node();
         let proved = match self.tail_level().await? {
             Level::Receipts => self.prove_block(node, block).await,
@@ -187,7 +203,7 @@ impl Source {
         };
         let Some(proved) = proved else {
             let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
-            let all = node.logs(&all)?;
+            let all = parsed(node, all)?;
             let everything = BlockBatch::new(range, vec![header.clone()], all, &Filter::default());
             let mut passing = Logs::default();
             passing.extend(node.whole(everything)?.logs(), |log| selected.selects(log));
@@ -255,6 +271,13 @@ impl Source {
         }
         Ok(headers)
     }
+}
+
+/// The logs of an answer, whose text is gone when they are there.
+fn parsed(node: &Node, answer: Answer) -> Result<Logs, SourceError> {
+    let logs = node.logs(&answer);
+    drop(answer);
+    logs
 }
 
 /// A header for every block that has logs, boundaries aside: from the logs' own time where they agree and it lies

@@ -7,7 +7,9 @@ use chrono::Utc;
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
+use tokio::time::{Instant, timeout_at};
 
+use super::budget::{Budget, Hold};
 use super::refusal::retry_after;
 use super::rpc::one_line;
 use crate::config::{Secret, endpoint};
@@ -41,17 +43,22 @@ pub enum HttpError {
 pub struct CappedHttp {
     client: reqwest::Client,
     url: reqwest::Url,
+    timeout: Duration,
     max_bytes: u64,
+    budget: Budget,
 }
 
+/// Bytes of a body that are not counted: heads and headers must come through while others wait for room.
+const UNCOUNTED: u64 = 256 * 1024;
+
 impl CappedHttp {
-    /// Posts to `url`, each request and connection within `timeout`; bodies longer than `max_bytes` are an error.
+    /// Posts to `url`, each request and connection within `timeout`; bodies longer than `max_bytes` are an error. What is
+    /// read counts against `budget`, and waiting for it does not count as the node's time.
     ///
     /// # Errors
     /// Why there is no client.
-    pub fn new(url: &str, timeout: Duration, max_bytes: u64) -> Result<Self, String> {
+    pub fn new(url: &str, timeout: Duration, max_bytes: u64, budget: Budget) -> Result<Self, String> {
         let client = reqwest::Client::builder()
-            .timeout(timeout)
             .connect_timeout(timeout)
             .tcp_nodelay(true)
             // Where the calls go is the configuration's business, not that of whoever answers.
@@ -59,7 +66,7 @@ impl CappedHttp {
             .build()
             .map_err(|error| error.without_url().to_string())?;
         let url = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
-        Ok(Self { client, url, max_bytes })
+        Ok(Self { client, url, timeout, max_bytes, budget })
     }
 
     /// The body of a successful answer.
@@ -68,7 +75,8 @@ impl CappedHttp {
     /// [`HttpError`].
     pub async fn post(&self, body: Vec<u8>) -> Result<Vec<u8>, HttpError> {
         let post = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
-        let answer = post.send().await.map_err(failed)?;
+        let deadline = Instant::now() + self.timeout;
+        let answer = timeout_at(deadline, post.send()).await.map_err(|_late| HttpError::Timeout)?.map_err(failed)?;
         let status = answer.status();
         if status.is_redirection() {
             let to = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
@@ -77,7 +85,7 @@ impl CappedHttp {
         }
         let header = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
         let after = header.and_then(|after| retry_after(after, Utc::now()));
-        let body = read(answer, self.max_bytes).await?;
+        let body = read(answer, self.max_bytes, &self.budget.held(), deadline).await?;
         match status.is_success() {
             true => Ok(body),
             false => Err(HttpError::Status { status: status.as_u16(), body, after }),
@@ -116,14 +124,22 @@ impl std::fmt::Debug for UrlSecrets {
     }
 }
 
-async fn read(answer: reqwest::Response, max_bytes: u64) -> Result<Vec<u8>, HttpError> {
+async fn read(
+    answer: reqwest::Response,
+    max_bytes: u64,
+    hold: &Hold,
+    mut deadline: Instant,
+) -> Result<Vec<u8>, HttpError> {
     let announced = answer.content_length().unwrap_or(0);
     if announced > max_bytes {
         return Err(HttpError::TooLarge(max_bytes));
     }
+    // An announced body is waited for as a whole: half of it would only lie there.
+    let mut counted = UNCOUNTED.max(announced);
+    deadline += hold.take(counted - UNCOUNTED).await;
     let mut body = Vec::with_capacity(announced as usize);
     let mut stream = answer.bytes_stream();
-    while let Some(chunk) = stream.next().await {
+    while let Some(chunk) = timeout_at(deadline, stream.next()).await.map_err(|_late| HttpError::Timeout)? {
         let chunk = chunk.map_err(|error| match failed(error) {
             HttpError::Unreachable(why) => {
                 HttpError::Cut(format!("the answer was cut after {} bytes: {why}", body.len()))
@@ -133,6 +149,9 @@ async fn read(answer: reqwest::Response, max_bytes: u64) -> Result<Vec<u8>, Http
         if (body.len() + chunk.len()) as u64 > max_bytes {
             return Err(HttpError::TooLarge(max_bytes));
         }
+        let more = ((body.len() + chunk.len()) as u64).saturating_sub(counted);
+        deadline += hold.take(more).await;
+        counted += more;
         body.extend_from_slice(&chunk);
     }
     Ok(body)

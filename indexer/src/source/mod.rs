@@ -2,6 +2,7 @@
 //!
 //! Never touches the database.
 
+mod budget;
 mod fetch;
 pub mod heads;
 mod health;

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::budget::Budget;
 use super::health::{Grade, Health, SeenHead};
 use super::http::{CappedHttp, HttpError, UrlSecrets};
 use super::limits::Limits;
@@ -90,7 +91,7 @@ fn in_words(error: &ErrorAnswer) -> String {
 }
 
 impl Node {
-    /// The node at `url`, called `name` in messages.
+    /// The node at `url`, called `name` in messages; its answers count against `budget`.
     ///
     /// # Errors
     /// [`SourceError::Retry`] where no HTTP client can be built.
@@ -99,8 +100,9 @@ impl Node {
         url: &Secret,
         chain: &Chain,
         expected: Arc<OnceLock<Identity>>,
+        budget: Budget,
     ) -> Result<Self, SourceError> {
-        let http = CappedHttp::new(url.expose(), chain.request_timeout, chain.max_response_bytes)
+        let http = CappedHttp::new(url.expose(), chain.request_timeout, chain.max_response_bytes, budget)
             .map_err(|why| SourceError::Retry { node: name.clone(), why, after: None })?;
         let secrets = UrlSecrets::of(url);
         Ok(Self { name, http, secrets, ids: AtomicU64::new(1), expected, record: Mutex::default() })
@@ -416,6 +418,8 @@ impl Node {
         }
         let mut all = Logs::default();
         logs::parse(answer.get(), &mut all).map_err(|e| self.retry(&format!("malformed logs: {e}")))?;
+        // They wait for their turn; what they grew beyond their size would wait with them.
+        all.shrink();
         Ok(all)
     }
 

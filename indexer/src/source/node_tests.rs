@@ -149,7 +149,7 @@ fn configured(urls: &[&str]) -> Chain {
 
 fn node(server: &Server) -> Node {
     let chain = configured(&[&server.url]);
-    Node::new(server.url.clone(), &chain.rpc_urls[0], &chain, Arc::default()).unwrap()
+    Node::new(server.url.clone(), &chain.rpc_urls[0], &chain, Arc::default(), Budget::new(u64::MAX)).unwrap()
 }
 
 fn three() -> Vec<Call> {

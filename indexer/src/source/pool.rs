@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::{debug, info, warn};
 
+use super::budget::Budget;
 use super::health::Grade;
 use super::node::Node;
 use super::{Identity, SourceError};
@@ -24,6 +25,7 @@ pub struct Pool {
     chain_id: u64,
     /// The chain that all nodes must serve, once it is known.
     expected: Arc<OnceLock<Identity>>,
+    budget: Budget,
 }
 
 /// How long calls stay with a node before a faster one may take them over.
@@ -63,25 +65,31 @@ fn no_url() -> SourceError {
 }
 
 impl Pool {
+    /// What the answers of all nodes together may hold.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// The nodes that `chain` configures.
     ///
     /// # Errors
     /// [`SourceError::Retry`] where no HTTP client can be built.
     pub fn new(chain: &Chain) -> Result<Self, SourceError> {
         let expected = Arc::new(OnceLock::new());
+        let budget = Budget::new(chain.fetch_buffer_bytes);
         let mut nodes: Vec<Node> = Vec::with_capacity(chain.rpc_urls.len());
         for url in &chain.rpc_urls {
             let name = endpoint(url.expose());
             // Several keys of one provider look the same without them.
             let same = nodes.iter().filter(|node| node.name().split('#').next() == Some(&name)).count();
             let name = if same == 0 { name } else { format!("{name}#{}", same + 1) };
-            nodes.push(Node::new(name, url, chain, expected.clone())?);
+            nodes.push(Node::new(name, url, chain, expected.clone(), budget.clone())?);
         }
         if nodes.is_empty() {
             return Err(no_url());
         }
         let (current, moved) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
-        Ok(Self { nodes, current, moved, chain_id: chain.chain_id, expected })
+        Ok(Self { nodes, current, moved, chain_id: chain.chain_id, expected, budget })
     }
 
     /// The best node for the next call.

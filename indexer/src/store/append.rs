@@ -51,13 +51,14 @@ impl Store {
             let why = format!("block {number} has the absurd time {time} (Unix seconds; 1970 to 9999 can be stored)");
             return Err(StoreError::Fatal { why });
         }
-        let rows = Rows::encode(int8(claim.chain_id), batch);
-        let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
         // History leaves half of the pool to the tails, whatever number of workers it has.
         let _permit = match lane {
             Lane::Backfill => self.history.acquire().await.ok(),
             Lane::Tail { .. } => None,
         };
+        // Encoded while it has a turn: what waits for one is held once, not twice.
+        let rows = Rows::encode(int8(claim.chain_id), batch);
+        let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;
         limit(&tx, claim).await?;

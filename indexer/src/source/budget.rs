@@ -1,0 +1,210 @@
+//! How many bytes of answers are held at once: questions wait for each other where their answers would not fit together.
+//!
+//! A question holds what was read for it until it is done, and may ask again while it holds. One question at a time may
+//! go beyond the limit, for as long as it lasts: it waits for nobody, so no two wait for each other, and an answer of any
+//! size comes through.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Who holds how much. Pure.
+#[derive(Debug)]
+struct Ledger {
+    limit: u64,
+    held: u64,
+    /// The one that may go beyond the limit.
+    beyond: Option<u64>,
+    next: u64,
+}
+
+impl Ledger {
+    /// Whether `holder` may take `bytes` more now; if so, it has.
+    fn take(&mut self, holder: u64, bytes: u64) -> bool {
+        if self.held.saturating_add(bytes) > self.limit && *self.beyond.get_or_insert(holder) != holder {
+            return false;
+        }
+        self.held = self.held.saturating_add(bytes);
+        true
+    }
+
+    /// `holder` is done with the `bytes` that it took.
+    fn release(&mut self, holder: u64, bytes: u64) {
+        self.held = self.held.saturating_sub(bytes);
+        self.beyond = self.beyond.filter(|beyond| *beyond != holder);
+    }
+}
+
+/// A limit on the bytes that questions hold together.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    ledger: Mutex<Ledger>,
+    released: Notify,
+}
+
+impl Shared {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+tokio::task_local! {
+    /// The question that this task is about.
+    static QUESTION: Arc<Hold>;
+}
+
+impl Budget {
+    /// At most `limit` bytes, but for the one question that may go beyond.
+    pub fn new(limit: u64) -> Self {
+        let ledger = Mutex::new(Ledger { limit, held: 0, beyond: None, next: 0 });
+        Self(Arc::new(Shared { ledger, released: Notify::new() }))
+    }
+
+    /// Carries out a question: what is read for it counts until it ends. A question within a question is part of it.
+    pub async fn question<T>(&self, question: impl Future<Output = T>) -> T {
+        match QUESTION.try_with(|_| ()) {
+            Ok(()) => question.await,
+            Err(_) => QUESTION.scope(Arc::new(self.hold()), question).await,
+        }
+    }
+
+    /// What the question under way holds; for a call that belongs to none, a hold of its own.
+    pub fn held(&self) -> Arc<Hold> {
+        QUESTION.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(self.hold()))
+    }
+
+    fn hold(&self) -> Hold {
+        let mut ledger = self.0.ledger();
+        ledger.next += 1;
+        Hold { budget: self.clone(), holder: ledger.next, taken: Mutex::new(0) }
+    }
+}
+
+/// Bytes held; given back when it is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    budget: Budget,
+    holder: u64,
+    taken: Mutex<u64>,
+}
+
+impl Hold {
+    /// Takes `bytes` more, and answers how long that had to wait. Cancel-safe.
+    pub async fn take(&self, bytes: u64) -> Duration {
+        let began = Instant::now();
+        loop {
+            let mut released = std::pin::pin!(self.budget.0.released.notified());
+            // From here on a release is not missed.
+            released.as_mut().enable();
+            if self.budget.0.ledger().take(self.holder, bytes) {
+                *self.taken.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+                return began.elapsed();
+            }
+            released.await;
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let taken = *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.budget.0.ledger().release(self.holder, taken);
+        self.budget.0.released.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    fn ledger(limit: u64) -> Ledger {
+        Ledger { limit, held: 0, beyond: None, next: 0 }
+    }
+
+    #[test]
+    fn one_may_go_beyond_and_the_others_wait_for_it() {
+        let mut ledger = ledger(10);
+        assert!(ledger.take(1, 6) && ledger.take(2, 4), "what fits is taken");
+        assert!(ledger.take(2, 50), "the first that does not fit goes beyond");
+        assert!(!ledger.take(1, 1) && !ledger.take(3, 1), "and is the only one");
+        assert!(ledger.take(2, 1), "for as long as it lasts");
+        ledger.release(2, 55);
+        assert!(ledger.take(3, 4) && ledger.take(1, 9) && !ledger.take(3, 1));
+    }
+
+    /// Questions of random sizes, in random order: somebody always can go on, and never are two beyond the limit.
+    #[test]
+    fn nobody_waits_for_ever_and_the_bound_holds() {
+        const LIMIT: u64 = 100;
+        for seed in 0..300 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut ledger = ledger(LIMIT);
+            // What each has taken, and has still to take.
+            let mut open: Vec<(u64, u64, u64)> = (0..8).map(|id| (id, 0, rng.random_range(0..300))).collect();
+            while !open.is_empty() {
+                let at = rng.random_range(0..open.len());
+                let moves = |ledger: &mut Ledger, (id, taken, left): &mut (u64, u64, u64), step: u64| {
+                    let step = step.min(*left);
+                    let taken_now = ledger.take(*id, step);
+                    if taken_now {
+                        (*taken, *left) = (*taken + step, *left - step);
+                    }
+                    taken_now
+                };
+                let step = rng.random_range(1..40);
+                let went_on = moves(&mut ledger, &mut open[at], step)
+                    || open.iter_mut().any(|holder| moves(&mut ledger, holder, step));
+                assert!(went_on, "seed {seed}: nobody can go on: {ledger:?} {open:?}");
+                let largest = open.iter().map(|(_, taken, _)| *taken).max().unwrap_or(0);
+                assert!(ledger.held <= LIMIT + largest, "seed {seed}: {ledger:?} {open:?}");
+                open.retain(|(id, taken, left)| {
+                    if *left == 0 {
+                        ledger.release(*id, *taken);
+                    }
+                    *left > 0
+                });
+            }
+            assert_eq!((ledger.held, ledger.beyond), (0, None), "seed {seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_holds_until_it_ends_and_asks_again_without_waiting_for_itself() {
+        let budget = Budget::new(10);
+        let first = budget.question(async {
+            budget.held().take(8).await;
+            // Questions within are part of it.
+            budget.question(async { budget.held().take(8).await }).await;
+            let waiting = budget.clone();
+            let other = tokio::spawn(async move { waiting.held().take(1).await });
+            tokio::task::yield_now().await;
+            assert_eq!((budget.0.ledger().held, other.is_finished()), (16, false));
+            other
+        });
+        let other = first.await;
+        other.await.unwrap();
+        assert_eq!(budget.0.ledger().held, 0, "all is given back");
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_given_up_holds_nothing() {
+        let budget = Budget::new(10);
+        let mut question = Box::pin(budget.question(async {
+            budget.held().take(50).await;
+            std::future::pending::<()>().await;
+        }));
+        assert!(futures_util::poll!(&mut question).is_pending());
+        assert_eq!(budget.0.ledger().held, 50);
+        drop(question);
+        // One guard at a time.
+        let ledger = budget.0.ledger();
+        assert_eq!((ledger.held, ledger.beyond), (0, None));
+    }
+}
