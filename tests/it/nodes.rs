@@ -116,6 +116,10 @@ impl Play {
         };
         if !at_once {
             caught_up(&play.database, anvil).await;
+            if play.case.socket {
+                // Polls catch up without it, and a head that nobody listens to cannot be struck.
+                until("the socket to be subscribed", || async { play.faulty.subscribers() > 0 }).await;
+            }
             play.before = play.stored(anvil).await;
             play.rules = play.case.rules.iter().map(|rule| play.faulty.inject(rule.clone())).collect();
         }
