@@ -17,7 +17,7 @@ use crate::chain::range::RangeSizer;
 use crate::config::Chain;
 use crate::maintenance::Leaves;
 use crate::source::pause::Backoff;
-use crate::source::{Source, SourceError};
+use crate::source::{Hold, Source, SourceError};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
 use crate::store::{Claim, Store, StoreError};
@@ -184,8 +184,9 @@ impl Fill {
     async fn run(self) -> Result<Done, StoreError> {
         let (id, range) = (self.id, self.piece.range);
         let failed = |failure| Ok(Done::Failed { id, failure });
-        let batch = match self.fetch().await {
-            Ok(batch) => batch,
+        // Held until it is committed: however many workers there are, what they hold together is bounded.
+        let (batch, _hold) = match self.fetch().await {
+            Ok(fetched) => fetched,
             Err(failure) => return failed(failure),
         };
         let (answered, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
@@ -193,7 +194,10 @@ impl Fill {
             return failed(FillFailure::TooLarge { hint: None });
         }
         let stored: Vec<&Filter> = self.piece.stored.iter().filter_map(|id| self.filters.get(id)).collect();
-        let batch = batch.without(|log| stored.iter().any(|filter| filter.selects(log)));
+        let batch = match stored[..] {
+            [] => batch,
+            _ => batch.without(|log| stored.iter().any(|filter| filter.selects(log))),
+        };
         match self.commit(&batch).await? {
             None => Ok(Done::Filled { id, range, answered, stored: batch.logs().len() as u64, bytes }),
             Some(failure) => failed(failure),
@@ -201,26 +205,31 @@ impl Fill {
     }
 
     /// Fetches until there is a batch or a reason to ask for something else.
-    async fn fetch(&self) -> Result<BlockBatch, FillFailure> {
+    async fn fetch(&self) -> Result<(BlockBatch, Arc<Hold>), FillFailure> {
         let source = &self.context.source;
         let mut backoff = Backoff::default();
         loop {
-            match self.answer().await {
-                Ok(batch) => return Ok(batch),
-                Err(error @ SourceError::TooLarge { .. }) => {
+            let (answer, hold) = source.kept(self.answer()).await;
+            let error = match answer {
+                Ok(batch) => return Ok((batch, hold)),
+                Err(error) => error,
+            };
+            // What a failed answer took is given back before the pause.
+            drop(hold);
+            match &error {
+                SourceError::TooLarge { hint, .. } => {
                     info!("{error}; asking for less");
-                    let SourceError::TooLarge { hint, .. } = error else { return Err(FillFailure::Gone) };
-                    return Err(FillFailure::TooLarge { hint });
+                    return Err(FillFailure::TooLarge { hint: *hint });
                 }
-                Err(error @ SourceError::Gone { .. }) => {
+                SourceError::Gone { .. } => {
                     self.trouble.set(Some(error.to_string()));
                     sleep(FIRST_PAUSE * 5).await;
                     return Err(FillFailure::Gone);
                 }
-                Err(error @ SourceError::Retry { after, .. }) => {
+                SourceError::Retry { after, .. } => {
                     self.trouble.set(Some(error.to_string()));
                     if !source.moves_on(&error) {
-                        backoff.pause_at_least(after).await;
+                        backoff.pause_at_least(*after).await;
                     }
                 }
             }

@@ -72,6 +72,12 @@ impl Budget {
         }
     }
 
+    /// As [`Budget::question`], but what was read counts until the hold that comes with the answer is dropped.
+    pub async fn question_kept<T>(&self, question: impl Future<Output = T>) -> (T, Arc<Hold>) {
+        let hold = Arc::new(self.hold());
+        (QUESTION.scope(hold.clone(), question).await, hold)
+    }
+
     /// What the question under way holds; for a call that belongs to none, a hold of its own.
     pub fn held(&self) -> Arc<Hold> {
         QUESTION.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(self.hold()))
@@ -191,6 +197,15 @@ mod tests {
         first.await;
         assert!(others.join_next().await.is_some_and(|waited| waited.is_ok()));
         assert_eq!(budget.0.ledger().held, 0, "all is given back");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_counts_until_its_hold_is_dropped() {
+        let budget = Budget::new(10);
+        let ((), hold) = budget.question_kept(budget.question(async { drop(budget.held().take(7).await) })).await;
+        assert_eq!(budget.0.ledger().held, 7);
+        drop(hold);
+        assert_eq!(budget.0.ledger().held, 0);
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ mod receipts;
 mod refusal;
 mod rpc;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::{B256, Bloom, U64};
@@ -29,6 +30,7 @@ pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
 use crate::status::NodeReport;
 
+pub use self::budget::Hold;
 use self::node::{Call, Node};
 use self::pool::Pool;
 use self::proofs::Proofs;
@@ -189,6 +191,12 @@ impl Source {
         let header = node.any_header(&latest)?;
         self.pool.saw_head(node, &header);
         Ok(Head { header, finalized: finalized.map(|header| header.block()) })
+    }
+
+    /// Carries out a question whose answer goes on counting against the memory for answers until the hold is dropped: what is
+    /// on its way into the database is held as well.
+    pub async fn kept<T>(&self, question: impl Future<Output = T>) -> (T, Arc<Hold>) {
+        self.pool.budget().question_kept(question).await
     }
 
     /// Asks the nodes that calls do not go to for their heads, where that is due: so that it is known which chain they
