@@ -54,7 +54,8 @@ fn main() -> ExitCode {
     match dalp_tests::run(bench(rows)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("no result: {failure}");
+            let cause = failure.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            eprintln!("no result: {failure}{cause}");
             ExitCode::FAILURE
         }
     }
@@ -130,10 +131,12 @@ impl Chain {
                 eprintln!("{} rows", self.rows);
             }
         }
-        Ok(self
-            .owner
-            .batch_execute("VACUUM ANALYZE dalp_indexed.logs; VACUUM ANALYZE dalp_indexed.erc20_transfer; CHECKPOINT")
-            .await?)
+        for statement in
+            ["VACUUM ANALYZE dalp_indexed.logs", "VACUUM ANALYZE dalp_indexed.erc20_transfer", "CHECKPOINT"]
+        {
+            self.owner.batch_execute(statement).await?;
+        }
+        Ok(())
     }
 
     async fn append(&mut self, blocks: u64, logs: u64) -> Outcome<()> {
