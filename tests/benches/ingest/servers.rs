@@ -1,8 +1,7 @@
 //! The node with its load, and a durable PostgreSQL with a database for each run.
 
-use dalp_fixtures::load::GENESIS_TIMESTAMP;
 use dalp_fixtures::tools::{self, say_stderr};
-use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, LoadPlan, Settings, deploy, load};
+use dalp_fixtures::{Anvil, Cluster, Deployed, LoadPlan, Settings, deploy, load};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, WRITER};
 use tokio_postgres::Client;
@@ -46,8 +45,7 @@ impl Servers {
         let mut cluster = Cluster::temporary(&tools, settings).await?;
         prepare(&mut cluster).await?;
         let program = tools::anvil(say_stderr).await?;
-        let of_the_past = AnvilOptions { genesis_timestamp: Some(GENESIS_TIMESTAMP), ..AnvilOptions::default() };
-        let anvil = Anvil::start(&program, of_the_past).await?;
+        let anvil = Anvil::start(&program, LoadPlan::anvil()).await?;
         let deployed = deploy(anvil.rpc()).await?;
         let plan = LoadPlan {
             blocks: options.blocks,
