@@ -399,7 +399,8 @@ impl Driver {
                 Some(why) => format!("{}: {why}", machine.wait()),
                 None => machine.wait().to_string(),
             };
-            status.derive(trouble.is_none());
+            // A chain that waits for its operator falls behind, however near the head it stopped.
+            status.derive(trouble.is_none() && !matches!(machine.wait(), Wait::Operator(_)));
         });
     }
 
