@@ -209,6 +209,9 @@ impl Driver {
     fn head(&mut self) -> Option<Input> {
         let news = self.news.borrow_and_update();
         let head = news.head.as_ref()?;
+        if let Some(time) = crate::store::timestamp(head.header.time) {
+            self.leaves.head(self.claim.chain_id, time);
+        }
         Some(Input::Head { head: head.header.block(), finalized: head.finalized })
     }
 
@@ -395,11 +398,13 @@ impl Driver {
             let able = self.source.capabilities();
             (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
             status.leaves = self.leaves.count(self.claim.chain_id);
+            status.bare_leaves = self.leaves.bare(self.claim.chain_id);
             status.waits_for = match &trouble {
                 Some(why) => format!("{}: {why}", machine.wait()),
                 None => machine.wait().to_string(),
             };
-            status.derive(trouble.is_none());
+            // A chain that waits for its operator falls behind, however near the head it stopped.
+            status.derive(trouble.is_none() && !matches!(machine.wait(), Wait::Operator(_)));
         });
     }
 

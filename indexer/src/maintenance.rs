@@ -1,11 +1,12 @@
-//! Partition upkeep: leaves for a batch's times before its COPY, leaves ahead of the head on a timer.
+//! Partition upkeep: leaves for a batch's times before its COPY, leaves ahead of the head on a timer, indexes of leaves
+//! that were made bare when they are loaded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use dalp_partitions::{Catalog, Need, Policy, Table, ensure, read};
+use dalp_partitions::{Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, read};
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -16,10 +17,18 @@ use crate::chain::batch::BlockBatch;
 use crate::config::{Config, Database, Partitions};
 use crate::status::{ChainStatus, Role};
 use crate::store::connect::{ConnectError, connect_direct, explain};
+use crate::store::history::MissingTimes;
 use crate::store::{Store, StoreError, timestamp};
 
-/// The partitioned tables, in the order in which a batch needs them.
-const TABLES: [&str; 2] = ["logs", "erc20_transfer"];
+/// How long a leaf stays bare after its last row while history goes on elsewhere: a load of minutes is done sooner
+/// without building beside it, one of hours must not keep what it has finished from being served.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Pause between two looks for leaves that can be indexed.
+const INDEX_LOOK: Duration = Duration::from_millis(250);
+
+/// Pause after an index could not be built.
+const INDEX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Pause of the upkeep while a chain's head is not known yet.
 const FIRST_LOOK: Duration = Duration::from_millis(200);
@@ -74,9 +83,13 @@ pub struct Leaves {
     role: String,
     policy: Policy,
     every: Duration,
+    /// The partitioned tables, in the order in which a batch needs them.
+    tables: [Table; 2],
     /// One DDL lane in this process; the database has one across processes.
     client: Mutex<Option<Client>>,
-    known: RwLock<HashMap<(u64, &'static str), Catalog>>,
+    known: RwLock<HashMap<(u64, String), Catalog>>,
+    /// The newest time known of each chain's head: what lies before is history, whose leaves are loaded bare.
+    heads: RwLock<HashMap<u64, DateTime<Utc>>>,
 }
 
 impl Leaves {
@@ -90,8 +103,13 @@ impl Leaves {
             role: config.roles.partitioner.clone(),
             policy: policy(&config.partitions),
             every: config.partitions.maintenance_interval,
+            tables: [
+                managed("logs").with_leaf_indexes(config.indexes.logs.clone()),
+                managed("erc20_transfer").with_leaf_indexes(config.indexes.erc20_transfer.clone()),
+            ],
             client: Mutex::new(None),
             known: RwLock::default(),
+            heads: RwLock::default(),
         };
         *leaves.client.lock().await = Some(leaves.connect().await?);
         Ok(leaves)
@@ -120,44 +138,59 @@ impl Leaves {
     /// # Errors
     /// As the writer should take it.
     pub async fn cover(&self, chain_id: u64, batch: &BlockBatch) -> Result<(), StoreError> {
-        for table in TABLES {
+        let head = self.head_of(chain_id);
+        for table in &self.tables {
             let times = self.missing(chain_id, table, batch);
             if !times.is_empty() {
-                self.make(chain_id, table, &Need::rows(times)).await.map_err(LeavesError::for_writer)?;
+                let need = Need::rows(times).bare_until(head);
+                self.make(chain_id, table, &need).await.map_err(LeavesError::for_writer)?;
             }
         }
         Ok(())
     }
 
-    fn missing(&self, chain_id: u64, table: &'static str, batch: &BlockBatch) -> Vec<DateTime<Utc>> {
+    /// Takes note of the head's time: leaves that end before it are made bare from now on, and indexed when they are loaded.
+    /// Without it all are made with their indexes.
+    pub fn head(&self, chain_id: u64, time: DateTime<Utc>) {
+        self.heads.write().unwrap_or_else(PoisonError::into_inner).insert(chain_id, time);
+    }
+
+    fn head_of(&self, chain_id: u64) -> Option<DateTime<Utc>> {
+        self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&chain_id).copied()
+    }
+
+    fn missing(&self, chain_id: u64, table: &Table, batch: &BlockBatch) -> Vec<DateTime<Utc>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         // Absurd times are refused by the append, with the block's number.
         let times = batch.row_times().filter_map(timestamp);
-        match known.get(&(chain_id, table)) {
+        match known.get(&(chain_id, table.name.clone())) {
             Some(catalog) => catalog.uncovered(times),
             None => Catalog::default().uncovered(times),
         }
     }
 
-    async fn make(&self, chain_id: u64, table: &'static str, need: &Need) -> Result<(), LeavesError> {
+    async fn make(&self, chain_id: u64, table: &Table, need: &Need) -> Result<(), LeavesError> {
         let mut lane = self.client.lock().await;
         let client = match &mut *lane {
             Some(client) if !client.is_closed() => client,
             slot => slot.insert(self.connect().await?),
         };
-        let key = i64::try_from(chain_id).unwrap_or(i64::MAX);
-        let report = ensure(client, &managed(table), key, &self.policy, Utc::now(), need).await?;
+        let report = ensure(client, table, key(chain_id), &self.policy, Utc::now(), need).await?;
         if !report.created.is_empty() {
             info!(
-                table,
+                table = table.name,
                 chain_id,
                 created = report.created.len(),
                 leaves = report.catalog.leaves.len(),
                 "partitions made"
             );
         }
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert((chain_id, table), report.catalog);
+        self.know(chain_id, table, report.catalog);
         Ok(())
+    }
+
+    fn know(&self, chain_id: u64, table: &Table, catalog: Catalog) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert((chain_id, table.name.clone()), catalog);
     }
 
     /// Reads the leaves of a chain that exist already.
@@ -170,9 +203,9 @@ impl Leaves {
             Some(client) if !client.is_closed() => client,
             slot => slot.insert(self.connect().await?),
         };
-        for table in TABLES {
-            let catalog = read(client, &managed(table), i64::try_from(chain_id).unwrap_or(i64::MAX)).await?;
-            self.known.write().unwrap_or_else(PoisonError::into_inner).insert((chain_id, table), catalog);
+        for table in &self.tables {
+            let catalog = read(client, table, key(chain_id)).await?;
+            self.know(chain_id, table, catalog);
         }
         Ok(())
     }
@@ -186,6 +219,48 @@ impl Leaves {
     pub fn count(&self, chain_id: u64) -> u64 {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.iter().filter(|((chain, _), _)| *chain == chain_id).map(|(_, catalog)| catalog.leaves.len() as u64).sum()
+    }
+
+    /// Leaves of a chain that lack indexes, over all tables: loaded or about to be, and slow to search.
+    pub fn bare(&self, chain_id: u64) -> u64 {
+        self.tables.iter().map(|table| self.bare_of(chain_id, table).len() as u64).sum()
+    }
+
+    fn bare_of(&self, chain_id: u64, table: &Table) -> Vec<Leaf> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let leaves = known.get(&(chain_id, table.name.clone())).map(|catalog| &catalog.leaves[..]).unwrap_or_default();
+        let is_bare = |leaf: &&Leaf| !leaf.detaching && !leaf.lacks(&table.leaf_indexes).is_empty();
+        leaves.iter().filter(is_bare).cloned().collect()
+    }
+
+    /// Builds the indexes of bare leaves that no more history is missing of, until `stop` turns true. On a connection of its own, since
+    /// a build may take minutes.
+    pub async fn index(
+        self: Arc<Self>,
+        chains: Vec<watch::Receiver<ChainStatus>>,
+        store: Store,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut builder = Builder { leaves: self, store, client: None, loaded: HashMap::new() };
+        loop {
+            let led: Vec<u64> = chains
+                .iter()
+                .map(|chain| chain.borrow())
+                .filter(|status| status.role == Role::Leader)
+                .map(|status| status.chain_id)
+                .collect();
+            let mut pause = INDEX_LOOK;
+            for chain_id in led {
+                if let Err(error) = builder.turn(chain_id).await {
+                    warn!(chain_id, "indexes of partitions: {error}");
+                    pause = INDEX_PAUSE;
+                }
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(pause) => {}
+            }
+        }
     }
 
     /// Keeps leaves ahead of each chain's head, and the coverage compact, until `stop` turns true. A failure is told
@@ -224,11 +299,84 @@ impl Leaves {
 
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>) -> Result<(), LeavesError> {
         let Some(head) = head else { return Ok(()) };
-        for table in TABLES {
+        for table in &self.tables {
             self.make(chain_id, table, &Need::ahead_of(head)).await?;
         }
         Ok(())
     }
+}
+
+/// Gives bare leaves their indexes.
+struct Builder {
+    leaves: Arc<Leaves>,
+    store: Store,
+    client: Option<Client>,
+    /// Since when a leaf was seen to lack nothing but indexes.
+    loaded: HashMap<(u64, String), Instant>,
+}
+
+impl Builder {
+    /// Builds what can be built of one chain. Nearly always no leaf is bare, and nothing is asked.
+    async fn turn(&mut self, chain_id: u64) -> Result<(), LeavesError> {
+        let bare: Vec<(Table, Leaf)> = self
+            .leaves
+            .tables
+            .iter()
+            .flat_map(|table| self.leaves.bare_of(chain_id, table).into_iter().map(|leaf| (table.clone(), leaf)))
+            .collect();
+        if bare.is_empty() {
+            self.loaded.retain(|(chain, _), _| *chain != chain_id);
+            return Ok(());
+        }
+        let missing = match self.store.missing_times(chain_id).await {
+            Ok(missing) => missing,
+            Err(error) => {
+                debug!(chain_id, %error, "which times are missing is not known");
+                return Ok(());
+            }
+        };
+        for (table, leaf) in bare {
+            let live = missing.tail.is_none_or(|tail| tail < leaf.bounds.to());
+            if self.is_due(chain_id, &leaf, &missing) {
+                self.build(chain_id, &table, &leaf, live).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a leaf lacks no rows of history, and long enough or nothing else of the chain lacks any.
+    fn is_due(&mut self, chain_id: u64, leaf: &Leaf, missing: &MissingTimes) -> bool {
+        let (key, head) = ((chain_id, leaf.name.clone()), self.leaves.head_of(chain_id));
+        if missing.touch(leaf.bounds, head) {
+            self.loaded.remove(&key);
+            return false;
+        }
+        let since = *self.loaded.entry(key).or_insert_with(Instant::now);
+        missing.is_none(head) || since.elapsed() >= SETTLED
+    }
+
+    async fn build(&mut self, chain_id: u64, table: &Table, leaf: &Leaf, live: bool) -> Result<(), LeavesError> {
+        let client = match &mut self.client {
+            Some(client) if !client.is_closed() => client,
+            slot => slot.insert(self.leaves.connect().await?),
+        };
+        let began = Instant::now();
+        let indexed = build(client, table, key(chain_id), leaf, live).await?;
+        if let Indexed::Made(indexes @ 1..) = indexed {
+            let seconds = began.elapsed().as_secs_f64();
+            info!(chain_id, leaf = leaf.name, indexes, seconds, "a loaded partition has its indexes");
+        }
+        if indexed != Indexed::Busy {
+            let catalog = read(client, table, key(chain_id)).await?;
+            self.leaves.know(chain_id, table, catalog);
+        }
+        Ok(())
+    }
+}
+
+/// A chain's id as the key of its sub-parents.
+fn key(chain_id: u64) -> i64 {
+    i64::try_from(chain_id).unwrap_or(i64::MAX)
 }
 
 fn managed(table: &str) -> Table {

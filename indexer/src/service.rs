@@ -107,7 +107,9 @@ impl Service {
         for chain in &config.chains {
             statuses.push(service.start_chain(chain, &store, &leaves, stopped.clone()).await?);
         }
-        service.helpers.push(tokio::spawn(leaves.keep(statuses.clone(), store.clone(), stopped.clone())));
+        let (indexing, keeping) = (leaves.clone(), leaves);
+        service.helpers.push(tokio::spawn(indexing.index(statuses.clone(), store.clone(), stopped.clone())));
+        service.helpers.push(tokio::spawn(keeping.keep(statuses.clone(), store.clone(), stopped.clone())));
         service.status = gather(statuses, &mut service.helpers);
         service.listen(config, stopped).await?;
         Ok(service)

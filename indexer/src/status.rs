@@ -85,7 +85,9 @@ pub struct ChainStatus {
     pub orphaned_logs: u64,
     /// Partitions of this chain.
     pub leaves: u64,
-    /// Whether readers may rely on it: caught up, nothing missing, and everything it needs works.
+    /// Partitions that are loaded, or about to be, and lack indexes: their rows are there and slow to find.
+    pub bare_leaves: u64,
+    /// Whether readers may rely on it: caught up, nothing missing, all indexes there, and everything it needs works.
     pub ready: bool,
     /// What it waits for, in words; empty for nothing.
     pub waits_for: String,
@@ -150,6 +152,7 @@ impl ChainStatus {
             reorgs: 0,
             orphaned_logs: 0,
             leaves: 0,
+            bare_leaves: 0,
             ready: false,
             waits_for: "the node's first head".into(),
             nodes: Vec::new(),
@@ -164,8 +167,11 @@ impl ChainStatus {
             (_, Some(head), Some(tail)) => Some((head - tail).as_seconds_f64().max(0.0)),
             _ => None,
         };
-        self.ready =
-            well && self.gap_blocks == 0 && self.tail.is_some() && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
+        self.ready = well
+            && self.gap_blocks == 0
+            && self.bare_leaves == 0
+            && self.tail.is_some()
+            && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
     }
 }
 

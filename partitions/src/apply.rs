@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Transaction, error::SqlState};
 
 use crate::{
-    Catalog, Error, Need, Plan, Policy, Step, Table,
+    Catalog, Error, Index, Need, Plan, Policy, Step, Table,
     catalog::{quoted, read, read_in},
     plan,
 };
@@ -32,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Settings of every transaction here. The lane is waited for with patience, since nothing is held meanwhile; the locks
 /// on tables are not, since whoever comes after us would wait behind us. Nor is a session that falls silent in the lane:
 /// its process is stopped, and the next one's leaves must not wait until it goes on.
-const BEGIN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL search_path = pg_catalog; \
+pub(crate) const BEGIN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL search_path = pg_catalog; \
                      SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; \
                      SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
@@ -121,7 +121,7 @@ async fn create(
             Step::CreateSubParent { name } => {
                 (name, format!(" PARTITION BY RANGE ({})", quoted(&table.time_column)), format!("IN ({})", catalog.key))
             }
-            Step::CreateLeaf { name, bounds } => (name, String::new(), bounds.to_string()),
+            Step::CreateLeaf { name, bounds, .. } => (name, String::new(), bounds.to_string()),
         };
         let name = table.sibling(name);
         // Writing to a String cannot fail.
@@ -129,12 +129,23 @@ async fn create(
             sql,
             "CREATE TABLE {name} (LIKE {parent} {LIKE}){cut};\nALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES {values};"
         );
+        if matches!(step, Step::CreateLeaf { bare: false, .. }) {
+            for index in &table.leaf_indexes {
+                let _ = writeln!(sql, "{};", create_index(&name, index, ""));
+            }
+        }
     }
     transaction.batch_execute(&sql).await
 }
 
+/// The statement that makes an index of a leaf, which the server names.
+pub(crate) fn create_index(leaf: &str, index: &Index, concurrently: &str) -> String {
+    let columns: Vec<String> = index.columns().iter().map(|column| quoted(column)).collect();
+    format!("CREATE INDEX {concurrently} ON {leaf} ({})", columns.join(", "))
+}
+
 /// Whether the same call may succeed a little later: a lock not had in time, or a deadlock ended at our cost.
-fn is_passing(error: &Error) -> bool {
+pub(crate) fn is_passing(error: &Error) -> bool {
     let Error::Database { source, .. } = error else { return false };
     matches!(source.code(), Some(&(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED)))
 }

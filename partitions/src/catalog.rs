@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row, Transaction, types::Type};
 
-use crate::{Bounds, Catalog, Error, Leaf};
+use crate::{Bounds, Catalog, Error, Index, Leaf};
 
 /// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,12 +16,22 @@ pub struct Table {
     pub name: String,
     /// The column of type timestamptz that the leaves are cut by.
     pub time_column: String,
+    /// Indexes that each leaf has on its own, beside those of the table. The table does not have them, so that a leaf
+    /// can be attached and loaded without.
+    pub leaf_indexes: Vec<Index>,
 }
 
 impl Table {
-    /// A table by its names, unquoted.
+    /// A table by its names, unquoted, without indexes of the leaves' own.
     pub fn new(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
-        Self { schema: schema.into(), name: name.into(), time_column: time_column.into() }
+        Self { schema: schema.into(), name: name.into(), time_column: time_column.into(), leaf_indexes: Vec::new() }
+    }
+
+    /// The same with indexes of the leaves' own.
+    #[must_use]
+    pub fn with_leaf_indexes(mut self, indexes: impl IntoIterator<Item = Index>) -> Self {
+        self.leaf_indexes = indexes.into_iter().collect();
+        self
     }
 
     /// Another table of the same schema, quoted.
@@ -55,10 +65,17 @@ const TABLES: &str = "
     WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2";
 
 /// The leaves of a sub-parent. The server reads back what it printed in the same session, so the times are exact.
+/// Indexes count when they are B-trees over plain columns, of all rows, and whole.
 const LEAVES: &str = r"
     SELECT leaf.relname::text, inhdetachpending, printed,
            CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
-           CASE WHEN part[2] NOT IN ('MAXVALUE', '''infinity''') THEN trim('''' FROM part[2])::timestamptz END
+           CASE WHEN part[2] NOT IN ('MAXVALUE', '''infinity''') THEN trim('''' FROM part[2])::timestamptz END,
+           ARRAY(SELECT (SELECT string_agg(attname::text, ',' ORDER BY place)
+                         FROM unnest(indkey::int2[]) WITH ORDINALITY AS key (attnum, place)
+                         JOIN pg_catalog.pg_attribute AS a ON attrelid = indrelid AND a.attnum = key.attnum)
+                 FROM pg_catalog.pg_index JOIN pg_catalog.pg_class AS index ON index.oid = indexrelid
+                 JOIN pg_catalog.pg_am AS method ON method.oid = index.relam AND amname = 'btree'
+                 WHERE indrelid = leaf.oid AND indisvalid AND indpred IS NULL AND indexprs IS NULL)
     FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
          LATERAL pg_get_expr(leaf.relpartbound, leaf.oid) AS printed,
          LATERAL regexp_match(printed, '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS part
@@ -113,7 +130,10 @@ fn leaf(row: &Row, table: &Table) -> Result<Leaf, Error> {
     let to: Option<DateTime<Utc>> = row.get(4);
     let bounds = if printed == "DEFAULT" { None } else { Bounds::new(from, to.unwrap_or(DateTime::<Utc>::MAX_UTC)) };
     match bounds {
-        Some(bounds) => Ok(Leaf { name, bounds, detaching: row.get(1) }),
+        Some(bounds) => {
+            let indexes = row.get::<_, Vec<String>>(5).iter().map(|columns| Index::on(columns.split(','))).collect();
+            Ok(Leaf { name, bounds, detaching: row.get(1), indexes })
+        }
         None => Err(Error::Foreign { table: table.to_string(), leaf: name, bounds: printed }),
     }
 }

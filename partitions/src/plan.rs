@@ -18,6 +18,33 @@ pub struct Leaf {
     pub bounds: Bounds,
     /// Whether a `DETACH CONCURRENTLY` has begun and not ended: the leaf takes no rows, yet its place is not free.
     pub detaching: bool,
+    /// Its B-tree indexes, the table's own among them.
+    pub indexes: Vec<Index>,
+}
+
+/// A B-tree index over columns, ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Index {
+    columns: Vec<String>,
+}
+
+impl Index {
+    /// Over these columns, unquoted, in this order.
+    pub fn on<C: Into<String>>(columns: impl IntoIterator<Item = C>) -> Self {
+        Self { columns: columns.into_iter().map(Into::into).collect() }
+    }
+
+    /// Its columns, unquoted, in order.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+}
+
+impl Leaf {
+    /// Which of `indexes` it does not have.
+    pub fn lacks<'i>(&self, indexes: &'i [Index]) -> Vec<&'i Index> {
+        indexes.iter().filter(|index| !self.indexes.contains(index)).collect()
+    }
 }
 
 /// What exists for one table and key.
@@ -56,17 +83,26 @@ pub struct Need {
     pub times: Vec<DateTime<Utc>>,
     /// Newest time known, to make [`Policy::premake`] leaves after; `None` makes none ahead.
     pub head: Option<DateTime<Utc>>,
+    /// Leaves that end at or before this are made bare, without indexes of their own, as they are about to be loaded;
+    /// with `None` none is.
+    pub bare_until: Option<DateTime<Utc>>,
 }
 
 impl Need {
     /// Leaves for these rows and none ahead.
     pub fn rows(times: impl IntoIterator<Item = DateTime<Utc>>) -> Self {
-        Self { times: times.into_iter().collect(), head: None }
+        Self { times: times.into_iter().collect(), ..Self::default() }
     }
 
     /// Leaves at this time and ahead of it.
     pub fn ahead_of(head: DateTime<Utc>) -> Self {
-        Self { times: Vec::new(), head: Some(head) }
+        Self { head: Some(head), ..Self::default() }
+    }
+
+    /// The same, whose leaves that end at or before `time` are made bare.
+    #[must_use]
+    pub fn bare_until(self, time: Option<DateTime<Utc>>) -> Self {
+        Self { bare_until: time, ..self }
     }
 }
 
@@ -84,6 +120,8 @@ pub enum Step {
         name: String,
         /// The times it will hold.
         bounds: Bounds,
+        /// Whether it is made without indexes of its own, to be loaded first.
+        bare: bool,
     },
 }
 
@@ -149,7 +187,7 @@ pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need)
         let new = missing_bounds(catalog, policy, now, &wanted_times(policy, now, need, widened), widened)?;
         would_be = catalog.leaves.len() + new.len();
         if new.is_empty() || would_be <= policy.max_leaves {
-            return Ok(named(catalog, &new));
+            return Ok(named(catalog, &new, need.bare_until));
         }
     }
     Err(PlanError::TooMany { table: catalog.table.clone(), key: catalog.key, would_be, max_leaves: policy.max_leaves })
@@ -192,7 +230,7 @@ fn missing_bounds(
     Ok(new)
 }
 
-fn named(catalog: &Catalog, new: &[Bounds]) -> Plan {
+fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -> Plan {
     let mut taken = catalog.names.clone();
     let mut steps = Vec::new();
     if catalog.sub_parent.is_none() && !new.is_empty() {
@@ -200,7 +238,8 @@ fn named(catalog: &Catalog, new: &[Bounds]) -> Plan {
     }
     steps.extend(new.iter().map(|&bounds| {
         let label = bounds.from().map_or_else(|| "_first".to_owned(), |from| format!("_{}", label(from)));
-        Step::CreateLeaf { name: free_name(&mut taken, catalog, &label), bounds }
+        let bare = bare_until.is_some_and(|until| bounds.to() <= until);
+        Step::CreateLeaf { name: free_name(&mut taken, catalog, &label), bounds, bare }
     }));
     Plan { steps }
 }

@@ -73,6 +73,49 @@ fn the_head_is_live_before_history_is_complete_and_a_kill_in_between_costs_nothi
     });
 }
 
+/// Leaves, and B-tree indexes of all of them beside their keys.
+const LEAVES_AND_INDEXES: &str = "SELECT count(DISTINCT leaf.relid), count(*) FILTER (WHERE indisvalid AND NOT indisprimary) \
+    FROM (SELECT relid FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf UNION ALL \
+          SELECT relid FROM pg_partition_tree('dalp_indexed.erc20_transfer') WHERE isleaf) AS leaf \
+    JOIN pg_index ON indrelid = leaf.relid JOIN pg_class AS index ON index.oid = indexrelid \
+    JOIN pg_am ON pg_am.oid = index.relam WHERE amname = 'btree'";
+
+#[test]
+fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
+    dalp_tests::run(async {
+        let past = u64::try_from(chrono::Utc::now().timestamp()).unwrap() - 30 * 86_400;
+        let options = AnvilOptions { genesis_timestamp: Some(past), ..AnvilOptions::default() };
+        let (database, anvil) = (stage().await.database().await, anvil_with(options).await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..20 {
+            burst(anvil.rpc(), &deployed, 5, seed).await;
+            anvil.rpc().mine(100, 900).await.unwrap();
+        }
+        let mut site = site(&database, &anvil);
+        site.more.push_str("[indexes]\nlogs = [\"tx_hash\"]\nerc20_transfer = [\"token+block_time\", \"tx_hash\"]");
+        let client = database.superuser().await;
+        let mut running = site.spawn();
+        caught_up(&database, &anvil).await;
+        no_gaps(&client).await;
+        running.kill();
+        let row = client.query_one(LEAVES_AND_INDEXES, &[]).await.unwrap();
+        let (leaves, indexes): (i64, i64) = (row.get(0), row.get(1));
+        assert!(
+            leaves >= 40 && indexes < leaves * 3 / 2,
+            "{indexes} indexes of {leaves} leaves were kept while loading"
+        );
+
+        let service = Service::start(&site.config()).await.unwrap();
+        let status = service.status();
+        until("ready", || async { status.borrow()[0].ready }).await;
+        let row = client.query_one(LEAVES_AND_INDEXES, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (leaves, leaves * 3 / 2), "each has its own");
+        assert_eq!(status.borrow()[0].bare_leaves, 0);
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        service.stop().await;
+    });
+}
+
 #[test]
 fn after_an_outage_the_tail_jumps_and_what_was_orphaned_meanwhile_goes() {
     dalp_tests::run(async {

@@ -35,6 +35,9 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     }),
     Metric("events_per_second", Kind::Gauge, "Events committed each second, lately.", |c| Some(c.events_per_second)),
     Metric("leaves", Kind::Gauge, "Partitions of the chain.", |c| Some(c.leaves as f64)),
+    Metric("bare_leaves", Kind::Gauge, "Partitions that lack indexes: loaded and not served yet.", |c| {
+        Some(c.bare_leaves as f64)
+    }),
     Metric("distrusted_answers_total", Kind::Counter, "Answers of nodes that receipts proved wrong.", |c| {
         Some(c.distrusted_answers as f64)
     }),

@@ -18,7 +18,7 @@ pub use crate::chain::backfill::Order;
 pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
-pub use value::{Finality, Interval, Secret, TlsMode, Verify, endpoint};
+pub use value::{Finality, Index, Interval, Secret, TlsMode, Verify, endpoint};
 
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Config {
     pub chains: Vec<Chain>,
     /// How tables are partitioned.
     pub partitions: Partitions,
+    /// Which indexes leaves have of their own.
+    pub indexes: Indexes,
     /// The HTTP server.
     pub http: Http,
 }
@@ -123,6 +125,15 @@ pub struct Partitions {
     pub maintenance_interval: Duration,
 }
 
+/// Which indexes leaves have of their own, beside the table's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Indexes {
+    /// Those of `logs`.
+    pub logs: Vec<Index>,
+    /// Those of `erc20_transfer`.
+    pub erc20_transfer: Vec<Index>,
+}
+
 /// The HTTP server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -161,6 +172,10 @@ impl Settings {
             roles: self.roles()?,
             chains: self.chains().map(|name| self.chain(name)).collect::<Result<_, _>>()?,
             partitions: self.partitions()?,
+            indexes: Indexes {
+                logs: self.items_with("indexes.logs", value::index)?,
+                erc20_transfer: self.items_with("indexes.erc20_transfer", value::index)?,
+            },
             http: Http { listen: self.one_with("http.listen", |text| value::listen(text).ok())? },
         })
     }

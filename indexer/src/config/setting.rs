@@ -48,6 +48,8 @@ pub(super) enum Kind {
     Topic,
     DatabaseUrl,
     Url(&'static [&'static str]),
+    /// Columns of an index, of these, joined by `+`.
+    Index(&'static [&'static str]),
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl Kind {
             Self::Topic => "a topic of 32 bytes, 0x and 64 hexadecimal digits".into(),
             Self::DatabaseUrl => "a URL such as postgres://user:password@host:5432/database".into(),
             Self::Url(schemes) => format!("a URL that starts with {}", schemes.join(":// or ") + "://"),
+            Self::Index(columns) => format!("columns joined by +, each once, of {}", columns.join(", ")),
         }
     }
 
@@ -107,6 +110,8 @@ impl Kind {
             Self::Address => text.starts_with("0x") && text.parse::<Address>().is_ok(),
             Self::Topic => text.starts_with("0x") && text.parse::<B256>().is_ok(),
             Self::DatabaseUrl => return check_database_url(text),
+            Self::Index(columns) => value::index(text)
+                .is_some_and(|index| index.columns().iter().all(|column| columns.contains(&column.as_str()))),
             Self::Url(schemes) => {
                 url::Url::parse(text).is_ok_and(|url| schemes.contains(&url.scheme()) && url.host().is_some())
             }
@@ -443,6 +448,41 @@ pub(super) const SETTINGS: &[Setting] = &[
         Default::Value("30s"),
         "How often the partitions are looked after.",
         "A look costs one catalog query.",
+    ),
+    many(
+        "indexes.logs",
+        Kind::Index(&[
+            "block_time",
+            "block_number",
+            "log_index",
+            "tx_index",
+            "block_hash",
+            "tx_hash",
+            "address",
+            "topic0",
+            "topic1",
+            "topic2",
+            "topic3",
+        ]),
+        Default::Value("address+topic0+block_time,tx_hash"),
+        "Secondary indexes of each leaf of the raw logs, beside its key.",
+        "One contract's events by kind and time; everything that happened in one transaction. Each costs 1 to 2 µs a row.",
+    ),
+    many(
+        "indexes.erc20_transfer",
+        Kind::Index(&[
+            "block_time",
+            "block_number",
+            "log_index",
+            "token",
+            "from_address",
+            "to_address",
+            "value",
+            "tx_hash",
+        ]),
+        Default::Value("token+block_time,from_address+block_time,to_address+block_time"),
+        "Secondary indexes of each leaf of the transfers, beside its key.",
+        "A token's transfers by time; what an account sent and received. Indexes that are no longer named stay until they are dropped.",
     ),
     one(
         "http.listen",

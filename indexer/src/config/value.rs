@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::chain::backfill::Order;
 
-pub use dalp_partitions::Interval;
+pub use dalp_partitions::{Index, Interval};
 
 use crate::chain::batch::Level;
 pub use crate::chain::machine::Finality;
@@ -47,6 +47,13 @@ pub fn endpoint(url: &str) -> String {
     let host = url.host_str().unwrap_or("");
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{host}{port}", url.scheme())
+}
+
+/// Columns joined by `+`, each once, as an index.
+pub fn index(text: &str) -> Option<Index> {
+    let columns: Vec<&str> = text.split('+').collect();
+    let once = columns.iter().collect::<std::collections::BTreeSet<_>>().len() == columns.len();
+    (once && columns.iter().all(|column| !column.is_empty())).then(|| Index::on(columns))
 }
 
 impl FromStr for Finality {

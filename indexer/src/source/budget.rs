@@ -202,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_counts_until_its_hold_is_dropped() {
         let budget = Budget::new(10);
-        let ((), hold) = budget.question_kept(budget.question(async { drop(budget.held().take(7).await) })).await;
+        let ((), hold) = budget.question_kept(budget.question(async { _ = budget.held().take(7).await })).await;
         assert_eq!(budget.0.ledger().held, 7);
         drop(hold);
         assert_eq!(budget.0.ledger().held, 0);

@@ -1,6 +1,8 @@
 //! What of a chain's history is stored, under which source; and the tail's jump over what is not.
 
 use alloy::primitives::B256;
+use chrono::{DateTime, TimeDelta, Utc};
+use dalp_partitions::Bounds;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -100,6 +102,69 @@ impl Store {
     }
 }
 
+/// When the blocks were made that a chain does not have yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MissingTimes {
+    /// The tail's time; none before the first block.
+    pub tail: Option<DateTime<Utc>>,
+    /// One for each run of missing blocks below the tail.
+    pub gaps: Vec<Gap>,
+}
+
+/// The times of the stored blocks around a run of missing ones; none where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// That of the highest block below.
+    pub from: Option<DateTime<Utc>>,
+    /// That of the lowest block above.
+    pub to: Option<DateTime<Utc>>,
+}
+
+impl MissingTimes {
+    /// Whether rows of history may still come into a leaf of these bounds: of a gap, or from the tail on its way to a
+    /// `head` beyond them. As long as the head is not known, they may.
+    pub fn touch(&self, bounds: Bounds, head: Option<DateTime<Utc>>) -> bool {
+        // A block in a gap may have the time of one around it.
+        let touches = |gap: &Gap| {
+            gap.from.is_none_or(|from| from < bounds.to())
+                && bounds.from().is_none_or(|start| gap.to.is_none_or(|to| to >= start))
+        };
+        let ahead = self.tail.is_none_or(|tail| tail < bounds.to()) && head.is_none_or(|head| head >= bounds.to());
+        ahead || self.gaps.iter().any(touches)
+    }
+
+    /// Whether nothing of history is missing: no gap, and the tail within an hour of the chain's time of the head.
+    pub fn is_none(&self, head: Option<DateTime<Utc>>) -> bool {
+        let near = |tail| head.is_some_and(|head| head - tail <= TimeDelta::hours(1));
+        self.gaps.is_empty() && self.tail.is_some_and(near)
+    }
+}
+
+impl Store {
+    /// When the blocks were made that are missing between a chain's first one and its tail.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn missing_times(&self, chain_id: u64) -> Result<MissingTimes, StoreError> {
+        let connection = self.connection().await?;
+        let chain: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
+        let rows = connection.query_typed(MISSING_TIMES, &chain).await?;
+        let tail = rows.first().and_then(|row| row.get(0));
+        let gaps = rows.iter().filter(|row| row.get(1)).map(|row| Gap { from: row.get(2), to: row.get(3) }).collect();
+        Ok(MissingTimes { tail, gaps })
+    }
+}
+
+/// One row for each gap, or one without.
+const MISSING_TIMES: &str = "SELECT s.tail_time, gap IS NOT NULL, \
+                               (SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number < lower(gap) ORDER BY number DESC LIMIT 1), \
+                               (SELECT time FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= upper(gap) ORDER BY number LIMIT 1) \
+                             FROM dalp_indexed.chain_state s LEFT JOIN LATERAL unnest( \
+                               int8multirange(int8range(s.start_block, greatest(s.tail_number + 1, s.start_block))) - COALESCE( \
+                                 (SELECT range_agg(int8range(c.from_block, c.to_block, '[]')) FROM dalp_indexed.coverage c \
+                                  WHERE c.chain_id = s.chain_id AND c.source_id = s.source_id), '{}')) AS gap ON true \
+                             WHERE s.chain_id = $1";
+
 const ANCHOR: &str = "SELECT b.number, b.hash FROM dalp_indexed.chain_state s JOIN dalp_indexed.blocks b USING (chain_id) \
                       WHERE s.chain_id = $1 AND b.number <= s.finalized ORDER BY b.number DESC LIMIT 1";
 const JUMP: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_number = $5, tail_hash = $6, tail_time = $7, \
@@ -157,4 +222,43 @@ pub(super) async fn inherit(tx: &Transaction<'_>, chain_id: u64, filter: &Filter
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hour: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::hours(hour)
+    }
+
+    #[test]
+    fn a_leaf_is_loaded_when_no_gap_and_no_tail_can_bring_it_more() {
+        let day = Bounds::new(Some(at(24)), at(48)).unwrap();
+        let gap = |from: Option<i64>, to: Option<i64>| Gap { from: from.map(at), to: to.map(at) };
+        for (gaps, tail, head, touched, why) in [
+            (vec![], Some(50), Some(50), false, "all is there"),
+            (vec![], Some(40), Some(50), true, "the tail has not left it"),
+            (vec![], Some(40), Some(47), false, "the head has not, either: it is a leaf in use"),
+            (vec![], Some(40), None, true, "who knows where the head is"),
+            (vec![], None, Some(50), true, "nothing is there"),
+            (vec![gap(Some(0), Some(23))], Some(50), Some(50), false, "a gap below"),
+            (vec![gap(Some(48), Some(49))], Some(50), Some(50), false, "a gap above"),
+            (vec![gap(Some(0), Some(24))], Some(50), Some(50), true, "its first block may be missing"),
+            (vec![gap(Some(47), Some(49))], Some(50), Some(50), true, "its last may be"),
+            (vec![gap(None, Some(99))], Some(100), Some(100), true, "all below is missing"),
+            (vec![gap(Some(0), None)], Some(100), Some(100), true, "all above is"),
+        ] {
+            let missing = MissingTimes { tail: tail.map(at), gaps };
+            assert_eq!(missing.touch(day, head.map(at)), touched, "{why}");
+        }
+    }
+
+    #[test]
+    fn history_is_done_without_gaps_and_near_the_head() {
+        let missing = |gaps, tail: i64| MissingTimes { tail: Some(at(tail)), gaps };
+        assert!(missing(vec![], 49).is_none(Some(at(50))) && !missing(vec![], 48).is_none(Some(at(50))));
+        assert!(!missing(vec![Gap { from: None, to: None }], 50).is_none(Some(at(50))));
+        assert!(!missing(vec![], 50).is_none(None));
+    }
 }

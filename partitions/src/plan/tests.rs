@@ -19,7 +19,8 @@ fn bounds(text: &str) -> Bounds {
 }
 
 fn catalog(leaves: &[&str]) -> Catalog {
-    let leaf = |text: &&str| Leaf { name: text.to_string(), bounds: bounds(text), detaching: false };
+    let leaf =
+        |text: &&str| Leaf { name: text.to_string(), bounds: bounds(text), detaching: false, indexes: Vec::new() };
     Catalog {
         table: "logs".to_owned(),
         key: 7,
@@ -177,7 +178,7 @@ fn any_need_is_covered_by_disjoint_leaves() {
             };
             let now = at(NOW) + TimeDelta::hours(random.random_range(-5_000..5_000));
             let mut time = || at("2019-01-01") + TimeDelta::minutes(random.random_range(0..4_000_000));
-            let need = Need { times: (0..15).map(|_| time()).collect(), head: Some(time()) };
+            let need = Need { times: (0..15).map(|_| time()).collect(), head: Some(time()), bare_until: None };
             let Ok(plan) = plan(&catalog, &policy, now, &need) else {
                 assert!(catalog.leaves.len() > 5, "seed {seed}: refused an almost empty catalog");
                 continue;
@@ -203,9 +204,10 @@ fn apply(catalog: &mut Catalog, plan: &Plan, seed: u64) {
         assert!(catalog.names.insert(name.clone()), "seed {seed}: {name} twice");
         match step {
             Step::CreateSubParent { name } => assert_eq!(catalog.sub_parent.replace(name.clone()), None, "seed {seed}"),
-            Step::CreateLeaf { name, bounds } => {
+            Step::CreateLeaf { name, bounds, .. } => {
                 assert!(!catalog.leaves.iter().any(|leaf| leaf.bounds.overlaps(bounds)), "seed {seed}: {bounds}");
-                catalog.leaves.push(Leaf { name: name.clone(), bounds: *bounds, detaching: false });
+                let (name, bounds) = (name.clone(), *bounds);
+                catalog.leaves.push(Leaf { name, bounds, detaching: false, indexes: Vec::new() });
             }
         }
     }

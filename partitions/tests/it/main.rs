@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod indexes;
 #[path = "../../../migrations/tests/it/server.rs"]
 mod server;
 
@@ -274,7 +275,7 @@ async fn names_are_quoted_and_a_detached_leaf_keeps_its_name() {
         .unwrap();
     let report = ensure(&mut client, &table, -5, &Policy::default(), now(), &days(1)).await.unwrap();
     let leaf = "Odd \"name\"; DROP_-5_20240320";
-    let expected = Step::CreateLeaf { name: leaf.to_owned(), bounds: report.catalog.leaves[0].bounds };
+    let expected = Step::CreateLeaf { name: leaf.to_owned(), bounds: report.catalog.leaves[0].bounds, bare: false };
     assert_eq!(report.created[1], expected);
 
     let detach = "ALTER TABLE dalp_indexed.\"Odd \"\"name\"\"; DROP_-5\" DETACH PARTITION dalp_indexed.\"Odd \"\"name\"\"; DROP_-5_20240320\"";

@@ -1,0 +1,101 @@
+//! Leaves that are made bare, and the indexes that they get afterwards.
+
+use std::time::Duration;
+
+use dalp_partitions::{Catalog, Index, Indexed, Policy, Table, build, ensure, read};
+use tokio_postgres::Client;
+
+use crate::{CHAIN, TRANSFER, as_role, database, days, now, strings, transfers};
+
+fn table() -> Table {
+    transfers().with_leaf_indexes([Index::on(["token", "block_time"]), Index::on(["tx_hash"])])
+}
+
+/// Leaves of 19 and 20 March; those that end at or before the 20th are bare.
+async fn half_bare(client: &mut Client) -> Catalog {
+    let need = days(2).bare_until(Some(crate::at("2024-03-20T00:00:00Z")));
+    ensure(client, &table(), CHAIN, &Policy::default(), now(), &need).await.unwrap().catalog
+}
+
+fn lacking(catalog: &Catalog) -> Vec<usize> {
+    catalog.leaves.iter().map(|leaf| leaf.lacks(&table().leaf_indexes).len()).collect()
+}
+
+#[tokio::test]
+async fn a_leaf_of_history_is_made_bare_and_gets_its_indexes_once() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let catalog = half_bare(&mut client).await;
+    assert_eq!(lacking(&catalog), [2, 0]);
+    for expected in [Indexed::Made(2), Indexed::Made(0)] {
+        assert_eq!(build(&mut client, &table(), CHAIN, &catalog.leaves[0], false).await.unwrap(), expected);
+    }
+    assert_eq!(lacking(&read(&mut client, &table(), CHAIN).await.unwrap()), [0, 0]);
+    let locks = "SELECT mode FROM pg_locks JOIN pg_database AS d ON d.oid = database \
+                 WHERE locktype = 'advisory' AND datname = current_database()";
+    assert_eq!(strings(&admin, locks).await, [""; 0], "the lane is free again");
+
+    // An index that is asked for later is lacked by all; a leaf that is gone is no failure.
+    let wider = transfers().with_leaf_indexes([Index::on(["to_address"])]);
+    let found = read(&mut client, &wider, CHAIN).await.unwrap();
+    assert!(found.leaves.iter().all(|leaf| leaf.lacks(&wider.leaf_indexes).len() == 1));
+    admin.batch_execute("DROP TABLE dalp_indexed.erc20_transfer_31337_20240319").await.unwrap();
+    assert_eq!(build(&mut client, &wider, CHAIN, &catalog.leaves[0], false).await.unwrap(), Indexed::Gone);
+}
+
+#[tokio::test]
+async fn a_leaf_in_use_is_indexed_beside_its_writers_and_otherwise_they_are_waited_for() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let catalog = half_bare(&mut client).await;
+    let mut writer = as_role(&database, "dalp_writer").await;
+    let writing = writer.transaction().await.unwrap();
+    writing.execute(TRANSFER, &[&"2024-03-19Z"]).await.unwrap();
+    let leaf = &catalog.leaves[0];
+    let busy = build(&mut client, &table(), CHAIN, leaf, false).await.unwrap();
+    assert_eq!(busy, Indexed::Busy, "a writer is not made to wait, and we do not wait for it");
+
+    let building = {
+        let leaf = leaf.clone();
+        tokio::spawn(async move { build(&mut client, &table(), CHAIN, &leaf, true).await.unwrap() })
+    };
+    let waiting = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
+    while strings(&admin, waiting).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // It waits for our transaction; others write meanwhile, as we do.
+    let other = as_role(&database, "dalp_writer").await;
+    other.batch_execute("SET lock_timeout = '1s'").await.unwrap();
+    let row = "INSERT INTO dalp_indexed.erc20_transfer VALUES (31337, '2024-03-19Z', 2, 0, '', '', '', 1, '')";
+    other.batch_execute(row).await.unwrap();
+    writing.execute(&TRANSFER.replace("1, 0,", "3, 0,"), &[&"2024-03-19Z"]).await.unwrap();
+    writing.commit().await.unwrap();
+    assert_eq!(building.await.unwrap(), Indexed::Made(2));
+}
+
+#[tokio::test]
+async fn what_a_build_that_was_cut_short_left_is_made_anew() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let catalog = half_bare(&mut client).await;
+    admin
+        .batch_execute(
+            "CREATE INDEX broken ON dalp_indexed.erc20_transfer_31337_20240319 (token, block_time);
+             UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'dalp_indexed.broken'::regclass",
+        )
+        .await
+        .unwrap();
+    assert_eq!(lacking(&read(&mut client, &table(), CHAIN).await.unwrap()), [2, 0], "it does not count");
+    assert_eq!(build(&mut client, &table(), CHAIN, &catalog.leaves[0], true).await.unwrap(), Indexed::Made(2));
+    assert_eq!(strings(&admin, "SELECT relname::text FROM pg_class WHERE relname = 'broken'").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn one_session_builds_at_a_time() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let catalog = half_bare(&mut client).await;
+    let lane = format!("SELECT pg_advisory_lock({})", dalp_partitions::INDEXER_KEY);
+    admin.batch_execute(&lane).await.unwrap();
+    assert_eq!(build(&mut client, &table(), CHAIN, &catalog.leaves[0], false).await.unwrap(), Indexed::Busy);
+}
