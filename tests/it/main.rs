@@ -14,6 +14,7 @@ mod nodes;
 mod pool;
 mod pooler;
 mod reorg;
+mod replay;
 mod status;
 mod sync;
 mod tidy;
