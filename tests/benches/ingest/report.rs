@@ -24,8 +24,10 @@ pub fn markdown(options: &Options, machine: &[String], versions: &str, figures: 
         let _ = writeln!(text, "- {line}");
     }
     let Options { runs, transfers, blocks, indexes, .. } = options;
-    let _ = writeln!(text, "- {transfers} ERC-20 transfers in {blocks} blocks over 40 days; {runs} runs a case");
-    let _ = writeln!(text, "- secondary indexes: {}", name(*indexes));
+    if !figures.cases.is_empty() {
+        let _ = writeln!(text, "- {transfers} ERC-20 transfers in {blocks} blocks over 40 days; {runs} runs a case");
+        let _ = writeln!(text, "- secondary indexes: {}", name(*indexes));
+    }
     let _ = writeln!(text, "- `{}`", options.command());
     table(&mut text, &figures.cases, LINES);
     table(&mut text, &figures.sparse, SPARSE);
