@@ -17,6 +17,7 @@ mod reorg;
 mod status;
 mod sync;
 mod tidy;
+mod typed;
 mod verify;
 
 use std::path::{Path, PathBuf};
