@@ -1,17 +1,23 @@
-//! End-to-end speed beside the ruler, and the latency of following a head.
+//! End-to-end speed beside the ruler, on Anvil and on a replaying node, dense and sparse; and the latency of following a head.
 //!
-//! `cargo bench -p dalp-tests --bench ingest -- [--smoke] [--runs N] [--transfers N] [--blocks N] [--samples N]` loads an
-//! Anvil, indexes it with `run` as a process into a durable PostgreSQL, copies the same rows raw into the same tables, and
-//! prints what docs/benchmarks.md publishes.
+//! `cargo bench -p dalp-tests --bench ingest -- --write docs/benchmarks.md` measures all that is published and writes it there.
+//! Each run indexes with `run` as a process into a durable PostgreSQL and copies the same rows raw into the same tables.
+//! With `--smoke`, the ratio of both is held against `baseline.json`, which says how to renew it.
 
+#[path = "ingest/baseline.rs"]
+mod baseline;
 #[path = "ingest/case.rs"]
 mod case;
 #[path = "ingest/cluster.rs"]
 mod cluster;
+#[path = "ingest/floor.rs"]
+mod floor;
 #[path = "ingest/latency.rs"]
 mod latency;
 #[path = "ingest/machine.rs"]
 mod machine;
+#[path = "ingest/node.rs"]
+mod node;
 #[path = "ingest/options.rs"]
 mod options;
 #[path = "ingest/report.rs"]
@@ -23,8 +29,9 @@ mod servers;
 
 use std::process::ExitCode;
 
-use self::case::Indexes;
+use self::node::Node;
 use self::options::Options;
+use self::report::Figures;
 use self::servers::Servers;
 
 /// Why the benchmark has no result.
@@ -32,18 +39,19 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T> = Result<T, Failure>;
 
 fn main() -> ExitCode {
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(options) => options,
-        Err(why) => {
-            eprintln!("{why}\n{}", options::USAGE);
-            return ExitCode::from(2);
-        }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.split_first() {
+        Some((first, plan)) if first == node::REPLAY => node::serve(plan),
+        _ => match Options::parse(arguments.into_iter()) {
+            Ok(options) => dalp_tests::run(bench(options)),
+            Err(why) => {
+                eprintln!("{why}\n{}", options::USAGE);
+                return ExitCode::from(2);
+            }
+        },
     };
-    match dalp_tests::run(bench(options)) {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("no result: {}", causes(failure.as_ref()));
             ExitCode::FAILURE
@@ -51,20 +59,47 @@ fn main() -> ExitCode {
     }
 }
 
-async fn bench(options: Options) -> Outcome<String> {
+async fn bench(options: Options) -> Outcome<()> {
     // Before anything of ours runs: what others did to this machine meanwhile.
     let machine = machine::describe();
-    let mut servers = Servers::start(&options).await?;
-    let default = case::ingest(&mut servers, Indexes::Default, options.runs).await?;
-    let key_only = case::ingest(&mut servers, Indexes::KeyOnly, options.runs).await?;
-    let cases = [
-        case::rule(&servers, Indexes::Default, default).await?,
-        case::rule(&servers, Indexes::KeyOnly, key_only).await?,
-    ];
-    let delays = latency::measure(&mut servers, options.samples).await?;
-    let versions = servers.versions().await?;
+    let mut servers = Servers::start().await?;
+    let mut versions = vec![servers.version().await?];
+    let (mut dense, mut sparse, mut figures) = (Vec::new(), Vec::new(), Figures::default());
+    for name in ["anvil", "replay"] {
+        if options.has_part("ingest") && options.has_node(name) {
+            let node = match name {
+                "anvil" => Node::anvil(options.transfers, options.blocks).await?,
+                _ => Node::replay(&options)?,
+            };
+            versions.push(node.version().await?);
+            for raw in options.raws() {
+                dense.push(case::index(&mut servers, &node, *raw, &options).await?);
+            }
+        }
+    }
+    if options.has_part("sparse") {
+        let node = Node::sparse(&options)?;
+        sparse.push(case::index(&mut servers, &node, true, &options).await?);
+    }
+    if options.has_part("latency") {
+        figures.latency = latency::measure(&mut servers, &options).await?;
+    }
+    for (indexed, ruled) in [(dense, &mut figures.cases), (sparse, &mut figures.sparse)] {
+        for case in indexed {
+            ruled.push(case::rule(&servers, case).await?);
+        }
+    }
     servers.stop().await?;
-    Ok(report::markdown(&options, &machine, &versions, &cases, &delays))
+    let report = report::markdown(&options, &machine, &versions.join(", "), &figures);
+    println!("{report}");
+    if let Some(file) = &options.write {
+        report::write(file, &report)?;
+    }
+    match (options.renew, options.smoke) {
+        (true, _) => baseline::renew(&figures.cases),
+        (false, true) => baseline::hold(&figures.cases),
+        (false, false) => Ok(()),
+    }
 }
 
 /// An error with its causes: what PostgreSQL said is in the last one.

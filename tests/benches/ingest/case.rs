@@ -1,32 +1,24 @@
-//! One set of indexes, measured several times: the indexer from its start to its last row, then the ruler.
+//! One node and one set of settings, measured several times: the indexer from its start to its last row, then the ruler.
 
 use std::time::{Duration, Instant};
 
 use dalp_tests::indexer::Running;
 use tokio_postgres::Client;
 
+use super::node::Node;
+use super::options::{Indexes, Options};
 use super::ruler::{Dump, Marks};
-use super::servers::{Cpu, Servers};
+use super::servers::Servers;
 use super::{Outcome, machine};
 
-/// How often the checkpoint is looked at: it bounds the error of a run's time, at about 0.1 ms of CPU a look.
-const LOOK: Duration = Duration::from_millis(2);
-const LIMIT: Duration = Duration::from_secs(300);
-
-/// Which indexes the tables have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Indexes {
-    /// Those of the migrations.
-    Default,
-    /// Primary key and BRIN only.
-    KeyOnly,
-}
+/// How often what is stored is looked at: it bounds the error of a run's time, at about half a millisecond of CPU a look.
+const LOOK: Duration = Duration::from_millis(10);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// One case's figures.
 pub struct Case {
-    pub indexes: Indexes,
-    /// Secondary indexes in force, with their kind.
-    pub secondary: Vec<String>,
+    /// Its node, and what is stored.
+    pub name: String,
     pub runs: Vec<Run>,
 }
 
@@ -36,90 +28,140 @@ pub struct Run {
     pub marks: Marks,
 }
 
+/// A case whose ruler is not measured yet.
+pub struct Indexed {
+    name: String,
+    raw: bool,
+    indexes: Indexes,
+    /// Each with the database that it is in.
+    runs: Vec<(String, Ingest)>,
+}
+
 /// What the indexer did with the whole chain.
+#[derive(Debug)]
 pub struct Ingest {
-    /// Where the rows are.
-    database: String,
     /// Transfers indexed.
     pub events: u64,
+    /// Blocks indexed.
+    pub blocks: u64,
     /// From the process's start to its last row.
     pub took: Duration,
-    /// The indexer's largest resident memory, in bytes.
+    /// From there to the last of the indexes that were left off while loading.
+    pub served: Option<Duration>,
+    /// The indexer's largest resident memory at its last row, in bytes.
     pub peak_rss: u64,
-    /// Seconds of CPU: the indexer's.
-    pub cpu: f64,
-    /// Seconds of CPU: the servers'.
-    pub servers: Cpu,
-    /// Leaves of both tables after it.
+    /// Seconds of CPU from start to last row: the indexer's, PostgreSQL's, the node's.
+    pub cpu: [f64; 3],
+    /// Leaves of both tables.
     pub leaves: i64,
+    /// Bytes of both tables with their indexes, when served.
+    pub bytes: i64,
+    /// Requests to the node: all, and those for logs; where it counts them.
+    pub requests: Option<[u64; 2]>,
 }
 
-/// Indexes the chain `runs` times, each time into a database of its own.
-pub async fn ingest(servers: &mut Servers, indexes: Indexes, runs: u64) -> Outcome<Vec<Ingest>> {
-    let mut done = Vec::new();
-    for number in 1..=runs {
+/// Indexes the chain of `node` as often as asked, each time into a database of its own.
+pub async fn index(servers: &mut Servers, node: &Node, raw: bool, options: &Options) -> Outcome<Indexed> {
+    let name = format!("{}, {}", node.name, if raw { "raw + typed" } else { "typed" });
+    let mut runs = Vec::new();
+    for number in 1..=options.runs {
         let database = servers.database().await?;
-        let client = servers.superuser(&database).await?;
-        if indexes == Indexes::KeyOnly {
-            drop_secondary(&client).await?;
+        if options.indexes == Indexes::Kept {
+            servers.superuser(&database).await?.batch_execute(KEEP).await?;
         }
-        let ingest = index(servers, database, &client).await?;
-        let seconds = ingest.took.as_secs_f64();
-        eprintln!("{indexes:?}, run {number}: {:.0} events/s in {seconds:.3} s", ingest.events as f64 / seconds);
-        done.push(ingest);
+        let ingest = ingest(servers, node, &database, raw, options).await?;
+        let rate = ingest.events as f64 / ingest.took.as_secs_f64();
+        eprintln!("{name}, run {number}: {rate:.0} events/s, {:.2} s", ingest.took.as_secs_f64());
+        runs.push((database, ingest));
     }
-    Ok(done)
+    Ok(Indexed { name, raw, indexes: options.indexes, runs })
 }
 
-/// Lays the ruler to each run. Only when all runs are over: emptying a table deletes a thousand files, and some file
+/// Lays the ruler to each run. Only when all cases are indexed: emptying a table deletes a thousand files, and some file
 /// systems are slow to make new ones for half a minute after that.
-pub async fn rule(servers: &Servers, indexes: Indexes, ingests: Vec<Ingest>) -> Outcome<Case> {
-    let mut case = Case { indexes, secondary: Vec::new(), runs: Vec::new() };
-    for ingest in ingests {
-        let owner = servers.superuser(&ingest.database).await?;
-        let writer = servers.writer(&ingest.database).await?;
-        let marks = Dump::of(&owner).await?.measure(&owner, &writer).await?;
-        eprintln!("{indexes:?}, ruler: {:.0} events/s", ingest.events as f64 / marks.both.as_secs_f64());
-        case.secondary = secondary(&owner).await?;
+pub async fn rule(servers: &Servers, indexed: Indexed) -> Outcome<Case> {
+    let mut case = Case { name: indexed.name, runs: Vec::new() };
+    for (database, ingest) in indexed.runs {
+        let (owner, writer) = (servers.superuser(&database).await?, servers.writer(&database).await?);
+        if indexed.indexes == Indexes::Shipped {
+            owner.batch_execute(DROP_SECONDARY).await?;
+        }
+        let marks = Dump::of(&owner, indexed.raw).await?.measure(&owner, &writer).await?;
+        eprintln!("{}, ruler: {:.0} events/s", case.name, ingest.events as f64 / marks.ruler().as_secs_f64());
         case.runs.push(Run { ingest, marks });
     }
     Ok(case)
 }
 
-async fn index(servers: &Servers, database: String, client: &Client) -> Outcome<Ingest> {
-    let site = servers.site(&database);
+async fn ingest(servers: &Servers, node: &Node, database: &str, raw: bool, options: &Options) -> Outcome<Ingest> {
+    let mut site = servers.site(database, node);
+    if !raw {
+        site = site.with("raw = false");
+    }
+    if let Some(workers) = options.workers {
+        site = site.with(&format!("backfill_workers = {workers}"));
+    }
+    if options.indexes != Indexes::Shipped {
+        site.more.push_str("[indexes]\nlogs = []\nerc20_transfer = []\n");
+    }
+    let client = servers.superuser(database).await?;
     client.batch_execute("CHECKPOINT").await?;
-    let before = servers.cpu()?;
+    let asked = node.counts().await?;
+    let before = [0.0, servers.cpu()?, machine::cpu(node.pid)?];
     let began = Instant::now();
     let mut indexer = site.spawn();
-    caught_up(client, &mut indexer, servers.head.0).await?;
+    caught_up(&client, &mut indexer, node.head.0).await?;
     let took = began.elapsed();
-    let after = servers.cpu()?;
-    let (peak_rss, cpu) = (machine::peak_rss(indexer.pid())?, machine::cpu(indexer.pid())?);
+    let after = [machine::cpu(indexer.pid())?, servers.cpu()?, machine::cpu(node.pid)?];
+    let peak_rss = machine::peak_rss(indexer.pid())?;
+    let requests = node.counts().await?.zip(asked);
+    let requests = requests.map(|(now, then)| [now.requests - then.requests, now.log_requests - then.log_requests]);
+    let served = match options.indexes {
+        Indexes::Shipped => Some(indexed(&client, &mut indexer, began).await? - took),
+        _ => None,
+    };
     stop(&mut indexer).await?;
-    verify(client, servers.emitted).await?;
-    let leaves = client.query_one(LEAVES, &[]).await?.get(0);
-    let used = Cpu { postgres: after.postgres - before.postgres, anvil: after.anvil - before.anvil };
-    Ok(Ingest { database, events: servers.emitted, took, peak_rss, cpu, servers: used, leaves })
+    verify(&client, node.transfers, raw).await?;
+    let sizes = client.query_one(SIZES, &[]).await?;
+    Ok(Ingest {
+        events: node.transfers,
+        blocks: node.head.0 + 1,
+        took,
+        served,
+        peak_rss,
+        cpu: std::array::from_fn(|at| after[at] - before[at]),
+        leaves: sizes.get(0),
+        bytes: sizes.get(1),
+        requests,
+    })
 }
 
-/// Waits until the checkpoint is block `head`.
+/// Waits until all blocks up to `head` are stored.
 pub async fn caught_up(client: &Client, indexer: &mut Running, head: u64) -> Outcome<()> {
-    let began = Instant::now();
-    let tail = client.prepare("SELECT tail_number FROM dalp_indexed.chain_state").await?;
-    loop {
-        let number = client.query_opt(&tail, &[]).await?.map(|row| row.get::<_, i64>(0));
-        if number.is_some_and(|number| u64::try_from(number).is_ok_and(|number| number >= head)) {
-            return Ok(());
-        }
+    wait(client, indexer, &format!("{PROGRESS} WHERE gap_blocks = 0 AND tail_number >= {head}"), LOOK).await
+}
+
+/// Waits until each leaf has the indexes of the shipped configuration, and tells when that was.
+async fn indexed(client: &Client, indexer: &mut Running, began: Instant) -> Outcome<Duration> {
+    wait(client, indexer, INDEXED, LOOK * 10).await?;
+    Ok(began.elapsed())
+}
+
+/// Waits until `question` has a row.
+async fn wait(client: &Client, indexer: &mut Running, question: &str, look: Duration) -> Outcome<()> {
+    let (began, question) = (Instant::now(), client.prepare(question).await?);
+    while client.query_opt(&question, &[]).await?.is_none() {
         if !indexer.is_running() {
-            return Err(format!("the indexer ended at checkpoint {number:?}:\n{}", indexer.log()).into());
+            return Err(format!("the indexer ended:\n{}", indexer.log()).into());
         }
         if began.elapsed() > LIMIT {
-            return Err(format!("the checkpoint is {number:?} after {LIMIT:?}, not {head}:\n{}", indexer.log()).into());
+            let state = client.query_opt(&format!("{PROGRESS} LIMIT 1"), &[]).await?;
+            let state = state.map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1)));
+            return Err(format!("tail and gaps are {state:?} after {LIMIT:?}:\n{}", indexer.log()).into());
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(look).await;
     }
+    Ok(())
 }
 
 /// Ends the indexer in order; a failing end is a failing run.
@@ -128,11 +170,13 @@ pub async fn stop(indexer: &mut Running) -> Outcome<()> {
     if status.success() { Ok(()) } else { Err(format!("the indexer ended with {status}:\n{}", indexer.log()).into()) }
 }
 
-/// Every emitted transfer once, typed and raw.
-pub async fn verify(client: &Client, emitted: u64) -> Outcome<()> {
+/// Every emitted transfer once, typed and, where they are kept, raw.
+pub async fn verify(client: &Client, emitted: u64, raw: bool) -> Outcome<()> {
     let counts = client.query_one(COUNTS, &[]).await?;
     let counts: [i64; 4] = std::array::from_fn(|at| counts.get(at));
-    if counts.iter().all(|count| u64::try_from(*count) == Ok(emitted)) {
+    let emitted = i64::try_from(emitted)?;
+    let kept = if raw { emitted } else { 0 };
+    if counts == [emitted, emitted, kept, kept] {
         return Ok(());
     }
     let [rows, distinct, logs, distinct_logs] = counts;
@@ -140,29 +184,29 @@ pub async fn verify(client: &Client, emitted: u64) -> Outcome<()> {
         .into())
 }
 
+const PROGRESS: &str = "SELECT tail_number, gap_blocks FROM dalp_indexed.progress";
 const COUNTS: &str = "SELECT (SELECT count(*) FROM dalp_indexed.erc20_transfer), \
                       (SELECT count(*) FROM (SELECT DISTINCT block_number, log_index FROM dalp_indexed.erc20_transfer) t), \
                       (SELECT count(*) FROM dalp_indexed.logs), \
                       (SELECT count(*) FROM (SELECT DISTINCT block_number, log_index FROM dalp_indexed.logs) l)";
-const LEAVES: &str = "SELECT sum(leaves)::int8 FROM (SELECT count(*) AS leaves FROM pg_partition_tree('dalp_indexed.logs') \
-                      WHERE isleaf UNION ALL SELECT count(*) FROM pg_partition_tree('dalp_indexed.erc20_transfer') WHERE isleaf) t";
-
-/// Names of the partitioned tables' secondary indexes, each with its kind.
-async fn secondary(client: &Client) -> Outcome<Vec<String>> {
-    let rows = client.query(SECONDARY, &[]).await?;
-    Ok(rows.iter().map(|row| format!("{} ({})", row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
-}
-
-/// Drops those that are not BRIN, before there is any leaf.
-async fn drop_secondary(client: &Client) -> Outcome<()> {
-    for row in client.query(SECONDARY, &[]).await? {
-        if row.get::<_, &str>(1) != "brin" {
-            client.batch_execute(&format!("DROP INDEX dalp_indexed.{}", row.get::<_, &str>(0))).await?;
-        }
-    }
-    Ok(())
-}
-
-const SECONDARY: &str = "SELECT i.relname::text, a.amname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid \
-                         JOIN pg_am a ON a.oid = i.relam WHERE NOT x.indisprimary AND i.relkind = 'I' AND x.indrelid IN \
-                         ('dalp_indexed.logs'::regclass, 'dalp_indexed.erc20_transfer'::regclass) ORDER BY 1";
+const SIZES: &str = "SELECT count(*) FILTER (WHERE isleaf), sum(pg_total_relation_size(relid))::int8 FROM ( \
+                     SELECT * FROM pg_partition_tree('dalp_indexed.logs') UNION ALL \
+                     SELECT * FROM pg_partition_tree('dalp_indexed.erc20_transfer')) t";
+/// A row once no leaf with rows lacks an index: beside its key, logs have two by default, transfers three.
+const INDEXED: &str = "SELECT WHERE NOT EXISTS (SELECT FROM ( \
+                         SELECT relid, 3 AS wanted FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf UNION ALL \
+                         SELECT relid, 4 FROM pg_partition_tree('dalp_indexed.erc20_transfer') WHERE isleaf) AS leaf \
+                       WHERE pg_relation_size(relid) > 0 AND wanted > ( \
+                         SELECT count(*) FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid \
+                         JOIN pg_am ON pg_am.oid = index.relam WHERE indrelid = relid AND amname = 'btree' AND indisvalid))";
+/// Two secondary indexes of each table, from the first row on.
+const KEEP: &str = "CREATE INDEX ON dalp_indexed.logs (address, block_time); CREATE INDEX ON dalp_indexed.logs (tx_hash); \
+                    CREATE INDEX ON dalp_indexed.erc20_transfer (token, block_time); \
+                    CREATE INDEX ON dalp_indexed.erc20_transfer (tx_hash)";
+/// Off the leaves again, so that the ruler has the indexes that the load had.
+const DROP_SECONDARY: &str = "DO $$ DECLARE name regclass; BEGIN \
+                              FOR name IN SELECT indexrelid::regclass FROM pg_index JOIN pg_class c ON c.oid = indexrelid \
+                                JOIN pg_am ON pg_am.oid = c.relam WHERE NOT indisprimary AND amname = 'btree' AND c.relkind = 'i' \
+                                AND indrelid IN (SELECT relid FROM pg_partition_tree('dalp_indexed.logs') UNION ALL \
+                                                 SELECT relid FROM pg_partition_tree('dalp_indexed.erc20_transfer')) \
+                              LOOP EXECUTE format('DROP INDEX %s', name); END LOOP; END $$";

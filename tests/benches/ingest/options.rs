@@ -1,24 +1,56 @@
 //! What to measure, from the command line.
 
+use std::path::PathBuf;
+
 /// Said beside every refusal.
-pub const USAGE: &str = "options: --smoke, --runs N, --transfers N, --blocks N, --samples N (N at least 1)";
+pub const USAGE: &str = "options: --smoke, --renew, --part ingest|sparse|latency, --node anvil|replay, --raw true|false, \
+                         --indexes shipped|kept|none, --workers N, --runs N, --transfers N, --blocks N, --sparse-blocks N, \
+                         --tokens N, --samples N, --write FILE (N at least 1; without a choice, all that is published)";
 
 /// Transactions of a block; they share its transfers.
 pub const TXS_PER_BLOCK: u64 = 4;
 
+/// Which secondary indexes the leaves have, beside key and BRIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indexes {
+    /// None while loading; then those of the shipped configuration are built.
+    Shipped,
+    /// Two on each table, from the first row on: the address with the time, and the transaction's hash.
+    Kept,
+    /// None.
+    None,
+}
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether this only shows that the benchmark works.
+    /// Whether the ratio to the ruler is held against the committed one, and nothing else is measured.
     pub smoke: bool,
+    /// Whether that one is written anew.
+    pub renew: bool,
+    parts: Vec<String>,
+    nodes: Vec<String>,
+    raws: Vec<bool>,
+    /// Of all cases.
+    pub indexes: Indexes,
+    /// `backfill_workers`, where not as shipped.
+    pub workers: Option<u64>,
     /// How often each case is measured.
     pub runs: u64,
     /// ERC-20 transfers on the chain.
     pub transfers: u64,
     /// Blocks that they are spread over.
     pub blocks: u64,
-    /// Blocks whose latency is measured.
+    /// Blocks of the sparse chain.
+    pub sparse_blocks: u64,
+    /// Contracts that the replayed chain has and that are watched; 0: all are indexed, without a filter.
+    pub tokens: u64,
+    /// Blocks whose latency is measured, at each rate.
     pub samples: u64,
+    /// Where the report goes, beside standard output.
+    pub write: Option<PathBuf>,
+    /// The arguments as they were given.
+    given: Vec<String>,
 }
 
 impl Options {
@@ -26,24 +58,31 @@ impl Options {
     /// Which argument cannot be understood.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         // cargo adds `--bench` to whatever is given.
-        let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
-        let smoke = arguments.iter().any(|argument| argument == "--smoke");
-        let mut options = if smoke {
-            Self { smoke, runs: 1, transfers: 10_000, blocks: 100, samples: 10 }
-        } else {
-            Self { smoke, runs: 3, transfers: 100_000, blocks: 1_000, samples: 100 }
+        let given: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
+        let renew = given.iter().any(|argument| argument == "--renew");
+        let smoke = renew || given.iter().any(|argument| argument == "--smoke");
+        let list = |items: &[&str]| items.iter().map(ToString::to_string).collect::<Vec<String>>();
+        let mut options = Self {
+            smoke,
+            renew,
+            parts: list(if smoke { &["ingest"] } else { &["ingest", "sparse", "latency"] }),
+            nodes: list(if smoke { &["replay"] } else { &["anvil", "replay"] }),
+            raws: vec![true, false],
+            indexes: Indexes::Shipped,
+            workers: None,
+            runs: 3,
+            transfers: if smoke { 100_000 } else { 1_000_000 },
+            blocks: if smoke { 1_000 } else { 10_000 },
+            sparse_blocks: 1_000_000,
+            tokens: 0,
+            samples: 200,
+            write: None,
+            given: given.clone(),
         };
-        let mut rest = arguments.into_iter().filter(|argument| argument != "--smoke");
+        let mut rest = given.into_iter().filter(|argument| argument != "--smoke" && argument != "--renew");
         while let Some(name) = rest.next() {
-            let place = match name.as_str() {
-                "--runs" => &mut options.runs,
-                "--transfers" => &mut options.transfers,
-                "--blocks" => &mut options.blocks,
-                "--samples" => &mut options.samples,
-                _ => return Err(format!("unknown argument {name:?}")),
-            };
-            let number = rest.next().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
-            *place = number.ok_or_else(|| format!("{name} needs a number, at least 1"))?;
+            let value = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
+            options.set(&name, &value)?;
         }
         if !options.transfers.is_multiple_of(options.blocks * TXS_PER_BLOCK) {
             return Err(format!("--transfers must be a multiple of {TXS_PER_BLOCK} transactions in each of --blocks"));
@@ -51,13 +90,54 @@ impl Options {
         Ok(options)
     }
 
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let number = || value.parse().ok().filter(|n: &u64| *n > 0).ok_or(format!("{name} needs a number, at least 1"));
+        let one_of = |allowed: &[&str]| match allowed.contains(&value) {
+            true => Ok(vec![value.to_owned()]),
+            false => Err(format!("{name} is one of {allowed:?}, not {value:?}")),
+        };
+        match name {
+            "--part" => self.parts = one_of(&["ingest", "sparse", "latency"])?,
+            "--node" => self.nodes = one_of(&["anvil", "replay"])?,
+            "--raw" => self.raws = one_of(&["true", "false"])?.iter().map(|raw| raw == "true").collect(),
+            "--indexes" => {
+                self.indexes = match one_of(&["shipped", "kept", "none"])?.concat().as_str() {
+                    "shipped" => Indexes::Shipped,
+                    "kept" => Indexes::Kept,
+                    _ => Indexes::None,
+                }
+            }
+            "--workers" => self.workers = Some(number()?),
+            "--runs" => self.runs = number()?,
+            "--transfers" => self.transfers = number()?,
+            "--blocks" => self.blocks = number()?,
+            "--sparse-blocks" => self.sparse_blocks = number()?,
+            "--tokens" => self.tokens = number()?,
+            "--samples" => self.samples = number()?,
+            "--write" => self.write = Some(value.into()),
+            _ => return Err(format!("unknown argument {name:?}")),
+        }
+        Ok(())
+    }
+
+    /// Whether this part is measured.
+    pub fn has_part(&self, part: &str) -> bool {
+        self.parts.iter().any(|given| given == part)
+    }
+
+    /// Whether this node is measured.
+    pub fn has_node(&self, node: &str) -> bool {
+        self.nodes.iter().any(|given| given == node)
+    }
+
+    /// With raw logs, without, or both.
+    pub fn raws(&self) -> &[bool] {
+        &self.raws
+    }
+
     /// How to measure the same again.
     pub fn command(&self) -> String {
-        let command = "cargo bench -p dalp-tests --bench ingest";
-        if self.smoke {
-            return format!("{command} -- --smoke");
-        }
-        let Self { runs, transfers, blocks, samples, .. } = self;
-        format!("{command} -- --runs {runs} --transfers {transfers} --blocks {blocks} --samples {samples}")
+        let separator = if self.given.is_empty() { "" } else { " -- " };
+        format!("cargo bench -p dalp-tests --bench ingest{separator}{}", self.given.join(" "))
     }
 }

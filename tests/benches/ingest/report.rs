@@ -1,58 +1,89 @@
 //! The figures as the Markdown that docs/benchmarks.md publishes.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
-use super::case::{Case, Indexes, Run};
-use super::latency::Delays;
-use super::options::Options;
+use super::Outcome;
+use super::case::{Case, Run};
+use super::latency::{Delays, Latency};
+use super::options::{Indexes, Options};
 
-/// The bars of a block's way to its row: p50 and p99.
-const BARS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+/// What was measured.
+#[derive(Default)]
+pub struct Figures {
+    pub cases: Vec<Case>,
+    pub sparse: Vec<Case>,
+    pub latency: Vec<Latency>,
+}
 
 /// The whole report.
-pub fn markdown(options: &Options, machine: &[String], versions: &str, cases: &[Case], delays: &Delays) -> String {
+pub fn markdown(options: &Options, machine: &[String], versions: &str, figures: &Figures) -> String {
     let mut text = format!("- {versions}\n");
     for line in machine {
         let _ = writeln!(text, "- {line}");
     }
-    let Options { runs, transfers, blocks, .. } = options;
+    let Options { runs, transfers, blocks, indexes, .. } = options;
     let _ = writeln!(text, "- {transfers} ERC-20 transfers in {blocks} blocks over 40 days; {runs} runs a case");
-    let _ = writeln!(text, "- `{}`\n", options.command());
-    table(&mut text, cases);
-    for case in cases {
-        let _ = writeln!(text, "\nSecondary indexes of *{}*: {}.", name(case.indexes), case.secondary.join(", "));
-    }
-    latency(&mut text, delays);
+    let _ = writeln!(text, "- secondary indexes: {}", name(*indexes));
+    let _ = writeln!(text, "- `{}`", options.command());
+    table(&mut text, &figures.cases, LINES);
+    table(&mut text, &figures.sparse, SPARSE);
+    latency(&mut text, &figures.latency);
     text
+}
+
+/// Puts the report between the heading "Figures" of `file` and its next heading; the words around it stay.
+pub fn write(file: &Path, report: &str) -> Outcome<()> {
+    const HEADING: &str = "## Figures\n";
+    // cargo runs benchmarks in their package's folder; the name is meant from the repository's root.
+    let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(file);
+    let text = std::fs::read_to_string(&file)?;
+    let missing = || format!("{} has no heading {:?} with another one below it", file.display(), HEADING.trim());
+    let (head, rest) = text.split_once(HEADING).ok_or_else(missing)?;
+    let tail = rest.find("\n## ").ok_or_else(missing)?;
+    Ok(std::fs::write(&file, format!("{head}{HEADING}\n{report}{}", &rest[tail..]))?)
 }
 
 fn name(indexes: Indexes) -> &'static str {
     match indexes {
-        Indexes::Default => "default indexes",
-        Indexes::KeyOnly => "key only",
+        Indexes::Shipped => "as shipped: key and BRIN while loading, the others built leaf by leaf afterwards",
+        Indexes::Kept => "two a table, kept while loading",
+        Indexes::None => "none beside key and BRIN",
     }
 }
 
-/// What is shown, and how it comes from a run.
-type Line = (&'static str, fn(&Run) -> f64, usize);
+/// What is shown, how it comes from a run, and its digits.
+type Line = (&'static str, fn(&Run) -> Option<f64>, usize);
 
 const LINES: &[Line] = &[
-    ("**events/s, end to end**", |run| per_second(run, run.ingest.took), 0),
-    ("ruler: typed rows only, rows/s", |run| per_second(run, run.marks.typed), 0),
-    ("ruler: raw rows only, rows/s", |run| per_second(run, run.marks.raw), 0),
-    ("ruler: typed + raw, events/s", |run| per_second(run, run.marks.both), 0),
+    ("**events/s, end to end**", |run| Some(per_second(run, run.ingest.took)), 0),
+    ("ruler: the same rows copied raw, events/s", |run| Some(per_second(run, run.marks.ruler())), 0),
+    ("**end to end / ruler, %**", |run| Some(ratio(run)), 0),
+    ("ruler of typed rows only, rows/s", |run| Some(per_second(run, run.marks.typed)), 0),
+    ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
+    ("seconds from there to the last index", |run| Some(run.ingest.served?.as_secs_f64()), 2),
+    ("indexer: CPU, µs an event", |run| Some(per_event(run, run.ingest.cpu[0])), 2),
+    ("PostgreSQL: CPU, µs an event", |run| Some(per_event(run, run.ingest.cpu[1])), 2),
+    ("node: CPU, µs an event", |run| Some(per_event(run, run.ingest.cpu[2])), 2),
+    ("indexer: peak RSS, MB", |run| Some(run.ingest.peak_rss as f64 / 1e6), 0),
+    ("bytes an event, with all indexes", |run| Some(run.ingest.bytes as f64 / run.ingest.events as f64), 0),
+    ("leaves, both tables", |run| Some(run.ingest.leaves as f64), 0),
+    ("requests to the node", |run| Some(run.ingest.requests?[0] as f64), 0),
+];
+
+const SPARSE: &[Line] = &[
+    ("**blocks/s, end to end**", |run| Some(run.ingest.blocks as f64 / run.ingest.took.as_secs_f64()), 0),
     (
-        "**end to end / ruler of both, %**",
-        |run| 100.0 * run.marks.both.as_secs_f64() / run.ingest.took.as_secs_f64(),
-        0,
+        "requests for logs in 50,000 blocks",
+        |run| Some(run.ingest.requests?[1] as f64 * 5e4 / run.ingest.blocks as f64),
+        2,
     ),
-    ("seconds from start to last row", |run| run.ingest.took.as_secs_f64(), 2),
-    ("indexer: peak RSS, MB", |run| run.ingest.peak_rss as f64 / 1e6, 0),
-    ("indexer: CPU, µs an event", |run| per_event(run, run.ingest.cpu), 2),
-    ("PostgreSQL: CPU, µs an event", |run| per_event(run, run.ingest.servers.postgres), 2),
-    ("Anvil: CPU, µs an event", |run| per_event(run, run.ingest.servers.anvil), 2),
-    ("leaves made, both tables", |run| run.ingest.leaves as f64, 0),
+    ("requests to the node", |run| Some(run.ingest.requests?[0] as f64), 0),
+    ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
+    ("indexer: CPU, µs a block", |run| Some(run.ingest.cpu[0] * 1e6 / run.ingest.blocks as f64), 2),
+    ("PostgreSQL: CPU, µs a block", |run| Some(run.ingest.cpu[1] * 1e6 / run.ingest.blocks as f64), 2),
+    ("indexer: peak RSS, MB", |run| Some(run.ingest.peak_rss as f64 / 1e6), 0),
 ];
 
 fn per_second(run: &Run, took: Duration) -> f64 {
@@ -63,23 +94,39 @@ fn per_event(run: &Run, seconds: f64) -> f64 {
     seconds * 1e6 / run.ingest.events as f64
 }
 
+fn ratio(run: &Run) -> f64 {
+    100.0 * run.marks.ruler().as_secs_f64() / run.ingest.took.as_secs_f64()
+}
+
+/// Percent of the ruler, the median of all runs.
+pub fn median_ratio(case: &Case) -> f64 {
+    let ratios = sorted(case, |run| Some(ratio(run)));
+    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn sorted(case: &Case, value: fn(&Run) -> Option<f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = case.runs.iter().filter_map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
 /// A column for each case: the median of its runs, and their least and greatest.
-fn table(text: &mut String, cases: &[Case]) {
-    let names: Vec<&str> = cases.iter().map(|case| name(case.indexes)).collect();
-    let _ = writeln!(text, "| median (least to greatest) | {} |", names.join(" | "));
+fn table(text: &mut String, cases: &[Case], lines: &[Line]) {
+    if cases.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    let _ = writeln!(text, "\n| median (least to greatest) | {} |", names.join(" | "));
     let _ = writeln!(text, "|---|{}", "---:|".repeat(cases.len()));
-    for (label, value, digits) in LINES {
-        let cells: Vec<String> = cases.iter().map(|case| cell(case, *value, *digits)).collect();
+    for (label, value, digits) in lines {
+        let cells: Vec<String> = cases.iter().map(|case| cell(&sorted(case, *value), *digits)).collect();
         let _ = writeln!(text, "| {label} | {} |", cells.join(" | "));
     }
 }
 
-fn cell(case: &Case, value: fn(&Run) -> f64, digits: usize) -> String {
-    let mut values: Vec<f64> = case.runs.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    let at = |place: usize| number(values.get(place).copied().unwrap_or(f64::NAN), digits);
-    let (least, greatest) = (at(0), at(values.len() - 1));
-    let median = at(values.len() / 2);
+fn cell(values: &[f64], digits: usize) -> String {
+    let (Some(least), Some(greatest)) = (values.first(), values.last()) else { return String::new() };
+    let [least, median, greatest] = [*least, values[values.len() / 2], *greatest].map(|value| number(value, digits));
     if least == greatest { median } else { format!("{median} ({least} to {greatest})") }
 }
 
@@ -95,14 +142,19 @@ fn number(value: f64, digits: usize) -> String {
     grouped.collect::<String>() + fraction
 }
 
-fn latency(text: &mut String, delays: &Delays) {
-    let (p50, p99) = (delays.quantile(0.5), delays.quantile(0.99));
-    let ms = |delay: Duration| format!("{:.1}", delay.as_secs_f64() * 1e3);
-    let verdict = |met: bool| if met { "met" } else { "**missed**" };
-    let _ =
-        writeln!(text, "\n| mined block to visible row, ms | p50 | p99 | max | samples |\n|---|---:|---:|---:|---:|");
-    let (p50_ms, p99_ms, max) = (ms(p50), ms(p99), ms(delays.max()));
-    let _ = writeln!(text, "| following by WebSocket | {p50_ms} | {p99_ms} | {max} | {} |", delays.samples());
-    let (bar, far) = (ms(BARS.0), ms(BARS.1));
-    let _ = writeln!(text, "| bar | {bar} ({}) | {far} ({}) | | |", verdict(p50 < BARS.0), verdict(p99 < BARS.1));
+fn latency(text: &mut String, all: &[Latency]) {
+    if all.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n| mined block to visible rows, ms | p50 | p99 | max | floor: p50 | p99 | max |");
+    let _ = writeln!(text, "|---|{}", "---:|".repeat(6));
+    let cells = |delays: &Delays| {
+        let ms = |share| format!("{:.1}", delays.quantile(share).as_secs_f64() * 1e3);
+        [0.5, 0.99, 1.0].map(ms).join(" | ")
+    };
+    for Latency { events, spacing, ours, floor } in all {
+        let a_second = 1.0 / spacing.as_secs_f64();
+        let events = if *events == 1 { "1 event".to_owned() } else { format!("{events} events") };
+        let _ = writeln!(text, "| {events} a block, {a_second:.0} a second | {} | {} |", cells(ours), cells(floor));
+    }
 }

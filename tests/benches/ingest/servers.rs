@@ -1,68 +1,37 @@
-//! The node with its load, and a durable PostgreSQL with a database for each run.
+//! A durable PostgreSQL with a database for each run.
 
-use dalp_fixtures::load::GENESIS_TIMESTAMP;
 use dalp_fixtures::tools::{self, say_stderr};
-use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, LoadPlan, Settings, deploy, load};
+use dalp_fixtures::{Cluster, Settings};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, WRITER};
 use tokio_postgres::Client;
 
 use super::cluster::{SUPERUSER, TEMPLATE, connect, prepare};
-use super::options::{Options, TXS_PER_BLOCK};
+use super::node::Node;
 use super::{Outcome, machine};
 
 /// Anvil's default.
 pub const CHAIN_ID: u64 = 31_337;
 
-/// What the indexer stands between.
+/// The server.
 pub struct Servers {
     cluster: Cluster,
-    /// The node.
-    pub anvil: Anvil,
-    /// Its contracts.
-    pub deployed: Deployed,
-    /// Its newest block, and that block's Unix time in seconds.
-    pub head: (u64, u64),
-    /// ERC-20 transfers emitted up to that block.
-    pub emitted: u64,
     databases: u32,
-    /// Process ids of the PostgreSQL server and of Anvil.
-    pids: (u32, u32),
-}
-
-/// Seconds of CPU that both have used.
-#[derive(Clone, Copy, Debug)]
-pub struct Cpu {
-    pub postgres: f64,
-    pub anvil: f64,
+    pid: u32,
 }
 
 impl Servers {
-    /// Starts both and emits the load.
-    pub async fn start(options: &Options) -> Outcome<Self> {
+    /// Starts it.
+    pub async fn start() -> Outcome<Self> {
         let tools = tools::postgres(say_stderr).await?;
         // On, but not awake by chance in one run of fifteen, over the databases of those before.
         let settings = Settings::bench().with("autovacuum_naptime", "1h");
         let mut cluster = Cluster::temporary(&tools, settings).await?;
         prepare(&mut cluster).await?;
-        let program = tools::anvil(say_stderr).await?;
-        let of_the_past = AnvilOptions { genesis_timestamp: Some(GENESIS_TIMESTAMP), ..AnvilOptions::default() };
-        let anvil = Anvil::start(&program, of_the_past).await?;
-        let deployed = deploy(anvil.rpc()).await?;
-        let plan = LoadPlan {
-            blocks: options.blocks,
-            txs_per_block: TXS_PER_BLOCK,
-            transfers_per_tx: options.transfers / options.blocks / TXS_PER_BLOCK,
-            ..LoadPlan::default()
-        };
-        eprintln!("emitting {} transfers in {} blocks over {} days", plan.transfers(), plan.blocks, days(&plan));
-        let (_, last) = load(anvil.rpc(), &deployed, &plan).await?;
-        let head = (last, plan.begin + plan.spread.as_secs());
         let postmaster = connect(&cluster, SUPERUSER, SUPERUSER).await?;
         let pid_file: String = postmaster.query_one("SELECT pg_read_file('postmaster.pid')", &[]).await?.get(0);
-        let server = pid_file.lines().next().and_then(|line| line.parse().ok()).ok_or("no process id of the server")?;
-        let pids = (server, machine::child_named("anvil")?);
-        Ok(Self { cluster, anvil, deployed, head, emitted: plan.transfers(), databases: 0, pids })
+        let pid = pid_file.lines().next().and_then(|line| line.parse().ok()).ok_or("no process id of the server")?;
+        Ok(Self { cluster, databases: 0, pid })
     }
 
     /// An empty, migrated database.
@@ -84,42 +53,35 @@ impl Servers {
         connect(&self.cluster, database, WRITER).await
     }
 
-    /// The indexer's configuration: as shipped, but for a chain that may move back and daily leaves for times that lie
-    /// months back.
-    pub fn site(&self, database: &str) -> Site {
-        Site {
+    /// The indexer's configuration: as shipped, but for daily leaves for times that lie months back.
+    pub fn site(&self, database: &str, node: &Node) -> Site {
+        let site = Site {
             url: self.cluster.url(database, WRITER),
             admin_url: self.cluster.url(database, ADMIN),
             reader_url: self.cluster.url(database, WRITER),
-            rpc_urls: vec![self.anvil.http_url()],
+            rpc_urls: vec![node.url.clone()],
             chain_id: CHAIN_ID,
             chain: "bench".into(),
-            chain_lines: vec!["finality = \"never\"".into()],
-            more: "[partitions]\nhistory_interval = \"day\"".into(),
-        }
+            chain_lines: Vec::new(),
+            more: "[partitions]\nhistory_interval = \"day\"\n".into(),
+        };
+        let quoted: Vec<String> = node.watched.iter().map(|address| format!("\"{address}\"")).collect();
+        if quoted.is_empty() { site } else { site.with(&format!("addresses = [{}]", quoted.join(", "))) }
     }
 
-    /// What both have used so far.
-    pub fn cpu(&self) -> Outcome<Cpu> {
-        Ok(Cpu { postgres: machine::cpu_of_family(self.pids.0)?, anvil: machine::cpu(self.pids.1)? })
+    /// Seconds of CPU that the server has used so far.
+    pub fn cpu(&self) -> Outcome<f64> {
+        machine::cpu_of_family(self.pid)
     }
 
-    /// What both are.
-    pub async fn versions(&self) -> Outcome<String> {
-        let client = self.superuser(SUPERUSER).await?;
-        let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
-        let anvil: String = self.anvil.rpc().call("web3_clientVersion", serde_json::json!([])).await?;
-        Ok(format!("PostgreSQL {postgres}, {anvil}"))
+    /// What it is.
+    pub async fn version(&self) -> Outcome<String> {
+        let version: String = self.superuser(SUPERUSER).await?.query_one("SHOW server_version", &[]).await?.get(0);
+        Ok(format!("PostgreSQL {version}"))
     }
 
-    /// Shuts both down.
+    /// Shuts it down.
     pub async fn stop(self) -> Outcome<()> {
-        // Its chain is not kept; nothing is lost by ending it at once.
-        drop(self.anvil);
         Ok(self.cluster.stop().await?)
     }
-}
-
-fn days(plan: &LoadPlan) -> u64 {
-    plan.spread.as_secs() / 86_400
 }
