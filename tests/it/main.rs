@@ -18,6 +18,7 @@ mod replay;
 mod status;
 mod sync;
 mod tidy;
+mod typed;
 mod verify;
 
 use std::path::{Path, PathBuf};

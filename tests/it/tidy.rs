@@ -36,8 +36,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("events", &["chain"]),
     ("config", &["chain"]),
-    // `status` for what it tells of its nodes.
-    ("source", &["chain", "config", "status"]),
+    // `status` for what it tells of its nodes, `events` for what has a typed table: without raw logs nothing else is asked for.
+    ("source", &["chain", "config", "events", "status"]),
     ("store", &["chain", "config", "events", "status"]),
     ("api", &["chain", "config", "events", "status", "store"]),
 ];

@@ -525,7 +525,7 @@ mod tests {
 
     /// A filter of one topic.
     fn only(topic: u64) -> Filter {
-        Filter { addresses: Vec::new(), topics: vec![hash(topic)] }
+        Filter { topics: vec![hash(topic)], ..Filter::default() }
     }
 
     /// Headers whose blooms are not known.

@@ -7,13 +7,26 @@ use super::batch::Log;
 use super::block::Header;
 use super::bloom::may_hold;
 
-/// Which logs are asked for. Empty sets mean all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which logs are asked for, and what is stored of them. Empty sets mean all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// Emitters.
     pub addresses: Vec<Address>,
     /// First topics.
     pub topics: Vec<B256>,
+    /// Whether each log is stored as it came, beside the typed row that it may make.
+    #[serde(default = "raw")]
+    pub raw: bool,
+}
+
+fn raw() -> bool {
+    true
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), topics: Vec::new(), raw: true }
+    }
 }
 
 impl Filter {
@@ -29,7 +42,10 @@ impl Filter {
         addresses.dedup();
         topics.sort_unstable();
         topics.dedup();
-        serde_json::json!({ "addresses": addresses, "topics": topics })
+        match self.raw {
+            true => serde_json::json!({ "addresses": addresses, "topics": topics }),
+            false => serde_json::json!({ "addresses": addresses, "topics": topics, "raw": false }),
+        }
     }
 
     /// The name of the source with this filter: keccak256 of its canonical JSON.
@@ -43,12 +59,13 @@ impl Filter {
             && (self.topics.is_empty() || log.topics.first().is_some_and(|topic| self.topics.contains(topic)))
     }
 
-    /// Whether every log that passes `other` passes this one too.
+    /// Whether every log that passes `other` passes this one too, and makes the same rows.
     pub fn contains(&self, other: &Filter) -> bool {
         let holds = |ours: bool, theirs: bool, all: bool| ours || (!theirs && all);
         let addresses = other.addresses.iter().all(|address| self.addresses.contains(address));
         let topics = other.topics.iter().all(|topic| self.topics.contains(topic));
-        holds(self.addresses.is_empty(), other.addresses.is_empty(), addresses)
+        self.raw == other.raw
+            && holds(self.addresses.is_empty(), other.addresses.is_empty(), addresses)
             && holds(self.topics.is_empty(), other.topics.is_empty(), topics)
     }
 
@@ -66,6 +83,7 @@ mod tests {
         Filter {
             addresses: addresses.iter().map(|n| Address::repeat_byte(*n)).collect(),
             topics: topics.iter().map(|n| B256::repeat_byte(*n)).collect(),
+            raw: true,
         }
     }
 
@@ -77,6 +95,10 @@ mod tests {
         assert!(!one.is_everything() && Filter::default().is_everything());
         let read: Filter = serde_json::from_value(one.definition()).unwrap();
         assert_eq!(read, two);
+        let typed = Filter { raw: false, ..two.clone() };
+        assert_ne!(typed.id(), two.id());
+        assert!(!typed.contains(&two) && !two.contains(&typed));
+        assert_eq!(serde_json::from_value::<Filter>(typed.definition()).unwrap(), typed);
     }
 
     #[test]

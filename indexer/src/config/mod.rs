@@ -82,6 +82,8 @@ pub struct Chain {
     pub addresses: Vec<Address>,
     /// First topics to index; empty for all.
     pub topics: Vec<B256>,
+    /// Whether logs are stored as they came, beside the typed rows.
+    pub raw: bool,
     /// How far blocks are verified.
     pub verify: Verify,
     /// Pause between two questions for the head, where it is polled.
@@ -225,6 +227,7 @@ impl Settings {
             finality: self.one(&key("finality"))?,
             addresses: self.list(&key("addresses"))?,
             topics: self.list(&key("topics"))?,
+            raw: self.one(&key("raw"))?,
             verify: self.one(&key("verify"))?,
             poll_interval: self.duration(&key("poll_interval"))?,
             request_timeout: self.duration(&key("request_timeout"))?,

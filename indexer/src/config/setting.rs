@@ -324,6 +324,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         "What is not asked for is not fetched.",
     ),
     one(
+        "chains.*.raw",
+        Kind::Bool,
+        Default::Value("true"),
+        "Whether each log is stored as it came, in `logs`, beside the typed row that it makes.",
+        "Raw logs can be decoded later without asking a node; without them rows take two fifths of the space, and only events \
+         that have a typed table are asked for.",
+    ),
+    one(
         "chains.*.verify",
         Kind::Choice(Verify::NAMES),
         Default::Value("auto"),

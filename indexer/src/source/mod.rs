@@ -28,6 +28,7 @@ use serde_json::json;
 use crate::chain::block::{BlockRef, Header, TimeSource};
 pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
+use crate::events::erc20::TRANSFER;
 use crate::status::NodeReport;
 
 pub use self::budget::Hold;
@@ -114,7 +115,11 @@ impl Source {
     /// # Errors
     /// [`SourceError::Retry`] where no HTTP client can be built.
     pub fn new(chain: &Chain) -> Result<Self, SourceError> {
-        let filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone() };
+        let mut filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone(), raw: chain.raw };
+        if !filter.raw && filter.topics.is_empty() {
+            // Nothing else would make a row.
+            filter.topics = vec![TRANSFER];
+        }
         Ok(Self { pool: Pool::new(chain)?, filter, finality: chain.finality, proofs: Proofs::new(chain.verify) })
     }
 

@@ -45,8 +45,8 @@ pub struct ExpectedRows {
 const MICROS: i64 = 1_000_000;
 
 impl ExpectedRows {
-    /// What should be stored of `batch`.
-    pub fn of(batch: &BlockBatch) -> Self {
+    /// What should be stored of `batch`, with its raw logs or without.
+    pub fn of(batch: &BlockBatch, raw: bool) -> Self {
         let mut rows = Self::default();
         for header in batch.headers() {
             let cells = vec![Some(header.hash.to_vec()), header.parent.map(|parent| parent.to_vec())];
@@ -58,17 +58,19 @@ impl ExpectedRows {
             let topic = |at: usize| log.topics.get(at).map(|topic| topic.to_vec());
             let (number, index, time) = (header.number, i64::from(log.log_index), header.time.saturating_mul(MICROS));
             let entry = |cells| Entry { number, index, time, cells };
-            rows.logs.push(entry(vec![
-                Some(log.tx_index.to_string().into_bytes()),
-                bytes(header.hash.as_slice()),
-                bytes(log.tx_hash.as_slice()),
-                bytes(log.address.as_slice()),
-                topic(0),
-                topic(1),
-                topic(2),
-                topic(3),
-                bytes(log.data),
-            ]));
+            rows.logs.extend(raw.then(|| {
+                entry(vec![
+                    Some(log.tx_index.to_string().into_bytes()),
+                    bytes(header.hash.as_slice()),
+                    bytes(log.tx_hash.as_slice()),
+                    bytes(log.address.as_slice()),
+                    topic(0),
+                    topic(1),
+                    topic(2),
+                    topic(3),
+                    bytes(log.data),
+                ])
+            }));
             match erc20::decode(&log) {
                 Decoded::Transfer(transfer) => rows.transfers.push(entry(vec![
                     bytes(log.address.as_slice()),
@@ -166,17 +168,20 @@ impl StoredRange {
                 && (selected.topics.is_empty() || selected.topics.iter().any(|topic| is(4, topic.as_slice())))
         };
         let key = |entry: &Entry| (int8(entry.number), i32::try_from(entry.index).unwrap_or(i32::MAX));
-        self.foreign = self.logs.iter().filter(|entry| !ours(entry)).map(key).collect();
-        self.foreign.sort_unstable();
-        let foreign = &self.foreign;
-        let is_ours = |entry: &Entry| foreign.binary_search(&key(entry)).is_err();
-        self.logs.retain(ours);
-        // A typed row whose raw log is gone is told by its token; only transfers are typed.
+        // A typed row whose raw log is gone, or never was stored, is told by its token; only transfers are typed.
         let watched = |entry: &Entry| {
             let token = entry.cells[0].as_deref();
             (selected.addresses.is_empty() || selected.addresses.iter().any(|a| token == Some(a.as_slice())))
                 && (selected.topics.is_empty() || selected.topics.contains(&TRANSFER))
         };
+        self.foreign = self.logs.iter().filter(|entry| !ours(entry)).map(key).collect();
+        if !selected.raw {
+            self.foreign.extend(self.transfers.iter().filter(|entry| !watched(entry)).map(key));
+        }
+        self.foreign.sort_unstable();
+        let foreign = &self.foreign;
+        let is_ours = |entry: &Entry| foreign.binary_search(&key(entry)).is_err();
+        self.logs.retain(ours);
         self.transfers.retain(|entry| is_ours(entry) && watched(entry));
         self.quarantine.retain(is_ours);
     }
@@ -324,7 +329,7 @@ mod tests {
             quarantine: vec![refused(0), refused(1)],
             ..StoredRange::default()
         };
-        stored.leave_to_others(&Filter { addresses: vec![ours], topics: Vec::new() });
+        stored.leave_to_others(&Filter { addresses: vec![ours], ..Filter::default() });
         assert_eq!(stored.foreign, [(5, 1)]);
         let kept = |rows: &[Entry]| rows.iter().map(|entry| entry.index).collect::<Vec<_>>();
         assert_eq!(kept(&stored.logs), [0]);

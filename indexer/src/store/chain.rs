@@ -40,6 +40,8 @@ pub struct Claim {
     pub source_id: B256,
     /// First block to index.
     pub start_block: u64,
+    /// Whether logs are stored as they came, beside the typed rows.
+    pub raw: bool,
 }
 
 /// A chain's state row.
@@ -117,7 +119,8 @@ pub(super) async fn enter(tx: &Transaction<'_>, chain: &NewChain, take_over: boo
         .await?;
     check_same(chain, row.get(1), row.get(2), row.get(3))?;
     let source_id = source(tx, chain, row.get(4), take_over).await?;
-    Ok(Claim { chain_id: chain.chain_id, token: row.get(0), source_id, start_block: chain.start_block })
+    let (chain_id, start_block, raw) = (chain.chain_id, chain.start_block, chain.filter.raw);
+    Ok(Claim { chain_id, token: row.get(0), source_id, start_block, raw })
 }
 
 async fn register(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
@@ -188,6 +191,7 @@ async fn source(
     if current.is_some_and(|current| current == source_id.as_slice()) {
         return Ok(source_id);
     }
+    refuse_other_rows(tx, chain).await?;
     if current.is_some() && (!take_over || !chain.finality) {
         refuse_change(tx, chain).await?;
     }
@@ -230,5 +234,26 @@ async fn refuse_change(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), Sto
     })
 }
 
+/// Rows that other settings left: with raw logs here and without them there, no range could be told complete.
+async fn refuse_other_rows(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
+    let raw = chain.filter.raw;
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&raw, Type::BOOL)];
+    match tx.query_typed_opt(OTHER_ROWS, &params).await? {
+        None => Ok(()),
+        Some(_) => Err(StoreError::Fatal {
+            why: format!(
+                "chain {} is stored with raw = {}, but chains.{name}.raw is {raw} now: set it back, or stop the indexer and                  remove what is stored with `dalp-indexer reindex --chain {name} --from {}`, to have it all fetched again",
+                chain.chain_id,
+                !raw,
+                chain.start_block,
+                name = chain.name
+            ),
+        }),
+    }
+}
+
+const OTHER_ROWS: &str = "SELECT 1 FROM dalp_indexed.source s WHERE chain_id = $1 \
+                          AND COALESCE((definition ->> 'raw')::bool, true) <> $2 AND EXISTS \
+                            (SELECT FROM dalp_indexed.coverage v WHERE v.chain_id = $1 AND v.source_id = s.source_id) LIMIT 1";
 const CURRENT_FILTER: &str = "SELECT s.definition::text FROM dalp_indexed.chain_state c JOIN dalp_indexed.source s USING (chain_id, source_id) \
                               WHERE c.chain_id = $1 AND EXISTS (SELECT FROM dalp_indexed.coverage v WHERE v.chain_id = $1)";

@@ -39,7 +39,7 @@ impl Store {
         let hash = |at: usize| row.get::<_, Option<&[u8]>>(at).and_then(|hash| B256::try_from(hash).ok());
         let number = |at: usize| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
         let source_id = hash(3).unwrap_or_default();
-        let claim = Claim { chain_id, token: row.get(0), source_id, start_block: number(2) };
+        let claim = Claim { chain_id, token: row.get(0), source_id, start_block: number(2), raw: true };
         let next = u64::try_from(row.get::<_, i64>(4) + 1).unwrap_or(0);
         Ok(Some(Seized { claim, tail: Tail { next, hash: hash(5) }, genesis: hash(1).unwrap_or_default() }))
     }

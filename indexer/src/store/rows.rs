@@ -43,15 +43,17 @@ const COPY_BLOCKS: &str =
     "COPY dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) FROM STDIN (FORMAT binary)";
 
 impl Rows {
-    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds.
-    pub fn encode(chain_id: i64, batch: &BlockBatch) -> Self {
+    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if `raw`.
+    pub fn encode(chain_id: i64, batch: &BlockBatch, raw: bool) -> Self {
         let (mut logs, mut transfers) = (Encoder::new(COPY_LOGS), Encoder::new(COPY_TRANSFERS));
         let (mut quarantine, mut blocks) = (Encoder::new(COPY_QUARANTINE), Encoder::new(COPY_BLOCKS));
         for header in batch.headers() {
             encode_block(blocks.row(), chain_id, header);
         }
         for (header, log) in batch.rows() {
-            encode_log(logs.row(), chain_id, header, &log);
+            if raw {
+                encode_log(logs.row(), chain_id, header, &log);
+            }
             match erc20::decode(&log) {
                 Decoded::Transfer(transfer) => encode_transfer(transfers.row(), chain_id, header, &log, transfer),
                 Decoded::Malformed(reason) => encode_malformed(quarantine.row(), chain_id, header, &log, reason),

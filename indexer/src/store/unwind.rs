@@ -23,7 +23,8 @@ enum Why {
 
 impl Store {
     /// Removes every block from `to.next` upwards, with its rows and coverage, and sets the tail to `to`; or does nothing.
-    /// The removed logs move to `orphaned_log`, with a row in `reorg`. Answers how many logs that were.
+    /// The removed logs move to `orphaned_log`, with a row in `reorg`. Answers how many logs that were; typed rows, where
+    /// no logs are stored.
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
@@ -76,7 +77,8 @@ impl Store {
             Why::Reorg => tx.execute_typed(MOVE_LOGS, &in_time).await?,
             Why::Reindex => tx.execute_typed(DELETE_LOGS, &in_time[..4]).await?,
         };
-        tx.execute_typed(DELETE_TRANSFERS, &in_time[..4]).await?;
+        let transfers = tx.execute_typed(DELETE_TRANSFERS, &in_time[..4]).await?;
+        let logs = if claim.raw { logs } else { transfers };
         tx.execute_typed("DELETE FROM dalp_indexed.quarantine WHERE chain_id = $1 AND block_number >= $2", &orphans)
             .await?;
         tx.execute_typed("DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2", &orphans).await?;
