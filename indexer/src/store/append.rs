@@ -57,7 +57,7 @@ impl Store {
             Lane::Tail { .. } => None,
         };
         // Encoded while it has a turn: what waits for one is held once, not twice.
-        let rows = Rows::encode(int8(claim.chain_id), batch);
+        let rows = Rows::encode(int8(claim.chain_id), batch, true);
         let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
         let mut connection = self.connection().await?;
         let tx = connection.transaction().await?;

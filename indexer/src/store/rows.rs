@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::encode::{CopyBuffer, pg_micros};
+use super::encode::{CopyBuffer, Fixed, pg_micros};
 use super::int8;
 use crate::chain::batch::{BlockBatch, Log};
 use crate::chain::block::Header;
@@ -43,15 +43,17 @@ const COPY_BLOCKS: &str =
     "COPY dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) FROM STDIN (FORMAT binary)";
 
 impl Rows {
-    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds.
-    pub fn encode(chain_id: i64, batch: &BlockBatch) -> Self {
+    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its raw logs only if `raw`.
+    pub fn encode(chain_id: i64, batch: &BlockBatch, raw: bool) -> Self {
         let (mut logs, mut transfers) = (Encoder::new(COPY_LOGS), Encoder::new(COPY_TRANSFERS));
         let (mut quarantine, mut blocks) = (Encoder::new(COPY_QUARANTINE), Encoder::new(COPY_BLOCKS));
         for header in batch.headers() {
             encode_block(blocks.row(), chain_id, header);
         }
         for (header, log) in batch.rows() {
-            encode_log(logs.row(), chain_id, header, &log);
+            if raw {
+                encode_log(logs.row(), chain_id, header, &log);
+            }
             match erc20::decode(&log) {
                 Decoded::Transfer(transfer) => encode_transfer(transfers.row(), chain_id, header, &log, transfer),
                 Decoded::Malformed(reason) => encode_malformed(quarantine.row(), chain_id, header, &log, reason),
@@ -73,16 +75,19 @@ fn encode_block(copy: &mut CopyBuffer, chain_id: i64, header: &Header) {
 }
 
 fn encode_log(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>) {
-    let topic = |i: usize| log.topics.get(i).map(|t| t.as_slice());
-    copy.row(13).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index).int4(log.tx_index);
-    copy.bytes(header.hash.as_slice()).bytes(log.tx_hash.as_slice()).bytes(log.address.as_slice());
-    copy.optional(topic(0)).optional(topic(1)).optional(topic(2)).optional(topic(3)).bytes(log.data);
+    let row = Fixed::<150>::row(13).int8(chain_id).int8(micros(header)).int8(int8(header.number));
+    let row = row.int4(log.log_index).int4(log.tx_index);
+    copy.fixed(&row.bytes(header.hash.0).bytes(log.tx_hash.0).bytes(log.address.0.0));
+    for topic in 0..4 {
+        copy.word(log.topics.get(topic));
+    }
+    copy.bytes(log.data);
 }
 
 fn encode_transfer(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, transfer: Transfer<'_>) {
-    copy.row(9).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index);
-    copy.bytes(log.address.as_slice()).bytes(transfer.from.as_slice()).bytes(transfer.to.as_slice());
-    copy.uint256(transfer.value).bytes(log.tx_hash.as_slice());
+    let row = Fixed::<118>::row(9).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index);
+    copy.fixed(&row.bytes(log.address.0.0).bytes(transfer.from.0.0).bytes(transfer.to.0.0));
+    copy.uint256(transfer.value).word(Some(&log.tx_hash));
 }
 
 fn encode_malformed(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, reason: &str) {
