@@ -91,7 +91,7 @@ impl<'b> Cursor<'b> {
     fn string(&mut self) -> Option<&'b [u8]> {
         self.expect(b'"')?;
         let rest = &self.text[self.at..];
-        let end = memchr::memchr(b'"', rest)?;
+        let end = quote(rest)?;
         self.at += end + 1;
         Some(&rest[..end])
     }
@@ -113,11 +113,20 @@ impl<'b> Cursor<'b> {
 
     /// A number in hex with `0x`, of at most 16 digits.
     pub fn quantity(&mut self) -> Option<u64> {
-        let digits = self.string()?.strip_prefix(b"0x")?;
-        if digits.is_empty() || digits.len() > 16 {
-            return None;
+        self.peek()?;
+        let digits = self.text[self.at..].strip_prefix(b"\"0x")?;
+        let mut number = 0;
+        for (count, byte) in digits.iter().take(17).enumerate() {
+            match char::from(*byte).to_digit(16) {
+                Some(digit) => number = number << 4 | u64::from(digit),
+                None if *byte == b'"' && count > 0 => {
+                    self.at += b"\"0x".len() + count + 1;
+                    return Some(number);
+                }
+                None => return None,
+            }
         }
-        digits.iter().try_fold(0, |number, digit| Some(number << 4 | u64::from(char::from(*digit).to_digit(16)?)))
+        None
     }
 
     /// A whole number in decimal digits.
@@ -162,6 +171,24 @@ impl<'b> Cursor<'b> {
         self.at += values.byte_offset();
         Some(value.get())
     }
+}
+
+/// Where the first quote stands. Names are short: for them, looking at eight bytes at once beats the call of a search that
+/// is fast for long texts.
+#[inline(always)]
+fn quote(text: &[u8]) -> Option<usize> {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    const SHORT: usize = 24;
+    let (chunks, _) = text.get(..SHORT).unwrap_or_default().as_chunks::<8>();
+    for (at, chunk) in chunks.iter().enumerate() {
+        // The lowest byte that becomes zero is the first one that borrows (Hacker's Delight, 6-1).
+        let zero = u64::from_le_bytes(*chunk) ^ (EACH * u64::from(b'"'));
+        let found = zero.wrapping_sub(EACH) & !zero & (EACH << 7);
+        if found != 0 {
+            return Some(8 * at + found.trailing_zeros() as usize / 8);
+        }
+    }
+    memchr::memchr(b'"', text)
 }
 
 #[cfg(test)]

@@ -197,3 +197,15 @@ fn a_field_given_twice_is_left_to_serde_which_refuses_it() {
         assert_eq!(plainly(&without).is_some(), by_serde(&without).is_ok(), "{without}");
     }
 }
+
+#[test]
+fn the_first_quote_is_found_wherever_it_stands() {
+    for before in 0..70_usize {
+        for filler in [b'!', b'#', b'\0', 0xff, b'a'] {
+            let mut text = vec![filler; before];
+            assert_eq!(quote(&text), None);
+            text.extend_from_slice(b"\"\"!\" and more");
+            assert_eq!(quote(&text), Some(before), "{filler} {before} times");
+        }
+    }
+}
