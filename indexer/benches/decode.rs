@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use alloy::hex;
-use alloy::primitives::{B256, U256, keccak256};
+use alloy::primitives::{Address, B256, U256, keccak256};
 use dalp_indexer::chain::batch::{BlockBatch, Logs};
 use dalp_indexer::chain::block::{BlockRange, Header, TimeSource};
 use dalp_indexer::chain::filter::Filter;
@@ -29,9 +29,9 @@ fn main() {
     let answer = answer("");
     let body = body(&answer);
     println!("{LOGS} transfers in {BLOCKS} blocks; a log is {} bytes; least of {runs} runs", body.len() as u64 / LOGS);
-    stage("body -> logs", runs, || body.clone(), |body| read(body));
+    stage("body -> logs", runs, || body.clone(), read);
     let odd = self::body(&self::answer(r#","odd":{}"#));
-    stage("body -> logs, as no node writes them", runs, || odd.clone(), |body| read(body));
+    stage("body -> logs, as no node writes them", runs, || odd.clone(), read);
     stage("of which text -> logs", runs, || (), |()| parse(&answer));
     let (logs, filter) = (read(body), watched(1));
     stage("logs -> batch, all logs wanted", runs, || logs.clone(), |logs| batch(logs, &Filter::default()));
@@ -91,8 +91,7 @@ fn batch(logs: Logs, filter: &Filter) -> BlockBatch {
 
 /// A filter of the token and of `count - 1` contracts that emit nothing here.
 fn watched(count: u64) -> Filter {
-    let addresses =
-        (0..count).map(|other| word("contract", other)).map(|word| alloy::primitives::Address::from_word(word));
+    let addresses = (0..count).map(|other| Address::from_word(word("contract", other)));
     Filter { addresses: addresses.collect(), topics: vec![erc20::TRANSFER] }
 }
 
@@ -111,7 +110,7 @@ fn answer(more: &str) -> String {
         let topic = |who: &str| B256::left_padding_from(&word(who, at)[12..]);
         // From dust to tokens of 18 decimals.
         let value = B256::from(U256::from_be_bytes(word("value", at).0) >> (160 + at % 64) as usize);
-        let token = alloy::primitives::Address::from_word(word("contract", 0));
+        let token = Address::from_word(word("contract", 0));
         let comma = if at == 0 { "" } else { "," };
         write!(
             text,
