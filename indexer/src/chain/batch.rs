@@ -70,6 +70,18 @@ impl Logs {
         self.data.len() + self.topics.len() * 32 + self.len() * (4 + 4 + 32 + 20 + 4 + 8)
     }
 
+    /// Makes room for `rows` more logs with so many topics and bytes of data, together.
+    pub fn reserve(&mut self, rows: usize, topics: usize, data: usize) {
+        self.log_index.reserve(rows);
+        self.tx_index.reserve(rows);
+        self.tx_hash.reserve(rows);
+        self.address.reserve(rows);
+        self.topics.reserve(topics);
+        self.topic_end.reserve(rows);
+        self.data.reserve(data);
+        self.data_end.reserve(rows);
+    }
+
     /// Appends one log of `block`; `time` is the log's own `blockTimestamp` where the node gives one.
     pub fn push(&mut self, block: BlockRef, time: Option<i64>, log: Log<'_>) {
         let row = self.len();
@@ -301,9 +313,9 @@ impl BlockBatch {
     ) -> Result<Self, Defect> {
         check_headers(range, &headers)?;
         let run_header = check_logs(range, &headers, &logs)?;
-        let asked = |run: &Run| (run.start..run.end).all(|row| selected.selects(&logs.get(row)));
-        if let Some(run) = logs.runs.iter().find(|run| !asked(run)) {
-            return Err(Defect::NotAsked { number: run.block.number });
+        if let Some(row) = not_asked(&logs, selected) {
+            let number = logs.runs.iter().find(|run| row < run.end).map_or(range.first, |run| run.block.number);
+            return Err(Defect::NotAsked { number });
         }
         let linked = headers.len() as u64 == range.blocks() && headers.iter().all(|h| h.parent.is_some());
         let by_bloom = check_blooms(&headers, &logs, &run_header, selected, proved)?;
@@ -456,6 +468,27 @@ fn check_logs(range: BlockRange, headers: &[Header], logs: &Logs) -> Result<Vec<
     Ok(run_header)
 }
 
+/// The first row that does not pass `selected`. Neighbours are mostly alike, so what passed last is looked at before the
+/// sets are, and these are sorted first: thousands of contracts may be watched.
+fn not_asked(logs: &Logs, selected: &Filter) -> Option<usize> {
+    let (mut addresses, mut topics) = (selected.addresses.clone(), selected.topics.clone());
+    if !logs.is_empty() {
+        addresses.sort_unstable();
+        topics.sort_unstable();
+    }
+    let (mut last_address, mut last_topic) = (None, None);
+    (0..logs.len()).find(|row| {
+        let log = logs.get(*row);
+        let topic = log.topics.first().copied();
+        let address_passes =
+            addresses.is_empty() || last_address == Some(log.address) || addresses.binary_search(&log.address).is_ok();
+        let topic_passes = topics.is_empty()
+            || topic.is_some_and(|topic| last_topic == Some(topic) || topics.binary_search(&topic).is_ok());
+        (last_address, last_topic) = (Some(log.address), topic);
+        !(address_passes && topic_passes)
+    })
+}
+
 /// Whether every block is proved, by receipts or by the bloom of its header: equal to that of all its logs, or, with a
 /// filter, empty of what is watched. A filtered answer that is not empty is never proved by a bloom, only refuted.
 fn check_blooms(
@@ -488,6 +521,9 @@ fn check_blooms(
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
     use crate::chain::block::TimeSource;
 
@@ -560,6 +596,36 @@ mod tests {
         assert_eq!(check_bloom(&only(7), Some(8), &[(1, 0)]), wrong, "a log outside the bloom");
         let other = &only(8);
         assert_eq!(check_bloom(other, Some(7), &[(1, 0)]), Err(Defect::NotAsked { number: 1 }));
+    }
+
+    #[test]
+    fn a_batch_holds_what_its_filter_selects_and_nothing_else() {
+        let word = |n: u8| B256::repeat_byte(n);
+        let filter = |addresses: &[u8], topics: &[u8]| Filter {
+            addresses: addresses.iter().map(|n| Address::repeat_byte(*n)).collect(),
+            topics: topics.iter().map(|n| word(*n)).collect(),
+        };
+        let filters = [filter(&[], &[]), filter(&[9, 1, 4], &[]), filter(&[], &[8, 2]), filter(&[4, 1], &[2, 8])];
+        let mut rng = StdRng::seed_from_u64(1);
+        for _ in 0..2_000 {
+            let mut logs = Logs::default();
+            for log_index in 0..rng.random_range(0..4) {
+                let topics = [word([2, 8, 8, 5][rng.random_range(0..4)])];
+                let log = Log {
+                    log_index,
+                    tx_index: 0,
+                    tx_hash: hash(9),
+                    address: Address::repeat_byte([1, 4, 4, 6][rng.random_range(0..4)]),
+                    topics: &topics[..rng.random_range(0..8).min(1)],
+                    data: &[],
+                };
+                logs.push(BlockRef { number: 1, hash: hash(1) }, None, log);
+            }
+            for filter in &filters {
+                let first = (0..logs.len()).find(|row| !filter.selects(&logs.get(*row)));
+                assert_eq!(not_asked(&logs, filter), first, "{filter:?} {logs:?}");
+            }
+        }
     }
 
     #[test]

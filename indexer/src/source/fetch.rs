@@ -2,7 +2,6 @@
 //! as far verified as the configuration asks and the chain allows.
 
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::node::{Call, Node};
 use super::{Answer, Filter, HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
@@ -61,7 +60,7 @@ impl Source {
         let calls = [header_by_number(range.first), header_by_number(range.last), self.logs_call(filter)];
         let [first, last, logs] = node.batch(calls).await?;
         let (first, last) = (node.header(&first, range.first)?, node.header(&last, range.last)?);
-        let logs = parsed(node, logs)?;
+        let logs = node.logs(logs)?;
         let mut headers = inferred_headers(&logs, &first, &last);
         let unknown: Vec<u64> =
             headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
@@ -92,7 +91,7 @@ impl Source {
     async fn linked(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
         let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
         let [logs] = node.batch([self.logs_call(filter)]).await?;
-        let logs = parsed(node, logs)?;
+        let logs = node.logs(logs)?;
         let numbers: Vec<u64> = (range.first..=range.last).collect();
         Ok((self.headers(node, &numbers).await?, logs))
     }
@@ -135,9 +134,9 @@ impl Source {
         let headers = self.headers(node, &numbers).await?;
         let mut calls: Vec<Call> = headers.iter().map(|h| self.logs_call(json!({ "blockHash": h.hash }))).collect();
         calls.extend(numbers.iter().map(|n| header_by_number(*n)));
-        let answers = node.batch_of(calls).await?;
-        let (logs_of, again) = answers.split_at(headers.len());
-        for (header, answer) in headers.iter().zip(again) {
+        let mut logs_of = node.batch_of(calls).await?;
+        let again = logs_of.split_off(headers.len());
+        for (header, answer) in headers.iter().zip(&again) {
             if node.header(answer, header.number)?.hash != header.hash {
                 return Err(node.gone(format!("block {}", header.block())));
             }
@@ -169,7 +168,7 @@ impl Source {
             Ok(None) | Err(SourceError::TooLarge { .. }) => {
                 let header = Call::new("eth_getBlockByHash", json!([block.hash, false]));
                 let [header, logs] = node.batch([header, self.logs_call(json!({ "blockHash": block.hash }))]).await?;
-                self.believed(node, node.header(&header, block.number)?, &logs).await?
+                self.believed(node, node.header(&header, block.number)?, logs).await?
             }
             Err(error) => return Err(error),
         };
@@ -180,7 +179,7 @@ impl Source {
     /// A block whose receipts prove nothing: its logs as returned.
     async fn unproved(&self, node: &Node, header: Header) -> Result<Piece, SourceError> {
         let [logs] = node.batch([self.logs_call(json!({ "blockHash": header.hash }))]).await?;
-        self.believed(node, header, &logs).await
+        self.believed(node, header, logs).await
     }
 
     /// The logs that a node returned for one block at the tip, unless they are suspicious: then its receipts decide, or,
@@ -188,7 +187,7 @@ impl Source {
     ///
     /// Suspicious are logs of another block, logs that do not agree with the header's bloom, and no logs at all for a block
     /// whose bloom admits what is watched: a node may know a block before it knows its logs.
-    async fn believed(&self, node: &Node, header: Header, answer: &RawValue) -> Result<Piece, SourceError> {
+    async fn believed(&self, node: &Node, header: Header, answer: Answer) -> Result<Piece, SourceError> {
         let (logs, selected) = (node.logs(answer)?, &self.filter);
         let range = BlockRange { first: header.number, last: header.number };
         let empty = logs.is_empty() && !selected.is_everything() && selected.may_select_from(&header);
@@ -203,7 +202,7 @@ impl Source {
         };
         let Some(proved) = proved else {
             let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
-            let all = parsed(node, all)?;
+            let all = node.logs(all)?;
             let everything = BlockBatch::new(range, vec![header.clone()], all, &Filter::default());
             let mut passing = Logs::default();
             passing.extend(node.whole(everything)?.logs(), |log| selected.selects(log));
@@ -271,13 +270,6 @@ impl Source {
         }
         Ok(headers)
     }
-}
-
-/// The logs of an answer, whose text is gone when they are there.
-fn parsed(node: &Node, answer: Answer) -> Result<Logs, SourceError> {
-    let logs = node.logs(&answer);
-    drop(answer);
-    logs
 }
 
 /// A header for every block that has logs, boundaries aside: from the logs' own time where they agree and it lies

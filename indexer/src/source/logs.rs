@@ -1,5 +1,9 @@
 //! `eth_getLogs` answers straight into columns: text is borrowed from the body, nothing is allocated per log.
+//!
+//! There are two ways: [`read`] for the layout that nodes write, in one pass over the body, and [`parse`] for all that is
+//! JSON, and to say what is wrong. What the first reads, the second reads the same.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use alloy::hex;
@@ -7,6 +11,7 @@ use alloy::primitives::{Address, B256};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
+use super::plain::Cursor;
 use crate::chain::batch::{Log, Logs};
 use crate::chain::block::BlockRef;
 
@@ -18,6 +23,129 @@ pub fn parse(json: &str, logs: &mut Logs) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     LogsSeed { logs, data: Vec::new() }.deserialize(&mut deserializer)?;
     deserializer.end()
+}
+
+/// An array of logs that begins at `cursor`. `None`: no array, an empty one, or one that only [`parse`] reads, or refuses.
+pub fn read(cursor: &mut Cursor<'_>) -> Option<Logs> {
+    let (mut logs, mut log) = (Logs::default(), PlainLog::default());
+    cursor.items(|cursor| {
+        let begin = cursor.position();
+        log.read(cursor)?;
+        if logs.is_empty() {
+            // Logs of one answer are much alike, and a guess that is wrong only costs a copy.
+            let count = 1 + cursor.left() / (cursor.position() - begin);
+            logs.reserve(count, count * log.topic_count, count * log.data.len());
+        }
+        logs.push(BlockRef { number: log.number, hash: log.block_hash }, log.time, log.row());
+        Some(())
+    })?;
+    (!logs.is_empty()).then_some(logs)
+}
+
+/// One log as it was read last; the next one is read over it.
+#[derive(Default)]
+struct PlainLog {
+    number: u64,
+    block_hash: B256,
+    time: Option<i64>,
+    log_index: u32,
+    tx_index: u32,
+    tx_hash: B256,
+    address: Address,
+    topics: [B256; 4],
+    topic_count: usize,
+    data: Vec<u8>,
+}
+
+/// A bit for each field that a log must have.
+const REQUIRED: u32 = 0xff;
+
+impl PlainLog {
+    fn read(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        let mut seen = 0;
+        self.time = None;
+        cursor.fields(|cursor, name| {
+            let bit = match name {
+                b"address" => {
+                    self.address = Address(cursor.fixed()?.into());
+                    0
+                }
+                b"topics" => {
+                    self.read_topics(cursor)?;
+                    1
+                }
+                b"data" => {
+                    cursor.bytes(&mut self.data)?;
+                    2
+                }
+                b"blockHash" => {
+                    self.block_hash = cursor.fixed()?.into();
+                    3
+                }
+                b"blockNumber" => {
+                    self.number = cursor.quantity()?;
+                    4
+                }
+                b"transactionHash" => {
+                    self.tx_hash = cursor.fixed()?.into();
+                    5
+                }
+                b"transactionIndex" => {
+                    self.tx_index = small(cursor.quantity()?)?;
+                    6
+                }
+                b"logIndex" => {
+                    self.log_index = small(cursor.quantity()?)?;
+                    7
+                }
+                b"blockTimestamp" => {
+                    if !cursor.word("null") {
+                        self.time = i64::try_from(cursor.quantity()?).ok();
+                    }
+                    8
+                }
+                b"removed" => {
+                    cursor.word("false").then_some(())?;
+                    9
+                }
+                other => return unknown(other).then(|| cursor.scalar())?,
+            };
+            let twice = seen & 1 << bit != 0;
+            seen |= 1 << bit;
+            (!twice).then_some(())
+        })?;
+        (seen & REQUIRED == REQUIRED).then_some(())
+    }
+
+    fn read_topics(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        self.topic_count = 0;
+        cursor.items(|cursor| {
+            *self.topics.get_mut(self.topic_count)? = cursor.fixed()?.into();
+            self.topic_count += 1;
+            Some(())
+        })
+    }
+
+    fn row(&self) -> Log<'_> {
+        Log {
+            log_index: self.log_index,
+            tx_index: self.tx_index,
+            tx_hash: self.tx_hash,
+            address: self.address,
+            topics: &self.topics[..self.topic_count],
+            data: &self.data,
+        }
+    }
+}
+
+/// Whether a name, as it stands in the text, is surely that of a field that we do not know: an escape may hide any name.
+fn unknown(name: &[u8]) -> bool {
+    name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
+/// An index inside a block. The database keeps it as int4.
+fn small(value: u64) -> Option<u32> {
+    i32::try_from(value).ok().map(i32::cast_unsigned)
 }
 
 struct LogsSeed<'l> {
@@ -49,18 +177,31 @@ impl<'de> Visitor<'de> for LogsSeed<'_> {
     }
 }
 
+/// A string, borrowed unless it holds escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RpcLog<'a> {
-    address: &'a str,
+    #[serde(borrow)]
+    address: Text<'a>,
     topics: Topics,
-    data: &'a str,
-    block_hash: &'a str,
-    block_number: &'a str,
-    block_timestamp: Option<&'a str>,
-    transaction_hash: &'a str,
-    transaction_index: &'a str,
-    log_index: &'a str,
+    data: Text<'a>,
+    block_hash: Text<'a>,
+    block_number: Text<'a>,
+    block_timestamp: Option<Text<'a>>,
+    transaction_hash: Text<'a>,
+    transaction_index: Text<'a>,
+    log_index: Text<'a>,
     #[serde(default)]
     removed: bool,
 }
@@ -71,17 +212,19 @@ impl RpcLog<'_> {
         if self.removed {
             return Err(E::custom("a log is marked `removed`: its block was reorganised away"));
         }
-        let digits = self.data.strip_prefix("0x").unwrap_or(self.data);
+        let digits = self.data.strip_prefix("0x").unwrap_or(&self.data);
         data.resize(digits.len() / 2, 0);
         hex::decode_to_slice(digits, data).map_err(|e| E::custom(format_args!("data: {e}")))?;
-        let block =
-            BlockRef { number: quantity("blockNumber", self.block_number)?, hash: word("blockHash", self.block_hash)? };
-        let time = self.block_timestamp.map(|text| quantity("blockTimestamp", text)).transpose()?;
+        let block = BlockRef {
+            number: quantity("blockNumber", &self.block_number)?,
+            hash: word("blockHash", &self.block_hash)?,
+        };
+        let time = self.block_timestamp.as_ref().map(|text| quantity("blockTimestamp", text)).transpose()?;
         let log = Log {
-            log_index: index("logIndex", self.log_index)?,
-            tx_index: index("transactionIndex", self.transaction_index)?,
-            tx_hash: word("transactionHash", self.transaction_hash)?,
-            address: Address(fixed("address", self.address)?.into()),
+            log_index: index("logIndex", &self.log_index)?,
+            tx_index: index("transactionIndex", &self.transaction_index)?,
+            tx_hash: word("transactionHash", &self.transaction_hash)?,
+            address: Address(fixed("address", &self.address)?.into()),
             topics: &self.topics.words[..self.topics.count],
             data,
         };
@@ -108,10 +251,10 @@ impl<'de> Deserialize<'de> for Topics {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Topics, A::Error> {
                 let mut topics = Topics { words: [B256::ZERO; 4], count: 0 };
-                while let Some(text) = seq.next_element::<&str>()? {
+                while let Some(text) = seq.next_element::<Text<'_>>()? {
                     let slot =
                         topics.words.get_mut(topics.count).ok_or_else(|| A::Error::custom("more than 4 topics"))?;
-                    *slot = word("topics", text)?;
+                    *slot = word("topics", &text)?;
                     topics.count += 1;
                 }
                 Ok(topics)
@@ -136,10 +279,9 @@ pub(super) fn quantity<E: Error>(field: &str, text: &str) -> Result<u64, E> {
     u64::from_str_radix(digits, 16).map_err(|e| E::custom(format_args!("{field}: {e} in {text:?}")))
 }
 
-/// An index inside a block. The database keeps it as int4.
 fn index<E: Error>(field: &str, text: &str) -> Result<u32, E> {
     let value = quantity::<E>(field, text)?;
-    i32::try_from(value).map(|v| v as u32).map_err(|_large| E::custom(format_args!("{field}: {value} is past 2^31")))
+    small(value).ok_or_else(|| E::custom(format_args!("{field}: {value} is past 2^31")))
 }
 
 #[cfg(test)]

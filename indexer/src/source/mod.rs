@@ -8,14 +8,15 @@ pub mod heads;
 mod health;
 mod http;
 mod limits;
-mod logs;
+pub mod logs;
 mod node;
 pub mod pause;
+mod plain;
 mod pool;
 pub mod proofs;
 mod receipts;
 mod refusal;
-mod rpc;
+pub mod rpc;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use alloy::primitives::U64;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::budget::Budget;
 use super::health::{Grade, Health, SeenHead};
@@ -198,7 +197,7 @@ impl Node {
         let asked = Asked { began, calls: calls.len(), blocks, widest, method };
         let first_id = self.ids.fetch_add(calls.len() as u64, Ordering::Relaxed);
         let body = self.http.post(rpc::encode(calls, first_id)).await.map_err(|error| self.no_body(error, asked))?;
-        let decoded = rpc::decode(body, first_id, calls.len()).map_err(|bad| self.bad(bad, asked))?;
+        let decoded = rpc::decode(body, first_id, calls).map_err(|bad| self.bad(bad, asked))?;
         let mut answers = Vec::with_capacity(calls.len());
         for (call, answer) in calls.iter().zip(decoded) {
             match answer {
@@ -208,7 +207,7 @@ impl Node {
                     Refusal::Other | Refusal::UnknownBlock | Refusal::NoMethod | Refusal::Pruned
                         if call.null_on_error =>
                     {
-                        answers.push(RawValue::NULL.to_owned());
+                        answers.push(Answer::null());
                     }
                     refusal => {
                         let asked = Asked { method: call.method, ..asked };
@@ -387,12 +386,12 @@ impl Node {
     }
 
     /// One answer as `T`.
-    pub fn parse<T: DeserializeOwned>(&self, answer: &RawValue) -> Result<T, SourceError> {
+    pub fn parse<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, SourceError> {
         serde_json::from_str(answer.get()).map_err(|e| self.retry(&format!("malformed answer: {e}")))
     }
 
     /// The header of block `number`.
-    pub fn header(&self, answer: &RawValue, number: u64) -> Result<Header, SourceError> {
+    pub fn header(&self, answer: &Answer, number: u64) -> Result<Header, SourceError> {
         let header = self.parse::<Option<RpcHeader>>(answer)?.ok_or_else(|| self.gone(format!("block {number}")))?;
         let header = self.told(header)?;
         if header.number != number {
@@ -402,7 +401,7 @@ impl Node {
     }
 
     /// The header of whatever block was asked for.
-    pub fn any_header(&self, answer: &RawValue) -> Result<Header, SourceError> {
+    pub fn any_header(&self, answer: &Answer) -> Result<Header, SourceError> {
         let header = self.parse::<Option<RpcHeader>>(answer)?.ok_or_else(|| self.gone("the block".into()))?;
         self.told(header)
     }
@@ -411,13 +410,17 @@ impl Node {
         header.header().ok_or_else(|| self.retry("a header without number, hash or a sane timestamp"))
     }
 
-    /// The logs of one answer.
-    pub fn logs(&self, answer: &RawValue) -> Result<Logs, SourceError> {
-        if answer.get() == "null" {
-            return Err(self.gone("the block of the logs".into()));
-        }
-        let mut all = Logs::default();
-        logs::parse(answer.get(), &mut all).map_err(|e| self.retry(&format!("malformed logs: {e}")))?;
+    /// The logs of one answer, whose text is gone when they are there.
+    pub fn logs(&self, answer: Answer) -> Result<Logs, SourceError> {
+        let mut all = match answer {
+            Answer::Logs(logs) => logs,
+            Answer::Text(text) if text == "null" => return Err(self.gone("the block of the logs".into())),
+            Answer::Text(text) => {
+                let mut logs = Logs::default();
+                logs::parse(&text, &mut logs).map_err(|e| self.retry(&format!("malformed logs: {e}")))?;
+                logs
+            }
+        };
         // They wait for their turn; what they grew beyond their size would wait with them.
         all.shrink();
         Ok(all)

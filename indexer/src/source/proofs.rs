@@ -13,7 +13,6 @@ use alloy::consensus::Header as FullHeader;
 use alloy::primitives::B256;
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -358,7 +357,7 @@ struct Names {
 }
 
 /// The header of one answer with all its fields, hashed.
-fn seal(node: &Node, answer: &RawValue) -> Result<SealedHeader, Unproved> {
+fn seal(node: &Node, answer: &Answer) -> Result<SealedHeader, Unproved> {
     let number = node.any_header(answer)?.number;
     let contradiction = |error: serde_json::Error| {
         debug!(node = node.name(), number, %error, "a header that is not Ethereum's");

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::logs::{RpcLog, quantity, word};
+use super::rpc::Answer;
 use crate::chain::receipts::{Outcome, Receipt, Receipts};
 
 /// Parses the array of a block's receipts.
@@ -38,7 +38,7 @@ pub fn parse(json: &str) -> Result<Receipts, serde_json::Error> {
 ///
 /// # Errors
 /// What is malformed and where; `null` is malformed too.
-pub fn parse_each(answers: &[Box<RawValue>]) -> Result<Receipts, serde_json::Error> {
+pub fn parse_each(answers: &[Answer]) -> Result<Receipts, serde_json::Error> {
     let (mut receipts, mut data) = (Receipts::default(), Vec::new());
     for answer in answers {
         serde_json::from_str::<RpcReceipt<'_>>(answer.get())?.push::<serde_json::Error>(&mut receipts, &mut data)?;
@@ -131,7 +131,7 @@ mod tests {
         });
         let old = old.unwrap();
         assert_eq!((old.all[0].tx_type, old.all[0].outcome), (0, Outcome::Root(root)));
-        let raw = |value: Value| RawValue::from_string(value.to_string()).unwrap();
+        let raw = |value: Value| Answer::Text(value.to_string());
         assert_eq!(parse_each(&[raw(receipt(|_| {}))]).unwrap(), new, "one by one");
         assert!(parse_each(&[raw(Value::Null)]).is_err());
     }

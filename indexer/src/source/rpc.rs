@@ -5,6 +5,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::logs;
+use super::plain::Cursor;
+use crate::chain::batch::Logs;
+
+/// The method whose answers are logs.
+const GET_LOGS: &str = "eth_getLogs";
+
 /// One JSON-RPC call.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -16,6 +23,7 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call of `method`; an error answer to it is an error.
     pub fn new(method: &'static str, params: serde_json::Value) -> Self {
         Self { method, params, null_on_error: false }
     }
@@ -28,7 +36,7 @@ impl Call {
 
     /// Blocks whose logs are asked for; `None` for anything else.
     pub fn log_blocks(&self) -> Option<u64> {
-        if self.method != "eth_getLogs" {
+        if self.method != GET_LOGS {
             return None;
         }
         let at = |name: &str| {
@@ -42,8 +50,29 @@ impl Call {
     }
 }
 
-/// One answer of a batch, unparsed.
-pub type Answer = Box<RawValue>;
+/// One answer of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Its JSON, unparsed.
+    Text(String),
+    /// The logs that `eth_getLogs` was answered with, read on the way through the body; at least one.
+    Logs(Logs),
+}
+
+impl Answer {
+    /// What an error counts as where it does not matter.
+    pub fn null() -> Self {
+        Self::Text("null".into())
+    }
+
+    /// Its JSON; nothing, which is none, where logs were read from it.
+    pub fn get(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Logs(_) => "",
+        }
+    }
+}
 
 /// An error that the node answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,34 +123,82 @@ struct Response<'a> {
     #[serde(default)]
     id: serde_json::Value,
     #[serde(borrow, default, deserialize_with = "present")]
-    result: Option<&'a RawValue>,
+    result: Option<Found<'a>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
 
+/// A result where it stands in the body.
+enum Found<'a> {
+    Text(&'a str),
+    Logs(Logs),
+}
+
 /// A field that is there, `null` or not: a block that does not exist is `null`, a missing result is no answer.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Found<'de>>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(|result| Some(Found::Text(result.get())))
+}
+
+/// The responses in `body`, where each is a result as nodes write them; what else there may be is left to serde.
+fn plain(body: &[u8], is_array: bool) -> Option<Vec<Response<'_>>> {
+    let (mut cursor, mut responses) = (Cursor::new(body), Vec::new());
+    match is_array {
+        true => cursor.items(|cursor| {
+            responses.push(result(cursor)?);
+            Some(())
+        })?,
+        false => responses.push(result(&mut cursor)?),
+    }
+    cursor.end()?;
+    Some(responses)
+}
+
+/// One response that is a result.
+fn result<'b>(cursor: &mut Cursor<'b>) -> Option<Response<'b>> {
+    let (mut id, mut result) = (None, None);
+    cursor.fields(|cursor, name| match name {
+        b"jsonrpc" => cursor.scalar(),
+        b"id" => id.replace(cursor.number()?).is_none().then_some(()),
+        b"result" => {
+            let mut ahead = cursor.clone();
+            let found = match logs::read(&mut ahead) {
+                Some(logs) => {
+                    *cursor = ahead;
+                    Found::Logs(logs)
+                }
+                None => Found::Text(cursor.value()?),
+            };
+            result.replace(found).is_none().then_some(())
+        }
+        _ => None,
+    })?;
+    Some(Response { id: id?.into(), result: Some(result?), error: None })
 }
 
 /// What one call was answered, as it stands in the body.
-type Told<'a> = Result<&'a RawValue, ErrorAnswer>;
+type Told<'a> = Result<Found<'a>, ErrorAnswer>;
 
-/// The answers to `count` calls whose ids count from `first_id`, in the order of the calls.
+/// The answers to `calls` whose ids count from `first_id`, in the order of the calls.
 ///
 /// # Errors
 /// [`Bad`]: whatever is not exactly one answer for each call.
-pub fn decode(body: Vec<u8>, first_id: u64, count: usize) -> Result<Vec<Result<Answer, ErrorAnswer>>, Bad> {
-    let told = matched(&body, first_id, count)?;
-    // The largest answer, where it is large, takes over the body's memory: a copy would need as much again.
-    let length = |told: &Told<'_>| told.as_ref().map_or(0, |result| result.get().len());
-    let large = told.iter().enumerate().max_by_key(|(_, told)| length(told)).filter(|(_, told)| length(told) >= LARGE);
-    let large = large.and_then(|(at, told)| told.as_ref().ok().map(|result| (at, within(&body, result.get()))));
+pub fn decode(body: Vec<u8>, first_id: u64, calls: &[Call]) -> Result<Vec<Result<Answer, ErrorAnswer>>, Bad> {
+    let told = matched(&body, first_id, calls)?;
+    // The largest text, where it is large, takes over the body's memory: a copy would need as much again.
+    let mut large: Option<(usize, std::ops::Range<usize>)> = None;
+    for (at, told) in told.iter().enumerate() {
+        if let Ok(Found::Text(text)) = told
+            && text.len() >= large.as_ref().map_or(LARGE, |(_, range)| range.len())
+        {
+            large = Some((at, within(&body, text)));
+        }
+    }
     let kept = large.as_ref().map(|(at, _)| *at);
     let own = |(at, told): (usize, Told<'_>)| {
-        told.map(|result| match Some(at) == kept {
-            true => RawValue::NULL.to_owned(),
-            false => result.to_owned(),
+        told.map(|found| match found {
+            Found::Logs(logs) => Answer::Logs(logs),
+            Found::Text(_) if Some(at) == kept => Answer::null(),
+            Found::Text(text) => Answer::Text(text.to_owned()),
         })
     };
     let mut answers: Vec<_> = told.into_iter().enumerate().map(own).collect();
@@ -130,12 +207,12 @@ pub fn decode(body: Vec<u8>, first_id: u64, count: usize) -> Result<Vec<Result<A
         body.truncate(range.end);
         body.drain(..range.start);
         let text = String::from_utf8(body).map_err(|error| Bad::Malformed(error.to_string()))?;
-        answers[at] = Ok(RawValue::from_string(text).map_err(|error| Bad::Malformed(error.to_string()))?);
+        answers[at] = Ok(Answer::Text(text));
     }
     Ok(answers)
 }
 
-/// Bytes of an answer from which on it is worth a second look at its text, which keeping its memory costs.
+/// Bytes of a text from which on moving it to the front of the body beats a copy.
 const LARGE: usize = 4 << 20;
 
 /// Where `part` stands in the body that it is a part of.
@@ -144,14 +221,15 @@ fn within(body: &[u8], part: &str) -> std::ops::Range<usize> {
     start..start + part.len()
 }
 
-fn matched(body: &[u8], first_id: u64, count: usize) -> Result<Vec<Told<'_>>, Bad> {
-    let is_array = is_array(body);
-    let responses: Vec<Response<'_>> = if is_array {
-        serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?
-    } else {
-        vec![serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?]
+fn matched<'b>(body: &'b [u8], first_id: u64, calls: &[Call]) -> Result<Vec<Told<'b>>, Bad> {
+    let (is_array, count) = (is_array(body), calls.len());
+    let responses: Vec<Response<'_>> = match plain(body, is_array) {
+        Some(responses) => responses,
+        None if is_array => serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?,
+        None => vec![serde_json::from_slice(body).map_err(|error| bad_json(&error, body))?],
     };
-    let mut answers: Vec<Option<Told<'_>>> = vec![None; count];
+    let mut answers: Vec<Option<Told<'_>>> = Vec::new();
+    answers.resize_with(count, || None);
     for response in responses {
         let at = response.id.as_u64().and_then(|id| id.checked_sub(first_id)).and_then(|at| usize::try_from(at).ok());
         let answer = match (response.error, response.result) {
@@ -159,11 +237,14 @@ fn matched(body: &[u8], first_id: u64, count: usize) -> Result<Vec<Told<'_>>, Ba
             (None, Some(result)) => Ok(result),
             (None, None) => return Err(Bad::Malformed("an answer without a result".into())),
         };
-        let slot = at.and_then(|at| answers.get_mut(at));
+        let slot = at.and_then(|at| answers.get_mut(at).zip(calls.get(at)));
         match (slot, answer) {
-            (Some(None), Err(error)) if !is_array && count > 1 => return Err(Bad::Refused(error)),
-            (Some(slot @ None), answer) => *slot = Some(answer),
-            (Some(Some(_)), _) => return Err(Bad::Malformed(format!("two answers with the id {}", response.id))),
+            (Some((None, _)), Err(error)) if !is_array && count > 1 => return Err(Bad::Refused(error)),
+            (Some((None, call)), Ok(Found::Logs(_))) if call.method != GET_LOGS => {
+                return Err(Bad::Malformed(format!("logs in answer to {}", call.method)));
+            }
+            (Some((slot @ None, _)), answer) => *slot = Some(answer),
+            (Some((Some(_), _)), _) => return Err(Bad::Malformed(format!("two answers with the id {}", response.id))),
             // What cannot be matched to a call speaks of them all.
             (None, Err(error)) => return Err(Bad::Refused(error)),
             (None, Ok(_)) => return Err(Bad::Malformed(format!("an answer with the unknown id {}", response.id))),
@@ -227,6 +308,10 @@ pub fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::super::plain::tests::{spelled, spoil};
     use super::*;
 
     fn call(method: &'static str) -> Call {
@@ -251,7 +336,7 @@ mod tests {
 
     /// What three calls with the ids 5, 6 and 7 get from `body`: the results, or what is wrong.
     fn three(body: &str) -> String {
-        match decode(body.as_bytes().to_vec(), 5, 3) {
+        match decode(body.as_bytes().to_vec(), 5, &["a", "b", "c"].map(call)) {
             Ok(answers) => {
                 let show = |answer: &Result<Answer, ErrorAnswer>| match answer {
                     Ok(answer) => answer.get().to_owned(),
@@ -318,6 +403,57 @@ mod tests {
         assert_eq!(three(r#"{"id":5,"resu"#), "cut");
         assert!(three("<html><body>502 Bad\nGateway</body></html>").contains("<html><body>502 Bad Gateway"));
         assert!(three(r#"[{"id":5,"result":1}] and more"#).starts_with("not a JSON-RPC answer"));
+    }
+
+    #[test]
+    fn logs_are_read_on_the_way_and_only_where_they_were_asked_for() {
+        let log = r#"{"address":"0x0101010101010101010101010101010101010101","topics":[],"data":"0x","blockHash":"WORD",
+            "blockNumber":"0x1","transactionHash":"WORD","transactionIndex":"0x0","logIndex":"0x0"}"#;
+        let log = log.replace("WORD", &format!("0x{}", "ab".repeat(32)));
+        let body = |logs: &str| format!(r#"{{"jsonrpc":"2.0","id":5,"result":[{logs}]}}"#).into_bytes();
+        let [answer] = &decode(body(&log), 5, &[call(GET_LOGS)]).unwrap()[..] else { panic!("one call") };
+        assert!(matches!(answer, Ok(Answer::Logs(logs)) if logs.len() == 1), "{answer:?}");
+        let [answer] = &decode(body(""), 5, &[call(GET_LOGS)]).unwrap()[..] else { panic!("one call") };
+        assert_eq!(answer, &Ok(Answer::Text("[]".into())));
+        let wrong = decode(body(&log), 5, &[call("eth_getBlockReceipts")]);
+        assert_eq!(wrong, Err(Bad::Malformed("logs in answer to eth_getBlockReceipts".into())));
+        assert!(serde_json::from_str::<serde_json::Value>(Answer::Logs(Logs::default()).get()).is_err());
+    }
+
+    #[test]
+    fn what_is_read_plainly_serde_reads_the_same() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let (mut plainly, mut refused) = (0, 0);
+        for _ in 0..2_000 {
+            let logs = spelled(&mut rng, false);
+            let mut body = format!(
+                r#"[{{"jsonrpc":"2.0","id":5,"result":{logs}}}, {{"id":6,"result":{{"a":[1.5,"\u00e9"]}},"jsonrpc":"2.0"}}]"#
+            );
+            spoil(&mut rng, &mut body);
+            let Some(read) = plain(body.as_bytes(), is_array(body.as_bytes())) else {
+                refused += 1;
+                continue;
+            };
+            plainly += 1;
+            let all = match is_array(body.as_bytes()) {
+                true => serde_json::from_str::<Vec<Response<'_>>>(&body).unwrap_or_else(|e| panic!("{e}: {body}")),
+                false => vec![serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}"))],
+            };
+            assert_eq!(read.len(), all.len());
+            for (read, all) in read.iter().zip(&all) {
+                assert_eq!(read.id, all.id);
+                let Some(Found::Text(text)) = all.result else { panic!("serde leaves results as text") };
+                match read.result.as_ref().unwrap() {
+                    Found::Text(read) => assert_eq!(*read, text),
+                    Found::Logs(read) => {
+                        let mut logs = Logs::default();
+                        logs::parse(text, &mut logs).unwrap_or_else(|e| panic!("{e}: {text}"));
+                        assert_eq!(*read, logs, "{text}");
+                    }
+                }
+            }
+        }
+        assert!(plainly > 100 && refused > 100, "both happen: {plainly}, {refused}");
     }
 
     #[test]

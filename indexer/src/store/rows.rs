@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::encode::{CopyBuffer, pg_micros};
+use super::encode::{CopyBuffer, Fixed, pg_micros};
 use super::int8;
 use crate::chain::batch::{BlockBatch, Log};
 use crate::chain::block::Header;
@@ -75,16 +75,19 @@ fn encode_block(copy: &mut CopyBuffer, chain_id: i64, header: &Header) {
 }
 
 fn encode_log(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>) {
-    let topic = |i: usize| log.topics.get(i).map(|t| t.as_slice());
-    copy.row(13).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index).int4(log.tx_index);
-    copy.bytes(header.hash.as_slice()).bytes(log.tx_hash.as_slice()).bytes(log.address.as_slice());
-    copy.optional(topic(0)).optional(topic(1)).optional(topic(2)).optional(topic(3)).bytes(log.data);
+    let row = Fixed::<150>::row(13).int8(chain_id).int8(micros(header)).int8(int8(header.number));
+    let row = row.int4(log.log_index).int4(log.tx_index);
+    copy.fixed(&row.bytes(header.hash.0).bytes(log.tx_hash.0).bytes(log.address.0.0));
+    for topic in 0..4 {
+        copy.word(log.topics.get(topic));
+    }
+    copy.bytes(log.data);
 }
 
 fn encode_transfer(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, transfer: Transfer<'_>) {
-    copy.row(9).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index);
-    copy.bytes(log.address.as_slice()).bytes(transfer.from.as_slice()).bytes(transfer.to.as_slice());
-    copy.uint256(transfer.value).bytes(log.tx_hash.as_slice());
+    let row = Fixed::<118>::row(9).int8(chain_id).int8(micros(header)).int8(int8(header.number)).int4(log.log_index);
+    copy.fixed(&row.bytes(log.address.0.0).bytes(transfer.from.0.0).bytes(transfer.to.0.0));
+    copy.uint256(transfer.value).word(Some(&log.tx_hash));
 }
 
 fn encode_malformed(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, reason: &str) {
