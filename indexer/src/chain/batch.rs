@@ -604,6 +604,7 @@ mod tests {
         let filter = |addresses: &[u8], topics: &[u8]| Filter {
             addresses: addresses.iter().map(|n| Address::repeat_byte(*n)).collect(),
             topics: topics.iter().map(|n| word(*n)).collect(),
+            raw: true,
         };
         let filters = [filter(&[], &[]), filter(&[9, 1, 4], &[]), filter(&[], &[8, 2]), filter(&[4, 1], &[2, 8])];
         let mut rng = StdRng::seed_from_u64(1);
