@@ -1,6 +1,7 @@
 //! `dalp-indexer verify`: what is stored against the chain, range by range, beside a running indexer.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table as Grid, presets};
@@ -107,7 +108,7 @@ fn stored(error: &StoreError) -> Failure {
 pub(super) struct Audit<'a> {
     pub chain: &'a Chain,
     pub store: &'a Store,
-    pub source: std::sync::Arc<Source>,
+    pub source: Arc<Source>,
     pub claim: Claim,
     /// The stored tail when the audit began: a block that the node has, too.
     pub anchor: BlockRef,
@@ -137,6 +138,8 @@ pub(super) struct Report {
 
 /// How often a node is asked before the command gives up: longer than a restart takes.
 const TRIES: u32 = 10;
+/// Before the second try; later ones wait longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Blocks of one step whose receipts are all read.
 const RECEIPT_STEP: u64 = 64;
 
@@ -148,8 +151,7 @@ impl<'a> Audit<'a> {
         {
             return Err(Failure::usage(format!("--from {from} is above --to {to}")));
         }
-        let (source, claim) = service::join(chain, store).await?;
-        let anchor = anchor(chain, store, &source, &claim).await?;
+        let (source, claim, anchor) = join(chain, store).await?;
         let coverage = store.coverage(claim.chain_id, claim.source_id).await.map_err(|error| stored(&error))?;
         let lowest = coverage.ranges().first().map_or(chain.start_block, |range| range.first);
         let first = scope.from.unwrap_or(lowest);
@@ -223,7 +225,15 @@ impl<'a> Audit<'a> {
     /// Compares one range.
     pub(super) async fn look(&self, range: BlockRange, level: Level) -> Result<Look, Trouble> {
         let selected = self.source.filter();
-        let stored = self.store.stored(&self.claim, range, selected).await?;
+        let mut tries = 1;
+        let stored = loop {
+            match self.store.stored(&self.claim, range, selected).await {
+                Err(error @ StoreError::Retry { .. }) if tries < TRIES => warn!("{error}"),
+                stored => break stored?,
+            }
+            sleep(FIRST_PAUSE * tries).await;
+            tries += 1;
+        };
         if stored.covered.is_empty() {
             let differences = differences(stored, ExpectedRows::default(), true);
             return Ok(Look { differences, logs: 0, bytes: 0, level: None });
@@ -289,26 +299,50 @@ impl<'a> Audit<'a> {
     }
 }
 
+/// Joins the chain and finds its anchor; once more where somebody took the chain over meanwhile, which ends what was
+/// begun under the token before.
+async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim, BlockRef), Failure> {
+    let mut tries = 1;
+    loop {
+        let (source, claim) = service::join(chain, store).await?;
+        match anchor(chain, store, &source, &claim).await {
+            Ok(anchor) => return Ok((source, claim, anchor?)),
+            Err(error @ (StoreError::Retry { .. } | StoreError::Fenced { .. })) if tries < TRIES => warn!("{error}"),
+            Err(error) => return Err(stored(&error)),
+        }
+        sleep(FIRST_PAUSE * tries).await;
+        tries += 1;
+    }
+}
+
 /// The stored tail, once the node has it too: a running indexer may be on its way through a reorg.
-async fn anchor(chain: &Chain, store: &Store, source: &Source, claim: &Claim) -> Result<BlockRef, Failure> {
+async fn anchor(
+    chain: &Chain,
+    store: &Store,
+    source: &Source,
+    claim: &Claim,
+) -> Result<Result<BlockRef, Failure>, StoreError> {
     for _ in 0..TRIES {
-        let state = store.load(claim).await.map_err(|error| stored(&error))?;
+        let state = store.load(claim).await?;
         let Some(hash) = state.tail.hash else {
             let why = format!("nothing of \"{}\" is stored yet: let `dalp-indexer run` index it first", chain.name);
-            return Err(Failure::other(why));
+            return Ok(Err(Failure::other(why)));
         };
         let tail = BlockRef { number: state.tail.next - 1, hash };
         let number = [tail.number];
-        let hashes = patiently(|| source.hashes(&number)).await?;
+        let hashes = match patiently(|| source.hashes(&number)).await {
+            Ok(hashes) => hashes,
+            Err(trouble) => return Ok(Err(trouble.into())),
+        };
         if hashes.first().copied().flatten() == Some(hash) {
-            return Ok(tail);
+            return Ok(Ok(tail));
         }
         sleep(Duration::from_millis(300)).await;
     }
-    Err(Failure::other(format!(
+    Ok(Err(Failure::other(format!(
         "the node does not have the stored tail of \"{}\": it lags, or the chain was reorganised; let `dalp-indexer run` catch up, then try again",
         chain.name
-    )))
+    ))))
 }
 
 /// Why a range was not compared.
@@ -355,7 +389,7 @@ async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Trouble>
 where
     F: Future<Output = Result<T, SourceError>>,
 {
-    let mut pause = Duration::from_millis(100);
+    let mut pause = FIRST_PAUSE;
     let mut tries = 1;
     loop {
         match ask().await {
