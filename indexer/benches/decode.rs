@@ -92,7 +92,7 @@ fn batch(logs: Logs, filter: &Filter) -> BlockBatch {
 /// A filter of the token and of `count - 1` contracts that emit nothing here.
 fn watched(count: u64) -> Filter {
     let addresses = (0..count).map(|other| Address::from_word(word("contract", other)));
-    Filter { addresses: addresses.collect(), topics: vec![erc20::TRANSFER] }
+    Filter { addresses: addresses.collect(), topics: vec![erc20::TRANSFER], ..Filter::default() }
 }
 
 fn body(logs: &str) -> Vec<u8> {
