@@ -369,9 +369,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "chains.*.max_range_blocks",
         Kind::Int(1, 1_000_000),
-        Default::Value("10000"),
+        Default::Value("100000"),
         "Blocks of one range, at most.",
-        "Set it to the limit your provider states.",
+        "An empty stretch then costs few requests. A node's own limit is learned; setting it here saves the first refusal.",
     ),
     one(
         "chains.*.fetch_parallelism",

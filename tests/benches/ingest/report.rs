@@ -106,6 +106,11 @@ pub fn median_ratio(case: &Case) -> f64 {
     ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Percent of the ruler, the least of all runs.
+pub fn least_ratio(case: &Case) -> f64 {
+    sorted(case, |run| Some(ratio(run))).first().copied().unwrap_or(f64::NAN)
+}
+
 fn sorted(case: &Case, value: fn(&Run) -> Option<f64>) -> Vec<f64> {
     let mut values: Vec<f64> = case.runs.iter().filter_map(value).collect();
     values.sort_by(f64::total_cmp);
