@@ -154,7 +154,8 @@ async fn cut<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Cuts append and unwind at each of their awaits in turn, until both run through.
+/// Cuts append and unwind at each of their awaits in turn, until both ran through. How many there are differs a little from
+/// one time to the next: an answer may come in two parts, a connection may have to be made.
 async fn every_await(bench: &Bench) {
     let (mut times, mut appended, mut unwound) = (0, false, false);
     while !(appended && unwound) {
@@ -163,7 +164,6 @@ async fn every_await(bench: &Bench) {
             appended = true;
         }
         if !bench.is_stored().await {
-            assert!(!appended);
             bench.append().await.unwrap_or_else(|error| panic!("append after a cut at await {times}: {error}"));
         }
         assert!(bench.is_stored().await);
@@ -172,7 +172,6 @@ async fn every_await(bench: &Bench) {
             unwound = true;
         }
         if bench.is_stored().await {
-            assert!(!unwound);
             bench.unwind().await.unwrap_or_else(|error| panic!("unwind after a cut at await {times}: {error}"));
         }
         assert!(!bench.is_stored().await);

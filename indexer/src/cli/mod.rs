@@ -18,8 +18,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
+use tracing::warn;
 
 use crate::config::{Config, ConfigErrors, Settings};
+use crate::source::pause::Backoff;
+use crate::store::StoreError;
 use crate::store::connect::{ConnectError, ConnectFault};
 use crate::telemetry::{self, LogFormat, TelemetryError};
 
@@ -208,6 +211,29 @@ pub fn state_dir() -> Option<PathBuf> {
     folder("DALP_HOME")
         .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("dalp-indexer")))
         .or_else(|| folder("HOME").map(|home| home.join(".local/state/dalp-indexer")))
+}
+
+/// How often the database is asked before a command gives up.
+const ASKED: u32 = 6;
+
+/// Carries out what the database may be able to do a moment later, such as after a takeover, which ends what was begun
+/// before: a few times, with growing pauses.
+///
+/// # Errors
+/// The last try's.
+async fn again<T, F>(mut step: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut backoff = Backoff::new();
+    for _ in 1..ASKED {
+        match step().await {
+            Err(StoreError::Retry { why }) => warn!("{why}"),
+            done => return done,
+        }
+        backoff.pause().await;
+    }
+    step().await
 }
 
 #[cfg(test)]

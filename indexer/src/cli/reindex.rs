@@ -2,8 +2,8 @@
 
 use indicatif::MultiProgress;
 
-use super::Failure;
 use super::backfill::{pick, progress};
+use super::{Failure, again};
 use crate::chain::machine::Tail;
 use crate::config::Config;
 use crate::store::reset::Seized;
@@ -41,7 +41,8 @@ pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Resu
         return Ok(());
     }
     let nothing = || Failure::other(format!("nothing is stored of \"{}\" (chain {})", chain.name, chain.chain_id));
-    let Seized { claim, mut tail, .. } = store.seize(chain.chain_id).await.map_err(other)?.ok_or_else(nothing)?;
+    let Seized { claim, mut tail, .. } =
+        again(|| store.seize(chain.chain_id)).await.map_err(other)?.ok_or_else(nothing)?;
     let to = store.tail_below(&claim, args.from).await.map_err(other)?;
     if to.next >= tail.next {
         store.let_go(&claim).await.map_err(other)?;
@@ -51,7 +52,7 @@ pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Resu
     let blocks = tail.next - to.next;
     let bar = bars.add(progress(blocks));
     while tail != to {
-        let step: Tail = store.clear_down(&claim, tail, to).await.map_err(other)?;
+        let step: Tail = again(|| store.clear_down(&claim, tail, to)).await.map_err(other)?;
         bar.inc(tail.next - step.next);
         tail = step;
     }

@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::Failure;
 use super::backfill::{pick, progress};
+use super::{Failure, again};
 use crate::chain::audit::{Difference, Entry, Findings, Table, compare};
 use crate::chain::batch::{BlockBatch, Level};
 use crate::chain::block::{BlockRange, BlockRef};
@@ -225,15 +225,7 @@ impl<'a> Audit<'a> {
     /// Compares one range.
     pub(super) async fn look(&self, range: BlockRange, level: Level) -> Result<Look, Trouble> {
         let selected = self.source.filter();
-        let mut tries = 1;
-        let stored = loop {
-            match self.store.stored(&self.claim, range, selected).await {
-                Err(error @ StoreError::Retry { .. }) if tries < TRIES => warn!("{error}"),
-                stored => break stored?,
-            }
-            sleep(FIRST_PAUSE * tries).await;
-            tries += 1;
-        };
+        let stored = again(|| self.store.stored(&self.claim, range, selected)).await?;
         if stored.covered.is_empty() {
             let differences = differences(stored, ExpectedRows::default(), true);
             return Ok(Look { differences, logs: 0, bytes: 0, level: None });
