@@ -159,19 +159,17 @@ async fn cut<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
 async fn every_await(bench: &Bench) {
     let (mut times, mut appended, mut unwound) = (0, false, false);
     while !(appended && unwound) {
-        if let Some(done) = cut(times, bench.append()).await {
-            done.unwrap();
-            appended = true;
-        }
+        let whole = cut(times, bench.append()).await.map(Result::unwrap).is_some();
+        appended |= whole;
         if !bench.is_stored().await {
+            assert!(!whole, "an append that was answered is not stored");
             bench.append().await.unwrap_or_else(|error| panic!("append after a cut at await {times}: {error}"));
         }
         assert!(bench.is_stored().await);
-        if let Some(done) = cut(times, bench.unwind()).await {
-            done.unwrap();
-            unwound = true;
-        }
+        let whole = cut(times, bench.unwind()).await.map(Result::unwrap).is_some();
+        unwound |= whole;
         if bench.is_stored().await {
+            assert!(!whole, "an unwind that was answered did not happen");
             bench.unwind().await.unwrap_or_else(|error| panic!("unwind after a cut at await {times}: {error}"));
         }
         assert!(!bench.is_stored().await);
