@@ -87,9 +87,17 @@ pub struct Leaves {
     tables: [Table; 2],
     /// One DDL lane in this process; the database has one across processes.
     client: Mutex<Option<Client>>,
-    known: RwLock<HashMap<(u64, String), Catalog>>,
+    known: RwLock<HashMap<(u64, String), Known>>,
     /// The newest time known of each chain's head: what lies before is history, whose leaves are loaded bare.
     heads: RwLock<HashMap<u64, DateTime<Utc>>>,
+}
+
+/// What is known of one chain's leaves of a table.
+#[derive(Debug)]
+struct Known {
+    catalog: Catalog,
+    /// Those that lack indexes: told when the catalog is read, as the status is asked for at every step.
+    bare: Vec<Leaf>,
 }
 
 impl Leaves {
@@ -164,7 +172,7 @@ impl Leaves {
         // Absurd times are refused by the append, with the block's number.
         let times = batch.row_times().filter_map(timestamp);
         match known.get(&(chain_id, table.name.clone())) {
-            Some(catalog) => catalog.uncovered(times),
+            Some(known) => known.catalog.uncovered(times),
             None => Catalog::default().uncovered(times),
         }
     }
@@ -190,7 +198,10 @@ impl Leaves {
     }
 
     fn know(&self, chain_id: u64, table: &Table, catalog: Catalog) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert((chain_id, table.name.clone()), catalog);
+        let is_bare = |leaf: &&Leaf| !leaf.detaching && !leaf.lacks(&table.leaf_indexes).is_empty();
+        let bare = catalog.leaves.iter().filter(is_bare).cloned().collect();
+        let known = Known { catalog, bare };
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert((chain_id, table.name.clone()), known);
     }
 
     /// Reads the leaves of a chain that exist already.
@@ -217,20 +228,22 @@ impl Leaves {
 
     /// Leaves of a chain, over all tables.
     pub fn count(&self, chain_id: u64) -> u64 {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter(|((chain, _), _)| *chain == chain_id).map(|(_, catalog)| catalog.leaves.len() as u64).sum()
+        self.sum(chain_id, |known| known.catalog.leaves.len())
     }
 
     /// Leaves of a chain that lack indexes, over all tables: loaded or about to be, and slow to search.
     pub fn bare(&self, chain_id: u64) -> u64 {
-        self.tables.iter().map(|table| self.bare_of(chain_id, table).len() as u64).sum()
+        self.sum(chain_id, |known| known.bare.len())
+    }
+
+    fn sum(&self, chain_id: u64, count: impl Fn(&Known) -> usize) -> u64 {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter(|((chain, _), _)| *chain == chain_id).map(|(_, known)| count(known) as u64).sum()
     }
 
     fn bare_of(&self, chain_id: u64, table: &Table) -> Vec<Leaf> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let leaves = known.get(&(chain_id, table.name.clone())).map(|catalog| &catalog.leaves[..]).unwrap_or_default();
-        let is_bare = |leaf: &&Leaf| !leaf.detaching && !leaf.lacks(&table.leaf_indexes).is_empty();
-        leaves.iter().filter(is_bare).cloned().collect()
+        known.get(&(chain_id, table.name.clone())).map(|known| known.bare.clone()).unwrap_or_default()
     }
 
     /// Builds the indexes of bare leaves that no more history is missing of, until `stop` turns true. On a connection of its own, since
