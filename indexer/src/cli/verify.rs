@@ -298,9 +298,11 @@ async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim, Block
     loop {
         let (source, claim) = service::join(chain, store).await?;
         match anchor(chain, store, &source, &claim).await {
-            Ok(anchor) => return Ok((source, claim, anchor?)),
-            Err(error @ (StoreError::Retry { .. } | StoreError::Fenced { .. })) if tries < TRIES => warn!("{error}"),
-            Err(error) => return Err(stored(&error)),
+            Ok(anchor) => return Ok((source, claim, anchor)),
+            Err(Trouble::Store(error @ (StoreError::Retry { .. } | StoreError::Fenced { .. }))) if tries < TRIES => {
+                warn!("{error}");
+            }
+            Err(trouble) => return Err(trouble.into()),
         }
         sleep(FIRST_PAUSE * tries).await;
         tries += 1;
@@ -308,30 +310,22 @@ async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim, Block
 }
 
 /// The stored tail, once the node has it too: a running indexer may be on its way through a reorg.
-async fn anchor(
-    chain: &Chain,
-    store: &Store,
-    source: &Source,
-    claim: &Claim,
-) -> Result<Result<BlockRef, Failure>, StoreError> {
+async fn anchor(chain: &Chain, store: &Store, source: &Source, claim: &Claim) -> Result<BlockRef, Trouble> {
     for _ in 0..TRIES {
         let state = store.load(claim).await?;
         let Some(hash) = state.tail.hash else {
             let why = format!("nothing of \"{}\" is stored yet: let `dalp-indexer run` index it first", chain.name);
-            return Ok(Err(Failure::other(why)));
+            return Err(Trouble::Failed(Failure::other(why)));
         };
         let tail = BlockRef { number: state.tail.next - 1, hash };
         let number = [tail.number];
-        let hashes = match patiently(|| source.hashes(&number)).await {
-            Ok(hashes) => hashes,
-            Err(trouble) => return Ok(Err(trouble.into())),
-        };
+        let hashes = patiently(|| source.hashes(&number)).await?;
         if hashes.first().copied().flatten() == Some(hash) {
-            return Ok(Ok(tail));
+            return Ok(tail);
         }
         sleep(Duration::from_millis(300)).await;
     }
-    Ok(Err(Failure::other(format!(
+    Err(Trouble::Failed(Failure::other(format!(
         "the node does not have the stored tail of \"{}\": it lags, or the chain was reorganised; let `dalp-indexer run` catch up, then try again",
         chain.name
     ))))
@@ -346,6 +340,8 @@ pub(super) enum Trouble {
     },
     Source(SourceError),
     Store(StoreError),
+    /// Said already in full.
+    Failed(Failure),
 }
 
 impl Trouble {
@@ -356,6 +352,7 @@ impl Trouble {
             }
             Trouble::Source(error) => Failure::other(format!("{range}: {error}")),
             Trouble::Store(error) => Failure::other(format!("{range}: {error}")),
+            Trouble::Failed(failure) => failure,
         }
     }
 }
@@ -372,6 +369,7 @@ impl From<Trouble> for Failure {
             Trouble::TooLarge { why, .. } => Self::other(why),
             Trouble::Source(error) => Self::other(error.to_string()),
             Trouble::Store(error) => Self::other(error.to_string()),
+            Trouble::Failed(failure) => failure,
         }
     }
 }
