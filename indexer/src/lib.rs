@@ -6,7 +6,7 @@ pub mod cli;
 pub mod config;
 mod driver;
 pub mod events;
-mod maintenance;
+pub mod maintenance;
 pub mod service;
 #[cfg(test)]
 mod simulation;

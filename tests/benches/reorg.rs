@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256, U256};
-use chrono::DateTime;
 use dalp_fixtures::tools::{self, say_stderr};
 use dalp_fixtures::{Cluster, Settings};
 use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
@@ -18,10 +17,10 @@ use dalp_indexer::chain::block::{BlockRange, BlockRef, Header, TimeSource};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::events::erc20::TRANSFER;
+use dalp_indexer::maintenance::Leaves;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::{Claim, NewChain, Store};
-use dalp_partitions::{Need, Policy, Table, ensure};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, WRITER};
 use tokio_postgres::Client;
@@ -86,7 +85,7 @@ struct Chain {
     store: Store,
     claim: Claim,
     owner: Client,
-    partitioner: Client,
+    leaves: Leaves,
     tail: Tail,
     rows: u64,
     forks: u64,
@@ -95,8 +94,6 @@ struct Chain {
 impl Chain {
     async fn open(cluster: &Cluster, database: &str) -> Outcome<Self> {
         let owner = connect(cluster, database, SUPERUSER).await?;
-        let partitioner = connect(cluster, database, ADMIN).await?;
-        partitioner.batch_execute("SET ROLE dalp_partitioner").await?;
         let site = Site {
             url: cluster.url(database, WRITER),
             admin_url: cluster.url(database, ADMIN),
@@ -105,9 +102,11 @@ impl Chain {
             chain_id: CHAIN,
             chain: "bench".into(),
             chain_lines: Vec::new(),
-            more: String::new(),
+            // The chain's times lie months back; a busy live table has daily leaves.
+            more: "[partitions]\nhistory_interval = \"day\"\n".into(),
         };
-        let store = Store::open(&site.config().database).await?;
+        let config = site.config();
+        let (store, leaves) = (Store::open(&config.database).await?, Leaves::open(&config).await?);
         let new = NewChain {
             chain_id: CHAIN,
             name: "bench".into(),
@@ -118,7 +117,7 @@ impl Chain {
             reset: false,
         };
         let Bid::Won(claim) = Lease::new(&store, new).bid().await? else { return Err("somebody leads".into()) };
-        Ok(Self { store, claim, owner, partitioner, tail: Tail { next: 0, hash: None }, rows: 0, forks: 0 })
+        Ok(Self { store, claim, owner, leaves, tail: Tail { next: 0, hash: None }, rows: 0, forks: 0 })
     }
 
     /// Appends blocks of 1,000 rows (500 logs, each decoded once) until there are `rows`.
@@ -141,13 +140,8 @@ impl Chain {
 
     async fn append(&mut self, blocks: u64, logs: u64) -> Outcome<()> {
         let batch = self.batch(blocks, logs)?;
-        let times: Vec<_> = batch.row_times().filter_map(|time| DateTime::from_timestamp(time, 0)).collect();
-        for table in ["logs", "erc20_transfer"] {
-            let table = Table::new("dalp_indexed", table, "block_time");
-            let now = DateTime::from_timestamp(BEGIN, 0).unwrap_or_default();
-            let need = Need::rows(times.clone());
-            ensure(&mut self.partitioner, &table, CHAIN as i64, &Policy::default(), now, &need).await?;
-        }
+        // As the indexer makes them near the head: with all indexes of the shipped configuration.
+        self.leaves.cover(CHAIN, &batch).await?;
         self.commit(&batch).await
     }
 
