@@ -328,7 +328,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Bool,
         Default::Value("true"),
         "Whether each log is stored as it came, in `logs`, beside the typed row that it makes.",
-        "Raw logs can be decoded later without asking a node; without them rows take two fifths of the space, and only events \
+        "Raw logs can be decoded later without asking a node; without them rows take half of the space, and only events \
          that have a typed table are asked for.",
     ),
     one(
@@ -474,7 +474,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         ]),
         Default::Value("address+topic0+block_time,tx_hash"),
         "Secondary indexes of each leaf of the raw logs, beside its key.",
-        "One contract's events by kind and time; everything that happened in one transaction. Each costs 1 to 2 µs a row.",
+        "One contract's events by kind and time; everything that happened in one transaction. Near the head, each costs 1 to 3 µs a row.",
     ),
     many(
         "indexes.erc20_transfer",
