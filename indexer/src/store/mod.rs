@@ -21,7 +21,7 @@ pub mod unwind;
 
 use std::sync::Arc;
 
-use bb8::Pool;
+use bb8::{Pool, QueueStrategy};
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_postgres::Transaction;
@@ -61,6 +61,8 @@ impl Store {
             .connection_timeout(database.connect_timeout)
             // Off: a failed attempt is told at once and with its cause, and the caller decides when to try again.
             .retry_connection(false)
+            // The one that was just used: its caches hold the leaves that are being written, and the others may sleep.
+            .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(manager);
         let history = Arc::new(Semaphore::new((database.pool_size / 2).max(1) as usize));
         let store = Self { pool, config, history, database: database.clone() };

@@ -7,12 +7,16 @@
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row, Transaction};
 
 use super::connect::MakeTls;
+
+/// How long a connection may go unasked before it is used again.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Makes and checks the pool's connections.
 #[derive(Debug)]
@@ -29,11 +33,16 @@ impl bb8::ManageConnection for Manager {
     type Error = Error;
 
     async fn connect(&self) -> Result<Session, Error> {
-        Ok(Session { client: self.0.connect().await?, busy: AtomicBool::new(false) })
+        Ok(Session { client: self.0.connect().await?, busy: AtomicBool::new(false), checked: Instant::now() })
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), Error> {
-        session.whole(session.client.simple_query("")).await.map(drop)
+        // A server that ends a connection says so at once; asking is for what vanished without a word.
+        if session.client.is_closed() || session.checked.elapsed() > SILENCE {
+            session.whole(session.client.simple_query("")).await?;
+            session.checked = Instant::now();
+        }
+        Ok(())
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
@@ -47,6 +56,8 @@ pub(super) struct Session {
     client: Client,
     /// Something was begun and has not ended.
     busy: AtomicBool,
+    /// When it last answered the question whether it is there.
+    checked: Instant,
 }
 
 impl Session {
