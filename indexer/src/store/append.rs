@@ -4,8 +4,9 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::Transaction;
+use futures_util::future::{join3, join5, try_join, try_join_all};
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Statement};
 
 use super::encode::pg_micros;
 use super::rows::{Rows, TableCopy};
@@ -59,33 +60,32 @@ impl Store {
         // Encoded while it has a turn: what waits for one is held once, not twice.
         let rows = Rows::encode(int8(claim.chain_id), batch, claim.raw);
         let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
+        let tables = rows.tables();
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit(&tx, claim).await?;
-        for table in [rows.logs, rows.transfers, rows.quarantine] {
-            copy(&tx, table).await?;
-        }
-        match lane {
-            Lane::Tail { .. } => copy(&tx, rows.blocks).await?,
-            Lane::Backfill => join_blocks(&tx, claim, batch).await?,
-        }
-        let epoch = fence(&tx, claim, batch, lane).await?;
-        if lane == Lane::Backfill {
-            check_branch(&tx, claim, batch).await?;
-        }
-        cover(&tx, claim, batch, lane).await?;
+        let tx = connection.transaction();
+        // Each step is sent right behind the one before; the server takes them in order, and the first failure is the cause of
+        // those after it.
+        let ((), statements) = try_join(limit(&tx, "BEGIN", claim), prepare(&tx, &tables)).await?;
+        let ((), epoch) = try_join(copy(&tx, &statements, tables), settle(&tx, claim, batch, lane)).await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
         Ok(Commit { epoch, logs, events, quarantined })
     }
 }
 
-/// Sends what was encoded before the transaction began. The statement is prepared and closed inside the transaction, so
-/// that it never outlives its server connection behind a pooler.
-pub(super) async fn copy(tx: &Transaction<'_>, table: TableCopy) -> Result<(), StoreError> {
-    if table.rows == 0 {
-        return Ok(());
-    }
-    let mut sink = pin!(tx.copy_in::<_, Bytes>(table.sql).await?);
+/// The statements of COPYs. They are prepared and closed inside the transaction, so that they never outlive their server
+/// connection behind a pooler.
+pub(super) async fn prepare(tx: &Client, tables: &[TableCopy]) -> Result<Vec<Statement>, StoreError> {
+    Ok(try_join_all(tables.iter().map(|table| tx.prepare_typed(table.sql, &[]))).await?)
+}
+
+/// Sends what was encoded before the transaction began. All COPYs are on their way when this is first left alone.
+pub(super) async fn copy(tx: &Client, statements: &[Statement], tables: Vec<TableCopy>) -> Result<(), StoreError> {
+    try_join_all(tables.into_iter().zip(statements).map(|(table, statement)| copy_in(tx, statement, table))).await?;
+    Ok(())
+}
+
+async fn copy_in(tx: &Client, statement: &Statement, table: TableCopy) -> Result<(), StoreError> {
+    let mut sink = pin!(tx.copy_in::<_, Bytes>(statement).await?);
     for chunk in table.chunks {
         sink.feed(chunk).await?;
     }
@@ -93,8 +93,27 @@ pub(super) async fn copy(tx: &Transaction<'_>, table: TableCopy) -> Result<(), S
     Ok(())
 }
 
+/// What follows the rows: blocks, the fence, and from there on under the state row's lock the looks and the coverage.
+/// Answers the chain's new epoch.
+async fn settle(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
+    if let Lane::Tail { .. } = lane {
+        let blocks = add_blocks(tx, claim, batch, ADD_BLOCKS);
+        let (blocks, epoch, covered) = join3(blocks, fence(tx, claim, batch, lane), cover(tx, claim, batch)).await;
+        return blocks.and(epoch).and_then(|epoch| covered.map(|()| epoch));
+    }
+    let (blocks, epoch, branch, overlap, covered) = join5(
+        add_blocks(tx, claim, batch, JOIN_BLOCKS),
+        fence(tx, claim, batch, lane),
+        check_branch(tx, claim, batch),
+        check_overlap(tx, claim, batch),
+        cover(tx, claim, batch),
+    )
+    .await;
+    blocks.and(epoch).and_then(|epoch| branch.and(overlap).and(covered).map(|()| epoch))
+}
+
 /// Takes the state row's lock and moves it; fails unless our token, and in the tail lane our tail, is the stored one.
-async fn fence(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
+async fn fence(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
     let (chain_id, token) = (int8(claim.chain_id), claim.token);
     let row = match lane {
         Lane::Tail { on, finalized } => {
@@ -129,8 +148,8 @@ const FENCE_TAIL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1,
 const FENCE_BACKFILL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() \
                               WHERE chain_id = $1 AND token = $2 RETURNING epoch";
 
-/// Adds the blocks that are not stored yet: the tail, a neighbouring range or another source may have some of them.
-async fn join_blocks(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
+/// Adds the batch's blocks: by [`ADD_BLOCKS`] all of them, by [`JOIN_BLOCKS`] those that are not stored yet.
+pub(super) async fn add_blocks(tx: &Client, claim: &Claim, batch: &BlockBatch, sql: &str) -> Result<(), StoreError> {
     let headers = batch.headers();
     let numbers: Vec<i64> = headers.iter().map(|header| int8(header.number)).collect();
     let times: Vec<_> = headers.iter().map(|header| timestamp(header.time)).collect();
@@ -145,10 +164,15 @@ async fn join_blocks(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch) ->
         (&parents, Type::BYTEA_ARRAY),
         (&sources, Type::TEXT_ARRAY),
     ];
-    tx.execute_typed(JOIN_BLOCKS, &params).await?;
+    tx.execute_typed(sql, &params).await?;
     Ok(())
 }
 
+/// A block that is stored already is a failure.
+pub(super) const ADD_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) \
+                                     SELECT $1, number, time, hash, parent_hash, time_source \
+                                     FROM unnest($2, $3, $4, $5, $6) AS b (number, time, hash, parent_hash, time_source)";
+/// The tail, a neighbouring range or another source may have some of them.
 const JOIN_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) \
                            SELECT $1, number, time, hash, parent_hash, time_source \
                            FROM unnest($2, $3, $4, $5, $6) AS b (number, time, hash, parent_hash, time_source) \
@@ -156,7 +180,7 @@ const JOIN_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, ti
 
 /// Whether the batch's blocks are the stored ones, and its ends join their stored neighbours. The state row is locked
 /// by now, so of two neighbouring ranges the later one sees the earlier.
-async fn check_branch(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
+async fn check_branch(tx: &Client, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
     let headers = batch.headers();
     let numbers: Vec<i64> = headers.iter().map(|header| int8(header.number)).collect();
     let hashes: Vec<_> = headers.iter().map(|header| header.hash.to_vec()).collect();
@@ -185,26 +209,37 @@ const OTHER_BRANCH: &str = "SELECT b.number FROM dalp_indexed.blocks b JOIN unne
                             SELECT number FROM dalp_indexed.blocks WHERE chain_id = $1 AND number = $6 AND parent_hash <> $7 \
                             LIMIT 1";
 
-/// Records the range. In the backfill lane another writer may have covered it meanwhile; the lock is ours by now, so
-/// looking is enough.
-async fn cover(tx: &Transaction<'_>, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<(), StoreError> {
-    let (chain_id, source_id) = (int8(claim.chain_id), claim.source_id.to_vec());
-    let (first, last, level) = (int8(batch.range().first), int8(batch.range().last), batch.level().as_str());
-    let range: [(&(dyn ToSql + Sync), Type); 5] = [
-        (&chain_id, Type::INT8),
+/// Whether another writer has covered some of the range meanwhile; the lock is ours by now, so looking is enough.
+async fn check_overlap(tx: &Client, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
+    let (source_id, range) = (claim.source_id.to_vec(), batch.range());
+    let params: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&int8(claim.chain_id), Type::INT8),
         (&source_id, Type::BYTEA),
-        (&first, Type::INT8),
-        (&last, Type::INT8),
-        (&level, Type::TEXT),
+        (&int8(range.first), Type::INT8),
+        (&int8(range.last), Type::INT8),
     ];
-    if lane == Lane::Backfill && tx.query_typed_opt(OVERLAP, &range[..4]).await?.is_some() {
-        return Err(StoreError::TailMoved { chain_id: claim.chain_id });
+    match tx.query_typed_opt(OVERLAP, &params).await? {
+        Some(_) => Err(StoreError::TailMoved { chain_id: claim.chain_id }),
+        None => Ok(()),
     }
-    tx.execute_typed(COVER, &range).await?;
-    Ok(())
 }
 
 const OVERLAP: &str = "SELECT 1 FROM dalp_indexed.coverage \
                        WHERE chain_id = $1 AND source_id = $2 AND from_block <= $4 AND to_block >= $3 LIMIT 1";
+
+/// Records the range.
+async fn cover(tx: &Client, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
+    let (source_id, range, level) = (claim.source_id.to_vec(), batch.range(), batch.level().as_str());
+    let params: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&int8(claim.chain_id), Type::INT8),
+        (&source_id, Type::BYTEA),
+        (&int8(range.first), Type::INT8),
+        (&int8(range.last), Type::INT8),
+        (&level, Type::TEXT),
+    ];
+    tx.execute_typed(COVER, &params).await?;
+    Ok(())
+}
+
 pub(super) const COVER: &str =
     "INSERT INTO dalp_indexed.coverage (chain_id, source_id, from_block, to_block, level) VALUES ($1, $2, $3, $4, $5)";

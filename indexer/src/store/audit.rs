@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::{Timestamp, ToSql, Type};
-use tokio_postgres::{Row, Transaction};
+use tokio_postgres::{Client, Row};
 
 use super::encode::decimal;
-use super::{Claim, Store, StoreError, int8, limit, timestamp};
+use super::{Claim, Store, StoreError, begin, begin_reading, int8, timestamp};
 use crate::chain::audit::Entry;
 use crate::chain::batch::{BlockBatch, Level};
 use crate::chain::block::{BlockRange, BlockRef};
@@ -97,9 +97,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn stored(&self, claim: &Claim, range: BlockRange, selected: &Filter) -> Result<StoredRange, StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        tx.batch_execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-        limit(&tx, claim).await?;
+        let tx = begin_reading(&mut connection, claim).await?;
         let (chain_id, first, last) = (int8(claim.chain_id), int8(range.first), int8(range.last));
         let of: [(&(dyn ToSql + Sync), Type); 3] = [(&chain_id, Type::INT8), (&first, Type::INT8), (&last, Type::INT8)];
         let times = tx.query_typed_one(TIMES, &of).await?;
@@ -143,8 +141,7 @@ impl Store {
         anchor: BlockRef,
     ) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit(&tx, claim).await?;
+        let tx = begin(&mut connection, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 2] =
             [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
         if tx.query_typed_opt(LOCK, &params).await?.is_none() {
@@ -187,7 +184,7 @@ impl StoredRange {
     }
 }
 
-async fn covered(tx: &Transaction<'_>, claim: &Claim, range: BlockRange) -> Result<Vec<BlockRange>, StoreError> {
+async fn covered(tx: &Client, claim: &Claim, range: BlockRange) -> Result<Vec<BlockRange>, StoreError> {
     let (source_id, first, last) = (claim.source_id.as_slice(), int8(range.first), int8(range.last));
     let params: [(&(dyn ToSql + Sync), Type); 4] =
         [(&int8(claim.chain_id), Type::INT8), (&source_id, Type::BYTEA), (&first, Type::INT8), (&last, Type::INT8)];
@@ -199,7 +196,7 @@ async fn covered(tx: &Transaction<'_>, claim: &Claim, range: BlockRange) -> Resu
 /// Under the state row's lock: whether `anchor` is still stored, and the range not above the tail. A statement of its own,
 /// as what it sees must be newer than the lock.
 pub(super) async fn hold_anchor(
-    tx: &Transaction<'_>,
+    tx: &Client,
     claim: &Claim,
     range: BlockRange,
     anchor: BlockRef,
@@ -216,7 +213,7 @@ pub(super) async fn hold_anchor(
 /// Sets the level of the covered blocks of `range`; without `lower`, only where theirs is weaker. Rows that reach beyond
 /// the range are cut at its edges.
 pub(super) async fn set_level(
-    tx: &Transaction<'_>,
+    tx: &Client,
     claim: &Claim,
     range: BlockRange,
     level: Level,

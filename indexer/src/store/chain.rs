@@ -2,10 +2,10 @@
 
 use alloy::primitives::B256;
 use chrono::{DateTime, Utc};
-use tokio_postgres::Transaction;
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Store, StoreError, history, int8, limit, limit_brief};
+use super::{Store, StoreError, begin, begin_brief, history, int8};
 use crate::chain::block::BlockRef;
 use crate::chain::filter::Filter;
 use crate::chain::machine::Tail;
@@ -68,8 +68,7 @@ impl Store {
     /// [`StoreError::Fatal`] where the stored chain is another one, with the way out.
     pub async fn join(&self, chain: &NewChain) -> Result<Claim, StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit_brief(&tx, chain.chain_id).await?;
+        let tx = begin_brief(&mut connection, chain.chain_id).await?;
         let claim = enter(&tx, chain, false).await?;
         tx.commit().await?;
         Ok(claim)
@@ -81,8 +80,7 @@ impl Store {
     /// [`StoreError::Fenced`] when somebody claimed the chain after us.
     pub async fn load(&self, claim: &Claim) -> Result<State, StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit(&tx, claim).await?;
+        let tx = begin(&mut connection, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
         let row = tx
             .query_typed_one(
@@ -106,7 +104,7 @@ impl Store {
 }
 
 /// Registers and checks the chain; with `take_over`, the commits of earlier claims fail from this commit on.
-pub(super) async fn enter(tx: &Transaction<'_>, chain: &NewChain, take_over: bool) -> Result<Claim, StoreError> {
+pub(super) async fn enter(tx: &Client, chain: &NewChain, take_over: bool) -> Result<Claim, StoreError> {
     register(tx, chain).await?;
     let bump = i64::from(take_over);
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&bump, Type::INT8)];
@@ -123,7 +121,7 @@ pub(super) async fn enter(tx: &Transaction<'_>, chain: &NewChain, take_over: boo
     Ok(Claim { chain_id, token: row.get(0), source_id, start_block, raw })
 }
 
-async fn register(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
+async fn register(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
     let (start, below) = (int8(chain.start_block), int8(chain.start_block) - 1);
     let genesis = chain.genesis.as_slice();
     let params: [(&(dyn ToSql + Sync), Type); 5] = [
@@ -181,12 +179,7 @@ pub(super) fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_blo
 }
 
 /// Registers the filter, and makes it the one that the tail follows. What another source selected is not fetched again.
-async fn source(
-    tx: &Transaction<'_>,
-    chain: &NewChain,
-    current: Option<&[u8]>,
-    take_over: bool,
-) -> Result<B256, StoreError> {
+async fn source(tx: &Client, chain: &NewChain, current: Option<&[u8]>, take_over: bool) -> Result<B256, StoreError> {
     let source_id = chain.filter.id();
     if current.is_some_and(|current| current == source_id.as_slice()) {
         return Ok(source_id);
@@ -211,7 +204,7 @@ async fn source(
 }
 
 /// A filter that cannot be followed now. With nothing stored there is nothing that it could contradict.
-async fn refuse_change(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
+async fn refuse_change(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
     let chain_id = int8(chain.chain_id);
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&chain_id, Type::INT8)];
     let Some(row) = tx.query_typed_opt(CURRENT_FILTER, &params).await? else { return Ok(()) };
@@ -235,7 +228,7 @@ async fn refuse_change(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), Sto
 }
 
 /// Rows that other settings left: with raw logs here and without them there, no range could be told complete.
-async fn refuse_other_rows(tx: &Transaction<'_>, chain: &NewChain) -> Result<(), StoreError> {
+async fn refuse_other_rows(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
     let raw = chain.filter.raw;
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&raw, Type::BOOL)];
     match tx.query_typed_opt(OTHER_ROWS, &params).await? {

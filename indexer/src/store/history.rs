@@ -3,11 +3,11 @@
 use alloy::primitives::B256;
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::Bounds;
-use tokio_postgres::Transaction;
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::read::block_ref;
-use super::{Claim, Store, StoreError, int8, limit, timestamp};
+use super::{Claim, Store, StoreError, begin, int8, timestamp};
 use crate::chain::backfill::{Piece, pieces};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::coverage::Coverage;
@@ -45,8 +45,7 @@ impl Store {
     /// [`StoreError::Fenced`] when somebody claimed the chain after us.
     pub async fn missing(&self, claim: &Claim, want: Option<BlockRange>) -> Result<Missing, StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit(&tx, claim).await?;
+        let tx = begin(&mut connection, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
         let row = tx
             .query_typed_one(
@@ -79,8 +78,7 @@ impl Store {
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
     pub async fn jump(&self, claim: &Claim, from: Tail, to: &Header) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit(&tx, claim).await?;
+        let tx = begin(&mut connection, claim).await?;
         let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
         let (hash, parent) = (to.hash.to_vec(), to.parent.map(|parent| parent.to_vec()));
         let params: [(&(dyn ToSql + Sync), Type); 8] = [
@@ -174,7 +172,7 @@ const JUMP: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_
 const JUMP_BLOCK: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) VALUES ($1, $2, $3, $4, $5) \
                           ON CONFLICT (chain_id, number) DO NOTHING";
 
-async fn covered(tx: &Transaction<'_>, chain_id: u64) -> Result<Vec<Covered>, StoreError> {
+async fn covered(tx: &Client, chain_id: u64) -> Result<Vec<Covered>, StoreError> {
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
     let mut sources: Vec<Covered> = Vec::new();
     for row in tx.query_typed(COVERED, &params).await? {
@@ -200,7 +198,7 @@ const COVERED: &str = "SELECT s.source_id, s.definition, c.from_block, c.to_bloc
 
 /// Where a wider source covers blocks, a narrower one does too: recorded with the wider one's levels. The caller holds
 /// the state row's lock.
-pub(super) async fn inherit(tx: &Transaction<'_>, chain_id: u64, filter: &Filter) -> Result<(), StoreError> {
+pub(super) async fn inherit(tx: &Client, chain_id: u64, filter: &Filter) -> Result<(), StoreError> {
     let id = filter.id();
     let sources = covered(tx, chain_id).await?;
     let own = sources.iter().find(|source| source.id == id).map(Covered::coverage).unwrap_or_default();

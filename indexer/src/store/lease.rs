@@ -146,7 +146,7 @@ async fn take_over(client: &mut Client, chain: &NewChain) -> Result<Bid, StoreEr
     // Before the token is raised: a writer that is stopped between its fence and its COMMIT holds the state row's lock.
     let everybody: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&i64::MAX, Type::INT8)];
     tx.query_typed(END_OLDER, &everybody).await?;
-    let claim = enter(&tx, chain, true).await?;
+    let claim = enter(tx.client(), chain, true).await?;
     let given: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&claim.token, Type::INT8)];
     tx.execute_typed(GIVE, &given).await?;
     tx.commit().await?;

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use bb8::{Pool, QueueStrategy};
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
-use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
 pub use self::chain::{Claim, NewChain};
@@ -32,7 +31,7 @@ pub use self::error::StoreError;
 
 use self::connect::connector;
 use self::error::pool_error;
-use self::session::Manager;
+use self::session::{Manager, WholeTransaction};
 use crate::config::Database;
 
 type Connection<'p> = bb8::PooledConnection<'p, Manager>;
@@ -88,18 +87,38 @@ impl Store {
     }
 }
 
-/// Limits of a data transaction, and whose it is: after a takeover [`lease`] finds those of older tokens by their name.
-async fn limit(tx: &Transaction<'_>, claim: &Claim) -> Result<(), StoreError> {
-    let writer: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
-    tx.query_typed(LIMIT, &writer).await?;
-    Ok(())
+/// Begins a data transaction.
+async fn begin<'c>(connection: &'c mut Connection<'_>, claim: &Claim) -> Result<WholeTransaction<'c>, StoreError> {
+    let tx = connection.transaction();
+    limit(&tx, "BEGIN", claim).await?;
+    Ok(tx)
 }
 
-/// Limits of a short transaction that takes a chain's locks without a token. A process that leaves it idle is stopped,
-/// and must not hold up those that run.
-async fn limit_brief(tx: &Transaction<'_>, chain_id: u64) -> Result<(), StoreError> {
-    tx.query_typed(LIMIT_BRIEF, &[(&int8(chain_id), Type::INT8)]).await?;
-    Ok(())
+/// The same for reading one state of the database.
+async fn begin_reading<'c>(
+    connection: &'c mut Connection<'_>,
+    claim: &Claim,
+) -> Result<WholeTransaction<'c>, StoreError> {
+    let tx = connection.transaction();
+    limit(&tx, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", claim).await?;
+    Ok(tx)
+}
+
+/// Begins a short transaction that takes a chain's locks without a token. A process that leaves it idle is stopped, and
+/// must not hold up those that run.
+async fn begin_brief<'c>(
+    connection: &'c mut Connection<'_>,
+    chain_id: u64,
+) -> Result<WholeTransaction<'c>, StoreError> {
+    let tx = connection.transaction();
+    tx.begin("BEGIN", LIMIT_BRIEF, &[(&int8(chain_id), Type::INT8)]).await?;
+    Ok(tx)
+}
+
+/// Begins `tx`, within limits, and says whose it is: after a takeover [`lease`] finds those of older tokens by their name.
+async fn limit(tx: &WholeTransaction<'_>, begin: &str, claim: &Claim) -> Result<(), StoreError> {
+    let writer: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
+    Ok(tx.begin(begin, LIMIT, &writer).await?)
 }
 
 // The settings end with the transaction: behind a pooler the next one may be somebody else's.

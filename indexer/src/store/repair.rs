@@ -2,11 +2,11 @@
 
 use tokio_postgres::types::{ToSql, Type};
 
-use super::append::copy;
+use super::append::{ADD_BLOCKS, add_blocks, copy, prepare};
 use super::audit::{hold_anchor, set_level};
 use super::encode::pg_micros;
 use super::rows::Rows;
-use super::{Claim, Store, StoreError, int8, limit};
+use super::{Claim, Store, StoreError, begin, int8};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 
@@ -68,8 +68,7 @@ impl Store {
             Replacement::Nothing(_) => None,
         };
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit(&tx, claim).await?;
+        let tx = begin(&mut connection, claim).await?;
         let (chain_id, first, last) = (int8(claim.chain_id), int8(range.first), int8(range.last));
         let (numbers, indexes): (Vec<i64>, Vec<i32>) = foreign.iter().copied().unzip();
         let of: [(&(dyn ToSql + Sync), Type); 5] = [
@@ -84,9 +83,11 @@ impl Store {
         }
         if let Some(rows) = rows {
             tx.execute_typed(DELETE_BLOCKS, &of[..3]).await?;
-            for table in [rows.logs, rows.transfers, rows.quarantine, rows.blocks] {
-                copy(&tx, table).await?;
-            }
+            let tables = rows.tables();
+            copy(&tx, &prepare(&tx, &tables).await?, tables).await?;
+        }
+        if let Replacement::Batch(batch) = replacement {
+            add_blocks(&tx, claim, batch, ADD_BLOCKS).await?;
         }
         let fence: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&claim.token, Type::INT8)];
         if tx.execute_typed(FENCE, &fence).await? == 0 {

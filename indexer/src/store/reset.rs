@@ -5,7 +5,7 @@ use std::time::Duration;
 use alloy::primitives::B256;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Claim, NewChain, Store, StoreError, int8, limit_brief};
+use super::{Claim, NewChain, Store, StoreError, begin_brief, int8};
 use crate::chain::machine::Tail;
 use crate::status::instance;
 
@@ -28,8 +28,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn seize(&self, chain_id: u64) -> Result<Option<Seized>, StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit_brief(&tx, chain_id).await?;
+        let tx = begin_brief(&mut connection, chain_id).await?;
         let (holder, lease) = (instance(), LEASE.as_secs_f64());
         let params: [(&(dyn ToSql + Sync), Type); 3] =
             [(&int8(chain_id), Type::INT8), (&holder, Type::TEXT), (&lease, Type::FLOAT8)];

@@ -1,4 +1,4 @@
-//! A batch as COPY data: every table's rows, encoded before the transaction begins so that it stays short. Pure.
+//! A batch as COPY data: the rows of every partitioned table, encoded before the transaction begins so that it stays short. Pure.
 
 use bytes::Bytes;
 
@@ -28,8 +28,6 @@ pub struct Rows {
     pub transfers: TableCopy,
     /// Logs that a decoder refused.
     pub quarantine: TableCopy,
-    /// Headers.
-    pub blocks: TableCopy,
 }
 
 // The columns stand in the tables' own order, which is by alignment.
@@ -39,17 +37,12 @@ const COPY_TRANSFERS: &str = "COPY dalp_indexed.erc20_transfer (chain_id, block_
                               from_address, to_address, value, tx_hash) FROM STDIN (FORMAT binary)";
 const COPY_QUARANTINE: &str = "COPY dalp_indexed.quarantine (chain_id, block_number, log_index, block_time, decoder, reason) \
                                FROM STDIN (FORMAT binary)";
-const COPY_BLOCKS: &str =
-    "COPY dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) FROM STDIN (FORMAT binary)";
 
 impl Rows {
     /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if `raw`.
     pub fn encode(chain_id: i64, batch: &BlockBatch, raw: bool) -> Self {
         let (mut logs, mut transfers) = (Encoder::new(COPY_LOGS), Encoder::new(COPY_TRANSFERS));
-        let (mut quarantine, mut blocks) = (Encoder::new(COPY_QUARANTINE), Encoder::new(COPY_BLOCKS));
-        for header in batch.headers() {
-            encode_block(blocks.row(), chain_id, header);
-        }
+        let mut quarantine = Encoder::new(COPY_QUARANTINE);
         for (header, log) in batch.rows() {
             if raw {
                 encode_log(logs.row(), chain_id, header, &log);
@@ -60,18 +53,13 @@ impl Rows {
                 Decoded::Other => {}
             }
         }
-        Self {
-            logs: logs.finish(),
-            transfers: transfers.finish(),
-            quarantine: quarantine.finish(),
-            blocks: blocks.finish(),
-        }
+        Self { logs: logs.finish(), transfers: transfers.finish(), quarantine: quarantine.finish() }
     }
-}
 
-fn encode_block(copy: &mut CopyBuffer, chain_id: i64, header: &Header) {
-    copy.row(6).int8(chain_id).int8(int8(header.number)).int8(micros(header)).bytes(header.hash.as_slice());
-    copy.optional(header.parent.as_ref().map(|p| p.as_slice())).bytes(header.time_source.as_str().as_bytes());
+    /// Those that have rows.
+    pub fn tables(self) -> Vec<TableCopy> {
+        [self.logs, self.transfers, self.quarantine].into_iter().filter(|table| table.rows > 0).collect()
+    }
 }
 
 fn encode_log(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>) {

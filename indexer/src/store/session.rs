@@ -4,14 +4,14 @@
 //! answers in order; PgBouncer before 1.21 counts wrong, gives the server connection to somebody else in between, and
 //! the answer never comes. And a COPY that was refused before it began leaves one answer too many.
 
-use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
+use futures_util::future::try_join;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Error, Row, Transaction};
+use tokio_postgres::{Client, Error, Row};
 
 use super::connect::MakeTls;
 
@@ -69,10 +69,10 @@ impl Session {
         done
     }
 
-    /// As [`Client::transaction`].
-    pub async fn transaction(&mut self) -> Result<WholeTransaction<'_>, Error> {
+    /// A transaction that [`WholeTransaction::begin`] has yet to begin.
+    pub fn transaction(&mut self) -> WholeTransaction<'_> {
         self.busy.store(true, Ordering::Relaxed);
-        Ok(WholeTransaction { inner: ManuallyDrop::new(self.client.transaction().await?), busy: &self.busy })
+        WholeTransaction { client: &self.client, busy: &self.busy }
     }
 
     /// As [`Client::query_typed`].
@@ -102,31 +102,31 @@ impl Deref for Session {
 /// A transaction that gives its connection back only when its COMMIT was answered. Otherwise the connection ends inside
 /// the transaction: the server rolls back, and a pooler closes its server connection with what was prepared on it, where
 /// a statement of the same name would meet the next process that is given it.
+///
+/// Not the driver's own, which takes a round trip to begin, and which, dropped, rolls back and lets the server connection live on.
 pub(super) struct WholeTransaction<'s> {
-    /// Never dropped, as that would roll back and let the server connection live on.
-    inner: ManuallyDrop<Transaction<'s>>,
+    client: &'s Client,
     busy: &'s AtomicBool,
 }
 
 impl WholeTransaction<'_> {
-    /// As [`Transaction::commit`].
+    /// Sends `begin` and the first statement `sql`; what is sent behind them before they are answered is part of it.
+    pub async fn begin(&self, begin: &str, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), Error> {
+        try_join(self.client.batch_execute(begin), self.client.query_typed(sql, params)).await.map(drop)
+    }
+
+    /// Makes it last.
     pub async fn commit(self) -> Result<(), Error> {
-        self.inner.batch_execute("COMMIT").await?;
+        self.client.batch_execute("COMMIT").await?;
         self.busy.store(false, Ordering::Relaxed);
         Ok(())
     }
 }
 
-impl<'s> Deref for WholeTransaction<'s> {
-    type Target = Transaction<'s>;
+impl Deref for WholeTransaction<'_> {
+    type Target = Client;
 
-    fn deref(&self) -> &Transaction<'s> {
-        &self.inner
-    }
-}
-
-impl DerefMut for WholeTransaction<'_> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.inner
+    fn deref(&self) -> &Client {
+        self.client
     }
 }

@@ -2,10 +2,10 @@
 //! coverage's row count small.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::Transaction;
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Claim, Store, StoreError, int8, limit, limit_brief};
+use super::{Claim, Store, StoreError, begin, begin_brief, int8};
 use crate::chain::block::BlockRef;
 use crate::chain::machine::Tail;
 
@@ -52,8 +52,7 @@ impl Store {
 
     async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<u64, StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit(&tx, claim).await?;
+        let tx = begin(&mut connection, claim).await?;
         // The fence first, unlike an append: the orphans carry the epoch that it makes, and reorgs are rare and short.
         let epoch = fence(&tx, claim, from, to, why).await?;
         let (chain_id, first) = (int8(claim.chain_id), int8(to.next));
@@ -97,8 +96,7 @@ impl Store {
     /// See [`StoreError`].
     pub async fn compact_coverage(&self, chain_id: u64) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let tx = connection.transaction().await?;
-        limit_brief(&tx, chain_id).await?;
+        let tx = begin_brief(&mut connection, chain_id).await?;
         let chain: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
         tx.query_typed("SELECT 1 FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE", &chain).await?;
         tx.execute_typed(COMPACT, &chain).await?;
@@ -107,7 +105,7 @@ impl Store {
 }
 
 /// Moves the tail down, under our token and from the tail that is expected; answers the epoch that this makes.
-async fn fence(tx: &Transaction<'_>, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<i64, StoreError> {
+async fn fence(tx: &Client, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<i64, StoreError> {
     let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
     let (number, hash) = (int8(to.next) - 1, to.hash.map(|hash| hash.to_vec()));
     let params: [(&(dyn ToSql + Sync), Type); 7] = [
@@ -123,14 +121,7 @@ async fn fence(tx: &Transaction<'_>, claim: &Claim, from: Tail, to: Tail, why: W
     row.map(|row| row.get(0)).ok_or(StoreError::TailMoved { chain_id: claim.chain_id })
 }
 
-async fn record(
-    tx: &Transaction<'_>,
-    claim: &Claim,
-    from: Tail,
-    to: Tail,
-    epoch: i64,
-    logs: u64,
-) -> Result<(), StoreError> {
+async fn record(tx: &Client, claim: &Claim, from: Tail, to: Tail, epoch: i64, logs: u64) -> Result<(), StoreError> {
     let (fork_hash, tail_hash) = (to.hash.map(|hash| hash.to_vec()), from.hash.map(|hash| hash.to_vec()));
     let params: [(&(dyn ToSql + Sync), Type); 7] = [
         (&int8(claim.chain_id), Type::INT8),
