@@ -66,7 +66,7 @@ impl Store {
         // Each step is sent right behind the one before; the server takes them in order, and the first failure is the cause of
         // those after it.
         let ((), statements) = try_join(limit(&tx, "BEGIN", claim), prepare(&tx, &tables)).await?;
-        let ((), epoch) = try_join(copy(&tx, &statements, tables), settle(&tx, claim, batch, lane)).await?;
+        let ((), epoch) = try_join(copy(&tx, statements, tables), settle(&tx, claim, batch, lane)).await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
         Ok(Commit { epoch, logs, events, quarantined })
     }
@@ -79,13 +79,13 @@ pub(super) async fn prepare(tx: &Client, tables: &[TableCopy]) -> Result<Vec<Sta
 }
 
 /// Sends what was encoded before the transaction began. All COPYs are on their way when this is first left alone.
-pub(super) async fn copy(tx: &Client, statements: &[Statement], tables: Vec<TableCopy>) -> Result<(), StoreError> {
+pub(super) async fn copy(tx: &Client, statements: Vec<Statement>, tables: Vec<TableCopy>) -> Result<(), StoreError> {
     try_join_all(tables.into_iter().zip(statements).map(|(table, statement)| copy_in(tx, statement, table))).await?;
     Ok(())
 }
 
-async fn copy_in(tx: &Client, statement: &Statement, table: TableCopy) -> Result<(), StoreError> {
-    let mut sink = pin!(tx.copy_in::<_, Bytes>(statement).await?);
+async fn copy_in(tx: &Client, statement: Statement, table: TableCopy) -> Result<(), StoreError> {
+    let mut sink = pin!(tx.copy_in::<_, Bytes>(&statement).await?);
     for chunk in table.chunks {
         sink.feed(chunk).await?;
     }

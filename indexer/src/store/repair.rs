@@ -84,7 +84,7 @@ impl Store {
         if let Some(rows) = rows {
             tx.execute_typed(DELETE_BLOCKS, &of[..3]).await?;
             let tables = rows.tables();
-            copy(&tx, &prepare(&tx, &tables).await?, tables).await?;
+            copy(&tx, prepare(&tx, &tables).await?, tables).await?;
         }
         if let Replacement::Batch(batch) = replacement {
             add_blocks(&tx, claim, batch, ADD_BLOCKS).await?;
