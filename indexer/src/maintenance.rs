@@ -1,12 +1,12 @@
 //! Partition upkeep: leaves for a batch's times before its COPY, leaves ahead of the head on a timer, indexes of leaves
 //! that were made bare when they are loaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use dalp_partitions::{Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, read};
+use dalp_partitions::{Bounds, Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, read};
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -85,11 +85,15 @@ pub struct Leaves {
     every: Duration,
     /// The partitioned tables, in the order in which a batch needs them.
     tables: [Table; 2],
+    /// Chains without raw logs, which have leaves of typed tables only.
+    typed: HashSet<u64>,
     /// One DDL lane in this process; the database has one across processes.
     client: Mutex<Option<Client>>,
     known: RwLock<HashMap<(u64, String), Known>>,
     /// The newest time known of each chain's head: what lies before is history, whose leaves are loaded bare.
     heads: RwLock<HashMap<u64, DateTime<Utc>>>,
+    /// The time of each chain's lowest missing block: from there to the head, history goes through its leaves in a row.
+    lowest: RwLock<HashMap<u64, DateTime<Utc>>>,
 }
 
 /// What is known of one chain's leaves of a table.
@@ -112,12 +116,14 @@ impl Leaves {
             policy: policy(&config.partitions),
             every: config.partitions.maintenance_interval,
             tables: [
-                managed("logs").with_leaf_indexes(config.indexes.logs.clone()),
+                managed(LOGS).with_leaf_indexes(config.indexes.logs.clone()),
                 managed("erc20_transfer").with_leaf_indexes(config.indexes.erc20_transfer.clone()),
             ],
+            typed: config.chains.iter().filter(|chain| !chain.raw).map(|chain| chain.chain_id).collect(),
             client: Mutex::new(None),
             known: RwLock::default(),
             heads: RwLock::default(),
+            lowest: RwLock::default(),
         };
         *leaves.client.lock().await = Some(leaves.connect().await?);
         Ok(leaves)
@@ -147,10 +153,12 @@ impl Leaves {
     /// As the writer should take it.
     pub async fn cover(&self, chain_id: u64, batch: &BlockBatch) -> Result<(), StoreError> {
         let head = self.head_of(chain_id);
-        for table in &self.tables {
+        for table in self.tables_of(chain_id) {
             let times = self.missing(chain_id, table, batch);
             if !times.is_empty() {
-                let need = Need::rows(times).bare_until(head);
+                let lowest = self.lowest.read().unwrap_or_else(PoisonError::into_inner).get(&chain_id).copied();
+                let load = head.and_then(|head| Bounds::new(Some(lowest?), head));
+                let need = Need::rows(times).bare_until(head).of_load(load);
                 self.make(chain_id, table, &need).await.map_err(LeavesError::for_writer)?;
             }
         }
@@ -161,6 +169,17 @@ impl Leaves {
     /// Without it all are made with their indexes.
     pub fn head(&self, chain_id: u64, time: DateTime<Utc>) {
         self.heads.write().unwrap_or_else(PoisonError::into_inner).insert(chain_id, time);
+    }
+
+    /// Takes note of the time of a chain's lowest missing block: history goes down to it, or up from it.
+    pub fn load_from(&self, chain_id: u64, time: DateTime<Utc>) {
+        self.lowest.write().unwrap_or_else(PoisonError::into_inner).insert(chain_id, time);
+    }
+
+    /// The tables that a chain has rows in.
+    fn tables_of(&self, chain_id: u64) -> impl Iterator<Item = &Table> {
+        let typed = self.typed.contains(&chain_id);
+        self.tables.iter().filter(move |table| !typed || table.name != LOGS)
     }
 
     fn head_of(&self, chain_id: u64) -> Option<DateTime<Utc>> {
@@ -214,7 +233,7 @@ impl Leaves {
             Some(client) if !client.is_closed() => client,
             slot => slot.insert(self.connect().await?),
         };
-        for table in &self.tables {
+        for table in self.tables_of(chain_id) {
             let catalog = read(client, table, key(chain_id)).await?;
             self.know(chain_id, table, catalog);
         }
@@ -312,7 +331,7 @@ impl Leaves {
 
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>) -> Result<(), LeavesError> {
         let Some(head) = head else { return Ok(()) };
-        for table in &self.tables {
+        for table in self.tables_of(chain_id) {
             self.make(chain_id, table, &Need::ahead_of(head)).await?;
         }
         Ok(())
@@ -391,6 +410,9 @@ impl Builder {
 fn key(chain_id: u64) -> i64 {
     i64::try_from(chain_id).unwrap_or(i64::MAX)
 }
+
+/// The table of raw logs.
+const LOGS: &str = "logs";
 
 fn managed(table: &str) -> Table {
     Table::new("dalp_indexed", table, "block_time")

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
+use std::iter::successors;
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 
 use crate::{Bounds, Policy};
 
@@ -8,6 +9,8 @@ use crate::{Bounds, Policy};
 const LONGEST_NAME: usize = 63;
 /// Widening three times turns hours into years; a fourth changes nothing.
 const WIDEST: u32 = 3;
+/// Most leaves made at once on one side of a needed one: the load waits for them.
+const MOST_ONWARD: usize = 7;
 
 /// A partition that holds rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,9 @@ pub struct Need {
     /// Leaves that end at or before this are made bare, without indexes of their own, as they are about to be loaded;
     /// with `None` none is.
     pub bare_until: Option<DateTime<Utc>>,
+    /// Times that a load goes through in order, one way or the other: as many leaves as stand in a row on one side of the
+    /// needed ones are made on their other side, within these bounds.
+    pub load: Option<Bounds>,
 }
 
 impl Need {
@@ -103,6 +109,12 @@ impl Need {
     #[must_use]
     pub fn bare_until(self, time: Option<DateTime<Utc>>) -> Self {
         Self { bare_until: time, ..self }
+    }
+
+    /// The same, as a step of a load of these times.
+    #[must_use]
+    pub fn of_load(self, load: Option<Bounds>) -> Self {
+        Self { load, ..self }
     }
 }
 
@@ -173,8 +185,10 @@ pub enum PlanError {
 /// Decides what to create so that every needed time has a leaf.
 ///
 /// Only leaves that hold a needed time are made, so their number is bounded by the needs and not by the distance
-/// between them: one row of the year 52217 makes one leaf. Gaps between leaves are normal. New leaves are aligned to the
-/// policy's interval and cut where a neighbour stands; times before [`Policy::first`] share the leaf FROM (MINVALUE).
+/// between them: one row of the year 52217 makes one leaf. Gaps between leaves are normal. Of a load ([`Need::load`]) the
+/// next leaves are made along with the needed ones, at most as many as it has needed in a row: to look at the catalog
+/// costs as much as to make several. New leaves are aligned to the policy's interval and cut where a neighbour stands;
+/// times before [`Policy::first`] share the leaf FROM (MINVALUE).
 /// When [`Policy::max_leaves`] would be passed, all that is missing is planned again with wider leaves.
 pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need) -> Result<Plan, PlanError> {
     for &time in &need.times {
@@ -184,10 +198,14 @@ pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need)
     }
     let mut would_be = 0;
     for widened in 0..=WIDEST {
-        let new = missing_bounds(catalog, policy, now, &wanted_times(policy, now, need, widened), widened)?;
+        let mut wanted = wanted_times(policy, now, need, widened);
+        let new = missing_bounds(catalog, policy, now, &wanted, widened)?;
         would_be = catalog.leaves.len() + new.len();
         if new.is_empty() || would_be <= policy.max_leaves {
-            return Ok(named(catalog, &new, need.bare_until));
+            wanted.extend(onward(catalog, policy, now, need, &new, widened));
+            let more = missing_bounds(catalog, policy, now, &wanted, widened)?;
+            let fits = catalog.leaves.len() + more.len() <= policy.max_leaves;
+            return Ok(named(catalog, if fits { &more } else { &new }, need.bare_until));
         }
     }
     Err(PlanError::TooMany { table: catalog.table.clone(), key: catalog.key, would_be, max_leaves: policy.max_leaves })
@@ -202,6 +220,40 @@ fn wanted_times(policy: &Policy, now: DateTime<Utc>, need: &Need, widened: u32) 
         ahead = ahead.and_then(|time| policy.bounds_at(time, now, widened)).map(|bounds| bounds.to());
     }
     wanted
+}
+
+/// A time in each leaf that a load needs next, if it goes on as it came to the `new` ones.
+fn onward(
+    catalog: &Catalog,
+    policy: &Policy,
+    now: DateTime<Utc>,
+    need: &Need,
+    new: &[Bounds],
+    widened: u32,
+) -> Vec<DateTime<Utc>> {
+    let (Some(load), Some(first), Some(last)) = (need.load, new.first(), new.last()) else { return Vec::new() };
+    let leaves = || catalog.leaves.iter().map(|leaf| leaf.bounds);
+    let mut edge = first.from();
+    let below =
+        leaves().rev().filter(|bounds| first.from().is_some_and(|from| bounds.to() <= from)).take_while(|bounds| {
+            let joins = Some(bounds.to()) == edge;
+            edge = bounds.from();
+            joins
+        });
+    let below = below.count();
+    let mut edge = last.to();
+    let above = leaves().filter(|bounds| bounds.to() > last.to()).take_while(|bounds| {
+        let joins = bounds.from() == Some(edge);
+        edge = bounds.to();
+        joins
+    });
+    let above = above.count();
+    let at = |time: &DateTime<Utc>| policy.bounds_at(*time, now, widened);
+    let before = |time: DateTime<Utc>| time.checked_sub_signed(TimeDelta::microseconds(1));
+    let down = successors(first.from().and_then(before), |time| at(time)?.from().and_then(before));
+    let up = successors(Some(last.to()), |time| Some(at(time)?.to()));
+    let next = down.take(above.min(MOST_ONWARD)).chain(up.take(below.min(MOST_ONWARD)));
+    next.filter(|time| load.contains(*time)).collect()
 }
 
 /// Bounds of new leaves, ascending, so that together with the existing ones they hold every wanted time.

@@ -48,6 +48,8 @@ pub struct Database {
     pub reader_url: Secret,
     /// Connections kept to `url`, at most.
     pub pool_size: u32,
+    /// Transactions of history at once, at most.
+    pub write_parallelism: u32,
     /// Limit of one attempt to connect.
     pub connect_timeout: Duration,
     /// TLS to hosts that are not local.
@@ -201,6 +203,7 @@ impl Settings {
             admin_url: self.secret("database.admin_url")?,
             reader_url: self.secret("database.reader_url")?,
             pool_size: self.one("database.pool_size")?,
+            write_parallelism: self.one("database.write_parallelism")?,
             connect_timeout: self.duration("database.connect_timeout")?,
             tls: Tls { mode: self.one("database.tls")?, ca_file: self.list("database.ca_file")?.pop() },
         })

@@ -219,6 +219,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "One for each chain's tail and each backfill worker, and a few to spare.",
     ),
     one(
+        "database.write_parallelism",
+        Kind::Int(1, 64),
+        Default::Value("2"),
+        "Transactions of history that write at once, at most; always fewer than `pool_size`.",
+        "One keeps half of the time waiting for the other end; more gain where the server has cores to spare.",
+    ),
+    one(
         "database.connect_timeout",
         Kind::Duration("100ms", "10m"),
         Default::Value("5s"),
@@ -397,9 +404,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     one(
         "chains.*.backfill_workers",
         Kind::Int(1, 64),
-        Default::Value("2"),
-        "Pieces of history fetched and committed at once, beside the tail.",
-        "The tail has its own requests and connections; more workers help where nodes and cores are many.",
+        Default::Value("4"),
+        "Pieces of history under way at once, beside the tail.",
+        "While `write_parallelism` of them are written, the others are fetched; more help where nodes are slow to answer.",
     ),
     one(
         "chains.*.backfill_order",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use alloy::primitives::B256;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{FIRST_PAUSE, Trouble};
 use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
@@ -20,7 +20,7 @@ use crate::source::pause::Backoff;
 use crate::source::{Hold, Source, SourceError};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
-use crate::store::{Claim, Store, StoreError};
+use crate::store::{Claim, Store, StoreError, timestamp};
 
 /// What one chain's history works with.
 #[derive(Clone)]
@@ -161,11 +161,27 @@ async fn load(context: Context, want: Option<BlockRange>, trouble: Trouble) -> R
     let mut backoff = Backoff::default();
     loop {
         match context.store.missing(&context.claim, want).await {
-            Ok(missing) => return Ok(Done::Loaded(missing)),
+            Ok(missing) => {
+                tell_lowest(&context, &missing).await;
+                return Ok(Done::Loaded(missing));
+            }
             Err(StoreError::Retry { why }) => trouble.set(Some(why)),
             Err(error) => return Err(error),
         }
         backoff.pause().await;
+    }
+}
+
+/// Tells the partition manager how far down history goes. Without an answer it makes leaves one by one.
+async fn tell_lowest(context: &Context, missing: &Missing) {
+    let (Some(piece), Some(anchor)) = (missing.pieces.first(), missing.anchor) else { return };
+    match context.source.header_below(piece.range.first, anchor).await {
+        Ok(header) => {
+            if let Some(time) = timestamp(header.time) {
+                context.leaves.load_from(context.claim.chain_id, time);
+            }
+        }
+        Err(error) => debug!(%error, "the time of the lowest missing block is not known"),
     }
 }
 

@@ -52,13 +52,12 @@ impl Store {
             let why = format!("block {number} has the absurd time {time} (Unix seconds; 1970 to 9999 can be stored)");
             return Err(StoreError::Fatal { why });
         }
-        // History leaves half of the pool to the tails, whatever number of workers it has.
-        let _permit = match lane {
+        // Encoded before its turn comes, so that a connection that has one is never idle.
+        let rows = Rows::encode(int8(claim.chain_id), batch, claim.raw);
+        let _turn = match lane {
             Lane::Backfill => self.history.acquire().await.ok(),
             Lane::Tail { .. } => None,
         };
-        // Encoded while it has a turn: what waits for one is held once, not twice.
-        let rows = Rows::encode(int8(claim.chain_id), batch, claim.raw);
         let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
         let tables = rows.tables();
         let mut connection = self.connection().await?;

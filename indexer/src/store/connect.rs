@@ -357,6 +357,7 @@ mod tests {
             admin_url: url.clone(),
             reader_url: url,
             pool_size: 8,
+            write_parallelism: 2,
             connect_timeout: Duration::from_secs(5),
             tls: Tls { mode, ca_file: None },
         }

@@ -63,7 +63,9 @@ impl Store {
             // The one that was just used: its caches hold the leaves that are being written, and the others may sleep.
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(manager);
-        let history = Arc::new(Semaphore::new((database.pool_size / 2).max(1) as usize));
+        // One connection is left to the tails, whatever history does.
+        let writers = database.write_parallelism.min(database.pool_size - 1).max(1);
+        let history = Arc::new(Semaphore::new(writers as usize));
         let store = Self { pool, config, history, database: database.clone() };
         store.connection().await?;
         Ok(store)

@@ -178,7 +178,8 @@ fn any_need_is_covered_by_disjoint_leaves() {
             };
             let now = at(NOW) + TimeDelta::hours(random.random_range(-5_000..5_000));
             let mut time = || at("2019-01-01") + TimeDelta::minutes(random.random_range(0..4_000_000));
-            let need = Need { times: (0..15).map(|_| time()).collect(), head: Some(time()), bare_until: None };
+            let (times, head) = ((0..15).map(|_| time()).collect(), Some(time()));
+            let need = Need { times, head, bare_until: None, load: Bounds::new(Some(time()), time()) };
             let Ok(plan) = plan(&catalog, &policy, now, &need) else {
                 assert!(catalog.leaves.len() > 5, "seed {seed}: refused an almost empty catalog");
                 continue;
@@ -186,7 +187,7 @@ fn any_need_is_covered_by_disjoint_leaves() {
             apply(&mut catalog, &plan, seed);
             assert!(catalog.leaves.len() <= policy.max_leaves, "seed {seed}");
             let new = new_bounds(&plan).len();
-            assert!(new <= 16 + policy.premake as usize, "seed {seed}: {new} leaves");
+            assert!(new <= 16 + 2 * MOST_ONWARD + policy.premake as usize, "seed {seed}: {new} leaves");
             let uncovered = catalog.uncovered(need.times.iter().copied().chain(need.head));
             assert!(uncovered.is_empty(), "seed {seed}: {uncovered:?}");
             assert_eq!(
@@ -212,4 +213,35 @@ fn apply(catalog: &mut Catalog, plan: &Plan, seed: u64) {
         }
     }
     catalog.leaves.sort_by_key(|leaf| leaf.bounds.to());
+}
+
+#[test]
+fn a_load_makes_as_many_leaves_as_it_needed_in_a_row() {
+    let load = bounds("2024-03-05..2024-03-20T12");
+    let made = |existing: &[&str], times: &[&str]| {
+        let plan = plan(&catalog(existing), &policy(), at(NOW), &need(times).of_load(Some(load))).unwrap();
+        new_bounds(&plan)
+    };
+    let days = |days: &[&str]| days.iter().map(|day| bounds(day)).collect::<Vec<_>>();
+    assert_eq!(made(&[], &["2024-03-15"]), days(&["2024-03-15..2024-03-16"]), "which way is not known");
+    assert_eq!(
+        made(&["2024-03-16..2024-03-17", "2024-03-17..2024-03-18"], &["2024-03-15T05"]),
+        days(&["2024-03-13..2024-03-14", "2024-03-14..2024-03-15", "2024-03-15..2024-03-16"]),
+        "downwards"
+    );
+    assert_eq!(
+        made(&["2024-03-13..2024-03-14"], &["2024-03-14"]),
+        days(&["2024-03-14..2024-03-15", "2024-03-15..2024-03-16"]),
+        "upwards"
+    );
+    assert_eq!(made(&["2024-03-17..2024-03-18"], &["2024-03-15"]), days(&["2024-03-15..2024-03-16"]), "not in a row");
+    let long: Vec<String> = (14..20).map(|day| format!("2024-03-{day}..2024-03-{}", day + 1)).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    assert_eq!(made(&long, &["2024-03-13"]).first(), Some(&bounds("2024-03-07..2024-03-08")), "six in a row");
+    assert_eq!(made(&long, &["2024-03-06"]), days(&["2024-03-06..2024-03-07"]));
+    assert_eq!(
+        made(&["2024-03-06..2024-03-07", "2024-03-07..2024-03-08"], &["2024-03-05T03"]),
+        days(&["2024-03-05..2024-03-06"]),
+        "not beyond the load"
+    );
 }
