@@ -117,6 +117,22 @@ impl Logs {
         self.data_end.shrink_to_fit();
     }
 
+    /// These logs and those of `other` behind them.
+    #[must_use]
+    pub fn joined(mut self, other: &Logs) -> Self {
+        let (rows, topics, data) = (self.len(), self.topics.len() as u32, self.data.len());
+        self.runs.extend(other.runs.iter().map(|run| Run { start: rows + run.start, end: rows + run.end, ..*run }));
+        self.log_index.extend_from_slice(&other.log_index);
+        self.tx_index.extend_from_slice(&other.tx_index);
+        self.tx_hash.extend_from_slice(&other.tx_hash);
+        self.address.extend_from_slice(&other.address);
+        self.topics.extend_from_slice(&other.topics);
+        self.topic_end.extend(other.topic_end.iter().map(|end| topics + end));
+        self.data.extend_from_slice(&other.data);
+        self.data_end.extend(other.data_end.iter().map(|end| data + end));
+        self
+    }
+
     /// Appends the rows of `other` for which `keep` is true.
     pub fn extend(&mut self, other: &Logs, keep: impl Fn(&Log<'_>) -> bool) {
         for run in &other.runs {

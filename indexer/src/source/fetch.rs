@@ -1,6 +1,8 @@
 //! The three ways to fetch blocks with their logs: a range of history, a few blocks at the tip, the head itself. Each
 //! as far verified as the configuration asks and the chain allows.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use super::node::{Call, Node};
@@ -53,25 +55,44 @@ impl Source {
         }
     }
 
-    /// Logs and boundary headers from one node in one call, then the headers of blocks whose logs do not carry a
-    /// trustworthy time.
+    /// Logs and boundary headers from one node, in as many calls as it answers fastest, then the headers of blocks whose logs
+    /// do not carry a trustworthy time. Each call brings both ends of what it asks for, so that parts of two chains do not join.
     async fn returned(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
-        let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
-        let calls = [header_by_number(range.first), header_by_number(range.last), self.logs_call(filter)];
-        let [first, last, logs] = node.batch(calls).await?;
-        let (first, last) = (node.header(&first, range.first)?, node.header(&last, range.last)?);
-        let logs = node.logs(logs)?;
-        let mut headers = inferred_headers(&logs, &first, &last);
+        let (mut headers, mut logs, mut next) = (Vec::new(), Logs::default(), Some(range));
+        while let Some(rest) = next {
+            let portion = node.portion(rest);
+            let part = portion.range;
+            let filter = json!({ "fromBlock": hex(part.first), "toBlock": hex(part.last) });
+            let calls = [header_by_number(part.first), header_by_number(part.last), self.logs_call(filter)];
+            let began = Instant::now();
+            let [first, last, answer] = node.batch(calls).await?;
+            let took = began.elapsed();
+            let (first, last) = (node.header(&first, part.first)?, node.header(&last, part.last)?);
+            let found = node.logs(answer)?;
+            node.paced(portion, found.bytes() as u64, took);
+            headers.extend(self.inferred(node, part, &found, first, last).await?);
+            next = BlockRange::new(part.last + 1, rest.last);
+            logs = if logs.is_empty() { found } else { logs.joined(&found) };
+        }
+        Ok((headers, logs))
+    }
+
+    /// The headers of a part: its ends, and between them those of the blocks that have logs.
+    async fn inferred(
+        &self,
+        node: &Node,
+        part: BlockRange,
+        logs: &Logs,
+        first: Header,
+        last: Header,
+    ) -> Result<Vec<Header>, SourceError> {
+        let headers = inferred_headers(logs, &first, &last);
         let unknown: Vec<u64> =
             headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
         let mut fetched = self.headers(node, &unknown).await?.into_iter();
-        let mut whole: Vec<Header> =
-            headers.drain(..).filter_map(|(_, header)| header.or_else(|| fetched.next())).collect();
-        if range.blocks() > 1 {
-            whole.push(last);
-        }
-        whole.insert(0, first);
-        Ok((whole, logs))
+        let between = headers.into_iter().filter_map(|(_, header)| header.or_else(|| fetched.next()));
+        let last = (part.blocks() > 1).then_some(last);
+        Ok(std::iter::once(first).chain(between).chain(last).collect())
     }
 
     /// The header of block `number`, from a node that also has `anchor` at or above it: then it is an ancestor of it.

@@ -10,6 +10,7 @@ mod http;
 mod limits;
 pub mod logs;
 mod node;
+mod pace;
 pub mod pause;
 mod plain;
 mod pool;

@@ -12,11 +12,12 @@ use super::budget::Budget;
 use super::health::{Grade, Health, SeenHead};
 use super::http::{CappedHttp, HttpError, UrlSecrets};
 use super::limits::Limits;
+use super::pace::{Pace, Portion};
 use super::refusal::Refusal;
 use super::rpc::{self, Answer, Bad, ErrorAnswer};
 use super::{Identity, RpcHeader, SourceError, header_by_number, logs};
 use crate::chain::batch::{BlockBatch, Defect, Logs};
-use crate::chain::block::Header;
+use crate::chain::block::{BlockRange, Header};
 use crate::config::{Chain, Secret};
 use crate::status::NodeReport;
 
@@ -45,6 +46,8 @@ struct Record {
     refused: Option<String>,
     /// Wide ranges whose answer did not come whole, in a row.
     cuts: u32,
+    /// How much is asked for in one call.
+    pace: Pace,
 }
 
 /// Wide answers that fail in the middle, in a row, from which on the width is taken for the reason.
@@ -114,6 +117,16 @@ impl Node {
 
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much of `range` to ask for in the next call.
+    pub fn portion(&self, range: BlockRange) -> Portion {
+        self.record().pace.portion(range)
+    }
+
+    /// What was asked for came with so many bytes of logs after `took`.
+    pub fn paced(&self, portion: Portion, bytes: u64, took: Duration) {
+        self.record().pace.answered(portion, bytes, took);
     }
 
     /// Which chain this node serves.

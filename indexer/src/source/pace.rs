@@ -1,0 +1,152 @@
+//! How much of a range to ask a node for in one call: climbs towards the size of answer that it gives fastest. Pure.
+//!
+//! The widest answer is not the best one: a node on the same machine spends twice the time on each log of a large answer that
+//! it spends on those of a small one, while a node far away is waited for at each call.
+
+use std::time::Duration;
+
+use crate::chain::block::BlockRange;
+
+/// Bytes of logs in an answer, as [`Logs::bytes`](crate::chain::batch::Logs::bytes) counts them, that are tried: some 600 to 40,000 transfers.
+const SIZES: [u64; 7] = [128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20];
+/// The first one: it costs a node far away half of its speed at most, until more is known.
+const FIRST: usize = 3;
+/// One answer in so many is of the next smaller or larger size.
+const LOOK: u32 = 6;
+/// What a newer answer counts for, beside all before it.
+const NEWER: f64 = 0.3;
+/// By how much another size must be faster to be taken: answers of one size differ by as much.
+const BETTER: f64 = 1.1;
+/// An answer below this share of what was asked for tells nothing of its size.
+const FULL: f64 = 0.5;
+
+/// What is known of one node.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// The size that did best, a place in [`SIZES`].
+    best: usize,
+    /// Bytes a second of answers of each size.
+    rates: [Option<f64>; SIZES.len()],
+    /// Bytes of logs in a block lately.
+    density: Option<f64>,
+    calls: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { best: FIRST, rates: [None; SIZES.len()], density: None, calls: 0 }
+    }
+}
+
+/// A part of a range to ask for, and the size that it is meant to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Its blocks.
+    pub range: BlockRange,
+    size: usize,
+}
+
+impl Pace {
+    /// The first part of `range` to ask for: as many blocks as are likely to hold the logs that the node answers fastest. All
+    /// of it while nothing is known.
+    pub fn portion(&mut self, range: BlockRange) -> Portion {
+        self.calls = self.calls.wrapping_add(1);
+        let size = self.next_size();
+        let Some(density) = self.density else { return Portion { range, size } };
+        let blocks = (SIZES[size] as f64 / density.max(1.0)).clamp(1.0, range.blocks() as f64);
+        // What would be left over as a small rest is spread over all parts.
+        let parts = (range.blocks() as f64 / blocks).round().max(1.0);
+        let blocks = (range.blocks() as f64 / parts).ceil() as u64;
+        let range = BlockRange { first: range.first, last: range.last.min(range.first + blocks.max(1) - 1) };
+        Portion { range, size }
+    }
+
+    /// The best size, and now and then one beside it: below, above, in turn.
+    fn next_size(&self) -> usize {
+        match self.calls % (2 * LOOK) {
+            0 => self.best.saturating_sub(1),
+            LOOK => (self.best + 1).min(SIZES.len() - 1),
+            _ => self.best,
+        }
+    }
+
+    /// A portion came with so many bytes of logs after `took`.
+    pub fn answered(&mut self, portion: Portion, bytes: u64, took: Duration) {
+        let found = bytes as f64 / portion.range.blocks() as f64;
+        self.density = Some(blend(self.density, found));
+        if (bytes as f64) < SIZES[portion.size] as f64 * FULL {
+            return;
+        }
+        let rate = bytes as f64 / took.as_secs_f64().max(1e-6);
+        self.rates[portion.size] = Some(blend(self.rates[portion.size], rate));
+        let rate = |size: usize| self.rates.get(size).copied().flatten();
+        let Some(best) = rate(self.best) else { return };
+        let beside = [self.best.wrapping_sub(1), self.best + 1];
+        if let Some(faster) = beside.into_iter().find(|size| rate(*size).is_some_and(|rate| rate > best * BETTER)) {
+            self.best = faster;
+        }
+    }
+}
+
+fn blend(old: Option<f64>, new: f64) -> f64 {
+    old.map_or(new, |old| old + (new - old) * NEWER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks for `blocks` blocks of `density` bytes each from a node that answers `bytes` after `took(bytes)`; tells the last
+    /// portions' bytes and the calls made.
+    fn ask(pace: &mut Pace, blocks: u64, density: u64, took: impl Fn(u64) -> f64) -> (u64, u64) {
+        let (mut first, mut calls, mut widest) = (0, 0, 0);
+        while first < blocks {
+            let portion = pace.portion(BlockRange { first, last: blocks.min(first + 100) - 1 });
+            assert_eq!(portion.range.first, first);
+            let bytes = portion.range.blocks() * density;
+            pace.answered(portion, bytes, Duration::from_secs_f64(took(bytes)));
+            (first, calls, widest) = (portion.range.last + 1, calls + 1, bytes);
+        }
+        (widest, calls)
+    }
+
+    #[test]
+    fn a_near_node_is_asked_for_little_and_a_far_one_for_much() {
+        let (mut near, mut far) = (Pace::default(), Pace::default());
+        // Large answers cost more for each byte; 0.1 ms for a call.
+        ask(&mut near, 20_000, 20_000, |bytes| 1e-4 + bytes as f64 * 5e-9 * (1.0 + bytes as f64 / 5e5));
+        assert_eq!(SIZES[near.best], 256 << 10);
+        // 50 ms for a call.
+        ask(&mut far, 200_000, 200_000, |bytes| 0.05 + bytes as f64 * 5e-9);
+        assert_eq!(SIZES[far.best], 8 << 20);
+    }
+
+    #[test]
+    fn sparse_ranges_stay_whole() {
+        let mut pace = Pace::default();
+        let (_, calls) = ask(&mut pace, 100_000, 20, |_| 0.01);
+        assert_eq!(calls, 1_000, "each range of 100 blocks in one call");
+        assert_eq!(pace.best, FIRST, "answers that are small for want of logs say nothing");
+    }
+
+    #[test]
+    fn a_denser_stretch_is_cut_from_the_next_call_on() {
+        let mut pace = Pace::default();
+        ask(&mut pace, 100, 100, |_| 0.01);
+        let (_, calls) = ask(&mut pace, 1_000, 1 << 20, |bytes| bytes as f64 * 1e-9);
+        assert!(calls > 400, "{calls}");
+    }
+
+    #[test]
+    fn a_portion_is_never_empty_and_ends_with_its_range() {
+        let mut pace = Pace::default();
+        for density in [0, 1, 1 << 30, 1] {
+            for blocks in [1, 2, 3, 1_000] {
+                let range = BlockRange { first: 7, last: 6 + blocks };
+                let portion = pace.portion(range);
+                assert!(portion.range.last >= 7 && portion.range.last <= range.last, "{portion:?} of {range}");
+                pace.answered(portion, density * portion.range.blocks(), Duration::ZERO);
+            }
+        }
+    }
+}
