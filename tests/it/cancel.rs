@@ -154,20 +154,26 @@ async fn cut<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// Round trips of an append: BEGIN with its limits and the COPYs' statements, two COPYs that are let in one after the other, the
+/// last of their data with all that follows it, COMMIT.
+const APPEND: usize = 5;
+/// Round trips of an unwind: each of its eleven statements waits for the one before.
+const UNWIND: usize = 11;
+
 /// Cuts append and unwind at each of their awaits in turn, until both ran through. How many there are differs a little from
-/// one time to the next: an answer may come in two parts, a connection may have to be made.
+/// one time to the next: an answer may come in two parts, a connection may have to be made. A round trip is one at least.
 async fn every_await(bench: &Bench) {
-    let (mut times, mut appended, mut unwound) = (0, false, false);
-    while !(appended && unwound) {
+    let (mut times, mut appended, mut unwound) = (0, None, None);
+    while appended.is_none() || unwound.is_none() {
         let whole = cut(times, bench.append()).await.map(Result::unwrap).is_some();
-        appended |= whole;
+        appended = appended.or(whole.then(|| times - 1));
         if !bench.is_stored().await {
             assert!(!whole, "an append that was answered is not stored");
             bench.append().await.unwrap_or_else(|error| panic!("append after a cut at await {times}: {error}"));
         }
         assert!(bench.is_stored().await);
         let whole = cut(times, bench.unwind()).await.map(Result::unwrap).is_some();
-        unwound |= whole;
+        unwound = unwound.or(whole.then(|| times - 1));
         if bench.is_stored().await {
             assert!(!whole, "an unwind that was answered did not happen");
             bench.unwind().await.unwrap_or_else(|error| panic!("unwind after a cut at await {times}: {error}"));
@@ -176,8 +182,9 @@ async fn every_await(bench: &Bench) {
         bench.nothing_is_open().await;
         times += 1;
     }
-    println!("{times} awaits");
-    assert!(times > 15, "append and unwind wait more than {times} times");
+    println!("cuts: {appended:?} of an append, {unwound:?} of an unwind");
+    assert!(appended >= Some(APPEND), "an append was cut at {appended:?} of its awaits");
+    assert!(unwound >= Some(UNWIND), "an unwind was cut at {unwound:?} of its awaits");
 }
 
 #[test]

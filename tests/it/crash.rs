@@ -69,7 +69,7 @@ async fn finish(database: &Database, anvil: &Anvil, site: &Site) {
 #[test]
 fn killed_in_the_middle_of_a_copy() {
     dalp_tests::run(async {
-        // The n-th COPY may be of logs, transfers or blocks.
+        // The n-th COPY may be of logs or transfers.
         for n in [1, 5, 6] {
             killed_at(Moment::MidCopy(n)).await;
         }

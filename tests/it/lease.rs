@@ -231,7 +231,8 @@ async fn strangers(database: &Database) -> Vec<Client> {
 #[test]
 fn a_leader_stopped_in_the_middle_of_a_copy_holds_nobody_up() {
     dalp_tests::run(async {
-        for n in [1, 2, 3] {
+        // The logs' and the transfers': a block has no others.
+        for n in [1, 2] {
             stopped_at(Moment::MidCopy(n), Way::Direct).await;
         }
     });

@@ -179,12 +179,7 @@ impl Logs {
     }
 
     fn bloom_of(&self, run: Run) -> Bloom {
-        let mut bloom = Bloom::ZERO;
-        for i in run.start..run.end {
-            let log = self.get(i);
-            bloom::accrue(&mut bloom, log.address, log.topics);
-        }
-        bloom
+        bloom::of((run.start..run.end).map(|row| self.get(row)).map(|log| (log.address, log.topics)))
     }
 }
 
@@ -590,10 +585,8 @@ mod tests {
 
     /// One block whose header's bloom holds topic `bloom`, and logs with topic 7 or none.
     fn check_bloom(selected: &Filter, bloom: Option<u64>, of: &[(u64, u32)]) -> Result<Level, Defect> {
-        let mut holds = Bloom::ZERO;
-        if let Some(topic) = bloom {
-            bloom::accrue(&mut holds, Address::ZERO, &[hash(topic)]);
-        }
+        let topics = bloom.map(hash);
+        let holds = bloom::of(topics.iter().map(|topic| (Address::ZERO, std::slice::from_ref(topic))));
         let header = Header { bloom: Some(Box::new(holds)), ..header(1) };
         let range = BlockRange { first: 1, last: 1 };
         BlockBatch::new(range, vec![header], logs(of), selected).map(|b| b.level())

@@ -2,7 +2,7 @@
 //! type: a receipt is encoded by its type byte, never by what we know of the type.
 
 use alloy::consensus::proofs::ordered_trie_root_encoded;
-use alloy::primitives::{B256, Bloom};
+use alloy::primitives::B256;
 use alloy::rlp::{Encodable, Header as Prefix};
 
 use super::batch::{Log, Logs};
@@ -58,12 +58,9 @@ impl Receipts {
     }
 
     fn encode(&self, receipt: &Receipt, logs: std::ops::Range<usize>) -> Vec<u8> {
-        let mut bloom = Bloom::ZERO;
-        let mut logs_length = 0;
-        for log in logs.clone().map(|row| self.logs.get(row)) {
-            bloom::accrue(&mut bloom, log.address, log.topics);
-            logs_length += prefixed(log_length(&log));
-        }
+        let all = || logs.clone().map(|row| self.logs.get(row));
+        let bloom = bloom::of(all().map(|log| (log.address, log.topics)));
+        let logs_length = all().map(|log| prefixed(log_length(&log))).sum();
         let outcome_length = match &receipt.outcome {
             Outcome::Status(success) => success.length(),
             Outcome::Root(root) => root.length(),
@@ -81,7 +78,7 @@ impl Receipts {
         receipt.cumulative_gas.encode(&mut out);
         bloom.encode(&mut out);
         list(logs_length, &mut out);
-        for log in logs.map(|row| self.logs.get(row)) {
+        for log in all() {
             encode_log(&log, &mut out);
         }
         out
