@@ -1,0 +1,162 @@
+//! What a load's rate does as the database grows: with its rows, its leaves, the watched addresses and the workers. Typed rows
+//! only, from the replaying node, with key and BRIN alone: indexes built beside the load would be read as an effect of its size.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use super::Outcome;
+use super::case::{Setup, ingest};
+use super::node::Node;
+use super::options::{Indexes, Options};
+use super::servers::Servers;
+
+/// Leaves that each table has already, of other days.
+const LEAVES: u16 = 1_000;
+/// Watched addresses, all of which emit.
+const ADDRESSES: u16 = 1_000;
+const WORKERS: [u64; 3] = [1, 2, 4];
+/// How often the gap of a long load is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A rate, and the one that it is held against.
+pub struct Rate {
+    pub name: String,
+    /// Events/s, by round.
+    pub rates: Vec<f64>,
+    pub against: Option<Against>,
+}
+
+/// The other one.
+pub struct Against {
+    pub name: String,
+    /// Percent that the rate reaches of it, by round.
+    pub percent: Vec<f64>,
+    /// What it should reach at least.
+    pub bar: u32,
+}
+
+/// Measures all of it, in rounds, so that what is compared was measured side by side.
+pub async fn measure(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
+    let mut all = rows(servers, options).await?;
+    let (plain, shipped) = (Node::replay(options)?, setup());
+    let [one, many] = [Node::watched(&options.plan(), 1)?, Node::watched(&options.plan(), ADDRESSES)?];
+    let leaves = Setup { leaves: LEAVES, ..shipped };
+    let mut cases = vec![
+        ("as elsewhere", &plain, shipped),
+        ("1,000 leaves of other days in each table", &plain, leaves),
+        ("1 address watched", &one, shipped),
+        ("1,000 addresses watched, all emitting", &many, shipped),
+    ];
+    let names = WORKERS.map(|workers| format!("`backfill_workers = {workers}`"));
+    for (name, workers) in names.iter().zip(WORKERS) {
+        cases.push((name, &plain, Setup { workers: Some(workers), ..shipped }));
+    }
+    let mut rates = vec![Vec::new(); cases.len()];
+    for round in 1..=options.runs {
+        for ((name, node, setup), rates) in cases.iter().zip(&mut rates) {
+            let database = setup.database(servers).await?;
+            let rate = ingest(servers, node, &database, *setup).await?.rate();
+            eprintln!("scale, {name}, run {round}: {rate:.0} events/s");
+            rates.push(rate);
+        }
+    }
+    for (at, (name, ..)) in cases.iter().enumerate() {
+        let against = match at {
+            1 => Some(against(&rates[1], cases[0].0, &rates[0], 95)),
+            3 => Some(against(&rates[3], cases[2].0, &rates[2], 80)),
+            _ => None,
+        };
+        all.push(Rate { name: (*name).to_owned(), rates: rates[at].clone(), against });
+    }
+    Ok(all)
+}
+
+fn setup() -> Setup {
+    Setup { raw: false, indexes: Indexes::None, workers: None, leaves: 0 }
+}
+
+fn against(rates: &[f64], name: &str, others: &[f64], bar: u32) -> Against {
+    let percent = rates.iter().zip(others).map(|(rate, other)| 100.0 * rate / other).collect();
+    Against { name: name.to_owned(), percent, bar }
+}
+
+/// The first and the last tenth of a long load.
+async fn rows(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
+    let plan = options.plan_of(options.scale_transfers);
+    let node = Node::serving("replay", &plan, Vec::new())?;
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for round in 1..=options.runs {
+        let setup = setup();
+        let database = setup.database(servers).await?;
+        let watch = Watch::start(servers.superuser(&database).await?);
+        let ingest = ingest(servers, &node, &database, setup).await?;
+        let [begin, end] = watch.stop().await?.tenths().ok_or("the load was over before it was looked at")?;
+        let events = plan.transfers() as f64 / plan.head as f64;
+        let [begin, end] = [begin * events, end * events];
+        eprintln!("scale, run {round}: {:.0} events/s, at first {begin:.0}, at last {end:.0}", ingest.rate());
+        first.push(begin);
+        last.push(end);
+    }
+    let days = plan.spread.as_secs() / 86_400;
+    let name = format!("first tenth of {} events over {days} days", plan.transfers());
+    let against = against(&last, "the first", &first, 95);
+    Ok(vec![
+        Rate { name, rates: first, against: None },
+        Rate { name: "last tenth of the same".into(), rates: last, against: Some(against) },
+    ])
+}
+
+/// Looks at the gap until it is stopped.
+struct Watch {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Outcome<Gaps>>,
+}
+
+/// When how many blocks were missing.
+struct Gaps(Vec<(Instant, i64)>);
+
+impl Watch {
+    fn start(client: Client) -> Self {
+        let (stop, mut stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let (question, mut gaps) = (client.prepare(GAP).await?, Vec::new());
+            loop {
+                let last = stopped.try_recv().is_ok();
+                if let Some(row) = client.query_opt(&question, &[]).await? {
+                    gaps.push((Instant::now(), row.get(0)));
+                }
+                if last {
+                    return Ok(Gaps(gaps));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        Self { stop, task }
+    }
+
+    async fn stop(self) -> Outcome<Gaps> {
+        // It is gone where it failed, and says why below.
+        self.stop.send(()).ok();
+        self.task.await?
+    }
+}
+
+impl Gaps {
+    /// Blocks/s of the first and the last tenth of history. The first begins with the first commit, so start-up is left out.
+    fn tenths(&self) -> Option<[f64; 2]> {
+        let all = self.0.iter().map(|(_, gap)| *gap).max()?;
+        let peak = self.0.iter().rposition(|(_, gap)| *gap == all)?;
+        let falling = self.0.get(peak + 1..)?;
+        let below = |gap: i64| falling.iter().find(|(_, now)| *now <= gap);
+        let rate = |from: &(Instant, i64), to: &(Instant, i64)| {
+            let seconds = to.0.duration_since(from.0).as_secs_f64();
+            (seconds > 0.0).then(|| (from.1 - to.1) as f64 / seconds)
+        };
+        Some([rate(falling.first()?, below(all * 9 / 10)?)?, rate(below(all / 10)?, below(0)?)?])
+    }
+}
+
+const GAP: &str = "SELECT gap_blocks FROM dalp_indexed.progress WHERE tail_number IS NOT NULL";
