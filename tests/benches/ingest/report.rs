@@ -191,7 +191,7 @@ fn scale(text: &mut String, rates: &[Rate]) {
     for Rate { name, rates, against } in rates {
         let rate = cell(&in_order(rates.iter().copied()), 0);
         let against = against.as_ref().map_or_else(
-            || "| | |".to_owned(),
+            || "| |".to_owned(),
             |other| format!("{} | {} | {}", other.name, cell(&in_order(other.percent.iter().copied()), 0), other.bar),
         );
         let _ = writeln!(text, "| {name} | {rate} | {against} |");
@@ -211,7 +211,7 @@ fn cell(values: &[f64], digits: usize) -> String {
 }
 
 /// With a separator for thousands.
-fn number(value: f64, digits: usize) -> String {
+pub fn number(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
     let from_end = |at: usize| whole.len() - at;

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use dalp_fixtures::ReplayPlan;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -11,6 +12,7 @@ use super::Outcome;
 use super::case::{Setup, ingest};
 use super::node::Node;
 use super::options::{Indexes, Options};
+use super::report::number;
 use super::servers::Servers;
 
 /// Leaves that each table has already, of other days.
@@ -38,40 +40,56 @@ pub struct Against {
     pub bar: u32,
 }
 
+/// A case, and which other one it is held against, with the bar.
+struct Case<'a> {
+    name: String,
+    node: &'a Node,
+    setup: Setup,
+    against: Option<(usize, u32)>,
+}
+
 /// Measures all of it, in rounds, so that what is compared was measured side by side.
 pub async fn measure(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
     let mut all = rows(servers, options).await?;
-    let (plain, shipped) = (Node::replay(options)?, setup());
-    let [one, many] = [Node::watched(&options.plan(), 1)?, Node::watched(&options.plan(), ADDRESSES)?];
-    let leaves = Setup { leaves: LEAVES, ..shipped };
+    let plan = options.plan();
+    let (plain, setup) = (Node::replay(options)?, setup());
+    let [one, many] = [Node::watched(&plan, 1)?, Node::watched(&plan, ADDRESSES)?];
+    let case = |name: String, node, setup, against| Case { name, node, setup, against };
+    let (leaves, addresses) = (number(f64::from(LEAVES), 0), number(f64::from(ADDRESSES), 0));
     let mut cases = vec![
-        ("as elsewhere", &plain, shipped),
-        ("1,000 leaves of other days in each table", &plain, leaves),
-        ("1 address watched", &one, shipped),
-        ("1,000 addresses watched, all emitting", &many, shipped),
+        case(chain(&plan), &plain, setup, None),
+        case(
+            format!("the same beside {leaves} leaves of other days"),
+            &plain,
+            Setup { leaves: LEAVES, ..setup },
+            Some((0, 95)),
+        ),
+        case("1 address watched".into(), &one, setup, None),
+        case(format!("{addresses} addresses watched, all of which emit"), &many, setup, Some((2, 80))),
     ];
-    let names = WORKERS.map(|workers| format!("`backfill_workers = {workers}`"));
-    for (name, workers) in names.iter().zip(WORKERS) {
-        cases.push((name, &plain, Setup { workers: Some(workers), ..shipped }));
+    for workers in WORKERS {
+        let name = format!("`backfill_workers = {workers}`");
+        cases.push(case(name, &plain, Setup { workers: Some(workers), ..setup }, None));
     }
     let mut rates = vec![Vec::new(); cases.len()];
     for round in 1..=options.runs {
-        for ((name, node, setup), rates) in cases.iter().zip(&mut rates) {
-            let database = setup.database(servers).await?;
-            let rate = ingest(servers, node, &database, *setup).await?.rate();
-            eprintln!("scale, {name}, run {round}: {rate:.0} events/s");
+        for (case, rates) in cases.iter().zip(&mut rates) {
+            let database = case.setup.database(servers).await?;
+            let rate = ingest(servers, case.node, &database, case.setup).await?.rate();
+            eprintln!("scale, {}, run {round}: {rate:.0} events/s", case.name);
             rates.push(rate);
         }
     }
-    for (at, (name, ..)) in cases.iter().enumerate() {
-        let against = match at {
-            1 => Some(against(&rates[1], cases[0].0, &rates[0], 95)),
-            3 => Some(against(&rates[3], cases[2].0, &rates[2], 80)),
-            _ => None,
-        };
-        all.push(Rate { name: (*name).to_owned(), rates: rates[at].clone(), against });
+    for (case, own) in cases.iter().zip(&rates) {
+        let held = case.against.and_then(|(at, bar)| Some((cases.get(at)?, rates.get(at)?, bar)));
+        let against = held.map(|(other, others, bar)| against(own, &other.name, others, bar));
+        all.push(Rate { name: case.name.clone(), rates: own.clone(), against });
     }
     Ok(all)
+}
+
+fn chain(plan: &ReplayPlan) -> String {
+    format!("{} events over {} days", number(plan.transfers() as f64, 0), plan.spread.as_secs() / 86_400)
 }
 
 fn setup() -> Setup {
@@ -100,9 +118,8 @@ async fn rows(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
         first.push(begin);
         last.push(end);
     }
-    let days = plan.spread.as_secs() / 86_400;
-    let name = format!("first tenth of {} events over {days} days", plan.transfers());
-    let against = against(&last, "the first", &first, 95);
+    let name = format!("first tenth of {}", chain(&plan));
+    let against = against(&last, "first tenth", &first, 95);
     Ok(vec![
         Rate { name, rates: first, against: None },
         Rate { name: "last tenth of the same".into(), rates: last, against: Some(against) },
