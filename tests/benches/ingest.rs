@@ -79,6 +79,9 @@ async fn bench(options: Options) -> Outcome<()> {
     let mut figures = measure(&mut servers, &options, &mut versions).await?;
     figures.stages = stages;
     servers.stop().await?;
+    if options.has_part("scale") {
+        figures.scale = scale::measure(&options).await?;
+    }
     let report = report::markdown(&options, &machine, &versions.join(", "), &figures);
     println!("{report}");
     if let Some(file) = &options.write {
@@ -91,7 +94,7 @@ async fn bench(options: Options) -> Outcome<()> {
     }
 }
 
-/// All parts that are wanted, one after the other; the rulers at the end.
+/// The wanted parts that share the server, one after the other, and the deployed ones; the rulers at the end.
 async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<String>) -> Outcome<Figures> {
     let (mut dense, mut sparse, mut figures) = (Vec::new(), Vec::new(), Figures::default());
     for name in ["anvil", "replay"] {
@@ -120,9 +123,6 @@ async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<St
             let setup = Setup { indexes: choice, ..Setup::of(options, false) };
             indexes.push(case::index(servers, &node, name, setup, options.runs).await?);
         }
-    }
-    if options.has_part("scale") {
-        figures.scale = scale::measure(servers, options).await?;
     }
     if options.has_part("latency") {
         figures.latency = latency::measure(servers, options).await?;

@@ -48,9 +48,17 @@ struct Case<'a> {
     against: Option<(usize, u32)>,
 }
 
-/// Measures all of it, in rounds, so that what is compared was measured side by side.
-pub async fn measure(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
-    let mut all = rows(servers, options).await?;
+/// Measures all of it, on a server of its own: the databases of the other parts would fill the disk.
+pub async fn measure(options: &Options) -> Outcome<Vec<Rate>> {
+    let mut servers = Servers::start().await?;
+    let mut all = rows(&mut servers, options).await?;
+    all.extend(cases(&mut servers, options).await?);
+    servers.stop().await?;
+    Ok(all)
+}
+
+/// All other cases, in rounds, so that what is compared was measured side by side.
+async fn cases(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
     let plan = options.plan();
     let (plain, setup) = (Node::replay(options)?, setup());
     let [one, many] = [Node::watched(&plan, 1)?, Node::watched(&plan, ADDRESSES)?];
@@ -80,6 +88,7 @@ pub async fn measure(servers: &mut Servers, options: &Options) -> Outcome<Vec<Ra
             rates.push(rate);
         }
     }
+    let mut all = Vec::new();
     for (case, own) in cases.iter().zip(&rates) {
         let held = case.against.and_then(|(at, bar)| Some((cases.get(at)?, rates.get(at)?, bar)));
         let against = held.map(|(other, others, bar)| against(own, &other.name, others, bar));
