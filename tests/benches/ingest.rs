@@ -1,4 +1,5 @@
-//! End-to-end speed beside the ruler, on Anvil and on a replaying node, dense and sparse; and the latency of following a head.
+//! End-to-end speed beside the ruler, on Anvil and on a replaying node, dense and sparse, with indexes, as the database grows and
+//! as it is deployed; the latency of following a head, idle and beside a load; and what the indexer's own stages cost.
 //!
 //! `cargo bench -p dalp-tests --bench ingest -- --write docs/benchmarks.md` measures all that is published and writes it there.
 //! Each run indexes with `run` as a process into a durable PostgreSQL and copies the same rows raw into the same tables.
@@ -6,10 +7,14 @@
 
 #[path = "ingest/baseline.rs"]
 mod baseline;
+#[path = "ingest/beside.rs"]
+mod beside;
 #[path = "ingest/case.rs"]
 mod case;
 #[path = "ingest/cluster.rs"]
 mod cluster;
+#[path = "ingest/deployed.rs"]
+mod deployed;
 #[path = "ingest/floor.rs"]
 mod floor;
 #[path = "ingest/latency.rs"]
@@ -24,13 +29,18 @@ mod options;
 mod report;
 #[path = "ingest/ruler.rs"]
 mod ruler;
+#[path = "ingest/scale.rs"]
+mod scale;
 #[path = "ingest/servers.rs"]
 mod servers;
+#[path = "../../indexer/benches/decode/stages.rs"]
+mod stages;
 
 use std::process::ExitCode;
 
+use self::case::Setup;
 use self::node::Node;
-use self::options::Options;
+use self::options::{Indexes, Options};
 use self::report::Figures;
 use self::servers::Servers;
 
@@ -62,34 +72,16 @@ fn main() -> ExitCode {
 async fn bench(options: Options) -> Outcome<()> {
     // Before anything of ours runs: what others did to this machine meanwhile.
     let machine = machine::describe();
+    // The allocations of all threads are counted: no other one has work yet.
+    let stages = if options.has_part("stages") { stages::measure(stages::RUNS) } else { Vec::new() };
     let mut servers = Servers::start().await?;
     let mut versions = vec![servers.version().await?];
-    let (mut dense, mut sparse, mut figures) = (Vec::new(), Vec::new(), Figures::default());
-    for name in ["anvil", "replay"] {
-        if options.has_part("ingest") && options.has_node(name) {
-            let node = match name {
-                "anvil" => Node::anvil(options.transfers, options.blocks).await?,
-                _ => Node::replay(&options)?,
-            };
-            versions.push(node.version().await?);
-            for raw in options.raws() {
-                dense.push(case::index(&mut servers, &node, *raw, &options).await?);
-            }
-        }
-    }
-    if options.has_part("sparse") {
-        let node = Node::sparse(&options)?;
-        sparse.push(case::index(&mut servers, &node, true, &options).await?);
-    }
-    if options.has_part("latency") {
-        figures.latency = latency::measure(&mut servers, &options).await?;
-    }
-    for (indexed, ruled) in [(dense, &mut figures.cases), (sparse, &mut figures.sparse)] {
-        for case in indexed {
-            ruled.push(case::rule(&servers, case).await?);
-        }
-    }
+    let mut figures = measure(&mut servers, &options, &mut versions).await?;
+    figures.stages = stages;
     servers.stop().await?;
+    if options.has_part("scale") {
+        figures.scale = scale::measure(&options).await?;
+    }
     let report = report::markdown(&options, &machine, &versions.join(", "), &figures);
     println!("{report}");
     if let Some(file) = &options.write {
@@ -100,6 +92,53 @@ async fn bench(options: Options) -> Outcome<()> {
         (false, true) => baseline::hold(&figures.cases),
         (false, false) => Ok(()),
     }
+}
+
+/// The wanted parts that share the server, one after the other, and the deployed ones; the rulers at the end.
+async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<String>) -> Outcome<Figures> {
+    let (mut dense, mut sparse, mut figures) = (Vec::new(), Vec::new(), Figures::default());
+    for name in ["anvil", "replay"] {
+        if options.has_part("ingest") && options.has_node(name) {
+            let node = match name {
+                "anvil" => Node::anvil(options.transfers, options.blocks).await?,
+                _ => Node::replay(options)?,
+            };
+            versions.push(node.version().await?);
+            for raw in options.raws() {
+                let name = if *raw { "raw + typed" } else { "typed" };
+                dense.push(case::index(servers, &node, name, Setup::of(options, *raw), options.runs).await?);
+            }
+        }
+    }
+    if options.has_part("sparse") {
+        let node = Node::sparse(options)?;
+        sparse.push(case::index(servers, &node, "raw + typed", Setup::of(options, true), options.runs).await?);
+    }
+    let mut indexes = Vec::new();
+    if options.has_part("indexes") {
+        let node = Node::replay(options)?;
+        for (name, choice) in
+            [("typed, kept while loading", Indexes::Kept), ("typed, built after loading", Indexes::Built)]
+        {
+            let setup = Setup { indexes: choice, ..Setup::of(options, false) };
+            indexes.push(case::index(servers, &node, name, setup, options.runs).await?);
+        }
+    }
+    if options.has_part("latency") {
+        figures.latency = latency::measure(servers, options).await?;
+        figures.latency.extend(beside::measure(servers, options).await?);
+    }
+    if options.has_part("deployed") {
+        figures.deployed = deployed::measure(options).await?;
+    }
+    for (indexed, ruled) in
+        [(dense, &mut figures.cases), (sparse, &mut figures.sparse), (indexes, &mut figures.indexes)]
+    {
+        for case in indexed {
+            ruled.push(case::rule(servers, case).await?);
+        }
+    }
+    Ok(figures)
 }
 
 /// An error with its causes: what PostgreSQL said is in the last one.

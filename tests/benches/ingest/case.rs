@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use dalp_tests::indexer::Running;
+use chrono::{DateTime, Utc};
+use dalp_fixtures::load::GENESIS_TIMESTAMP;
+use dalp_partitions::{Interval, Need, Policy, Table, ensure};
+use dalp_tests::indexer::{Running, Site};
 use tokio_postgres::Client;
 
-use super::node::Node;
+use super::node::{CHAIN_ID, Node};
 use super::options::{Indexes, Options};
 use super::ruler::{Dump, Marks};
-use super::servers::Servers;
+use super::servers::{Servers, Used};
 use super::{Outcome, machine};
 
 /// How often what is stored is looked at: it bounds the error of a run's time, at about half a millisecond of CPU a look.
@@ -31,10 +34,62 @@ pub struct Run {
 /// A case whose ruler is not measured yet.
 pub struct Indexed {
     name: String,
-    raw: bool,
-    indexes: Indexes,
+    setup: Setup,
     /// Each with the database that it is in.
     runs: Vec<(String, Ingest)>,
+}
+
+/// How the indexer is configured, and what it finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Whether raw logs are kept beside the typed rows.
+    pub raw: bool,
+    pub indexes: Indexes,
+    /// `backfill_workers`, where not as shipped.
+    pub workers: Option<u64>,
+    /// Leaves that each table has before the first run, of days before the chain's.
+    pub leaves: u16,
+}
+
+impl Setup {
+    /// What `options` say of all cases.
+    pub fn of(options: &Options, raw: bool) -> Self {
+        Self { raw, indexes: options.indexes, workers: options.workers, leaves: 0 }
+    }
+
+    /// An empty database that holds what the run is to find.
+    pub async fn database(&self, servers: &mut Servers) -> Outcome<String> {
+        let database = servers.database().await?;
+        let mut owner = servers.superuser(&database).await?;
+        if self.indexes == Indexes::Kept {
+            owner.batch_execute(KEEP).await?;
+        }
+        if self.leaves > 0 {
+            let begin = i64::try_from(GENESIS_TIMESTAMP)?;
+            let times: Vec<i64> = (1..=i64::from(self.leaves)).map(|days| begin - days * 86_400).collect();
+            premake(&mut owner, &times).await?;
+        }
+        Ok(database)
+    }
+
+    fn site(&self, servers: &Servers, database: &str, node: &Node) -> Site {
+        let mut site = servers.site(database, node);
+        if !self.raw {
+            site = site.with("raw = false");
+        }
+        if let Some(workers) = self.workers {
+            site = site.with(&format!("backfill_workers = {workers}"));
+        }
+        if self.leaves > 0 {
+            site.more.push_str("max_leaves = 10000\n");
+        }
+        site.more.push_str(match self.indexes {
+            Indexes::Shipped => "",
+            Indexes::Built => TWO,
+            Indexes::Kept | Indexes::None => "[indexes]\nlogs = []\nerc20_transfer = []\n",
+        });
+        site
+    }
 }
 
 /// What the indexer did with the whole chain.
@@ -50,78 +105,114 @@ pub struct Ingest {
     pub served: Option<Duration>,
     /// The indexer's largest resident memory at its last row, in bytes.
     pub peak_rss: u64,
-    /// Seconds of CPU from start to last row: the indexer's, PostgreSQL's, the node's.
-    pub cpu: [f64; 3],
+    /// Seconds of CPU from start to last row.
+    pub cpu: Cpu,
     /// Leaves of both tables.
     pub leaves: i64,
-    /// Bytes of both tables with their indexes, when served.
+    /// Bytes of both tables with their keys and BRIN, at the last row.
+    pub loaded: i64,
+    /// Bytes of both tables with all their indexes, when served.
     pub bytes: i64,
     /// Requests to the node: all, and those for logs; where it counts them.
     pub requests: Option<[u64; 2]>,
 }
 
-/// Indexes the chain of `node` as often as asked, each time into a database of its own.
-pub async fn index(servers: &mut Servers, node: &Node, raw: bool, options: &Options) -> Outcome<Indexed> {
-    let name = format!("{}, {}", node.name, if raw { "raw + typed" } else { "typed" });
-    let mut runs = Vec::new();
-    for number in 1..=options.runs {
-        let database = servers.database().await?;
-        if options.indexes == Indexes::Kept {
-            servers.superuser(&database).await?.batch_execute(KEEP).await?;
+impl Ingest {
+    /// Events a second, to the last row.
+    pub fn rate(&self) -> f64 {
+        self.events as f64 / self.took.as_secs_f64()
+    }
+
+    /// From the process's start to its last index.
+    pub fn indexed(&self) -> Duration {
+        self.took + self.served.unwrap_or_default()
+    }
+}
+
+/// Seconds of CPU by process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu {
+    pub indexer: f64,
+    pub node: f64,
+    pub database: Used,
+}
+
+impl Cpu {
+    /// So far; without an indexer before it starts.
+    fn now(servers: &Servers, node: &Node, indexer: Option<u32>) -> Outcome<Self> {
+        let indexer = indexer.map(machine::cpu).transpose()?.unwrap_or_default();
+        Ok(Self { indexer, node: machine::cpu(node.pid)?, database: servers.used()? })
+    }
+
+    fn since(self, before: Self) -> Self {
+        let both = |now: Option<f64>, then: Option<f64>| now.zip(then).map(|(now, then)| now - then);
+        let (now, then) = (self.database, before.database);
+        Self {
+            indexer: self.indexer - before.indexer,
+            node: self.node - before.node,
+            database: Used {
+                server: now.server - then.server,
+                standby: both(now.standby, then.standby),
+                pooler: both(now.pooler, then.pooler),
+            },
         }
-        let ingest = ingest(servers, node, &database, raw, options).await?;
-        let rate = ingest.events as f64 / ingest.took.as_secs_f64();
-        eprintln!("{name}, run {number}: {rate:.0} events/s, {:.2} s", ingest.took.as_secs_f64());
+    }
+}
+
+/// Indexes the chain of `node` so many times, each time into a database of its own.
+pub async fn index(servers: &mut Servers, node: &Node, name: &str, setup: Setup, times: u64) -> Outcome<Indexed> {
+    let name = format!("{}, {name}", node.name);
+    let mut runs = Vec::new();
+    for number in 1..=times {
+        let database = setup.database(servers).await?;
+        let ingest = ingest(servers, node, &database, setup).await?;
+        eprintln!("{name}, run {number}: {:.0} events/s, {:.2} s", ingest.rate(), ingest.took.as_secs_f64());
         runs.push((database, ingest));
     }
-    Ok(Indexed { name, raw, indexes: options.indexes, runs })
+    Ok(Indexed { name, setup, runs })
 }
 
 /// Lays the ruler to each run. Only when all cases are indexed: emptying a table deletes a thousand files, and some file
 /// systems are slow to make new ones for half a minute after that.
 pub async fn rule(servers: &Servers, indexed: Indexed) -> Outcome<Case> {
-    let mut case = Case { name: indexed.name, runs: Vec::new() };
+    let (mut case, setup) = (Case { name: indexed.name, runs: Vec::new() }, indexed.setup);
     for (database, ingest) in indexed.runs {
         let (owner, writer) = (servers.superuser(&database).await?, servers.writer(&database).await?);
-        if indexed.indexes == Indexes::Shipped {
+        if matches!(setup.indexes, Indexes::Shipped | Indexes::Built) {
             owner.batch_execute(DROP_SECONDARY).await?;
         }
-        let marks = Dump::of(&owner, indexed.raw).await?.measure(&owner, &writer).await?;
+        let built = setup.indexes == Indexes::Built;
+        let marks = Dump::of(&owner, setup.raw).await?.measure(&owner, &writer, built).await?;
         eprintln!("{}, ruler: {:.0} events/s", case.name, ingest.events as f64 / marks.ruler().as_secs_f64());
         case.runs.push(Run { ingest, marks });
     }
     Ok(case)
 }
 
-async fn ingest(servers: &Servers, node: &Node, database: &str, raw: bool, options: &Options) -> Outcome<Ingest> {
-    let mut site = servers.site(database, node);
-    if !raw {
-        site = site.with("raw = false");
-    }
-    if let Some(workers) = options.workers {
-        site = site.with(&format!("backfill_workers = {workers}"));
-    }
-    if options.indexes != Indexes::Shipped {
-        site.more.push_str("[indexes]\nlogs = []\nerc20_transfer = []\n");
-    }
+/// Indexes the chain of `node` into `database`, from the process's start to its last index.
+pub async fn ingest(servers: &Servers, node: &Node, database: &str, setup: Setup) -> Outcome<Ingest> {
+    let site = setup.site(servers, database, node);
     let client = servers.superuser(database).await?;
     client.batch_execute("CHECKPOINT").await?;
-    let asked = node.counts().await?;
-    let before = [0.0, servers.cpu()?, machine::cpu(node.pid)?];
+    let (asked, before) = (node.counts().await?, Cpu::now(servers, node, None)?);
     let began = Instant::now();
     let mut indexer = site.spawn();
     caught_up(&client, &mut indexer, node.head.0).await?;
     let took = began.elapsed();
-    let after = [machine::cpu(indexer.pid())?, servers.cpu()?, machine::cpu(node.pid)?];
+    let cpu = Cpu::now(servers, node, Some(indexer.pid()))?.since(before);
     let peak_rss = machine::peak_rss(indexer.pid())?;
+    let loaded = client.query_one(LOADED, &[]).await?.get(0);
     let requests = node.counts().await?.zip(asked);
     let requests = requests.map(|(now, then)| [now.requests - then.requests, now.log_requests - then.log_requests]);
-    let served = match options.indexes {
-        Indexes::Shipped => Some(indexed(&client, &mut indexer, began).await? - took),
-        _ => None,
+    // Beside its key, a leaf has so many B-trees in the end: of logs, of transfers.
+    let served = match setup.indexes {
+        Indexes::Shipped => Some(indexed(&client, &mut indexer, [2, 3]).await?),
+        Indexes::Built => Some(indexed(&client, &mut indexer, [2, 2]).await?),
+        Indexes::Kept | Indexes::None => None,
     };
+    let served = served.map(|moment| moment - began - took);
     stop(&mut indexer).await?;
-    verify(&client, node.transfers, raw).await?;
+    verify(&client, node.transfers, setup.raw).await?;
     let sizes = client.query_one(SIZES, &[]).await?;
     Ok(Ingest {
         events: node.transfers,
@@ -129,22 +220,39 @@ async fn ingest(servers: &Servers, node: &Node, database: &str, raw: bool, optio
         took,
         served,
         peak_rss,
-        cpu: std::array::from_fn(|at| after[at] - before[at]),
+        cpu,
         leaves: sizes.get(0),
+        loaded,
         bytes: sizes.get(1),
         requests,
     })
 }
 
-/// Waits until all blocks up to `head` are stored.
-pub async fn caught_up(client: &Client, indexer: &mut Running, head: u64) -> Outcome<()> {
-    wait(client, indexer, &format!("{PROGRESS} WHERE gap_blocks = 0 AND tail_number >= {head}"), LOOK).await
+/// Makes daily leaves of both tables for these Unix times.
+pub async fn premake(owner: &mut Client, times: &[i64]) -> Outcome<()> {
+    let times = times.iter().map(|time| DateTime::from_timestamp(*time, 0));
+    let need = Need::rows(times.collect::<Option<Vec<_>>>().ok_or("a time past all calendars")?);
+    let policy = Policy { history: Interval::Day, max_leaves: 10_000, ..Policy::default() };
+    owner.batch_execute("SET ROLE dalp_partitioner").await?;
+    for table in ["logs", "erc20_transfer"] {
+        let table = Table::new("dalp_indexed", table, "block_time");
+        ensure(owner, &table, i64::try_from(CHAIN_ID)?, &policy, Utc::now(), &need).await?;
+    }
+    Ok(())
 }
 
-/// Waits until each leaf has the indexes of the shipped configuration, and tells when that was.
-async fn indexed(client: &Client, indexer: &mut Running, began: Instant) -> Outcome<Duration> {
-    wait(client, indexer, INDEXED, LOOK * 10).await?;
-    Ok(began.elapsed())
+/// Waits until all blocks of the chain up to `head` are stored.
+pub async fn caught_up(client: &Client, indexer: &mut Running, head: u64) -> Outcome<()> {
+    let question = format!("{PROGRESS} WHERE chain_id = {CHAIN_ID} AND gap_blocks = 0 AND tail_number >= {head}");
+    wait(client, indexer, &question, LOOK).await
+}
+
+/// Waits until each leaf of logs and of transfers with rows has so many B-trees beside its key, and tells when that was.
+async fn indexed(client: &Client, indexer: &mut Running, trees: [u32; 2]) -> Outcome<Instant> {
+    let [logs, transfers] = trees;
+    let question = INDEXED.replace("$logs", &logs.to_string()).replace("$transfers", &transfers.to_string());
+    wait(client, indexer, &question, LOOK * 10).await?;
+    Ok(Instant::now())
 }
 
 /// Waits until `question` has a row.
@@ -188,19 +296,30 @@ pub async fn verify(client: &Client, emitted: u64, raw: bool) -> Outcome<()> {
 
 const PROGRESS: &str = "SELECT tail_number, gap_blocks FROM dalp_indexed.progress";
 const COUNTS: &str = "SELECT (SELECT count(*) FROM dalp_indexed.erc20_transfer), \
-                      (SELECT count(*) FROM (SELECT DISTINCT block_number, log_index FROM dalp_indexed.erc20_transfer) t), \
+                      (SELECT count(*) FROM ( \
+                         SELECT DISTINCT chain_id, block_number, log_index FROM dalp_indexed.erc20_transfer) t), \
                       (SELECT count(*) FROM dalp_indexed.logs), \
-                      (SELECT count(*) FROM (SELECT DISTINCT block_number, log_index FROM dalp_indexed.logs) l)";
+                      (SELECT count(*) FROM (SELECT DISTINCT chain_id, block_number, log_index FROM dalp_indexed.logs) l)";
 const SIZES: &str = "SELECT count(*) FILTER (WHERE isleaf), sum(pg_total_relation_size(relid))::int8 FROM ( \
                      SELECT * FROM pg_partition_tree('dalp_indexed.logs') UNION ALL \
                      SELECT * FROM pg_partition_tree('dalp_indexed.erc20_transfer')) t";
-/// A row once no leaf with rows lacks an index: beside its key, logs have two by default, transfers three.
+/// The same without secondary indexes, of which some may be there at the last row.
+const LOADED: &str = "SELECT sum(pg_table_size(relid) + (SELECT sum(pg_relation_size(indexrelid)) FROM pg_index \
+                        JOIN pg_class AS index ON index.oid = indexrelid JOIN pg_am ON pg_am.oid = index.relam \
+                        WHERE indrelid = relid AND (indisprimary OR amname = 'brin')))::int8 FROM ( \
+                      SELECT * FROM pg_partition_tree('dalp_indexed.logs') UNION ALL \
+                      SELECT * FROM pg_partition_tree('dalp_indexed.erc20_transfer')) t WHERE isleaf";
+/// A row once no leaf with rows lacks an index beside its key.
 const INDEXED: &str = "SELECT WHERE NOT EXISTS (SELECT FROM ( \
-                         SELECT relid, 3 AS wanted FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf UNION ALL \
-                         SELECT relid, 4 FROM pg_partition_tree('dalp_indexed.erc20_transfer') WHERE isleaf) AS leaf \
+                         SELECT relid, $logs AS wanted FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf UNION ALL \
+                         SELECT relid, $transfers FROM pg_partition_tree('dalp_indexed.erc20_transfer') WHERE isleaf) AS leaf \
                        WHERE pg_relation_size(relid) > 0 AND wanted > ( \
                          SELECT count(*) FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid \
-                         JOIN pg_am ON pg_am.oid = index.relam WHERE indrelid = relid AND amname = 'btree' AND indisvalid))";
+                         JOIN pg_am ON pg_am.oid = index.relam \
+                         WHERE indrelid = relid AND amname = 'btree' AND indisvalid AND NOT indisprimary))";
+/// The two of each table, made by the indexer after loading.
+const TWO: &str =
+    "[indexes]\nlogs = [\"address+block_time\", \"tx_hash\"]\nerc20_transfer = [\"token+block_time\", \"tx_hash\"]\n";
 /// Two secondary indexes of each table, from the first row on.
 const KEEP: &str = "CREATE INDEX ON dalp_indexed.logs (address, block_time); CREATE INDEX ON dalp_indexed.logs (tx_hash); \
                     CREATE INDEX ON dalp_indexed.erc20_transfer (token, block_time); \

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::Outcome;
-use super::servers::CHAIN_ID;
+use super::node::CHAIN_ID;
 
 /// The loop, running.
 pub struct Floor {

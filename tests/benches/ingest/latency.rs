@@ -11,14 +11,14 @@ use tokio_postgres::{Client, Statement};
 
 use super::case::{caught_up, stop, verify};
 use super::floor::Floor;
-use super::node::Node;
-use super::servers::{CHAIN_ID, Servers};
+use super::node::{CHAIN_ID, Node};
+use super::servers::Servers;
 use super::{Outcome, options};
 
 /// Rows that are not there by then never come.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long a subscription gets before the first block.
-const SETTLE: Duration = Duration::from_secs(2);
+pub const SETTLE: Duration = Duration::from_secs(2);
 /// How often the reader looks.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -34,6 +34,17 @@ pub const RATES: [(u64, Duration); 4] = [
 pub struct Delays(Vec<Duration>);
 
 impl Delays {
+    /// Of these samples.
+    pub fn of(mut delays: Vec<Duration>) -> Self {
+        delays.sort_unstable();
+        Self(delays)
+    }
+
+    /// How many samples there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The delay that `share` of the samples do not pass: the nearest rank.
     pub fn quantile(&self, share: f64) -> Duration {
         let rank = (share * self.0.len() as f64).ceil() as usize;
@@ -45,16 +56,15 @@ impl Delays {
 pub struct Latency {
     pub events: u64,
     pub spacing: Duration,
+    /// Events/s that are loaded of another chain meanwhile, where one is.
+    pub beside: Option<f64>,
     pub ours: Delays,
     pub floor: Delays,
 }
 
 /// Mines `samples` blocks at each of the rates, once before the indexer and once before the floor.
 pub async fn measure(servers: &mut Servers, options: &options::Options) -> Outcome<Vec<Latency>> {
-    let mut chain = Chain { node: Node::anvil(10_000, 100).await?, sent: 0 };
-    let (anvil, _) = chain.node.as_anvil().ok_or("latency is measured on Anvil")?;
-    let ws_url = anvil.ws_url();
-    anvil.rpc().set_automine(false).await?;
+    let (mut chain, ws_url) = Chain::start().await?;
     let database = servers.database().await?;
     let reader = servers.superuser(&database).await?;
     let mut indexer = servers.site(&database, &chain.node).with(&format!("ws_urls = [{ws_url:?}]")).spawn();
@@ -67,17 +77,26 @@ pub async fn measure(servers: &mut Servers, options: &options::Options) -> Outco
     let least = chain.all_rates(&reader, options.samples).await;
     floor.stop().await?;
     let both = RATES.iter().zip(ours).zip(least?);
-    Ok(both.map(|((&(events, spacing), ours), floor)| Latency { events, spacing, ours, floor }).collect())
+    Ok(both.map(|((&(events, spacing), ours), floor)| Latency { events, spacing, beside: None, ours, floor }).collect())
 }
 
 /// The chain that is mined by hand.
-struct Chain {
-    node: Node,
+pub struct Chain {
+    pub node: Node,
     /// Calls sent: each is another seed.
     sent: u64,
 }
 
 impl Chain {
+    /// Starts it, and tells its WebSocket address.
+    pub async fn start() -> Outcome<(Self, String)> {
+        let chain = Self { node: Node::anvil(10_000, 100).await?, sent: 0 };
+        let (anvil, _) = chain.node.as_anvil().ok_or("latency is measured on Anvil")?;
+        anvil.rpc().set_automine(false).await?;
+        let ws_url = anvil.ws_url();
+        Ok((chain, ws_url))
+    }
+
     async fn all_rates(&mut self, reader: &Client, samples: u64) -> Outcome<Vec<Delays>> {
         tokio::time::sleep(SETTLE).await;
         let rows = reader.prepare(ROWS).await?;
@@ -94,8 +113,7 @@ impl Chain {
                 delays.push(delay);
                 tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
             }
-            delays.sort_unstable();
-            let delays = Delays(delays);
+            let delays = Delays::of(delays);
             eprintln!("{events} events, every {spacing:?}: p50 {:?}", delays.quantile(0.5));
             all.push(delays);
         }
@@ -103,7 +121,7 @@ impl Chain {
     }
 
     /// One block with so many transfers: from the return of `evm_mine` until another connection sees them all.
-    async fn sample(&mut self, reader: &Client, rows: &Statement, events: u64) -> Outcome<Duration> {
+    pub async fn sample(&mut self, reader: &Client, rows: &Statement, events: u64) -> Outcome<Duration> {
         let (anvil, deployed) = self.node.as_anvil().ok_or("latency is measured on Anvil")?;
         self.sent += 1;
         let call = Burst::burstCall { n: U256::from(events), seed: U256::from(u64::MAX - self.sent) };
@@ -128,5 +146,5 @@ impl Chain {
 }
 
 /// By the whole key but the log's index, so that a look costs next to nothing.
-const ROWS: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer \
+pub const ROWS: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer \
                     WHERE chain_id = $1 AND block_time = to_timestamp($2) AND block_number = $3";

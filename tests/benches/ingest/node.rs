@@ -13,8 +13,10 @@ use serde_json::json;
 use super::options::{Options, TXS_PER_BLOCK};
 use super::{Outcome, machine};
 
-/// The argument that makes this program a replaying node; its plan follows.
+/// The argument that makes this program a replaying node; its plan follows, as JSON.
 pub const REPLAY: &str = "--replay-node";
+/// Anvil's default.
+pub const CHAIN_ID: u64 = 31_337;
 
 /// A node and what its chain holds.
 pub struct Node {
@@ -61,24 +63,29 @@ impl Node {
 
     /// The transfers of `options` from memory.
     pub fn replay(options: &Options) -> Outcome<Self> {
-        let plan = ReplayPlan::dense(options.transfers, options.blocks);
-        let (transfers, blocks) = (options.transfers, options.blocks);
-        let tokens = if options.tokens == 0 { plan.tokens } else { u16::try_from(options.tokens)? };
-        let plan = ReplayPlan { tokens, ..plan };
-        let watched = if options.tokens == 0 { Vec::new() } else { plan.addresses() };
-        Self::spawn("replay", &plan, watched, [transfers, blocks, u64::from(tokens)])
+        let plan = options.plan();
+        match options.tokens {
+            0 => Self::serving("replay", &plan, Vec::new()),
+            tokens => Self::watched(&plan, u16::try_from(tokens)?),
+        }
+    }
+
+    /// The chain of `plan`, but emitted by so many contracts, which are watched.
+    pub fn watched(plan: &ReplayPlan, tokens: u16) -> Outcome<Self> {
+        let plan = ReplayPlan { tokens, ..plan.clone() };
+        Self::serving("replay", &plan, plan.addresses())
     }
 
     /// One transfer in each tenth block, from memory.
     pub fn sparse(options: &Options) -> Outcome<Self> {
-        let plan = ReplayPlan::sparse(options.sparse_blocks);
-        Self::spawn("sparse replay", &plan, Vec::new(), [0, options.sparse_blocks, u64::from(plan.tokens)])
+        Self::serving("sparse replay", &ReplayPlan::sparse(options.sparse_blocks), Vec::new())
     }
 
-    fn spawn(name: &'static str, plan: &ReplayPlan, watched: Vec<Address>, arguments: [u64; 3]) -> Outcome<Self> {
+    /// The chain of `plan` from memory.
+    pub fn serving(name: &'static str, plan: &ReplayPlan, watched: Vec<Address>) -> Outcome<Self> {
         eprintln!("making the chain of {} transfers in {} blocks", plan.transfers(), plan.head);
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(REPLAY).args(arguments.map(|argument| argument.to_string()));
+        command.arg(REPLAY).arg(serde_json::to_string(plan)?);
         // It ends with its standard input, whatever ends us.
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut url = String::new();
@@ -129,12 +136,9 @@ impl Drop for Node {
     }
 }
 
-/// Is the replaying node, until standard input ends: transfers (0: the sparse chain), blocks and tokens.
+/// Is the replaying node of a plan, until standard input ends.
 pub fn serve(arguments: &[String]) -> Outcome<()> {
-    let numbers: Vec<u64> = arguments.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let [transfers, blocks, tokens] = numbers[..] else { return Err("a plan has three numbers".into()) };
-    let plan = if transfers == 0 { ReplayPlan::sparse(blocks) } else { ReplayPlan::dense(transfers, blocks) };
-    let plan = ReplayPlan { tokens: u16::try_from(tokens)?, ..plan };
+    let plan: ReplayPlan = serde_json::from_str(arguments.first().ok_or("a plan is wanted")?)?;
     // One thread: it shares two cores with what is measured.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -2,10 +2,16 @@
 
 use std::path::PathBuf;
 
+use dalp_fixtures::ReplayPlan;
+
 /// Said beside every refusal.
-pub const USAGE: &str = "options: --smoke, --renew, --part ingest|sparse|latency, --node anvil|replay, --raw true|false, \
-                         --indexes shipped|kept|none, --workers N, --runs N, --transfers N, --blocks N, --sparse-blocks N, \
-                         --tokens N, --samples N, --write FILE (N at least 1; without a choice, all that is published)";
+pub const USAGE: &str = "options: --smoke, --renew, --part ingest|sparse|indexes|scale|deployed|latency|stages, \
+                         --node anvil|replay, --raw true|false, --indexes shipped|kept|built|none, --workers N, --runs N, \
+                         --transfers N, --blocks N, --sparse-blocks N, --scale-transfers N, --load-transfers N, --tokens N, \
+                         --samples N, --write FILE (N at least 1; without a choice, all that is published)";
+
+/// What can be measured by itself.
+const PARTS: &[&str] = &["ingest", "sparse", "indexes", "scale", "deployed", "latency", "stages"];
 
 /// Transactions of a block; they share its transfers.
 pub const TXS_PER_BLOCK: u64 = 4;
@@ -17,6 +23,8 @@ pub enum Indexes {
     Shipped,
     /// Two on each table, from the first row on: the address with the time, and the transaction's hash.
     Kept,
+    /// None while loading; then those two are built.
+    Built,
     /// None.
     None,
 }
@@ -43,6 +51,10 @@ pub struct Options {
     pub blocks: u64,
     /// Blocks of the sparse chain.
     pub sparse_blocks: u64,
+    /// ERC-20 transfers of the chain that is ten times longer.
+    pub scale_transfers: u64,
+    /// ERC-20 transfers that are loaded while latency is measured.
+    pub load_transfers: u64,
     /// Contracts that the replayed chain has and that are watched; 0: all are indexed, without a filter.
     pub tokens: u64,
     /// Blocks whose latency is measured, at each rate.
@@ -65,7 +77,7 @@ impl Options {
         let mut options = Self {
             smoke,
             renew,
-            parts: list(if smoke { &["ingest"] } else { &["ingest", "sparse", "latency"] }),
+            parts: list(if smoke { &["ingest"] } else { PARTS }),
             nodes: list(if smoke { &["replay"] } else { &["anvil", "replay"] }),
             raws: vec![true, false],
             indexes: Indexes::Shipped,
@@ -74,6 +86,8 @@ impl Options {
             transfers: if smoke { 100_000 } else { 1_000_000 },
             blocks: if smoke { 1_000 } else { 10_000 },
             sparse_blocks: 1_000_000,
+            scale_transfers: 10_000_000,
+            load_transfers: 3_000_000,
             tokens: 0,
             samples: 200,
             write: None,
@@ -97,13 +111,14 @@ impl Options {
             false => Err(format!("{name} is one of {allowed:?}, not {value:?}")),
         };
         match name {
-            "--part" => self.parts = one_of(&["ingest", "sparse", "latency"])?,
+            "--part" => self.parts = one_of(PARTS)?,
             "--node" => self.nodes = one_of(&["anvil", "replay"])?,
             "--raw" => self.raws = one_of(&["true", "false"])?.iter().map(|raw| raw == "true").collect(),
             "--indexes" => {
-                self.indexes = match one_of(&["shipped", "kept", "none"])?.concat().as_str() {
+                self.indexes = match one_of(&["shipped", "kept", "built", "none"])?.concat().as_str() {
                     "shipped" => Indexes::Shipped,
                     "kept" => Indexes::Kept,
+                    "built" => Indexes::Built,
                     _ => Indexes::None,
                 }
             }
@@ -112,6 +127,8 @@ impl Options {
             "--transfers" => self.transfers = number()?,
             "--blocks" => self.blocks = number()?,
             "--sparse-blocks" => self.sparse_blocks = number()?,
+            "--scale-transfers" => self.scale_transfers = number()?,
+            "--load-transfers" => self.load_transfers = number()?,
             "--tokens" => self.tokens = number()?,
             "--samples" => self.samples = number()?,
             "--write" => self.write = Some(value.into()),
@@ -133,6 +150,18 @@ impl Options {
     /// With raw logs, without, or both.
     pub fn raws(&self) -> &[bool] {
         &self.raws
+    }
+
+    /// The chain of the replaying node.
+    pub fn plan(&self) -> ReplayPlan {
+        ReplayPlan::dense(self.transfers, self.blocks)
+    }
+
+    /// That chain, so much longer in blocks and days that it has about `transfers`.
+    pub fn plan_of(&self, transfers: u64) -> ReplayPlan {
+        let (plan, factor) = (self.plan(), transfers.div_ceil(self.transfers));
+        ReplayPlan { head: plan.head * factor, ..plan.clone() }
+            .over(plan.spread * u32::try_from(factor).unwrap_or(u32::MAX))
     }
 
     /// How to measure the same again.

@@ -5,15 +5,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Outcome;
-use super::case::{Case, Run};
+use super::case::{Case, Ingest, Run};
+use super::deployed::{Beside, Deployed};
 use super::latency::{Delays, Latency};
 use super::options::{Indexes, Options};
+use super::scale::Rate;
+use super::stages::Stage;
 
 /// What was measured.
 #[derive(Default)]
 pub struct Figures {
     pub cases: Vec<Case>,
     pub sparse: Vec<Case>,
+    pub indexes: Vec<Case>,
+    pub scale: Vec<Rate>,
+    pub deployed: Vec<Deployed>,
+    pub stages: Vec<Stage>,
     pub latency: Vec<Latency>,
 }
 
@@ -24,14 +31,19 @@ pub fn markdown(options: &Options, machine: &[String], versions: &str, figures: 
         let _ = writeln!(text, "- {line}");
     }
     let Options { runs, transfers, blocks, indexes, .. } = options;
+    let _ = writeln!(text, "- {transfers} ERC-20 transfers in {blocks} blocks over 40 days; {runs} runs a case");
     if !figures.cases.is_empty() {
-        let _ = writeln!(text, "- {transfers} ERC-20 transfers in {blocks} blocks over 40 days; {runs} runs a case");
         let _ = writeln!(text, "- secondary indexes: {}", name(*indexes));
     }
     let _ = writeln!(text, "- `{}`", options.command());
-    table(&mut text, &figures.cases, LINES);
-    table(&mut text, &figures.sparse, SPARSE);
+    table(&mut text, "", &columns(&figures.cases), LINES);
+    table(&mut text, "", &columns(&figures.sparse), SPARSE);
+    table(&mut text, "two secondary indexes, ", &columns(&figures.indexes), INDEXES);
+    scale(&mut text, &figures.scale);
+    let deployed = figures.deployed.iter().map(|each| (each.name, each.runs.as_slice()));
+    table(&mut text, "deployed, ", &deployed.collect::<Vec<_>>(), DEPLOYED);
     latency(&mut text, &figures.latency);
+    stages(&mut text, &figures.stages);
     text
 }
 
@@ -51,30 +63,42 @@ fn name(indexes: Indexes) -> &'static str {
     match indexes {
         Indexes::Shipped => "as shipped: key and BRIN while loading, the others built leaf by leaf afterwards",
         Indexes::Kept => "two a table, kept while loading",
+        Indexes::Built => "two a table, built leaf by leaf after loading",
         Indexes::None => "none beside key and BRIN",
     }
 }
 
 /// What is shown, how it comes from a run, and its digits.
-type Line = (&'static str, fn(&Run) -> Option<f64>, usize);
+type Line<T> = (&'static str, fn(&T) -> Option<f64>, usize);
+/// A case's name and runs.
+type Column<'a, T> = (&'a str, &'a [T]);
 
-const LINES: &[Line] = &[
+fn columns(cases: &[Case]) -> Vec<Column<'_, Run>> {
+    cases.iter().map(|case| (case.name.as_str(), case.runs.as_slice())).collect()
+}
+
+const LINES: &[Line<Run>] = &[
     ("**events/s, end to end**", |run| Some(per_second(run, run.ingest.took)), 0),
     ("ruler: the same rows copied raw, events/s", |run| Some(per_second(run, run.marks.ruler())), 0),
     ("**end to end / ruler, %**", |run| Some(ratio(run)), 0),
     ("ruler of typed rows only, rows/s", |run| Some(per_second(run, run.marks.typed)), 0),
     ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
     ("seconds from there to the last index", |run| Some(run.ingest.served?.as_secs_f64()), 2),
-    ("indexer: CPU, µs an event", |run| Some(per_event(run, run.ingest.cpu[0])), 2),
-    ("PostgreSQL: CPU, µs an event", |run| Some(per_event(run, run.ingest.cpu[1])), 2),
-    ("node: CPU, µs an event", |run| Some(per_event(run, run.ingest.cpu[2])), 2),
+    ("indexer: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.indexer)), 2),
+    ("PostgreSQL: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.database.server)), 2),
+    ("node: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.node)), 2),
     ("indexer: peak RSS, MB", |run| Some(run.ingest.peak_rss as f64 / 1e6), 0),
+    (
+        "bytes an event when loaded, with key and BRIN",
+        |run| Some(run.ingest.loaded as f64 / run.ingest.events as f64),
+        0,
+    ),
     ("bytes an event, with all indexes", |run| Some(run.ingest.bytes as f64 / run.ingest.events as f64), 0),
     ("leaves, both tables", |run| Some(run.ingest.leaves as f64), 0),
     ("requests to the node", |run| Some(run.ingest.requests?[0] as f64), 0),
 ];
 
-const SPARSE: &[Line] = &[
+const SPARSE: &[Line<Run>] = &[
     ("**blocks/s, end to end**", |run| Some(run.ingest.blocks as f64 / run.ingest.took.as_secs_f64()), 0),
     (
         "requests for logs in 50,000 blocks",
@@ -83,51 +107,100 @@ const SPARSE: &[Line] = &[
     ),
     ("requests to the node", |run| Some(run.ingest.requests?[0] as f64), 0),
     ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
-    ("indexer: CPU, µs a block", |run| Some(run.ingest.cpu[0] * 1e6 / run.ingest.blocks as f64), 2),
-    ("PostgreSQL: CPU, µs a block", |run| Some(run.ingest.cpu[1] * 1e6 / run.ingest.blocks as f64), 2),
+    ("indexer: CPU, µs a block", |run| Some(run.ingest.cpu.indexer * 1e6 / run.ingest.blocks as f64), 2),
+    ("PostgreSQL: CPU, µs a block", |run| Some(run.ingest.cpu.database.server * 1e6 / run.ingest.blocks as f64), 2),
     ("indexer: peak RSS, MB", |run| Some(run.ingest.peak_rss as f64 / 1e6), 0),
+];
+
+const INDEXES: &[Line<Run>] = &[
+    ("**events/s, until the last index is there**", |run| Some(per_second(run, run.ingest.indexed())), 0),
+    ("ruler: the same rows copied raw and indexed, events/s", |run| Some(per_second(run, run.marks.ruler())), 0),
+    ("**ours / ruler, %**", |run| Some(ratio(run)), 0),
+    ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
+    ("seconds from there to the last index", |run| Some(run.ingest.served?.as_secs_f64()), 2),
+    ("ruler: seconds of building the indexes", |run| Some(run.marks.indexes?.as_secs_f64()), 2),
+    ("bytes an event, with all indexes", |run| Some(run.ingest.bytes as f64 / run.ingest.events as f64), 0),
+];
+
+const DEPLOYED: &[Line<Beside>] = &[
+    ("**events/s, end to end**", |run| Some(run.ingest.rate()), 0),
+    ("**of plain, % (bar: 80)**", |run| Some(100.0 * run.ingest.rate() / run.plain), 0),
+    ("indexer: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.indexer)), 2),
+    ("PgBouncer: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.database.pooler?)), 2),
+    ("primary: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.database.server)), 2),
+    ("standby: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.database.standby?)), 2),
+    ("node: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.node)), 2),
 ];
 
 fn per_second(run: &Run, took: Duration) -> f64 {
     run.ingest.events as f64 / took.as_secs_f64()
 }
 
-fn per_event(run: &Run, seconds: f64) -> f64 {
-    seconds * 1e6 / run.ingest.events as f64
+fn per_event(ingest: &Ingest, seconds: f64) -> f64 {
+    seconds * 1e6 / ingest.events as f64
 }
 
+/// Of what the ruler measures: rows, and where it builds indexes these, too.
 fn ratio(run: &Run) -> f64 {
-    100.0 * run.marks.ruler().as_secs_f64() / run.ingest.took.as_secs_f64()
+    let ours = if run.marks.indexes.is_some() { run.ingest.indexed() } else { run.ingest.took };
+    100.0 * run.marks.ruler().as_secs_f64() / ours.as_secs_f64()
 }
 
 /// Percent of the ruler, the median of all runs.
 pub fn median_ratio(case: &Case) -> f64 {
-    let ratios = sorted(case, |run| Some(ratio(run)));
+    let ratios = sorted(&case.runs, |run| Some(ratio(run)));
     ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Percent of the ruler, the least of all runs.
 pub fn least_ratio(case: &Case) -> f64 {
-    sorted(case, |run| Some(ratio(run))).first().copied().unwrap_or(f64::NAN)
+    sorted(&case.runs, |run| Some(ratio(run))).first().copied().unwrap_or(f64::NAN)
 }
 
-fn sorted(case: &Case, value: fn(&Run) -> Option<f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = case.runs.iter().filter_map(value).collect();
+fn sorted<T>(runs: &[T], value: fn(&T) -> Option<f64>) -> Vec<f64> {
+    in_order(runs.iter().filter_map(value))
+}
+
+fn in_order(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// A column for each case: the median of its runs, and their least and greatest.
-fn table(text: &mut String, cases: &[Case], lines: &[Line]) {
-    if cases.is_empty() {
+fn table<T>(text: &mut String, what: &str, columns: &[Column<'_, T>], lines: &[Line<T>]) {
+    if columns.is_empty() {
         return;
     }
-    let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-    let _ = writeln!(text, "\n| median (least to greatest) | {} |", names.join(" | "));
-    let _ = writeln!(text, "|---|{}", "---:|".repeat(cases.len()));
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let _ = writeln!(text, "\n| {what}median (least to greatest) | {} |", names.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---:|".repeat(columns.len()));
     for (label, value, digits) in lines {
-        let cells: Vec<String> = cases.iter().map(|case| cell(&sorted(case, *value), *digits)).collect();
+        let cells: Vec<String> = columns.iter().map(|(_, runs)| cell(&sorted(runs, *value), *digits)).collect();
         let _ = writeln!(text, "| {label} | {} |", cells.join(" | "));
+    }
+}
+
+/// A line for each rate, beside the one that it is held against.
+fn scale(text: &mut String, rates: &[Rate]) {
+    if rates.is_empty() {
+        return;
+    }
+    let _ =
+        writeln!(text, "\n| replay, typed, key and BRIN only | events/s | of | % | bar, % |\n|---|---:|---|---:|---:|");
+    for Rate { name, rates, against } in rates {
+        let rate = cell(&in_order(rates.iter().copied()), 0);
+        let against = against.as_ref().map_or_else(
+            || "| |".to_owned(),
+            |other| format!("{} | {} | {}", other.name, cell(&in_order(other.percent.iter().copied()), 0), other.bar),
+        );
+        let _ = writeln!(text, "| {name} | {rate} | {against} |");
+    }
+}
+
+fn stages(text: &mut String, all: &[Stage]) {
+    if !all.is_empty() {
+        let _ = write!(text, "\n{}", super::stages::markdown(all));
     }
 }
 
@@ -138,7 +211,7 @@ fn cell(values: &[f64], digits: usize) -> String {
 }
 
 /// With a separator for thousands.
-fn number(value: f64, digits: usize) -> String {
+pub fn number(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
     let from_end = |at: usize| whole.len() - at;
@@ -159,9 +232,13 @@ fn latency(text: &mut String, all: &[Latency]) {
         let ms = |share| format!("{:.1}", delays.quantile(share).as_secs_f64() * 1e3);
         [0.5, 0.99, 1.0].map(ms).join(" | ")
     };
-    for Latency { events, spacing, ours, floor } in all {
+    for Latency { events, spacing, beside, ours, floor } in all {
         let a_second = 1.0 / spacing.as_secs_f64();
         let events = if *events == 1 { "1 event".to_owned() } else { format!("{events} events") };
-        let _ = writeln!(text, "| {events} a block, {a_second:.0} a second | {} | {} |", cells(ours), cells(floor));
+        let beside = beside.map_or_else(String::new, |rate| {
+            format!(", beside a load of {} events/s ({} samples)", number(rate, 0), ours.count())
+        });
+        let (ours, floor) = (cells(ours), cells(floor));
+        let _ = writeln!(text, "| {events} a block, {a_second:.0} a second{beside} | {ours} | {floor} |");
     }
 }

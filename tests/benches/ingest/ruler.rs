@@ -21,12 +21,14 @@ pub struct Marks {
     pub typed: Duration,
     /// Rows of both tables in the same transactions, where both are written.
     pub both: Option<Duration>,
+    /// The two indexes of each leaf with rows, built afterwards, where the indexer builds them so.
+    pub indexes: Option<Duration>,
 }
 
 impl Marks {
-    /// What the indexer is held against: the rows that it writes.
+    /// What the indexer is held against: the rows that it writes, and the indexes that it builds.
     pub fn ruler(&self) -> Duration {
-        self.both.unwrap_or(self.typed)
+        self.both.unwrap_or(self.typed) + self.indexes.unwrap_or_default()
     }
 }
 
@@ -43,14 +45,15 @@ impl Dump {
         Ok(Self { typed: streams(client, TYPED_OUT).await?, raw })
     }
 
-    /// Copies them in, each time into tables that were emptied: `owner` empties, `writer` copies.
-    pub async fn measure(&self, owner: &Client, writer: &Client) -> Outcome<Marks> {
+    /// Copies them in, each time into tables that were emptied: `owner` empties, `writer` copies. With `build`, indexes them then.
+    pub async fn measure(&self, owner: &Client, writer: &Client, build: bool) -> Outcome<Marks> {
         let typed = self.copy(owner, writer, &[(TYPED_IN, &self.typed)]).await?;
         let both = match &self.raw {
             Some(raw) => Some(self.copy(owner, writer, &[(RAW_IN, raw), (TYPED_IN, &self.typed)]).await?),
             None => None,
         };
-        Ok(Marks { typed, both })
+        let indexes = if build { Some(build_indexes(owner).await?) } else { None };
+        Ok(Marks { typed, both, indexes })
     }
 
     async fn copy(&self, owner: &Client, writer: &Client, tables: &[(&str, &[Bytes])]) -> Outcome<Duration> {
@@ -69,6 +72,18 @@ impl Dump {
         }
         Ok(began.elapsed())
     }
+}
+
+/// One after the other, on one connection.
+async fn build_indexes(owner: &Client) -> Outcome<Duration> {
+    let leaves = owner.query(LEAVES, &[]).await?;
+    let began = Instant::now();
+    for leaf in leaves {
+        let (name, emitter): (String, String) = (leaf.get(0), leaf.get(1));
+        owner.batch_execute(&format!("CREATE INDEX ON {name} ({emitter}, block_time)")).await?;
+        owner.batch_execute(&format!("CREATE INDEX ON {name} (tx_hash)")).await?;
+    }
+    Ok(began.elapsed())
 }
 
 async fn send(writer: &Client, sql: &str, stream: &Bytes) -> Outcome<()> {
@@ -128,3 +143,8 @@ const TYPED_IN: &str = "COPY dalp_indexed.erc20_transfer FROM STDIN (FORMAT bina
 const RAW_OUT: &str =
     "COPY (SELECT * FROM dalp_indexed.logs ORDER BY block_number, log_index) TO STDOUT (FORMAT binary)";
 const RAW_IN: &str = "COPY dalp_indexed.logs FROM STDIN (FORMAT binary)";
+/// The leaves with rows, each with its column of the emitter.
+const LEAVES: &str = "SELECT relid::regclass::text, emitter FROM ( \
+                        SELECT *, 'address' AS emitter FROM pg_partition_tree('dalp_indexed.logs') UNION ALL \
+                        SELECT *, 'token' FROM pg_partition_tree('dalp_indexed.erc20_transfer')) t \
+                      WHERE isleaf AND pg_relation_size(relid) > 0 ORDER BY relid";

@@ -1,37 +1,79 @@
-//! A durable PostgreSQL with a database for each run.
+//! A durable PostgreSQL with a database for each run, and what a deployment puts beside it.
+
+use std::time::{Duration, Instant};
 
 use dalp_fixtures::tools::{self, say_stderr};
-use dalp_fixtures::{Cluster, Settings};
+use dalp_fixtures::{Authority, Cluster, PgBouncer, Pooling, Settings};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, WRITER};
 use tokio_postgres::Client;
 
 use super::cluster::{SUPERUSER, TEMPLATE, connect, prepare};
-use super::node::Node;
+use super::node::{CHAIN_ID, Node};
 use super::{Outcome, machine};
 
-/// Anvil's default.
-pub const CHAIN_ID: u64 = 31_337;
+/// PgBouncer's own default.
+const POOLED: u32 = 20;
+/// How long a standby gets to catch up with an empty primary.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What stands beside the server, or between it and the indexer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deployment {
+    /// A standby that has flushed each commit before it returns.
+    pub standby: bool,
+    /// TLS on each connection of the indexer, the pooler and the standby, with certificates verified in full.
+    pub tls: bool,
+    /// PgBouncer in transaction mode before `database.url`.
+    pub pooler: bool,
+}
 
 /// The server.
 pub struct Servers {
+    // Fields drop in this order: first who is connected to the others.
+    pooler: Option<PgBouncer>,
+    standby: Option<Cluster>,
     cluster: Cluster,
+    authority: Option<Authority>,
     databases: u32,
-    pid: u32,
+}
+
+/// Seconds of CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    pub server: f64,
+    pub standby: Option<f64>,
+    pub pooler: Option<f64>,
 }
 
 impl Servers {
-    /// Starts it.
+    /// Starts it, and nothing beside it.
     pub async fn start() -> Outcome<Self> {
+        Self::deploy(Deployment::default()).await
+    }
+
+    /// Starts it with all that is wanted.
+    pub async fn deploy(wanted: Deployment) -> Outcome<Self> {
         let tools = tools::postgres(say_stderr).await?;
+        let authority = wanted.tls.then(Authority::create).transpose()?;
         // On, but not awake by chance in one run of fifteen, over the databases of those before.
         let settings = Settings::bench().with("autovacuum_naptime", "1h");
-        let mut cluster = Cluster::temporary(&tools, settings).await?;
+        let settings = authority.iter().fold(settings, Settings::with_tls);
+        let mut cluster = Cluster::temporary(&tools, settings.clone()).await?;
         prepare(&mut cluster).await?;
-        let postmaster = connect(&cluster, SUPERUSER, SUPERUSER).await?;
-        let pid_file: String = postmaster.query_one("SELECT pg_read_file('postmaster.pid')", &[]).await?.get(0);
-        let pid = pid_file.lines().next().and_then(|line| line.parse().ok()).ok_or("no process id of the server")?;
-        Ok(Self { cluster, databases: 0, pid })
+        let standby = match wanted.standby {
+            true => Some(cluster.standby(&tools, settings, authority.as_ref()).await?),
+            false => None,
+        };
+        if standby.is_some() {
+            await_standby(&connect(&cluster, SUPERUSER, SUPERUSER).await?).await?;
+        }
+        let pooling = Pooling { users: &[WRITER], connections: POOLED, tls: authority.as_ref() };
+        let pooler = match wanted.pooler {
+            true => Some(PgBouncer::start_with(&cluster, pooling).await?),
+            false => None,
+        };
+        Ok(Self { pooler, standby, cluster, authority, databases: 0 })
     }
 
     /// An empty, migrated database.
@@ -48,17 +90,22 @@ impl Servers {
         connect(&self.cluster, database, SUPERUSER).await
     }
 
-    /// A connection with the indexer's own rights, by its own way: TCP and a password.
+    /// A connection with the indexer's own rights, by TCP and a password.
     pub async fn writer(&self, database: &str) -> Outcome<Client> {
         connect(&self.cluster, database, WRITER).await
     }
 
     /// The indexer's configuration: as shipped, but for daily leaves for times that lie months back.
     pub fn site(&self, database: &str, node: &Node) -> Site {
+        let direct = |user| self.verified(self.cluster.url(database, user));
+        let url = match &self.pooler {
+            Some(pooler) => self.verified(pooler.url(database, WRITER)),
+            None => direct(WRITER),
+        };
         let site = Site {
-            url: self.cluster.url(database, WRITER),
-            admin_url: self.cluster.url(database, ADMIN),
-            reader_url: self.cluster.url(database, WRITER),
+            url,
+            admin_url: direct(ADMIN),
+            reader_url: direct(WRITER),
             rpc_urls: vec![node.url.clone()],
             chain_id: CHAIN_ID,
             chain: "bench".into(),
@@ -69,9 +116,20 @@ impl Servers {
         if quoted.is_empty() { site } else { site.with(&format!("addresses = [{}]", quoted.join(", "))) }
     }
 
-    /// Seconds of CPU that the server has used so far.
-    pub fn cpu(&self) -> Outcome<f64> {
-        machine::cpu_of_family(self.pid)
+    fn verified(&self, url: String) -> String {
+        match &self.authority {
+            Some(authority) => format!("{url}?{}", authority.url_parameters()),
+            None => url,
+        }
+    }
+
+    /// What all of them have used so far.
+    pub fn used(&self) -> Outcome<Used> {
+        Ok(Used {
+            server: machine::cpu_of_family(self.cluster.pid())?,
+            standby: self.standby.as_ref().map(|standby| machine::cpu_of_family(standby.pid())).transpose()?,
+            pooler: self.pooler.as_ref().map(|pooler| machine::cpu(pooler.pid())).transpose()?,
+        })
     }
 
     /// What it is.
@@ -80,8 +138,27 @@ impl Servers {
         Ok(format!("PostgreSQL {version}"))
     }
 
-    /// Shuts it down.
+    /// Shuts all of it down.
     pub async fn stop(self) -> Outcome<()> {
-        Ok(self.cluster.stop().await?)
+        drop(self.pooler);
+        self.cluster.stop().await?;
+        match self.standby {
+            Some(standby) => Ok(standby.stop().await?),
+            None => Ok(()),
+        }
     }
+}
+
+/// Makes the standby synchronous, and waits until it is.
+async fn await_standby(superuser: &Client) -> Outcome<()> {
+    superuser.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await?;
+    superuser.batch_execute("SELECT pg_reload_conf()").await?;
+    let began = Instant::now();
+    while superuser.query_opt("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'", &[]).await?.is_none() {
+        if began.elapsed() > LIMIT {
+            return Err(format!("no standby became synchronous in {LIMIT:?}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
