@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use dalp_partitions::{Bounds, Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, read};
+use dalp_partitions::{Bounds, Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, extend, read, read_leaf};
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -196,13 +196,19 @@ impl Leaves {
         }
     }
 
+    /// Makes what `need` lacks. For rows, what is known of the leaves is trusted as far as it is still so; for what lies ahead, it is
+    /// read anew: the upkeep is the time to learn what others did.
     async fn make(&self, chain_id: u64, table: &Table, need: &Need) -> Result<(), LeavesError> {
         let mut lane = self.client.lock().await;
         let client = match &mut *lane {
             Some(client) if !client.is_closed() => client,
             slot => slot.insert(self.connect().await?),
         };
-        let report = ensure(client, table, key(chain_id), &self.policy, Utc::now(), need).await?;
+        let (now, known) = (Utc::now(), self.catalog(chain_id, table).filter(|_| need.head.is_none()));
+        let report = match known {
+            Some(known) => extend(client, table, key(chain_id), &self.policy, now, need, known).await?,
+            None => ensure(client, table, key(chain_id), &self.policy, now, need).await?,
+        };
         if !report.created.is_empty() {
             info!(
                 table = table.name,
@@ -214,6 +220,21 @@ impl Leaves {
         }
         self.know(chain_id, table, report.catalog);
         Ok(())
+    }
+
+    fn catalog(&self, chain_id: u64, table: &Table) -> Option<Catalog> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&(chain_id, table.name.clone())).map(|known| known.catalog.clone())
+    }
+
+    /// Takes note of how a leaf is now; `None` when it is gone.
+    fn know_leaf(&self, chain_id: u64, table: &Table, name: &str, leaf: Option<Leaf>) {
+        let Some(mut catalog) = self.catalog(chain_id, table) else { return };
+        match leaf {
+            Some(leaf) => catalog.put(leaf),
+            None => catalog.leaves.retain(|leaf| leaf.name != name),
+        }
+        self.know(chain_id, table, catalog);
     }
 
     fn know(&self, chain_id: u64, table: &Table, catalog: Catalog) {
@@ -393,14 +414,15 @@ impl Builder {
             slot => slot.insert(self.leaves.connect().await?),
         };
         let began = Instant::now();
-        let indexed = build(client, table, key(chain_id), leaf, live).await?;
+        let Some(catalog) = self.leaves.catalog(chain_id, table) else { return Ok(()) };
+        let indexed = build(client, table, &catalog, &leaf.name, live).await?;
         if let Indexed::Made(indexes @ 1..) = indexed {
             let seconds = began.elapsed().as_secs_f64();
             info!(chain_id, leaf = leaf.name, indexes, seconds, "a loaded partition has its indexes");
         }
         if indexed != Indexed::Busy {
-            let catalog = read(client, table, key(chain_id)).await?;
-            self.leaves.know(chain_id, table, catalog);
+            let now = read_leaf(client, table, &catalog, &leaf.name).await?;
+            self.leaves.know_leaf(chain_id, table, &leaf.name, now);
         }
         Ok(())
     }

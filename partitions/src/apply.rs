@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Transaction, error::SqlState};
 
 use crate::{
     Catalog, Error, Index, Need, Plan, Policy, Step, Table,
-    catalog::{quoted, read, read_in},
+    catalog::{is_current, quoted, read, read_created, read_in},
     plan,
 };
 
@@ -63,43 +63,67 @@ pub async fn ensure(
     now: DateTime<Utc>,
     need: &Need,
 ) -> Result<Report, Error> {
-    let mut report = Report { created: Vec::new(), retries: 0, catalog: read(client, table, key).await? };
+    let catalog = read(client, table, key).await?;
+    extend(client, table, key, policy, now, need, catalog).await
+}
+
+/// As [`ensure`], of a catalog that was read before: what is still so is not read again. Where it lacks nothing, nothing is asked.
+pub async fn extend(
+    client: &mut Client,
+    table: &Table,
+    key: i64,
+    policy: &Policy,
+    now: DateTime<Utc>,
+    need: &Need,
+    catalog: Catalog,
+) -> Result<Report, Error> {
+    let mut report = Report { created: Vec::new(), retries: 0, catalog };
     // Nearly always nothing is missing: then the lane is left alone.
     while !plan(&report.catalog, policy, now, need)?.steps.is_empty() {
-        match apply_some(client, table, key, |catalog| plan(catalog, policy, now, need)).await {
-            Ok(mut created) => report.created.append(&mut created),
-            Err(error) if is_passing(&error) => {
+        match apply_some(client, table, key, &report.catalog, |catalog| plan(catalog, policy, now, need)).await {
+            Ok((mut created, catalog)) => {
+                report.created.append(&mut created);
+                report.catalog = catalog;
+            }
+            Err(error) if is_passing(&error) || is_taken(&error) => {
                 report.retries += 1;
                 if report.retries >= TRIES {
                     let holders = holders(client, table).await?;
                     return Err(Error::Locked { table: table.to_string(), tries: TRIES, holders });
                 }
                 tokio::time::sleep(pause(report.retries)).await;
+                report.catalog = read(client, table, key).await?;
             }
             Err(error) => return Err(error),
         }
-        report.catalog = read(client, table, key).await?;
     }
     Ok(report)
 }
 
 /// One transaction in the lane: the sub-parent, or up to [`BATCH`] leaves of it. Never two parents, so that two
-/// sessions cannot wait for each other.
+/// sessions cannot wait for each other. Answers what it made, and what exists then.
 async fn apply_some(
     client: &mut Client,
     table: &Table,
     key: i64,
+    known: &Catalog,
     make_plan: impl FnOnce(&Catalog) -> Result<Plan, crate::PlanError>,
-) -> Result<Vec<Step>, Error> {
+) -> Result<(Vec<Step>, Catalog), Error> {
     let doing = || Error::doing("make partitions", table);
     let transaction = client.transaction().await.map_err(doing())?;
     transaction.batch_execute(&format!("{BEGIN}; SELECT pg_advisory_xact_lock({LANE_KEY})")).await.map_err(doing())?;
-    let catalog = read_in(&transaction, table, key).await?;
+    let mut catalog = match is_current(&transaction, table, known).await? {
+        true => known.clone(),
+        false => read_in(&transaction, table, key).await?,
+    };
     let mut steps = make_plan(&catalog)?.steps;
     steps.truncate(if catalog.sub_parent.is_none() { 1 } else { BATCH });
-    create(&transaction, table, &catalog, &steps).await.map_err(doing())?;
+    if !steps.is_empty() {
+        create(&transaction, table, &catalog, &steps).await.map_err(doing())?;
+        read_created(&transaction, table, &mut catalog, &steps).await?;
+    }
     transaction.commit().await.map_err(doing())?;
-    Ok(steps)
+    Ok((steps, catalog))
 }
 
 /// All statements in one message: a round trip would cost as much as a small statement.
@@ -109,9 +133,6 @@ async fn create(
     catalog: &Catalog,
     steps: &[Step],
 ) -> Result<(), tokio_postgres::Error> {
-    if steps.is_empty() {
-        return Ok(());
-    }
     let parent = catalog.sub_parent.as_ref().map_or_else(|| table.to_string(), |name| table.sibling(name));
     // The parent before the leaf: the other order deadlocks with readers.
     let mut sql =
@@ -148,6 +169,12 @@ pub(crate) fn create_index(leaf: &str, index: &Index, concurrently: &str) -> Str
 pub(crate) fn is_passing(error: &Error) -> bool {
     let Error::Database { source, .. } = error else { return false };
     matches!(source.code(), Some(&(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED)))
+}
+
+/// Whether a name that was free is not any more: it will be known by the next look at the catalog.
+fn is_taken(error: &Error) -> bool {
+    let Error::Database { source, .. } = error else { return false };
+    source.code() == Some(&SqlState::DUPLICATE_TABLE)
 }
 
 /// Doubling, with jitter of a half each way, so that several managers do not come back together.

@@ -3,9 +3,9 @@
 use tokio_postgres::{Client, types::Type};
 
 use crate::{
-    Error, Leaf, Table,
+    Catalog, Error, Leaf, Table,
     apply::{BEGIN, create_index, is_passing},
-    catalog::read,
+    catalog::read_leaf,
 };
 
 /// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.
@@ -22,17 +22,23 @@ pub enum Indexed {
     Gone,
 }
 
-/// Makes the indexes that a leaf lacks. Safe to call again after a crash anywhere.
+/// Makes the indexes that a leaf of `catalog` lacks by now. Safe to call again after a crash anywhere.
 ///
 /// With `live`, rows may be written to the leaf meanwhile: each index is made CONCURRENTLY, which takes two passes and waits for
 /// transactions that are older. Without, all are made in one transaction, during which writers of this leaf wait.
 ///
 /// Wants a direct connection whose current role owns the table.
-pub async fn build(client: &mut Client, table: &Table, key: i64, leaf: &Leaf, live: bool) -> Result<Indexed, Error> {
+pub async fn build(
+    client: &mut Client,
+    table: &Table,
+    catalog: &Catalog,
+    leaf: &str,
+    live: bool,
+) -> Result<Indexed, Error> {
     if !try_lock(client, table).await? {
         return Ok(Indexed::Busy);
     }
-    let outcome = build_locked(client, table, key, &leaf.name, live).await;
+    let outcome = build_locked(client, table, catalog, leaf, live).await;
     let unlocked = client.query_typed(UNLOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
     let reset = client.batch_execute("RESET statement_timeout").await;
     let outcome = outcome?;
@@ -48,12 +54,17 @@ async fn try_lock(client: &Client, table: &Table) -> Result<bool, Error> {
     Ok(row.map_err(Error::doing("begin to build indexes", table))?.get(0))
 }
 
-async fn build_locked(client: &mut Client, table: &Table, key: i64, leaf: &str, live: bool) -> Result<Indexed, Error> {
-    let catalog = read(client, table, key).await?;
-    let Some(leaf) = catalog.leaves.iter().find(|found| found.name == leaf && !found.detaching) else {
+async fn build_locked(
+    client: &mut Client,
+    table: &Table,
+    catalog: &Catalog,
+    leaf: &str,
+    live: bool,
+) -> Result<Indexed, Error> {
+    let Some(leaf) = read_leaf(client, table, catalog, leaf).await?.filter(|leaf| !leaf.detaching) else {
         return Ok(Indexed::Gone);
     };
-    let built = if live { concurrently(client, table, leaf).await } else { at_once(client, table, leaf).await };
+    let built = if live { concurrently(client, table, &leaf).await } else { at_once(client, table, &leaf).await };
     match built {
         Err(error) if is_passing(&error) => Ok(Indexed::Busy),
         built => built.map(Indexed::Made),

@@ -20,9 +20,9 @@ mod interval;
 mod plan;
 mod policy;
 
-pub use apply::{BATCH, LANE_KEY, Report, ensure};
+pub use apply::{BATCH, LANE_KEY, Report, ensure, extend};
 pub use bounds::Bounds;
-pub use catalog::{Table, read};
+pub use catalog::{Table, read, read_leaf};
 pub use error::Error;
 pub use index::{INDEXER_KEY, Indexed, build};
 pub use interval::Interval;

@@ -63,9 +63,19 @@ pub struct Catalog {
     pub leaves: Vec<Leaf>,
     /// Names in the schema that begin like the table's: new ones must differ.
     pub names: BTreeSet<String>,
+    /// Differs when leaves were attached or detached since; empty without a sub-parent.
+    pub stamp: String,
 }
 
 impl Catalog {
+    /// Puts a leaf in the place of the one of its name, or adds it.
+    pub fn put(&mut self, leaf: Leaf) {
+        self.leaves.retain(|old| old.name != leaf.name);
+        let place = self.leaves.partition_point(|other| other.bounds.to() < leaf.bounds.to());
+        self.names.insert(leaf.name.clone());
+        self.leaves.insert(place, leaf);
+    }
+
     /// The leaf that takes rows of this time, if there is one.
     pub fn leaf_at(&self, time: DateTime<Utc>) -> Option<&Leaf> {
         let index = self.leaves.partition_point(|leaf| leaf.bounds.to() <= time);

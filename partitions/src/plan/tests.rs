@@ -27,6 +27,7 @@ fn catalog(leaves: &[&str]) -> Catalog {
         sub_parent: Some("logs_7".to_owned()),
         leaves: leaves.iter().map(leaf).collect(),
         names: BTreeSet::from(["logs_7".to_owned()]),
+        stamp: String::new(),
     }
 }
 

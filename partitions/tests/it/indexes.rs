@@ -28,7 +28,7 @@ async fn a_leaf_of_history_is_made_bare_and_gets_its_indexes_once() {
     let catalog = half_bare(&mut client).await;
     assert_eq!(lacking(&catalog), [2, 0]);
     for expected in [Indexed::Made(2), Indexed::Made(0)] {
-        assert_eq!(build(&mut client, &table(), CHAIN, &catalog.leaves[0], false).await.unwrap(), expected);
+        assert_eq!(build(&mut client, &table(), &catalog, &catalog.leaves[0].name, false).await.unwrap(), expected);
     }
     assert_eq!(lacking(&read(&mut client, &table(), CHAIN).await.unwrap()), [0, 0]);
     let locks = "SELECT mode FROM pg_locks JOIN pg_database AS d ON d.oid = database \
@@ -40,7 +40,7 @@ async fn a_leaf_of_history_is_made_bare_and_gets_its_indexes_once() {
     let found = read(&mut client, &wider, CHAIN).await.unwrap();
     assert!(found.leaves.iter().all(|leaf| leaf.lacks(&wider.leaf_indexes).len() == 1));
     admin.batch_execute("DROP TABLE dalp_indexed.erc20_transfer_31337_20240319").await.unwrap();
-    assert_eq!(build(&mut client, &wider, CHAIN, &catalog.leaves[0], false).await.unwrap(), Indexed::Gone);
+    assert_eq!(build(&mut client, &wider, &catalog, &catalog.leaves[0].name, false).await.unwrap(), Indexed::Gone);
 }
 
 #[tokio::test]
@@ -51,13 +51,13 @@ async fn a_leaf_in_use_is_indexed_beside_its_writers_and_otherwise_they_are_wait
     let mut writer = as_role(&database, "dalp_writer").await;
     let writing = writer.transaction().await.unwrap();
     writing.execute(TRANSFER, &[&"2024-03-19Z"]).await.unwrap();
-    let leaf = &catalog.leaves[0];
-    let busy = build(&mut client, &table(), CHAIN, leaf, false).await.unwrap();
+    let leaf = catalog.leaves[0].name.clone();
+    let busy = build(&mut client, &table(), &catalog, &leaf, false).await.unwrap();
     assert_eq!(busy, Indexed::Busy, "a writer is not made to wait, and we do not wait for it");
 
     let building = {
-        let leaf = leaf.clone();
-        tokio::spawn(async move { build(&mut client, &table(), CHAIN, &leaf, true).await.unwrap() })
+        let (catalog, leaf) = (catalog.clone(), leaf.clone());
+        tokio::spawn(async move { build(&mut client, &table(), &catalog, &leaf, true).await.unwrap() })
     };
     let waiting = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
     while strings(&admin, waiting).await.is_empty() {
@@ -86,7 +86,7 @@ async fn what_a_build_that_was_cut_short_left_is_made_anew() {
         .await
         .unwrap();
     assert_eq!(lacking(&read(&mut client, &table(), CHAIN).await.unwrap()), [2, 0], "it does not count");
-    assert_eq!(build(&mut client, &table(), CHAIN, &catalog.leaves[0], true).await.unwrap(), Indexed::Made(2));
+    assert_eq!(build(&mut client, &table(), &catalog, &catalog.leaves[0].name, true).await.unwrap(), Indexed::Made(2));
     assert_eq!(strings(&admin, "SELECT relname::text FROM pg_class WHERE relname = 'broken'").await, [""; 0]);
 }
 
@@ -97,5 +97,5 @@ async fn one_session_builds_at_a_time() {
     let catalog = half_bare(&mut client).await;
     let lane = format!("SELECT pg_advisory_lock({})", dalp_partitions::INDEXER_KEY);
     admin.batch_execute(&lane).await.unwrap();
-    assert_eq!(build(&mut client, &table(), CHAIN, &catalog.leaves[0], false).await.unwrap(), Indexed::Busy);
+    assert_eq!(build(&mut client, &table(), &catalog, &catalog.leaves[0].name, false).await.unwrap(), Indexed::Busy);
 }
