@@ -3,6 +3,9 @@
 /// An answer this many times over the target is fetched again in parts.
 const EXCESS: u64 = 4;
 
+/// A range is at most so many times as wide as the one before: a stretch that grows denser by more is fetched twice.
+const GROWTH: u64 = 4;
+
 /// Aims at a number of logs and of bytes per answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeSizer {
@@ -49,11 +52,11 @@ impl RangeSizer {
         self.size
     }
 
-    /// `blocks` blocks held `logs` logs in `bytes` bytes: aim at the target by that density, at most doubling.
+    /// `blocks` blocks held `logs` logs in `bytes` bytes: aim at the target by that density, at most [`GROWTH`] times as wide.
     pub fn fetched(&mut self, blocks: u64, logs: u64, bytes: u64) {
         let by_logs = self.target_logs.saturating_mul(blocks) / logs.max(1);
         let by_bytes = self.target_bytes.saturating_mul(blocks) / bytes.max(1);
-        let limit = self.size.saturating_mul(2).min(self.cap);
+        let limit = self.size.saturating_mul(GROWTH).min(self.cap);
         self.size = by_logs.min(by_bytes).clamp(1, limit.max(1));
     }
 
@@ -85,7 +88,7 @@ mod tests {
         sizer.fetched(100, 10_000, 0);
         assert_eq!(sizer.blocks(), 100);
         sizer.fetched(100, 1_000, 0);
-        assert_eq!(sizer.blocks(), 200, "doubles at most");
+        assert_eq!(sizer.blocks(), 400, "four times at most");
         for _ in 0..5 {
             sizer.fetched(sizer.blocks(), 0, 0);
         }
@@ -109,7 +112,7 @@ mod tests {
         assert_eq!(sizer.blocks(), 3, "what the nodes allow is not probed again");
         sizer.limit(None);
         sizer.fetched(3, 0, 0);
-        assert_eq!(sizer.blocks(), 6, "another node allows more");
+        assert_eq!(sizer.blocks(), 12, "another node allows more");
     }
 
     #[test]
