@@ -150,29 +150,27 @@ pub(crate) async fn is_current(transaction: &Transaction<'_>, table: &Table, cat
     }
 }
 
-/// Adds to `catalog` what was just created.
+/// Adds to `catalog` what was just created. A sub-parent comes once and with indexes: then all is read.
 pub(crate) async fn read_created(
     transaction: &Transaction<'_>,
     table: &Table,
     catalog: &mut Catalog,
     steps: &[Step],
 ) -> Result<(), Error> {
-    let mut created = Vec::new();
-    for step in steps {
+    let Some(sub_parent) = catalog.sub_parent.clone() else {
+        *catalog = read_in(transaction, table, catalog.key).await?;
+        return Ok(());
+    };
+    fn name(step: &Step) -> &str {
         match step {
-            Step::CreateSubParent { name } => {
-                catalog.names.insert(name.clone());
-                catalog.sub_parent = Some(name.clone());
-            }
-            Step::CreateLeaf { name, .. } => created.push(name.as_str()),
+            Step::CreateLeaf { name, .. } | Step::CreateSubParent { name } => name,
         }
     }
-    if let Some(name) = catalog.sub_parent.clone() {
-        for leaf in leaves(transaction, table, &name, Some(&created)).await? {
-            catalog.put(leaf);
-        }
-        catalog.stamp = stamp(transaction, table, &name).await?;
+    let created: Vec<&str> = steps.iter().map(name).collect();
+    for leaf in leaves(transaction, table, &sub_parent, Some(&created)).await? {
+        catalog.put(leaf);
     }
+    catalog.stamp = stamp(transaction, table, &sub_parent).await?;
     Ok(())
 }
 

@@ -101,6 +101,7 @@ impl Chain {
             rpc_urls: vec!["http://127.0.0.1:9".into()],
             chain_id: CHAIN,
             chain: "bench".into(),
+            database_lines: Vec::new(),
             chain_lines: Vec::new(),
             // The chain's times lie months back; a busy live table has daily leaves.
             more: "[partitions]\nhistory_interval = \"day\"\n".into(),

@@ -33,6 +33,8 @@ pub struct Site {
     pub chain_id: u64,
     /// Name of the chain.
     pub chain: String,
+    /// More lines of the database's section.
+    pub database_lines: Vec<String>,
     /// More lines of the chain's section.
     pub chain_lines: Vec<String>,
     /// More lines at the end, with their section.
@@ -49,6 +51,7 @@ impl Site {
             rpc_urls: vec![rpc_url.to_owned()],
             chain_id: 31_337,
             chain: "it".into(),
+            database_lines: Vec::new(),
             chain_lines: vec!["finality = \"never\"".into(), "poll_interval = \"100ms\"".into()],
             more: String::new(),
         }
@@ -66,11 +69,12 @@ impl Site {
     pub fn toml(&self) -> String {
         let list: Vec<String> = self.rpc_urls.iter().map(|url| format!("{url:?}")).collect();
         format!(
-            "[database]\nurl = {:?}\nadmin_url = {:?}\nreader_url = {:?}\n[http]\nlisten = \"off\"\n[chains.{}]\nchain_id = {}\n\
+            "[database]\nurl = {:?}\nadmin_url = {:?}\nreader_url = {:?}\n{}\n[http]\nlisten = \"off\"\n[chains.{}]\nchain_id = {}\n\
              rpc_urls = [{}]\n{}\n{}\n",
             self.url,
             self.admin_url,
             self.reader_url,
+            self.database_lines.join("\n"),
             self.chain,
             self.chain_id,
             list.join(", "),

@@ -39,22 +39,27 @@ pub struct Indexed {
     runs: Vec<(String, Ingest)>,
 }
 
+/// Days that a chain of 40 days touches, with the leaves ahead of its head.
+const OWN_DAYS: i64 = 45;
+
 /// How the indexer is configured, and what it finds.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Whether raw logs are kept beside the typed rows.
     pub raw: bool,
     pub indexes: Indexes,
-    /// `backfill_workers`, where not as shipped.
-    pub workers: Option<u64>,
-    /// Leaves that each table has before the first run, of days before the chain's.
+    /// `write_parallelism`, where not as shipped; twice as many workers.
+    pub writers: Option<u64>,
+    /// Leaves that each table has before the run, of days before the chain's.
     pub leaves: u16,
+    /// Whether the chain's own days have leaves before the run, too.
+    pub standing: bool,
 }
 
 impl Setup {
     /// What `options` say of all cases.
     pub fn of(options: &Options, raw: bool) -> Self {
-        Self { raw, indexes: options.indexes, workers: options.workers, leaves: 0 }
+        Self { raw, indexes: options.indexes, writers: options.writers, leaves: 0, standing: false }
     }
 
     /// An empty database that holds what the run is to find.
@@ -64,9 +69,9 @@ impl Setup {
         if self.indexes == Indexes::Kept {
             owner.batch_execute(KEEP).await?;
         }
-        if self.leaves > 0 {
-            let begin = i64::try_from(GENESIS_TIMESTAMP)?;
-            let times: Vec<i64> = (1..=i64::from(self.leaves)).map(|days| begin - days * 86_400).collect();
+        let (begin, own) = (i64::try_from(GENESIS_TIMESTAMP)?, if self.standing { OWN_DAYS } else { 0 });
+        let times: Vec<i64> = (-i64::from(self.leaves)..own).map(|days| begin + days * 86_400).collect();
+        if !times.is_empty() {
             premake(&mut owner, &times).await?;
         }
         Ok(database)
@@ -77,8 +82,9 @@ impl Setup {
         if !self.raw {
             site = site.with("raw = false");
         }
-        if let Some(workers) = self.workers {
-            site = site.with(&format!("backfill_workers = {workers}"));
+        if let Some(writers) = self.writers {
+            site.database_lines.push(format!("write_parallelism = {writers}"));
+            site = site.with(&format!("backfill_workers = {}", 2 * writers));
         }
         if self.leaves > 0 {
             site.more.push_str("max_leaves = 10000\n");

@@ -6,7 +6,7 @@ use dalp_fixtures::ReplayPlan;
 
 /// Said beside every refusal.
 pub const USAGE: &str = "options: --smoke, --renew, --part ingest|sparse|indexes|scale|deployed|latency|stages, \
-                         --node anvil|replay, --raw true|false, --indexes shipped|kept|built|none, --workers N, --runs N, \
+                         --node anvil|replay, --raw true|false, --indexes shipped|kept|built|none, --writers N, --runs N, \
                          --transfers N, --blocks N, --sparse-blocks N, --scale-transfers N, --load-transfers N, --tokens N, \
                          --samples N, --write FILE (N at least 1; without a choice, all that is published)";
 
@@ -41,8 +41,8 @@ pub struct Options {
     raws: Vec<bool>,
     /// Of all cases.
     pub indexes: Indexes,
-    /// `backfill_workers`, where not as shipped.
-    pub workers: Option<u64>,
+    /// `write_parallelism`, where not as shipped; twice as many workers.
+    pub writers: Option<u64>,
     /// How often each case is measured.
     pub runs: u64,
     /// ERC-20 transfers on the chain.
@@ -81,7 +81,7 @@ impl Options {
             nodes: list(if smoke { &["replay"] } else { &["anvil", "replay"] }),
             raws: vec![true, false],
             indexes: Indexes::Shipped,
-            workers: None,
+            writers: None,
             runs: 3,
             transfers: if smoke { 100_000 } else { 1_000_000 },
             blocks: if smoke { 1_000 } else { 10_000 },
@@ -122,7 +122,7 @@ impl Options {
                     _ => Indexes::None,
                 }
             }
-            "--workers" => self.workers = Some(number()?),
+            "--writers" => self.writers = Some(number()?),
             "--runs" => self.runs = number()?,
             "--transfers" => self.transfers = number()?,
             "--blocks" => self.blocks = number()?,

@@ -1,4 +1,4 @@
-//! What a load's rate does as the database grows: with its rows, its leaves, the watched addresses and the workers. Typed rows
+//! What a load's rate does as the database grows: with its rows, its leaves, the watched addresses and the writers. Typed rows
 //! only, from the replaying node, with key and BRIN alone: indexes built beside the load would be read as an effect of its size.
 
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::servers::Servers;
 const LEAVES: u16 = 1_000;
 /// Watched addresses, all of which emit.
 const ADDRESSES: u16 = 1_000;
-const WORKERS: [u64; 3] = [1, 2, 4];
+const WRITERS: [u64; 3] = [1, 2, 4];
 /// How often the gap of a long load is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -72,12 +72,19 @@ async fn cases(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
             Setup { leaves: LEAVES, ..setup },
             Some((0, 95)),
         ),
+        case("the same into leaves that stand".into(), &plain, Setup { standing: true, ..setup }, None),
+        case(
+            format!("into leaves that stand, beside {leaves} others"),
+            &plain,
+            Setup { leaves: LEAVES, standing: true, ..setup },
+            Some((2, 95)),
+        ),
         case("1 address watched".into(), &one, setup, None),
-        case(format!("{addresses} addresses watched, all of which emit"), &many, setup, Some((2, 80))),
+        case(format!("{addresses} addresses watched, all of which emit"), &many, setup, Some((4, 80))),
     ];
-    for workers in WORKERS {
-        let name = format!("`backfill_workers = {workers}`");
-        cases.push(case(name, &plain, Setup { workers: Some(workers), ..setup }, None));
+    for writers in WRITERS {
+        let name = format!("`write_parallelism = {writers}`, `backfill_workers = {}`", 2 * writers);
+        cases.push(case(name, &plain, Setup { writers: Some(writers), ..setup }, None));
     }
     let mut rates = vec![Vec::new(); cases.len()];
     for round in 1..=options.runs {
@@ -102,7 +109,7 @@ fn chain(plan: &ReplayPlan) -> String {
 }
 
 fn setup() -> Setup {
-    Setup { raw: false, indexes: Indexes::None, workers: None, leaves: 0 }
+    Setup { raw: false, indexes: Indexes::None, writers: None, leaves: 0, standing: false }
 }
 
 fn against(rates: &[f64], name: &str, others: &[f64], bar: u32) -> Against {

@@ -109,6 +109,7 @@ impl Servers {
             rpc_urls: vec![node.url.clone()],
             chain_id: CHAIN_ID,
             chain: "bench".into(),
+            database_lines: Vec::new(),
             chain_lines: Vec::new(),
             more: "[partitions]\nhistory_interval = \"day\"\n".into(),
         };
