@@ -274,6 +274,8 @@ async fn surviving(settings: Settings, mut happens: impl AsyncFnMut(&mut OwnServ
         reader_url: server.url(READER),
         ..Site::new(&stage().await.database().await, &anvil.http_url())
     };
+    // Where commits are not waited for, the logins' rights are not to be lost with them.
+    server.superuser().await.unwrap().batch_execute("CHECKPOINT").await.unwrap();
     let mut service =
         Service::start(&site.with("range_blocks = 1").with("max_range_blocks = 1").config()).await.unwrap();
     for seed in 0..tries(5, 25) {

@@ -570,6 +570,21 @@ mod tests {
         logs
     }
 
+    #[test]
+    fn joined_logs_are_those_of_both_in_order() {
+        let all = [(1, 0), (1, 3), (4, 0), (5, 1), (5, 2), (9, 0)];
+        for at in 0..=all.len() {
+            let (first, second) = all.split_at(at);
+            let joined = logs(first).joined(&logs(second));
+            let rows = |logs: &Logs| (0..logs.len()).map(|row| logs.get(row).log_index).collect::<Vec<_>>();
+            assert_eq!((rows(&joined), joined.bytes()), (rows(&logs(&all)), logs(&all).bytes()), "cut at {at}");
+            // Parts are cut between blocks: there, nothing tells that they were two.
+            if first.last().map(|log| log.0) != second.first().map(|log| log.0) {
+                assert_eq!(joined, logs(&all), "cut at {at}");
+            }
+        }
+    }
+
     /// A filter of one topic.
     fn only(topic: u64) -> Filter {
         Filter { topics: vec![hash(topic)], ..Filter::default() }
