@@ -13,6 +13,8 @@ const SIZES: [u64; 7] = [128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 <<
 const FIRST: usize = 4;
 /// One answer in so many is of the next smaller or larger size.
 const LOOK: u32 = 6;
+/// A range of more blocks is asked for whole: what it costs a node is its blocks, and of a provider its calls.
+const WIDE: u64 = 5_000;
 /// What a newer answer counts for, beside all before it.
 const NEWER: f64 = 0.3;
 /// By how much another size must be faster to be taken: answers of one size differ by as much.
@@ -27,6 +29,8 @@ pub struct Pace {
     best: usize,
     /// Bytes a second of answers of each size.
     rates: [Option<f64>; SIZES.len()],
+    /// Sizes that were asked for, whatever came.
+    tried: [bool; SIZES.len()],
     /// Bytes of logs in a block lately.
     density: Option<f64>,
     calls: u32,
@@ -34,7 +38,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { best: FIRST, rates: [None; SIZES.len()], density: None, calls: 0 }
+        Self { best: FIRST, rates: [None; SIZES.len()], tried: [false; SIZES.len()], density: None, calls: 0 }
     }
 }
 
@@ -50,9 +54,12 @@ impl Pace {
     /// The first part of `range` to ask for: as many blocks as are likely to hold the logs that the node answers fastest. All
     /// of it while nothing is known.
     pub fn portion(&mut self, range: BlockRange) -> Portion {
+        let Some(density) = self.density.filter(|_| range.blocks() <= WIDE) else {
+            return Portion { range, size: self.best };
+        };
         self.calls = self.calls.wrapping_add(1);
         let size = self.next_size();
-        let Some(density) = self.density else { return Portion { range, size } };
+        self.tried[size] = true;
         let blocks = (SIZES[size] as f64 / density.max(1.0)).clamp(1.0, range.blocks() as f64);
         // What would be left over as a small rest is spread over all parts.
         let parts = (range.blocks() as f64 / blocks).round().max(1.0);
@@ -61,11 +68,15 @@ impl Pace {
         Portion { range, size }
     }
 
-    /// The best size, and now and then one beside it: below, above, in turn.
+    /// The best size, and one beside it: at once where it was never tried, else now and then, below and above in turn.
     fn next_size(&self) -> usize {
+        let (below, above) = (self.best.saturating_sub(1), (self.best + 1).min(SIZES.len() - 1));
         match self.calls % (2 * LOOK) {
-            0 => self.best.saturating_sub(1),
-            LOOK => (self.best + 1).min(SIZES.len() - 1),
+            _ if !self.tried[self.best] => self.best,
+            _ if !self.tried[below] => below,
+            _ if !self.tried[above] => above,
+            0 => below,
+            LOOK => above,
             _ => self.best,
         }
     }
@@ -119,6 +130,21 @@ mod tests {
         // 50 ms for a call.
         ask(&mut far, 200_000, 200_000, |bytes| 0.05 + bytes as f64 * 5e-9);
         assert_eq!(SIZES[far.best], 8 << 20);
+    }
+
+    #[test]
+    fn the_first_steps_are_quick() {
+        let mut pace = Pace::default();
+        ask(&mut pace, 1_000, 20_000, |bytes| 1e-4 + bytes as f64 * 5e-9 * (1.0 + bytes as f64 / 5e5));
+        assert!(SIZES[pace.best] <= 512 << 10, "after ten ranges of a transaction's size: {pace:?}");
+    }
+
+    #[test]
+    fn a_wide_range_is_asked_for_whole() {
+        let mut pace = Pace::default();
+        ask(&mut pace, 1_000, 20_000, |bytes| bytes as f64 * bytes as f64);
+        let range = BlockRange { first: 0, last: 99_999 };
+        assert_eq!(pace.portion(range).range, range);
     }
 
     #[test]
