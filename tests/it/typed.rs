@@ -27,6 +27,8 @@ async fn both_the_same(databases: [&Database; 2], anvil: &dalp_fixtures::Anvil) 
     let (raw, typed) = (databases[0].superuser().await, databases[1].superuser().await);
     until("the same transfers in both", || async { transfers(&raw).await == transfers(&typed).await }).await;
     assert_eq!(raw_logs(&typed).await, 0);
+    let leaves = "SELECT count(*) FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf";
+    assert_eq!(typed.query_one(leaves, &[]).await.unwrap().get::<_, i64>(0), 0, "leaves that nothing goes into");
     transfers(&typed).await
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use dalp_partitions::{Error, Need, Policy, Report, Step, Table, ensure, read};
+use dalp_partitions::{Error, Need, Policy, Report, Step, Table, ensure, extend, read};
 use futures_util::SinkExt;
 use server::Database;
 use tokio_postgres::Client;
@@ -86,6 +86,29 @@ async fn ensure_makes_what_is_missing_once() {
                      (SELECT count(*) FROM pg_index WHERE indrelid = inhparent) \
                      OR leaf.relowner <> 'dalp_partitioner'::regrole OR leaf.relacl IS NOT NULL)";
     assert_eq!(strings(&admin, bare).await, [""; 0]);
+}
+
+/// Somebody else made a leaf, and then dropped one, since the catalog was read: both are seen before anything is made.
+#[tokio::test]
+async fn a_catalog_that_is_behind_is_read_again() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let known = make(&mut client, &logs(), &days(2)).await.unwrap().catalog;
+    let behind = make(&mut client, &logs(), &days(3)).await.unwrap();
+    assert_eq!(behind.created.len(), 1);
+    let (table, policy) = (logs(), Policy::default());
+    let report = extend(&mut client, &table, CHAIN, &policy, now(), &days(4), known.clone()).await.unwrap();
+    assert_eq!((report.created.len(), report.retries), (1, 0), "{report:?}");
+    assert_eq!(report.catalog, read(&mut client, &logs(), CHAIN).await.unwrap());
+
+    admin.batch_execute("DROP TABLE dalp_indexed.logs_31337_20240319").await.unwrap();
+    let report = extend(&mut client, &table, CHAIN, &policy, now(), &days(5), report.catalog).await.unwrap();
+    assert_eq!((report.created.len(), report.retries), (2, 0), "{report:?}");
+    assert!(report.catalog.uncovered(days(5).times).is_empty());
+
+    // What is thought to be enough is not looked at.
+    let report = extend(&mut client, &table, CHAIN, &policy, now(), &days(2), known.clone()).await.unwrap();
+    assert_eq!((report.created, report.catalog), (Vec::new(), known));
 }
 
 #[tokio::test]
