@@ -1,17 +1,16 @@
-//! One batch, one transaction: rows by COPY first, then the short part under the state row's lock, then COMMIT. Each step is
-//! sent right behind the one before.
+//! One batch, one transaction: rows by COPY first, then the short part under the state row's lock, then COMMIT.
 
 use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use futures_util::future::{join, join5, try_join, try_join_all};
+use futures_util::future::{join3, join5, try_join, try_join_all};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 use super::encode::pg_micros;
 use super::rows::{Rows, TableCopy};
-use super::{Claim, Store, StoreError, WholeTransaction, int8, limit, timestamp};
+use super::{Claim, Store, StoreError, int8, limit, timestamp};
 use crate::chain::batch::BlockBatch;
 use crate::chain::machine::Tail;
 
@@ -63,13 +62,10 @@ impl Store {
         let tables = rows.tables();
         let mut connection = self.connection().await?;
         let tx = connection.transaction();
-        let epoch = match lane {
-            Lane::Tail { .. } => on_top(&tx, claim, batch, lane, tables).await?,
-            Lane::Backfill => {
-                let ((), statements) = try_join(limit(&tx, "BEGIN", claim), prepare(&tx, &tables)).await?;
-                try_join(copy(&tx, statements, tables), join_in(&tx, claim, batch, lane)).await?.1
-            }
-        };
+        // Each step is sent right behind the one before; the server takes them in order, and the first failure is the cause of
+        // those after it.
+        let ((), statements) = try_join(limit(&tx, "BEGIN", claim), prepare(&tx, &tables)).await?;
+        let ((), epoch) = try_join(copy(&tx, statements, tables), settle(&tx, claim, batch, lane)).await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
         Ok(Commit { epoch, logs, events, quarantined })
     }
@@ -96,42 +92,14 @@ async fn copy_in(tx: &Client, statement: Statement, table: TableCopy) -> Result<
     Ok(())
 }
 
-/// The tail's transaction up to its COMMIT. Blocks and coverage stand on nothing and are sent with BEGIN: the server has
-/// something to do while the first COPY is on its way to it, and holds the state row's lock for its fence alone. Answers the
-/// chain's new epoch.
-async fn on_top(
-    tx: &WholeTransaction<'_>,
-    claim: &Claim,
-    batch: &BlockBatch,
-    lane: Lane,
-    tables: Vec<TableCopy>,
-) -> Result<i64, StoreError> {
-    // The server takes all in the order in which it is sent; its first failure is the cause of those after it.
-    let rows = async {
-        let begun = try_join(limit(tx, "BEGIN", claim), prepare(tx, &tables)).await;
-        let ((), statements) = begun.map_err(|error| (Sent::First, error))?;
-        let (copied, epoch) = join(copy(tx, statements, tables), fence(tx, claim, batch, lane)).await;
-        copied.and(epoch).map_err(|error| (Sent::Last, error))
-    };
-    let beside = async {
-        let (blocks, covered) = join(add_blocks(tx, claim, batch, ADD_BLOCKS), cover(tx, claim, batch)).await;
-        blocks.and(covered)
-    };
-    match join(rows, beside).await {
-        (Ok(epoch), Ok(())) => Ok(epoch),
-        (Err((Sent::First, error)), _) | (_, Err(error)) | (Err((Sent::Last, error)), _) => Err(error),
+/// What follows the rows: blocks, the fence, and from there on under the state row's lock the looks and the coverage.
+/// Answers the chain's new epoch.
+async fn settle(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
+    if let Lane::Tail { .. } = lane {
+        let blocks = add_blocks(tx, claim, batch, ADD_BLOCKS);
+        let (blocks, epoch, covered) = join3(blocks, fence(tx, claim, batch, lane), cover(tx, claim, batch)).await;
+        return blocks.and(epoch).and_then(|epoch| covered.map(|()| epoch));
     }
-}
-
-/// Which of two failures was the first.
-enum Sent {
-    First,
-    Last,
-}
-
-/// What follows a piece of history's rows: blocks, the fence, and from there on under the state row's lock the looks and
-/// the coverage. Answers the chain's new epoch.
-async fn join_in(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
     let (blocks, epoch, branch, overlap, covered) = join5(
         add_blocks(tx, claim, batch, JOIN_BLOCKS),
         fence(tx, claim, batch, lane),
