@@ -178,7 +178,7 @@ fn is_taken(error: &Error) -> bool {
 }
 
 /// Doubling, with jitter of a half each way, so that several managers do not come back together.
-fn pause(retries: u32) -> Duration {
+pub(crate) fn pause(retries: u32) -> Duration {
     let pause = FIRST_PAUSE.saturating_mul(1 << retries.min(16)).min(LONGEST_PAUSE);
     pause.mul_f64(rand::random_range(0.5..1.5))
 }

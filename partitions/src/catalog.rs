@@ -10,7 +10,8 @@ use tokio_postgres::{
 
 use crate::{Bounds, Catalog, Error, Index, Leaf, Step};
 
-/// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`.
+/// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`; or, *flat*, by
+/// `RANGE (time_column)` at once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Table {
     /// Its schema; the sub-parents and leaves stand there, too.
@@ -19,6 +20,8 @@ pub struct Table {
     pub name: String,
     /// The column of type timestamptz that the leaves are cut by.
     pub time_column: String,
+    /// Whether it has no list level. Its key is 0 then.
+    pub flat: bool,
     /// Indexes that each leaf has on its own, beside those of the table. The table does not have them, so that a leaf
     /// can be attached and loaded without.
     pub leaf_indexes: Vec<Index>,
@@ -27,7 +30,18 @@ pub struct Table {
 impl Table {
     /// A table by its names, unquoted, without indexes of the leaves' own.
     pub fn new(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
-        Self { schema: schema.into(), name: name.into(), time_column: time_column.into(), leaf_indexes: Vec::new() }
+        Self {
+            schema: schema.into(),
+            name: name.into(),
+            time_column: time_column.into(),
+            flat: false,
+            leaf_indexes: Vec::new(),
+        }
+    }
+
+    /// A table without a list level.
+    pub fn flat(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
+        Self { flat: true, ..Self::new(schema, name, time_column) }
     }
 
     /// The same with indexes of the leaves' own.
@@ -55,13 +69,14 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The table, the sub-parent of one key, and the names in use.
+/// The table, the sub-parent of one key (of a flat table itself), and the names in use.
 const TABLES: &str = "
-    SELECT sub.relname::text,
+    SELECT CASE WHEN $4 THEN root.relname ELSE sub.relname END::text,
            ARRAY(SELECT relname::text FROM pg_catalog.pg_class
                  WHERE relnamespace = root.relnamespace AND relkind <> 'i' AND starts_with(relname::text, left($2, 20)))
     FROM pg_catalog.pg_class AS root
-    JOIN pg_catalog.pg_partitioned_table AS partitioned ON partitioned.partrelid = root.oid AND partstrat = 'l'
+    JOIN pg_catalog.pg_partitioned_table AS partitioned ON partitioned.partrelid = root.oid
+           AND partstrat = CASE WHEN $4 THEN 'r' ELSE 'l' END
     LEFT JOIN (pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid)
            ON inhparent = root.oid AND pg_get_expr(sub.relpartbound, sub.oid) IN
               (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
@@ -126,8 +141,12 @@ async fn reading<'c>(client: &'c mut Client, table: &Table) -> Result<Transactio
 
 /// The same inside a transaction whose TimeZone and DateStyle are set.
 pub(crate) async fn read_in(transaction: &Transaction<'_>, table: &Table, key: i64) -> Result<Catalog, Error> {
-    let parameters =
-        [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT), (&key, Type::INT8)];
+    let parameters = [
+        (&table.schema as &(dyn ToSql + Sync), Type::TEXT),
+        (&table.name, Type::TEXT),
+        (&key, Type::INT8),
+        (&table.flat, Type::BOOL),
+    ];
     let row = transaction
         .query_typed_opt(TABLES, &parameters)
         .await

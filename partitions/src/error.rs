@@ -6,7 +6,7 @@ use crate::PlanError;
 pub enum Error {
     /// There is no such table, or it is not partitioned by list.
     #[error(
-        "{table} is not a table partitioned by LIST in this database: run `dalp-indexer migrate`, or correct the table's name"
+        "{table} is not a partitioned table of the declared kind (LIST then RANGE, or RANGE alone if flat) in this database: run `dalp-indexer migrate`, or correct the table's name"
     )]
     NotManaged {
         /// Schema and name, quoted.
@@ -61,6 +61,36 @@ pub enum Error {
         /// What the driver said.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// What was asked for cannot be done as it was said.
+    #[error("{what}: {why}")]
+    Unfit {
+        /// What it was about.
+        what: String,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// A leaf was not dropped, or not retired, as the rule was not fulfilled when it came to it.
+    #[error("{leaf} stays: {why}. Nothing was changed; `dalp-indexer partitions plan` shows what stands in the way")]
+    Refused {
+        /// The leaf, with its schema.
+        leaf: String,
+        /// What the rule said.
+        why: String,
+    },
+    /// There is nowhere to write down what is done, so that it is not done.
+    #[error(
+        "dalp_audit.activity is not there or not the partitioner's, and nothing is retired without a record: as the owner of dalp_audit, run SELECT dalp_indexed.make_activity('<partitioner role>', '<reader role>')"
+    )]
+    NoActivity,
+    /// The archive could not be written, read or trusted.
+    #[error(transparent)]
+    Archive(#[from] crate::ArchiveError),
+    /// Somebody else does this already.
+    #[error("another session maintains the partitions of this database (pid {holder}): wait for it, or end it")]
+    Busy {
+        /// Its process id, or a question mark.
+        holder: String,
     },
 }
 

@@ -11,20 +11,34 @@
 //! `CREATE TABLE ... PARTITION OF`; touch two parents in one transaction; wait for a lock longer than a fifth of a
 //! second at a time. It knows no chain and no event.
 
+mod activity;
 mod apply;
+pub mod archive;
 mod bounds;
 mod catalog;
 mod error;
+mod hold;
 mod index;
 mod interval;
+mod moves;
 mod plan;
 mod policy;
+mod registry;
+mod retire;
+mod undo;
 
+pub use activity::{Deed, activity_table, ensure_activity};
 pub use apply::{BATCH, LANE_KEY, Report, ensure, extend};
+pub use archive::{Archive, ArchiveError, Manifest};
 pub use bounds::Bounds;
 pub use catalog::{Table, read, read_leaf};
 pub use error::Error;
+pub use hold::{Hold, Scope, add_hold, holds, release_hold};
 pub use index::{INDEXER_KEY, Indexed, build};
 pub use interval::Interval;
+pub use moves::{Done, Outcome, RETIRE_KEY, retire, statements};
 pub use plan::{Catalog, Index, Leaf, Need, Plan, PlanError, Step, plan};
 pub use policy::Policy;
+pub use registry::{Entry, Inventory, Presence, State, read_inventory};
+pub use retire::{Act, Fate, Move, Moves, Obstacle, Reference, Retention, Switches, Terms, is_due, plan_moves};
+pub use undo::{Undone, undo, unseal};

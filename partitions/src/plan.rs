@@ -316,9 +316,12 @@ fn label(from: DateTime<Utc>) -> String {
     }
 }
 
-/// `<table>_<key><label>`, the table's part cut to fit, a number at the end where that name is taken.
+/// `<table>_<key><label>` (without the key where there is no list level), the table's part cut to fit, a number at the end
+/// where that name is taken.
 fn free_name(taken: &mut BTreeSet<String>, catalog: &Catalog, label: &str) -> String {
-    let mut suffix = format!("_{}{label}", catalog.key);
+    let is_flat = catalog.sub_parent.as_ref() == Some(&catalog.table);
+    let label = if is_flat { label.to_owned() } else { format!("_{}{label}", catalog.key) };
+    let mut suffix = label.clone();
     for again in 2.. {
         let mut table = catalog.table.as_str();
         while table.len() + suffix.len() > LONGEST_NAME {
@@ -328,7 +331,7 @@ fn free_name(taken: &mut BTreeSet<String>, catalog: &Catalog, label: &str) -> St
         if taken.insert(name.clone()) {
             return name;
         }
-        suffix = format!("_{}{label}_{again}", catalog.key);
+        suffix = format!("{label}_{again}");
     }
     unreachable!("finitely many names are taken")
 }

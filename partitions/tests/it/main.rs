@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
 mod indexes;
+mod retire;
 #[path = "../../../migrations/tests/it/server.rs"]
 mod server;
 

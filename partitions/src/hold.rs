@@ -1,0 +1,196 @@
+//! Legal holds: what must be kept whatever a policy says.
+//!
+//! Adding a hold locks the registry's rows of the leaves that it touches, as retiring and dropping do: one of both is first, and
+//! the other sees it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{
+    Client, GenericClient, Row,
+    types::{ToSql, Type},
+};
+
+use crate::{
+    Bounds, Error, Table,
+    activity::{Deed, ensure_activity, record},
+    apply::BEGIN,
+};
+
+/// What a hold keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Value of the list level; `None` for all.
+    pub key: Option<i64>,
+    /// First time held; `None` for the beginning.
+    pub from: Option<DateTime<Utc>>,
+    /// First time after; `None` for no end.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// A hold that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Names it.
+    pub id: i64,
+    /// What it keeps.
+    pub scope: Scope,
+    /// Why.
+    pub reason: String,
+    /// Who asked for it.
+    pub author: String,
+    /// Since when.
+    pub created_at: DateTime<Utc>,
+    /// When and by whom it was released; `None` while it stands.
+    pub released: Option<(DateTime<Utc>, String)>,
+}
+
+impl Hold {
+    /// Whether some row of a leaf is held.
+    pub fn touches(&self, key: i64, bounds: &Bounds) -> bool {
+        self.scope.key.is_none_or(|held| held == key)
+            && self.scope.from.is_none_or(|from| from < bounds.to())
+            && self.scope.to.is_none_or(|to| bounds.from().is_none_or(|from| from < to))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |time: Option<DateTime<Utc>>| time.map_or_else(|| "…".to_owned(), |time| time.to_rfc3339());
+        match self.key {
+            Some(key) => write!(f, "key {key}, {} to {}", time(self.from), time(self.to)),
+            None => write!(f, "all keys, {} to {}", time(self.from), time(self.to)),
+        }
+    }
+}
+
+const LIST: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by \
+                    FROM dalp_indexed.legal_hold WHERE table_schema = $1 AND table_name = $2 AND ($3 OR released_at IS NULL) \
+                    ORDER BY hold_id";
+const LOCK: &str = "SELECT leaf FROM dalp_indexed.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED' \
+                      AND ($3::int8 IS NULL OR key = $3) AND ($4::timestamptz IS NULL OR $4 < to_time) \
+                      AND ($5::timestamptz IS NULL OR from_time IS NULL OR from_time < $5) ORDER BY leaf_id FOR UPDATE";
+const ADD: &str = "INSERT INTO dalp_indexed.legal_hold (table_schema, table_name, key, from_time, to_time, reason, author) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING hold_id";
+const RELEASE: &str = "UPDATE dalp_indexed.legal_hold SET released_at = clock_timestamp(), released_by = $2 \
+                       WHERE hold_id = $1 AND released_at IS NULL RETURNING format('%s.%s', table_schema, table_name)";
+
+/// The holds that stand.
+pub(crate) async fn standing(client: &impl GenericClient, table: &Table) -> Result<Vec<Hold>, Error> {
+    read(client, table, false).await
+}
+
+/// The holds of a table, those that were released among them if `all`, in the order in which they were made.
+pub async fn holds(client: &Client, table: &Table, all: bool) -> Result<Vec<Hold>, Error> {
+    read(client, table, all).await
+}
+
+async fn read(client: &impl GenericClient, table: &Table, all: bool) -> Result<Vec<Hold>, Error> {
+    let parameters =
+        [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT), (&all, Type::BOOL)];
+    let rows = client.query_typed(LIST, &parameters).await.map_err(Error::doing("read the legal holds", table))?;
+    Ok(rows.iter().map(hold).collect())
+}
+
+fn hold(row: &Row) -> Hold {
+    let released: Option<DateTime<Utc>> = row.get(7);
+    Hold {
+        id: row.get(0),
+        scope: Scope { key: row.get(1), from: row.get(2), to: row.get(3) },
+        reason: row.get(4),
+        author: row.get(5),
+        created_at: row.get(6),
+        released: released.map(|at| (at, row.get::<_, Option<String>>(8).unwrap_or_default())),
+    }
+}
+
+/// Adds a hold. When it returns, no leaf that it touches will be retired, detached or dropped until it is released; what was
+/// dropped before is not brought back. Answers its id and how many leaves that stand it touches.
+pub async fn add_hold(
+    client: &mut Client,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<(i64, usize), Error> {
+    if reason.trim().is_empty() || author.trim().is_empty() {
+        return Err(Error::Unfit {
+            what: format!("hold on {table}"),
+            why: "a hold needs a reason and an author: say both".to_owned(),
+        });
+    }
+    if let (Some(from), Some(to)) = (scope.from, scope.to)
+        && from >= to
+    {
+        return Err(Error::Unfit {
+            what: format!("hold on {table}"),
+            why: format!("it would hold nothing: {from} is not before {to}; swap them"),
+        });
+    }
+    ensure_activity(client).await?;
+    let doing = || Error::doing("add a legal hold", table);
+    let transaction = client.transaction().await.map_err(doing())?;
+    transaction.batch_execute(BEGIN).await.map_err(doing())?;
+    let scope_of: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&table.schema, Type::TEXT),
+        (&table.name, Type::TEXT),
+        (&scope.key, Type::INT8),
+        (&scope.from, Type::TIMESTAMPTZ),
+        (&scope.to, Type::TIMESTAMPTZ),
+    ];
+    let touched = transaction.query_typed(LOCK, &scope_of).await.map_err(doing())?.len();
+    let said: [(&(dyn ToSql + Sync), Type); 2] = [(&reason, Type::TEXT), (&author, Type::TEXT)];
+    let parameters: Vec<_> = scope_of.into_iter().chain(said).collect();
+    let id = transaction.query_typed_one(ADD, &parameters).await.map_err(doing())?.get(0);
+    let deed = Deed::new("hold.add", format!("{}.{}", table.schema, table.name))
+        .with_detail(serde_json::json!({ "hold": id, "scope": scope.to_string(), "reason": reason, "author": author }));
+    record(&transaction, &deed).await?;
+    transaction.commit().await.map_err(doing())?;
+    Ok((id, touched))
+}
+
+/// Releases a hold; its row stays. An error if there is none of this id that stands.
+pub async fn release_hold(client: &mut Client, id: i64, by: &str) -> Result<(), Error> {
+    let what = format!("hold {id}");
+    if by.trim().is_empty() {
+        return Err(Error::Unfit { what, why: "a release needs an author: say who releases it".to_owned() });
+    }
+    ensure_activity(client).await?;
+    let doing = || Error::doing("release a legal hold", "dalp_indexed.legal_hold");
+    let transaction = client.transaction().await.map_err(doing())?;
+    transaction.batch_execute(BEGIN).await.map_err(doing())?;
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
+    let Some(row) = transaction.query_typed_opt(RELEASE, &parameters).await.map_err(doing())? else {
+        let why =
+            "there is no hold of this number that stands: `dalp-indexer partitions hold list` shows those that do";
+        return Err(Error::Unfit { what, why: why.to_owned() });
+    };
+    let deed = Deed::new("hold.release", row.get::<_, String>(0))
+        .with_detail(serde_json::json!({ "hold": id, "released_by": by }));
+    record(&transaction, &deed).await?;
+    transaction.commit().await.map_err(doing())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_touches_what_it_overlaps() {
+        let at = |day: u32| format!("2024-01-{day:02}T00:00:00Z").parse::<DateTime<Utc>>().unwrap();
+        let leaf = Bounds::new(Some(at(10)), at(11)).unwrap();
+        let first = Bounds::new(None, at(11)).unwrap();
+        for (key, from, to, touches, touches_first) in [
+            (None, None, None, true, true),
+            (Some(1), Some(10), Some(11), true, true),
+            (Some(2), None, None, false, false),
+            (None, Some(11), None, false, false),
+            (None, None, Some(10), false, true),
+            (None, Some(5), Some(12), true, true),
+        ] {
+            let scope = Scope { key, from: from.map(at), to: to.map(at) };
+            let hold = Hold { id: 1, scope, reason: "r".into(), author: "a".into(), created_at: at(1), released: None };
+            assert_eq!((hold.touches(1, &leaf), hold.touches(1, &first)), (touches, touches_first), "{}", hold.scope);
+        }
+    }
+}

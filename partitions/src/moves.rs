@@ -1,0 +1,625 @@
+//! Carries out moves: one leaf at a time, each in transactions that leave a state from which the next run goes on.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::{
+    Client, Transaction,
+    types::{ToSql, Type},
+};
+
+use crate::{
+    Archive, Bounds, Error, Manifest, Obstacle, Table,
+    activity::{Deed, ensure_activity, record},
+    apply::{BEGIN, is_passing, pause},
+    archive,
+    registry::{Entry, Presence, State, read_inventory, register},
+    retire::{Act, Fate, Move, Terms, plan_moves},
+};
+
+/// Key of the advisory lock that lets one session of a database retire, undo and restore at a time: "dalpret" in ASCII.
+pub const RETIRE_KEY: i64 = 0x64_616c_7072_6574;
+
+/// How long `DETACH CONCURRENTLY` waits for older readers. It holds no lock meanwhile, and nobody waits behind it; a shorter time
+/// would leave more detachings pending.
+const DETACH_PATIENCE: &str = "30s";
+/// How long FINALIZE waits at a time: under deadlock_timeout, past which an autovacuum in the way would be cancelled.
+const FINALIZE_PATIENCE: &str = "800ms";
+/// Tries of a move that needs a lock which somebody else has, in one run.
+const TRIES: u32 = 10;
+
+/// A move that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// The move.
+    pub act: Act,
+    /// The leaf's name.
+    pub leaf: String,
+    /// Value of the list level.
+    pub key: i64,
+    /// How long it took, waiting included.
+    pub took: Duration,
+    /// How long it waited for its first lock.
+    pub waited: Duration,
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The moves made, in order.
+    pub done: Vec<Done>,
+    /// What stands in the way of the rest.
+    pub obstacles: Vec<(Entry, Obstacle)>,
+    /// The moves that failed, with the leaf. One that fails does not keep others from going on.
+    pub failed: Vec<(Move, Error)>,
+}
+
+/// Makes moves until there are none: takes up what was cut short, and retires what is due. Safe to call again after a crash
+/// anywhere, and from several processes (all but one are told [`Error::Busy`]).
+///
+/// Wants a direct connection of its own whose current role owns the table; its session settings are changed.
+pub async fn retire(
+    client: &mut Client,
+    table: &Table,
+    terms: &Terms<'_>,
+    archive: Option<&Archive>,
+) -> Result<Outcome, Error> {
+    begin_session(client, table).await?;
+    let outcome = run(client, table, terms, archive).await;
+    let noted = match &outcome {
+        Ok(outcome) => note_run(client, table, outcome.failed.first().map(|(_, error)| error.to_string())).await,
+        Err(error) => note_run(client, table, Some(error.to_string())).await,
+    };
+    let ended = end_session(client, table).await;
+    let outcome = outcome?;
+    noted.and(ended).map(|()| outcome)
+}
+
+async fn run(
+    client: &mut Client,
+    table: &Table,
+    terms: &Terms<'_>,
+    archive: Option<&Archive>,
+) -> Result<Outcome, Error> {
+    ensure_activity(client).await?;
+    register(client, table).await?;
+    let mut outcome = Outcome::default();
+    // A move that failed is not tried again in this run.
+    let mut given_up = HashSet::new();
+    loop {
+        let inventory = read_inventory(client, table).await?;
+        let planned = plan_moves(&inventory, terms);
+        let moves: Vec<Move> =
+            planned.moves.into_iter().filter(|next| !given_up.contains(&(next.entry.id, next.act))).collect();
+        if moves.is_empty() {
+            outcome.obstacles = planned.obstacles;
+            return Ok(outcome);
+        }
+        for next in moves {
+            let mut worker =
+                Worker { client, table, archive, fate: terms.retention.fate, grace: terms.retention.grace };
+            match worker.carry_out(&next).await {
+                Ok(done) => outcome.done.push(done),
+                Err(error) => {
+                    worker.record_failure(&next, &error).await?;
+                    given_up.insert((next.entry.id, next.act));
+                    outcome.failed.push((next, error));
+                }
+            }
+        }
+    }
+}
+
+/// Session settings of everything here, and the lock that only one session has. No session of ours is without time limits.
+pub(crate) async fn begin_session(client: &Client, table: &Table) -> Result<(), Error> {
+    let doing = || Error::doing("begin to maintain partitions", table);
+    let settings = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET search_path = pg_catalog; SET jit = off; \
+                    SET lock_timeout = '2s'; SET statement_timeout = '60s'; \
+                    SET idle_in_transaction_session_timeout = '60s'";
+    client.batch_execute(settings).await.map_err(doing())?;
+    let locked = client.query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&RETIRE_KEY, Type::INT8)]).await;
+    if locked.map_err(doing())?.get(0) {
+        return Ok(());
+    }
+    let holder = client.query_typed_opt(HOLDER, &[(&RETIRE_KEY, Type::INT8)]).await.map_err(doing())?;
+    Err(Error::Busy { holder: holder.map_or_else(|| "?".to_owned(), |row| row.get::<_, i32>(0).to_string()) })
+}
+
+const HOLDER: &str = "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted \
+                      AND (classid::int8 << 32 | objid::int8) = $1 \
+                      AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())";
+
+pub(crate) async fn end_session(client: &Client, table: &Table) -> Result<(), Error> {
+    let unlocked = client.query_typed("SELECT pg_advisory_unlock($1)", &[(&RETIRE_KEY, Type::INT8)]).await;
+    unlocked.map(drop).map_err(Error::doing("end maintaining partitions", table))
+}
+
+const NOTE_RUN: &str = "
+    INSERT INTO dalp_indexed.partition_run AS r (table_schema, table_name, succeeded_at, failed_at, failures, last_error)
+    VALUES ($1, $2, CASE WHEN $3::text IS NULL THEN clock_timestamp() END, CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END,
+            CASE WHEN $3 IS NULL THEN 0 ELSE 1 END, $3)
+    ON CONFLICT (table_schema, table_name) DO UPDATE
+    SET succeeded_at = COALESCE(EXCLUDED.succeeded_at, r.succeeded_at), failed_at = COALESCE(EXCLUDED.failed_at, r.failed_at),
+        failures = CASE WHEN $3 IS NULL THEN 0 ELSE r.failures + 1 END, last_error = COALESCE($3, r.last_error)";
+
+async fn note_run(client: &Client, table: &Table, error: Option<String>) -> Result<(), Error> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&error, Type::TEXT)];
+    client.query_typed(NOTE_RUN, &parameters).await.map(drop).map_err(Error::doing("note the run", table))
+}
+
+/// The statements that make a move, as they are sent, without the registry's own.
+pub fn statements(table: &Table, next: &Move) -> Vec<String> {
+    let (leaf, parent) = (table.sibling(&next.entry.leaf), parent_of(table, &next.entry));
+    match next.act {
+        Act::Seal => seal_statements(&leaf),
+        Act::Detach => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} CONCURRENTLY")],
+        Act::Finalize => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE")],
+        Act::Drop | Act::Discard => vec![format!("DROP TABLE {leaf}")],
+        Act::Archive | Act::Recount => vec![format!("COPY (SELECT … FROM {leaf}) TO STDOUT (FORMAT binary)")],
+        Act::Retire => {
+            vec![format!("UPDATE dalp_indexed.retention_floor SET floor = '{}'", literal(&next.entry.bounds))]
+        }
+        Act::Note(_) => Vec::new(),
+    }
+}
+
+pub(crate) fn seal_statements(leaf: &str) -> Vec<String> {
+    let mut statements = Vec::new();
+    for (trigger, events, each) in
+        [("dalp_seal_rows", "INSERT OR UPDATE OR DELETE", "ROW"), ("dalp_seal_truncate", "TRUNCATE", "STATEMENT")]
+    {
+        statements.push(format!(
+            "CREATE OR REPLACE TRIGGER {trigger} BEFORE {events} ON {leaf} FOR EACH {each} EXECUTE FUNCTION dalp_indexed.refuse_sealed()"
+        ));
+        statements.push(format!("ALTER TABLE {leaf} ENABLE ALWAYS TRIGGER {trigger}"));
+    }
+    statements
+}
+
+pub(crate) fn unseal_statements(leaf: &str) -> Vec<String> {
+    ["dalp_seal_rows", "dalp_seal_truncate"].map(|name| format!("DROP TRIGGER IF EXISTS {name} ON {leaf}")).to_vec()
+}
+
+pub(crate) fn parent_of(table: &Table, entry: &Entry) -> String {
+    entry.parent.as_ref().map_or_else(|| table.to_string(), |parent| table.sibling(parent))
+}
+
+fn literal(bounds: &Bounds) -> String {
+    bounds.to().format("%Y-%m-%d %H:%M:%S+00").to_string()
+}
+
+struct Worker<'w> {
+    client: &'w mut Client,
+    table: &'w Table,
+    archive: Option<&'w Archive>,
+    fate: Fate,
+    grace: chrono::TimeDelta,
+}
+
+impl Worker<'_> {
+    /// Makes one move, and tries again a little later where a lock was not to be had.
+    async fn carry_out(&mut self, next: &Move) -> Result<Done, Error> {
+        let began = Instant::now();
+        for again in 1.. {
+            match self.once(next).await {
+                Ok(waited) => {
+                    let (leaf, key) = (next.entry.leaf.clone(), next.entry.key);
+                    return Ok(Done { act: next.act, leaf, key, took: began.elapsed(), waited });
+                }
+                // A detaching that was cut short has begun: the next look finds it pending.
+                Err(error) if is_passing(&error) && again < TRIES && next.act != Act::Detach => {
+                    tokio::time::sleep(pause(again)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("it returns from within")
+    }
+
+    /// Answers how long it waited for its first lock.
+    async fn once(&mut self, next: &Move) -> Result<Duration, Error> {
+        match next.act {
+            Act::Note(state) => self.note(next, state).await,
+            Act::Seal => self.seal(next).await,
+            Act::Archive => self.archive(next).await,
+            Act::Retire => self.retire(next).await,
+            Act::Detach => self.detach(next).await,
+            Act::Finalize => self.finalize(next).await,
+            Act::Recount => self.recount(next).await,
+            Act::Drop => self.drop(next).await,
+            Act::Discard => self.discard(next).await,
+        }
+    }
+
+    fn deed(&self, action: &'static str, next: &Move) -> Deed {
+        let statement = statements(self.table, next).pop();
+        let detail = serde_json::json!({ "key": next.entry.key, "state": next.entry.state.word() });
+        Deed {
+            statement,
+            ..Deed::new(action, format!("{}.{}", self.table.schema, next.entry.leaf)).with_detail(detail)
+        }
+    }
+
+    /// A transaction that holds the leaf's row of the registry, which is as it was when the move was decided.
+    async fn locked(&mut self, next: &Move) -> Result<Transaction<'_>, Error> {
+        locked(self.client, self.table, &next.entry).await
+    }
+
+    async fn note(&mut self, next: &Move, state: State) -> Result<Duration, Error> {
+        let table = self.table;
+        let doing = || Error::doing("note what the catalog has", table);
+        let deed = self.deed("partition.note", next);
+        let entry = &next.entry;
+        // Attached again with its seal whole, it is as far as it was before it was detached.
+        let state = match state {
+            State::Attached if entry.manifest.is_some() && entry.seal_now.is_some() && entry.seal == entry.seal_now => {
+                State::Archived
+            }
+            State::Attached if entry.seal_now.is_some() => State::Sealed,
+            state => state,
+        };
+        let transaction = self.locked(next).await?;
+        set_state(&transaction, entry, state).await.map_err(doing())?;
+        finish(transaction, deed, Instant::now(), Duration::ZERO).await
+    }
+
+    async fn seal(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began) = (self.table, Instant::now());
+        let doing = || Error::doing("seal a leaf", table);
+        let deed = self.deed("partition.seal", next);
+        let transaction = self.locked(next).await?;
+        let leaf = table.sibling(&next.entry.leaf);
+        let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN SHARE ROW EXCLUSIVE MODE"), "200ms")
+            .await
+            .map_err(doing())?;
+        transaction.batch_execute(&seal_statements(&leaf).join("; ")).await.map_err(doing())?;
+        let state = if next.entry.state == State::Detached { State::Detached } else { State::Sealed };
+        set_state(&transaction, &next.entry, state).await.map_err(doing())?;
+        finish(transaction, deed, began, waited).await
+    }
+
+    /// Exports, reads back and compares. The seal is the same before and after, so that what was counted is what stands.
+    async fn archive(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began, entry) = (self.table, Instant::now(), &next.entry);
+        let doing = || Error::doing("archive a leaf", table);
+        let Some(store) = self.archive else {
+            let why = "there is no archive: set partitions.archive_url".to_owned();
+            return Err(Error::Unfit { what: table.sibling(&entry.leaf), why });
+        };
+        let deed = self.deed("partition.archive", next);
+        let transaction = self.locked(next).await?;
+        let state = if entry.state == State::Detached { State::Detached } else { State::Archiving };
+        let version = entry.version + 1;
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&entry.id, Type::INT8), (&state.word(), Type::TEXT), (&version, Type::INT4)];
+        transaction.query_typed(BEGIN_ARCHIVE, &parameters).await.map_err(doing())?;
+        transaction.commit().await.map_err(doing())?;
+        self.client.batch_execute("SET statement_timeout = 0").await.map_err(doing())?;
+        let written =
+            store.write(self.client, table, entry.key, &entry.leaf, entry.bounds, version.unsigned_abs()).await;
+        self.client.batch_execute("SET statement_timeout = '60s'").await.map_err(doing())?;
+        let manifest = written?;
+        let begun = Entry { state, version, ..entry.clone() };
+        let transaction = locked(self.client, table, &begun).await?;
+        archived(&transaction, table, &begun, &manifest).await?;
+        finish(transaction, deed, began, Duration::ZERO).await?;
+        store.void_others(&manifest).await?;
+        Ok(Duration::ZERO)
+    }
+
+    async fn retire(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began, fate, entry) = (self.table, Instant::now(), self.fate, &next.entry);
+        let doing = || Error::doing("raise the floor over a leaf", table);
+        let deed = self.deed("partition.retire", next);
+        let transaction = self.locked(next).await?;
+        rule(&transaction, table, entry, fate, None).await?;
+        let to = (entry.bounds.to() < chrono::DateTime::<chrono::Utc>::MAX_UTC).then(|| entry.bounds.to());
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&table.schema, Type::TEXT),
+            (&table.name, Type::TEXT),
+            (&entry.key, Type::INT8),
+            (&to, Type::TIMESTAMPTZ),
+        ];
+        transaction.query_typed(RAISE_FLOOR, &parameters).await.map_err(doing())?;
+        if entry.state != State::Detached {
+            set_state(&transaction, entry, State::Retired).await.map_err(doing())?;
+        }
+        finish(transaction, deed, began, Duration::ZERO).await
+    }
+
+    /// The registry says so first: what a crash leaves behind is then known for what it is.
+    async fn detach(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began, fate, entry) = (self.table, Instant::now(), self.fate, &next.entry);
+        let doing = || Error::doing("detach a leaf", table);
+        let deed = self.deed("partition.detach", next);
+        let transaction = self.locked(next).await?;
+        rule(&transaction, table, entry, fate, None).await?;
+        set_state(&transaction, entry, State::Detaching).await.map_err(doing())?;
+        transaction.commit().await.map_err(doing())?;
+        // Refused inside a transaction, and so alone; SET LOCAL is not to be had.
+        self.client.batch_execute(&format!("SET lock_timeout = '{DETACH_PATIENCE}'")).await.map_err(doing())?;
+        let statement = statements(table, next).concat();
+        let detached = self.client.batch_execute(&statement).await.map_err(doing());
+        self.client.batch_execute("SET lock_timeout = '2s'").await.map_err(doing())?;
+        detached?;
+        let begun = Entry { state: State::Detaching, ..entry.clone() };
+        let transaction = locked(self.client, table, &begun).await?;
+        set_state(&transaction, entry, State::Detached).await.map_err(doing())?;
+        finish(transaction, deed, began, Duration::ZERO).await
+    }
+
+    async fn finalize(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began) = (self.table, Instant::now());
+        let doing = || Error::doing("end the detaching of a leaf", table);
+        let deed = self.deed("partition.finalize", next);
+        let transaction = self.locked(next).await?;
+        let statement = statements(table, next).concat();
+        let waited = lock(&transaction, &statement, FINALIZE_PATIENCE).await.map_err(doing())?;
+        set_state(&transaction, &next.entry, State::Detached).await.map_err(doing())?;
+        finish(transaction, deed, began, waited).await
+    }
+
+    /// What is in the table now is what is in the archive, or an error.
+    async fn recount(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began, entry) = (self.table, Instant::now(), &next.entry);
+        let doing = || Error::doing("count the rows of a leaf", table);
+        let deed = self.deed("partition.recount", next);
+        let manifest = manifest_of(table, entry)?;
+        let transaction = self.locked(next).await?;
+        transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(doing())?;
+        let counted = archive::count(&transaction, table, &entry.leaf).await?;
+        if !manifest.is_of(&counted) {
+            let why = format!(
+                "its seal was broken, and {} rows in the table are not the {} in the archive: look at both",
+                counted.rows, manifest.rows
+            );
+            return Err(Error::Refused { leaf: table.sibling(&entry.leaf), why });
+        }
+        transaction
+            .query_typed(&format!("{SET_SEAL} {MARK} WHERE leaf_id = $1"), &[(&entry.id, Type::INT8)])
+            .await
+            .map_err(doing())?;
+        finish(transaction, deed, began, Duration::ZERO).await
+    }
+
+    /// The archive is read whole once more, then the rule is looked at behind the lock, and the table goes in the same transaction.
+    async fn drop(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began, fate, grace, entry) = (self.table, Instant::now(), self.fate, self.grace, &next.entry);
+        let doing = || Error::doing("drop a leaf", table);
+        if fate == Fate::Archive {
+            let manifest = manifest_of(table, entry)?;
+            let Some(store) = self.archive else {
+                let why = "its archive cannot be read: set partitions.archive_url".to_owned();
+                return Err(Error::Refused { leaf: table.sibling(&entry.leaf), why });
+            };
+            store.verify(&manifest).await?;
+        }
+        let deed = self.deed("partition.drop", next);
+        let transaction = self.locked(next).await?;
+        let leaf = table.sibling(&entry.leaf);
+        let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN ACCESS EXCLUSIVE MODE"), "200ms")
+            .await
+            .map_err(doing())?;
+        rule(&transaction, table, entry, fate, Some(grace)).await?;
+        transaction.batch_execute(&statements(table, next).concat()).await.map_err(doing())?;
+        set_state(&transaction, entry, State::Dropped).await.map_err(doing())?;
+        finish(transaction, deed, began, waited).await
+    }
+
+    async fn discard(&mut self, next: &Move) -> Result<Duration, Error> {
+        let (table, began) = (self.table, Instant::now());
+        let doing = || Error::doing("drop the table of a restore that was cut short", table);
+        let deed = self.deed("partition.discard", next);
+        let transaction = self.locked(next).await?;
+        if next.entry.presence == Presence::Standalone {
+            let drop = format!("SET LOCAL lock_timeout = '200ms'; {}", statements(table, next).concat());
+            transaction.batch_execute(&drop).await.map_err(doing())?;
+        }
+        set_state(&transaction, &next.entry, State::Dropped).await.map_err(doing())?;
+        finish(transaction, deed, began, Duration::ZERO).await
+    }
+
+    async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
+        let mut failure = error.to_string();
+        if is_passing(error) {
+            let blockers = blockers(self.client, self.table, &next.entry).await?;
+            failure = format!("{failure}; in the way: {blockers}");
+        }
+        let deed = Deed { failure: Some(failure), ..self.deed("partition.failed", next) };
+        record(self.client, &deed).await
+    }
+}
+
+/// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
+pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &Entry) -> Result<Transaction<'c>, Error> {
+    let doing = || Error::doing("lock a leaf in the registry", table);
+    let transaction = client.transaction().await.map_err(doing())?;
+    let begin =
+        format!("{BEGIN}; SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '60s'");
+    transaction.batch_execute(&begin).await.map_err(doing())?;
+    let row = transaction.query_typed_opt(LOCK_ENTRY, &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
+    match row.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {
+        Some((state, version)) if state == entry.state.word() && version == entry.version => Ok(transaction),
+        found => Err(Error::Refused {
+            leaf: table.sibling(&entry.leaf),
+            why: format!(
+                "somebody else moved it meanwhile ({} instead of {})",
+                found.map_or_else(|| "gone".to_owned(), |(state, _)| state),
+                entry.state
+            ),
+        }),
+    }
+}
+
+/// Says `statement`, which takes a lock, within `patience`; answers how long it took.
+async fn lock(
+    transaction: &Transaction<'_>,
+    statement: &str,
+    patience: &str,
+) -> Result<Duration, tokio_postgres::Error> {
+    transaction.batch_execute(&format!("SET LOCAL lock_timeout = '{patience}'")).await?;
+    let began = Instant::now();
+    transaction.batch_execute(statement).await?;
+    Ok(began.elapsed())
+}
+
+async fn finish(transaction: Transaction<'_>, deed: Deed, began: Instant, waited: Duration) -> Result<Duration, Error> {
+    let deed = Deed { took: began.elapsed(), waited, ..deed };
+    record(&transaction, &deed).await?;
+    transaction.commit().await.map_err(Error::doing("commit a move of a leaf", &deed.object))?;
+    Ok(waited)
+}
+
+pub(crate) fn manifest_of(table: &Table, entry: &Entry) -> Result<Manifest, Error> {
+    let parsed = entry.manifest.clone().map(serde_json::from_value::<Manifest>);
+    match parsed {
+        Some(Ok(manifest)) => Ok(manifest),
+        Some(Err(error)) => Err(Error::Refused {
+            leaf: table.sibling(&entry.leaf),
+            why: format!(
+                "its manifest in dalp_indexed.leaf cannot be read ({error}): compare it with the archive's own"
+            ),
+        }),
+        None => Err(Error::Refused {
+            leaf: table.sibling(&entry.leaf),
+            why: "it has no manifest: it is not archived".to_owned(),
+        }),
+    }
+}
+
+/// The archive is written: the seal must still be that from before it was read.
+async fn archived(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    entry: &Entry,
+    manifest: &Manifest,
+) -> Result<(), Error> {
+    let doing = || Error::doing("note that a leaf is archived", table);
+    let json = serde_json::to_value(manifest).unwrap_or_default();
+    let rows = i64::try_from(manifest.rows).unwrap_or(i64::MAX);
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8), (&entry.seal_now, Type::TEXT)];
+    match transaction
+        .query_typed_opt(&format!("{END_ARCHIVE} {MARK} RETURNING leaf_id"), &parameters)
+        .await
+        .map_err(doing())?
+    {
+        Some(_) => Ok(()),
+        None => Err(Error::Refused {
+            leaf: table.sibling(&entry.leaf),
+            why: "its seal was broken while it was archived".to_owned(),
+        }),
+    }
+}
+
+const LOCK_ENTRY: &str = "SELECT state, version FROM dalp_indexed.leaf WHERE leaf_id = $1 FOR UPDATE";
+
+/// The mark of a seal, of the row `e` of the registry.
+const MARK: &str = "(SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid) \
+                       || ':' || c.relfilenode::text) \
+                     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid \
+                       AND starts_with(t.tgname::text, 'dalp_seal') WHERE c.oid = e.relid GROUP BY c.relfilenode)";
+
+const BEGIN_ARCHIVE: &str = "UPDATE dalp_indexed.leaf SET state = $2, version = $3, manifest = NULL, seal = NULL, \
+                             updated_at = clock_timestamp() WHERE leaf_id = $1";
+const END_ARCHIVE: &str = "
+    UPDATE dalp_indexed.leaf AS e
+    SET state = CASE WHEN state = 'DETACHED' THEN state ELSE 'ARCHIVED' END, manifest = $2, rows = $3, seal = $4,
+        archived_at = clock_timestamp(), updated_at = clock_timestamp()
+    WHERE leaf_id = $1 AND $4 = ";
+const SET_SEAL: &str = "UPDATE dalp_indexed.leaf AS e SET updated_at = clock_timestamp(), seal = ";
+
+const RAISE_FLOOR: &str = "
+    INSERT INTO dalp_indexed.retention_floor AS f (table_schema, table_name, key, floor, moves)
+    VALUES ($1, $2, $3, COALESCE($4, 'infinity'), 1)
+    ON CONFLICT (table_schema, table_name, key) DO UPDATE
+    SET floor = EXCLUDED.floor, moves = f.moves + 1, moved_at = clock_timestamp() WHERE f.floor < EXCLUDED.floor";
+
+const SET_STATE: &str = "
+    UPDATE dalp_indexed.leaf AS e
+    SET state = $2, updated_at = clock_timestamp(),
+        sealed_at = CASE $2 WHEN 'SEALED' THEN clock_timestamp() ELSE sealed_at END,
+        rows = CASE $2 WHEN 'SEALED' THEN COALESCE(NULLIF((SELECT reltuples FROM pg_class WHERE oid = e.relid), -1)::int8, rows) ELSE rows END,
+        bytes = CASE $2 WHEN 'SEALED' THEN COALESCE(pg_total_relation_size(e.relid), bytes) ELSE bytes END,
+        retired_at = CASE $2 WHEN 'RETIRED' THEN clock_timestamp() ELSE retired_at END,
+        detached_at = CASE WHEN $2 = 'DETACHED' THEN COALESCE(detached_at, clock_timestamp())
+                           WHEN $2 = 'DROPPED' THEN detached_at END,
+        dropped_at = CASE $2 WHEN 'DROPPED' THEN clock_timestamp() END
+    WHERE leaf_id = $1";
+
+/// Moves the registry's row, which the transaction holds.
+pub(crate) async fn set_state(
+    transaction: &Transaction<'_>,
+    entry: &Entry,
+    state: State,
+) -> Result<(), tokio_postgres::Error> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&state.word(), Type::TEXT)];
+    transaction.query_typed(SET_STATE, &parameters).await.map(drop)
+}
+
+/// What forbids that a leaf goes on, by what is committed now: the transaction holds its row, which holds wait for. With a grace
+/// period, it is the rule of dropping. $1 row, $2 whether it must be archived, $3 grace in seconds or null.
+const RULE: &str = "
+    SELECT array_to_string(ARRAY[
+        CASE WHEN EXISTS (SELECT FROM dalp_indexed.legal_hold AS h
+                          WHERE h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
+                            AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
+                            AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time))
+             THEN 'a legal hold touches it' END,
+        CASE WHEN $2 AND e.manifest IS NULL THEN 'it is not archived' END,
+        CASE WHEN NOT EXISTS (SELECT FROM dalp_indexed.leaf AS n JOIN pg_inherits AS i ON i.inhrelid = n.relid
+                              WHERE n.table_schema = e.table_schema AND n.table_name = e.table_name AND n.key = e.key
+                                AND n.state <> 'DROPPED' AND NOT i.inhdetachpending AND n.to_time > e.to_time)
+             THEN 'it is the newest leaf of its key' END,
+        CASE WHEN $2 AND e.seal IS DISTINCT FROM mark.now THEN 'its seal was broken since its rows were counted' END,
+        CASE WHEN mark.now IS NULL THEN 'it is not sealed' END,
+        CASE WHEN $3::float8 IS NOT NULL AND e.state <> 'DETACHED' THEN 'its state is ' || e.state END,
+        CASE WHEN $3 IS NOT NULL AND (EXISTS (SELECT FROM pg_inherits WHERE inhrelid = e.relid)
+                                      OR NOT EXISTS (SELECT FROM pg_class WHERE oid = e.relid AND relname = e.leaf AND NOT relispartition
+                                                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.table_schema)))
+             THEN 'it is attached, or not the table that was detached' END,
+        CASE WHEN $3 IS NOT NULL AND NOT EXISTS (SELECT FROM dalp_indexed.retention_floor AS f
+                                                 WHERE f.table_schema = e.table_schema AND f.table_name = e.table_name
+                                                   AND f.key = e.key AND e.to_time <= f.floor)
+             THEN 'the floor is below its end' END,
+        CASE WHEN $3 IS NOT NULL AND (e.detached_at IS NULL OR clock_timestamp() < e.detached_at + make_interval(secs => $3))
+             THEN 'its grace period is not over' END
+    ], '; ')
+    FROM dalp_indexed.leaf AS e, LATERAL (SELECT ";
+
+async fn rule(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    entry: &Entry,
+    fate: Fate,
+    grace: Option<chrono::TimeDelta>,
+) -> Result<(), Error> {
+    let must_archive = fate == Fate::Archive;
+    #[expect(clippy::cast_precision_loss, reason = "seconds of a grace period")]
+    let grace = grace.map(|grace| grace.num_milliseconds() as f64 / 1_000.0);
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&entry.id, Type::INT8), (&must_archive, Type::BOOL), (&grace, Type::FLOAT8)];
+    let sql = format!("{RULE} {MARK} AS now) AS mark WHERE e.leaf_id = $1");
+    let row = transaction.query_typed_one(&sql, &parameters).await.map_err(Error::doing("look at the rule", table))?;
+    match row.get::<_, String>(0).as_str() {
+        "" => Ok(()),
+        why => Err(Error::Refused { leaf: table.sibling(&entry.leaf), why: why.to_owned() }),
+    }
+}
+
+/// Who holds what a move of a leaf waited for: locks on the leaf or its parent, and transactions that are older.
+async fn blockers(client: &Client, table: &Table, entry: &Entry) -> Result<String, Error> {
+    let relations = [table.sibling(&entry.leaf), parent_of(table, entry)];
+    let row = client.query_typed_one(BLOCKERS, &[(&relations.as_slice(), Type::TEXT_ARRAY)]).await;
+    Ok(row.map_err(Error::doing("look up who is in the way", table))?.get(0))
+}
+
+const BLOCKERS: &str = "
+    SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s, %s for %s s)', l.pid, a.usename, a.application_name, a.state,
+                                               round(extract(epoch FROM clock_timestamp() - a.xact_start))), ', '),
+                    'nobody any more')
+    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    WHERE l.granted AND l.pid <> pg_backend_pid() AND l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name)";

@@ -1,0 +1,404 @@
+//! Decides what to do next with each leaf that has had its time. Pure: what stands and what is intended come in, moves go out.
+//!
+//! A move is one step from one state to the next, and the table below is the reconciler, too: it goes by what the catalog has, so
+//! that it takes up after a crash anywhere. Each run makes moves until there are none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    Hold,
+    registry::{Entry, Inventory, Presence, State},
+};
+
+/// What becomes of a leaf whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing: it stays.
+    Keep,
+    /// It is detached, and stays as a table of its own.
+    Detach,
+    /// It is detached, and dropped after the grace period. Its rows are gone then.
+    Drop,
+    /// It is archived, detached, and dropped after the grace period.
+    Archive,
+}
+
+impl Fate {
+    /// The words that [`str::parse`] takes.
+    pub const NAMES: &[&str] = &["keep", "detach", "drop", "archive"];
+}
+
+/// One of [`Fate::NAMES`]; anything else is an error without words.
+impl std::str::FromStr for Fate {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "detach" => Ok(Self::Detach),
+            "drop" => Ok(Self::Drop),
+            "archive" => Ok(Self::Archive),
+            _ => Err(()),
+        }
+    }
+}
+
+/// How long rows of a table are kept, and what then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retention {
+    /// What becomes of them. Default: they stay.
+    pub fate: Fate,
+    /// How long they are kept, counted back from the earlier of now and the last final time.
+    pub keep: TimeDelta,
+    /// How long a detached leaf is kept before it is dropped, for second thoughts. Default: 7 days.
+    pub grace: TimeDelta,
+    /// Most leaves of one key that may begin to go in one run. More is a clock that jumped or a policy that changed: nothing is
+    /// done then until somebody allows it. Default: 10.
+    pub max_leaves: usize,
+    /// Greatest share of a key's bytes that may begin to go in one run; a single leaf always may. Default: 0.3.
+    pub max_share: f64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { fate: Fate::Keep, keep: TimeDelta::MAX, grace: TimeDelta::days(7), max_leaves: 10, max_share: 0.3 }
+    }
+}
+
+/// What may be done at all: each can be stopped alone in an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// Making leaves.
+    pub create: bool,
+    /// Sealing and writing archives.
+    pub archive: bool,
+    /// Raising the floor, and detaching.
+    pub detach: bool,
+    /// Dropping.
+    pub drop: bool,
+}
+
+impl Switches {
+    /// Everything.
+    pub const ALL: Self = Self { create: true, archive: true, detach: true, drop: true };
+}
+
+/// From when retention counts back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// From now: rows are final when they are written.
+    Now,
+    /// From the last final time of each key, or from now if that is earlier. Of a key without one, nothing is due.
+    Final(BTreeMap<i64, DateTime<Utc>>),
+}
+
+impl Reference {
+    /// Rows of `key` before this are due; `None` if none is.
+    pub fn cutoff(&self, key: i64, now: DateTime<Utc>, keep: TimeDelta) -> Option<DateTime<Utc>> {
+        let end = match self {
+            Self::Now => now,
+            Self::Final(times) => now.min(*times.get(&key)?),
+        };
+        end.checked_sub_signed(keep)
+    }
+}
+
+/// What is done with one leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Act {
+    /// The registry says what the catalog has: this state.
+    Note(State),
+    /// It takes no writes any more.
+    Seal,
+    /// It is exported, read back and compared.
+    Archive,
+    /// The floor passes it.
+    Retire,
+    /// It is detached, without stopping anybody.
+    Detach,
+    /// A detaching that was cut short is ended.
+    Finalize,
+    /// Its rows are compared with the archive again, as its seal was broken.
+    Recount,
+    /// It is dropped.
+    Drop,
+    /// The table of a restore that was cut short is dropped.
+    Discard,
+}
+
+impl Act {
+    /// Its word in the record, in metrics and on the screen.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Note(_) => "note",
+            Self::Seal => "seal",
+            Self::Archive => "archive",
+            Self::Retire => "retire",
+            Self::Detach => "detach",
+            Self::Finalize => "finalize",
+            Self::Recount => "recount",
+            Self::Drop => "drop",
+            Self::Discard => "discard",
+        }
+    }
+
+    /// The strongest lock that it takes, and on what.
+    pub fn lock(self) -> &'static str {
+        match self {
+            Self::Note(_) => "none",
+            Self::Seal => "SHARE ROW EXCLUSIVE on the leaf, 200 ms at most",
+            Self::Archive | Self::Recount => "ACCESS SHARE on the leaf",
+            Self::Retire => "rows of the registry",
+            Self::Detach => {
+                "SHARE UPDATE EXCLUSIVE on parent and leaf; then, when older readers have ended (30 s), ACCESS EXCLUSIVE on the leaf"
+            }
+            Self::Finalize => "SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on the leaf",
+            Self::Drop | Self::Discard => "ACCESS EXCLUSIVE on the detached table, 200 ms at most",
+        }
+    }
+}
+
+/// One move of one leaf.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Move {
+    /// The leaf as it was seen.
+    pub entry: Entry,
+    /// What is done.
+    pub act: Act,
+}
+
+/// Why a leaf that is due, or on its way, does not move.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Obstacle {
+    /// A hold touches it.
+    Held {
+        /// The hold.
+        hold: Hold,
+    },
+    /// Too much would go at once: nothing of its key begins to.
+    Breaker {
+        /// How many leaves are due.
+        leaves: usize,
+        /// Their share of the key's bytes, 0 to 1.
+        share: f64,
+    },
+    /// The newest leaf of a key never goes.
+    Newest,
+    /// Its grace period is not over.
+    Grace {
+        /// When it is.
+        until: DateTime<Utc>,
+    },
+    /// Its operation is switched off.
+    Off {
+        /// Which switch.
+        switch: &'static str,
+    },
+    /// It must be archived, and no archive is configured.
+    NoArchive,
+    /// Its rows are not those in the archive.
+    Differs,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { hold } => write!(f, "held by {} ({}, hold {})", hold.author, hold.reason, hold.id),
+            Self::Breaker { leaves, share } => write!(
+                f,
+                "{leaves} leaves with {:.0} % of the bytes would go at once: look whether that is meant, then `apply --allow-many`",
+                share * 100.0
+            ),
+            Self::Newest => f.write_str("the newest leaf of its key"),
+            Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
+            Self::Off { switch } => write!(f, "partitions.{switch} is false"),
+            Self::NoArchive => f.write_str("to be archived, and partitions.archive_url is not set"),
+            Self::Differs => {
+                f.write_str("its seal was broken and its rows are not those in the archive: see `archive verify`")
+            }
+        }
+    }
+}
+
+/// What to do now, and what stands in the way of the rest.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Moves {
+    /// At most one for each leaf, by key, oldest first.
+    pub moves: Vec<Move>,
+    /// The leaves that would move otherwise.
+    pub obstacles: Vec<(Entry, Obstacle)>,
+}
+
+/// What the plan goes by, beside the inventory.
+#[derive(Debug, Clone)]
+pub struct Terms<'t> {
+    /// The policy.
+    pub retention: &'t Retention,
+    /// What may be done.
+    pub switches: Switches,
+    /// From when it counts back.
+    pub reference: &'t Reference,
+    /// Whether there is somewhere to archive to.
+    pub can_archive: bool,
+    /// Whether somebody allowed that much goes at once.
+    pub allow_many: bool,
+}
+
+/// Decides the next move of each leaf.
+pub fn plan_moves(inventory: &Inventory, terms: &Terms<'_>) -> Moves {
+    let breakers = breakers(inventory, terms);
+    let mut moves = Moves::default();
+    for entry in &inventory.entries {
+        let next = match reconciled(entry) {
+            Some(act) => Next::Move(act),
+            None => onward(inventory, terms, entry, &breakers),
+        };
+        match next {
+            Next::Move(act) => moves.moves.push(Move { entry: entry.clone(), act }),
+            Next::Blocked(obstacle) => moves.obstacles.push((entry.clone(), obstacle)),
+            Next::Rest => {}
+        }
+    }
+    moves
+}
+
+/// Whether an attached leaf has had its time.
+pub fn is_due(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> bool {
+    terms.retention.fate != Fate::Keep
+        && terms
+            .reference
+            .cutoff(entry.key, inventory.now, terms.retention.keep)
+            .is_some_and(|cutoff| entry.bounds.to() <= cutoff)
+}
+
+enum Next {
+    Move(Act),
+    Blocked(Obstacle),
+    Rest,
+}
+
+/// Where the registry is behind the catalog, or something was cut short, this is put right before anything else, whatever a
+/// policy says: it loses nothing.
+fn reconciled(entry: &Entry) -> Option<Act> {
+    use {Presence as P, State as S};
+    match (entry.state, entry.presence) {
+        (S::Planned, P::Attached) => Some(Act::Note(S::Attached)),
+        (S::Planned, P::Standalone | P::Absent) => Some(Act::Discard),
+        // A detaching was begun, by us or by hand, and did not end. Ending it is the only way on, or back.
+        (_, P::Pending) => Some(Act::Finalize),
+        (S::Attached | S::Sealed | S::Archiving | S::Archived | S::Retired | S::Detaching, P::Standalone) => {
+            Some(Act::Note(S::Detached))
+        }
+        // Attached again by hand.
+        (S::Detached, P::Attached) => Some(Act::Note(S::Attached)),
+        (S::Dropped, _) => None,
+        (_, P::Absent) => Some(Act::Note(S::Dropped)),
+        _ => None,
+    }
+}
+
+/// The next step of a leaf whose registry and catalog agree.
+fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BTreeMap<i64, Obstacle>) -> Next {
+    let begun = entry.state > State::Attached;
+    if terms.retention.fate == Fate::Keep || (!begun && !is_due(inventory, terms, entry)) {
+        return Next::Rest;
+    }
+    // Detached is where this fate ends: nothing stands in the way of it.
+    if entry.state == State::Detached && terms.retention.fate == Fate::Detach {
+        return Next::Rest;
+    }
+    if let Some(hold) = inventory.holds_on(entry).next() {
+        return Next::Blocked(Obstacle::Held { hold: hold.clone() });
+    }
+    if is_newest(inventory, entry) {
+        return Next::Blocked(Obstacle::Newest);
+    }
+    if entry.state < State::Retired
+        && let Some(breaker) = breakers.get(&entry.key)
+    {
+        return Next::Blocked(breaker.clone());
+    }
+    step(inventory, terms, entry)
+}
+
+fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
+    let (archives, switches) = (terms.retention.fate == Fate::Archive, terms.switches);
+    // What is sealed with no policy to archive is about to be retired: both go by the same switch.
+    let sealing = if archives { (switches.archive, "archive") } else { (switches.detach, "detach") };
+    let (act, (on, switch)) = match entry.state {
+        State::Attached => (Act::Seal, sealing),
+        State::Sealed | State::Archiving if archives => (Act::Archive, sealing),
+        State::Sealed | State::Archiving | State::Archived => (Act::Retire, (switches.detach, "detach")),
+        State::Retired | State::Detaching => (Act::Detach, (switches.detach, "detach")),
+        State::Detached => return last_step(inventory, terms, entry),
+        State::Planned | State::Dropped => return Next::Rest,
+    };
+    let must_archive = act == Act::Archive || (act == Act::Seal && archives);
+    match act {
+        _ if !on => Next::Blocked(Obstacle::Off { switch }),
+        _ if must_archive && !terms.can_archive => Next::Blocked(Obstacle::NoArchive),
+        act => Next::Move(act),
+    }
+}
+
+/// A detached leaf: archived if it came here another way, recounted if its seal was broken, dropped when its grace is over.
+fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
+    let archives = terms.retention.fate == Fate::Archive;
+    let until = entry.detached_at.and_then(|at| at.checked_add_signed(terms.retention.grace));
+    if archives && entry.manifest.is_none() {
+        return match (entry.seal_now.is_some(), terms.switches.archive, terms.can_archive) {
+            (_, false, _) => Next::Blocked(Obstacle::Off { switch: "archive" }),
+            (_, _, false) => Next::Blocked(Obstacle::NoArchive),
+            (true, ..) => Next::Move(Act::Archive),
+            (false, ..) => Next::Move(Act::Seal),
+        };
+    }
+    let below_floor = inventory.floors.get(&entry.key).is_some_and(|floor| entry.bounds.to() <= *floor);
+    match until {
+        // Detached by hand before its time.
+        _ if !below_floor && !is_due(inventory, terms, entry) => Next::Rest,
+        _ if !below_floor && !terms.switches.detach => Next::Blocked(Obstacle::Off { switch: "detach" }),
+        _ if !below_floor => Next::Move(Act::Retire),
+        Some(until) if until > inventory.now => Next::Blocked(Obstacle::Grace { until }),
+        _ if !terms.switches.drop => Next::Blocked(Obstacle::Off { switch: "drop" }),
+        _ if entry.seal_now.is_none() => Next::Move(Act::Seal),
+        _ if archives && entry.seal != entry.seal_now => Next::Move(Act::Recount),
+        _ => Next::Move(Act::Drop),
+    }
+}
+
+/// Whether no attached leaf of the key holds later times.
+fn is_newest(inventory: &Inventory, entry: &Entry) -> bool {
+    !inventory.entries.iter().any(|other| {
+        other.key == entry.key && other.presence == Presence::Attached && other.bounds.to() > entry.bounds.to()
+    })
+}
+
+/// The keys of which too much would begin to go at once.
+fn breakers(inventory: &Inventory, terms: &Terms<'_>) -> BTreeMap<i64, Obstacle> {
+    let mut keys: BTreeMap<i64, (usize, i64, i64)> = BTreeMap::new();
+    for entry in &inventory.entries {
+        let (due, due_bytes, bytes) = keys.entry(entry.key).or_default();
+        if entry.state < State::Retired && entry.presence == Presence::Attached {
+            *bytes += entry.bytes;
+            let goes = is_due(inventory, terms, entry) && inventory.holds_on(entry).next().is_none();
+            if goes && !is_newest(inventory, entry) {
+                *due += 1;
+                *due_bytes += entry.bytes;
+            }
+        }
+    }
+    let trips = keys.into_iter().filter_map(|(key, (leaves, due, all))| {
+        #[expect(clippy::cast_precision_loss, reason = "a share of bytes")]
+        let share = if all > 0 { due as f64 / all as f64 } else { 0.0 };
+        let too_many = leaves > terms.retention.max_leaves || (leaves > 1 && share > terms.retention.max_share);
+        (too_many && !terms.allow_many).then_some((key, Obstacle::Breaker { leaves, share }))
+    });
+    trips.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! What happens to a leaf next, case by case.
+
+use super::*;

@@ -1,0 +1,189 @@
+//! The way back: a leaf that was sealed, retired or detached is served again, in milliseconds, as long as it is not dropped.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{
+    Client, Transaction,
+    types::{ToSql, Type},
+};
+
+use crate::{
+    Error, Manifest, Scope, Table,
+    activity::{Deed, ensure_activity, record},
+    add_hold,
+    apply::LANE_KEY,
+    moves::{begin_session, end_session, locked, manifest_of, parent_of, set_state, unseal_statements},
+    registry::{Entry, Inventory, Presence, State, read_inventory},
+};
+
+/// What [`undo`] did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Undone {
+    /// The leaves that are served again, oldest first.
+    pub leaves: Vec<String>,
+    /// The hold that keeps them from being retired at the next run.
+    pub hold: i64,
+    /// The earliest time served now; `None` if all is.
+    pub floor: Option<DateTime<Utc>>,
+}
+
+/// Serves a leaf again, and every newer one of its key that was on its way: what is served has no holes. A hold is put on them, or
+/// the policy would retire them at its next run; `release_hold` lets them go.
+///
+/// Wants a direct connection of its own whose current role owns the table; its session settings are changed.
+pub async fn undo(client: &mut Client, table: &Table, leaf: &str, reason: &str, author: &str) -> Result<Undone, Error> {
+    begin_session(client, table).await?;
+    let undone = undo_all(client, table, leaf, reason, author).await;
+    let ended = end_session(client, table).await;
+    let undone = undone?;
+    ended.map(|()| undone)
+}
+
+async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, author: &str) -> Result<Undone, Error> {
+    ensure_activity(client).await?;
+    let inventory = read_inventory(client, table).await?;
+    let what = table.sibling(leaf);
+    let Some(first) = inventory.entries.iter().find(|entry| entry.leaf == leaf) else {
+        let why = "there is no such leaf that is not dropped: `dalp-indexer partitions status` lists them, \
+                   `dalp-indexer partitions restore` brings back what is archived";
+        return Err(Error::Unfit { what, why: why.to_owned() });
+    };
+    let back = on_their_way(&inventory, first);
+    let Some(last) = back.last() else {
+        let why = "nothing was begun with it, nor with a newer leaf of its key: there is nothing to undo";
+        return Err(Error::Unfit { what, why: why.to_owned() });
+    };
+    let to = (last.bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| last.bounds.to());
+    let scope = Scope { key: Some(first.key), from: first.bounds.from(), to };
+    let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
+    for entry in &back {
+        attach(client, table, entry).await?;
+    }
+    let floor = lower_floor(client, table, first).await?;
+    Ok(Undone { leaves: back.iter().map(|entry| entry.leaf.clone()).collect(), hold, floor })
+}
+
+/// The leaf and the newer ones of its key with which something was begun, oldest first.
+fn on_their_way(inventory: &Inventory, first: &Entry) -> Vec<Entry> {
+    let is_begun = |entry: &&Entry| {
+        entry.key == first.key
+            && entry.bounds.to() >= first.bounds.to()
+            && (entry.state > State::Attached || entry.presence == Presence::Pending)
+    };
+    inventory.entries.iter().filter(is_begun).cloned().collect()
+}
+
+/// Attaches it if it is not, and says so. The CHECK that `DETACH CONCURRENTLY` left spares the scan; it goes in the same transaction,
+/// while nobody else sees the leaf.
+async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+    let doing = || Error::doing("attach a leaf again", table);
+    let (leaf, parent) = (table.sibling(&entry.leaf), parent_of(table, entry));
+    let transaction = locked(client, table, entry).await?;
+    transaction.batch_execute(&format!("SELECT pg_advisory_xact_lock({LANE_KEY})")).await.map_err(doing())?;
+    if entry.presence == Presence::Pending {
+        let finalize = format!("SET LOCAL lock_timeout = '30s'; ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE");
+        transaction.batch_execute(&finalize).await.map_err(doing())?;
+    }
+    if entry.presence != Presence::Attached {
+        let lock = format!(
+            "SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; \
+             ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}",
+            entry.bounds
+        );
+        transaction.batch_execute(&lock).await.map_err(doing())?;
+        drop_checks(&transaction, table, &leaf, &parent).await?;
+    }
+    let is_whole = entry.manifest.is_some() && entry.seal.is_some() && entry.seal == entry.seal_now;
+    let state = if is_whole { State::Archived } else { State::Attached };
+    if !is_whole {
+        transaction.batch_execute(&unseal_statements(&leaf).join("; ")).await.map_err(doing())?;
+    }
+    set_state(&transaction, entry, state).await.map_err(doing())?;
+    let deed = Deed::new("partition.undo", format!("{}.{}", table.schema, entry.leaf))
+        .with_detail(serde_json::json!({ "key": entry.key, "state": entry.state.word() }));
+    record(&transaction, &deed).await?;
+    transaction.commit().await.map_err(doing())
+}
+
+const CHECKS: &str = "SELECT conname::text FROM pg_catalog.pg_constraint AS c \
+                      WHERE conrelid = to_regclass($1) AND contype = 'c' AND coninhcount = 0 AND NOT EXISTS \
+                        (SELECT FROM pg_catalog.pg_constraint WHERE conrelid = to_regclass($2) AND conname = c.conname)";
+
+/// Drops the CHECKs that a leaf has and its parent has not.
+pub(crate) async fn drop_checks(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    leaf: &str,
+    parent: &str,
+) -> Result<(), Error> {
+    let doing = || Error::doing("drop the CHECK of a detaching", table);
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::TEXT), (&parent, Type::TEXT)];
+    for row in transaction.query_typed(CHECKS, &parameters).await.map_err(doing())? {
+        let drop = format!("ALTER TABLE {leaf} DROP CONSTRAINT {}", crate::catalog::quoted(row.get(0)));
+        transaction.batch_execute(&drop).await.map_err(doing())?;
+    }
+    Ok(())
+}
+
+/// Down to the start of a leaf, but not below the end of a newer one that is gone: what is served has no holes.
+const LOWER_FLOOR: &str = "
+    UPDATE dalp_indexed.retention_floor AS f
+    SET floor = low.floor, moves = f.moves + 1, moved_at = clock_timestamp()
+    FROM (SELECT GREATEST(COALESCE($4::timestamptz, '-infinity'),
+                          (SELECT max(to_time) FROM dalp_indexed.leaf AS e
+                           WHERE e.table_schema = $1 AND e.table_name = $2 AND e.key = $3 AND e.to_time > COALESCE($4, '-infinity')
+                             AND e.retired_at IS NOT NULL
+                             AND NOT EXISTS (SELECT FROM dalp_indexed.leaf AS l JOIN pg_catalog.pg_inherits ON inhrelid = l.relid
+                                             WHERE l.table_schema = $1 AND l.table_name = $2 AND l.key = $3
+                                               AND l.state <> 'DROPPED' AND l.from_time IS NOT DISTINCT FROM e.from_time
+                                               AND l.to_time = e.to_time))) AS floor) AS low
+    WHERE f.table_schema = $1 AND f.table_name = $2 AND f.key = $3 AND low.floor < f.floor";
+const FLOOR: &str = "SELECT NULLIF(floor, '-infinity') FROM dalp_indexed.retention_floor \
+                     WHERE table_schema = $1 AND table_name = $2 AND key = $3";
+
+/// Lowers the floor so that a leaf that is attached is served. Answers where it is.
+pub(crate) async fn lower_floor(
+    client: &mut Client,
+    table: &Table,
+    entry: &Entry,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    let doing = || Error::doing("lower the floor", table);
+    let from = entry.bounds.from();
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&entry.key, Type::INT8), (&from, Type::TIMESTAMPTZ)];
+    client.query_typed(LOWER_FLOOR, &parameters).await.map_err(doing())?;
+    let row = client.query_typed_opt(FLOOR, &parameters[..3]).await.map_err(doing())?;
+    Ok(row.and_then(|row| row.get(0)))
+}
+
+/// Opens a sealed leaf that rows must be written to, which voids its archive: it is archived again later, as a new version. Answers the
+/// manifest that is void now, for [`crate::Archive::void`]; `Ok(None)` also where there is nothing to open.
+///
+/// A leaf below the floor stays sealed: [`Error::Refused`].
+pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Option<Manifest>, Error> {
+    let doing = || Error::doing("open a sealed leaf", table);
+    ensure_activity(client).await?;
+    let inventory = read_inventory(client, table).await?;
+    let Some(entry) = inventory.entries.iter().find(|entry| entry.leaf == leaf && entry.state > State::Attached) else {
+        return Ok(None);
+    };
+    let name = table.sibling(leaf);
+    if entry.state >= State::Retired {
+        let why = format!("it is {}: rows of its times are not stored any more", entry.state);
+        return Err(Error::Refused { leaf: name, why });
+    }
+    let void = entry.manifest.is_some().then(|| manifest_of(table, entry)).transpose()?;
+    let transaction = locked(client, table, entry).await?;
+    let open = format!(
+        "SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; {}",
+        unseal_statements(&name).join("; ")
+    );
+    transaction.batch_execute(&open).await.map_err(doing())?;
+    transaction.query_typed(VOID, &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
+    let deed = Deed::new("partition.unseal", format!("{}.{leaf}", table.schema));
+    record(&transaction, &deed).await?;
+    transaction.commit().await.map_err(doing())?;
+    Ok(void)
+}
+
+const VOID: &str = "UPDATE dalp_indexed.leaf SET state = 'ATTACHED', manifest = NULL, seal = NULL, sealed_at = NULL, \
+                    archived_at = NULL, updated_at = clock_timestamp() WHERE leaf_id = $1";

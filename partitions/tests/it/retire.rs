@@ -1,0 +1,162 @@
+//! Leaves on their way from attached to dropped, and back.
+
+use std::collections::BTreeMap;
+
+use dalp_partitions::{
+    Act, Entry, Error, Fate, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms, add_hold, holds,
+    read_inventory, release_hold, retire, undo,
+};
+
+use super::*;
+
+/// Days before now() that rows are kept.
+const KEEP: i64 = 3;
+
+fn retention(fate: Fate) -> Retention {
+    Retention { fate, keep: TimeDelta::days(KEEP), grace: TimeDelta::zero(), max_leaves: 100, max_share: 1.0 }
+}
+
+fn finals() -> Reference {
+    Reference::Final(BTreeMap::from([(CHAIN, now())]))
+}
+
+async fn run(client: &mut Client, retention: &Retention, switches: Switches) -> Outcome {
+    let reference = finals();
+    let terms = Terms { retention, switches, reference: &reference, can_archive: false, allow_many: false };
+    retire(client, &logs(), &terms, None).await.unwrap()
+}
+
+fn acts(outcome: &Outcome) -> Vec<Act> {
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    let mut acts: Vec<Act> = outcome.done.iter().map(|done| done.act).collect();
+    acts.dedup();
+    acts
+}
+
+async fn entries(client: &mut Client) -> Vec<Entry> {
+    read_inventory(client, &logs()).await.unwrap().entries
+}
+
+async fn states(client: &mut Client) -> Vec<(String, State)> {
+    entries(client).await.into_iter().map(|entry| (entry.leaf, entry.state)).collect()
+}
+
+/// Rows in the leaves of the last ten days, one an hour.
+async fn filled() -> (Database, Client, Client) {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    make(&mut client, &logs(), &days(10)).await.unwrap();
+    admin
+        .batch_execute(
+            "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) \
+             VALUES (31337, 'devnet', '', 0, -1); \
+             INSERT INTO dalp_indexed.logs SELECT 31337, t, row_number() OVER (ORDER BY t), 0, 0, '\\x01', '\\x02', '\\x03', \
+                    NULL, NULL, NULL, NULL, '\\x04' \
+             FROM generate_series('2024-03-11'::timestamptz, '2024-03-20 12:00+00', '1 hour') AS t",
+        )
+        .await
+        .unwrap();
+    (database, admin, client)
+}
+
+async fn count(client: &Client, from: &str) -> i64 {
+    client.query_one(&format!("SELECT count(*) FROM dalp_indexed.{from}"), &[]).await.unwrap().get(0)
+}
+
+const STOPPED: Switches = Switches { create: true, archive: true, detach: true, drop: false };
+
+#[tokio::test]
+async fn a_leaf_goes_all_the_way_and_leaves_a_record() {
+    let (_database, admin, mut client) = filled().await;
+    assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (229, 229));
+    // 03-11 to 03-16 end at or before 03-17 12:00.
+    let outcome = run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    assert_eq!(acts(&outcome), [Act::Seal, Act::Retire, Act::Detach]);
+    assert_eq!(outcome.done.len(), 3 * 6);
+    assert_eq!(outcome.obstacles.len(), 6);
+    assert!(
+        outcome.obstacles.iter().all(|(_, why)| *why == Obstacle::Off { switch: "drop" }),
+        "{:?}",
+        outcome.obstacles
+    );
+    assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (85, 85));
+    assert_eq!(count(&admin, "logs_31337_20240311").await, 24);
+
+    // With its grace period it stays; without, it goes.
+    let patient = Retention { grace: TimeDelta::hours(1), ..retention(Fate::Drop) };
+    assert_eq!(acts(&run(&mut client, &patient, Switches::ALL).await), []);
+    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Drop], 6));
+    let left: Vec<State> = states(&mut client).await.into_iter().map(|(_, state)| state).collect();
+    assert_eq!(left, [State::Attached; 4]);
+    assert_eq!(acts(&run(&mut client, &retention(Fate::Drop), Switches::ALL).await), []);
+
+    let record = "SELECT format('%s %s', action, count(*)) FROM dalp_audit.activity WHERE outcome = 'done' AND actor = session_user \
+                    AND duration_ms > 0 AND statement IS NOT NULL GROUP BY action ORDER BY action";
+    let deeds = ["partition.detach 6", "partition.drop 6", "partition.retire 6", "partition.seal 6"];
+    assert_eq!(strings(&admin, record).await, deeds);
+    assert_eq!(count(&admin, "partition_run WHERE succeeded_at IS NOT NULL AND failures = 0").await, 1);
+}
+
+#[tokio::test]
+async fn a_sealed_leaf_takes_no_writes_by_any_way() {
+    let (_database, admin, mut client) = filled().await;
+    let only_seal = Switches { detach: true, ..Switches::ALL };
+    // A reader of the whole table keeps the detaching from ending; what is sealed stays so.
+    run(&mut client, &retention(Fate::Drop), only_seal).await;
+    let fresh =
+        "INSERT INTO dalp_indexed.logs VALUES (31337, '2024-03-18 00:30+00', 9, 0, 0, '', '', '', '', '', '', '', '')";
+    admin.batch_execute(fresh).await.unwrap();
+    let old = fresh.replace("03-18", "03-12");
+    let error = admin.batch_execute(&old).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "23514");
+}
+
+#[tokio::test]
+async fn a_held_leaf_stays_and_the_others_go() {
+    let (_database, admin, mut client) = filled().await;
+    let scope = Scope { key: None, from: Some(at("2024-03-13T05:00:00Z")), to: Some(at("2024-03-13T06:00:00Z")) };
+    let (hold, touched) = add_hold(&mut client, &logs(), &scope, "case 7", "counsel").await.unwrap();
+    assert_eq!(touched, 0, "nothing is registered yet");
+    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 5);
+    let held: Vec<_> = outcome.obstacles.iter().map(|(entry, why)| (entry.leaf.as_str(), why)).collect();
+    assert!(matches!(held[..], [("logs_31337_20240313", Obstacle::Held { .. })]), "{held:?}");
+    assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (109, 85));
+
+    assert!(matches!(release_hold(&mut client, hold + 1, "counsel").await, Err(Error::Unfit { .. })));
+    release_hold(&mut client, hold, "counsel").await.unwrap();
+    assert!(matches!(release_hold(&mut client, hold, "counsel").await, Err(Error::Unfit { .. })));
+    let all = holds(&client, &logs(), true).await.unwrap();
+    assert_eq!(all[0].released.as_ref().unwrap().1, "counsel");
+    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    assert_eq!(acts(&outcome), [Act::Seal, Act::Retire, Act::Detach, Act::Drop]);
+    assert_eq!(count(&admin, "logs").await, 85);
+}
+
+#[tokio::test]
+async fn what_was_detached_is_served_again_by_undo() {
+    let (_database, admin, mut client) = filled().await;
+    run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    let start = Instant::now();
+    let undone = undo(&mut client, &logs(), "logs_31337_20240314", "wrong policy", "ops").await.unwrap();
+    println!("3 leaves attached again in {:?}", start.elapsed());
+    assert_eq!(undone.leaves, ["14", "15", "16"].map(|day| format!("logs_31337_202403{day}")));
+    assert_eq!(undone.floor, Some(at("2024-03-14T00:00:00Z")));
+    assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (157, 157));
+    // They take writes again, and have no constraint or trigger left.
+    admin
+        .batch_execute("INSERT INTO dalp_indexed.logs VALUES (31337, '2024-03-14 00:30+00', 9, 0, 0, '', '', '', '', '', '', '', '')")
+        .await
+        .unwrap();
+    let rest = "SELECT conname::text FROM pg_constraint WHERE conrelid = 'dalp_indexed.logs_31337_20240314'::regclass AND contype = 'c' \
+                UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgrelid = 'dalp_indexed.logs_31337_20240314'::regclass";
+    assert_eq!(strings(&admin, rest).await, [""; 0]);
+
+    // They are held until somebody lets them go.
+    assert_eq!(acts(&run(&mut client, &retention(Fate::Drop), STOPPED).await), []);
+    release_hold(&mut client, undone.hold, "ops").await.unwrap();
+    let outcome = run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Seal, Act::Retire, Act::Detach], 9));
+    assert!(matches!(undo(&mut client, &logs(), "logs_31337_20240320", "r", "a").await, Err(Error::Unfit { .. })));
+}
