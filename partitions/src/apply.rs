@@ -37,7 +37,7 @@ pub(crate) const BEGIN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle 
                      SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
 /// What a leaf takes over from its parent beside columns and NOT NULL. Not comments: nobody reads them on a leaf.
-const LIKE: &str = "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE \
+pub(crate) const LIKE: &str = "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE \
                     INCLUDING COMPRESSION INCLUDING STATISTICS";
 
 /// What [`ensure`] did and found.

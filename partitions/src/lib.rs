@@ -24,6 +24,7 @@ mod moves;
 mod plan;
 mod policy;
 mod registry;
+mod restore;
 mod retire;
 mod undo;
 
@@ -40,5 +41,6 @@ pub use moves::{Done, Outcome, RETIRE_KEY, retire, statements};
 pub use plan::{Catalog, Index, Leaf, Need, Plan, PlanError, Step, plan};
 pub use policy::Policy;
 pub use registry::{Entry, Inventory, Presence, State, read_inventory};
+pub use restore::{Restored, restore};
 pub use retire::{Act, Fate, Move, Moves, Obstacle, Reference, Retention, Switches, Terms, is_due, plan_moves};
 pub use undo::{Undone, undo, unseal};

@@ -374,7 +374,7 @@ impl Worker<'_> {
         if !manifest.is_of(&counted) {
             let why = format!(
                 "its seal was broken, and {} rows in the table are not the {} in the archive: look at both",
-                counted.rows, manifest.rows
+                counted.rows, manifest.counted.rows
             );
             return Err(Error::Refused { leaf: table.sibling(&entry.leaf), why });
         }
@@ -499,7 +499,7 @@ async fn archived(
 ) -> Result<(), Error> {
     let doing = || Error::doing("note that a leaf is archived", table);
     let json = serde_json::to_value(manifest).unwrap_or_default();
-    let rows = i64::try_from(manifest.rows).unwrap_or(i64::MAX);
+    let rows = i64::try_from(manifest.counted.rows).unwrap_or(i64::MAX);
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8), (&entry.seal_now, Type::TEXT)];
     match transaction
@@ -518,7 +518,7 @@ async fn archived(
 const LOCK_ENTRY: &str = "SELECT state, version FROM dalp_indexed.leaf WHERE leaf_id = $1 FOR UPDATE";
 
 /// The mark of a seal, of the row `e` of the registry.
-const MARK: &str = "(SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid) \
+pub(crate) const MARK: &str = "(SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid) \
                        || ':' || c.relfilenode::text) \
                      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid \
                        AND starts_with(t.tgname::text, 'dalp_seal') WHERE c.oid = e.relid GROUP BY c.relfilenode)";

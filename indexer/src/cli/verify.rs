@@ -233,7 +233,7 @@ impl<'a> Audit<'a> {
         let batch = self.fetch(range, level).await?;
         let covered = Coverage::new(stored.covered.iter().copied());
         let inside = |entry: &Entry| covered.ranges().iter().any(|range| range.contains(entry.number));
-        let mut expected = ExpectedRows::of(&batch, self.claim.raw);
+        let mut expected = ExpectedRows::of(&batch, self.claim.raw, stored.floors);
         for rows in [&mut expected.logs, &mut expected.transfers, &mut expected.quarantine, &mut expected.blocks] {
             rows.retain(inside);
         }

@@ -53,7 +53,7 @@ impl Store {
             return Err(StoreError::Fatal { why });
         }
         // Encoded before its turn comes, so that a connection that has one is never idle.
-        let rows = Rows::encode(int8(claim.chain_id), batch, claim.raw);
+        let rows = Rows::encode(int8(claim.chain_id), batch, claim.raw, self.floors(claim.chain_id));
         let _turn = match lane {
             Lane::Backfill => self.history.acquire().await.ok(),
             Lane::Tail { .. } => None,

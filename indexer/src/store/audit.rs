@@ -5,6 +5,7 @@ use tokio_postgres::types::{Timestamp, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::encode::decimal;
+use super::retention::{Floors, is_below, read_floors};
 use super::{Claim, Store, StoreError, begin, begin_reading, int8, timestamp};
 use crate::chain::audit::Entry;
 use crate::chain::batch::{BlockBatch, Level};
@@ -23,6 +24,8 @@ pub struct StoredRange {
     pub transfers: Vec<Entry>,
     /// What decoders refused of its logs.
     pub quarantine: Vec<Entry>,
+    /// What is below them is nobody's to judge, and not in here.
+    pub floors: Floors,
     /// What of the range is covered, clipped to it.
     pub covered: Vec<BlockRange>,
     /// Block and log index of rows that another filter selected: not ours to judge.
@@ -45,8 +48,8 @@ pub struct ExpectedRows {
 const MICROS: i64 = 1_000_000;
 
 impl ExpectedRows {
-    /// What should be stored of `batch`, with its raw logs or without.
-    pub fn of(batch: &BlockBatch, raw: bool) -> Self {
+    /// What should be stored of `batch`, with its raw logs or without, above the floors.
+    pub fn of(batch: &BlockBatch, raw: bool, floors: Floors) -> Self {
         let mut rows = Self::default();
         for header in batch.headers() {
             let cells = vec![Some(header.hash.to_vec()), header.parent.map(|parent| parent.to_vec())];
@@ -58,7 +61,7 @@ impl ExpectedRows {
             let topic = |at: usize| log.topics.get(at).map(|topic| topic.to_vec());
             let (number, index, time) = (header.number, i64::from(log.log_index), header.time.saturating_mul(MICROS));
             let entry = |cells| Entry { number, index, time, cells };
-            rows.logs.extend(raw.then(|| {
+            rows.logs.extend((raw && !is_below(floors.logs, header.time)).then(|| {
                 entry(vec![
                     Some(log.tx_index.to_string().into_bytes()),
                     bytes(header.hash.as_slice()),
@@ -72,6 +75,7 @@ impl ExpectedRows {
                 ])
             }));
             match erc20::decode(&log) {
+                Decoded::Transfer(_) if is_below(floors.transfers, header.time) => {}
                 Decoded::Transfer(transfer) => rows.transfers.push(entry(vec![
                     bytes(log.address.as_slice()),
                     bytes(transfer.from.as_slice()),
@@ -111,13 +115,16 @@ impl Store {
             (&low, Type::TIMESTAMPTZ),
             (&high, Type::TIMESTAMPTZ),
         ];
-        let mut stored = StoredRange { covered: covered(&tx, claim, range).await?, ..StoredRange::default() };
+        let floors = read_floors(&tx, claim.chain_id).await?;
+        let covered = covered(&tx, claim, range).await?;
+        let mut stored = StoredRange { covered, floors, ..StoredRange::default() };
         for sql in [LOGS_INSIDE, LOGS_OUTSIDE] {
             stored.logs.extend(tx.query_typed(sql, &timed).await?.iter().map(log_entry));
         }
         for sql in [TRANSFERS_INSIDE, TRANSFERS_OUTSIDE] {
             stored.transfers.extend(tx.query_typed(sql, &timed).await?.iter().map(transfer_entry));
         }
+        stored.leave_to_retention();
         stored.quarantine = tx.query_typed(QUARANTINE, &of).await?.iter().map(quarantine_entry).collect();
         stored.blocks = tx.query_typed(BLOCKS, &of).await?.iter().map(block_entry).collect();
         let source_id = claim.source_id.as_slice();
@@ -157,6 +164,13 @@ impl Store {
 const LAST_SECOND: i64 = 253_402_300_799;
 
 impl StoredRange {
+    /// Puts aside rows below the floors: some of their leaves may still stand.
+    fn leave_to_retention(&mut self) {
+        let Floors { logs, transfers } = self.floors;
+        self.logs.retain(|row| !is_below(logs, row.time.div_euclid(MICROS)));
+        self.transfers.retain(|row| !is_below(transfers, row.time.div_euclid(MICROS)));
+    }
+
     /// Puts aside rows that our filter does not select, where another source may have brought them.
     fn leave_to_others(&mut self, selected: &Filter) {
         let ours = |entry: &Entry| {

@@ -77,6 +77,7 @@ impl From<tokio_postgres::Error> for StoreError {
         match code {
             // 23514 also stands for "no partition of relation found for row"; our tables have no CHECK that COPY can hit.
             code if *code == SqlState::CHECK_VIOLATION => Self::NoLeaf,
+            code if code.code() == "DP001" => Self::Sealed { why },
             code if *code == SqlState::UNIQUE_VIOLATION => Self::Duplicate { why },
             code if may_pass(code) => Self::Retry { why },
             _ => Self::Fatal { why },

@@ -15,11 +15,13 @@ pub mod nodes;
 pub mod read;
 pub mod repair;
 pub mod reset;
+pub mod retention;
 pub mod rows;
 mod session;
 pub mod unwind;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
 
 use bb8::{Pool, QueueStrategy};
 use chrono::{DateTime, Utc};
@@ -28,6 +30,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 pub use self::chain::{Claim, NewChain};
 pub use self::error::StoreError;
+pub use self::retention::Floors;
 
 use self::connect::connector;
 use self::error::pool_error;
@@ -45,6 +48,7 @@ pub struct Store {
     history: Arc<Semaphore>,
     /// For connections beside the pool.
     database: Database,
+    floors: Arc<RwLock<HashMap<u64, Floors>>>,
 }
 
 impl Store {
@@ -66,7 +70,7 @@ impl Store {
         // One connection is left to the tails, whatever history does.
         let writers = database.write_parallelism.min(database.pool_size - 1).max(1);
         let history = Arc::new(Semaphore::new(writers as usize));
-        let store = Self { pool, config, history, database: database.clone() };
+        let store = Self { pool, config, history, database: database.clone(), floors: Arc::default() };
         store.connection().await?;
         Ok(store)
     }

@@ -63,7 +63,7 @@ impl Store {
                     let why = format!("block {} has the absurd time {} (Unix seconds)", header.number, header.time);
                     return Err(StoreError::Fatal { why });
                 }
-                Some(Rows::encode(int8(claim.chain_id), batch, claim.raw))
+                Some(Rows::encode(int8(claim.chain_id), batch, claim.raw, self.floors(claim.chain_id)))
             }
             Replacement::Nothing(_) => None,
         };

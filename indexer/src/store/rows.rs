@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::encode::{CopyBuffer, Fixed, pg_micros};
 use super::int8;
+use super::retention::{Floors, is_below};
 use crate::chain::batch::{BlockBatch, Log};
 use crate::chain::block::Header;
 use crate::events::erc20::{self, Decoded, Transfer};
@@ -39,15 +40,17 @@ const COPY_QUARANTINE: &str = "COPY dalp_indexed.quarantine (chain_id, block_num
                                FROM STDIN (FORMAT binary)";
 
 impl Rows {
-    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if `raw`.
-    pub fn encode(chain_id: i64, batch: &BlockBatch, raw: bool) -> Self {
+    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if `raw`, and of each
+    /// table only what is not below its floor.
+    pub fn encode(chain_id: i64, batch: &BlockBatch, raw: bool, floors: Floors) -> Self {
         let (mut logs, mut transfers) = (Encoder::new(COPY_LOGS), Encoder::new(COPY_TRANSFERS));
         let mut quarantine = Encoder::new(COPY_QUARANTINE);
         for (header, log) in batch.rows() {
-            if raw {
+            if raw && !is_below(floors.logs, header.time) {
                 encode_log(logs.row(), chain_id, header, &log);
             }
             match erc20::decode(&log) {
+                Decoded::Transfer(_) if is_below(floors.transfers, header.time) => {}
                 Decoded::Transfer(transfer) => encode_transfer(transfers.row(), chain_id, header, &log, transfer),
                 Decoded::Malformed(reason) => encode_malformed(quarantine.row(), chain_id, header, &log, reason),
                 Decoded::Other => {}

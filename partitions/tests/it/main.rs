@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod archive;
 mod indexes;
 mod retire;
 #[path = "../../../migrations/tests/it/server.rs"]

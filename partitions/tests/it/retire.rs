@@ -42,7 +42,7 @@ async fn states(client: &mut Client) -> Vec<(String, State)> {
 }
 
 /// Rows in the leaves of the last ten days, one an hour.
-async fn filled() -> (Database, Client, Client) {
+pub async fn filled() -> (Database, Client, Client) {
     let (database, admin) = database().await;
     let mut client = as_role(&database, "dalp_partitioner").await;
     make(&mut client, &logs(), &days(10)).await.unwrap();

@@ -1,0 +1,79 @@
+//! What retention has done to a chain's tables: from which time on rows are served, and what they are counted back from.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error};
+
+use super::{Store, StoreError, begin_brief, int8};
+
+/// The earliest time served of each table of a chain. Rows before it are not written any more: their leaves are gone or about to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Floors {
+    /// Of the raw logs; `None` if all are served.
+    pub logs: Option<DateTime<Utc>>,
+    /// Of the transfers.
+    pub transfers: Option<DateTime<Utc>>,
+}
+
+impl Floors {
+    /// That of a table by its name.
+    pub fn of(&self, table: &str) -> Option<DateTime<Utc>> {
+        if table == "logs" { self.logs } else { self.transfers }
+    }
+}
+
+/// Whether a row of this time (Unix seconds) lies below a floor.
+pub(super) fn is_below(floor: Option<DateTime<Utc>>, seconds: i64) -> bool {
+    floor.is_some_and(|floor| seconds < floor.timestamp())
+}
+
+impl Store {
+    /// The floors of a chain as they were last read.
+    pub fn floors(&self, chain_id: u64) -> Floors {
+        let floors = self.floors.read().unwrap_or_else(PoisonError::into_inner);
+        floors.get(&chain_id).copied().unwrap_or_default()
+    }
+
+    /// Reads the floors of a chain. Where they are old, rows of a leaf that is gone get one anew, which is retired again.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn learn_floors(&self, chain_id: u64) -> Result<Floors, StoreError> {
+        let mut connection = self.connection().await?;
+        let tx = begin_brief(&mut connection, chain_id).await?;
+        let floors = read_floors(&tx, chain_id).await?;
+        tx.commit().await?;
+        self.floors.write().unwrap_or_else(PoisonError::into_inner).insert(chain_id, floors);
+        Ok(floors)
+    }
+}
+
+pub(super) async fn read_floors(tx: &Client, chain_id: u64) -> Result<Floors, StoreError> {
+    let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
+    let mut floors = Floors::default();
+    for row in tx.query_typed(FLOORS, &params).await? {
+        let floor = row.get::<_, Option<DateTime<Utc>>>(1);
+        match row.get::<_, &str>(0) {
+            "logs" => floors.logs = floor,
+            "erc20_transfer" => floors.transfers = floor,
+            _ => {}
+        }
+    }
+    Ok(floors)
+}
+
+/// The time of each chain's newest final block that is stored, by chain id. For the partitioner's connection.
+///
+/// # Errors
+/// The server's.
+pub async fn final_times(client: &Client) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
+    let rows = client.query_typed("SELECT chain_id, time FROM dalp_indexed.final_time", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Everything retired (a table that is no longer written) is a floor that no time reaches.
+const FLOORS: &str = "SELECT table_name, CASE WHEN floor = 'infinity' THEN '9999-12-31 23:59:59+00' ELSE NULLIF(floor, '-infinity') END \
+                      FROM dalp_indexed.retention_floor WHERE table_schema = 'dalp_indexed' AND key = $1";

@@ -1,0 +1,109 @@
+//! What can go wrong with an archive, named for the caller's next move.
+
+use object_store::path::Path;
+
+/// Why an archive could not be written, read or trusted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The place is not one that can be used.
+    #[error("the archive's URL or options: {why}")]
+    Url {
+        /// What is wrong.
+        why: String,
+    },
+    /// A column cannot be archived exactly.
+    #[error(
+        "{table}: column \"{column}\" of type {sql_type} cannot be archived; change its type, or choose another action than archive"
+    )]
+    Unsupported {
+        /// The leaf.
+        table: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        sql_type: String,
+    },
+    /// A value cannot be archived exactly.
+    #[error(
+        "{table}: column \"{column}\" holds a value that cannot be archived (NaN or infinity, a time after the year 292,000, a number of more than 256 bits): correct it, or choose another action than archive"
+    )]
+    Unfit {
+        /// The leaf.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// The store did not do it, after several tries: nothing is lost, do it again later.
+    #[error("could not {doing} {object}: {why}. Nothing is lost: it is tried again at the next run")]
+    Store {
+        /// What was being done.
+        doing: &'static str,
+        /// To which object.
+        object: String,
+        /// What the store said.
+        why: String,
+    },
+    /// An object that should be there is not.
+    #[error(
+        "{object} is missing from the archive: restore it from a copy, or archive its leaf again while that still stands"
+    )]
+    Missing {
+        /// The object.
+        object: String,
+    },
+    /// A manifest of this version is there already.
+    #[error("{object} is in the archive already, and a manifest is never overwritten: archive as the next version")]
+    Exists {
+        /// The object.
+        object: String,
+    },
+    /// An object is not what was written.
+    #[error(
+        "{object} cannot be trusted: {why}. Its leaf is not dropped; restore the object from a copy, or archive the leaf again"
+    )]
+    Corrupt {
+        /// The object.
+        object: String,
+        /// What differs.
+        why: String,
+    },
+    /// The database refused, or the connection to it was lost.
+    #[error("could not {doing} {table}: {why}")]
+    Database {
+        /// What was being done.
+        doing: &'static str,
+        /// The table.
+        table: String,
+        /// What the server said.
+        why: String,
+    },
+}
+
+impl ArchiveError {
+    /// For `map_err` of what a store says.
+    pub(super) fn doing(doing: &'static str, object: &Path) -> impl FnOnce(object_store::Error) -> Self {
+        let object = object.to_string();
+        move |error| match error {
+            object_store::Error::NotFound { .. } => Self::Missing { object },
+            object_store::Error::AlreadyExists { .. } => Self::Exists { object },
+            // A store's words may be a page of XML.
+            error => Self::Store { doing, object, why: error.to_string().chars().take(300).collect() },
+        }
+    }
+
+    /// For `map_err` of what the database says.
+    pub(super) fn asking(doing: &'static str, table: &str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        let table = table.to_owned();
+        move |error| {
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Self::Database { doing, table, why }
+        }
+    }
+
+    /// For `map_err` of what the Parquet library says of an object.
+    pub(super) fn reading(object: &str) -> impl Fn(parquet::errors::ParquetError) -> Self {
+        let object = object.to_owned();
+        move |error| Self::Corrupt { object: object.clone(), why: error.to_string() }
+    }
+}

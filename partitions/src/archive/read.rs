@@ -1,0 +1,285 @@
+//! From a file back to rows.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{SinkExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::column::reader::ColumnReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::properties::ReaderProperties;
+use parquet::file::reader::{ChunkReader, Length, RowGroupReader};
+use parquet::file::serialized_reader::SerializedRowGroupReader;
+use sha2::{Digest, Sha256};
+use tokio_postgres::Transaction;
+
+use super::columns::{Cells, Column, Group, Kind, Values};
+use super::manifest::{Counted, Manifest};
+use super::write::Counter;
+use super::{Archive, ArchiveError};
+use crate::catalog::quoted;
+
+/// A footer's length and the magic at a file's end.
+const TAIL: u64 = 8;
+/// More than a footer of this many bytes is no footer of ours.
+const LARGEST_FOOTER: u64 = 256 * 1024 * 1024;
+/// What precedes the first tuple of binary COPY: signature, flags, no extension.
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const END: &[u8] = &[0xff, 0xff];
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads a whole object, from its first byte to its last, hands its rows to `each` as tuples of binary COPY, a row group at a time, and
+/// compares everything with the manifest.
+pub(super) async fn walk(
+    archive: &Archive,
+    manifest: &Manifest,
+    mut each: impl AsyncFnMut(Bytes) -> Result<(), ArchiveError>,
+) -> Result<Counted, ArchiveError> {
+    archive.check(manifest).await?;
+    let object = Path::from(manifest.object.as_str());
+    let corrupt = |why: String| ArchiveError::Corrupt { object: manifest.object.clone(), why };
+    let columns =
+        columns_of(manifest).ok_or_else(|| corrupt("its manifest names a type that is not known here".into()))?;
+    let footer = footer(archive, manifest, &object).await?;
+    let mut counter = Counter::like(&columns, &manifest.counted);
+    let mut window = Window::open(archive, &object).await?;
+    for (at, group) in footer.row_groups().iter().enumerate() {
+        let range = bytes_of(group);
+        let bytes = window.until(range.end, &corrupt).await?;
+        let start = range.end - bytes.len() as u64;
+        let rows =
+            rows_of(Part { start, bytes }, &footer, at, &columns).map_err(ArchiveError::reading(&manifest.object))?;
+        let mut tuples = BytesMut::with_capacity(rows.rows * 256);
+        rows.tuples(&columns, &mut tuples, |tuples, start| counter.add(&columns, &tuples[start..]))
+            .ok_or_else(|| corrupt("its columns are not equally long, or hold what is no value of theirs".into()))?;
+        each(tuples.freeze()).await?;
+    }
+    let checksum = window.finish().await?;
+    if checksum != manifest.sha256 {
+        return Err(corrupt(format!("its SHA-256 is {checksum}, and {} was written", manifest.sha256)));
+    }
+    let counted = counter.finish(&columns);
+    match manifest.is_of(&counted) {
+        true => Ok(counted),
+        false => Err(corrupt(format!("it holds {counted:?}, and {:?} was written", manifest.counted))),
+    }
+}
+
+/// Sends the rows of an archive into a table.
+pub(super) async fn load(
+    archive: &Archive,
+    transaction: &Transaction<'_>,
+    manifest: &Manifest,
+    into: &str,
+) -> Result<Counted, ArchiveError> {
+    let names: Vec<String> = manifest.columns.iter().map(|column| quoted(&column.name)).collect();
+    let sql = format!("COPY {into} ({}) FROM STDIN (FORMAT binary)", names.join(", "));
+    let doing = || ArchiveError::asking("restore into", into);
+    let sink = transaction.copy_in::<_, Bytes>(&sql).await.map_err(doing())?;
+    let mut sink = std::pin::pin!(sink);
+    sink.feed(Bytes::from_static(HEADER)).await.map_err(doing())?;
+    let counted = walk(archive, manifest, async |tuples| {
+        // Messages of a size that both sides take easily.
+        let mut rest = tuples;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(256 * 1024));
+            sink.send(piece).await.map_err(doing())?;
+        }
+        Ok(())
+    })
+    .await?;
+    sink.feed(Bytes::from_static(END)).await.map_err(doing())?;
+    let loaded = sink.finish().await.map_err(doing())?;
+    match loaded == counted.rows {
+        true => Ok(counted),
+        false => Err(ArchiveError::Database {
+            doing: "restore into",
+            table: into.to_owned(),
+            why: format!("{} rows were sent and {loaded} taken", counted.rows),
+        }),
+    }
+}
+
+/// The columns that a manifest names.
+fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
+    let columns = manifest.columns.iter().map(|column| {
+        let (name, modifier) = base_type(&column.sql_type)?;
+        Some(Column { name: column.name.clone(), kind: Kind::of(&name, modifier)?, nullable: column.nullable })
+    });
+    columns.collect()
+}
+
+/// `numeric(78,0)` as the name and the modifier that the catalog has.
+fn base_type(sql_type: &str) -> Option<(String, i32)> {
+    let Some((name, rest)) = sql_type.split_once('(') else { return Some((sql_type.to_owned(), -1)) };
+    let (arguments, after) = rest.split_once(')')?;
+    let mut numbers = arguments.split(',').map(|number| number.trim().parse::<i32>().ok());
+    let precision = numbers.next()??;
+    let scale = numbers.next().unwrap_or(Some(0))?;
+    Some((format!("{name}{after}"), (precision << 16 | scale) + 4))
+}
+
+async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result<ParquetMetaData, ArchiveError> {
+    let corrupt = |why: &str| ArchiveError::Corrupt { object: manifest.object.clone(), why: why.to_owned() };
+    let get = async |range: Range<u64>| {
+        archive.store.get_range(object, range).await.map_err(ArchiveError::doing("read", object))
+    };
+    if manifest.bytes < 2 * TAIL {
+        return Err(corrupt("it is too short for a Parquet file"));
+    }
+    let mut tail = get(manifest.bytes - TAIL..manifest.bytes).await?;
+    if tail.len() < 8 || &tail[4..] != b"PAR1" {
+        return Err(corrupt("it does not end as a Parquet file does"));
+    }
+    let length = u64::from(tail.get_u32_le());
+    if length > LARGEST_FOOTER || length + TAIL + 4 > manifest.bytes {
+        return Err(corrupt("its footer has an absurd length"));
+    }
+    let metadata = get(manifest.bytes - TAIL - length..manifest.bytes - TAIL).await?;
+    ParquetMetaDataReader::decode_metadata(&metadata).map_err(ArchiveError::reading(&manifest.object))
+}
+
+fn bytes_of(group: &RowGroupMetaData) -> Range<u64> {
+    let ranges = group.columns().iter().map(|column| {
+        let (start, length) = column.byte_range();
+        start..start.saturating_add(length)
+    });
+    ranges.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+}
+
+/// An object that is read from front to end, a row group at a time.
+struct Window {
+    stream: futures_util::stream::BoxStream<'static, object_store::Result<Bytes>>,
+    object: Path,
+    checksum: Sha256,
+    /// Bytes handed out so far.
+    position: u64,
+    /// Read and not handed out.
+    ahead: BytesMut,
+}
+
+impl Window {
+    async fn open(archive: &Archive, object: &Path) -> Result<Self, ArchiveError> {
+        let answer = archive.store.get(object).await.map_err(ArchiveError::doing("read", object))?;
+        let stream = answer.into_stream();
+        Ok(Self { stream, object: object.clone(), checksum: Sha256::new(), position: 0, ahead: BytesMut::new() })
+    }
+
+    async fn more(&mut self) -> Result<bool, ArchiveError> {
+        let piece = self.stream.try_next().await.map_err(ArchiveError::doing("read", &self.object))?;
+        if let Some(piece) = &piece {
+            self.checksum.update(piece);
+            self.ahead.extend_from_slice(piece);
+        }
+        Ok(piece.is_some())
+    }
+
+    /// The bytes up to `end` that were not handed out yet.
+    async fn until(&mut self, end: u64, corrupt: impl Fn(String) -> ArchiveError) -> Result<Bytes, ArchiveError> {
+        let wanted = end.checked_sub(self.position).and_then(|wanted| usize::try_from(wanted).ok());
+        let wanted = wanted.ok_or_else(|| corrupt("its row groups are not in order".into()))?;
+        while self.ahead.len() < wanted {
+            if !self.more().await? {
+                return Err(corrupt("it ends before its last row group does".into()));
+            }
+        }
+        self.position = end;
+        Ok(self.ahead.split_to(wanted).freeze())
+    }
+
+    /// Reads to the end. Answers the checksum of all.
+    async fn finish(mut self) -> Result<String, ArchiveError> {
+        while self.more().await? {
+            self.ahead.clear();
+        }
+        Ok(hex(&self.checksum.finalize()))
+    }
+}
+
+/// A piece of a file, addressed as the file is.
+struct Part {
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Part {
+    fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
+        let outside = || ParquetError::EOF("it points outside its row group".to_owned());
+        let skip = usize::try_from(start.checked_sub(self.start).ok_or_else(outside)?).map_err(|_| outside())?;
+        if skip > self.bytes.len() { Err(outside()) } else { Ok(self.bytes.slice(skip..)) }
+    }
+}
+
+impl Length for Part {
+    fn len(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+impl ChunkReader for Part {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(self.from(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let bytes = self.from(start)?;
+        if length > bytes.len() {
+            return Err(ParquetError::EOF("it points outside its row group".to_owned()));
+        }
+        Ok(bytes.slice(..length))
+    }
+}
+
+fn rows_of(part: Part, footer: &ParquetMetaData, at: usize, columns: &[Column]) -> Result<Group, ParquetError> {
+    let (group, index) = (footer.row_group(at), footer.page_index_for_row_group(at));
+    if group.num_columns() != columns.len() {
+        return Err(ParquetError::General("it has other columns than its manifest says".to_owned()));
+    }
+    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+    let properties = Arc::new(ReaderProperties::builder().build());
+    let reader = SerializedRowGroupReader::new(Arc::new(part), group, index, properties)?;
+    let mut cells = Vec::with_capacity(columns.len());
+    for (at, column) in columns.iter().enumerate() {
+        cells.push(read_cells(reader.get_column_reader(at)?, column, rows)?);
+    }
+    Ok(Group { cells, rows })
+}
+
+fn read_cells(reader: ColumnReader, column: &Column, rows: usize) -> Result<Cells, ParquetError> {
+    let mut cells = Cells::of(column.kind);
+    let Cells { values, levels } = &mut cells;
+    let levels = column.nullable.then_some(levels);
+    match (reader, values) {
+        (ColumnReader::BoolColumnReader(mut reader), Values::Bool(values)) => {
+            reader.read_records(rows, levels, None, values)?;
+        }
+        (ColumnReader::Int32ColumnReader(mut reader), Values::Int32(values)) => {
+            reader.read_records(rows, levels, None, values)?;
+        }
+        (ColumnReader::Int64ColumnReader(mut reader), Values::Int64(values)) => {
+            reader.read_records(rows, levels, None, values)?;
+        }
+        (ColumnReader::FloatColumnReader(mut reader), Values::Float(values)) => {
+            reader.read_records(rows, levels, None, values)?;
+        }
+        (ColumnReader::DoubleColumnReader(mut reader), Values::Double(values)) => {
+            reader.read_records(rows, levels, None, values)?;
+        }
+        (ColumnReader::ByteArrayColumnReader(mut reader), Values::Bytes(values)) => {
+            reader.read_records(rows, levels, None, values)?;
+        }
+        (ColumnReader::FixedLenByteArrayColumnReader(mut reader), Values::Fixed(values)) => {
+            reader.read_records(rows, levels, None, values)?;
+        }
+        _ => return Err(ParquetError::General(format!("column \"{}\" is of another type", column.name))),
+    }
+    Ok(cells)
+}

@@ -1,0 +1,406 @@
+//! From a leaf to a file.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use chrono::Utc;
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, WriteMultipart};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::writer::ColumnWriter;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use sha2::{Digest, Sha256};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+use super::columns::{Cells, Column, Group, Kind, Values, schema};
+use super::manifest::{Counted, Extent, FORMAT, Manifest, ManifestColumn};
+use super::{Archive, ArchiveError};
+use crate::catalog::quoted;
+use crate::{Bounds, Table};
+
+/// Rows of a row group: what DuckDB likes best, and about 12 MB of logs.
+const GROUP_ROWS: usize = 122_880;
+/// A part of an upload; S3 wants at least 5 MB.
+const PART: usize = 8 * 1024 * 1024;
+/// Parts under way at once.
+const PARALLEL_PARTS: usize = 4;
+/// Signature, flags and the length of the extension, before the first tuple.
+const HEADER: usize = 19;
+
+/// The columns of a leaf, and those of its primary key in order.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub columns: Vec<Column>,
+    sql_types: Vec<String>,
+    key: Vec<String>,
+}
+
+const COLUMNS: &str = "
+    SELECT attname::text, format_type(atttypid, NULL), atttypmod, NOT attnotnull, format_type(atttypid, atttypmod),
+           (SELECT array_position(i.indkey::int2[], a.attnum) FROM pg_catalog.pg_index AS i WHERE i.indrelid = attrelid AND indisprimary)
+    FROM pg_catalog.pg_attribute AS a
+    WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum";
+
+impl Layout {
+    /// Reads it. A column that cannot be archived exactly is an error.
+    pub async fn of(transaction: &Transaction<'_>, relation: &str) -> Result<Self, ArchiveError> {
+        let doing = || ArchiveError::asking("read the columns of", relation);
+        let rows = transaction
+            .query_typed(COLUMNS, &[(&relation as &(dyn ToSql + Sync), Type::TEXT)])
+            .await
+            .map_err(doing())?;
+        let (mut layout, mut key) = (Self { columns: Vec::new(), sql_types: Vec::new(), key: Vec::new() }, Vec::new());
+        for row in rows {
+            let (name, sql_type): (String, String) = (row.get(0), row.get(1));
+            let Some(kind) = Kind::of(&sql_type, row.get(2)) else {
+                let (table, column, sql_type) = (relation.to_owned(), name, row.get(4));
+                return Err(ArchiveError::Unsupported { table, column, sql_type });
+            };
+            key.extend(row.get::<_, Option<i32>>(5).map(|place| (place, name.clone())));
+            layout.columns.push(Column { name, kind, nullable: row.get(3) });
+            layout.sql_types.push(row.get(4));
+        }
+        key.sort_unstable();
+        layout.key = key.into_iter().map(|(_, name)| name).collect();
+        Ok(layout)
+    }
+
+    /// Their names for SQL.
+    pub fn names(&self) -> String {
+        self.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Which columns have extents: those of the key that are numbers or times.
+    fn extents(&self) -> Vec<bool> {
+        self.columns.iter().map(|column| column.kind.is_ordinal() && self.key.contains(&column.name)).collect()
+    }
+
+    pub fn counter(&self) -> Counter {
+        Counter { extents: self.extents(), found: vec![None; self.columns.len()], counted: Counted::default() }
+    }
+}
+
+/// Counts tuples.
+#[derive(Debug)]
+pub(super) struct Counter {
+    extents: Vec<bool>,
+    found: Vec<Option<Extent>>,
+    counted: Counted,
+}
+
+impl Counter {
+    /// With extents of the columns that a manifest names.
+    pub fn like(columns: &[Column], counted: &Counted) -> Self {
+        let extents = columns.iter().map(|column| counted.extents.contains_key(&column.name)).collect();
+        Self { extents, found: vec![None; columns.len()], counted: Counted::default() }
+    }
+
+    /// Adds a tuple of these columns.
+    pub fn add(&mut self, columns: &[Column], tuple: &[u8]) {
+        self.counted.rows += 1;
+        self.counted.hash.add(tuple);
+        let mut rest = tuple.get(2..).unwrap_or_default();
+        for ((column, wanted), found) in columns.iter().zip(&self.extents).zip(&mut self.found) {
+            let Some((length, after)) = rest.split_first_chunk::<4>() else { return };
+            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0).min(after.len());
+            if *wanted && length > 0 {
+                Extent::add(found, ordinal(column.kind, &after[..length]));
+            }
+            rest = &after[length..];
+        }
+    }
+
+    pub fn finish(self, columns: &[Column]) -> Counted {
+        let found = columns.iter().zip(self.found).filter_map(|(column, found)| Some((column.name.clone(), found?)));
+        Counted { extents: found.collect(), ..self.counted }
+    }
+}
+
+fn ordinal(kind: Kind, field: &[u8]) -> i64 {
+    let start = if field[0] & 0x80 == 0 { 0 } else { -1 };
+    let number = field.iter().fold(start, |number: i64, byte| number << 8 | i64::from(*byte));
+    if kind == Kind::Timestamptz { number.saturating_add(super::columns::EPOCH_MICROS) } else { number }
+}
+
+/// Counts the rows of a leaf as it is now.
+pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> Result<Counted, ArchiveError> {
+    let relation = table.sibling(leaf);
+    let layout = Layout::of(transaction, &relation).await?;
+    let sql = format!("COPY {relation} ({}) TO STDOUT (FORMAT binary)", layout.names());
+    let mut counter = layout.counter();
+    each_tuple(transaction, &sql, &relation, &layout.columns, async |group, tuple| {
+        counter.add(&layout.columns, &tuple);
+        if group.rows >= 4_096 {
+            *group = Group::of(&layout.columns);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(counter.finish(&layout.columns))
+}
+
+/// Reads a COPY, tuple by tuple; `each` gets the group that they are added to.
+async fn each_tuple(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    relation: &str,
+    columns: &[Column],
+    mut each: impl AsyncFnMut(&mut Group, Bytes) -> Result<(), ArchiveError>,
+) -> Result<Group, ArchiveError> {
+    let doing = || ArchiveError::asking("read", relation);
+    let odd = |column: Option<&Column>| ArchiveError::Unfit {
+        table: relation.to_owned(),
+        column: column.map_or_else(|| "?".to_owned(), |column| column.name.clone()),
+    };
+    let stream = transaction.copy_out(sql).await.map_err(doing())?;
+    let mut stream = std::pin::pin!(stream);
+    let (mut group, mut begun) = (Group::of(columns), false);
+    while let Some(mut message) = stream.try_next().await.map_err(doing())? {
+        if !begun {
+            begun = true;
+            if message.len() < HEADER {
+                return Err(odd(None));
+            }
+            let _ = message.split_to(HEADER);
+        }
+        while !message.is_empty() {
+            match group.push(columns, &mut message).map_err(odd)? {
+                Some(tuple) => each(&mut group, tuple).await?,
+                None => return Ok(group),
+            }
+        }
+    }
+    Ok(group)
+}
+
+/// A file that was uploaded and not yet read back.
+#[derive(Debug)]
+pub(super) struct Export {
+    layout: Layout,
+    counted: Counted,
+    bytes: u64,
+    sha256: String,
+    heap_bytes: u64,
+    server: String,
+}
+
+impl Export {
+    pub fn manifest(self, table: &Table, key: i64, leaf: &str, bounds: Bounds, version: u32) -> Manifest {
+        let columns = self.layout.columns.iter().zip(self.layout.sql_types).map(|(column, sql_type)| ManifestColumn {
+            name: column.name.clone(),
+            sql_type,
+            parquet_type: column.kind.parquet(),
+            nullable: column.nullable,
+        });
+        Manifest {
+            format: FORMAT,
+            table: format!("{}.{}", table.schema, table.name),
+            key,
+            leaf: leaf.to_owned(),
+            from: bounds.from(),
+            to: bounds.to(),
+            version,
+            counted: self.counted,
+            object: String::new(),
+            bytes: self.bytes,
+            sha256: self.sha256,
+            heap_bytes: self.heap_bytes,
+            columns: columns.collect(),
+            created_at: Utc::now(),
+            server: self.server,
+            software: concat!("dalp-partitions ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Streams a leaf, in the order of its key, into an object.
+pub(super) async fn export(
+    archive: &Archive,
+    client: &mut Client,
+    table: &Table,
+    leaf: &str,
+    object: &Path,
+) -> Result<Export, ArchiveError> {
+    let relation = table.sibling(leaf);
+    let doing = || ArchiveError::asking("archive", &relation);
+    let builder = client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead);
+    let transaction = builder.start().await.map_err(doing())?;
+    let layout = Layout::of(&transaction, &relation).await?;
+    let facts = format!(
+        "SELECT (SELECT count(*) FROM {relation}), pg_relation_size(to_regclass($1)), current_setting('server_version')"
+    );
+    let row = transaction.query_typed_one(&facts, &[(&relation as &(dyn ToSql + Sync), Type::TEXT)]).await;
+    let row = row.map_err(doing())?;
+    let (rows, heap_bytes): (i64, i64) = (row.get(0), row.get(1));
+    let mut file = File::create(archive, &layout, table, leaf, object).await?;
+    let exported = file.fill(&transaction, &relation, &layout).await;
+    let counted = match exported {
+        Ok(counted) => counted,
+        Err(error) => {
+            file.upload.abort().await.ok();
+            return Err(error);
+        }
+    };
+    if counted.rows != rows.unsigned_abs() {
+        file.upload.abort().await.ok();
+        let why = format!("{} rows were read, and SELECT count(*) says {rows}", counted.rows);
+        return Err(ArchiveError::Corrupt { object: relation, why });
+    }
+    let server = row.get(2);
+    let (bytes, sha256) = file.finish(object).await?;
+    transaction.commit().await.map_err(doing())?;
+    Ok(Export { layout, counted, bytes, sha256, heap_bytes: heap_bytes.unsigned_abs(), server })
+}
+
+/// Where the Parquet writer puts its bytes, until they are sent.
+#[derive(Debug, Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Sink {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file on its way into the store.
+struct File {
+    writer: SerializedFileWriter<Sink>,
+    sink: Sink,
+    upload: WriteMultipart,
+    checksum: Sha256,
+    bytes: u64,
+    name: String,
+}
+
+impl File {
+    async fn create(
+        archive: &Archive,
+        layout: &Layout,
+        table: &Table,
+        leaf: &str,
+        object: &Path,
+    ) -> Result<Self, ArchiveError> {
+        let wrong = ArchiveError::reading(object.as_ref());
+        let sink = Sink::default();
+        let schema = schema(&layout.columns).map_err(&wrong)?;
+        let writer = SerializedFileWriter::new(sink.clone(), schema, Arc::new(properties(layout, table, leaf)))
+            .map_err(&wrong)?;
+        let upload =
+            archive.store.put_multipart(object).await.map_err(ArchiveError::doing("begin to upload", object))?;
+        let upload = WriteMultipart::new_with_chunk_size(upload, PART);
+        Ok(Self { writer, sink, upload, checksum: Sha256::new(), bytes: 0, name: object.to_string() })
+    }
+
+    async fn fill(
+        &mut self,
+        transaction: &Transaction<'_>,
+        relation: &str,
+        layout: &Layout,
+    ) -> Result<Counted, ArchiveError> {
+        let order: Vec<String> = layout.key.iter().map(|name| quoted(name)).collect();
+        let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
+        let sql = format!("COPY (SELECT {} FROM ONLY {relation}{order}) TO STDOUT (FORMAT binary)", layout.names());
+        let columns = &layout.columns;
+        let mut counter = layout.counter();
+        let last = each_tuple(transaction, &sql, relation, columns, async |group, tuple| {
+            counter.add(columns, &tuple);
+            if group.rows == GROUP_ROWS {
+                self.group(std::mem::replace(group, Group::of(columns)))?;
+                self.send().await?;
+            }
+            Ok(())
+        })
+        .await?;
+        if last.rows > 0 {
+            self.group(last)?;
+        }
+        Ok(counter.finish(columns))
+    }
+
+    /// Encodes and compresses a row group.
+    fn group(&mut self, group: Group) -> Result<(), ArchiveError> {
+        let wrong = ArchiveError::reading(&self.name);
+        let mut writer = self.writer.next_row_group().map_err(&wrong)?;
+        for cells in group.cells {
+            let Some(mut column) = writer.next_column().map_err(&wrong)? else { break };
+            write_cells(column.untyped(), &cells).map_err(&wrong)?;
+            column.close().map_err(&wrong)?;
+        }
+        writer.close().map(drop).map_err(&wrong)
+    }
+
+    /// Hands over what is written, and waits while too much is on its way.
+    async fn send(&mut self) -> Result<(), ArchiveError> {
+        let bytes = self.sink.take();
+        self.checksum.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        self.upload.put(bytes.into());
+        let object = Path::from(self.name.as_str());
+        self.upload.wait_for_capacity(PARALLEL_PARTS).await.map_err(ArchiveError::doing("upload", &object))
+    }
+
+    /// Writes the footer. Answers size and checksum.
+    async fn finish(mut self, object: &Path) -> Result<(u64, String), ArchiveError> {
+        self.writer.finish().map_err(ArchiveError::reading(&self.name))?;
+        self.send().await?;
+        self.upload.finish().await.map_err(ArchiveError::doing("upload", object))?;
+        Ok((self.bytes, super::read::hex(&self.checksum.finalize())))
+    }
+}
+
+fn properties(layout: &Layout, table: &Table, leaf: &str) -> WriterProperties {
+    let said = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
+    let metadata = vec![
+        said("dalp.format", FORMAT.to_string()),
+        said("dalp.table", format!("{}.{}", table.schema, table.name)),
+        said("dalp.leaf", leaf.to_owned()),
+    ];
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_created_by(concat!("dalp-partitions ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_key_value_metadata(Some(metadata));
+    // Words differ from row to row: a dictionary of them is built in vain.
+    let words = layout.columns.iter().filter(|column| column.kind == Kind::Word);
+    words
+        .fold(properties, |properties, word| {
+            properties.set_column_dictionary_enabled(ColumnPath::from(word.name.clone()), false)
+        })
+        .build()
+}
+
+fn write_cells(writer: &mut ColumnWriter<'_>, cells: &Cells) -> parquet::errors::Result<()> {
+    let levels = (!cells.levels.is_empty()).then_some(cells.levels.as_slice());
+    let written = match (writer, &cells.values) {
+        (ColumnWriter::BoolColumnWriter(writer), Values::Bool(values)) => writer.write_batch(values, levels, None),
+        (ColumnWriter::Int32ColumnWriter(writer), Values::Int32(values)) => writer.write_batch(values, levels, None),
+        (ColumnWriter::Int64ColumnWriter(writer), Values::Int64(values)) => writer.write_batch(values, levels, None),
+        (ColumnWriter::FloatColumnWriter(writer), Values::Float(values)) => writer.write_batch(values, levels, None),
+        (ColumnWriter::DoubleColumnWriter(writer), Values::Double(values)) => writer.write_batch(values, levels, None),
+        (ColumnWriter::ByteArrayColumnWriter(writer), Values::Bytes(values)) => {
+            writer.write_batch(values, levels, None)
+        }
+        (ColumnWriter::FixedLenByteArrayColumnWriter(writer), Values::Fixed(values)) => {
+            writer.write_batch(values, levels, None)
+        }
+        _ => Err(parquet::errors::ParquetError::General("a column of another kind".to_owned())),
+    };
+    written.map(drop)
+}
