@@ -226,11 +226,11 @@ impl Driver {
                     (false, _) => Want::Range(range),
                 };
                 let (source, trouble) = (self.source.clone(), running.fetch_trouble.clone());
-                let (leaves, chain_id) = (self.leaves.clone(), self.claim.chain_id);
+                let (leaves, store, chain_id) = (self.leaves.clone(), self.store.clone(), self.claim.chain_id);
                 running.fetches.spawn(async move {
                     let fetched = fetch(&source, what, &trouble).await;
                     if let Ok(batch) = &fetched {
-                        cover_ahead(&leaves, chain_id, batch).await;
+                        cover_ahead(&leaves, &store, chain_id, batch).await;
                     }
                     (id, fetched)
                 });
@@ -271,9 +271,9 @@ impl Driver {
                         trouble.set(None);
                         return Ok(Input::Committed);
                     }
-                    // The leaf went away under our cached knowledge of it: look again.
-                    Err(StoreError::NoLeaf) => {
-                        leaves.forget(claim.chain_id);
+                    // The leaf went away, or was sealed, under our cached knowledge of it: look again.
+                    Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
+                        look_again(&store, &leaves, &claim, &batch, &error).await?;
                         backoff.pause().await;
                     }
                     Err(StoreError::Duplicate { why }) => return explain_duplicate(&store, &claim, on, why).await,
@@ -591,8 +591,8 @@ async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBa
 
 /// Makes a batch's leaves while those before it are still being appended: in history they take about as long as the rows.
 /// A failure is not told here: the append makes sure of its leaves itself, and knows what to do then.
-async fn cover_ahead(leaves: &Leaves, chain_id: u64, batch: &BlockBatch) {
-    if let Err(error) = leaves.cover(chain_id, batch).await {
+async fn cover_ahead(leaves: &Leaves, store: &Store, chain_id: u64, batch: &BlockBatch) {
+    if let Err(error) = leaves.cover(chain_id, batch, store.floors(chain_id)).await {
         tracing::debug!(chain_id, %error, "no leaves ahead of the append");
     }
 }
@@ -604,8 +604,31 @@ async fn append_once(
     batch: &BlockBatch,
     lane: Lane,
 ) -> Result<(), StoreError> {
-    leaves.cover(claim.chain_id, batch).await?;
+    leaves.cover(claim.chain_id, batch, store.floors(claim.chain_id)).await?;
     store.append(claim, batch, lane).await.map(|_commit| ())
+}
+
+/// After rows had no leaf that takes them: learns what retention did meanwhile, and opens what is sealed and not yet below the floor. What
+/// may pass is left to the next try.
+async fn look_again(
+    store: &Store,
+    leaves: &Leaves,
+    claim: &Claim,
+    batch: &BlockBatch,
+    found: &StoreError,
+) -> Result<(), StoreError> {
+    leaves.forget(claim.chain_id);
+    let looked = match store.learn_floors(claim.chain_id).await {
+        Ok(floors) if matches!(found, StoreError::Sealed { .. }) => leaves.unseal(claim.chain_id, batch, floors).await,
+        learned => learned.map(drop),
+    };
+    match looked {
+        Err(StoreError::Retry { why }) => {
+            warn!("{why}");
+            Ok(())
+        }
+        looked => looked,
+    }
 }
 
 /// `Some` input when the machine must look at the state row; `None` to try again; an error that ends the loop.
@@ -620,7 +643,7 @@ fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, 
             trouble.set(Some(why));
             Ok(None)
         }
-        StoreError::NoLeaf => Ok(None),
+        StoreError::NoLeaf | StoreError::Sealed { .. } => Ok(None),
         error @ (StoreError::Duplicate { .. }
         | StoreError::OtherBranch { .. }
         | StoreError::Fenced { .. }

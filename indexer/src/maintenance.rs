@@ -1,12 +1,16 @@
 //! Partition upkeep: leaves for a batch's times before its COPY, leaves ahead of the head on a timer, indexes of leaves
 //! that were made bare when they are loaded.
 
+pub(crate) mod retention;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use dalp_partitions::{Bounds, Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, extend, read, read_leaf};
+use dalp_partitions::{
+    Archive, Bounds, Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, extend, read, read_leaf, unseal,
+};
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -14,11 +18,11 @@ use tokio_postgres::error::SqlState;
 use tracing::{debug, info, warn};
 
 use crate::chain::batch::BlockBatch;
-use crate::config::{Config, Database, Partitions};
+use crate::config::{Config, Database, ManagedTable, Partitions};
 use crate::status::{ChainStatus, Role};
 use crate::store::connect::{ConnectError, connect_direct, explain};
 use crate::store::history::MissingTimes;
-use crate::store::{Store, StoreError, timestamp};
+use crate::store::{Floors, Store, StoreError, timestamp};
 
 /// How long a leaf stays bare after its last row while history goes on elsewhere: a load of minutes is done sooner
 /// without building beside it, one of hours must not keep what it has finished from being served.
@@ -59,6 +63,9 @@ pub enum LeavesError {
     /// The partition manager failed.
     #[error("{0}")]
     Partitions(#[from] dalp_partitions::Error),
+    /// The archive cannot be opened.
+    #[error("partitions.archive_url: {0}")]
+    Archive(#[from] dalp_partitions::ArchiveError),
 }
 
 impl LeavesError {
@@ -71,7 +78,7 @@ impl LeavesError {
             Self::Partitions(dalp_partitions::Error::Locked { .. } | dalp_partitions::Error::Database { .. }) => {
                 StoreError::Retry { why }
             }
-            Self::Role { .. } | Self::Partitions(_) => StoreError::Fatal { why },
+            Self::Role { .. } | Self::Partitions(_) | Self::Archive(_) => StoreError::Fatal { why },
         }
     }
 }
@@ -81,10 +88,13 @@ impl LeavesError {
 pub struct Leaves {
     database: Database,
     role: String,
-    policy: Policy,
+    partitions: Partitions,
     every: Duration,
-    /// The partitioned tables, in the order in which a batch needs them.
-    tables: [Table; 2],
+    /// The chains' tables, in the order in which a batch needs them.
+    tables: Vec<ManagedTable>,
+    /// All tables that are looked after.
+    managed: Vec<ManagedTable>,
+    archive: Option<Archive>,
     /// Chains without raw logs, which have leaves of typed tables only.
     typed: HashSet<u64>,
     /// One DDL lane in this process; the database has one across processes.
@@ -113,12 +123,11 @@ impl Leaves {
         let leaves = Self {
             database: config.database.clone(),
             role: config.roles.partitioner.clone(),
-            policy: policy(&config.partitions),
+            partitions: config.partitions.clone(),
             every: config.partitions.maintenance_interval,
-            tables: [
-                managed(LOGS).with_leaf_indexes(config.indexes.logs.clone()),
-                managed("erc20_transfer").with_leaf_indexes(config.indexes.erc20_transfer.clone()),
-            ],
+            tables: config.tables.iter().filter(|table| table.is_of_chains()).cloned().collect(),
+            managed: config.tables.clone(),
+            archive: open_archive(&config.partitions)?,
             typed: config.chains.iter().filter(|chain| !chain.raw).map(|chain| chain.chain_id).collect(),
             client: Mutex::new(None),
             known: RwLock::default(),
@@ -129,7 +138,7 @@ impl Leaves {
         Ok(leaves)
     }
 
-    async fn connect(&self) -> Result<Client, LeavesError> {
+    pub(crate) async fn connect(&self) -> Result<Client, LeavesError> {
         let client = connect_direct(&self.database, &self.database.admin_url).await?;
         let set_role = format!("SET ROLE \"{}\"", self.role.replace('"', "\"\""));
         client.batch_execute(&set_role).await.map_err(|error| self.refused(&error))?;
@@ -147,19 +156,58 @@ impl Leaves {
         }
     }
 
-    /// Makes sure that every row of `batch` has a leaf. Nearly always it has, and nothing is asked.
+    /// Makes sure that every row of `batch` above the floors has a leaf. Nearly always it has, and nothing is asked.
     ///
     /// # Errors
     /// As the writer should take it.
-    pub async fn cover(&self, chain_id: u64, batch: &BlockBatch) -> Result<(), StoreError> {
+    pub async fn cover(&self, chain_id: u64, batch: &BlockBatch, floors: Floors) -> Result<(), StoreError> {
         let head = self.head_of(chain_id);
         for table in self.tables_of(chain_id) {
-            let times = self.missing(chain_id, table, batch);
+            let times = self.missing(chain_id, &table.table, batch, floors);
             if !times.is_empty() {
                 let lowest = self.lowest.read().unwrap_or_else(PoisonError::into_inner).get(&chain_id).copied();
                 let load = head.and_then(|head| Bounds::new(Some(lowest?), head));
                 let need = Need::rows(times).bare_until(head).of_load(load);
                 self.make(chain_id, table, &need).await.map_err(LeavesError::for_writer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the sealed leaves that rows of `batch` above the floors belong into; their archives are void, and made again later.
+    ///
+    /// # Errors
+    /// As the writer should take it.
+    pub async fn unseal(&self, chain_id: u64, batch: &BlockBatch, floors: Floors) -> Result<(), StoreError> {
+        let mut client = self.connect().await.map_err(LeavesError::for_writer)?;
+        for table in self.tables_of(chain_id) {
+            let opened = self.unseal_of(&mut client, chain_id, &table.table, batch, floors).await;
+            opened.map_err(LeavesError::for_writer)?;
+        }
+        Ok(())
+    }
+
+    async fn unseal_of(
+        &self,
+        client: &mut Client,
+        chain_id: u64,
+        table: &Table,
+        batch: &BlockBatch,
+        floors: Floors,
+    ) -> Result<(), LeavesError> {
+        let catalog = read(client, table, key(chain_id)).await?;
+        let floor = floors.of(&table.name);
+        let times = batch.row_times().filter_map(timestamp).filter(|time| floor.is_none_or(|floor| floor <= *time));
+        let names: HashSet<String> = times.filter_map(|time| Some(catalog.leaf_at(time)?.name.clone())).collect();
+        for name in names {
+            let void = unseal(client, table, &name).await?;
+            if let (Some(manifest), Some(archive)) = (&void, &self.archive) {
+                info!(
+                    leaf = name,
+                    version = manifest.version,
+                    "a sealed partition is written again: its archive is void"
+                );
+                archive.void(manifest).await?;
             }
         }
         Ok(())
@@ -177,7 +225,7 @@ impl Leaves {
     }
 
     /// The tables that a chain has rows in.
-    fn tables_of(&self, chain_id: u64) -> impl Iterator<Item = &Table> {
+    fn tables_of(&self, chain_id: u64) -> impl Iterator<Item = &ManagedTable> {
         let typed = self.typed.contains(&chain_id);
         self.tables.iter().filter(move |table| !typed || table.name != LOGS)
     }
@@ -186,10 +234,11 @@ impl Leaves {
         self.heads.read().unwrap_or_else(PoisonError::into_inner).get(&chain_id).copied()
     }
 
-    fn missing(&self, chain_id: u64, table: &Table, batch: &BlockBatch) -> Vec<DateTime<Utc>> {
+    fn missing(&self, chain_id: u64, table: &Table, batch: &BlockBatch, floors: Floors) -> Vec<DateTime<Utc>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        // Absurd times are refused by the append, with the block's number.
-        let times = batch.row_times().filter_map(timestamp);
+        let floor = floors.of(&table.name);
+        // Absurd times are refused by the append, with the block's number; what is below the floor is not written.
+        let times = batch.row_times().filter_map(timestamp).filter(|time| floor.is_none_or(|floor| floor <= *time));
         match known.get(&(chain_id, table.name.clone())) {
             Some(known) => known.catalog.uncovered(times),
             None => Catalog::default().uncovered(times),
@@ -198,7 +247,8 @@ impl Leaves {
 
     /// Makes what `need` lacks. For rows, what is known of the leaves is trusted as far as it is still so; for what lies ahead, it is
     /// read anew: the upkeep is the time to learn what others did.
-    async fn make(&self, chain_id: u64, table: &Table, need: &Need) -> Result<(), LeavesError> {
+    async fn make(&self, chain_id: u64, managed: &ManagedTable, need: &Need) -> Result<(), LeavesError> {
+        let (table, policy) = (&managed.table, policy(&self.partitions, managed));
         let mut lane = self.client.lock().await;
         let client = match &mut *lane {
             Some(client) if !client.is_closed() => client,
@@ -206,8 +256,8 @@ impl Leaves {
         };
         let (now, known) = (Utc::now(), self.catalog(chain_id, table).filter(|_| need.head.is_none()));
         let report = match known {
-            Some(known) => extend(client, table, key(chain_id), &self.policy, now, need, known).await?,
-            None => ensure(client, table, key(chain_id), &self.policy, now, need).await?,
+            Some(known) => extend(client, table, key(chain_id), &policy, now, need, known).await?,
+            None => ensure(client, table, key(chain_id), &policy, now, need).await?,
         };
         if !report.created.is_empty() {
             info!(
@@ -255,8 +305,8 @@ impl Leaves {
             slot => slot.insert(self.connect().await?),
         };
         for table in self.tables_of(chain_id) {
-            let catalog = read(client, table, key(chain_id)).await?;
-            self.know(chain_id, table, catalog);
+            let catalog = read(client, &table.table, key(chain_id)).await?;
+            self.know(chain_id, &table.table, catalog);
         }
         Ok(())
     }
@@ -342,6 +392,9 @@ impl Leaves {
 
     async fn turn(&self, status: &ChainStatus, store: &Store) {
         let chain_id = status.chain_id;
+        if let Err(error) = store.learn_floors(chain_id).await {
+            debug!(chain_id, %error, "the retention floors are not known");
+        }
         if let Err(error) = self.ahead(chain_id, status.head_time).await {
             warn!(chain_id, "partitions ahead of the head: {error}");
         }
@@ -351,7 +404,7 @@ impl Leaves {
     }
 
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>) -> Result<(), LeavesError> {
-        let Some(head) = head else { return Ok(()) };
+        let Some(head) = head.filter(|_| self.partitions.switches.create) else { return Ok(()) };
         for table in self.tables_of(chain_id) {
             self.make(chain_id, table, &Need::ahead_of(head)).await?;
         }
@@ -375,7 +428,10 @@ impl Builder {
             .leaves
             .tables
             .iter()
-            .flat_map(|table| self.leaves.bare_of(chain_id, table).into_iter().map(|leaf| (table.clone(), leaf)))
+            .flat_map(|table| {
+                let bare = self.leaves.bare_of(chain_id, &table.table);
+                bare.into_iter().map(|leaf| (table.table.clone(), leaf))
+            })
             .collect();
         if bare.is_empty() {
             self.loaded.retain(|(chain, _), _| *chain != chain_id);
@@ -436,17 +492,24 @@ fn key(chain_id: u64) -> i64 {
 /// The table of raw logs.
 const LOGS: &str = "logs";
 
-fn managed(table: &str) -> Table {
-    Table::new("dalp_indexed", table, "block_time")
-}
-
-fn policy(partitions: &Partitions) -> Policy {
+/// How a table is cut into leaves.
+pub(crate) fn policy(partitions: &Partitions, table: &ManagedTable) -> Policy {
     Policy {
-        interval: partitions.interval,
+        interval: table.interval,
         history: partitions.history_interval,
         history_after: TimeDelta::from_std(partitions.history_after).unwrap_or(TimeDelta::MAX),
         premake: partitions.premake,
         max_leaves: partitions.max_leaves as usize,
         ..Policy::default()
     }
+}
+
+/// The archive that is configured, if one is.
+///
+/// # Errors
+/// What is wrong with its URL or options; it is not connected to.
+pub(crate) fn open_archive(partitions: &Partitions) -> Result<Option<Archive>, dalp_partitions::ArchiveError> {
+    let Some(url) = &partitions.archive_url else { return Ok(None) };
+    let pairs = partitions.archive_options.iter().filter_map(|pair| pair.expose().split_once('='));
+    Archive::open(url, pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))).map(Some)
 }

@@ -10,12 +10,13 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
+use crate::api::Published;
 use crate::config::{Chain, Config, Finality};
 use crate::driver::ChainError;
 use crate::maintenance::{Leaves, LeavesError};
 use crate::source::heads::{News, follow};
 use crate::source::{Identity, Source, SourceError};
-use crate::status::ChainStatus;
+use crate::status::{ChainStatus, TableReport};
 use crate::store::lease::Lease;
 use crate::store::{Claim, NewChain, Store, StoreError};
 
@@ -70,6 +71,7 @@ pub enum ServiceError {
 /// A running indexer.
 pub struct Service {
     status: watch::Receiver<Vec<ChainStatus>>,
+    tables: watch::Receiver<Vec<TableReport>>,
     stop: watch::Sender<bool>,
     chains: JoinSet<Result<(), ChainError>>,
     /// Helpers that end with `stop` or with their chain.
@@ -96,8 +98,10 @@ impl Service {
         }
         let leaves = Arc::new(Leaves::open(config).await?);
         let (stop, stopped) = watch::channel(false);
+        let (reports, tables) = watch::channel(Vec::new());
         let mut service = Self {
             status: watch::channel(Vec::new()).1,
+            tables,
             stop,
             chains: JoinSet::new(),
             helpers: Vec::new(),
@@ -107,7 +111,8 @@ impl Service {
         for chain in &config.chains {
             statuses.push(service.start_chain(chain, &store, &leaves, stopped.clone()).await?);
         }
-        let (indexing, keeping) = (leaves.clone(), leaves);
+        let (indexing, retiring, keeping) = (leaves.clone(), leaves.clone(), leaves);
+        service.helpers.push(tokio::spawn(retiring.retire(statuses.clone(), store.clone(), reports, stopped.clone())));
         service.helpers.push(tokio::spawn(indexing.index(statuses.clone(), store.clone(), stopped.clone())));
         service.helpers.push(tokio::spawn(keeping.keep(statuses.clone(), store.clone(), stopped.clone())));
         service.status = gather(statuses, &mut service.helpers);
@@ -159,10 +164,10 @@ impl Service {
         let listen = |error| ServiceError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         self.http = Some(listener.local_addr().map_err(listen)?);
-        let status = self.status.clone();
+        let published = Published { chains: self.status.clone(), tables: self.tables.clone() };
         self.helpers.push(tokio::spawn(async move {
             let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
-            if let Err(error) = crate::api::serve(listener, status, stop).await {
+            if let Err(error) = crate::api::serve(listener, published, stop).await {
                 warn!(%error, "the HTTP server ended");
             }
         }));

@@ -1,6 +1,6 @@
 //! What a chain's indexing looks like from outside, at one moment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -172,6 +172,31 @@ impl ChainStatus {
             && self.bare_leaves == 0
             && self.tail.is_some()
             && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
+    }
+}
+
+/// What retention did with a table since the process began.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Moves of its leaves by kind: how many, and how long they took and waited for locks, in seconds.
+    pub moves: BTreeMap<&'static str, (u64, f64, f64)>,
+    /// Moves and runs that failed.
+    pub failures: u64,
+    /// Leaves that are due or on their way, and do not move.
+    pub blocked: u64,
+    /// Last run without a failure.
+    pub succeeded_at: Option<DateTime<Utc>>,
+}
+
+impl TableReport {
+    /// Counts a move.
+    pub fn count(&mut self, act: &'static str, took: Duration, waited: Duration) {
+        let (count, seconds, waiting) = self.moves.entry(act).or_default();
+        *count += 1;
+        *seconds += took.as_secs_f64();
+        *waiting += waited.as_secs_f64();
     }
 }
 

@@ -50,16 +50,16 @@ impl Deed {
     }
 }
 
-/// `dalp_audit.activity`, as a table to be managed.
-pub fn activity_table() -> Table {
-    Table::flat("dalp_audit", "activity", "occurred_at")
+/// `dalp_audit.activity`, as a table to be managed by what is registered in the schema `registry`.
+pub fn activity_table(registry: &str) -> Table {
+    Table::flat("dalp_audit", "activity", "occurred_at").registered_in(registry)
 }
 
 /// Makes sure that rows of now and of the months to come have a leaf.
-pub async fn ensure_activity(client: &mut Client) -> Result<(), Error> {
+pub async fn ensure_activity(client: &mut Client, registry: &str) -> Result<(), Error> {
     let policy = Policy { interval: Interval::Month, ..Policy::default() };
     let now = Utc::now();
-    match ensure(client, &activity_table(), 0, &policy, now, &Need::ahead_of(now)).await {
+    match ensure(client, &activity_table(registry), 0, &policy, now, &Need::ahead_of(now)).await {
         Err(Error::NotManaged { .. } | Error::NotOwner { .. }) => Err(Error::NoActivity),
         ensured => ensured.map(drop),
     }

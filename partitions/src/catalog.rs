@@ -22,16 +22,20 @@ pub struct Table {
     pub time_column: String,
     /// Whether it has no list level. Its key is 0 then.
     pub flat: bool,
+    /// The schema of the registry: what is intended with its leaves is written there.
+    pub registry: String,
     /// Indexes that each leaf has on its own, beside those of the table. The table does not have them, so that a leaf
     /// can be attached and loaded without.
     pub leaf_indexes: Vec<Index>,
 }
 
 impl Table {
-    /// A table by its names, unquoted, without indexes of the leaves' own.
+    /// A table by its names, unquoted, registered in its own schema, without indexes of the leaves' own.
     pub fn new(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
+        let schema = schema.into();
         Self {
-            schema: schema.into(),
+            registry: schema.clone(),
+            schema,
             name: name.into(),
             time_column: time_column.into(),
             flat: false,
@@ -42,6 +46,17 @@ impl Table {
     /// A table without a list level.
     pub fn flat(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
         Self { flat: true, ..Self::new(schema, name, time_column) }
+    }
+
+    /// The same, with the registry in another schema.
+    #[must_use]
+    pub fn registered_in(self, registry: impl Into<String>) -> Self {
+        Self { registry: registry.into(), ..self }
+    }
+
+    /// SQL about the registry, which is written with its schema as `registry`, for the schema that it has.
+    pub(crate) fn registered(&self, sql: &str) -> String {
+        sql.replace("registry.", &format!("{}.", quoted(&self.registry)))
     }
 
     /// The same with indexes of the leaves' own.

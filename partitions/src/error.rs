@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// There is nowhere to write down what is done, so that it is not done.
     #[error(
-        "dalp_audit.activity is not there or not the partitioner's, and nothing is retired without a record: as the owner of dalp_audit, run SELECT dalp_indexed.make_activity('<partitioner role>', '<reader role>')"
+        "dalp_audit.activity is not there or not the partitioner's, and nothing is retired without a record: as the owner of dalp_audit, run make_activity('<partitioner role>', '<reader role>') of the registry's schema"
     )]
     NoActivity,
     /// The archive could not be written, read or trusted.

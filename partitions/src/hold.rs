@@ -13,7 +13,7 @@ use tokio_postgres::{
 
 use crate::{
     Bounds, Error, Table,
-    activity::{Deed, ensure_activity, record},
+    activity::{Deed, activity_table, ensure_activity, record},
     apply::BEGIN,
 };
 
@@ -65,14 +65,14 @@ impl fmt::Display for Scope {
 }
 
 const LIST: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by \
-                    FROM dalp_indexed.legal_hold WHERE table_schema = $1 AND table_name = $2 AND ($3 OR released_at IS NULL) \
+                    FROM registry.legal_hold WHERE table_schema = $1 AND table_name = $2 AND ($3 OR released_at IS NULL) \
                     ORDER BY hold_id";
-const LOCK: &str = "SELECT leaf FROM dalp_indexed.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED' \
+const LOCK: &str = "SELECT leaf FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED' \
                       AND ($3::int8 IS NULL OR key = $3) AND ($4::timestamptz IS NULL OR $4 < to_time) \
                       AND ($5::timestamptz IS NULL OR from_time IS NULL OR from_time < $5) ORDER BY leaf_id FOR UPDATE";
-const ADD: &str = "INSERT INTO dalp_indexed.legal_hold (table_schema, table_name, key, from_time, to_time, reason, author) \
+const ADD: &str = "INSERT INTO registry.legal_hold (table_schema, table_name, key, from_time, to_time, reason, author) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING hold_id";
-const RELEASE: &str = "UPDATE dalp_indexed.legal_hold SET released_at = clock_timestamp(), released_by = $2 \
+const RELEASE: &str = "UPDATE registry.legal_hold SET released_at = clock_timestamp(), released_by = $2 \
                        WHERE hold_id = $1 AND released_at IS NULL RETURNING format('%s.%s', table_schema, table_name)";
 
 /// The holds that stand.
@@ -88,7 +88,10 @@ pub async fn holds(client: &Client, table: &Table, all: bool) -> Result<Vec<Hold
 async fn read(client: &impl GenericClient, table: &Table, all: bool) -> Result<Vec<Hold>, Error> {
     let parameters =
         [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT), (&all, Type::BOOL)];
-    let rows = client.query_typed(LIST, &parameters).await.map_err(Error::doing("read the legal holds", table))?;
+    let rows = client
+        .query_typed(&table.registered(LIST), &parameters)
+        .await
+        .map_err(Error::doing("read the legal holds", table))?;
     Ok(rows.iter().map(hold).collect())
 }
 
@@ -127,7 +130,7 @@ pub async fn add_hold(
             why: format!("it would hold nothing: {from} is not before {to}; swap them"),
         });
     }
-    ensure_activity(client).await?;
+    ensure_activity(client, &table.registry).await?;
     let doing = || Error::doing("add a legal hold", table);
     let transaction = client.transaction().await.map_err(doing())?;
     transaction.batch_execute(BEGIN).await.map_err(doing())?;
@@ -138,10 +141,10 @@ pub async fn add_hold(
         (&scope.from, Type::TIMESTAMPTZ),
         (&scope.to, Type::TIMESTAMPTZ),
     ];
-    let touched = transaction.query_typed(LOCK, &scope_of).await.map_err(doing())?.len();
+    let touched = transaction.query_typed(&table.registered(LOCK), &scope_of).await.map_err(doing())?.len();
     let said: [(&(dyn ToSql + Sync), Type); 2] = [(&reason, Type::TEXT), (&author, Type::TEXT)];
     let parameters: Vec<_> = scope_of.into_iter().chain(said).collect();
-    let id = transaction.query_typed_one(ADD, &parameters).await.map_err(doing())?.get(0);
+    let id = transaction.query_typed_one(&table.registered(ADD), &parameters).await.map_err(doing())?.get(0);
     let deed = Deed::new("hold.add", format!("{}.{}", table.schema, table.name))
         .with_detail(serde_json::json!({ "hold": id, "scope": scope.to_string(), "reason": reason, "author": author }));
     record(&transaction, &deed).await?;
@@ -149,18 +152,19 @@ pub async fn add_hold(
     Ok((id, touched))
 }
 
-/// Releases a hold; its row stays. An error if there is none of this id that stands.
-pub async fn release_hold(client: &mut Client, id: i64, by: &str) -> Result<(), Error> {
+/// Releases a hold that is registered in the schema `registry`; its row stays. An error if there is none of this id that stands.
+pub async fn release_hold(client: &mut Client, registry: &str, id: i64, by: &str) -> Result<(), Error> {
     let what = format!("hold {id}");
     if by.trim().is_empty() {
         return Err(Error::Unfit { what, why: "a release needs an author: say who releases it".to_owned() });
     }
-    ensure_activity(client).await?;
-    let doing = || Error::doing("release a legal hold", "dalp_indexed.legal_hold");
+    ensure_activity(client, registry).await?;
+    let table = activity_table(registry);
+    let doing = || Error::doing("release a legal hold", registry);
     let transaction = client.transaction().await.map_err(doing())?;
     transaction.batch_execute(BEGIN).await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
-    let Some(row) = transaction.query_typed_opt(RELEASE, &parameters).await.map_err(doing())? else {
+    let Some(row) = transaction.query_typed_opt(&table.registered(RELEASE), &parameters).await.map_err(doing())? else {
         let why =
             "there is no hold of this number that stands: `dalp-indexer partitions hold list` shows those that do";
         return Err(Error::Unfit { what, why: why.to_owned() });

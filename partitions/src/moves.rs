@@ -83,7 +83,7 @@ async fn run(
     terms: &Terms<'_>,
     archive: Option<&Archive>,
 ) -> Result<Outcome, Error> {
-    ensure_activity(client).await?;
+    ensure_activity(client, &table.registry).await?;
     register(client, table).await?;
     let mut outcome = Outcome::default();
     // A move that failed is not tried again in this run.
@@ -137,7 +137,7 @@ pub(crate) async fn end_session(client: &Client, table: &Table) -> Result<(), Er
 }
 
 const NOTE_RUN: &str = "
-    INSERT INTO dalp_indexed.partition_run AS r (table_schema, table_name, succeeded_at, failed_at, failures, last_error)
+    INSERT INTO registry.partition_run AS r (table_schema, table_name, succeeded_at, failed_at, failures, last_error)
     VALUES ($1, $2, CASE WHEN $3::text IS NULL THEN clock_timestamp() END, CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END,
             CASE WHEN $3 IS NULL THEN 0 ELSE 1 END, $3)
     ON CONFLICT (table_schema, table_name) DO UPDATE
@@ -147,32 +147,38 @@ const NOTE_RUN: &str = "
 async fn note_run(client: &Client, table: &Table, error: Option<String>) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&error, Type::TEXT)];
-    client.query_typed(NOTE_RUN, &parameters).await.map(drop).map_err(Error::doing("note the run", table))
+    client
+        .query_typed(&table.registered(NOTE_RUN), &parameters)
+        .await
+        .map(drop)
+        .map_err(Error::doing("note the run", table))
 }
 
 /// The statements that make a move, as they are sent, without the registry's own.
 pub fn statements(table: &Table, next: &Move) -> Vec<String> {
     let (leaf, parent) = (table.sibling(&next.entry.leaf), parent_of(table, &next.entry));
     match next.act {
-        Act::Seal => seal_statements(&leaf),
+        Act::Seal => seal_statements(table, &leaf),
         Act::Detach => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} CONCURRENTLY")],
         Act::Finalize => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE")],
         Act::Drop | Act::Discard => vec![format!("DROP TABLE {leaf}")],
         Act::Archive | Act::Recount => vec![format!("COPY (SELECT … FROM {leaf}) TO STDOUT (FORMAT binary)")],
         Act::Retire => {
-            vec![format!("UPDATE dalp_indexed.retention_floor SET floor = '{}'", literal(&next.entry.bounds))]
+            let floor = table.registered("registry.retention_floor");
+            vec![format!("UPDATE {floor} SET floor = '{}'", literal(&next.entry.bounds))]
         }
         Act::Note(_) => Vec::new(),
     }
 }
 
-pub(crate) fn seal_statements(leaf: &str) -> Vec<String> {
+pub(crate) fn seal_statements(table: &Table, leaf: &str) -> Vec<String> {
+    let function = table.registered("registry.refuse_sealed()");
     let mut statements = Vec::new();
     for (trigger, events, each) in
         [("dalp_seal_rows", "INSERT OR UPDATE OR DELETE", "ROW"), ("dalp_seal_truncate", "TRUNCATE", "STATEMENT")]
     {
         statements.push(format!(
-            "CREATE OR REPLACE TRIGGER {trigger} BEFORE {events} ON {leaf} FOR EACH {each} EXECUTE FUNCTION dalp_indexed.refuse_sealed()"
+            "CREATE OR REPLACE TRIGGER {trigger} BEFORE {events} ON {leaf} FOR EACH {each} EXECUTE FUNCTION {function}"
         ));
         statements.push(format!("ALTER TABLE {leaf} ENABLE ALWAYS TRIGGER {trigger}"));
     }
@@ -262,7 +268,7 @@ impl Worker<'_> {
             state => state,
         };
         let transaction = self.locked(next).await?;
-        set_state(&transaction, entry, state).await.map_err(doing())?;
+        set_state(&transaction, table, entry, state).await.map_err(doing())?;
         finish(transaction, deed, Instant::now(), Duration::ZERO).await
     }
 
@@ -275,9 +281,9 @@ impl Worker<'_> {
         let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN SHARE ROW EXCLUSIVE MODE"), "200ms")
             .await
             .map_err(doing())?;
-        transaction.batch_execute(&seal_statements(&leaf).join("; ")).await.map_err(doing())?;
+        transaction.batch_execute(&seal_statements(table, &leaf).join("; ")).await.map_err(doing())?;
         let state = if next.entry.state == State::Detached { State::Detached } else { State::Sealed };
-        set_state(&transaction, &next.entry, state).await.map_err(doing())?;
+        set_state(&transaction, table, &next.entry, state).await.map_err(doing())?;
         finish(transaction, deed, began, waited).await
     }
 
@@ -295,7 +301,7 @@ impl Worker<'_> {
         let version = entry.version + 1;
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
             [(&entry.id, Type::INT8), (&state.word(), Type::TEXT), (&version, Type::INT4)];
-        transaction.query_typed(BEGIN_ARCHIVE, &parameters).await.map_err(doing())?;
+        transaction.query_typed(&table.registered(BEGIN_ARCHIVE), &parameters).await.map_err(doing())?;
         transaction.commit().await.map_err(doing())?;
         self.client.batch_execute("SET statement_timeout = 0").await.map_err(doing())?;
         let written =
@@ -323,9 +329,9 @@ impl Worker<'_> {
             (&entry.key, Type::INT8),
             (&to, Type::TIMESTAMPTZ),
         ];
-        transaction.query_typed(RAISE_FLOOR, &parameters).await.map_err(doing())?;
+        transaction.query_typed(&table.registered(RAISE_FLOOR), &parameters).await.map_err(doing())?;
         if entry.state != State::Detached {
-            set_state(&transaction, entry, State::Retired).await.map_err(doing())?;
+            set_state(&transaction, table, entry, State::Retired).await.map_err(doing())?;
         }
         finish(transaction, deed, began, Duration::ZERO).await
     }
@@ -337,7 +343,7 @@ impl Worker<'_> {
         let deed = self.deed("partition.detach", next);
         let transaction = self.locked(next).await?;
         rule(&transaction, table, entry, fate, None).await?;
-        set_state(&transaction, entry, State::Detaching).await.map_err(doing())?;
+        set_state(&transaction, table, entry, State::Detaching).await.map_err(doing())?;
         transaction.commit().await.map_err(doing())?;
         // Refused inside a transaction, and so alone; SET LOCAL is not to be had.
         self.client.batch_execute(&format!("SET lock_timeout = '{DETACH_PATIENCE}'")).await.map_err(doing())?;
@@ -347,7 +353,7 @@ impl Worker<'_> {
         detached?;
         let begun = Entry { state: State::Detaching, ..entry.clone() };
         let transaction = locked(self.client, table, &begun).await?;
-        set_state(&transaction, entry, State::Detached).await.map_err(doing())?;
+        set_state(&transaction, table, entry, State::Detached).await.map_err(doing())?;
         finish(transaction, deed, began, Duration::ZERO).await
     }
 
@@ -358,7 +364,7 @@ impl Worker<'_> {
         let transaction = self.locked(next).await?;
         let statement = statements(table, next).concat();
         let waited = lock(&transaction, &statement, FINALIZE_PATIENCE).await.map_err(doing())?;
-        set_state(&transaction, &next.entry, State::Detached).await.map_err(doing())?;
+        set_state(&transaction, table, &next.entry, State::Detached).await.map_err(doing())?;
         finish(transaction, deed, began, waited).await
     }
 
@@ -379,7 +385,10 @@ impl Worker<'_> {
             return Err(Error::Refused { leaf: table.sibling(&entry.leaf), why });
         }
         transaction
-            .query_typed(&format!("{SET_SEAL} {MARK} WHERE leaf_id = $1"), &[(&entry.id, Type::INT8)])
+            .query_typed(
+                &table.registered(&format!("{SET_SEAL} {MARK} WHERE leaf_id = $1")),
+                &[(&entry.id, Type::INT8)],
+            )
             .await
             .map_err(doing())?;
         finish(transaction, deed, began, Duration::ZERO).await
@@ -405,7 +414,7 @@ impl Worker<'_> {
             .map_err(doing())?;
         rule(&transaction, table, entry, fate, Some(grace)).await?;
         transaction.batch_execute(&statements(table, next).concat()).await.map_err(doing())?;
-        set_state(&transaction, entry, State::Dropped).await.map_err(doing())?;
+        set_state(&transaction, table, entry, State::Dropped).await.map_err(doing())?;
         finish(transaction, deed, began, waited).await
     }
 
@@ -418,7 +427,7 @@ impl Worker<'_> {
             let drop = format!("SET LOCAL lock_timeout = '200ms'; {}", statements(table, next).concat());
             transaction.batch_execute(&drop).await.map_err(doing())?;
         }
-        set_state(&transaction, &next.entry, State::Dropped).await.map_err(doing())?;
+        set_state(&transaction, table, &next.entry, State::Dropped).await.map_err(doing())?;
         finish(transaction, deed, began, Duration::ZERO).await
     }
 
@@ -440,7 +449,8 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
     let begin =
         format!("{BEGIN}; SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '60s'");
     transaction.batch_execute(&begin).await.map_err(doing())?;
-    let row = transaction.query_typed_opt(LOCK_ENTRY, &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
+    let row =
+        transaction.query_typed_opt(&table.registered(LOCK_ENTRY), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
     match row.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {
         Some((state, version)) if state == entry.state.word() && version == entry.version => Ok(transaction),
         found => Err(Error::Refused {
@@ -479,9 +489,7 @@ pub(crate) fn manifest_of(table: &Table, entry: &Entry) -> Result<Manifest, Erro
         Some(Ok(manifest)) => Ok(manifest),
         Some(Err(error)) => Err(Error::Refused {
             leaf: table.sibling(&entry.leaf),
-            why: format!(
-                "its manifest in dalp_indexed.leaf cannot be read ({error}): compare it with the archive's own"
-            ),
+            why: format!("its manifest in the registry cannot be read ({error}): compare it with the archive's own"),
         }),
         None => Err(Error::Refused {
             leaf: table.sibling(&entry.leaf),
@@ -503,7 +511,7 @@ async fn archived(
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8), (&entry.seal_now, Type::TEXT)];
     match transaction
-        .query_typed_opt(&format!("{END_ARCHIVE} {MARK} RETURNING leaf_id"), &parameters)
+        .query_typed_opt(&table.registered(&format!("{END_ARCHIVE} {MARK} RETURNING leaf_id")), &parameters)
         .await
         .map_err(doing())?
     {
@@ -515,7 +523,7 @@ async fn archived(
     }
 }
 
-const LOCK_ENTRY: &str = "SELECT state, version FROM dalp_indexed.leaf WHERE leaf_id = $1 FOR UPDATE";
+const LOCK_ENTRY: &str = "SELECT state, version FROM registry.leaf WHERE leaf_id = $1 FOR UPDATE";
 
 /// The mark of a seal, of the row `e` of the registry.
 pub(crate) const MARK: &str = "(SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid) \
@@ -523,23 +531,23 @@ pub(crate) const MARK: &str = "(SELECT md5(string_agg(t.oid::text || ':' || t.xm
                      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid \
                        AND starts_with(t.tgname::text, 'dalp_seal') WHERE c.oid = e.relid GROUP BY c.relfilenode)";
 
-const BEGIN_ARCHIVE: &str = "UPDATE dalp_indexed.leaf SET state = $2, version = $3, manifest = NULL, seal = NULL, \
+const BEGIN_ARCHIVE: &str = "UPDATE registry.leaf SET state = $2, version = $3, manifest = NULL, seal = NULL, \
                              updated_at = clock_timestamp() WHERE leaf_id = $1";
 const END_ARCHIVE: &str = "
-    UPDATE dalp_indexed.leaf AS e
+    UPDATE registry.leaf AS e
     SET state = CASE WHEN state = 'DETACHED' THEN state ELSE 'ARCHIVED' END, manifest = $2, rows = $3, seal = $4,
         archived_at = clock_timestamp(), updated_at = clock_timestamp()
     WHERE leaf_id = $1 AND $4 = ";
-const SET_SEAL: &str = "UPDATE dalp_indexed.leaf AS e SET updated_at = clock_timestamp(), seal = ";
+const SET_SEAL: &str = "UPDATE registry.leaf AS e SET updated_at = clock_timestamp(), seal = ";
 
 const RAISE_FLOOR: &str = "
-    INSERT INTO dalp_indexed.retention_floor AS f (table_schema, table_name, key, floor, moves)
+    INSERT INTO registry.retention_floor AS f (table_schema, table_name, key, floor, moves)
     VALUES ($1, $2, $3, COALESCE($4, 'infinity'), 1)
     ON CONFLICT (table_schema, table_name, key) DO UPDATE
     SET floor = EXCLUDED.floor, moves = f.moves + 1, moved_at = clock_timestamp() WHERE f.floor < EXCLUDED.floor";
 
 const SET_STATE: &str = "
-    UPDATE dalp_indexed.leaf AS e
+    UPDATE registry.leaf AS e
     SET state = $2, updated_at = clock_timestamp(),
         sealed_at = CASE $2 WHEN 'SEALED' THEN clock_timestamp() ELSE sealed_at END,
         rows = CASE $2 WHEN 'SEALED' THEN COALESCE(NULLIF((SELECT reltuples FROM pg_class WHERE oid = e.relid), -1)::int8, rows) ELSE rows END,
@@ -553,24 +561,25 @@ const SET_STATE: &str = "
 /// Moves the registry's row, which the transaction holds.
 pub(crate) async fn set_state(
     transaction: &Transaction<'_>,
+    table: &Table,
     entry: &Entry,
     state: State,
 ) -> Result<(), tokio_postgres::Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&state.word(), Type::TEXT)];
-    transaction.query_typed(SET_STATE, &parameters).await.map(drop)
+    transaction.query_typed(&table.registered(SET_STATE), &parameters).await.map(drop)
 }
 
 /// What forbids that a leaf goes on, by what is committed now: the transaction holds its row, which holds wait for. With a grace
 /// period, it is the rule of dropping. $1 row, $2 whether it must be archived, $3 grace in seconds or null.
 const RULE: &str = "
     SELECT array_to_string(ARRAY[
-        CASE WHEN EXISTS (SELECT FROM dalp_indexed.legal_hold AS h
+        CASE WHEN EXISTS (SELECT FROM registry.legal_hold AS h
                           WHERE h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
                             AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
                             AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time))
              THEN 'a legal hold touches it' END,
         CASE WHEN $2 AND e.manifest IS NULL THEN 'it is not archived' END,
-        CASE WHEN NOT EXISTS (SELECT FROM dalp_indexed.leaf AS n JOIN pg_inherits AS i ON i.inhrelid = n.relid
+        CASE WHEN NOT EXISTS (SELECT FROM registry.leaf AS n JOIN pg_inherits AS i ON i.inhrelid = n.relid
                               WHERE n.table_schema = e.table_schema AND n.table_name = e.table_name AND n.key = e.key
                                 AND n.state <> 'DROPPED' AND NOT i.inhdetachpending AND n.to_time > e.to_time)
              THEN 'it is the newest leaf of its key' END,
@@ -581,14 +590,14 @@ const RULE: &str = "
                                       OR NOT EXISTS (SELECT FROM pg_class WHERE oid = e.relid AND relname = e.leaf AND NOT relispartition
                                                      AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.table_schema)))
              THEN 'it is attached, or not the table that was detached' END,
-        CASE WHEN $3 IS NOT NULL AND NOT EXISTS (SELECT FROM dalp_indexed.retention_floor AS f
+        CASE WHEN $3 IS NOT NULL AND NOT EXISTS (SELECT FROM registry.retention_floor AS f
                                                  WHERE f.table_schema = e.table_schema AND f.table_name = e.table_name
                                                    AND f.key = e.key AND e.to_time <= f.floor)
              THEN 'the floor is below its end' END,
         CASE WHEN $3 IS NOT NULL AND (e.detached_at IS NULL OR clock_timestamp() < e.detached_at + make_interval(secs => $3))
              THEN 'its grace period is not over' END
     ], '; ')
-    FROM dalp_indexed.leaf AS e, LATERAL (SELECT ";
+    FROM registry.leaf AS e, LATERAL (SELECT ";
 
 async fn rule(
     transaction: &Transaction<'_>,
@@ -602,7 +611,7 @@ async fn rule(
     let grace = grace.map(|grace| grace.num_milliseconds() as f64 / 1_000.0);
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&entry.id, Type::INT8), (&must_archive, Type::BOOL), (&grace, Type::FLOAT8)];
-    let sql = format!("{RULE} {MARK} AS now) AS mark WHERE e.leaf_id = $1");
+    let sql = table.registered(&format!("{RULE} {MARK} AS now) AS mark WHERE e.leaf_id = $1"));
     let row = transaction.query_typed_one(&sql, &parameters).await.map_err(Error::doing("look at the rule", table))?;
     match row.get::<_, String>(0).as_str() {
         "" => Ok(()),

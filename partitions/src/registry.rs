@@ -1,4 +1,4 @@
-//! What is intended with each leaf, and what stands: rows of `dalp_indexed.leaf` beside the catalog's facts about them.
+//! What is intended with each leaf, and what stands: rows of `registry.leaf` beside the catalog's facts about them.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -162,7 +162,7 @@ const STANDING: &str = r"
 /// The registry's leaves with what the catalog has, those that stand in the catalog alone among them (with id 0).
 const ENTRIES: &str = r"
     , known AS (
-        SELECT * FROM dalp_indexed.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED'
+        SELECT * FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED'
     )
     SELECT COALESCE(known.leaf_id, 0), COALESCE(standing.key, known.key), COALESCE(standing.leaf, known.leaf),
            CASE WHEN standing.oid IS NOT NULL THEN standing.from_time ELSE known.from_time END,
@@ -182,7 +182,7 @@ const ENTRIES: &str = r"
         FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = class.oid AND starts_with(t.tgname::text, 'dalp_seal')) AS seal ON true
     ORDER BY 2, 5 NULLS LAST";
 
-const FLOORS: &str = "SELECT key, NULLIF(floor, '-infinity'), clock_timestamp() FROM dalp_indexed.retention_floor \
+const FLOORS: &str = "SELECT key, NULLIF(floor, '-infinity'), clock_timestamp() FROM registry.retention_floor \
                       WHERE table_schema = $1 AND table_name = $2";
 
 /// Reads all that decides about the leaves of a table, in one snapshot. Changes nothing.
@@ -202,12 +202,14 @@ pub async fn read_inventory(client: &mut Client, table: &Table) -> Result<Invent
 
 async fn inventory_in(transaction: &Transaction<'_>, table: &Table) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
-    let rows =
-        transaction.query_typed(&format!("WITH {STANDING} {ENTRIES}"), &entries_of(table)).await.map_err(doing())?;
+    let rows = transaction
+        .query_typed(&table.registered(&format!("WITH {STANDING} {ENTRIES}")), &entries_of(table))
+        .await
+        .map_err(doing())?;
     let entries = rows.iter().filter_map(entry).collect();
     let holds = standing(transaction, table).await?;
     let names = [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT)];
-    let rows = transaction.query_typed(FLOORS, &names).await.map_err(doing())?;
+    let rows = transaction.query_typed(&table.registered(FLOORS), &names).await.map_err(doing())?;
     let floors = rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<DateTime<Utc>>>(1)?))).collect();
     let now = transaction.query_typed_one("SELECT clock_timestamp()", &[]).await.map_err(doing())?.get(0);
     Ok(Inventory { entries, holds, floors, now })
@@ -245,14 +247,14 @@ fn entry(row: &Row) -> Option<Entry> {
 
 /// Gives each leaf that stands and that the registry does not know a row there.
 const REGISTER: &str = "
-    INSERT INTO dalp_indexed.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time)
+    INSERT INTO registry.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time)
     SELECT $1, $2, key, leaf, oid, from_time, to_time FROM standing
-    WHERE NOT EXISTS (SELECT FROM dalp_indexed.leaf AS known WHERE known.relid = standing.oid AND known.state <> 'DROPPED')
+    WHERE NOT EXISTS (SELECT FROM registry.leaf AS known WHERE known.relid = standing.oid AND known.state <> 'DROPPED')
     ON CONFLICT DO NOTHING RETURNING leaf_id";
 
 /// Registers what stands and is not known yet. Answers how many.
 pub(crate) async fn register(client: &Client, table: &Table) -> Result<u64, Error> {
-    let rows = client.query_typed(&format!("WITH {STANDING} {REGISTER}"), &entries_of(table)).await;
+    let rows = client.query_typed(&table.registered(&format!("WITH {STANDING} {REGISTER}")), &entries_of(table)).await;
     Ok(rows.map_err(Error::doing("register leaves", table))?.len() as u64)
 }
 

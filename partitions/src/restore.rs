@@ -58,7 +58,7 @@ async fn restore_leaf(
     reason: &str,
     author: &str,
 ) -> Result<Restored, Error> {
-    ensure_activity(client).await?;
+    ensure_activity(client, &table.registry).await?;
     let name = format!("{}.{}", table.schema, table.name);
     let unfit = |why: String| Error::Unfit { what: table.sibling(leaf), why };
     let found = archive.list(Some(&name)).await?.into_iter().filter(|manifest| manifest.leaf == leaf);
@@ -100,7 +100,7 @@ fn fitting_parent(catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<Strin
 }
 
 const PLANNED: &str = "
-    INSERT INTO dalp_indexed.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time, state, version)
+    INSERT INTO registry.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time, state, version)
     VALUES ($1, $2, $3, $4, to_regclass($5), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8) RETURNING leaf_id";
 
 /// Makes the table, sealed against nobody yet, and says in the registry what it is for: one transaction.
@@ -129,7 +129,7 @@ async fn plan_table(
         (&to, Type::TIMESTAMPTZ),
         (&version, Type::INT4),
     ];
-    let id: i64 = transaction.query_typed_one(PLANNED, &parameters).await.map_err(doing())?.get(0);
+    let id: i64 = transaction.query_typed_one(&table.registered(PLANNED), &parameters).await.map_err(doing())?.get(0);
     transaction.commit().await.map_err(doing())?;
     let inventory = read_inventory(client, table).await?;
     let entry = inventory.entries.into_iter().find(|entry| entry.id == id);
@@ -165,7 +165,7 @@ async fn fill(
     let mut proof = vec![format!("{time} IS NOT NULL"), format!("{time} < '{}'::timestamptz", manifest.to)];
     proof.extend(manifest.from.map(|from| format!("{time} >= '{from}'::timestamptz")));
     proof.extend(row.get::<_, Option<String>>(0));
-    let mut statements = seal_statements(&leaf);
+    let mut statements = seal_statements(table, &leaf);
     statements.push(format!("ALTER TABLE {leaf} ADD CONSTRAINT dalp_restored CHECK ({})", proof.join(" AND ")));
     transaction.batch_execute(&statements.join("; ")).await.map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
@@ -174,7 +174,7 @@ async fn fill(
 }
 
 const ATTACHED: &str = "
-    UPDATE dalp_indexed.leaf AS e
+    UPDATE registry.leaf AS e
     SET state = 'ARCHIVED', manifest = $2, rows = $3, archived_at = clock_timestamp(), sealed_at = clock_timestamp(),
         updated_at = clock_timestamp(), seal = ";
 
@@ -194,7 +194,10 @@ async fn attach(client: &mut Client, table: &Table, manifest: &Manifest, entry: 
     let rows = i64::try_from(manifest.counted.rows).unwrap_or(i64::MAX);
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8)];
-    transaction.query_typed(&format!("{ATTACHED} {MARK} WHERE leaf_id = $1"), &parameters).await.map_err(doing())?;
+    transaction
+        .query_typed(&table.registered(&format!("{ATTACHED} {MARK} WHERE leaf_id = $1")), &parameters)
+        .await
+        .map_err(doing())?;
     let deed = Deed::new("partition.restore", format!("{}.{}", table.schema, entry.leaf))
         .with_detail(serde_json::json!({ "key": entry.key, "rows": rows, "object": manifest.object }));
     record(&transaction, &deed).await?;

@@ -39,7 +39,7 @@ pub async fn undo(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
 }
 
 async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, author: &str) -> Result<Undone, Error> {
-    ensure_activity(client).await?;
+    ensure_activity(client, &table.registry).await?;
     let inventory = read_inventory(client, table).await?;
     let what = table.sibling(leaf);
     let Some(first) = inventory.entries.iter().find(|entry| entry.leaf == leaf) else {
@@ -97,7 +97,7 @@ async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(),
     if !is_whole {
         transaction.batch_execute(&unseal_statements(&leaf).join("; ")).await.map_err(doing())?;
     }
-    set_state(&transaction, entry, state).await.map_err(doing())?;
+    set_state(&transaction, table, entry, state).await.map_err(doing())?;
     let deed = Deed::new("partition.undo", format!("{}.{}", table.schema, entry.leaf))
         .with_detail(serde_json::json!({ "key": entry.key, "state": entry.state.word() }));
     record(&transaction, &deed).await?;
@@ -126,18 +126,18 @@ pub(crate) async fn drop_checks(
 
 /// Down to the start of a leaf, but not below the end of a newer one that is gone: what is served has no holes.
 const LOWER_FLOOR: &str = "
-    UPDATE dalp_indexed.retention_floor AS f
+    UPDATE registry.retention_floor AS f
     SET floor = low.floor, moves = f.moves + 1, moved_at = clock_timestamp()
     FROM (SELECT GREATEST(COALESCE($4::timestamptz, '-infinity'),
-                          (SELECT max(to_time) FROM dalp_indexed.leaf AS e
+                          (SELECT max(to_time) FROM registry.leaf AS e
                            WHERE e.table_schema = $1 AND e.table_name = $2 AND e.key = $3 AND e.to_time > COALESCE($4, '-infinity')
                              AND e.retired_at IS NOT NULL
-                             AND NOT EXISTS (SELECT FROM dalp_indexed.leaf AS l JOIN pg_catalog.pg_inherits ON inhrelid = l.relid
+                             AND NOT EXISTS (SELECT FROM registry.leaf AS l JOIN pg_catalog.pg_inherits ON inhrelid = l.relid
                                              WHERE l.table_schema = $1 AND l.table_name = $2 AND l.key = $3
                                                AND l.state <> 'DROPPED' AND l.from_time IS NOT DISTINCT FROM e.from_time
                                                AND l.to_time = e.to_time))) AS floor) AS low
     WHERE f.table_schema = $1 AND f.table_name = $2 AND f.key = $3 AND low.floor < f.floor";
-const FLOOR: &str = "SELECT NULLIF(floor, '-infinity') FROM dalp_indexed.retention_floor \
+const FLOOR: &str = "SELECT NULLIF(floor, '-infinity') FROM registry.retention_floor \
                      WHERE table_schema = $1 AND table_name = $2 AND key = $3";
 
 /// Lowers the floor so that a leaf that is attached is served. Answers where it is.
@@ -150,8 +150,8 @@ pub(crate) async fn lower_floor(
     let from = entry.bounds.from();
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&entry.key, Type::INT8), (&from, Type::TIMESTAMPTZ)];
-    client.query_typed(LOWER_FLOOR, &parameters).await.map_err(doing())?;
-    let row = client.query_typed_opt(FLOOR, &parameters[..3]).await.map_err(doing())?;
+    client.query_typed(&table.registered(LOWER_FLOOR), &parameters).await.map_err(doing())?;
+    let row = client.query_typed_opt(&table.registered(FLOOR), &parameters[..3]).await.map_err(doing())?;
     Ok(row.and_then(|row| row.get(0)))
 }
 
@@ -161,7 +161,7 @@ pub(crate) async fn lower_floor(
 /// A leaf below the floor stays sealed: [`Error::Refused`].
 pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Option<Manifest>, Error> {
     let doing = || Error::doing("open a sealed leaf", table);
-    ensure_activity(client).await?;
+    ensure_activity(client, &table.registry).await?;
     let inventory = read_inventory(client, table).await?;
     let Some(entry) = inventory.entries.iter().find(|entry| entry.leaf == leaf && entry.state > State::Attached) else {
         return Ok(None);
@@ -178,12 +178,12 @@ pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Op
         unseal_statements(&name).join("; ")
     );
     transaction.batch_execute(&open).await.map_err(doing())?;
-    transaction.query_typed(VOID, &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
+    transaction.query_typed(&table.registered(VOID), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
     let deed = Deed::new("partition.unseal", format!("{}.{leaf}", table.schema));
     record(&transaction, &deed).await?;
     transaction.commit().await.map_err(doing())?;
     Ok(void)
 }
 
-const VOID: &str = "UPDATE dalp_indexed.leaf SET state = 'ATTACHED', manifest = NULL, seal = NULL, sealed_at = NULL, \
+const VOID: &str = "UPDATE registry.leaf SET state = 'ATTACHED', manifest = NULL, seal = NULL, sealed_at = NULL, \
                     archived_at = NULL, updated_at = clock_timestamp() WHERE leaf_id = $1";

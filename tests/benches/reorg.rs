@@ -142,7 +142,7 @@ impl Chain {
     async fn append(&mut self, blocks: u64, logs: u64) -> Outcome<()> {
         let batch = self.batch(blocks, logs)?;
         // As the indexer makes them near the head: with all indexes of the shipped configuration.
-        self.leaves.cover(CHAIN, &batch).await?;
+        self.leaves.cover(CHAIN, &batch, self.store.floors(CHAIN)).await?;
         self.commit(&batch).await
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::status::{ChainStatus, NodeReport, Role};
+use crate::status::{ChainStatus, NodeReport, Role, TableReport};
 
 /// The `Content-Type` that goes with [`render`].
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -69,7 +69,7 @@ fn flag(value: bool) -> Option<f64> {
 }
 
 /// The whole answer. What is not known has no sample, rather than a value that means something else.
-pub(super) fn render(chains: &[ChainStatus]) -> String {
+pub(super) fn render(chains: &[ChainStatus], tables: &[TableReport]) -> String {
     let mut text = String::new();
     for Metric(name, kind, help, value) in CHAIN {
         let samples = chains.iter().filter_map(|chain| Some((vec![("chain", chain.name.as_str())], value(chain)?)));
@@ -88,8 +88,40 @@ pub(super) fn render(chains: &[ChainStatus]) -> String {
         });
         family(&mut text, name, *kind, help, samples);
     }
+    for Metric(name, kind, help, value) in TABLE {
+        let samples = tables.iter().filter_map(|table| Some((vec![("table", table.name.as_str())], value(table)?)));
+        family(&mut text, name, *kind, help, samples);
+    }
+    for (name, help, value) in MOVES {
+        let samples = tables.iter().flat_map(|table| {
+            let moves = table.moves.iter();
+            moves.map(|(act, sums)| (vec![("table", table.name.as_str()), ("move", *act)], value(*sums)))
+        });
+        family(&mut text, name, Kind::Counter, help, samples);
+    }
     text
 }
+
+const TABLE: &[Metric<TableReport>] = &[
+    Metric("retention_failures_total", Kind::Counter, "Moves of partitions and runs of retention that failed.", |t| {
+        Some(t.failures as f64)
+    }),
+    Metric("retention_blocked", Kind::Gauge, "Partitions that are due or on their way, and do not move.", |t| {
+        Some(t.blocked as f64)
+    }),
+    Metric("retention_last_success_timestamp_seconds", Kind::Gauge, "Last run of retention without a failure.", |t| {
+        t.succeeded_at.map(|at| at.timestamp() as f64)
+    }),
+];
+
+/// A counter over moves by kind: its name, what it is, and its value of their number, their time and their wait.
+type Moves = (&'static str, &'static str, fn((u64, f64, f64)) -> f64);
+
+const MOVES: &[Moves] = &[
+    ("partition_moves_total", "Moves of partitions on their way from attached to dropped.", |(count, ..)| count as f64),
+    ("partition_move_seconds_total", "Time that they took.", |(_, seconds, _)| seconds),
+    ("partition_lock_wait_seconds_total", "Time of it that they waited for their first lock.", |(.., waiting)| waiting),
+];
 
 /// One metric with all its samples, which the format wants together; nothing where there are none.
 fn family<'a>(
@@ -152,7 +184,10 @@ mod tests {
     /// The samples of `chains`, without the lines about them.
     fn samples(chains: &[ChainStatus], metric: &str) -> Vec<String> {
         let start = format!("dalp_indexer_{metric}{{");
-        render(chains).lines().filter_map(|line| line.strip_prefix(&start).map(|rest| format!("{{{rest}"))).collect()
+        render(chains, &[])
+            .lines()
+            .filter_map(|line| line.strip_prefix(&start).map(|rest| format!("{{{rest}")))
+            .collect()
     }
 
     #[test]
@@ -184,7 +219,11 @@ mod tests {
     fn each_metric_is_declared_once_before_its_samples_and_no_series_comes_twice() {
         let (some, name) = (Some(1), "all known".into());
         let known = ChainStatus { name, complete_to: some, finalized: some, lag_blocks: some, ..chain() };
-        let text = render(&[chain(), known]);
+        let mut table =
+            TableReport { name: "logs".into(), succeeded_at: Some(chrono::Utc::now()), ..TableReport::default() };
+        table.count("drop", std::time::Duration::from_millis(500), std::time::Duration::ZERO);
+        let other = TableReport { name: "activity".into(), ..table.clone() };
+        let text = render(&[chain(), known], &[table, other]);
         let (mut declared, mut series) = (Vec::new(), std::collections::HashSet::new());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -198,7 +237,7 @@ mod tests {
                 assert!(value.parse::<f64>().unwrap().is_finite() && series.insert(name), "{line}");
             }
         }
-        assert_eq!(declared.len(), CHAIN.len() + NODE.len() + 1, "{declared:?}");
+        assert_eq!(declared.len(), CHAIN.len() + NODE.len() + 1 + TABLE.len() + MOVES.len(), "{declared:?}");
     }
 
     #[test]
@@ -209,6 +248,6 @@ mod tests {
 
     #[test]
     fn without_a_chain_there_is_nothing_to_tell() {
-        assert_eq!(render(&[]), "");
+        assert_eq!(render(&[], &[]), "");
     }
 }

@@ -16,10 +16,16 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
-use crate::status::ChainStatus;
+use crate::status::{ChainStatus, TableReport};
 
-/// The chains' last published status.
-pub type StatusReceiver = watch::Receiver<Vec<ChainStatus>>;
+/// What was last published of the chains and of the tables.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Every chain's status.
+    pub chains: watch::Receiver<Vec<ChainStatus>>,
+    /// What retention did with each table.
+    pub tables: watch::Receiver<Vec<TableReport>>,
+}
 
 /// How long open answers may take once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -30,12 +36,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What the listener fails with.
 pub async fn serve(
     listener: TcpListener,
-    status: StatusReceiver,
+    published: Published,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let stopping = Arc::new(Notify::new());
     let told = Arc::clone(&stopping);
-    let server = axum::serve(listener::Bounded::new(listener), router(status)).with_graceful_shutdown(async move {
+    let server = axum::serve(listener::Bounded::new(listener), router(published)).with_graceful_shutdown(async move {
         shutdown.await;
         told.notify_one();
     });
@@ -50,14 +56,14 @@ pub async fn serve(
 }
 
 /// The routes, for a server or a test.
-pub fn router(status: StatusReceiver) -> Router {
+pub fn router(published: Published) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/status", get(chains))
         .route("/metrics", get(numbers))
         .fallback(unknown)
-        .with_state(status)
+        .with_state(published)
 }
 
 /// The process lives; nothing more.
@@ -66,8 +72,8 @@ async fn health() -> Response {
 }
 
 /// 200 only if every chain is ready; the body says what each waits for.
-async fn ready(State(status): State<StatusReceiver>) -> Response {
-    let chains = status.borrow().clone();
+async fn ready(State(published): State<Published>) -> Response {
+    let chains = published.chains.borrow().clone();
     // No chain at all has nothing to serve: an orchestrator must not send readers here.
     let all = !chains.is_empty() && chains.iter().all(|chain| chain.ready);
     let reasons: Vec<Value> = chains
@@ -79,14 +85,14 @@ async fn ready(State(status): State<StatusReceiver>) -> Response {
 }
 
 /// `{"chains": [...]}`, each as [`ChainStatus`] has it.
-async fn chains(State(status): State<StatusReceiver>) -> Response {
-    let chains = status.borrow().clone();
+async fn chains(State(published): State<Published>) -> Response {
+    let chains = published.chains.borrow().clone();
     answer(StatusCode::OK, json!({ "chains": chains }))
 }
 
 /// The same in Prometheus' text format.
-async fn numbers(State(status): State<StatusReceiver>) -> Response {
-    let text = metrics::render(&status.borrow());
+async fn numbers(State(published): State<Published>) -> Response {
+    let text = metrics::render(&published.chains.borrow(), &published.tables.borrow());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 

@@ -27,12 +27,16 @@ struct Server {
     task: tokio::task::JoinHandle<io::Result<()>>,
 }
 
+fn published(chains: watch::Receiver<Vec<ChainStatus>>) -> Published {
+    Published { chains, tables: watch::channel(Vec::new()).1 }
+}
+
 async fn start() -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (status, receiver) = watch::channel(Vec::new());
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve(listener, receiver, async {
+    let task = tokio::spawn(serve(listener, published(receiver), async {
         stopped.await.ok();
     }));
     Server { port, status, stop, task }
@@ -82,7 +86,7 @@ async fn silence_and_crowds_are_bounded() {
     let port = listener.local_addr().unwrap().port();
     let (_status, receiver) = watch::channel(Vec::new());
     let bounded = listener::Bounded::with(listener, 1, Duration::from_millis(100));
-    let server = tokio::spawn(axum::serve(bounded, router(receiver)).into_future());
+    let server = tokio::spawn(axum::serve(bounded, router(published(receiver))).into_future());
     // The only slot is held by a connection that stops in the middle of its header; the next one is served after it.
     let mut held = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     held.write_all(b"GET /health HTTP/1.1\r\nhost").await.unwrap();

@@ -118,7 +118,7 @@ impl Repair<'_> {
             // Every header is fetched: each block of the tail must be stored again.
             let fetched = audit.fetch(*part, audit.level.max(Level::Linked)).await;
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
-            self.leaves.cover(audit.claim.chain_id, &batch).await.map_err(Step::of)?;
+            self.leaves.cover(audit.claim.chain_id, &batch, stored.floors).await.map_err(Step::of)?;
             self.write(audit, Replacement::Batch(&batch), &stored.foreign).await?;
         }
         for gap in covered.gaps(range) {
@@ -132,9 +132,13 @@ impl Repair<'_> {
             return Err(Step::Again("the chain was reorganised meanwhile".into()));
         }
         match self.store.repair(&audit.claim, replacement, foreign, audit.anchor).await {
-            Err(StoreError::NoLeaf) => {
+            Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
                 self.leaves.forget(audit.claim.chain_id);
-                Err(Step::Again("a partition went away".into()))
+                let floors = self.store.learn_floors(audit.claim.chain_id).await.map_err(Step::of)?;
+                if let (StoreError::Sealed { .. }, Replacement::Batch(batch)) = (&error, replacement) {
+                    self.leaves.unseal(audit.claim.chain_id, batch, floors).await.map_err(Step::of)?;
+                }
+                Err(Step::Again(format!("a partition went away or was sealed: {error}")))
             }
             other => other.map_err(Step::of),
         }

@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
+use chrono::TimeDelta;
+use dalp_partitions::{Retention, Switches, Table, activity_table};
 
 pub use crate::chain::backfill::Order;
 pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
-pub use value::{Finality, Index, Interval, Secret, TlsMode, Verify, endpoint};
+pub use value::{Fate, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint};
 
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +33,8 @@ pub struct Config {
     pub chains: Vec<Chain>,
     /// How tables are partitioned.
     pub partitions: Partitions,
+    /// The partitioned tables: the indexer's own, then those of others.
+    pub tables: Vec<ManagedTable>,
     /// Which indexes leaves have of their own.
     pub indexes: Indexes,
     /// The HTTP server.
@@ -127,6 +131,38 @@ pub struct Partitions {
     pub max_leaves: u32,
     /// Pause between two rounds of maintenance.
     pub maintenance_interval: Duration,
+    /// What may be done at all.
+    pub switches: Switches,
+    /// Where archives go.
+    pub archive_url: Option<String>,
+    /// What the object store needs to know; the values may be secret.
+    pub archive_options: Vec<Secret>,
+}
+
+/// The schema that the partition manager's registry stands in: migrations make it there.
+pub(crate) const REGISTRY: &str = "dalp_indexed";
+
+/// Names of `[tables.NAME]` that need no `table`.
+pub(crate) const OWN_TABLES: [&str; 3] = ["logs", "erc20_transfer", "activity"];
+
+/// A table that is looked after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ManagedTable {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The table.
+    pub table: Table,
+    /// Span of its new leaves.
+    pub interval: Interval,
+    /// How long its rows are kept, and what then.
+    pub retention: Retention,
+}
+
+impl ManagedTable {
+    /// Whether its key is a chain, so that its rows are final when their block is.
+    pub fn is_of_chains(&self) -> bool {
+        self.name != "activity" && OWN_TABLES.contains(&self.name.as_str())
+    }
 }
 
 /// Which indexes leaves have of their own, beside the table's.
@@ -176,10 +212,8 @@ impl Settings {
             roles: self.roles()?,
             chains: self.chains().map(|name| self.chain(name)).collect::<Result<_, _>>()?,
             partitions: self.partitions()?,
-            indexes: Indexes {
-                logs: self.items_with("indexes.logs", value::index)?,
-                erc20_transfer: self.items_with("indexes.erc20_transfer", value::index)?,
-            },
+            tables: self.managed_tables()?,
+            indexes: self.indexes()?,
             http: Http { listen: self.one_with("http.listen", |text| value::listen(text).ok())? },
         })
     }
@@ -246,6 +280,53 @@ impl Settings {
         })
     }
 
+    fn indexes(&self) -> Result<Indexes, ConfigErrors> {
+        Ok(Indexes {
+            logs: self.items_with("indexes.logs", value::index)?,
+            erc20_transfer: self.items_with("indexes.erc20_transfer", value::index)?,
+        })
+    }
+
+    fn managed_tables(&self) -> Result<Vec<ManagedTable>, ConfigErrors> {
+        let others = self.tables().map(String::as_str).filter(|name| !OWN_TABLES.contains(name));
+        OWN_TABLES.into_iter().chain(others).map(|name| self.managed_table(name)).collect()
+    }
+
+    fn managed_table(&self, name: &str) -> Result<ManagedTable, ConfigErrors> {
+        let key = |setting: &str| format!("tables.{name}.{setting}");
+        let span = |time: Duration| TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX);
+        let indexes = self.indexes()?;
+        let table = match name {
+            "logs" => Table::new("dalp_indexed", name, "block_time").with_leaf_indexes(indexes.logs),
+            "erc20_transfer" => {
+                Table::new("dalp_indexed", name, "block_time").with_leaf_indexes(indexes.erc20_transfer)
+            }
+            "activity" => activity_table(REGISTRY),
+            _ => {
+                let named: String = self.one(&key("table"))?;
+                let (schema, table) = value::table(&named).ok_or_else(|| self.unreadable(&key("table")))?;
+                let time: String = self.one(&key("time_column"))?;
+                let list: bool = self.one(&key("list"))?;
+                Table { flat: !list, ..Table::new(schema, table, time).registered_in(REGISTRY) }
+            }
+        };
+        let keep = self.items_with(&key("retention"), |text| value::duration(text).ok())?.pop();
+        let share: u32 = self.one(&key("max_share_per_run"))?;
+        let retention = Retention {
+            fate: self.one_with(&key("action"), |text| text.parse().ok())?,
+            keep: keep.map_or(TimeDelta::MAX, span),
+            grace: span(self.duration(&key("grace"))?),
+            max_leaves: self.one(&key("max_leaves_per_run"))?,
+            max_share: f64::from(share) / 100.0,
+        };
+        // Whoever says nothing of the record of deeds gets months: it is small.
+        let interval = match (name, self.is_set(&key("interval"))) {
+            ("activity", false) => Interval::Month,
+            _ => self.one(&key("interval"))?,
+        };
+        Ok(ManagedTable { name: name.to_owned(), table, interval, retention })
+    }
+
     fn partitions(&self) -> Result<Partitions, ConfigErrors> {
         Ok(Partitions {
             interval: self.one("partitions.interval")?,
@@ -254,6 +335,14 @@ impl Settings {
             premake: self.one("partitions.premake")?,
             max_leaves: self.one("partitions.max_leaves")?,
             maintenance_interval: self.duration("partitions.maintenance_interval")?,
+            switches: Switches {
+                create: self.one("partitions.create")?,
+                archive: self.one("partitions.archive")?,
+                detach: self.one("partitions.detach")?,
+                drop: self.one("partitions.drop")?,
+            },
+            archive_url: self.list("partitions.archive_url")?.pop(),
+            archive_options: self.secrets("partitions.archive_options")?,
         })
     }
 }

@@ -79,6 +79,9 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
+/// The names that sections such as `[chains.NAME]` and `[tables.NAME]` have been given.
+pub(super) type Named = BTreeMap<&'static str, BTreeSet<String>>;
+
 /// A value that somebody set, as text: one item, or a list's items.
 struct Found {
     items: Vec<String>,
@@ -88,7 +91,7 @@ struct Found {
 /// A configuration whose every text has passed its check, before it becomes a [`super::Config`].
 pub struct Settings {
     found: BTreeMap<String, Found>,
-    chains: BTreeSet<String>,
+    named: Named,
 }
 
 impl Settings {
@@ -100,7 +103,7 @@ impl Settings {
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader { found: BTreeMap::new(), chains: BTreeSet::new(), problems: Vec::new() };
+        let mut reader = Reader { found: BTreeMap::new(), named: Named::new(), problems: Vec::new() };
         let default = Path::new(DEFAULT_FILE);
         if let Some(path) = path.or_else(|| default.exists().then_some(default)) {
             // A file that cannot be read would only bury its one problem under all that is then missing.
@@ -115,7 +118,21 @@ impl Settings {
 
     /// The names of the chains, in order.
     pub fn chains(&self) -> impl Iterator<Item = &String> {
-        self.chains.iter()
+        self.named.get("chains").into_iter().flatten()
+    }
+
+    /// The names of the tables that are mentioned, in order.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &String> {
+        self.named.get("tables").into_iter().flatten()
+    }
+
+    /// Whether somebody set it.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.found.contains_key(key)
+    }
+
+    pub(super) fn named(&self) -> &Named {
+        &self.named
     }
 
     /// A key's items and where they come from; none if it is neither set nor has a default.
@@ -157,7 +174,7 @@ impl Settings {
     }
 
     /// Only for a check that is looser than the type it guards: a bug, but never a panic.
-    fn unreadable(&self, key: &str) -> ConfigErrors {
+    pub(super) fn unreadable(&self, key: &str) -> ConfigErrors {
         let message = "its value passed its check but could not be read; please report this".to_owned();
         ConfigErrors { problems: vec![Problem { key: key.into(), origin: self.items(key).1, message }] }
     }
@@ -179,7 +196,7 @@ fn read_file(path: &Path) -> Result<toml::Table, Problem> {
 /// The work in progress of [`Settings::load`].
 struct Reader {
     found: BTreeMap<String, Found>,
-    chains: BTreeSet<String>,
+    named: Named,
     problems: Vec<Problem>,
 }
 
@@ -201,14 +218,14 @@ impl Reader {
                 }
             } else if !is_section(&key) {
                 self.unknown(&key, origin);
-            } else if prefix == "chains" && !is_chain_name(&name) {
-                self.problem(&key, origin, CHAIN_NAME);
+            } else if setting::named_section(prefix).is_some() && !is_name(&name) {
+                self.problem(&key, origin, NAME);
             } else {
                 match value {
                     toml::Value::Table(inner) => {
                         // A chain is there as soon as its section is, even an empty one.
-                        if prefix == "chains" {
-                            self.chains.insert(name);
+                        if let Some(section) = setting::named_section(prefix) {
+                            self.named.entry(section).or_default().insert(name);
                         }
                         self.walk(origin, &key, inner);
                     }
@@ -229,8 +246,8 @@ impl Reader {
         match setting::find(&key) {
             Some(_) if setting::variable(&key) != name => self.unknown(&key, &origin),
             Some(setting) => {
-                if let Some(chain) = chain_of(&key).filter(|chain| !is_chain_name(chain)) {
-                    return self.problem(&format!("chains.{chain}"), &origin, CHAIN_NAME);
+                if let Some((section, name)) = name_of(&key).filter(|(_, name)| !is_name(name)) {
+                    return self.problem(&format!("{section}.{name}"), &origin, NAME);
                 }
                 let items = if setting.many { value.split(',').collect() } else { vec![value] };
                 let items = items.into_iter().map(|item| item.trim().to_owned()).collect();
@@ -241,8 +258,8 @@ impl Reader {
     }
 
     fn take(&mut self, key: String, items: Vec<String>, origin: Origin) {
-        if let Some(chain) = chain_of(&key) {
-            self.chains.insert(chain.to_owned());
+        if let Some((section, name)) = name_of(&key) {
+            self.named.entry(section).or_default().insert(name.to_owned());
         }
         self.found.insert(key, Found { items, origin });
     }
@@ -258,12 +275,12 @@ impl Reader {
 
     fn finish(mut self) -> Result<Settings, ConfigErrors> {
         for setting in SETTINGS {
-            for key in setting.keys(self.chains.iter()) {
+            for key in setting.keys(&self.named) {
                 self.check(setting, &key);
             }
         }
-        let Self { found, chains, mut problems } = self;
-        let settings = Settings { found, chains };
+        let Self { found, named, mut problems } = self;
+        let settings = Settings { found, named };
         check_together(&settings, &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(ConfigErrors { problems }) }
     }
@@ -342,18 +359,20 @@ fn text_of(kind: &Kind, value: toml::Value) -> Result<String, &'static str> {
     }
 }
 
-const CHAIN_NAME: &str = "a chain's name is made of a-z, 0-9 and _, starts with a letter, has no __ and no _ at its end \
+const NAME: &str = "such a name is made of a-z, 0-9 and _, starts with a letter, has no __ and no _ at its end \
                           (so that it fits into the names of environment variables)";
 
-fn is_chain_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         && !name.contains("__")
         && !name.ends_with('_')
 }
 
-fn chain_of(key: &str) -> Option<&str> {
-    key.strip_prefix("chains.")?.split('.').next()
+/// The section and the name that a key such as `chains.mainnet.raw` is about.
+fn name_of(key: &str) -> Option<(&'static str, &str)> {
+    let (section, rest) = key.split_once('.')?;
+    Some((setting::named_section(section)?, rest.split('.').next()?))
 }
 
 /// Whether settings lie below this key.
@@ -368,10 +387,11 @@ fn is_section(key: &str) -> bool {
 /// The known key or section nearest to an unknown one, if any is near enough to be meant.
 fn nearest(key: &str) -> Option<String> {
     let depth = key.split('.').count();
-    let chain = chain_of(key).unwrap_or("*");
+    let name = name_of(key).map_or("*", |(_, name)| name);
+    let filled = |path: &str| path.replace('*', name);
     let mut known = BTreeSet::new();
     for setting in SETTINGS {
-        let path = setting.path.replace('*', chain);
+        let path = filled(setting.path);
         known.extend(setting.section().split('.').next().filter(|_| depth == 1).map(str::to_owned));
         known.insert(path);
     }
@@ -380,8 +400,8 @@ fn nearest(key: &str) -> Option<String> {
         return Some(path.clone());
     }
     // A setting written in the wrong section.
-    let name = key.rsplit('.').next()?;
-    SETTINGS.iter().find(|setting| setting.name() == name).map(|setting| setting.path.replace('*', chain))
+    let last = key.rsplit('.').next()?;
+    SETTINGS.iter().find(|setting| setting.name() == last).map(|setting| filled(setting.path))
 }
 
 /// The number of single-character edits between two texts (Levenshtein).
@@ -421,6 +441,9 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
             report(first, format!("{blocks} is more than max_range_blocks, {limit}: lower it, or raise that"));
         }
     }
+    for name in settings.tables() {
+        check_table(settings, name, &mut report);
+    }
     let mut roles = BTreeMap::new();
     for name in ["migrator", "writer", "partitioner", "reader"] {
         let key = format!("roles.{name}");
@@ -428,6 +451,43 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
         if let Some(first) = roles.insert(role.clone(), name) {
             report(key, format!("\"{role}\" is roles.{first} too: each needs a role of its own, with its own rights"));
         }
+    }
+}
+
+/// A table of one's own says which it is; what becomes of old rows and when goes together.
+fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, String)) {
+    let key = |setting: &str| format!("tables.{name}.{setting}");
+    let text = |setting: &str| settings.one::<String>(&key(setting)).ok();
+    let is_ours = super::OWN_TABLES.contains(&name);
+    for setting in ["table", "time_column"] {
+        match (text(setting), is_ours) {
+            (Some(_), true) => {
+                report(key(setting), format!("{name} is the indexer's own table: name yours otherwise"));
+            }
+            (None, false) => report(
+                key(setting),
+                format!(
+                    "it must be set: [tables.{name}] is none of the indexer's own tables ({})",
+                    super::OWN_TABLES.join(", ")
+                ),
+            ),
+            _ => {}
+        }
+    }
+    let action = text("action").unwrap_or_default();
+    match (action.as_str(), text("retention")) {
+        ("keep", Some(_)) => report(
+            key("action"),
+            "retention is set, and nothing is done when it is over: say detach, drop or archive".to_owned(),
+        ),
+        ("detach" | "drop" | "archive", None) => {
+            report(key("retention"), format!("action is {action}, and it is not said after what time: set retention"));
+        }
+        ("archive", Some(_)) if settings.one::<String>("partitions.archive_url").is_err() => report(
+            "partitions.archive_url".to_owned(),
+            format!("tables.{name}.action is archive: say where to, such as file:///var/lib/dalp/archive"),
+        ),
+        _ => {}
     }
 }
 
@@ -457,11 +517,11 @@ mod tests {
     }
 
     #[test]
-    fn chain_names() {
+    fn names() {
         for (name, good) in
             [("anvil", true), ("a1_b", true), ("Anvil", false), ("1a", false), ("a__b", false), ("a_", false)]
         {
-            assert_eq!(is_chain_name(name), good, "{name}");
+            assert_eq!(is_name(name), good, "{name}");
         }
     }
 }

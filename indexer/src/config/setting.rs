@@ -6,7 +6,8 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 
 use super::database_url::DatabaseUrl;
-use super::value::{self, Finality, Interval, TlsMode, Verify};
+use super::reader::Named;
+use super::value::{self, Fate, Finality, Interval, TlsMode, Verify};
 
 /// One setting.
 pub(super) struct Setting {
@@ -50,6 +51,14 @@ pub(super) enum Kind {
     Url(&'static [&'static str]),
     /// Columns of an index, of these, joined by `+`.
     Index(&'static [&'static str]),
+    /// Schema and name of a table.
+    Table,
+    /// A name in the database.
+    Column,
+    /// Where archives go.
+    Archive,
+    /// A name and a value, joined by `=`.
+    Pair,
 }
 
 impl Kind {
@@ -71,13 +80,17 @@ impl Kind {
             Self::Topic => "a topic of 32 bytes, 0x and 64 hexadecimal digits".into(),
             Self::DatabaseUrl => "a URL such as postgres://user:password@host:5432/database".into(),
             Self::Url(schemes) => format!("a URL that starts with {}", schemes.join(":// or ") + "://"),
+            Self::Table => "a schema and a table, joined by a point, such as dalp_assets.position".into(),
+            Self::Column => "a name in the database, at most 63 bytes".into(),
+            Self::Archive => "a URL such as file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without user and password".into(),
+            Self::Pair => "a name and a value, joined by =, such as aws_endpoint=http://127.0.0.1:9000".into(),
             Self::Index(columns) => format!("columns joined by +, each once, of {}", columns.join(", ")),
         }
     }
 
     /// Whether a value may hold a password or an API key, and so is never shown.
     pub fn is_secret(&self) -> bool {
-        matches!(self, Self::DatabaseUrl | Self::Url(_))
+        matches!(self, Self::DatabaseUrl | Self::Url(_) | Self::Pair)
     }
 
     /// The value as it may be shown: a secret only by its scheme, host and port.
@@ -85,6 +98,7 @@ impl Kind {
         match self {
             Self::DatabaseUrl => DatabaseUrl::parse(text).map_or_else(|_| "(not shown)".into(), |url| url.endpoint()),
             Self::Url(_) => value::endpoint(text),
+            Self::Pair => format!("{}=…", text.split('=').next().unwrap_or_default()),
             _ => text.into(),
         }
     }
@@ -110,6 +124,17 @@ impl Kind {
             Self::Address => text.starts_with("0x") && text.parse::<Address>().is_ok(),
             Self::Topic => text.starts_with("0x") && text.parse::<B256>().is_ok(),
             Self::DatabaseUrl => return check_database_url(text),
+            Self::Table => value::table(text).is_some(),
+            Self::Column => is_sql_name(text),
+            Self::Archive => {
+                let url = url::Url::parse(text).ok();
+                url.is_some_and(|url| {
+                    ["file", "s3", "gs", "az"].contains(&url.scheme())
+                        && url.username().is_empty()
+                        && url.password().is_none()
+                })
+            }
+            Self::Pair => text.split_once('=').is_some_and(|(name, _)| !name.is_empty()),
             Self::Index(columns) => value::index(text)
                 .is_some_and(|index| index.columns().iter().all(|column| columns.contains(&column.as_str()))),
             Self::Url(schemes) => {
@@ -118,6 +143,10 @@ impl Kind {
         };
         if good { Ok(()) } else { Err(String::new()) }
     }
+}
+
+pub(super) fn is_sql_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 63 && !text.contains('\0')
 }
 
 fn is_role(text: &str) -> bool {
@@ -145,7 +174,13 @@ fn check_database_url(text: &str) -> Result<(), String> {
 /// TOML's integers end here, and so do PostgreSQL's.
 const MAX_INT: u64 = i64::MAX as u64;
 
-/// Finds the setting of a key, whose chain's name may be any.
+/// The section of this name, if those below it have names of one's own.
+pub(super) fn named_section(name: &str) -> Option<&'static str> {
+    let sections = SETTINGS.iter().filter_map(|setting| setting.path.split_once(".*.").map(|(section, _)| section));
+    sections.into_iter().find(|section| *section == name)
+}
+
+/// Finds the setting of a key, whose chain's or table's name may be any.
 pub(super) fn find(path: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| {
         let mut parts = path.split('.');
@@ -155,12 +190,13 @@ pub(super) fn find(path: &str) -> Option<&'static Setting> {
 }
 
 impl Setting {
-    /// The keys it stands for: its path, or one for each chain.
-    pub fn keys<'a>(&'a self, chains: impl Iterator<Item = &'a String>) -> Vec<String> {
-        if self.path.contains('*') {
-            chains.map(|chain| self.path.replace('*', chain)).collect()
-        } else {
-            vec![self.path.to_owned()]
+    /// The keys it stands for: its path, or one for each name of its section.
+    pub fn keys(&self, named: &Named) -> Vec<String> {
+        match self.path.split_once(".*.") {
+            Some((section, _)) => {
+                named.get(section).into_iter().flatten().map(|name| self.path.replace('*', name)).collect()
+            }
+            None => vec![self.path.to_owned()],
         }
     }
 
@@ -463,6 +499,111 @@ pub(super) const SETTINGS: &[Setting] = &[
         Default::Value("30s"),
         "How often the partitions are looked after.",
         "A look costs one catalog query.",
+    ),
+    one(
+        "partitions.create",
+        Kind::Bool,
+        Default::Value("true"),
+        "Whether partitions are made ahead of the head.",
+        "A switch for an incident; what a row needs is made in any case.",
+    ),
+    one(
+        "partitions.archive",
+        Kind::Bool,
+        Default::Value("true"),
+        "Whether partitions whose time is over are sealed and archived.",
+        "A switch for an incident. With no retention set, nothing is due.",
+    ),
+    one(
+        "partitions.detach",
+        Kind::Bool,
+        Default::Value("true"),
+        "Whether they are retired and detached.",
+        "A switch for an incident.",
+    ),
+    one(
+        "partitions.drop",
+        Kind::Bool,
+        Default::Value("true"),
+        "Whether detached partitions are dropped after their grace period.",
+        "A switch for an incident; turn it off to look at every drop before.",
+    ),
+    one(
+        "partitions.archive_url",
+        Kind::Archive,
+        Default::Unset("file:///var/lib/dalp/archive"),
+        "Where archives go.",
+        "Credentials come from archive_options or the store's own environment variables (AWS_…, GOOGLE_…, AZURE_…).",
+    ),
+    many(
+        "partitions.archive_options",
+        Kind::Pair,
+        Default::Unset("aws_endpoint=http://127.0.0.1:9000"),
+        "What the object store needs to know: endpoint, region, keys.",
+        "Named as the store's environment variables, in lower case. Never printed.",
+    ),
+    one(
+        "tables.*.table",
+        Kind::Table,
+        Default::Unset("dalp_assets.position"),
+        "A table of yours to look after: partitioned by time.",
+        "Its owner must be roles.partitioner. Not for the indexer's own tables.",
+    ),
+    one(
+        "tables.*.time_column",
+        Kind::Column,
+        Default::Unset("at"),
+        "The column (timestamptz) that it is partitioned by.",
+        "Not for the indexer's own tables.",
+    ),
+    one(
+        "tables.*.list",
+        Kind::Bool,
+        Default::Value("false"),
+        "Whether it is partitioned by LIST of a bigint column first.",
+        "As the indexer's own tables are, by chain_id.",
+    ),
+    one(
+        "tables.*.interval",
+        Kind::Choice(Interval::NAMES),
+        Default::Same("partitions.interval"),
+        "The time span of one of its new partitions.",
+        "Aim at 5 to 20 GB a partition.",
+    ),
+    one(
+        "tables.*.action",
+        Kind::Choice(Fate::NAMES),
+        Default::Value("keep"),
+        "What becomes of a partition whose retention is over.",
+        "keep; detach (it stays as a table of its own); drop; archive (Parquet, verified, then dropped).",
+    ),
+    one(
+        "tables.*.retention",
+        Kind::Duration("1h", "36500d"),
+        Default::Unset("90d"),
+        "How long rows are kept, counted back from the last final block, or from now if that is earlier.",
+        "A partition is due when all of its times are older.",
+    ),
+    one(
+        "tables.*.grace",
+        Kind::Duration("0s", "3650d"),
+        Default::Value("7d"),
+        "How long a detached partition is kept before it is dropped.",
+        "Until then, `partitions undo` brings it back in milliseconds.",
+    ),
+    one(
+        "tables.*.max_leaves_per_run",
+        Kind::Int(1, 10_000),
+        Default::Value("10"),
+        "How many partitions of one chain may begin to go in one run.",
+        "More is a clock that jumped or a setting that changed: nothing goes then until `partitions apply --allow-many`.",
+    ),
+    one(
+        "tables.*.max_share_per_run",
+        Kind::Int(1, 100),
+        Default::Value("30"),
+        "What share of a chain's bytes may begin to go in one run, in percent.",
+        "As max_leaves_per_run; a single partition always may.",
     ),
     many(
         "indexes.logs",

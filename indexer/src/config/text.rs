@@ -16,7 +16,11 @@ pub(super) fn example() -> String {
     for setting in SETTINGS {
         if setting.section() != section {
             section = setting.section();
-            let _ = write!(text, "\n[{}]\n", section.replace('*', "anvil"));
+            let _ = write!(
+                text,
+                "\n[{}]\n",
+                section.replace("chains.*", "chains.anvil").replace("tables.*", "tables.logs")
+            );
         }
         let _ = writeln!(text, "\n# {}\n# {}", setting.help, setting.reason);
         let name = setting.name();
@@ -52,7 +56,8 @@ pub(super) fn reference() -> String {
          directory if it exists, and then the environment, which wins. An empty variable counts as not set. Unknown keys \
          and variables are refused, and all problems are reported together: try `dalp-indexer config check`. \
          `dalp-indexer config example` prints a file to start from.\n\n\
-         `NAME` stands for a chain's name of your choice, as in `[chains.anvil]`. In a variable, a list's items are \
+         `NAME` stands for a name of your choice, as in `[chains.anvil]`; `[tables.NAME]` is one of the indexer's own tables (`logs`, \
+         `erc20_transfer`, `activity`), or a table of yours. In a variable, a list's items are \
          separated by commas. Times are a whole number and its unit: `500ms`, `5s`, `2m`, `1h`, `90d`. Relative paths \
          start at the working directory. Database and RPC URLs may hold secrets and are never printed: messages show \
          scheme, host and port only.\n",
@@ -90,7 +95,7 @@ fn default_text(setting: &Setting) -> String {
 pub(super) fn describe(settings: &Settings) -> String {
     let mut lines = Vec::new();
     for setting in SETTINGS {
-        for key in setting.keys(settings.chains()) {
+        for key in setting.keys(settings.named()) {
             let (items, origin) = settings.items(&key);
             let shown: Vec<String> = items.iter().map(|item| setting.kind.shown(item)).collect();
             let value = if shown.is_empty() { "(none)".to_owned() } else { shown.join(", ") };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::chain::backfill::Order;
 
-pub use dalp_partitions::{Index, Interval};
+pub use dalp_partitions::{Fate, Index, Interval};
 
 use crate::chain::batch::Level;
 pub use crate::chain::machine::Finality;
@@ -47,6 +47,12 @@ pub fn endpoint(url: &str) -> String {
     let host = url.host_str().unwrap_or("");
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{host}{port}", url.scheme())
+}
+
+/// A schema and a table, joined by a point.
+pub fn table(text: &str) -> Option<(&str, &str)> {
+    text.split_once('.')
+        .filter(|(schema, table)| super::setting::is_sql_name(schema) && super::setting::is_sql_name(table))
 }
 
 /// Columns joined by `+`, each once, as an index.

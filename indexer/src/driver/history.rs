@@ -273,7 +273,9 @@ impl Fill {
         loop {
             match super::append_once(store, leaves, claim, batch, Lane::Backfill).await {
                 Ok(()) => return Ok(None),
-                Err(StoreError::NoLeaf) => leaves.forget(claim.chain_id),
+                Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
+                    super::look_again(store, leaves, claim, batch, &error).await?;
+                }
                 Err(StoreError::Retry { why }) => {
                     warn!("{why}");
                     self.trouble.set(Some(why));

@@ -23,6 +23,13 @@ pub enum StoreError {
     /// No leaf covers a row's time: have it made, then write again.
     #[error("no partition covers a row's time")]
     NoLeaf,
+    /// A row belongs into a leaf that is sealed, as its retention or archiving has begun: have it opened, or learn that its rows are no longer
+    /// stored, then write again.
+    #[error("{why}")]
+    Sealed {
+        /// Which leaf.
+        why: String,
+    },
     /// A row is stored already. Another writer was faster, or rows exist that the state row does not know of: it decides.
     #[error("{why}")]
     Duplicate {

@@ -166,7 +166,7 @@ impl Archive {
 
     /// Reads the whole object again and compares it with its manifest: size, checksum, rows, extents, row hash.
     pub async fn verify(&self, manifest: &Manifest) -> Result<Counted, ArchiveError> {
-        read::walk(self, manifest, async |_| Ok(())).await
+        read::verify(self, manifest).await
     }
 
     /// Whether the object is there and as large as the manifest says.

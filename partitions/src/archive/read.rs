@@ -34,41 +34,75 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a whole object, from its first byte to its last, hands its rows to `each` as tuples of binary COPY, a row group at a time, and
-/// compares everything with the manifest.
-pub(super) async fn walk(
-    archive: &Archive,
-    manifest: &Manifest,
-    mut each: impl AsyncFnMut(Bytes) -> Result<(), ArchiveError>,
-) -> Result<Counted, ArchiveError> {
-    archive.check(manifest).await?;
-    let object = Path::from(manifest.object.as_str());
-    let corrupt = |why: String| ArchiveError::Corrupt { object: manifest.object.clone(), why };
-    let columns =
-        columns_of(manifest).ok_or_else(|| corrupt("its manifest names a type that is not known here".into()))?;
-    let footer = footer(archive, manifest, &object).await?;
-    let mut counter = Counter::like(&columns, &manifest.counted);
-    let mut window = Window::open(archive, &object).await?;
-    for (at, group) in footer.row_groups().iter().enumerate() {
-        let range = bytes_of(group);
-        let bytes = window.until(range.end, &corrupt).await?;
-        let start = range.end - bytes.len() as u64;
-        let rows =
-            rows_of(Part { start, bytes }, &footer, at, &columns).map_err(ArchiveError::reading(&manifest.object))?;
+/// Reads a whole object, from its first byte to its last, and compares everything with the manifest.
+pub(super) async fn verify(archive: &Archive, manifest: &Manifest) -> Result<Counted, ArchiveError> {
+    let mut walk = Walk::begin(archive, manifest).await?;
+    while walk.next().await?.is_some() {}
+    walk.finish().await
+}
+
+/// An object that is being read, a row group at a time.
+struct Walk<'m> {
+    manifest: &'m Manifest,
+    columns: Vec<Column>,
+    footer: ParquetMetaData,
+    counter: Counter,
+    window: Window,
+    /// The row group that comes next.
+    at: usize,
+}
+
+impl<'m> Walk<'m> {
+    async fn begin(archive: &Archive, manifest: &'m Manifest) -> Result<Self, ArchiveError> {
+        archive.check(manifest).await?;
+        let object = Path::from(manifest.object.as_str());
+        let columns = columns_of(manifest)
+            .ok_or_else(|| corrupt(manifest, "its manifest names a type that is not known here".to_owned()))?;
+        let footer = footer(archive, manifest, &object).await?;
+        let counter = Counter::like(&columns, &manifest.counted);
+        let window = Window::open(archive, &object).await?;
+        Ok(Self { manifest, columns, footer, counter, window, at: 0 })
+    }
+
+    /// The rows of the next row group as tuples of binary COPY; `None` after the last.
+    async fn next(&mut self) -> Result<Option<Bytes>, ArchiveError> {
+        if self.at == self.footer.num_row_groups() {
+            return Ok(None);
+        }
+        let end = bytes_of(self.footer.row_group(self.at)).end;
+        let bytes = self.window.until(end, self.manifest).await?;
+        let part = Part { start: end - bytes.len() as u64, bytes };
+        let rows = rows_of(part, &self.footer, self.at, &self.columns)
+            .map_err(ArchiveError::reading(&self.manifest.object))?;
+        self.at += 1;
         let mut tuples = BytesMut::with_capacity(rows.rows * 256);
-        rows.tuples(&columns, &mut tuples, |tuples, start| counter.add(&columns, &tuples[start..]))
-            .ok_or_else(|| corrupt("its columns are not equally long, or hold what is no value of theirs".into()))?;
-        each(tuples.freeze()).await?;
+        let (counter, columns) = (&mut self.counter, &self.columns);
+        rows.tuples(columns, &mut tuples, |tuples, start| counter.add(columns, &tuples[start..])).ok_or_else(|| {
+            corrupt(self.manifest, "its columns are not equally long, or hold what is no value of theirs".to_owned())
+        })?;
+        Ok(Some(tuples.freeze()))
     }
-    let checksum = window.finish().await?;
-    if checksum != manifest.sha256 {
-        return Err(corrupt(format!("its SHA-256 is {checksum}, and {} was written", manifest.sha256)));
+
+    /// Whether all of it is what was written.
+    async fn finish(self) -> Result<Counted, ArchiveError> {
+        let checksum = self.window.finish().await?;
+        if checksum != self.manifest.sha256 {
+            let why = format!("its SHA-256 is {checksum}, and {} was written", self.manifest.sha256);
+            return Err(corrupt(self.manifest, why));
+        }
+        let counted = self.counter.finish(&self.columns);
+        match self.manifest.is_of(&counted) {
+            true => Ok(counted),
+            false => {
+                let why = format!("it holds {counted:?}, and {:?} was written", self.manifest.counted);
+                Err(corrupt(self.manifest, why))
+            }
+        }
     }
-    let counted = counter.finish(&columns);
-    match manifest.is_of(&counted) {
-        true => Ok(counted),
-        false => Err(corrupt(format!("it holds {counted:?}, and {:?} was written", manifest.counted))),
-    }
+}
+
+fn corrupt(manifest: &Manifest, why: String) -> ArchiveError {
+    ArchiveError::Corrupt { object: manifest.object.clone(), why }
 }
 
 /// Sends the rows of an archive into a table.
@@ -81,21 +115,20 @@ pub(super) async fn load(
     let names: Vec<String> = manifest.columns.iter().map(|column| quoted(&column.name)).collect();
     let sql = format!("COPY {into} ({}) FROM STDIN (FORMAT binary)", names.join(", "));
     let doing = || ArchiveError::asking("restore into", into);
+    let mut walk = Walk::begin(archive, manifest).await?;
     let sink = transaction.copy_in::<_, Bytes>(&sql).await.map_err(doing())?;
-    let mut sink = std::pin::pin!(sink);
+    let mut sink = Box::pin(sink);
     sink.feed(Bytes::from_static(HEADER)).await.map_err(doing())?;
-    let counted = walk(archive, manifest, async |tuples| {
+    while let Some(mut tuples) = walk.next().await? {
         // Messages of a size that both sides take easily.
-        let mut rest = tuples;
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(256 * 1024));
+        while !tuples.is_empty() {
+            let piece = tuples.split_to(tuples.len().min(256 * 1024));
             sink.send(piece).await.map_err(doing())?;
         }
-        Ok(())
-    })
-    .await?;
+    }
+    let counted = walk.finish().await?;
     sink.feed(Bytes::from_static(END)).await.map_err(doing())?;
-    let loaded = sink.finish().await.map_err(doing())?;
+    let loaded = sink.as_mut().finish().await.map_err(doing())?;
     match loaded == counted.rows {
         true => Ok(counted),
         false => Err(ArchiveError::Database {
@@ -126,22 +159,21 @@ fn base_type(sql_type: &str) -> Option<(String, i32)> {
 }
 
 async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result<ParquetMetaData, ArchiveError> {
-    let corrupt = |why: &str| ArchiveError::Corrupt { object: manifest.object.clone(), why: why.to_owned() };
-    let get = async |range: Range<u64>| {
-        archive.store.get_range(object, range).await.map_err(ArchiveError::doing("read", object))
-    };
+    let odd = |why: &str| corrupt(manifest, why.to_owned());
+    let doing = || ArchiveError::doing("read", object);
     if manifest.bytes < 2 * TAIL {
-        return Err(corrupt("it is too short for a Parquet file"));
+        return Err(odd("it is too short for a Parquet file"));
     }
-    let mut tail = get(manifest.bytes - TAIL..manifest.bytes).await?;
+    let mut tail = archive.store.get_range(object, manifest.bytes - TAIL..manifest.bytes).await.map_err(doing())?;
     if tail.len() < 8 || &tail[4..] != b"PAR1" {
-        return Err(corrupt("it does not end as a Parquet file does"));
+        return Err(odd("it does not end as a Parquet file does"));
     }
     let length = u64::from(tail.get_u32_le());
     if length > LARGEST_FOOTER || length + TAIL + 4 > manifest.bytes {
-        return Err(corrupt("its footer has an absurd length"));
+        return Err(odd("its footer has an absurd length"));
     }
-    let metadata = get(manifest.bytes - TAIL - length..manifest.bytes - TAIL).await?;
+    let range = manifest.bytes - TAIL - length..manifest.bytes - TAIL;
+    let metadata = archive.store.get_range(object, range).await.map_err(doing())?;
     ParquetMetaDataReader::decode_metadata(&metadata).map_err(ArchiveError::reading(&manifest.object))
 }
 
@@ -181,12 +213,12 @@ impl Window {
     }
 
     /// The bytes up to `end` that were not handed out yet.
-    async fn until(&mut self, end: u64, corrupt: impl Fn(String) -> ArchiveError) -> Result<Bytes, ArchiveError> {
+    async fn until(&mut self, end: u64, manifest: &Manifest) -> Result<Bytes, ArchiveError> {
         let wanted = end.checked_sub(self.position).and_then(|wanted| usize::try_from(wanted).ok());
-        let wanted = wanted.ok_or_else(|| corrupt("its row groups are not in order".into()))?;
+        let wanted = wanted.ok_or_else(|| corrupt(manifest, "its row groups are not in order".to_owned()))?;
         while self.ahead.len() < wanted {
             if !self.more().await? {
-                return Err(corrupt("it ends before its last row group does".into()));
+                return Err(corrupt(manifest, "it ends before its last row group does".to_owned()));
             }
         }
         self.position = end;

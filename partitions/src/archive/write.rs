@@ -1,6 +1,7 @@
 //! From a leaf to a file.
 
 use std::io::Write;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, IsolationLevel, Transaction};
+use tokio_postgres::{Client, CopyOutStream, IsolationLevel, Transaction};
 
 use super::columns::{Cells, Column, Group, Kind, Values, schema};
 use super::manifest::{Counted, Extent, FORMAT, Manifest, ManifestColumn};
@@ -134,49 +135,48 @@ pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> 
     let layout = Layout::of(transaction, &relation).await?;
     let sql = format!("COPY {relation} ({}) TO STDOUT (FORMAT binary)", layout.names());
     let mut counter = layout.counter();
-    each_tuple(transaction, &sql, &relation, &layout.columns, async |group, tuple| {
+    let mut tuples = Tuples::of(transaction, &sql, &relation).await?;
+    let mut group = Group::of(&layout.columns);
+    while let Some(tuple) = tuples.next(&layout.columns, &mut group).await? {
         counter.add(&layout.columns, &tuple);
         if group.rows >= 4_096 {
-            *group = Group::of(&layout.columns);
+            group = Group::of(&layout.columns);
         }
-        Ok(())
-    })
-    .await?;
+    }
     Ok(counter.finish(&layout.columns))
 }
 
-/// Reads a COPY, tuple by tuple; `each` gets the group that they are added to.
-async fn each_tuple(
-    transaction: &Transaction<'_>,
-    sql: &str,
-    relation: &str,
-    columns: &[Column],
-    mut each: impl AsyncFnMut(&mut Group, Bytes) -> Result<(), ArchiveError>,
-) -> Result<Group, ArchiveError> {
-    let doing = || ArchiveError::asking("read", relation);
-    let odd = |column: Option<&Column>| ArchiveError::Unfit {
-        table: relation.to_owned(),
-        column: column.map_or_else(|| "?".to_owned(), |column| column.name.clone()),
-    };
-    let stream = transaction.copy_out(sql).await.map_err(doing())?;
-    let mut stream = std::pin::pin!(stream);
-    let (mut group, mut begun) = (Group::of(columns), false);
-    while let Some(mut message) = stream.try_next().await.map_err(doing())? {
-        if !begun {
-            begun = true;
-            if message.len() < HEADER {
-                return Err(odd(None));
-            }
-            let _ = message.split_to(HEADER);
-        }
-        while !message.is_empty() {
-            match group.push(columns, &mut message).map_err(odd)? {
-                Some(tuple) => each(&mut group, tuple).await?,
-                None => return Ok(group),
-            }
-        }
+/// The rows of a COPY.
+struct Tuples {
+    stream: Pin<Box<CopyOutStream>>,
+    message: Bytes,
+    begun: bool,
+    relation: String,
+}
+
+impl Tuples {
+    async fn of(transaction: &Transaction<'_>, sql: &str, relation: &str) -> Result<Self, ArchiveError> {
+        let stream = transaction.copy_out(sql).await.map_err(ArchiveError::asking("read", relation))?;
+        Ok(Self { stream: Box::pin(stream), message: Bytes::new(), begun: false, relation: relation.to_owned() })
     }
-    Ok(group)
+
+    /// Adds the next row to `group`, and answers it as the server sent it; `None` after the last.
+    async fn next(&mut self, columns: &[Column], group: &mut Group) -> Result<Option<Bytes>, ArchiveError> {
+        while self.message.is_empty() {
+            let message = self.stream.try_next().await.map_err(ArchiveError::asking("read", &self.relation))?;
+            let Some(message) = message else { return Ok(None) };
+            self.message = message;
+            if !self.begun {
+                self.begun = true;
+                let header = HEADER.min(self.message.len());
+                let _ = self.message.split_to(header);
+            }
+        }
+        group.push(columns, &mut self.message).map_err(|column| ArchiveError::Unfit {
+            table: self.relation.clone(),
+            column: column.map_or_else(|| "?".to_owned(), |column| column.name.clone()),
+        })
+    }
 }
 
 /// A file that was uploaded and not yet read back.
@@ -319,17 +319,17 @@ impl File {
         let sql = format!("COPY (SELECT {} FROM ONLY {relation}{order}) TO STDOUT (FORMAT binary)", layout.names());
         let columns = &layout.columns;
         let mut counter = layout.counter();
-        let last = each_tuple(transaction, &sql, relation, columns, async |group, tuple| {
+        let mut tuples = Tuples::of(transaction, &sql, relation).await?;
+        let mut group = Group::of(columns);
+        while let Some(tuple) = tuples.next(columns, &mut group).await? {
             counter.add(columns, &tuple);
             if group.rows == GROUP_ROWS {
-                self.group(std::mem::replace(group, Group::of(columns)))?;
+                self.group(std::mem::replace(&mut group, Group::of(columns)))?;
                 self.send().await?;
             }
-            Ok(())
-        })
-        .await?;
-        if last.rows > 0 {
-            self.group(last)?;
+        }
+        if group.rows > 0 {
+            self.group(group)?;
         }
         Ok(counter.finish(columns))
     }

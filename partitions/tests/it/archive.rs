@@ -194,7 +194,7 @@ async fn a_leaf_is_archived_dropped_and_restored() {
     }
     // Held until it is released; then it goes again, and its archive is still good.
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), []);
-    release_hold(&mut client, older.hold, "ops").await.unwrap();
+    release_hold(&mut client, "dalp_indexed", older.hold, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), [Act::Retire, Act::Detach, Act::Drop]);
 }
 

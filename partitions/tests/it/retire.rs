@@ -124,9 +124,9 @@ async fn a_held_leaf_stays_and_the_others_go() {
     assert!(matches!(held[..], [("logs_31337_20240313", Obstacle::Held { .. })]), "{held:?}");
     assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (109, 85));
 
-    assert!(matches!(release_hold(&mut client, hold + 1, "counsel").await, Err(Error::Unfit { .. })));
-    release_hold(&mut client, hold, "counsel").await.unwrap();
-    assert!(matches!(release_hold(&mut client, hold, "counsel").await, Err(Error::Unfit { .. })));
+    assert!(matches!(release_hold(&mut client, "dalp_indexed", hold + 1, "counsel").await, Err(Error::Unfit { .. })));
+    release_hold(&mut client, "dalp_indexed", hold, "counsel").await.unwrap();
+    assert!(matches!(release_hold(&mut client, "dalp_indexed", hold, "counsel").await, Err(Error::Unfit { .. })));
     let all = holds(&client, &logs(), true).await.unwrap();
     assert_eq!(all[0].released.as_ref().unwrap().1, "counsel");
     let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
@@ -155,7 +155,7 @@ async fn what_was_detached_is_served_again_by_undo() {
 
     // They are held until somebody lets them go.
     assert_eq!(acts(&run(&mut client, &retention(Fate::Drop), STOPPED).await), []);
-    release_hold(&mut client, undone.hold, "ops").await.unwrap();
+    release_hold(&mut client, "dalp_indexed", undone.hold, "ops").await.unwrap();
     let outcome = run(&mut client, &retention(Fate::Drop), STOPPED).await;
     assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Seal, Act::Retire, Act::Detach], 9));
     assert!(matches!(undo(&mut client, &logs(), "logs_31337_20240320", "r", "a").await, Err(Error::Unfit { .. })));

@@ -1,0 +1,194 @@
+//! Retention on a timer: what is due is archived, retired, detached and dropped, table by table, beside the writing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use dalp_partitions::{Act, Archive, Fate, Need, Outcome, Reference, Terms, ensure, read_inventory, retire};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+use tracing::{debug, info, warn};
+
+use super::{Leaves, LeavesError, policy};
+use crate::config::{ManagedTable, Partitions};
+use crate::status::{ChainStatus, Role, TableReport};
+use crate::store::retention::final_times;
+use crate::store::{Store, connect::explain};
+
+/// Pause after a turn that could not be made.
+const PAUSE: Duration = Duration::from_secs(5);
+
+impl Leaves {
+    /// Looks after the retention of all tables until `stop` turns true. On a connection of its own: a detaching waits for readers that
+    /// are older. A failure is told, and tried again at the next turn; one table's does not stop the others.
+    pub async fn retire(
+        self: Arc<Self>,
+        chains: Vec<watch::Receiver<ChainStatus>>,
+        store: Store,
+        reports: watch::Sender<Vec<TableReport>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut client = None;
+        loop {
+            // Who leads no chain leaves it to who does.
+            let leads = chains.iter().any(|chain| chain.borrow().role == Role::Leader);
+            let turn = async { if leads { self.retire_all(&mut client, &store, &reports).await } else { Ok(()) } };
+            let pause = match turn.await {
+                Ok(()) => self.every,
+                Err(error) => {
+                    warn!("retention: {error}");
+                    PAUSE
+                }
+            };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn retire_all(
+        &self,
+        client: &mut Option<Client>,
+        store: &Store,
+        reports: &watch::Sender<Vec<TableReport>>,
+    ) -> Result<(), LeavesError> {
+        let client = match client {
+            Some(client) if !client.is_closed() => client,
+            slot => slot.insert(self.connect().await?),
+        };
+        // The chains' own are made ahead of their heads.
+        for table in self.managed.iter().filter(|table| self.partitions.switches.create && !table.is_of_chains()) {
+            if let Err(error) = make_ahead(client, table, &self.partitions, None).await {
+                warn!(table = table.name, "partitions ahead: {error}");
+            }
+        }
+        for table in self.managed.iter().filter(|table| table.retention.fate != Fate::Keep) {
+            let retired = retire_table(client, table, &self.partitions, self.archive.as_ref(), false).await;
+            reports.send_modify(|reports| note(reports, table, &retired));
+            let moved = match &retired {
+                Ok(outcome) => !outcome.done.is_empty(),
+                Err(LeavesError::Partitions(dalp_partitions::Error::Busy { .. })) => false,
+                Err(error) => {
+                    warn!(table = table.name, "retention: {error}");
+                    true
+                }
+            };
+            if moved && table.is_of_chains() {
+                let chains: Vec<u64> =
+                    self.heads.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().copied().collect();
+                for chain_id in chains {
+                    self.forget(chain_id);
+                    if let Err(error) = store.learn_floors(chain_id).await {
+                        debug!(chain_id, %error, "the retention floors are not known");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes what will be needed of a table: ahead of now, or of the head of each chain that has one. Answers how many leaves were made.
+///
+/// # Errors
+/// See [`LeavesError`].
+pub(crate) async fn make_ahead(
+    client: &mut Client,
+    table: &ManagedTable,
+    partitions: &Partitions,
+    heads: Option<&BTreeMap<i64, DateTime<Utc>>>,
+) -> Result<usize, LeavesError> {
+    let (now, policy) = (Utc::now(), policy(partitions, table));
+    let needs: Vec<(i64, DateTime<Utc>)> = match heads {
+        Some(heads) => heads.iter().map(|(key, head)| (*key, *head)).collect(),
+        None if table.table.flat => vec![(0, now)],
+        // A key that nobody wrote to has no sub-parent, and gets none.
+        None => {
+            let inventory = read_inventory(client, &table.table).await?;
+            let keys: BTreeSet<i64> = inventory.entries.iter().map(|entry| entry.key).collect();
+            keys.into_iter().map(|key| (key, now)).collect()
+        }
+    };
+    let mut made = 0;
+    for (key, time) in needs {
+        made += ensure(client, &table.table, key, &policy, now, &Need::ahead_of(time)).await?.created.len();
+    }
+    Ok(made)
+}
+
+/// Takes note of a run for the metrics.
+fn note(reports: &mut Vec<TableReport>, table: &ManagedTable, retired: &Result<Outcome, LeavesError>) {
+    let at = reports.iter().position(|report| report.name == table.name).unwrap_or_else(|| {
+        reports.push(TableReport { name: table.name.clone(), ..TableReport::default() });
+        reports.len() - 1
+    });
+    let report = &mut reports[at];
+    match retired {
+        Ok(outcome) => {
+            for done in &outcome.done {
+                report.count(done.act.word(), done.took, done.waited);
+            }
+            report.failures += outcome.failed.len() as u64;
+            report.blocked = outcome.obstacles.len() as u64;
+            if outcome.failed.is_empty() {
+                report.succeeded_at = Some(chrono::Utc::now());
+            }
+        }
+        Err(LeavesError::Partitions(dalp_partitions::Error::Busy { .. })) => {}
+        Err(_) => report.failures += 1,
+    }
+}
+
+/// One run of one table's retention.
+///
+/// # Errors
+/// See [`LeavesError`].
+pub(crate) async fn retire_table(
+    client: &mut Client,
+    table: &ManagedTable,
+    partitions: &Partitions,
+    archive: Option<&Archive>,
+    allow_many: bool,
+) -> Result<Outcome, LeavesError> {
+    let reference = reference(client, table).await?;
+    let terms = terms(table, partitions, &reference, archive.is_some(), allow_many);
+    let outcome = retire(client, &table.table, &terms, archive).await?;
+    for done in &outcome.done {
+        let (leaf, act, seconds) = (&done.leaf, done.act.word(), done.took.as_secs_f64());
+        let lock_wait = done.waited.as_secs_f64();
+        match done.act {
+            Act::Note(_) => debug!(leaf, act, "partition"),
+            _ => info!(leaf, act, seconds, lock_wait, "partition"),
+        }
+    }
+    for (next, error) in &outcome.failed {
+        warn!(leaf = next.entry.leaf, act = next.act.word(), "{error}");
+    }
+    Ok(outcome)
+}
+
+/// From when a table's retention counts back.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub(crate) async fn reference(client: &Client, table: &ManagedTable) -> Result<Reference, LeavesError> {
+    if !table.is_of_chains() {
+        return Ok(Reference::Now);
+    }
+    let times = final_times(client).await;
+    times.map(Reference::Final).map_err(|error| LeavesError::Lost { why: explain(&error) })
+}
+
+/// What a table's plan goes by.
+pub(crate) fn terms<'t>(
+    table: &'t ManagedTable,
+    partitions: &Partitions,
+    reference: &'t Reference,
+    can_archive: bool,
+    allow_many: bool,
+) -> Terms<'t> {
+    Terms { retention: &table.retention, switches: partitions.switches, reference, can_archive, allow_many }
+}
