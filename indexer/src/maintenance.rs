@@ -83,11 +83,45 @@ impl LeavesError {
     }
 }
 
+/// Makes connections that act as the partitioner.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    database: Database,
+    role: String,
+}
+
+impl Connector {
+    pub fn new(config: &Config) -> Self {
+        Self { database: config.database.clone(), role: config.roles.partitioner.clone() }
+    }
+
+    /// A direct connection to `database.admin_url`.
+    ///
+    /// # Errors
+    /// See [`LeavesError`].
+    pub async fn connect(&self) -> Result<Client, LeavesError> {
+        let client = connect_direct(&self.database, &self.database.admin_url).await?;
+        let set_role = format!("SET ROLE \"{}\"", self.role.replace('"', "\"\""));
+        client.batch_execute(&set_role).await.map_err(|error| self.refused(&error))?;
+        Ok(client)
+    }
+
+    /// Why SET ROLE failed: for want of a right (42501) or of the role (22023), or because the connection went away.
+    fn refused(&self, error: &tokio_postgres::Error) -> LeavesError {
+        let why = explain(error);
+        match error.code() {
+            Some(&(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_PARAMETER_VALUE)) => {
+                LeavesError::Role { role: self.role.clone(), why }
+            }
+            _ => LeavesError::Lost { why },
+        }
+    }
+}
+
 /// The partition manager's connection, and what is known about the leaves that exist.
 #[derive(Debug)]
 pub struct Leaves {
-    database: Database,
-    role: String,
+    connector: Connector,
     partitions: Partitions,
     every: Duration,
     /// The chains' tables, in the order in which a batch needs them.
@@ -121,8 +155,7 @@ impl Leaves {
     /// See [`LeavesError`].
     pub async fn open(config: &Config) -> Result<Self, LeavesError> {
         let leaves = Self {
-            database: config.database.clone(),
-            role: config.roles.partitioner.clone(),
+            connector: Connector::new(config),
             partitions: config.partitions.clone(),
             every: config.partitions.maintenance_interval,
             tables: config.tables.iter().filter(|table| table.is_of_chains()).cloned().collect(),
@@ -138,22 +171,8 @@ impl Leaves {
         Ok(leaves)
     }
 
-    pub(crate) async fn connect(&self) -> Result<Client, LeavesError> {
-        let client = connect_direct(&self.database, &self.database.admin_url).await?;
-        let set_role = format!("SET ROLE \"{}\"", self.role.replace('"', "\"\""));
-        client.batch_execute(&set_role).await.map_err(|error| self.refused(&error))?;
-        Ok(client)
-    }
-
-    /// Why SET ROLE failed: for want of a right (42501) or of the role (22023), or because the connection went away.
-    fn refused(&self, error: &tokio_postgres::Error) -> LeavesError {
-        let why = explain(error);
-        match error.code() {
-            Some(&(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_PARAMETER_VALUE)) => {
-                LeavesError::Role { role: self.role.clone(), why }
-            }
-            _ => LeavesError::Lost { why },
-        }
+    async fn connect(&self) -> Result<Client, LeavesError> {
+        self.connector.connect().await
     }
 
     /// Makes sure that every row of `batch` above the floors has a leaf. Nearly always it has, and nothing is asked.

@@ -5,6 +5,7 @@ mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod migrate;
+pub mod partitions;
 pub mod reindex;
 pub mod repair;
 pub mod run;
@@ -101,6 +102,14 @@ Beside a running indexer, it disturbs nothing. Blocks that are right are recorde
 
 Verifies first. Each range is replaced in one transaction; the tail does not move.")]
     Repair(repair::RepairArgs),
+    /// Look after partitions: plan, apply, status, audit, undo, holds, archives
+    #[command(subcommand)]
+    #[command(after_help = "Examples:
+  dalp-indexer partitions status
+  dalp-indexer partitions plan --table logs
+
+docs/partitions.md tells of policies, holds and what to do when. Uses database.admin_url.")]
+    Partitions(partitions::PartitionsCommand),
     /// Ask the database: a prompt, or -c for one question
     #[command(after_help = "Examples:
   dalp-indexer sql                                          a prompt; \\? there lists its commands
@@ -194,6 +203,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Backfill(args) => backfill::run(load()?, args, bars).await,
         Command::Verify(args) => verify::run(load()?, args, bars).await,
         Command::Repair(args) => repair::run(load()?, args, bars).await,
+        Command::Partitions(command) => partitions::run(load()?, command).await,
         Command::Sql(args) => sql::run(load()?, args).await,
         Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),
     }
@@ -256,6 +266,15 @@ mod tests {
             ("dalp-indexer verify --chain a --from 1 --level receipts --json", true),
             ("dalp-indexer verify --level all", false),
             ("dalp-indexer repair --to 9 --dry-run", true),
+            ("dalp-indexer partitions plan --table logs --json", true),
+            ("dalp-indexer partitions apply --allow-many", true),
+            ("dalp-indexer partitions undo logs_1 --reason r", true),
+            ("dalp-indexer partitions undo logs_1", false),
+            ("dalp-indexer partitions hold add --table logs --from 2024-01-01 --reason r", true),
+            ("dalp-indexer partitions hold add --table logs --from yesterday --reason r", false),
+            ("dalp-indexer partitions hold add --table logs --chain a --key 1 --reason r", false),
+            ("dalp-indexer partitions hold release three", false),
+            ("dalp-indexer partitions archive verify --leaf l", true),
             ("dalp-indexer sql -c a -c b --format csv --max-rows 5", true),
             ("dalp-indexer sql --format xml", false),
             ("dalp-indexer run --log-format xml", false),

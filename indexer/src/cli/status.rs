@@ -141,7 +141,7 @@ LEFT JOIN dalp_indexed.lease l ON l.chain_id = s.chain_id AND l.expires_at > now
 /// Columns of a terminal that the tables fit in, printed or piped: long words are wrapped, numbers are not.
 const WIDTH: u16 = 120;
 
-fn empty_table(header: &[&str]) -> Table {
+pub(super) fn empty_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(WIDTH).set_header(header);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use chrono::{DateTime, Utc};
+use dalp_partitions::Table;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
@@ -73,6 +74,39 @@ pub async fn final_times(client: &Client) -> Result<BTreeMap<i64, DateTime<Utc>>
     let rows = client.query_typed("SELECT chain_id, time FROM dalp_indexed.final_time", &[]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
+
+/// The newest time known of each chain's head, by chain id.
+///
+/// # Errors
+/// The server's.
+pub async fn head_times(client: &Client) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
+    let rows = client.query_typed(HEADS, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// How the maintenance of a table last went.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Last run without a failure.
+    pub succeeded_at: Option<DateTime<Utc>>,
+    /// What the last failure said, if none has succeeded since.
+    pub error: Option<String>,
+}
+
+/// How the maintenance of a table last went.
+///
+/// # Errors
+/// The server's.
+pub async fn last_run(client: &Client, table: &Table) -> Result<Run, Error> {
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
+    let row = client.query_typed_opt(LAST_RUN, &params).await?;
+    Ok(row.map(|row| Run { succeeded_at: row.get(0), error: row.get(1) }).unwrap_or_default())
+}
+
+const HEADS: &str = "SELECT c.chain_id, GREATEST(s.head_time, c.tail_time) FROM dalp_indexed.chain_state AS c \
+                     LEFT JOIN dalp_indexed.chain_status AS s USING (chain_id) WHERE GREATEST(s.head_time, c.tail_time) IS NOT NULL";
+const LAST_RUN: &str = "SELECT succeeded_at, CASE WHEN failures > 0 THEN last_error END FROM dalp_indexed.partition_run \
+                        WHERE table_schema = $1 AND table_name = $2";
 
 /// Everything retired (a table that is no longer written) is a floor that no time reaches.
 const FLOORS: &str = "SELECT table_name, CASE WHEN floor = 'infinity' THEN '9999-12-31 23:59:59+00' ELSE NULLIF(floor, '-infinity') END \

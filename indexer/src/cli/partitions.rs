@@ -1,0 +1,210 @@
+//! `dalp-indexer partitions`: what the partition manager will do, does and did, and the ways to intervene.
+
+mod archive;
+mod hold;
+mod plan;
+mod status;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use clap::Subcommand;
+use comfy_table::Table as Grid;
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use super::Failure;
+use crate::config::{Config, ManagedTable};
+use crate::maintenance::{Connector, LeavesError, open_archive};
+
+/// What to do with partitions.
+#[derive(Debug, Subcommand)]
+pub enum PartitionsCommand {
+    /// Say what maintenance would do now: statements, locks, bytes, and what stands in the way; changes nothing
+    #[command(after_help = "Examples:
+  dalp-indexer partitions plan
+  dalp-indexer partitions plan --table logs --json | jq '.moves[].statements'")]
+    Plan(Selection),
+    /// Do it now: make what will be needed, archive, retire, detach and drop what is due
+    #[command(after_help = "Examples:
+  dalp-indexer partitions apply
+  dalp-indexer partitions apply --table logs --allow-many    after a first policy, or a long stop
+
+A running indexer does the same every partitions.maintenance_interval. Exit code 1 if something failed.")]
+    Apply(plan::ApplyArgs),
+    /// Show each table: leaves, bytes, what is due, held and detached, and how large it will be
+    #[command(after_help = "Examples:
+  dalp-indexer partitions status
+  dalp-indexer partitions status --json | jq '.tables[] | {table, key, bytes, forecast_90d}'")]
+    Status(Selection),
+    /// Look for gaps, drift from the parent, detachings that did not end; exit code 1 if something must be mended
+    #[command(after_help = "Example:
+  dalp-indexer partitions audit")]
+    Audit(Selection),
+    /// Serve a leaf again that was sealed, retired or detached, and every newer one of its chain
+    #[command(after_help = "Example:
+  dalp-indexer partitions undo logs_1_20240301 --reason 'wrong policy'
+
+Takes milliseconds. A hold is put on what came back, or the policy would take it again: `hold release` ends it.")]
+    Undo(LeafArgs),
+    /// Bring a dropped leaf back from its archive
+    #[command(after_help = "Example:
+  dalp-indexer partitions restore logs_1_20240301 --reason 'audit 2026'
+
+Its rows are compared with what was archived before it is attached. A hold is put on it, as for undo.")]
+    Restore(LeafArgs),
+    /// Keep rows whatever a policy says
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
+    /// Look at archives
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
+}
+
+/// Which tables, and how to print.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Selection {
+    /// One table by its name in the configuration: logs, erc20_transfer, activity, or one of [tables.NAME] [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub table: Option<String>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A leaf, and why.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LeafArgs {
+    /// The leaf, with or without its schema
+    pub leaf: String,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: String,
+    /// Who asks for it [default: the user of the system]
+    #[arg(long)]
+    pub author: Option<String>,
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What is wrong with the configuration or the request, and what the database or the archive refused.
+pub async fn run(config: Config, command: PartitionsCommand) -> Result<(), Failure> {
+    let mut session = Session::open(&config).await?;
+    match command {
+        PartitionsCommand::Plan(selection) => plan::show(&mut session, &config, &selection).await,
+        PartitionsCommand::Apply(args) => plan::apply(&mut session, &config, &args).await,
+        PartitionsCommand::Status(selection) => status::show(&mut session, &config, &selection).await,
+        PartitionsCommand::Audit(selection) => status::audit(&mut session, &config, &selection).await,
+        PartitionsCommand::Undo(args) => plan::undo(&mut session, &config, &args).await,
+        PartitionsCommand::Restore(args) => archive::restore(&mut session, &config, &args).await,
+        PartitionsCommand::Hold(command) => hold::run(&mut session, &config, command).await,
+        PartitionsCommand::Archive(command) => archive::run(&mut session, &config, command).await,
+    }
+}
+
+/// The partitioner's connection, and the archive.
+struct Session {
+    client: Client,
+    archive: Option<dalp_partitions::Archive>,
+}
+
+impl Session {
+    async fn open(config: &Config) -> Result<Self, Failure> {
+        let archive = open_archive(&config.partitions).map_err(LeavesError::from).map_err(failed)?;
+        let client = Connector::new(config).connect().await.map_err(failed)?;
+        Ok(Self { client, archive })
+    }
+
+    fn archive(&self) -> Result<&dalp_partitions::Archive, Failure> {
+        let none = || Failure::usage("there is no archive: set partitions.archive_url, such as file:///var/lib/dalp/archive");
+        self.archive.as_ref().ok_or_else(none)
+    }
+}
+
+fn failed(error: impl Into<LeavesError>) -> Failure {
+    Failure::other(error.into().to_string())
+}
+
+/// The tables that are selected.
+fn tables<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&'c ManagedTable>, Failure> {
+    let chosen: Vec<_> = config.tables.iter().filter(|table| name.is_none_or(|name| table.name == name)).collect();
+    match (chosen.is_empty(), name) {
+        (true, Some(name)) => {
+            let known: Vec<&str> = config.tables.iter().map(|table| table.name.as_str()).collect();
+            Err(Failure::usage(format!("there is no table \"{name}\": {} are looked after", known.join(", "))))
+        }
+        _ => Ok(chosen),
+    }
+}
+
+/// The table that a leaf belongs to, by the registry and the catalog, and the leaf's name without schema.
+async fn table_of<'c>(
+    session: &mut Session,
+    config: &'c Config,
+    leaf: &str,
+) -> Result<Option<(&'c ManagedTable, String)>, Failure> {
+    for table in &config.tables {
+        let name = bare(&table.table.schema, leaf);
+        let inventory = dalp_partitions::read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+        if inventory.entries.iter().any(|entry| entry.leaf == name) {
+            return Ok(Some((table, name)));
+        }
+    }
+    Ok(None)
+}
+
+fn bare(schema: &str, leaf: &str) -> String {
+    let rest = leaf.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.'));
+    rest.unwrap_or(leaf).to_owned()
+}
+
+/// Who asks: as said, or the user of the system.
+fn author(said: Option<&str>) -> String {
+    let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
+    said.map(str::to_owned).or_else(user).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// A date, meaning its midnight in UTC, or RFC 3339.
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let date = || Some(text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0)?.and_utc());
+    let whole = DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+    whole.or_else(date).ok_or_else(|| "write 2024-01-31, or 2024-01-31T12:00:00Z".to_owned())
+}
+
+fn grid(header: &[&str]) -> Grid {
+    super::status::empty_table(header)
+}
+
+/// Bytes for people, by powers of 1,000.
+fn size(bytes: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut at = 0;
+    let mut left = bytes;
+    while left.abs() >= 1_000.0 && at + 1 < units.len() {
+        left /= 1_000.0;
+        at += 1;
+    }
+    if at == 0 { format!("{left:.0} B") } else { format!("{left:.1} {}", units[at]) }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))?;
+    println!("{text}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_written_as_people_do() {
+        assert_eq!(time("2024-01-31"), time("2024-01-31T00:00:00Z"));
+        assert_eq!(time("2024-01-31T02:00:00+02:00"), time("2024-01-31"));
+        assert!(time("31.1.2024").is_err() && time("").is_err());
+        for (bytes, text) in [(0.0, "0 B"), (999.0, "999 B"), (1_500.0, "1.5 kB"), (2e9, "2.0 GB"), (3e18, "3000.0 PB")] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(bare("dalp_indexed", "dalp_indexed.logs_1"), "logs_1");
+        assert_eq!(bare("dalp_indexed", "dalp_indexed_1"), "dalp_indexed_1");
+    }
+}

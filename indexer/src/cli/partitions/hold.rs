@@ -1,0 +1,167 @@
+//! `partitions hold`.
+
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use dalp_partitions::{Scope, add_hold, holds, release_hold};
+use serde::Serialize;
+
+use super::{Failure, Selection, Session, author, failed, grid, print_json, tables, time};
+use crate::config::{Config, REGISTRY};
+
+/// What to do with holds.
+#[derive(Debug, Subcommand)]
+pub enum HoldCommand {
+    /// Keep rows of a table, whatever its policy says
+    #[command(after_help = "Example:
+  dalp-indexer partitions hold add --table logs --chain mainnet --from 2024-01-01 --to 2024-04-01 --reason 'case 4711'
+
+Leaves that it touches are not retired, detached or dropped from then on. What was dropped is not brought back.")]
+    Add(AddArgs),
+    /// List the holds
+    #[command(after_help = "Example:
+  dalp-indexer partitions hold list --all")]
+    List(ListArgs),
+    /// End a hold; its record stays
+    #[command(after_help = "Example:
+  dalp-indexer partitions hold release 3 --author counsel")]
+    Release(ReleaseArgs),
+}
+
+/// Arguments of `add`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AddArgs {
+    /// The table by its name in the configuration
+    #[arg(long, value_name = "NAME")]
+    pub table: String,
+    /// The chain, by its name in the configuration [default: all]
+    #[arg(long, value_name = "NAME", conflicts_with = "key")]
+    pub chain: Option<String>,
+    /// The value of the list level, such as a chain id [default: all]
+    #[arg(long)]
+    pub key: Option<i64>,
+    /// First time held [default: the beginning]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<DateTime<Utc>>,
+    /// First time after it [default: no end]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<DateTime<Utc>>,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// Who asks for it [default: the user of the system]
+    #[arg(long)]
+    pub author: Option<String>,
+}
+
+/// Arguments of `list`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Those that were released, too
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Arguments of `release`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReleaseArgs {
+    /// Number of the hold
+    pub id: i64,
+    /// Who releases it [default: the user of the system]
+    #[arg(long)]
+    pub author: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: i64,
+    table: String,
+    key: Option<i64>,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+    reason: String,
+    author: String,
+    created_at: DateTime<Utc>,
+    released_at: Option<DateTime<Utc>>,
+    released_by: Option<String>,
+}
+
+/// Runs one command.
+pub(super) async fn run(session: &mut Session, config: &Config, command: HoldCommand) -> Result<(), Failure> {
+    match command {
+        HoldCommand::Add(args) => add(session, config, &args).await,
+        HoldCommand::List(args) => list(session, config, &args).await,
+        HoldCommand::Release(args) => {
+            let by = author(args.author.as_deref());
+            release_hold(&mut session.client, REGISTRY, args.id, &by).await.map_err(failed)?;
+            println!("hold {} is released by {by}", args.id);
+            Ok(())
+        }
+    }
+}
+
+async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(), Failure> {
+    let table = tables(config, Some(&args.table))?[0];
+    let chain = match &args.chain {
+        Some(name) => Some(super::super::backfill::pick(config, Some(name))?.chain_id),
+        None => None,
+    };
+    let key = args.key.or_else(|| chain.and_then(|id| i64::try_from(id).ok()));
+    let scope = Scope { key, from: args.from, to: args.to };
+    let author = author(args.author.as_deref());
+    let (id, touched) =
+        add_hold(&mut session.client, &table.table, &scope, &args.reason, &author).await.map_err(failed)?;
+    println!("hold {id} keeps {} ({scope}); it touches {touched} registered leaves", table.table.name);
+    Ok(())
+}
+
+async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result<(), Failure> {
+    let mut listed = Vec::new();
+    for table in tables(config, args.selection.table.as_deref())? {
+        for hold in holds(&session.client, &table.table, args.all).await.map_err(failed)? {
+            let (released_at, released_by) = hold.released.unzip();
+            listed.push(Listed {
+                id: hold.id,
+                table: table.name.clone(),
+                key: hold.scope.key,
+                from: hold.scope.from,
+                to: hold.scope.to,
+                reason: hold.reason,
+                author: hold.author,
+                created_at: hold.created_at,
+                released_at,
+                released_by,
+            });
+        }
+    }
+    if args.selection.json {
+        return print_json(&listed);
+    }
+    if listed.is_empty() {
+        println!("nothing is held");
+        return Ok(());
+    }
+    let mut grid = grid(&["hold", "table", "key", "from", "to", "reason", "author", "since", "released"]);
+    let or = |time: Option<DateTime<Utc>>, none: &str| time.map_or_else(|| none.to_owned(), |time| time.to_rfc3339());
+    for hold in &listed {
+        let key = hold.key.map_or_else(|| "all".to_owned(), |key| key.to_string());
+        let released = match (&hold.released_at, &hold.released_by) {
+            (Some(at), Some(by)) => format!("{} by {by}", at.to_rfc3339()),
+            _ => "no".to_owned(),
+        };
+        grid.add_row([
+            &hold.id.to_string(),
+            &hold.table,
+            &key,
+            &or(hold.from, "the beginning"),
+            &or(hold.to, "no end"),
+            &hold.reason,
+            &hold.author,
+            &hold.created_at.to_rfc3339(),
+            &released,
+        ]);
+    }
+    println!("{grid}");
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! `partitions status` and `audit`.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use dalp_partitions::{
+    Entry, Fate, Presence, Severity, Size, State, forecast, growth, is_due, plan_moves, read_inventory,
+};
+use serde::Serialize;
+
+use super::{Failure, Selection, Session, failed, grid, print_json, size, tables};
+use crate::config::{Config, ManagedTable};
+use crate::maintenance::retention::{reference, terms};
+use crate::store::retention::{Run, last_run};
+
+/// One table and key.
+#[derive(Serialize)]
+struct Row {
+    table: String,
+    key: i64,
+    /// What becomes of leaves whose retention is over.
+    action: &'static str,
+    leaves: usize,
+    bytes: i64,
+    /// An estimate: what PostgreSQL last counted, of leaves that it counted.
+    rows: i64,
+    oldest: Option<DateTime<Utc>>,
+    newest: Option<DateTime<Utc>>,
+    /// Leaves that begin after now.
+    ahead: usize,
+    due: usize,
+    held: usize,
+    detached: usize,
+    detached_bytes: i64,
+    archived: usize,
+    /// Earliest time served; none if all is.
+    floor: Option<DateTime<Utc>>,
+    bytes_per_day: Option<f64>,
+    forecast_30d: Option<f64>,
+    forecast_90d: Option<f64>,
+    forecast_365d: Option<f64>,
+    /// Leaves that are due or on their way, and do not move.
+    blocked: usize,
+    last_success: Option<DateTime<Utc>>,
+    last_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    tables: Vec<Row>,
+}
+
+/// Prints every table's state.
+pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
+    let mut report = Report { tables: Vec::new() };
+    for table in tables(config, selection.table.as_deref())? {
+        let run = last_run(&session.client, &table.table).await;
+        let run = run.map_err(|error| Failure::other(error.to_string()))?;
+        report.tables.extend(rows(session, config, table, &run).await?);
+    }
+    if selection.json {
+        return print_json(&report);
+    }
+    print(&report);
+    Ok(())
+}
+
+async fn rows(session: &mut Session, config: &Config, table: &ManagedTable, run: &Run) -> Result<Vec<Row>, Failure> {
+    let reference = reference(&session.client, table).await.map_err(failed)?;
+    let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+    let terms = terms(table, &config.partitions, &reference, session.archive.is_some(), false);
+    let obstacles = plan_moves(&inventory, &terms).obstacles;
+    let mut keys: BTreeMap<i64, Vec<&Entry>> = BTreeMap::new();
+    for entry in &inventory.entries {
+        keys.entry(entry.key).or_default().push(entry);
+    }
+    let rows = keys.into_iter().map(|(key, entries)| {
+        let attached: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.presence == Presence::Attached).collect();
+        let detached: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.state == State::Detached).collect();
+        let sizes: Vec<Size> = attached
+            .iter()
+            .map(|entry| Size { from: entry.bounds.from(), to: entry.bounds.to(), bytes: entry.bytes })
+            .collect();
+        let ahead = |days| forecast(&sizes, &table.retention, inventory.now, days);
+        Row {
+            table: table.name.clone(),
+            key,
+            action: word(table.retention.fate),
+            leaves: attached.len(),
+            bytes: attached.iter().map(|entry| entry.bytes).sum(),
+            rows: attached.iter().filter_map(|entry| entry.rows).sum(),
+            oldest: attached.first().and_then(|entry| entry.bounds.from()),
+            newest: attached.last().map(|entry| entry.bounds.to()),
+            ahead: attached.iter().filter(|entry| entry.bounds.from() > Some(inventory.now)).count(),
+            due: attached.iter().filter(|entry| is_due(&inventory, &terms, entry)).count(),
+            held: entries.iter().filter(|entry| inventory.holds_on(entry).next().is_some()).count(),
+            detached_bytes: detached.iter().map(|entry| entry.bytes).sum(),
+            detached: detached.len(),
+            archived: entries.iter().filter(|entry| entry.manifest.is_some()).count(),
+            floor: inventory.floors.get(&key).copied(),
+            bytes_per_day: growth(&sizes, inventory.now),
+            forecast_30d: ahead(30),
+            forecast_90d: ahead(90),
+            forecast_365d: ahead(365),
+            blocked: obstacles.iter().filter(|(entry, _)| entry.key == key).count(),
+            last_success: run.succeeded_at,
+            last_error: run.error.clone(),
+        }
+    });
+    Ok(rows.collect())
+}
+
+fn word(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Keep => "keep",
+        Fate::Detach => "detach",
+        Fate::Drop => "drop",
+        Fate::Archive => "archive",
+    }
+}
+
+fn print(report: &Report) {
+    let date = |time: Option<DateTime<Utc>>| time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string());
+    let bytes = |bytes: Option<f64>| bytes.map_or_else(|| "?".to_owned(), size);
+    let mut leaves = grid(&["table", "key", "leaves", "ahead", "rows", "bytes", "oldest", "newest", "a day", "in 30 d", "90 d", "365 d"]);
+    let mut ways = grid(&["table", "key", "action", "due", "held", "detached", "archived", "blocked", "served from", "last success"]);
+    for row in &report.tables {
+        leaves.add_row([
+            &row.table,
+            &row.key.to_string(),
+            &row.leaves.to_string(),
+            &row.ahead.to_string(),
+            &row.rows.to_string(),
+            &size(row.bytes as f64),
+            &date(row.oldest),
+            &date(row.newest),
+            &bytes(row.bytes_per_day),
+            &bytes(row.forecast_30d),
+            &bytes(row.forecast_90d),
+            &bytes(row.forecast_365d),
+        ]);
+        ways.add_row([
+            &row.table,
+            &row.key.to_string(),
+            row.action,
+            &row.due.to_string(),
+            &row.held.to_string(),
+            &format!("{} ({})", row.detached, size(row.detached_bytes as f64)),
+            &row.archived.to_string(),
+            &row.blocked.to_string(),
+            &row.floor.map_or_else(|| "the beginning".to_owned(), |floor| date(Some(floor))),
+            &date(row.last_success),
+        ]);
+    }
+    if report.tables.is_empty() {
+        println!("no table has a partition yet");
+        return;
+    }
+    println!("{leaves}\n{ways}");
+    let mut told = Vec::new();
+    for row in &report.tables {
+        if let Some(error) = row.last_error.as_ref().filter(|_| !told.contains(&&row.table)) {
+            println!("{}: the last failure was: {error}", row.table);
+            told.push(&row.table);
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Found {
+    table: String,
+    severity: String,
+    object: String,
+    what: String,
+    next: String,
+}
+
+/// Prints what should not be.
+pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
+    let (mut all, mut errors) = (Vec::new(), 0);
+    for table in tables(config, selection.table.as_deref())? {
+        for finding in dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed)? {
+            errors += usize::from(finding.severity == Severity::Error);
+            all.push(Found {
+                table: table.name.clone(),
+                severity: finding.severity.to_string(),
+                object: finding.object,
+                what: finding.what,
+                next: finding.next,
+            });
+        }
+    }
+    if selection.json {
+        print_json(&all)?;
+    } else if all.is_empty() {
+        println!("nothing found");
+    } else {
+        let mut grid = grid(&["table", "", "object", "what", "what to do"]);
+        for found in &all {
+            grid.add_row([&found.table, &found.severity, &found.object, &found.what, &found.next]);
+        }
+        println!("{grid}");
+    }
+    match errors {
+        0 => Ok(()),
+        _ => Err(Failure::other(format!("{errors} of {} findings must be mended", all.len()))),
+    }
+}
