@@ -96,13 +96,17 @@ pub enum Reference {
 }
 
 impl Reference {
+    /// The time that counts as now for `key`; `None` where nothing is final yet.
+    pub fn end(&self, key: i64, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Now => Some(now),
+            Self::Final(times) => times.get(&key).map(|time| now.min(*time)),
+        }
+    }
+
     /// Rows of `key` before this are due; `None` if none is.
     pub fn cutoff(&self, key: i64, now: DateTime<Utc>, keep: TimeDelta) -> Option<DateTime<Utc>> {
-        let end = match self {
-            Self::Now => now,
-            Self::Final(times) => now.min(*times.get(&key)?),
-        };
-        end.checked_sub_signed(keep)
+        self.end(key, now)?.checked_sub_signed(keep)
     }
 }
 

@@ -11,6 +11,7 @@ mod history;
 mod input;
 mod lease;
 mod nodes;
+mod partitions;
 mod pool;
 mod pooler;
 mod reorg;

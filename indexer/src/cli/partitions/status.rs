@@ -81,7 +81,8 @@ async fn rows(session: &mut Session, config: &Config, table: &ManagedTable, run:
             .iter()
             .map(|entry| Size { from: entry.bounds.from(), to: entry.bounds.to(), bytes: entry.bytes })
             .collect();
-        let ahead = |days| forecast(&sizes, &table.retention, inventory.now, days);
+        let now = reference.end(key, inventory.now).unwrap_or(inventory.now);
+        let ahead = |days| forecast(&sizes, &table.retention, now, days);
         Row {
             table: table.name.clone(),
             key,
@@ -91,14 +92,14 @@ async fn rows(session: &mut Session, config: &Config, table: &ManagedTable, run:
             rows: attached.iter().filter_map(|entry| entry.rows).sum(),
             oldest: attached.first().and_then(|entry| entry.bounds.from()),
             newest: attached.last().map(|entry| entry.bounds.to()),
-            ahead: attached.iter().filter(|entry| entry.bounds.from() > Some(inventory.now)).count(),
+            ahead: attached.iter().filter(|entry| entry.bounds.from() > Some(now)).count(),
             due: attached.iter().filter(|entry| is_due(&inventory, &terms, entry)).count(),
             held: entries.iter().filter(|entry| inventory.holds_on(entry).next().is_some()).count(),
             detached_bytes: detached.iter().map(|entry| entry.bytes).sum(),
             detached: detached.len(),
             archived: entries.iter().filter(|entry| entry.manifest.is_some()).count(),
             floor: inventory.floors.get(&key).copied(),
-            bytes_per_day: growth(&sizes, inventory.now),
+            bytes_per_day: growth(&sizes, now),
             forecast_30d: ahead(30),
             forecast_90d: ahead(90),
             forecast_365d: ahead(365),

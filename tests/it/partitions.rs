@@ -1,0 +1,208 @@
+//! Partitions on their way out: by command, by a running indexer, and never back by accident.
+
+use std::path::Path;
+
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
+use dalp_indexer::service::Service;
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{Database, anvil_with, stage, until};
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::history::no_gaps;
+use crate::{burst, caught_up};
+
+/// 2024-03-01 00:00 UTC.
+const GENESIS: u64 = 1_709_251_200;
+const DAY: u64 = 86_400;
+
+/// A chain of ten days with five transfers a day, and some blocks after them.
+async fn ten_days() -> (Anvil, Deployed) {
+    let anvil = anvil_with(AnvilOptions { genesis_timestamp: Some(GENESIS), ..AnvilOptions::default() }).await;
+    let deployed = deploy(anvil.rpc()).await.unwrap();
+    for day in 1..=10 {
+        anvil.rpc().set_next_block_timestamp(GENESIS + day * DAY + 3_600).await.unwrap();
+        burst(anvil.rpc(), &deployed, 5, day).await;
+        anvil.rpc().mine(3, 60).await.unwrap();
+    }
+    (anvil, deployed)
+}
+
+fn site(database: &Database, anvil: &Anvil, more: &str) -> Site {
+    let site = Site::new(database, &anvil.http_url()).with("finality = \"depth:2\"");
+    Site { more: more.to_owned(), ..site }
+}
+
+async fn one(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error}")).get(0)
+}
+
+const LOGS: &str = "SELECT count(*) FROM dalp_indexed.logs";
+const RETAINED: &str = "SELECT count(*) FROM dalp_indexed.retained_logs";
+const TRANSFERS: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
+
+/// What a command printed, which must have ended so.
+fn said(site: &Site, arguments: &[&str], code: i32) -> String {
+    let output = site.call(arguments);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
+    format!("{out}{err}")
+}
+
+fn json(site: &Site, arguments: &[&str]) -> Value {
+    let output = site.call(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() { found.extend(files(&entry.path())) } else { found.push(entry.path()) }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn old_days_are_archived_and_dropped_by_command_and_brought_back() {
+    dalp_tests::run(async {
+        let (database, (anvil, _)) = (stage().await.database().await, ten_days().await);
+        let folder = tempfile::tempdir().unwrap();
+        let more = format!(
+            "[partitions]\nhistory_interval = \"day\"\narchive_url = \"file://{}\"\narchive_options = [\"aws_secret_access_key=geheim\"]\n\
+             [tables.logs]\naction = \"archive\"\nretention = \"3d\"\ngrace = \"0s\"\nmax_share_per_run = 100\n",
+            folder.path().display()
+        );
+        let (plain, site) = (site(&database, &anvil, "[partitions]\nhistory_interval = \"day\"\n"), site(&database, &anvil, &more));
+        let service = Service::start(&plain.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let client = database.superuser().await;
+        no_gaps(&client).await;
+        service.stop().await;
+        let before = one(&client, LOGS).await;
+
+        let nothing = json(&plain, &["partitions", "plan", "--json"]);
+        assert_eq!(nothing["moves"], Value::Array(vec![]), "{nothing}");
+        let plan = json(&site, &["partitions", "plan", "--table", "logs", "--json"]);
+        assert!(plan["moves"][0]["statements"][0].as_str().unwrap().contains("dalp_seal_rows"), "{plan}");
+        assert_eq!(plan["moves"][0]["act"], "seal", "{plan}");
+        assert!(!said(&site, &["config", "check"], 0).contains("geheim"));
+
+        let hold = ["partitions", "hold", "add", "--table", "logs", "--chain", "it", "--from", "2024-03-05", "--to", "2024-03-06",
+            "--reason", "case 7", "--author", "counsel"];
+        assert!(said(&site, &hold, 0).contains("hold 1 keeps logs"));
+        let applied = said(&site, &["partitions", "apply", "--table", "logs"], 0);
+        assert!(applied.contains("drop") && applied.contains("held by counsel (case 7, hold 1)"), "{applied}");
+        let (left, retained) = (one(&client, LOGS).await, one(&client, RETAINED).await);
+        assert!(left < before && retained == left - 5, "{before} {left} {retained}: the held day stands, below the floor");
+        assert_eq!(one(&client, TRANSFERS).await, 50, "another table's policy");
+        let status = json(&site, &["partitions", "status", "--table", "logs", "--json"]);
+        let row = &status["tables"][0];
+        assert_eq!((&row["held"], &row["due"], &row["action"]), (&1.into(), &1.into(), &"archive".into()), "{row}");
+        assert!(row["last_success"].is_string() && row["forecast_365d"].is_number(), "{row}");
+        // What is below the floor is nobody's to miss.
+        said(&site, &["verify"], 0);
+        said(&site, &["partitions", "audit"], 0);
+        let listed = json(&site, &["partitions", "archive", "list", "--json"]);
+        assert!(listed[0]["object"].as_str().unwrap().starts_with("data/dalp_indexed.logs/key=31337/from=2024"), "{listed}");
+        said(&site, &["partitions", "archive", "verify"], 0);
+
+        let restored = said(&site, &["partitions", "restore", "dalp_indexed.logs_31337_20240304", "--reason", "audit"], 0);
+        assert!(restored.contains("is back with 5 rows"), "{restored}");
+        assert_eq!(one(&client, LOGS).await, left + 5);
+        said(&site, &["verify"], 0);
+        assert!(said(&site, &["partitions", "undo", "logs_31337_20240302", "--reason", "x"], 1).contains("restore"));
+        assert!(said(&site, &["partitions", "hold", "release", "1"], 0).contains("released"));
+        assert!(said(&site, &["partitions", "plan", "--table", "nothing"], 2).contains("logs, erc20_transfer, activity"));
+
+        let file = files(&folder.path().join("data")).remove(0);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[10] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        assert!(said(&site, &["partitions", "archive", "verify"], 1).contains("cannot be trusted"));
+    });
+}
+
+#[test]
+fn what_a_running_indexer_has_dropped_is_not_made_again_by_history() {
+    dalp_tests::run(async {
+        let (database, (anvil, deployed)) = (stage().await.database().await, ten_days().await);
+        let more = "[partitions]\nhistory_interval = \"day\"\nmaintenance_interval = \"1s\"\n\
+                    [tables.logs]\naction = \"drop\"\nretention = \"3d\"\ngrace = \"0s\"\nmax_share_per_run = 100\n";
+        let site = site(&database, &anvil, more);
+        let narrow = site.clone().with(&format!("addresses = [\"{}\"]", deployed.agents[0]));
+        let service = Service::start(&narrow.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let client = database.superuser().await;
+        assert_eq!(one(&client, TRANSFERS).await, 0);
+
+        // The history of a wider filter brings all days; those that are over go.
+        let service = Service::start(&site.config()).await.unwrap();
+        anvil.rpc().mine(3, 1).await.unwrap();
+        no_gaps(&client).await;
+        until("the old days to be gone", || async {
+            one(&client, "SELECT count(*) FROM dalp_indexed.leaf WHERE state = 'DROPPED'").await >= 6
+        })
+        .await;
+        let floor = "SELECT extract(epoch FROM floor)::int8 FROM dalp_indexed.retention_floor WHERE table_name = 'logs'";
+        assert_eq!(one(&client, floor).await as u64, GENESIS + 7 * DAY);
+        let kept = one(&client, LOGS).await;
+        assert_eq!((kept, one(&client, RETAINED).await, one(&client, TRANSFERS).await), (20, 20, 50));
+        service.stop().await;
+
+        // Another filter again: its history reaches below the floor, and stops there for the raw logs alone.
+        client.batch_execute("DELETE FROM dalp_indexed.coverage; DELETE FROM dalp_indexed.erc20_transfer; DELETE FROM dalp_indexed.logs; \
+                              DELETE FROM dalp_indexed.blocks WHERE number < (SELECT tail_number FROM dalp_indexed.chain_state)").await.unwrap();
+        let service = Service::start(&site.config()).await.unwrap();
+        anvil.rpc().mine(3, 1).await.unwrap();
+        no_gaps(&client).await;
+        assert_eq!((one(&client, LOGS).await, one(&client, TRANSFERS).await), (kept, 50));
+        service.stop().await;
+        let below = "SELECT count(*) FROM dalp_indexed.leaf JOIN pg_inherits ON inhrelid = relid \
+                     WHERE table_name = 'logs' AND to_time <= '2024-03-08' AND from_time IS NOT NULL";
+        assert_eq!(one(&client, below).await, 0);
+        said(&site, &["verify"], 0);
+    });
+}
+
+#[test]
+fn a_table_of_somebody_else_is_looked_after_as_well() {
+    dalp_tests::run(async {
+        let (database, (anvil, _)) = (stage().await.database().await, ten_days().await);
+        let client = database.superuser().await;
+        client
+            .batch_execute(
+                "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; \
+                 CREATE TABLE dalp_assets.position (at timestamptz NOT NULL, holder text, amount numeric(30,2)) PARTITION BY RANGE (at); \
+                 ALTER TABLE dalp_assets.position OWNER TO dalp_partitioner",
+            )
+            .await
+            .unwrap();
+        let more = "[tables.position]\ntable = \"dalp_assets.position\"\ntime_column = \"at\"\ninterval = \"day\"\naction = \"detach\"\n\
+                    retention = \"2d\"\nmax_share_per_run = 100\n";
+        let site = site(&database, &anvil, more);
+        let plan = json(&site, &["partitions", "plan", "--table", "position", "--json"]);
+        assert_eq!(plan["create"].as_array().unwrap().len(), 4, "{plan}");
+        said(&site, &["partitions", "apply", "--table", "position"], 0);
+        client
+            .batch_execute(
+                "DO $$ DECLARE day date := current_date - 5; BEGIN \
+                   EXECUTE format('CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.position FOR VALUES FROM (%L) TO (%L)', day, day + 1); \
+                   ALTER TABLE dalp_assets.old OWNER TO dalp_partitioner; \
+                   INSERT INTO dalp_assets.position VALUES (day + interval '1 hour', 'a', 1.50), (now(), 'b', 2); END $$",
+            )
+            .await
+            .unwrap();
+        let applied = json(&site, &["partitions", "apply", "--table", "position", "--json"]);
+        let acts: Vec<&str> = applied["done"].as_array().unwrap().iter().map(|done| done["act"].as_str().unwrap()).collect();
+        assert_eq!(acts, ["seal", "retire", "detach"], "{applied}");
+        assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.position").await, 1);
+        assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.old").await, 1);
+        said(&site, &["partitions", "undo", "dalp_assets.old", "--reason", "still needed"], 0);
+        assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.position").await, 2);
+        let record = "SELECT count(*) FROM dalp_audit.activity WHERE object = 'dalp_assets.old'";
+        assert_eq!(one(&client, record).await, 4, "seal, retire, detach, undo");
+    });
+}
