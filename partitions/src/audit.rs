@@ -186,7 +186,9 @@ fn drift(leaf: &Facts, findings: &mut Vec<Finding>) {
         found(Error, format!("it is {}, which is not managed", leaf.printed), next.to_owned());
     }
     if leaf.pending {
-        let next = format!("`dalp-indexer partitions apply` ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE");
+        let next = format!(
+            "`dalp-indexer partitions apply` ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE"
+        );
         found(Error, "its detaching began and did not end: it takes no rows and holds its place".to_owned(), next);
     }
     if leaf.bounds.is_some_and(|bounds| !is_aligned(&bounds)) {
@@ -210,7 +212,11 @@ fn drift(leaf: &Facts, findings: &mut Vec<Finding>) {
     }
     if leaf.invalid_indexes > 0 {
         let next = "drop them CONCURRENTLY: the next maintenance makes them anew".to_owned();
-        found(Warning, format!("{} of its indexes are invalid, and kept up by every write", leaf.invalid_indexes), next);
+        found(
+            Warning,
+            format!("{} of its indexes are invalid, and kept up by every write", leaf.invalid_indexes),
+            next,
+        );
     }
     if leaf.triggers > 0 {
         let next = "drop them, or make them on the table".to_owned();
@@ -221,7 +227,11 @@ fn drift(leaf: &Facts, findings: &mut Vec<Finding>) {
         found(Error, format!("{} foreign keys lead from or to it", leaf.foreign_keys), next);
     }
     if leaf.other_tablespace {
-        found(Info, "it stands in another tablespace than its parent".to_owned(), "nothing, if that is meant".to_owned());
+        found(
+            Info,
+            "it stands in another tablespace than its parent".to_owned(),
+            "nothing, if that is meant".to_owned(),
+        );
     }
     if leaf.other_options {
         let next = format!("nothing, if that is meant; else ALTER TABLE {name} RESET (..)");

@@ -51,7 +51,8 @@ mod tests {
     #[test]
     fn a_table_grows_until_retention_takes_as_much_as_comes() {
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
-        let day = |ago: i64| Size { from: Some(now - TimeDelta::days(ago)), to: now - TimeDelta::days(ago - 1), bytes: 100 };
+        let day =
+            |ago: i64| Size { from: Some(now - TimeDelta::days(ago)), to: now - TimeDelta::days(ago - 1), bytes: 100 };
         let sizes: Vec<Size> = (1..=60).map(day).collect();
         assert_eq!(growth(&sizes, now), Some(100.0));
         let keep = Retention::default();

@@ -74,7 +74,8 @@ fn old_days_are_archived_and_dropped_by_command_and_brought_back() {
              [tables.logs]\naction = \"archive\"\nretention = \"3d\"\ngrace = \"0s\"\nmax_share_per_run = 100\n",
             folder.path().display()
         );
-        let (plain, site) = (site(&database, &anvil, "[partitions]\nhistory_interval = \"day\"\n"), site(&database, &anvil, &more));
+        let (plain, site) =
+            (site(&database, &anvil, "[partitions]\nhistory_interval = \"day\"\n"), site(&database, &anvil, &more));
         let service = Service::start(&plain.config()).await.unwrap();
         caught_up(&database, &anvil).await;
         let client = database.superuser().await;
@@ -89,13 +90,31 @@ fn old_days_are_archived_and_dropped_by_command_and_brought_back() {
         assert_eq!(plan["moves"][0]["act"], "seal", "{plan}");
         assert!(!said(&site, &["config", "check"], 0).contains("geheim"));
 
-        let hold = ["partitions", "hold", "add", "--table", "logs", "--chain", "it", "--from", "2024-03-05", "--to", "2024-03-06",
-            "--reason", "case 7", "--author", "counsel"];
+        let hold = [
+            "partitions",
+            "hold",
+            "add",
+            "--table",
+            "logs",
+            "--chain",
+            "it",
+            "--from",
+            "2024-03-05",
+            "--to",
+            "2024-03-06",
+            "--reason",
+            "case 7",
+            "--author",
+            "counsel",
+        ];
         assert!(said(&site, &hold, 0).contains("hold 1 keeps logs"));
         let applied = said(&site, &["partitions", "apply", "--table", "logs"], 0);
         assert!(applied.contains("drop") && applied.contains("held by counsel (case 7, hold 1)"), "{applied}");
         let (left, retained) = (one(&client, LOGS).await, one(&client, RETAINED).await);
-        assert!(left < before && retained == left - 5, "{before} {left} {retained}: the held day stands, below the floor");
+        assert!(
+            left < before && retained == left - 5,
+            "{before} {left} {retained}: the held day stands, below the floor"
+        );
         assert_eq!(one(&client, TRANSFERS).await, 50, "another table's policy");
         let status = json(&site, &["partitions", "status", "--table", "logs", "--json"]);
         let row = &status["tables"][0];
@@ -105,16 +124,22 @@ fn old_days_are_archived_and_dropped_by_command_and_brought_back() {
         said(&site, &["verify"], 0);
         said(&site, &["partitions", "audit"], 0);
         let listed = json(&site, &["partitions", "archive", "list", "--json"]);
-        assert!(listed[0]["object"].as_str().unwrap().starts_with("data/dalp_indexed.logs/key=31337/from=2024"), "{listed}");
+        assert!(
+            listed[0]["object"].as_str().unwrap().starts_with("data/dalp_indexed.logs/key=31337/from=2024"),
+            "{listed}"
+        );
         said(&site, &["partitions", "archive", "verify"], 0);
 
-        let restored = said(&site, &["partitions", "restore", "dalp_indexed.logs_31337_20240304", "--reason", "audit"], 0);
+        let restored =
+            said(&site, &["partitions", "restore", "dalp_indexed.logs_31337_20240304", "--reason", "audit"], 0);
         assert!(restored.contains("is back with 5 rows"), "{restored}");
         assert_eq!(one(&client, LOGS).await, left + 5);
         said(&site, &["verify"], 0);
         assert!(said(&site, &["partitions", "undo", "logs_31337_20240302", "--reason", "x"], 1).contains("restore"));
         assert!(said(&site, &["partitions", "hold", "release", "1"], 0).contains("released"));
-        assert!(said(&site, &["partitions", "plan", "--table", "nothing"], 2).contains("logs, erc20_transfer, activity"));
+        assert!(
+            said(&site, &["partitions", "plan", "--table", "nothing"], 2).contains("logs, erc20_transfer, activity")
+        );
 
         let file = files(&folder.path().join("data")).remove(0);
         let mut bytes = std::fs::read(&file).unwrap();
@@ -146,7 +171,8 @@ fn what_a_running_indexer_has_dropped_is_not_made_again_by_history() {
             one(&client, "SELECT count(*) FROM dalp_indexed.leaf WHERE state = 'DROPPED'").await >= 6
         })
         .await;
-        let floor = "SELECT extract(epoch FROM floor)::int8 FROM dalp_indexed.retention_floor WHERE table_name = 'logs'";
+        let floor =
+            "SELECT extract(epoch FROM floor)::int8 FROM dalp_indexed.retention_floor WHERE table_name = 'logs'";
         assert_eq!(one(&client, floor).await as u64, GENESIS + 7 * DAY);
         let kept = one(&client, LOGS).await;
         assert_eq!((kept, one(&client, RETAINED).await, one(&client, TRANSFERS).await), (20, 20, 50));
@@ -196,7 +222,8 @@ fn a_table_of_somebody_else_is_looked_after_as_well() {
             .await
             .unwrap();
         let applied = json(&site, &["partitions", "apply", "--table", "position", "--json"]);
-        let acts: Vec<&str> = applied["done"].as_array().unwrap().iter().map(|done| done["act"].as_str().unwrap()).collect();
+        let acts: Vec<&str> =
+            applied["done"].as_array().unwrap().iter().map(|done| done["act"].as_str().unwrap()).collect();
         assert_eq!(acts, ["seal", "retire", "detach"], "{applied}");
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.position").await, 1);
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.old").await, 1);

@@ -115,7 +115,8 @@ impl Session {
     }
 
     fn archive(&self) -> Result<&dalp_partitions::Archive, Failure> {
-        let none = || Failure::usage("there is no archive: set partitions.archive_url, such as file:///var/lib/dalp/archive");
+        let none =
+            || Failure::usage("there is no archive: set partitions.archive_url, such as file:///var/lib/dalp/archive");
         self.archive.as_ref().ok_or_else(none)
     }
 }
@@ -201,7 +202,8 @@ mod tests {
         assert_eq!(time("2024-01-31"), time("2024-01-31T00:00:00Z"));
         assert_eq!(time("2024-01-31T02:00:00+02:00"), time("2024-01-31"));
         assert!(time("31.1.2024").is_err() && time("").is_err());
-        for (bytes, text) in [(0.0, "0 B"), (999.0, "999 B"), (1_500.0, "1.5 kB"), (2e9, "2.0 GB"), (3e18, "3000.0 PB")] {
+        for (bytes, text) in [(0.0, "0 B"), (999.0, "999 B"), (1_500.0, "1.5 kB"), (2e9, "2.0 GB"), (3e18, "3000.0 PB")]
+        {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(bare("dalp_indexed", "dalp_indexed.logs_1"), "logs_1");

@@ -13,17 +13,21 @@ use super::retire::filled;
 use super::*;
 
 /// A folder of a test's own, gone with it.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = std::env::temp_dir().join(format!("dalp-archive-{:x}", rand::random::<u64>()));
         std::fs::create_dir(&folder).unwrap();
         Self(folder)
     }
 
-    fn archive(&self) -> Archive {
+    pub fn archive(&self) -> Archive {
         Archive::open(&format!("file://{}", self.0.display()), []).unwrap()
+    }
+
+    pub fn path_of(&self, below: &str) -> PathBuf {
+        self.0.join(below)
     }
 
     /// Names of the files below `folder`, in order.
@@ -138,7 +142,7 @@ async fn a_type_that_cannot_be_kept_exactly_is_refused_before_anything_is_writte
     }
 }
 
-fn retention() -> Retention {
+pub fn retention() -> Retention {
     Retention {
         fate: Fate::Archive,
         keep: TimeDelta::days(3),
@@ -148,13 +152,13 @@ fn retention() -> Retention {
     }
 }
 
-async fn run(client: &mut Client, archive: &Archive, switches: Switches) -> Outcome {
+pub async fn run(client: &mut Client, archive: &Archive, switches: Switches) -> Outcome {
     let (retention, reference) = (retention(), Reference::Final(BTreeMap::from([(CHAIN, now())])));
     let terms = Terms { retention: &retention, switches, reference: &reference, can_archive: true, allow_many: false };
     retire(client, &logs(), &terms, Some(archive)).await.unwrap()
 }
 
-fn acts(outcome: &Outcome) -> Vec<Act> {
+pub fn acts(outcome: &Outcome) -> Vec<Act> {
     let mut acts: Vec<Act> = outcome.done.iter().map(|done| done.act).collect();
     acts.dedup();
     acts

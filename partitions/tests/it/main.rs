@@ -5,6 +5,7 @@
 mod archive;
 mod indexes;
 mod retire;
+mod s3;
 #[path = "../../../migrations/tests/it/server.rs"]
 mod server;
 

@@ -94,7 +94,9 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
         }
     }
     match (bad.is_empty(), &args.leaf, files) {
-        (true, Some(leaf), 0) => Err(Failure::other(format!("no archive of \"{leaf}\" in {}", session.archive()?.name()))),
+        (true, Some(leaf), 0) => {
+            Err(Failure::other(format!("no archive of \"{leaf}\" in {}", session.archive()?.name())))
+        }
         (true, ..) => {
             println!("{files} archives, {rows} rows: all as written");
             Ok(())
@@ -108,7 +110,8 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &LeafA
     let archive = session.archive()?.clone();
     let all = archive.list(None).await.map_err(failed)?;
     let of = config.tables.iter().find(|table| {
-        let (leaf, name) = (bare(&table.table.schema, &args.leaf), format!("{}.{}", table.table.schema, table.table.name));
+        let (leaf, name) =
+            (bare(&table.table.schema, &args.leaf), format!("{}.{}", table.table.schema, table.table.name));
         all.iter().any(|manifest| manifest.table == name && manifest.leaf == leaf)
     });
     let Some(table) = of else {

@@ -208,7 +208,9 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
                     state: entry.state.word(),
                     why,
                 };
-                applied.failed.extend(outcome.failed.iter().map(|(next, error)| blocked(&next.entry, error.to_string())));
+                applied
+                    .failed
+                    .extend(outcome.failed.iter().map(|(next, error)| blocked(&next.entry, error.to_string())));
                 applied.obstacles.extend(outcome.obstacles.iter().map(|(entry, why)| blocked(entry, why.to_string())));
             }
             Err(error) => failures.push(format!("{}: {error}", table.name)),
@@ -248,7 +250,8 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
         )));
     };
     let author = author(args.author.as_deref());
-    let undone = dalp_partitions::undo(&mut session.client, &table.table, &leaf, &args.reason, &author).await.map_err(failed)?;
+    let undone =
+        dalp_partitions::undo(&mut session.client, &table.table, &leaf, &args.reason, &author).await.map_err(failed)?;
     let floor = undone.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
     println!(
         "served again: {}\n{floor} of {} are served now\nhold {} keeps them: `dalp-indexer partitions hold release {}` lets them go",

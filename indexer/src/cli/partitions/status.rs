@@ -75,7 +75,8 @@ async fn rows(session: &mut Session, config: &Config, table: &ManagedTable, run:
         keys.entry(entry.key).or_default().push(entry);
     }
     let rows = keys.into_iter().map(|(key, entries)| {
-        let attached: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.presence == Presence::Attached).collect();
+        let attached: Vec<&Entry> =
+            entries.iter().copied().filter(|entry| entry.presence == Presence::Attached).collect();
         let detached: Vec<&Entry> = entries.iter().copied().filter(|entry| entry.state == State::Detached).collect();
         let sizes: Vec<Size> = attached
             .iter()
@@ -121,10 +122,25 @@ fn word(fate: Fate) -> &'static str {
 }
 
 fn print(report: &Report) {
-    let date = |time: Option<DateTime<Utc>>| time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string());
+    let date = |time: Option<DateTime<Utc>>| {
+        time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
+    };
     let bytes = |bytes: Option<f64>| bytes.map_or_else(|| "?".to_owned(), size);
-    let mut leaves = grid(&["table", "key", "leaves", "ahead", "rows", "bytes", "oldest", "newest", "a day", "in 30 d", "90 d", "365 d"]);
-    let mut ways = grid(&["table", "key", "action", "due", "held", "detached", "archived", "blocked", "served from", "last success"]);
+    let mut leaves = grid(&[
+        "table", "key", "leaves", "ahead", "rows", "bytes", "oldest", "newest", "a day", "in 30 d", "90 d", "365 d",
+    ]);
+    let mut ways = grid(&[
+        "table",
+        "key",
+        "action",
+        "due",
+        "held",
+        "detached",
+        "archived",
+        "blocked",
+        "served from",
+        "last success",
+    ]);
     for row in &report.tables {
         leaves.add_row([
             &row.table,

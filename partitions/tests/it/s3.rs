@@ -1,0 +1,187 @@
+//! Archives in a real S3 server that fails now and then, and read by DuckDB.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use dalp_fixtures::{S3Server, python, tools::say_stderr};
+use dalp_partitions::{Act, Archive, ArchiveError, Switches};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::archive::{Folder, acts, run};
+use super::retire::filled;
+use super::*;
+
+/// A proxy before the server that fails a number of requests, or all.
+struct Faults {
+    port: u16,
+    /// Requests to fail before one passes; less than 0 fails all.
+    left: Arc<AtomicI64>,
+    failed: Arc<AtomicI64>,
+}
+
+impl Faults {
+    /// `cut`: it closes in the middle of what it is sent, instead of answering 503.
+    async fn before(server: u16, cut: bool) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (left, failed) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let (shared, counted) = (left.clone(), failed.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (left, failed) = (shared.clone(), counted.clone());
+                tokio::spawn(async move {
+                    let _ = serve(client, server, cut, &left, &failed).await;
+                });
+            }
+        });
+        Self { port, left, failed }
+    }
+
+    fn archive(&self) -> Archive {
+        let options = [
+            ("aws_endpoint", format!("http://127.0.0.1:{}", self.port)),
+            ("aws_allow_http", "true".into()),
+            ("aws_region", "us-east-1".into()),
+            ("aws_access_key_id", "key".into()),
+            ("aws_secret_access_key", "geheim".into()),
+        ];
+        let archive =
+            Archive::open("s3://archive/dalp", options.map(|(name, value)| (name.to_owned(), value))).unwrap();
+        assert!(!format!("{archive:?} {}", archive.name()).contains("geheim"));
+        archive
+    }
+}
+
+/// Connections are kept alive, so that each piece from the client is looked at: a new request may begin with it.
+async fn serve(
+    mut client: TcpStream,
+    server: u16,
+    cut: bool,
+    left: &AtomicI64,
+    failed: &AtomicI64,
+) -> std::io::Result<()> {
+    let mut upstream = TcpStream::connect(("127.0.0.1", server)).await?;
+    let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => {
+                let read = read?;
+                if read == 0 {
+                    return Ok(());
+                }
+                if left.load(Ordering::SeqCst) != 0 {
+                    left.fetch_sub(1, Ordering::SeqCst);
+                    failed.fetch_add(1, Ordering::SeqCst);
+                    if cut {
+                        upstream.write_all(&from_client[..read / 2]).await?;
+                    } else {
+                        client.write_all(b"HTTP/1.1 503 Slow Down\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await?;
+                    }
+                    return Ok(());
+                }
+                upstream.write_all(&from_client[..read]).await?;
+            }
+            read = upstream.read(&mut from_server) => {
+                let read = read?;
+                if read == 0 {
+                    return Ok(());
+                }
+                client.write_all(&from_server[..read]).await?;
+            }
+        }
+    }
+}
+
+async fn bucket(server: &S3Server) {
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+    let request = "PUT /archive HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_store_that_fails_now_and_then_gets_whole_archives_or_none() {
+    let (_database, _admin, mut client) = filled().await;
+    let server = S3Server::start(say_stderr).await.unwrap();
+    bucket(&server).await;
+    for cut in [false, true] {
+        let faults = Faults::before(server.port(), cut).await;
+        // For good: nothing is archived, and so nothing goes.
+        faults.left.store(-1, Ordering::SeqCst);
+        let began = Instant::now();
+        let held = Switches { detach: false, ..Switches::ALL };
+        if !cut {
+            let leaf = "logs_31337_20240311";
+            let bounds = dalp_partitions::Bounds::new(None, at("2024-03-12T00:00:00Z")).unwrap();
+            let error = faults.archive().write(&mut client, &logs(), CHAIN, leaf, bounds, 1).await.unwrap_err();
+            println!("gave up after {:?}: {error}", began.elapsed());
+            assert!(matches!(error, ArchiveError::Store { .. }) && !format!("{error:?}").contains("geheim"), "{error}");
+        }
+        faults.left.store(0, Ordering::SeqCst);
+        assert_eq!(faults.archive().list(None).await.unwrap().len(), if cut { 6 } else { 0 });
+        // Now and then: it is tried again.
+        faults.failed.store(0, Ordering::SeqCst);
+        faults.left.store(3, Ordering::SeqCst);
+        let outcome = run(&mut client, &faults.archive(), held).await;
+        assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+        if !cut {
+            assert_eq!((acts(&outcome), faults.failed.load(Ordering::SeqCst)), (vec![Act::Seal, Act::Archive], 3));
+            continue;
+        }
+        // Cut in the middle of reading before the drop.
+        faults.left.store(3, Ordering::SeqCst);
+        let outcome = run(&mut client, &faults.archive(), Switches::ALL).await;
+        assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+        assert_eq!(acts(&outcome), [Act::Retire, Act::Detach, Act::Drop]);
+        assert!(faults.failed.load(Ordering::SeqCst) >= 3);
+        for manifest in faults.archive().list(Some("dalp_indexed.logs")).await.unwrap() {
+            faults.archive().verify(&manifest).await.unwrap();
+        }
+    }
+}
+
+/// What DuckDB says of all files of the table.
+const DUCKDB: &str = "
+import duckdb, sys
+row = duckdb.sql(f\"\"\"SELECT count(*), min(block_number), max(block_number), min(epoch_us(block_time)), max(epoch_us(block_time)),
+    sum(log_index), count(topic0), count(DISTINCT block_hash), count(DISTINCT key), max(octet_length(data)), typeof(max(block_time))
+    FROM read_parquet('{sys.argv[1]}/data/*/*/*/*.parquet', hive_partitioning = true)\"\"\").fetchone()
+print(*row, sep='|')
+value = duckdb.sql(f\"SELECT value FROM read_parquet('{sys.argv[1]}/numbers/data/*/*/*/*.parquet') ORDER BY block_number\").fetchall()
+print(*(int.from_bytes(number, 'big', signed=True) for (number,) in value), sep='|')
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duckdb_reads_archives_as_they_are() {
+    let (database, admin, mut client) = filled().await;
+    let folder = Folder::new();
+    let outcome = run(&mut client, &folder.archive(), Switches { detach: false, ..Switches::ALL }).await;
+    assert_eq!(acts(&outcome), [Act::Seal, Act::Archive]);
+    let transfers = transfers();
+    make(&mut client, &transfers, &days(1)).await.unwrap();
+    admin
+        .batch_execute(
+            "INSERT INTO dalp_indexed.erc20_transfer SELECT 31337, '2024-03-20 00:00+00', i, 0, '', '', '', v, '' \
+             FROM unnest(ARRAY[0, 1, 10000, 2::numeric ^ 128, 2::numeric ^ 256 - 1]) WITH ORDINALITY AS t (v, i)",
+        )
+        .await
+        .unwrap();
+    let numbers = Archive::open(&format!("file://{}", folder.path_of("numbers").display()), []).unwrap();
+    let bounds = dalp_partitions::Bounds::new(None, at("2030-01-01T00:00:00Z")).unwrap();
+    numbers.write(&mut client, &transfers, CHAIN, "erc20_transfer_31337_20240320", bounds, 1).await.unwrap();
+
+    let python = python(say_stderr).await.unwrap();
+    let output =
+        tokio::process::Command::new(python).args(["-c", DUCKDB]).arg(folder.path_of("")).output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let expected = "SELECT concat_ws('|', count(*), min(block_number), max(block_number), (extract(epoch FROM min(block_time)) * 1000000)::int8, \
+                    (extract(epoch FROM max(block_time)) * 1000000)::int8, sum(log_index), count(topic0), count(DISTINCT block_hash), 1, \
+                    max(octet_length(data)), 'TIMESTAMP WITH TIME ZONE') FROM dalp_indexed.logs WHERE block_time < '2024-03-17'";
+    let values = "SELECT string_agg(value::text, '|' ORDER BY block_number) FROM dalp_indexed.erc20_transfer";
+    let of_sql = [strings(&admin, expected).await, strings(&admin, values).await].concat();
+    assert_eq!(said.lines().collect::<Vec<_>>(), of_sql, "{}", String::from_utf8_lossy(&output.stderr));
+    drop(database);
+}
