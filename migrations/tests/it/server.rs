@@ -42,6 +42,27 @@ impl Database {
         Self { name }
     }
 
+    /// Another one with the same content; nobody may be connected to this one.
+    pub async fn copy(&self) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("{}_{}", self.name, NEXT.fetch_add(1, Ordering::Relaxed));
+        let admin = connect("postgres", SUPERUSER).await;
+        // A connection that was just closed may linger for a moment.
+        for _ in 0..100 {
+            let copied = admin.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE \"{}\"", self.name)).await;
+            if copied.is_ok() {
+                return Self { name };
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("{} is still in use", self.name);
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A connection of the superuser.
     pub async fn connect(&self) -> Client {
         connect(&self.name, SUPERUSER).await
@@ -51,6 +72,11 @@ impl Database {
     pub async fn connect_as(&self, login: &str) -> Client {
         connect(&self.name, login).await
     }
+}
+
+/// The server's Unix socket.
+pub fn socket() -> std::path::PathBuf {
+    SERVER.socket_dir().join(format!(".s.PGSQL.{}", SERVER.port()))
 }
 
 async fn connect(database: &str, login: &str) -> Client {

@@ -1,3 +1,377 @@
-//! What happens to a leaf next, case by case.
+//! What happens to a leaf next: case by case, and in a model that crashes, with the never-drop rule as the judge.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::{Bounds, Scope};
+
+const KEY: i64 = 7;
+
+fn day(day: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_000 + day)
+}
+
+fn leaf(from: i64, state: State, presence: Presence) -> Entry {
+    Entry {
+        id: from + 1_000,
+        key: KEY,
+        leaf: format!("logs_{from}"),
+        bounds: Bounds::new(Some(day(from)), day(from + 1)).unwrap(),
+        state,
+        presence,
+        parent: Some("logs_7".to_owned()),
+        version: 0,
+        bytes: 100,
+        rows: None,
+        manifest: None,
+        seal: None,
+        seal_now: None,
+        detached_at: None,
+    }
+}
+
+fn hold(from: i64, to: i64) -> Hold {
+    let scope = Scope { key: None, from: Some(day(from)), to: Some(day(to)) };
+    Hold { id: 1, scope, reason: "r".into(), author: "a".into(), created_at: day(0), released: None }
+}
+
+fn retention(fate: Fate) -> Retention {
+    Retention { fate, keep: TimeDelta::days(10), grace: TimeDelta::days(7), max_leaves: 3, max_share: 0.5 }
+}
+
+/// The day of now and of the last final block, unless a case says otherwise.
+const NOW: i64 = 100;
+
+fn terms<'t>(retention: &'t Retention, reference: &'t Reference) -> Terms<'t> {
+    Terms { retention, switches: Switches::ALL, reference, can_archive: true, allow_many: false }
+}
+
+/// The next move of `entry` beside an attached leaf of now, or what stands in its way.
+fn next(fate: Fate, entry: Entry, change: impl FnOnce(&mut Inventory, &mut Terms<'_>)) -> Result<Option<Act>, Obstacle> {
+    let (retention, reference) = (retention(fate), Reference::Final(BTreeMap::from([(KEY, day(NOW))])));
+    let mut inventory =
+        Inventory { entries: vec![entry, leaf(NOW, State::Attached, Presence::Attached)], now: day(NOW), ..Inventory::default() };
+    let mut terms = terms(&retention, &reference);
+    change(&mut inventory, &mut terms);
+    let id = inventory.entries[0].id;
+    let moves = plan_moves(&inventory, &terms);
+    if let Some((_, obstacle)) = moves.obstacles.into_iter().find(|(entry, _)| entry.id == id) {
+        return Err(obstacle);
+    }
+    Ok(moves.moves.iter().find(|next| next.entry.id == id).map(|next| next.act))
+}
+
+#[test]
+fn the_catalog_decides_before_any_policy() {
+    use {Presence as P, State as S};
+    for (state, presence, act) in [
+        (S::Planned, P::Attached, Some(Act::Note(S::Attached))),
+        (S::Planned, P::Standalone, Some(Act::Discard)),
+        (S::Planned, P::Absent, Some(Act::Discard)),
+        (S::Attached, P::Attached, None),
+        (S::Attached, P::Pending, Some(Act::Finalize)),
+        (S::Attached, P::Standalone, Some(Act::Note(S::Detached))),
+        (S::Attached, P::Absent, Some(Act::Note(S::Dropped))),
+        (S::Sealed, P::Pending, Some(Act::Finalize)),
+        (S::Archiving, P::Standalone, Some(Act::Note(S::Detached))),
+        (S::Retired, P::Standalone, Some(Act::Note(S::Detached))),
+        (S::Detaching, P::Pending, Some(Act::Finalize)),
+        (S::Detaching, P::Standalone, Some(Act::Note(S::Detached))),
+        (S::Detached, P::Attached, Some(Act::Note(S::Attached))),
+        (S::Detached, P::Standalone, None),
+        (S::Detached, P::Absent, Some(Act::Note(S::Dropped))),
+    ] {
+        // Whatever the policy: even with none, and even held.
+        let got = next(Fate::Keep, leaf(0, state, presence), |inventory, _| inventory.holds.push(hold(0, 1)));
+        assert_eq!(got, Ok(act), "{state} {presence:?}");
+    }
+}
+
+#[test]
+fn a_leaf_goes_step_by_step() {
+    use {Presence as P, State as S};
+    for (fate, state, act) in [
+        (Fate::Drop, S::Attached, Act::Seal),
+        (Fate::Drop, S::Sealed, Act::Retire),
+        (Fate::Drop, S::Archived, Act::Retire),
+        (Fate::Drop, S::Retired, Act::Detach),
+        (Fate::Drop, S::Detaching, Act::Detach),
+        (Fate::Archive, S::Attached, Act::Seal),
+        (Fate::Archive, S::Sealed, Act::Archive),
+        (Fate::Archive, S::Archiving, Act::Archive),
+        (Fate::Archive, S::Archived, Act::Retire),
+        (Fate::Detach, S::Sealed, Act::Retire),
+    ] {
+        assert_eq!(next(fate, leaf(0, state, P::Attached), |_, _| ()), Ok(Some(act)), "{fate:?} {state}");
+        let held = next(fate, leaf(0, state, P::Attached), |inventory, _| inventory.holds.push(hold(0, 1)));
+        assert!(matches!(held, Err(Obstacle::Held { .. })), "{held:?}");
+        let newest = next(fate, leaf(0, state, P::Attached), |inventory, _| _ = inventory.entries.pop());
+        assert_eq!(newest, Err(Obstacle::Newest));
+        let off = Switches { create: true, archive: false, detach: false, drop: false };
+        let off = next(fate, leaf(0, state, P::Attached), |_, terms| terms.switches = off);
+        assert!(matches!(off, Err(Obstacle::Off { .. })), "{off:?}");
+    }
+    let nowhere = next(Fate::Archive, leaf(0, S::Attached, P::Attached), |_, terms| terms.can_archive = false);
+    assert_eq!(nowhere, Err(Obstacle::NoArchive));
+}
+
+#[test]
+fn only_what_is_wholly_older_than_retention_is_due() {
+    for (from, due) in [(88, true), (89, true), (90, false), (99, false), (0, true)] {
+        let got = next(Fate::Drop, leaf(from, State::Attached, Presence::Attached), |_, _| ());
+        assert_eq!(got, Ok(due.then_some(Act::Seal)), "day {from}");
+    }
+    let attached = || leaf(0, State::Attached, Presence::Attached);
+    // A clock that jumped ahead makes nothing due: what is final decides. One that stands, too.
+    let retention = retention(Fate::Drop);
+    for (now, fin, due) in [(NOW + 40_000, 5, false), (5, NOW, false), (NOW, NOW, true)] {
+        let reference = Reference::Final(BTreeMap::from([(KEY, day(fin))]));
+        let inventory = Inventory { now: day(now), ..Inventory::default() };
+        assert_eq!(is_due(&inventory, &terms(&retention, &reference), &attached()), due, "{now} {fin}");
+    }
+    let nothing_final = Reference::Final(BTreeMap::new());
+    let inventory = Inventory { now: day(NOW), ..Inventory::default() };
+    assert!(!is_due(&inventory, &terms(&retention, &nothing_final), &attached()));
+    assert!(is_due(&inventory, &terms(&retention, &Reference::Now), &attached()));
+    let forever = Retention { keep: TimeDelta::MAX, ..retention };
+    assert!(!is_due(&inventory, &terms(&forever, &Reference::Now), &attached()));
+}
+
+#[test]
+fn a_detached_leaf_waits_for_its_grace_and_its_proof() {
+    let detached = |ago: i64| Entry {
+        detached_at: Some(day(NOW - ago)),
+        seal: Some("s".into()),
+        seal_now: Some("s".into()),
+        manifest: Some(serde_json::json!({})),
+        ..leaf(0, State::Detached, Presence::Standalone)
+    };
+    let floored = |inventory: &mut Inventory| _ = inventory.floors.insert(KEY, day(1));
+    assert_eq!(next(Fate::Archive, detached(7), |inventory, _| floored(inventory)), Ok(Some(Act::Drop)));
+    let early = next(Fate::Archive, detached(6), |inventory, _| floored(inventory));
+    assert_eq!(early, Err(Obstacle::Grace { until: day(NOW + 1) }));
+    let held = next(Fate::Archive, detached(70), |inventory, _| {
+        floored(inventory);
+        inventory.holds.push(hold(-5, 1));
+    });
+    assert!(matches!(held, Err(Obstacle::Held { .. })));
+    assert_eq!(next(Fate::Archive, detached(70), |_, _| ()), Ok(Some(Act::Retire)), "the floor is below it");
+    let broken = Entry { seal_now: Some("t".into()), ..detached(70) };
+    assert_eq!(next(Fate::Archive, broken.clone(), |inventory, _| floored(inventory)), Ok(Some(Act::Recount)));
+    assert_eq!(next(Fate::Drop, broken, |inventory, _| floored(inventory)), Ok(Some(Act::Drop)), "nothing to compare with");
+    let open = Entry { seal_now: None, ..detached(70) };
+    assert_eq!(next(Fate::Archive, open, |inventory, _| floored(inventory)), Ok(Some(Act::Seal)));
+    let bare = Entry { manifest: None, ..detached(70) };
+    assert_eq!(next(Fate::Archive, bare.clone(), |inventory, _| floored(inventory)), Ok(Some(Act::Archive)));
+    assert_eq!(next(Fate::Detach, bare, |inventory, _| floored(inventory)), Ok(None), "it stays as it is");
+    // Detached by hand before its time: kept.
+    let young = Entry { bounds: Bounds::new(Some(day(95)), day(96)).unwrap(), ..detached(70) };
+    assert_eq!(next(Fate::Archive, young, |_, _| ()), Ok(None));
+}
+
+#[test]
+fn too_much_at_once_is_not_begun() {
+    let (retention, reference) = (retention(Fate::Drop), Reference::Now);
+    let begin = |days: std::ops::Range<i64>, young: i64, allow_many| {
+        let mut entries: Vec<Entry> = days.map(|from| leaf(from, State::Attached, Presence::Attached)).collect();
+        entries.extend((0..young).map(|more| leaf(NOW + more, State::Attached, Presence::Attached)));
+        // On its way already: not held up.
+        entries.push(leaf(-9, State::Retired, Presence::Attached));
+        let inventory = Inventory { entries, now: day(NOW), ..Inventory::default() };
+        let moves = plan_moves(&inventory, &Terms { allow_many, ..terms(&retention, &reference) });
+        let is_tripped = moves.obstacles.iter().any(|(_, why)| matches!(why, Obstacle::Breaker { .. }));
+        (moves.moves.len(), is_tripped)
+    };
+    assert_eq!(begin(0..3, 9, false), (4, false));
+    assert_eq!(begin(0..4, 9, false), (1, true), "more than three leaves");
+    assert_eq!(begin(0..2, 1, false), (1, true), "two thirds of the bytes");
+    assert_eq!(begin(0..1, 1, false), (2, false), "a single leaf always may");
+    assert_eq!(begin(0..40, 1, true), (41, false));
+}
+
+/// A database and a manager that crashes.
+struct Model {
+    rng: StdRng,
+    inventory: Inventory,
+    fate: Fate,
+    reference: BTreeMap<i64, DateTime<Utc>>,
+    today: i64,
+    seals: u64,
+    dropped: Vec<i64>,
+}
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        let inventory = Inventory { now: day(0), ..Inventory::default() };
+        let rng = StdRng::seed_from_u64(seed);
+        Self { rng, inventory, fate: Fate::Archive, reference: BTreeMap::new(), today: 0, seals: 0, dropped: Vec::new() }
+    }
+
+    /// Something happens outside.
+    fn live(&mut self) {
+        match self.rng.random_range(0..10) {
+            0..4 => {
+                self.today += self.rng.random_range(1..4);
+                while !self.inventory.entries.iter().any(|entry| entry.bounds.to() > day(self.today)) {
+                    let newest = self.inventory.entries.iter().map(|entry| entry.id - 1_000).max().unwrap_or(-1);
+                    self.inventory.entries.push(leaf(newest.max(self.dropped.iter().copied().max().unwrap_or(-1)) + 1, State::Attached, Presence::Attached));
+                }
+                self.reference.insert(KEY, day(self.today));
+                self.inventory.now = day(self.today);
+            }
+            4 => self.inventory.now = day(self.today + self.rng.random_range(-500..5_000)),
+            5 => {
+                let from = self.rng.random_range(-2..self.today.max(1));
+                self.inventory.holds.push(hold(from, from + self.rng.random_range(1..5)));
+            }
+            6 => self.inventory.holds.clear(),
+            7 => self.fate = [Fate::Archive, Fate::Drop, Fate::Detach, Fate::Keep][self.rng.random_range(0..4)],
+            // Somebody breaks a seal, detaches or attaches by hand.
+            8 => {
+                let broken = format!("broken {}", self.rng.random::<u32>());
+                let count = self.inventory.entries.len();
+                if count > 0 {
+                    let at = self.rng.random_range(0..count);
+                    let entry = &mut self.inventory.entries[at];
+                    entry.seal_now = entry.seal_now.as_ref().map(|_| broken);
+                }
+            }
+            _ => {
+                let count = self.inventory.entries.len();
+                if count > 0 {
+                    let at = self.rng.random_range(0..count);
+                    let entry = &mut self.inventory.entries[at];
+                    entry.presence = match entry.presence {
+                        Presence::Attached => Presence::Pending,
+                        Presence::Standalone => Presence::Attached,
+                        other => other,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Carries out a move as the executor does, or the part of it that comes before a crash.
+    fn carry_out(&mut self, next: &Move, crash: bool) {
+        self.seals += 1;
+        let mark = format!("seal {}", self.seals);
+        let now = self.inventory.now;
+        let at = self.inventory.entries.iter().position(|entry| entry.id == next.entry.id).unwrap();
+        let is_held = self.inventory.holds_on(&next.entry).next().is_some();
+        if next.act == Act::Drop {
+            self.judge(&next.entry);
+        }
+        if matches!(next.act, Act::Retire | Act::Detach | Act::Drop) {
+            assert!(!is_held, "{:?} of a held leaf", next.act);
+            assert!(!is_newest(&self.inventory, &next.entry), "{:?} of the newest leaf", next.act);
+        }
+        let entry = &mut self.inventory.entries[at];
+        match (next.act, crash) {
+            (Act::Note(state), _) => {
+                entry.state = state;
+                entry.detached_at = (state == State::Detached).then(|| entry.detached_at.unwrap_or(now));
+                if state == State::Dropped {
+                    self.inventory.entries.remove(at);
+                }
+            }
+            (Act::Seal, false) => {
+                entry.seal_now = Some(mark);
+                if entry.state == State::Attached {
+                    entry.state = State::Sealed;
+                }
+            }
+            (Act::Archive, crash) => {
+                entry.version += 1;
+                entry.manifest = None;
+                if entry.state != State::Detached {
+                    entry.state = State::Archiving;
+                }
+                // With the seal gone meanwhile, it is not taken for archived.
+                if !crash && entry.seal_now.is_some() {
+                    entry.manifest = Some(serde_json::json!({ "version": entry.version }));
+                    entry.seal = entry.seal_now.clone();
+                    if entry.state != State::Detached {
+                        entry.state = State::Archived;
+                    }
+                }
+            }
+            (Act::Retire, false) => {
+                let floor = self.inventory.floors.entry(KEY).or_insert(entry.bounds.to());
+                *floor = (*floor).max(entry.bounds.to());
+                if entry.state != State::Detached {
+                    entry.state = State::Retired;
+                }
+            }
+            (Act::Detach, crash) => {
+                entry.state = State::Detaching;
+                entry.presence = match (crash, self.rng.random_range(0..3)) {
+                    (false, _) | (true, 2) => Presence::Standalone,
+                    (true, 1) => Presence::Pending,
+                    (true, _) => Presence::Attached,
+                };
+                if !crash {
+                    (entry.state, entry.detached_at) = (State::Detached, Some(now));
+                }
+            }
+            (Act::Finalize, false) => {
+                (entry.state, entry.presence, entry.detached_at) = (State::Detached, Presence::Standalone, Some(now));
+            }
+            (Act::Recount, false) => entry.seal = entry.seal_now.clone(),
+            (Act::Drop, false) | (Act::Discard, false) => {
+                self.dropped.push(entry.id - 1_000);
+                self.inventory.entries.remove(at);
+            }
+            (Act::Seal | Act::Retire | Act::Finalize | Act::Recount | Act::Drop | Act::Discard, true) => {}
+        }
+    }
+
+    /// The never-drop rule, said once more and otherwise.
+    fn judge(&self, entry: &Entry) {
+        assert_eq!((entry.state, entry.presence), (State::Detached, Presence::Standalone));
+        assert!(self.inventory.floors[&KEY] >= entry.bounds.to(), "above the floor");
+        assert!(entry.seal_now.is_some(), "open to writes");
+        assert!(self.inventory.now - entry.detached_at.unwrap() >= TimeDelta::days(7), "within its grace");
+        assert!(matches!(self.fate, Fate::Drop | Fate::Archive));
+        if self.fate == Fate::Archive {
+            assert!(entry.manifest.is_some() && entry.seal == entry.seal_now, "without proof");
+        }
+    }
+
+    /// A run, which may crash at any move; then runs to the end.
+    fn run(&mut self) {
+        let crash_at = self.rng.random_range(0..12);
+        for round in 0..60 {
+            let (retention, reference) = (retention(self.fate), Reference::Final(self.reference.clone()));
+            let terms = Terms { allow_many: true, ..terms(&retention, &reference) };
+            let moves = plan_moves(&self.inventory, &terms).moves;
+            if moves.is_empty() {
+                return;
+            }
+            for next in moves {
+                let crash = round == 0 && self.rng.random_range(0..12) == crash_at;
+                self.carry_out(&next, crash);
+                if crash {
+                    break;
+                }
+            }
+        }
+        panic!("it goes in circles: {:#?}", self.inventory.entries);
+    }
+}
+
+#[test]
+fn nothing_is_lost_whatever_happens_and_wherever_it_crashes() {
+    let given = std::env::var("DALP_TEST_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let first: u64 = given.unwrap_or_else(rand::random);
+    let mut dropped = 0;
+    for seed in (0..300).map(|more| first.wrapping_add(more)) {
+        println!("replay with DALP_TEST_SEED={seed}");
+        let mut model = Model::new(seed);
+        for _ in 0..60 {
+            model.live();
+            model.run();
+        }
+        dropped += model.dropped.len();
+    }
+    assert!(dropped > 1_000, "only {dropped} leaves ever went: the model does not test much");
+}

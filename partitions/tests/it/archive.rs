@@ -31,7 +31,7 @@ impl Folder {
     }
 
     /// Names of the files below `folder`, in order.
-    fn files(&self, folder: &str) -> Vec<String> {
+    pub fn files(&self, folder: &str) -> Vec<String> {
         fn walk(folder: &Path, found: &mut Vec<String>) {
             let Ok(entries) = std::fs::read_dir(folder) else { return };
             for entry in entries.map(Result::unwrap) {

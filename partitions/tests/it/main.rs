@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
 mod archive;
+mod crash;
 mod indexes;
 mod retire;
 mod s3;
