@@ -35,7 +35,8 @@ async fn fill(client: &mut Client, table: &Table, rows: u32) {
          FROM generate_series(0, {rows} - 1) AS i"
     );
     client.batch_execute(&insert).await.unwrap();
-    client.batch_execute("VACUUM (FREEZE, ANALYZE) dalp_indexed.logs; CHECKPOINT").await.unwrap();
+    client.batch_execute("VACUUM (FREEZE, ANALYZE) dalp_indexed.logs").await.unwrap();
+    client.batch_execute("CHECKPOINT").await.unwrap();
 }
 
 /// CPU of this process so far.
@@ -75,7 +76,8 @@ fn main() {
             archive.load(&transaction, &manifest, "public.back").await.unwrap();
             transaction.commit().await.unwrap();
             let (loaded, loading) = (began.elapsed(), cpu() - used);
-            client.batch_execute("DROP TABLE public.back; CHECKPOINT").await.unwrap();
+            client.batch_execute("DROP TABLE public.back").await.unwrap();
+            client.batch_execute("CHECKPOINT").await.unwrap();
             let share = 100.0 * manifest.bytes as f64 / manifest.heap_bytes as f64;
             println!(
                 "| {run} | {:.0} | {:.2} | {share:.1} % | {:.0} | {:.2} |",

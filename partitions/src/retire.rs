@@ -365,6 +365,8 @@ fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
         // Detached by hand before its time.
         _ if !below_floor && !is_due(inventory, terms, entry) => Next::Rest,
         _ if !below_floor && !terms.switches.detach => Next::Blocked(Obstacle::Off { switch: "detach" }),
+        // Detached by hand without it: from here on nobody writes to it.
+        _ if !below_floor && entry.seal_now.is_none() => Next::Move(Act::Seal),
         _ if !below_floor => Next::Move(Act::Retire),
         Some(until) if until > inventory.now => Next::Blocked(Obstacle::Grace { until }),
         _ if !terms.switches.drop => Next::Blocked(Obstacle::Off { switch: "drop" }),

@@ -5,6 +5,7 @@
 mod archive;
 mod crash;
 mod indexes;
+mod locks;
 mod retire;
 mod s3;
 #[path = "../../../migrations/tests/it/server.rs"]
