@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod analyze;
 mod archive;
 mod indexes;
 mod retire;
+mod sizes;
 #[path = "../../../migrations/tests/it/server.rs"]
 mod server;
+mod zones;
 
 use std::{
     pin::pin,
