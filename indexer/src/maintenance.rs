@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::{
-    Archive, Bounds, Catalog, Indexed, Leaf, Need, Policy, Table, build, ensure, extend, read, read_leaf, unseal,
+    Archive, Bounds, Catalog, Fate, Indexed, Leaf, Need, Policy, Table, Target, build, ensure, extend, read, read_leaf,
+    sizes, unseal,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
@@ -18,7 +19,7 @@ use tokio_postgres::error::SqlState;
 use tracing::{debug, info, warn};
 
 use crate::chain::batch::BlockBatch;
-use crate::config::{Config, Database, ManagedTable, Partitions};
+use crate::config::{Config, Database, Interval, ManagedTable, Partitions};
 use crate::status::{ChainStatus, Role};
 use crate::store::connect::{ConnectError, connect_direct, explain};
 use crate::store::history::MissingTimes;
@@ -134,6 +135,8 @@ pub struct Leaves {
     /// One DDL lane in this process; the database has one across processes.
     client: Mutex<Option<Client>>,
     known: RwLock<HashMap<(u64, String), Known>>,
+    /// Intervals that were chosen by size.
+    chosen: RwLock<HashMap<(u64, String), Interval>>,
     /// The newest time known of each chain's head: what lies before is history, whose leaves are loaded bare.
     heads: RwLock<HashMap<u64, DateTime<Utc>>>,
     /// The time of each chain's lowest missing block: from there to the head, history goes through its leaves in a row.
@@ -164,6 +167,7 @@ impl Leaves {
             typed: config.chains.iter().filter(|chain| !chain.raw).map(|chain| chain.chain_id).collect(),
             client: Mutex::new(None),
             known: RwLock::default(),
+            chosen: RwLock::default(),
             heads: RwLock::default(),
             lowest: RwLock::default(),
         };
@@ -267,7 +271,10 @@ impl Leaves {
     /// Makes what `need` lacks. For rows, what is known of the leaves is trusted as far as it is still so; for what lies ahead, it is
     /// read anew: the upkeep is the time to learn what others did.
     async fn make(&self, chain_id: u64, managed: &ManagedTable, need: &Need) -> Result<(), LeavesError> {
-        let (table, policy) = (&managed.table, policy(&self.partitions, managed));
+        let (table, mut policy) = (&managed.table, policy(&self.partitions, managed));
+        let chosen =
+            self.chosen.read().unwrap_or_else(PoisonError::into_inner).get(&(chain_id, table.name.clone())).copied();
+        policy.interval = chosen.unwrap_or(policy.interval);
         let mut lane = self.client.lock().await;
         let client = match &mut *lane {
             Some(client) if !client.is_closed() => client,
@@ -414,12 +421,33 @@ impl Leaves {
         if let Err(error) = store.learn_floors(chain_id).await {
             debug!(chain_id, %error, "the retention floors are not known");
         }
+        if let Err(error) = self.choose_intervals(chain_id).await {
+            debug!(chain_id, %error, "the sizes of the partitions are not known");
+        }
         if let Err(error) = self.ahead(chain_id, status.head_time).await {
             warn!(chain_id, "partitions ahead of the head: {error}");
         }
         if let Err(error) = store.compact_coverage(chain_id).await {
             debug!(chain_id, %error, "coverage not compacted");
         }
+    }
+
+    /// Chooses each table's interval by the sizes of its full leaves, where that is wanted.
+    async fn choose_intervals(&self, chain_id: u64) -> Result<(), LeavesError> {
+        let Some(head) = self.head_of(chain_id).filter(|_| self.partitions.interval_by_size) else { return Ok(()) };
+        let mut client = self.connect().await?;
+        for managed in self.tables_of(chain_id) {
+            let table = &managed.table;
+            let sizes = sizes(&mut client, table, key(chain_id)).await?;
+            let keep = (managed.retention.fate != Fate::Keep).then_some(managed.retention.keep);
+            let target = Target { narrowest: managed.interval, keep, ..Target::default() };
+            let choice = policy(&self.partitions, managed).sized(&sizes, &target, head);
+            let mut chosen = self.chosen.write().unwrap_or_else(PoisonError::into_inner);
+            if chosen.insert((chain_id, table.name.clone()), choice.interval) != Some(choice.interval) {
+                info!(table = table.name, chain_id, reason = choice.reason, "interval of new partitions");
+            }
+        }
+        Ok(())
     }
 
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>) -> Result<(), LeavesError> {

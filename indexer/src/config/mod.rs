@@ -121,6 +121,8 @@ pub struct Chain {
 pub struct Partitions {
     /// Span of a leaf near the head.
     pub interval: Interval,
+    /// Whether it is widened where full leaves are small.
+    pub interval_by_size: bool,
     /// Span of a leaf of old history.
     pub history_interval: Interval,
     /// The age at which history begins.
@@ -330,6 +332,7 @@ impl Settings {
     fn partitions(&self) -> Result<Partitions, ConfigErrors> {
         Ok(Partitions {
             interval: self.one("partitions.interval")?,
+            interval_by_size: self.one("partitions.interval_by_size")?,
             history_interval: self.one("partitions.history_interval")?,
             history_after: self.duration("partitions.history_after")?,
             premake: self.one("partitions.premake")?,

@@ -474,7 +474,7 @@ fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, 
             _ => {}
         }
     }
-    if is_ours && settings.is_set(&key("list")) {
+    if is_ours && settings.one::<bool>(&key("list")).is_ok_and(|list| list) {
         report(key("list"), format!("{name} is the indexer's own table, whose kind is known: leave it out"));
     }
     let action = text("action").unwrap_or_default();

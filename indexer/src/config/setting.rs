@@ -467,6 +467,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Choose it by size: some gigabytes a partition.",
     ),
     one(
+        "partitions.interval_by_size",
+        Kind::Bool,
+        Default::Value("false"),
+        "Whether wider partitions are made where full ones are small: the interval is then chosen for each table and chain so that one has 5 to 20 GB.",
+        "The configured interval stays the narrowest. What stands is not changed.",
+    ),
+    one(
         "partitions.history_interval",
         Kind::Choice(Interval::NAMES),
         Default::Value("month"),

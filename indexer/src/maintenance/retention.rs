@@ -17,6 +17,9 @@ use crate::status::{ChainStatus, Role, TableReport};
 use crate::store::retention::final_times;
 use crate::store::{Store, connect::explain};
 
+/// How long the ANALYZE of a table may take: ATTACH waits for it.
+const ANALYZE_TIME: Duration = Duration::from_secs(30);
+
 /// Pause after a turn that could not be made.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -65,6 +68,9 @@ impl Leaves {
                 warn!(table = table.name, "partitions ahead: {error}");
             }
         }
+        for table in &self.managed {
+            self.analyze(client, table).await;
+        }
         for table in self.managed.iter().filter(|table| table.retention.fate != Fate::Keep) {
             let retired = retire_table(client, table, &self.partitions, self.archive.as_ref(), false).await;
             reports.send_modify(|reports| note(reports, table, &retired));
@@ -88,6 +94,24 @@ impl Leaves {
             }
         }
         Ok(())
+    }
+}
+
+impl Leaves {
+    /// Keeps the planner's statistics of parents, which autovacuum never analyzes. Nobody waits for it, so a failure is told in a whisper.
+    async fn analyze(&self, client: &mut Client, table: &ManagedTable) {
+        let chains =
+            self.heads.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().copied().collect::<Vec<_>>();
+        let keys: Vec<i64> = match (table.is_of_chains(), table.table.flat) {
+            (true, _) => chains.into_iter().map(super::key).collect(),
+            (false, true) => vec![0],
+            (false, false) => Vec::new(),
+        };
+        for key in keys {
+            if let Err(error) = dalp_partitions::analyze(client, &table.table, key, &[], ANALYZE_TIME).await {
+                debug!(table = table.name, key, %error, "statistics of a parent");
+            }
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use tokio_postgres::types::{Timestamp, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::encode::decimal;
-use super::retention::{Floors, is_below, read_floors};
+use super::retention::{Floors, is_absurd, is_below, read_floors};
+use super::rows::{ABSURD, TIME};
 use super::{Claim, Store, StoreError, begin, begin_reading, int8, timestamp};
 use crate::chain::audit::Entry;
 use crate::chain::batch::{BlockBatch, Level};
@@ -61,6 +62,10 @@ impl ExpectedRows {
             let topic = |at: usize| log.topics.get(at).map(|topic| topic.to_vec());
             let (number, index, time) = (header.number, i64::from(log.log_index), header.time.saturating_mul(MICROS));
             let entry = |cells| Entry { number, index, time, cells };
+            if is_absurd(floors.latest, header.time) {
+                rows.quarantine.push(entry(vec![bytes(TIME.as_bytes()), bytes(ABSURD.as_bytes())]));
+                continue;
+            }
             rows.logs.extend((raw && !is_below(floors.logs, header.time)).then(|| {
                 entry(vec![
                     Some(log.tx_index.to_string().into_bytes()),
@@ -166,7 +171,7 @@ const LAST_SECOND: i64 = 253_402_300_799;
 impl StoredRange {
     /// Puts aside rows below the floors: some of their leaves may still stand.
     fn leave_to_retention(&mut self) {
-        let Floors { logs, transfers } = self.floors;
+        let Floors { logs, transfers, .. } = self.floors;
         self.logs.retain(|row| !is_below(logs, row.time.div_euclid(MICROS)));
         self.transfers.retain(|row| !is_below(transfers, row.time.div_euclid(MICROS)));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::Table;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
@@ -17,6 +17,8 @@ pub struct Floors {
     pub logs: Option<DateTime<Utc>>,
     /// Of the transfers.
     pub transfers: Option<DateTime<Utc>>,
+    /// Times after this are absurd and get no leaf: rows of theirs are quarantined.
+    pub latest: Option<DateTime<Utc>>,
 }
 
 impl Floors {
@@ -24,6 +26,14 @@ impl Floors {
     pub fn of(&self, table: &str) -> Option<DateTime<Utc>> {
         if table == "logs" { self.logs } else { self.transfers }
     }
+}
+
+/// How far ahead of now a block's time may lie, as the partition manager has it: contracts and devnets look decades ahead.
+const AHEAD: TimeDelta = TimeDelta::days(36_525);
+
+/// Whether a row of this time (Unix seconds) is absurd.
+pub(super) fn is_absurd(latest: Option<DateTime<Utc>>, seconds: i64) -> bool {
+    latest.is_some_and(|latest| seconds > latest.timestamp())
 }
 
 /// Whether a row of this time (Unix seconds) lies below a floor.
@@ -35,7 +45,7 @@ impl Store {
     /// The floors of a chain as they were last read.
     pub fn floors(&self, chain_id: u64) -> Floors {
         let floors = self.floors.read().unwrap_or_else(PoisonError::into_inner);
-        floors.get(&chain_id).copied().unwrap_or_default()
+        Floors { latest: Utc::now().checked_add_signed(AHEAD), ..floors.get(&chain_id).copied().unwrap_or_default() }
     }
 
     /// Reads the floors of a chain. Where they are old, rows of a leaf that is gone get one anew, which is retired again.
@@ -54,7 +64,7 @@ impl Store {
 
 pub(super) async fn read_floors(tx: &Client, chain_id: u64) -> Result<Floors, StoreError> {
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
-    let mut floors = Floors::default();
+    let mut floors = Floors { latest: Utc::now().checked_add_signed(AHEAD), ..Floors::default() };
     for row in tx.query_typed(FLOORS, &params).await? {
         let floor = row.get::<_, Option<DateTime<Utc>>>(1);
         match row.get::<_, &str>(0) {
@@ -123,3 +133,16 @@ const LAST_RUN: &str = "SELECT succeeded_at, CASE WHEN failures > 0 THEN last_er
 /// Everything retired (a table that is no longer written) is a floor that no time reaches.
 const FLOORS: &str = "SELECT table_name, CASE WHEN floor = 'infinity' THEN '9999-12-31 23:59:59+00' ELSE NULLIF(floor, '-infinity') END \
                       FROM dalp_indexed.retention_floor WHERE table_schema = 'dalp_indexed' AND key = $1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_call_the_same_times_absurd() {
+        assert_eq!(dalp_partitions::Policy::default().ahead_at_most, AHEAD);
+        let latest = DateTime::from_timestamp(100, 0);
+        assert!(is_absurd(latest, 101) && !is_absurd(latest, 100) && !is_absurd(None, i64::MAX));
+        assert!(is_below(latest, 99) && !is_below(latest, 100) && !is_below(None, i64::MIN));
+    }
+}

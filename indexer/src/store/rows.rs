@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::encode::{CopyBuffer, Fixed, pg_micros};
 use super::int8;
-use super::retention::{Floors, is_below};
+use super::retention::{Floors, is_absurd, is_below};
 use crate::chain::batch::{BlockBatch, Log};
 use crate::chain::block::Header;
 use crate::events::erc20::{self, Decoded, Transfer};
@@ -31,6 +31,11 @@ pub struct Rows {
     pub quarantine: TableCopy,
 }
 
+/// Who refuses logs of absurd times, in the quarantine.
+pub(super) const TIME: &str = "block_time";
+/// Why.
+pub(super) const ABSURD: &str = "its block's time lies more than a hundred years ahead: no partition is made for it";
+
 // The columns stand in the tables' own order, which is by alignment.
 const COPY_LOGS: &str = "COPY dalp_indexed.logs (chain_id, block_time, block_number, log_index, tx_index, block_hash, tx_hash, \
                          address, topic0, topic1, topic2, topic3, data) FROM STDIN (FORMAT binary)";
@@ -46,13 +51,19 @@ impl Rows {
         let (mut logs, mut transfers) = (Encoder::new(COPY_LOGS), Encoder::new(COPY_TRANSFERS));
         let mut quarantine = Encoder::new(COPY_QUARANTINE);
         for (header, log) in batch.rows() {
+            if is_absurd(floors.latest, header.time) {
+                encode_refused(quarantine.row(), chain_id, header, &log, (TIME, ABSURD));
+                continue;
+            }
             if raw && !is_below(floors.logs, header.time) {
                 encode_log(logs.row(), chain_id, header, &log);
             }
             match erc20::decode(&log) {
                 Decoded::Transfer(_) if is_below(floors.transfers, header.time) => {}
                 Decoded::Transfer(transfer) => encode_transfer(transfers.row(), chain_id, header, &log, transfer),
-                Decoded::Malformed(reason) => encode_malformed(quarantine.row(), chain_id, header, &log, reason),
+                Decoded::Malformed(reason) => {
+                    encode_refused(quarantine.row(), chain_id, header, &log, (erc20::DECODER, reason))
+                }
                 Decoded::Other => {}
             }
         }
@@ -81,9 +92,10 @@ fn encode_transfer(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &
     copy.uint256(transfer.value).word(Some(&log.tx_hash));
 }
 
-fn encode_malformed(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, reason: &str) {
+/// `why`: who refused it, and the reason.
+fn encode_refused(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, why: (&str, &str)) {
     copy.row(6).int8(chain_id).int8(int8(header.number)).int4(log.log_index).int8(micros(header));
-    copy.bytes(erc20::DECODER.as_bytes()).bytes(reason.as_bytes());
+    copy.bytes(why.0.as_bytes()).bytes(why.1.as_bytes());
 }
 
 fn micros(header: &Header) -> i64 {

@@ -69,7 +69,7 @@ pub fn logs() -> Table {
 }
 
 pub fn policy() -> Policy {
-    Policy { history_after: TimeDelta::MAX, ..Policy::default() }
+    Policy { history_after: TimeDelta::MAX, max_leaves: 2_000, ..Policy::default() }
 }
 
 /// The source's rows as rows of a day.

@@ -6,8 +6,11 @@ use std::hash::Hasher as _;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use super::ArchiveError;
 
 /// Version of the format: of the manifest and of the file.
 pub const FORMAT: u32 = 1;
@@ -132,6 +135,15 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Its object's path in the store.
+    pub(super) fn path(&self) -> Result<Path, ArchiveError> {
+        let odd = |why: String| ArchiveError::Corrupt { object: self.object.clone(), why };
+        if self.format != FORMAT {
+            return Err(odd(format!("it has format {}, and this program knows {FORMAT}", self.format)));
+        }
+        Path::parse(&self.object).map_err(|error| odd(error.to_string()))
+    }
+
     /// Whether rows that were counted are those that are archived.
     pub fn is_of(&self, counted: &Counted) -> bool {
         self.counted == *counted

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, RetryConfig};
 use tokio_postgres::{Client, Transaction};
 
 pub use error::ArchiveError;
@@ -58,10 +58,10 @@ impl Archive {
         let parsed = url::Url::parse(url).map_err(|error| ArchiveError::Url { why: error.to_string() })?;
         let name = format!("{}://{}{}", parsed.scheme(), parsed.host_str().unwrap_or(""), parsed.path());
         let unfit = |error: object_store::Error| ArchiveError::Url { why: format!("{name}: {error}") };
-        let (scheme, prefix) =
-            ObjectStoreScheme::parse(&parsed).map_err(|error| ArchiveError::Url { why: error.to_string() })?;
-        let environment = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let options: Vec<(String, String)> = environment.chain(options).collect();
+        let none = || ArchiveError::Url { why: format!("{name} is none of file:///folder, s3://, gs:// and az://") };
+        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|_| none())?;
+        let said: Vec<(String, String)> = options.into_iter().collect();
+        let options: Vec<(String, String)> = environment().chain(said.iter().cloned()).collect();
         let (store, prefix): (Arc<dyn ObjectStore>, Path) = match scheme {
             ObjectStoreScheme::Local => {
                 // The folder is the store: nothing outside it can be named.
@@ -69,36 +69,38 @@ impl Archive {
                     parsed.to_file_path().map_err(|()| ArchiveError::Url { why: format!("{name}: no folder") })?;
                 std::fs::create_dir_all(&folder)
                     .map_err(|error| ArchiveError::Url { why: format!("{}: {error}", folder.display()) })?;
-                (Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(unfit)?), Path::default())
+                (Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(unfit)?.with_fsync(true)), Path::default())
             }
             ObjectStoreScheme::AmazonS3 => {
-                let builder = AmazonS3Builder::new().with_url(url).with_retry(patience());
-                let set = |builder: AmazonS3Builder, (key, value): (String, String)| match key.parse() {
+                let builder = AmazonS3Builder::new().with_client_options(client()).with_retry(patience()).with_url(url);
+                let builder = options.iter().fold(builder, |builder, (key, value)| match key.parse() {
                     Ok(key) => builder.with_config(key, value),
                     Err(_) => builder,
-                };
-                (Arc::new(options.into_iter().fold(builder, set).build().map_err(unfit)?), prefix)
+                });
+                refuse_unknown::<AmazonS3ConfigKey>(&said)?;
+                (Arc::new(builder.build().map_err(unfit)?), prefix)
             }
             ObjectStoreScheme::GoogleCloudStorage => {
-                let builder = GoogleCloudStorageBuilder::new().with_url(url).with_retry(patience());
-                let set = |builder: GoogleCloudStorageBuilder, (key, value): (String, String)| match key.parse() {
+                let builder =
+                    GoogleCloudStorageBuilder::new().with_client_options(client()).with_retry(patience()).with_url(url);
+                let builder = options.iter().fold(builder, |builder, (key, value)| match key.parse() {
                     Ok(key) => builder.with_config(key, value),
                     Err(_) => builder,
-                };
-                (Arc::new(options.into_iter().fold(builder, set).build().map_err(unfit)?), prefix)
+                });
+                refuse_unknown::<GoogleConfigKey>(&said)?;
+                (Arc::new(builder.build().map_err(unfit)?), prefix)
             }
             ObjectStoreScheme::MicrosoftAzure => {
-                let builder = MicrosoftAzureBuilder::new().with_url(url).with_retry(patience());
-                let set = |builder: MicrosoftAzureBuilder, (key, value): (String, String)| match key.parse() {
+                let builder =
+                    MicrosoftAzureBuilder::new().with_client_options(client()).with_retry(patience()).with_url(url);
+                let builder = options.iter().fold(builder, |builder, (key, value)| match key.parse() {
                     Ok(key) => builder.with_config(key, value),
                     Err(_) => builder,
-                };
-                (Arc::new(options.into_iter().fold(builder, set).build().map_err(unfit)?), prefix)
+                });
+                refuse_unknown::<AzureConfigKey>(&said)?;
+                (Arc::new(builder.build().map_err(unfit)?), prefix)
             }
-            _ => {
-                let why = format!("{name} is none of file:///folder, s3://, gs:// and az://");
-                return Err(ArchiveError::Url { why });
-            }
+            _ => return Err(none()),
         };
         Ok(Self { store, prefix, name })
     }
@@ -150,18 +152,33 @@ impl Archive {
         let mut manifest = export.manifest(table, key, leaf, bounds, version);
         manifest.object = temporary.to_string();
         self.verify(&manifest).await?;
-        self.store.rename(temporary, &object).await.map_err(ArchiveError::doing("name the archive", &object))?;
         manifest.object = object.to_string();
-        self.check(&manifest).await?;
         let place = self.manifest_of(&manifest);
-        let json = serde_json::to_vec_pretty(&manifest)
+        // After a restored database, versions may come that there are: what they hold stays.
+        for taken in [&object, &place] {
+            match self.store.head(taken).await {
+                Err(object_store::Error::NotFound { .. }) => {}
+                Ok(_) => return Err(ArchiveError::Exists { object: taken.to_string() }),
+                Err(error) => return Err(ArchiveError::doing("look for", taken)(error)),
+            }
+        }
+        self.store.rename(temporary, &object).await.map_err(ArchiveError::doing("name the archive", &object))?;
+        let named = self.conclude(&manifest, &place).await;
+        if named.as_ref().is_err_and(|error| !matches!(error, ArchiveError::Exists { .. })) {
+            // A file without its manifest would be read by every query. Best effort: the next version sets it aside.
+            let _ = self.store.delete(&object).await;
+        }
+        named.map(|()| manifest)
+    }
+
+    /// Writes the manifest of an object that has its name.
+    async fn conclude(&self, manifest: &Manifest, place: &Path) -> Result<(), ArchiveError> {
+        self.check(manifest).await?;
+        let json = serde_json::to_vec_pretty(manifest)
             .map_err(|error| ArchiveError::Corrupt { object: place.to_string(), why: error.to_string() })?;
         let once = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        self.store
-            .put_opts(&place, json.into(), once)
-            .await
-            .map_err(ArchiveError::doing("write the manifest", &place))?;
-        Ok(manifest)
+        let put = self.store.put_opts(place, json.into(), once).await;
+        put.map(drop).map_err(ArchiveError::doing("write the manifest", place))
     }
 
     /// Reads the whole object again and compares it with its manifest: size, checksum, rows, extents, row hash.
@@ -171,7 +188,7 @@ impl Archive {
 
     /// Whether the object is there and as large as the manifest says.
     pub async fn check(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
-        let object = Path::from(manifest.object.as_str());
+        let object = manifest.path()?;
         let found = self.store.head(&object).await.map_err(ArchiveError::doing("look for", &object))?;
         match found.size == manifest.bytes {
             true => Ok(()),
@@ -206,7 +223,7 @@ impl Archive {
 
     /// Takes an archive that is no longer valid, as its leaf was written again, out of the data: below `void/`, where no query looks.
     pub async fn void(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
-        for place in [self.manifest_of(manifest), Path::from(manifest.object.as_str())] {
+        for place in [self.manifest_of(manifest), manifest.path()?] {
             self.set_aside(&place).await?;
         }
         Ok(())
@@ -214,14 +231,16 @@ impl Archive {
 
     /// Takes every other version of the leaf out of the data, whole or not: also what a crash left.
     pub(crate) async fn void_others(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
-        let (object, place) = (Path::from(manifest.object.as_str()), self.manifest_of(manifest));
-        let name = format!("{}.v", manifest.leaf);
+        let (object, place) = (manifest.path()?, self.manifest_of(manifest));
         for own in [place, object] {
             let parent = Path::from_iter(own.parts().take(own.parts().count().saturating_sub(1)));
+            // As the store writes it: names may be encoded there.
+            let version = format!(".v{:04}.", manifest.version);
+            let name = own.filename().and_then(|file| Some(format!("{}.v", file.rsplit_once(&version)?.0)));
             let doing = || ArchiveError::doing("list", &parent);
             let found: Vec<_> = self.store.list(Some(&parent)).try_collect().await.map_err(doing())?;
             for other in found.into_iter().map(|found| found.location) {
-                if other != own && other.filename().is_some_and(|file| file.starts_with(&name)) {
+                if other != own && is_version(other.filename(), name.as_deref()) {
                     self.set_aside(&other).await?;
                 }
             }
@@ -265,6 +284,34 @@ impl Archive {
         let (key, name) = (format!("key={}", manifest.key), format!("{}.v{:04}.json", manifest.leaf, manifest.version));
         self.at(&["manifests", &manifest.table, &key, &name])
     }
+}
+
+/// Whether a file is some version of the leaf whose files begin so.
+fn is_version(file: Option<&str>, name: Option<&str>) -> bool {
+    file.zip(name).is_some_and(|(file, name)| file.starts_with(name))
+}
+
+/// What the environment says about object stores, in lower case.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let of_stores = texts.filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|store| name.starts_with(store)));
+    of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value))
+}
+
+/// A misspelt option would be as good as none.
+fn refuse_unknown<K: std::str::FromStr>(said: &[(String, String)]) -> Result<(), ArchiveError> {
+    match said.iter().find(|(name, _)| name.parse::<K>().is_err()) {
+        Some((name, _)) => {
+            Err(ArchiveError::Url { why: format!("there is no option \"{name}\" of this kind of store") })
+        }
+        None => Ok(()),
+    }
+}
+
+/// A single request moves a row group, or has the store copy a file.
+fn client() -> ClientOptions {
+    ClientOptions::new().with_timeout(Duration::from_secs(300))
 }
 
 fn patience() -> RetryConfig {

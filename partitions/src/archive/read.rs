@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{SinkExt, TryStreamExt};
+use futures_util::SinkExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::column::reader::ColumnReader;
@@ -55,12 +55,12 @@ struct Walk<'m> {
 impl<'m> Walk<'m> {
     async fn begin(archive: &Archive, manifest: &'m Manifest) -> Result<Self, ArchiveError> {
         archive.check(manifest).await?;
-        let object = Path::from(manifest.object.as_str());
+        let object = manifest.path()?;
         let columns = columns_of(manifest)
             .ok_or_else(|| corrupt(manifest, "its manifest names a type that is not known here".to_owned()))?;
         let footer = footer(archive, manifest, &object).await?;
         let counter = Counter::like(&columns, &manifest.counted);
-        let window = Window::open(archive, &object).await?;
+        let window = Window::open(archive, &object);
         Ok(Self { manifest, columns, footer, counter, window, at: 0 })
     }
 
@@ -85,7 +85,7 @@ impl<'m> Walk<'m> {
 
     /// Whether all of it is what was written.
     async fn finish(self) -> Result<Counted, ArchiveError> {
-        let checksum = self.window.finish().await?;
+        let checksum = self.window.finish(self.manifest).await?;
         if checksum != self.manifest.sha256 {
             let why = format!("its SHA-256 is {checksum}, and {} was written", self.manifest.sha256);
             return Err(corrupt(self.manifest, why));
@@ -185,51 +185,41 @@ fn bytes_of(group: &RowGroupMetaData) -> Range<u64> {
     ranges.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
 }
 
-/// An object that is read from front to end, a row group at a time.
+/// An object that is read from front to end, a row group at a time: each is a request of its own, which can be tried again.
 struct Window {
-    stream: futures_util::stream::BoxStream<'static, object_store::Result<Bytes>>,
+    archive: Archive,
     object: Path,
     checksum: Sha256,
     /// Bytes handed out so far.
     position: u64,
-    /// Read and not handed out.
-    ahead: BytesMut,
 }
 
 impl Window {
-    async fn open(archive: &Archive, object: &Path) -> Result<Self, ArchiveError> {
-        let answer = archive.store.get(object).await.map_err(ArchiveError::doing("read", object))?;
-        let stream = answer.into_stream();
-        Ok(Self { stream, object: object.clone(), checksum: Sha256::new(), position: 0, ahead: BytesMut::new() })
-    }
-
-    async fn more(&mut self) -> Result<bool, ArchiveError> {
-        let piece = self.stream.try_next().await.map_err(ArchiveError::doing("read", &self.object))?;
-        if let Some(piece) = &piece {
-            self.checksum.update(piece);
-            self.ahead.extend_from_slice(piece);
-        }
-        Ok(piece.is_some())
+    fn open(archive: &Archive, object: &Path) -> Self {
+        Self { archive: archive.clone(), object: object.clone(), checksum: Sha256::new(), position: 0 }
     }
 
     /// The bytes up to `end` that were not handed out yet.
     async fn until(&mut self, end: u64, manifest: &Manifest) -> Result<Bytes, ArchiveError> {
-        let wanted = end.checked_sub(self.position).and_then(|wanted| usize::try_from(wanted).ok());
-        let wanted = wanted.ok_or_else(|| corrupt(manifest, "its row groups are not in order".to_owned()))?;
-        while self.ahead.len() < wanted {
-            if !self.more().await? {
-                return Err(corrupt(manifest, "it ends before its last row group does".to_owned()));
-            }
+        if end < self.position || end > manifest.bytes {
+            return Err(corrupt(manifest, "its row groups are not in order".to_owned()));
         }
+        if end == self.position {
+            return Ok(Bytes::new());
+        }
+        let read = self.archive.store.get_range(&self.object, self.position..end).await;
+        let bytes = read.map_err(ArchiveError::doing("read", &self.object))?;
+        if bytes.len() as u64 != end - self.position {
+            return Err(corrupt(manifest, "it ends before its last row group does".to_owned()));
+        }
+        self.checksum.update(&bytes);
         self.position = end;
-        Ok(self.ahead.split_to(wanted).freeze())
+        Ok(bytes)
     }
 
     /// Reads to the end. Answers the checksum of all.
-    async fn finish(mut self) -> Result<String, ArchiveError> {
-        while self.more().await? {
-            self.ahead.clear();
-        }
+    async fn finish(mut self, manifest: &Manifest) -> Result<String, ArchiveError> {
+        self.until(manifest.bytes, manifest).await?;
         Ok(hex(&self.checksum.finalize()))
     }
 }

@@ -27,6 +27,8 @@ use crate::{Bounds, Table};
 
 /// Rows of a row group: what DuckDB likes best, and about 12 MB of logs.
 const GROUP_ROWS: usize = 122_880;
+/// Bytes of rows at which a row group is closed before that: it is held in memory.
+const GROUP_BYTES: usize = 128 * 1024 * 1024;
 /// A part of an upload; S3 wants at least 5 MB.
 const PART: usize = 8 * 1024 * 1024;
 /// Parts under way at once.
@@ -320,10 +322,12 @@ impl File {
         let columns = &layout.columns;
         let mut counter = layout.counter();
         let mut tuples = Tuples::of(transaction, &sql, relation).await?;
-        let mut group = Group::of(columns);
+        let (mut group, mut bytes) = (Group::of(columns), 0);
         while let Some(tuple) = tuples.next(columns, &mut group).await? {
             counter.add(columns, &tuple);
-            if group.rows == GROUP_ROWS {
+            bytes += tuple.len();
+            if group.rows == GROUP_ROWS || bytes >= GROUP_BYTES {
+                bytes = 0;
                 self.group(std::mem::replace(&mut group, Group::of(columns)))?;
                 self.send().await?;
             }
@@ -359,7 +363,10 @@ impl File {
     /// Writes the footer. Answers size and checksum.
     async fn finish(mut self, object: &Path) -> Result<(u64, String), ArchiveError> {
         self.writer.finish().map_err(ArchiveError::reading(&self.name))?;
-        self.send().await?;
+        if let Err(error) = self.send().await {
+            self.upload.abort().await.ok();
+            return Err(error);
+        }
         self.upload.finish().await.map_err(ArchiveError::doing("upload", object))?;
         Ok((self.bytes, super::read::hex(&self.checksum.finalize())))
     }

@@ -117,6 +117,23 @@ async fn what_comes_back_is_what_was_there() {
     let logs = Table::new("dalp_indexed", "logs", "block_time");
     let again = export(&mut client, &folder.archive(), &logs, "logs_31337_20240312").await.unwrap_err();
     assert!(matches!(again, ArchiveError::Exists { .. }), "{again}");
+    for manifest in folder.archive().list(None).await.unwrap() {
+        folder.archive().verify(&manifest).await.unwrap();
+    }
+    // Names that a store writes otherwise.
+    superuser
+        .batch_execute("CREATE TABLE public.\"ä %[x]~\" AS SELECT * FROM public.kinds WHERE id < 2")
+        .await
+        .unwrap();
+    let odd = Table::new("public", "ä %[x]~", "tz");
+    let mut manifest = export(&mut superuser, &folder.archive(), &odd, "ä %[x]~").await.unwrap();
+    folder.archive().verify(&manifest).await.unwrap();
+    folder.archive().void(&manifest).await.unwrap();
+    assert!(matches!(folder.archive().verify(&manifest).await, Err(ArchiveError::Missing { .. })));
+    manifest.format += 1;
+    assert!(folder.archive().verify(&manifest).await.unwrap_err().to_string().contains("format 2"));
+    let misspelt = Archive::open("s3://bucket/x", [("aws_endpiont".to_owned(), "x".to_owned())]).unwrap_err();
+    assert!(misspelt.to_string().contains("aws_endpiont"), "{misspelt}");
 }
 
 #[tokio::test]

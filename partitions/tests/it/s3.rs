@@ -131,6 +131,20 @@ async fn an_object_store_that_fails_now_and_then_gets_whole_archives_or_none() {
             assert_eq!((acts(&outcome), faults.failed.load(Ordering::SeqCst)), (vec![Act::Seal, Act::Archive], 3));
             continue;
         }
+        // Cut in the middle of an upload, and of reading it back; then for good, which leaves nothing that a query would read.
+        let bounds = dalp_partitions::Bounds::new(None, at("2024-03-12T00:00:00Z")).unwrap();
+        for (left, version) in [(2, 8), (-1, 9)] {
+            faults.left.store(left, Ordering::SeqCst);
+            let written =
+                faults.archive().write(&mut client, &logs(), CHAIN, "logs_31337_20240311", bounds, version).await;
+            faults.left.store(0, Ordering::SeqCst);
+            assert_eq!(written.is_ok(), left > 0, "{written:?}");
+            if let Ok(manifest) = written {
+                faults.archive().verify(&manifest).await.unwrap();
+                faults.archive().void(&manifest).await.unwrap();
+            }
+        }
+        assert_eq!(faults.archive().list(None).await.unwrap().len(), 6);
         // Cut in the middle of reading before the drop.
         faults.left.store(3, Ordering::SeqCst);
         let outcome = run(&mut client, &faults.archive(), Switches::ALL).await;
