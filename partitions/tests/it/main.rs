@@ -4,6 +4,7 @@
 
 mod analyze;
 mod archive;
+mod audit;
 mod indexes;
 mod retire;
 mod sizes;
