@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(growth(&sizes, now), Some(100.0));
         let keep = Retention::default();
         assert_eq!(forecast(&sizes, &keep, now, 30), Some(9_000.0));
-        let drop = Retention { fate: Fate::Drop, keep: TimeDelta::days(40), grace: TimeDelta::zero(), ..keep.clone() };
+        let drop = Retention { fate: Fate::Drop, keep: TimeDelta::days(40), grace: TimeDelta::zero(), ..keep };
         assert_eq!(forecast(&sizes, &drop, now, 30), Some(1_000.0 + 3_000.0));
         assert_eq!(forecast(&sizes, &drop, now, 365), Some(4_000.0), "forty days of a hundred");
         let detach = Retention { fate: Fate::Detach, ..drop };

@@ -180,7 +180,7 @@ pub enum Obstacle {
     /// A hold touches it.
     Held {
         /// The hold.
-        hold: Hold,
+        hold: Box<Hold>,
     },
     /// Too much would go at once: nothing of its key begins to.
     Breaker {
@@ -315,7 +315,7 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
         return Next::Rest;
     }
     if let Some(hold) = inventory.holds_on(entry).next() {
-        return Next::Blocked(Obstacle::Held { hold: hold.clone() });
+        return Next::Blocked(Obstacle::Held { hold: Box::new(hold.clone()) });
     }
     if is_newest(inventory, entry) {
         return Next::Blocked(Obstacle::Newest);

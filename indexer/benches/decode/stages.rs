@@ -15,6 +15,7 @@ use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::events::erc20;
 use dalp_indexer::source::logs;
 use dalp_indexer::source::rpc::{Answer, Call, decode};
+use dalp_indexer::store::Floors;
 use dalp_indexer::store::rows::Rows;
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -46,7 +47,7 @@ pub fn measure(runs: usize) -> Vec<Stage> {
     let odd = self::body(&self::answer(r#","odd":{}"#));
     let (logs, filter, many) = (read(body.clone()), watched(1), watched(1000));
     let wanted = batch(logs.clone(), &filter);
-    let whole = |body, raw| Rows::encode(1, &batch(read(body), &filter), raw);
+    let whole = |body, raw| Rows::encode(1, &batch(read(body), &filter), raw, Floors::default());
     vec![
         stage("body → logs", runs, || body.clone(), read),
         stage("body → logs, as no node writes them", runs, || odd.clone(), read),
@@ -54,8 +55,8 @@ pub fn measure(runs: usize) -> Vec<Stage> {
         stage("logs → batch, all logs wanted", runs, || logs.clone(), |logs| batch(logs, &Filter::default())),
         stage("logs → batch, one contract wanted", runs, || logs.clone(), |logs| batch(logs, &filter)),
         stage("logs → batch, 1,000 contracts wanted", runs, || logs.clone(), |logs| batch(logs, &many)),
-        stage("batch → rows, typed", runs, || (), |()| Rows::encode(1, &wanted, false)),
-        stage("batch → rows, raw and typed", runs, || (), |()| Rows::encode(1, &wanted, true)),
+        stage("batch → rows, typed", runs, || (), |()| Rows::encode(1, &wanted, false, Floors::default())),
+        stage("batch → rows, raw and typed", runs, || (), |()| Rows::encode(1, &wanted, true, Floors::default())),
         stage("**body → rows, typed**", runs, || body.clone(), |body| whole(body, false)),
         stage("**body → rows, raw and typed**", runs, || body.clone(), |body| whole(body, true)),
     ]

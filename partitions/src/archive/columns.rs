@@ -264,7 +264,7 @@ impl Group {
         message: &mut Bytes,
     ) -> Result<Option<Bytes>, Option<&'c Column>> {
         let tuple = message.clone();
-        let count = message.try_get_i16().map_err(|_| None)?;
+        let count = message.try_get_i16().ok().ok_or(None)?;
         if count == -1 {
             return Ok(None);
         }
@@ -272,7 +272,7 @@ impl Group {
             return Err(None);
         }
         for (column, cells) in columns.iter().zip(&mut self.cells) {
-            let length = message.try_get_i32().map_err(|_| None)?;
+            let length = message.try_get_i32().ok().ok_or(None)?;
             if column.nullable {
                 cells.levels.push(i16::from(length >= 0));
             }

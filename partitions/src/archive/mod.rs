@@ -59,7 +59,7 @@ impl Archive {
         let name = format!("{}://{}{}", parsed.scheme(), parsed.host_str().unwrap_or(""), parsed.path());
         let unfit = |error: object_store::Error| ArchiveError::Url { why: format!("{name}: {error}") };
         let none = || ArchiveError::Url { why: format!("{name} is none of file:///folder, s3://, gs:// and az://") };
-        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|_| none())?;
+        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).ok().ok_or_else(none)?;
         let said: Vec<(String, String)> = options.into_iter().collect();
         let options: Vec<(String, String)> = environment().chain(said.iter().cloned()).collect();
         let (store, prefix): (Arc<dyn ObjectStore>, Path) = match scheme {

@@ -17,10 +17,7 @@ fn times_plus(big: &mut Big, factor: u64, more: u64) -> Option<()> {
     let mut carry = u128::from(more);
     for limb in big.iter_mut() {
         let wide = u128::from(*limb) * u128::from(factor) + carry;
-        #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-        {
-            *limb = wide as u64;
-        }
+        *limb = wide as u64;
         carry = wide >> 64;
     }
     (carry == 0).then_some(())
@@ -31,16 +28,10 @@ fn divide(big: &mut Big, divisor: u64) -> u64 {
     let mut rest = 0_u128;
     for limb in big.iter_mut().rev() {
         let wide = rest << 64 | u128::from(*limb);
-        #[expect(clippy::cast_possible_truncation, reason = "the rest is below the divisor")]
-        {
-            *limb = (wide / u128::from(divisor)) as u64;
-        }
+        *limb = (wide / u128::from(divisor)) as u64;
         rest = wide % u128::from(divisor);
     }
-    #[expect(clippy::cast_possible_truncation, reason = "below the divisor")]
-    {
-        rest as u64
-    }
+    rest as u64
 }
 
 /// Zeroes that fill a scale up to whole digits of base 10,000.
@@ -119,10 +110,7 @@ pub(super) fn put_wire(bytes: &[u8], scale: i32, into: &mut BytesMut) -> Option<
     while big != Big::default() {
         let mut four = divide(&mut big, BASE.pow(4));
         for digit in &mut digits[count..count + 4] {
-            #[expect(clippy::cast_possible_truncation, reason = "below 10,000")]
-            {
-                *digit = (four % BASE) as u16;
-            }
+            *digit = (four % BASE) as u16;
             four /= BASE;
         }
         count += 4;

@@ -233,7 +233,7 @@ struct Part {
 impl Part {
     fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
         let outside = || ParquetError::EOF("it points outside its row group".to_owned());
-        let skip = usize::try_from(start.checked_sub(self.start).ok_or_else(outside)?).map_err(|_| outside())?;
+        let skip = start.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok()).ok_or_else(outside)?;
         if skip > self.bytes.len() { Err(outside()) } else { Ok(self.bytes.slice(skip..)) }
     }
 }

@@ -4,6 +4,7 @@
 
 mod analyze;
 mod archive;
+mod audit;
 mod crash;
 mod indexes;
 mod locks;

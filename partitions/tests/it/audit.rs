@@ -1,0 +1,150 @@
+//! The audit of a catalog, against a real PostgreSQL.
+
+use dalp_partitions::{Finding, Index, Severity, audit};
+
+use super::*;
+
+fn table() -> Table {
+    transfers().with_leaf_indexes([Index::on(["token", "block_time"]), Index::on(["tx_hash"])])
+}
+
+/// Objects with what was found of them, by name.
+async fn found(client: &mut Client) -> Vec<(String, Severity, String)> {
+    let findings: Vec<Finding> = audit(client, &table()).await.unwrap();
+    let label = |object: &str| object.trim_start_matches("erc20_transfer_").replace("31337_202403", "");
+    let mut found: Vec<_> = findings.into_iter().map(|f| (label(&f.object), f.severity, f.what)).collect();
+    found.sort();
+    found
+}
+
+/// Everything that somebody may have done to leaves by hand.
+fn damage() -> Vec<String> {
+    let leaf = |day: u32| format!("dalp_indexed.erc20_transfer_31337_202403{day:02}");
+    vec![
+        format!("ALTER TABLE {} SET UNLOGGED", leaf(7)),
+        format!("ALTER TABLE {} OWNER TO CURRENT_USER", leaf(8)),
+        format!("GRANT SELECT ON {} TO dalp_reader", leaf(9)),
+        format!("ALTER TABLE {} SET (fillfactor = 70)", leaf(10)),
+        format!("ALTER TABLE {} REPLICA IDENTITY FULL", leaf(11)),
+        format!("ALTER TABLE {} ENABLE ROW LEVEL SECURITY", leaf(12)),
+        format!("ALTER TABLE {} ALTER COLUMN tx_hash SET STORAGE EXTERNAL", leaf(13)),
+        format!("DROP INDEX {}_tx_hash_idx", leaf(14)),
+        format!(
+            "CREATE TRIGGER stray BEFORE INSERT ON {0} FOR EACH ROW EXECUTE FUNCTION dalp_indexed.refuse_sealed(); \
+             CREATE TRIGGER dalp_seal_x BEFORE INSERT ON {0} FOR EACH ROW EXECUTE FUNCTION dalp_indexed.refuse_sealed()",
+            leaf(15)
+        ),
+        format!(
+            "CREATE TABLE public.other (i int8 PRIMARY KEY); ALTER TABLE {} ADD FOREIGN KEY (log_index) REFERENCES public.other",
+            leaf(16)
+        ),
+        format!("UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{}_tx_hash_idx'::regclass", leaf(17)),
+        format!("DROP TABLE {}", leaf(18)),
+        format!("ALTER TABLE dalp_indexed.erc20_transfer_31337 DETACH PARTITION {}", leaf(20)),
+        format!(
+            "INSERT INTO dalp_indexed.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time, state) \
+             VALUES ('dalp_indexed', 'erc20_transfer', 31337, 'erc20_transfer_31337_20240320', '{}'::regclass, \
+                     '2024-03-20 00:00Z', '2024-03-21 00:00Z', 'DETACHED'); \
+             CREATE TABLE dalp_indexed.late (LIKE dalp_indexed.erc20_transfer_31337_20240319 INCLUDING INDEXES); \
+             ALTER TABLE dalp_indexed.late OWNER TO dalp_partitioner; \
+             ALTER TABLE dalp_indexed.erc20_transfer_31337 ATTACH PARTITION dalp_indexed.late \
+                 FOR VALUES FROM ('2024-03-20 06:00Z') TO ('2024-03-20 07:00:01Z')",
+            leaf(20)
+        ),
+        "CREATE TABLE dalp_indexed.rest PARTITION OF dalp_indexed.erc20_transfer DEFAULT; \
+         ALTER TABLE dalp_indexed.rest OWNER TO dalp_partitioner"
+            .to_owned(),
+    ]
+}
+
+#[tokio::test]
+async fn what_drifted_is_found_in_one_look_and_nothing_else() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    for key in [CHAIN, 5] {
+        ensure(&mut client, &table(), key, &Policy::default(), now(), &days(14)).await.unwrap();
+    }
+    client.batch_execute("SET TimeZone = 'Australia/Lord_Howe'; SET DateStyle = 'SQL, DMY'").await.unwrap();
+    assert_eq!(found(&mut client).await, [], "what was made is as it should be");
+
+    for sql in &damage() {
+        admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    use Severity::{Error, Info, Warning};
+    let expected = [
+        ("07", Error, "it is unlogged"),
+        ("08", Error, "another role owns it"),
+        ("09", Warning, "rights are granted on it directly: {"),
+        ("10", Info, "it has storage options of its own: {fillfactor=70}"),
+        ("11", Warning, "its replica identity"),
+        ("12", Warning, "its row security"),
+        ("13", Info, "storage or compression differ from its parent's: tx_hash"),
+        ("14", Warning, "1 of the indexes that leaves have on their own"),
+        ("15", Warning, "it has triggers that its parent has not: stray"),
+        ("16", Error, "1 foreign keys"),
+        ("17", Warning, "1 of its indexes are invalid"),
+        ("17", Warning, "1 of the indexes that leaves have on their own"),
+        ("20", Warning, "it is detached, and \"late\" holds some of its times"),
+        ("31337", Info, "no leaf from 2024-03-18 00:00:00 UTC to 2024-03-19"),
+        ("31337", Info, "no leaf from 2024-03-20 00:00:00 UTC to 2024-03-20 06:00:00"),
+        ("late", Info, "its bounds (FOR VALUES FROM ('2024-03-20 06:00:00+00')"),
+        ("rest", Error, "it is DEFAULT"),
+    ];
+    let found = found(&mut client).await;
+    let matches = found
+        .iter()
+        .zip(expected)
+        .filter(|(found, expected)| found.0 == expected.0 && found.1 == expected.1 && found.2.starts_with(expected.2));
+    assert_eq!((matches.count(), found.len()), (expected.len(), expected.len()), "{found:#?}");
+}
+
+#[tokio::test]
+async fn a_detaching_that_did_not_end_is_found() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    make(&mut client, &transfers(), &days(3)).await.unwrap();
+    let mut reader = as_role(&database, "dalp_reader").await;
+    let reading = reader.transaction().await.unwrap();
+    reading.query("SELECT count(*) FROM dalp_indexed.erc20_transfer", &[]).await.unwrap();
+    admin.batch_execute("SET statement_timeout = '300ms'").await.unwrap();
+    let detach = "ALTER TABLE dalp_indexed.erc20_transfer_31337 DETACH PARTITION dalp_indexed.erc20_transfer_31337_20240319 CONCURRENTLY";
+    admin.batch_execute(detach).await.unwrap_err();
+    let findings = audit(&mut client, &transfers()).await.unwrap();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].severity == Severity::Error && findings[0].next.contains("FINALIZE"), "{findings:?}");
+    // Nobody may look at the registry: the catalog alone is judged.
+    let mut reader = as_role(&database, "dalp_writer").await;
+    assert_eq!(audit(&mut reader, &transfers()).await.unwrap(), findings);
+    let absent = Table::new("dalp_indexed", "nothing", "block_time");
+    assert_eq!(audit(&mut client, &absent).await.unwrap(), []);
+}
+
+/// 500 leaves below five sub-parents. The bound is for a machine that does other things; the time is printed.
+#[tokio::test]
+async fn many_leaves_are_audited_soon() {
+    let (database, admin) = database().await;
+    let make = "DO $$ BEGIN FOR key IN 1..5 LOOP
+            EXECUTE format('CREATE TABLE dalp_indexed.logs_%s PARTITION OF dalp_indexed.logs FOR VALUES IN (%s) \
+                            PARTITION BY RANGE (block_time)', key, key);
+            EXECUTE format('ALTER TABLE dalp_indexed.logs_%s OWNER TO dalp_partitioner', key);
+            FOR day IN 0..99 LOOP
+                EXECUTE format('CREATE TABLE dalp_indexed.logs_%s_%s PARTITION OF dalp_indexed.logs_%s FOR VALUES FROM (%L) TO (%L)',
+                               key, day, key, timestamptz '2024-01-01 00:00Z' + day * interval '1 day',
+                               timestamptz '2024-01-02 00:00Z' + day * interval '1 day');
+                EXECUTE format('ALTER TABLE dalp_indexed.logs_%s_%s OWNER TO dalp_partitioner', key, day);
+            END LOOP;
+        END LOOP; END $$";
+    admin.batch_execute(make).await.unwrap();
+    for catalog in ["pg_class", "pg_attribute", "pg_index", "pg_inherits"] {
+        admin.batch_execute(&format!("ANALYZE pg_catalog.{catalog}")).await.unwrap();
+    }
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let start = Instant::now();
+        assert_eq!(audit(&mut client, &logs()).await.unwrap(), []);
+        best = best.min(start.elapsed());
+    }
+    println!("audit of 500 leaves: {best:?}");
+    assert!(best < Duration::from_secs(1), "{best:?}");
+}
