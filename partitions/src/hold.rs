@@ -14,8 +14,14 @@ use tokio_postgres::{
 use crate::{
     Bounds, Error, Table,
     activity::{Deed, activity_table, ensure_activity, record},
-    apply::BEGIN,
+    apply::{BEGIN, is_passing},
+    registry::register,
 };
+
+/// A move holds its leaf's row of the registry for less than that, but for counting its rows.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s'";
+/// Tries to lock the rows of the registry.
+const TRIES: u32 = 3;
 
 /// What a hold keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,9 +137,27 @@ pub async fn add_hold(
         });
     }
     ensure_activity(client, &table.registry).await?;
+    // A leaf without a row could not be locked: a run that registers it meanwhile would not wait for the hold.
+    register(client, table).await?;
+    for _ in 1..TRIES {
+        match add(client, table, scope, reason, author).await {
+            Err(error) if is_passing(&error) => {}
+            added => return added,
+        }
+    }
+    add(client, table, scope, reason, author).await
+}
+
+async fn add(
+    client: &mut Client,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<(i64, usize), Error> {
     let doing = || Error::doing("add a legal hold", table);
     let transaction = client.transaction().await.map_err(doing())?;
-    transaction.batch_execute(BEGIN).await.map_err(doing())?;
+    transaction.batch_execute(&format!("{BEGIN}; {BRIEFLY}")).await.map_err(doing())?;
     let scope_of: [(&(dyn ToSql + Sync), Type); 5] = [
         (&table.schema, Type::TEXT),
         (&table.name, Type::TEXT),
@@ -162,7 +186,7 @@ pub async fn release_hold(client: &mut Client, registry: &str, id: i64, by: &str
     let table = activity_table(registry);
     let doing = || Error::doing("release a legal hold", registry);
     let transaction = client.transaction().await.map_err(doing())?;
-    transaction.batch_execute(BEGIN).await.map_err(doing())?;
+    transaction.batch_execute(&format!("{BEGIN}; {BRIEFLY}")).await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
     let Some(row) = transaction.query_typed_opt(&table.registered(RELEASE), &parameters).await.map_err(doing())? else {
         let why =

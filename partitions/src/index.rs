@@ -6,10 +6,15 @@ use crate::{
     Catalog, Error, Leaf, Table,
     apply::{BEGIN, create_index, is_passing},
     catalog::read_leaf,
+    moves::PATIENCE,
 };
 
 /// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.
 pub const INDEXER_KEY: i64 = 0x64_616c_7069_6478;
+
+/// How long a build in a leaf in use waits for a transaction that is older. Only other maintenance of the leaf waits behind it; what it
+/// leaves when it gives up is dropped by the next one.
+const OLDER_PATIENCE: &str = "10min";
 
 /// How [`build`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub async fn build(
     }
     let outcome = build_locked(client, table, catalog, leaf, live).await;
     let unlocked = client.query_typed(UNLOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
-    let reset = client.batch_execute("RESET statement_timeout").await;
+    let reset = client.batch_execute("RESET statement_timeout; RESET lock_timeout").await;
     let outcome = outcome?;
     unlocked.map(drop).and(reset).map_err(Error::doing("end building indexes", table))?;
     Ok(outcome)
@@ -77,7 +82,7 @@ async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usiz
     let statements: Vec<String> = lacking.iter().map(|index| create_index(&name, index, "")).collect();
     let transaction = client.transaction().await.map_err(doing())?;
     // A build takes as long as the leaf is large; the lock for it is had at once or later.
-    let begin = format!("{BEGIN}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '200ms'");
+    let begin = format!("{BEGIN}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{PATIENCE}'");
     transaction.batch_execute(&begin).await.map_err(doing())?;
     transaction.batch_execute(&statements.join(";\n")).await.map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
@@ -87,7 +92,14 @@ async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usiz
 /// What a build that was cut short left behind is dropped first: nobody uses it, and every write keeps it up.
 async fn concurrently(client: &Client, table: &Table, leaf: &Leaf) -> Result<usize, Error> {
     let (doing, name) = (|| Error::doing("build the indexes of a leaf in use", table), table.sibling(&leaf.name));
-    client.batch_execute("SET statement_timeout = 0").await.map_err(doing())?;
+    // Whoever maintains this leaf is met here, and not waited for as long as older transactions are.
+    let ask = format!("BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT");
+    if let Err(error) = client.batch_execute(&ask).await {
+        client.batch_execute("ROLLBACK").await.map_err(doing())?;
+        return Err(doing()(error));
+    }
+    let settings = format!("SET statement_timeout = 0; SET lock_timeout = '{OLDER_PATIENCE}'");
+    client.batch_execute(&settings).await.map_err(doing())?;
     let broken = client.query_typed(BROKEN, &[(&name, Type::TEXT)]).await.map_err(doing())?;
     for row in &broken {
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", table.sibling(row.get(0)));

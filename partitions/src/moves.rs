@@ -7,6 +7,7 @@ use std::{
 
 use tokio_postgres::{
     Client, Transaction,
+    error::SqlState,
     types::{ToSql, Type},
 };
 
@@ -26,9 +27,11 @@ pub const RETIRE_KEY: i64 = 0x64_616c_7072_6574;
 /// would leave more detachings pending.
 const DETACH_PATIENCE: &str = "30s";
 /// How long FINALIZE waits at a time: under deadlock_timeout, past which an autovacuum in the way would be cancelled.
-const FINALIZE_PATIENCE: &str = "800ms";
+pub(crate) const FINALIZE_PATIENCE: &str = "800ms";
+/// How long a lock on a table is waited for at a time: whoever comes after us waits behind us.
+pub(crate) const PATIENCE: &str = "200ms";
 /// Tries of a move that needs a lock which somebody else has, in one run.
-const TRIES: u32 = 10;
+pub(crate) const TRIES: u32 = 10;
 
 /// A move that was made.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +102,7 @@ async fn run(
         }
         for next in moves {
             let mut worker =
-                Worker { client, table, archive, fate: terms.retention.fate, grace: terms.retention.grace };
+                Worker { client, table, archive, fate: terms.retention.fate, grace: terms.retention.grace, has_begun: false };
             match worker.carry_out(&next).await {
                 Ok(done) => outcome.done.push(done),
                 Err(error) => {
@@ -189,6 +192,13 @@ pub(crate) fn unseal_statements(leaf: &str) -> Vec<String> {
     ["dalp_seal_rows", "dalp_seal_truncate"].map(|name| format!("DROP TRIGGER IF EXISTS {name} ON {leaf}")).to_vec()
 }
 
+/// The locks of the first half of `DETACH CONCURRENTLY`.
+fn lock_for_detach(table: &Table, entry: &Entry) -> String {
+    [parent_of(table, entry), table.sibling(&entry.leaf)]
+        .map(|name| format!("LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE"))
+        .join("; ")
+}
+
 pub(crate) fn parent_of(table: &Table, entry: &Entry) -> String {
     entry.parent.as_ref().map_or_else(|| table.to_string(), |parent| table.sibling(parent))
 }
@@ -203,6 +213,8 @@ struct Worker<'w> {
     archive: Option<&'w Archive>,
     fate: Fate,
     grace: chrono::TimeDelta,
+    /// Whether the detaching was begun: the registry is no more as the move says, so it is not tried again.
+    has_begun: bool,
 }
 
 impl Worker<'_> {
@@ -215,8 +227,7 @@ impl Worker<'_> {
                     let (leaf, key) = (next.entry.leaf.clone(), next.entry.key);
                     return Ok(Done { act: next.act, leaf, key, took: began.elapsed(), waited });
                 }
-                // A detaching that was cut short has begun: the next look finds it pending.
-                Err(error) if is_passing(&error) && again < TRIES && next.act != Act::Detach => {
+                Err(error) if is_passing(&error) && again < TRIES && !self.has_begun => {
                     tokio::time::sleep(pause(again)).await;
                 }
                 Err(error) => return Err(error),
@@ -278,7 +289,7 @@ impl Worker<'_> {
         let deed = self.deed("partition.seal", next);
         let transaction = self.locked(next).await?;
         let leaf = table.sibling(&next.entry.leaf);
-        let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN SHARE ROW EXCLUSIVE MODE"), "200ms")
+        let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN SHARE ROW EXCLUSIVE MODE"), PATIENCE)
             .await
             .map_err(doing())?;
         transaction.batch_execute(&seal_statements(table, &leaf).join("; ")).await.map_err(doing())?;
@@ -342,9 +353,13 @@ impl Worker<'_> {
         let doing = || Error::doing("detach a leaf", table);
         let deed = self.deed("partition.detach", next);
         let transaction = self.locked(next).await?;
+        // What DETACH takes first is asked for here, and briefly: there it would be waited for as long as readers are, with the
+        // parent locked against whoever makes leaves, and past deadlock_timeout an autovacuum in the way would be cancelled.
+        let waited = lock(&transaction, &lock_for_detach(table, entry), PATIENCE).await.map_err(doing())?;
         rule(&transaction, table, entry, fate, None).await?;
         set_state(&transaction, table, entry, State::Detaching).await.map_err(doing())?;
         transaction.commit().await.map_err(doing())?;
+        self.has_begun = true;
         // Refused inside a transaction, and so alone; SET LOCAL is not to be had.
         self.client.batch_execute(&format!("SET lock_timeout = '{DETACH_PATIENCE}'")).await.map_err(doing())?;
         let statement = statements(table, next).concat();
@@ -354,7 +369,7 @@ impl Worker<'_> {
         let begun = Entry { state: State::Detaching, ..entry.clone() };
         let transaction = locked(self.client, table, &begun).await?;
         set_state(&transaction, table, entry, State::Detached).await.map_err(doing())?;
-        finish(transaction, deed, began, Duration::ZERO).await
+        finish(transaction, deed, began, waited).await
     }
 
     async fn finalize(&mut self, next: &Move) -> Result<Duration, Error> {
@@ -409,7 +424,7 @@ impl Worker<'_> {
         let deed = self.deed("partition.drop", next);
         let transaction = self.locked(next).await?;
         let leaf = table.sibling(&entry.leaf);
-        let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN ACCESS EXCLUSIVE MODE"), "200ms")
+        let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN ACCESS EXCLUSIVE MODE"), PATIENCE)
             .await
             .map_err(doing())?;
         rule(&transaction, table, entry, fate, Some(grace)).await?;
@@ -424,7 +439,7 @@ impl Worker<'_> {
         let deed = self.deed("partition.discard", next);
         let transaction = self.locked(next).await?;
         if next.entry.presence == Presence::Standalone {
-            let drop = format!("SET LOCAL lock_timeout = '200ms'; {}", statements(table, next).concat());
+            let drop = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {}", statements(table, next).concat());
             transaction.batch_execute(&drop).await.map_err(doing())?;
         }
         set_state(&transaction, table, &next.entry, State::Dropped).await.map_err(doing())?;
@@ -433,8 +448,8 @@ impl Worker<'_> {
 
     async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
         let mut failure = error.to_string();
-        if is_passing(error) {
-            let blockers = blockers(self.client, self.table, &next.entry).await?;
+        if is_passing(error) || is_cancelled(error) {
+            let blockers = blockers(self.client, self.table, &next.entry, next.act == Act::Finalize).await?;
             failure = format!("{failure}; in the way: {blockers}");
         }
         let deed = Deed { failure: Some(failure), ..self.deed("partition.failed", next) };
@@ -619,16 +634,34 @@ async fn rule(
     }
 }
 
-/// Who holds what a move of a leaf waited for: locks on the leaf or its parent, and transactions that are older.
-async fn blockers(client: &Client, table: &Table, entry: &Entry) -> Result<String, Error> {
+/// Whether statement_timeout ended it: several waits, none of them too long alone.
+fn is_cancelled(error: &Error) -> bool {
+    let Error::Database { source, .. } = error else { return false };
+    source.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
+/// Who holds what a move of a leaf waited for: locks on the leaf or its parent, and, `with_snapshots`, snapshots of whatever: FINALIZE
+/// waits for all that are older.
+pub(crate) async fn blockers(
+    client: &Client,
+    table: &Table,
+    entry: &Entry,
+    with_snapshots: bool,
+) -> Result<String, Error> {
     let relations = [table.sibling(&entry.leaf), parent_of(table, entry)];
-    let row = client.query_typed_one(BLOCKERS, &[(&relations.as_slice(), Type::TEXT_ARRAY)]).await;
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&relations.as_slice(), Type::TEXT_ARRAY), (&with_snapshots, Type::BOOL)];
+    let row = client.query_typed_one(BLOCKERS, &parameters).await;
     Ok(row.map_err(Error::doing("look up who is in the way", table))?.get(0))
 }
 
 const BLOCKERS: &str = "
-    SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s, %s for %s s)', l.pid, a.usename, a.application_name, a.state,
+    SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s, %s for %s s)', a.pid, a.usename, a.application_name, a.state,
                                                round(extract(epoch FROM clock_timestamp() - a.xact_start))), ', '),
                     'nobody any more')
-    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
-    WHERE l.granted AND l.pid <> pg_backend_pid() AND l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name)";
+    FROM pg_catalog.pg_stat_activity AS a
+    WHERE a.pid <> pg_backend_pid()
+      AND (EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                   WHERE l.pid = a.pid AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+                     AND l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name))
+        OR $2 AND a.backend_xmin IS NOT NULL AND a.datname = current_database() AND a.backend_type = 'client backend')";

@@ -10,8 +10,8 @@ use crate::{
     Archive, Bounds, Catalog, Error, Manifest, Scope, Table,
     activity::{Deed, ensure_activity, record},
     add_hold,
-    apply::{BEGIN, LANE_KEY, LIKE},
-    moves::{MARK, begin_session, end_session, locked, seal_statements},
+    apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
+    moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, seal_statements},
     read,
     registry::{Entry, State, read_inventory},
     undo::{drop_checks, lower_floor},
@@ -77,7 +77,14 @@ async fn restore_leaf(
     let to = (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to());
     let scope = Scope { key: Some(manifest.key), from: bounds.from(), to };
     let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
-    attach(client, table, &manifest, &entry).await?;
+    let mut again = 0;
+    while let Err(error) = attach(client, table, &manifest, &entry).await {
+        again += 1;
+        if !is_passing(&error) || again == TRIES {
+            return Err(error);
+        }
+        tokio::time::sleep(pause(again)).await;
+    }
     let floor = lower_floor(client, table, &entry).await?;
     Ok(Restored { leaf: leaf.to_owned(), rows: manifest.counted.rows, hold, floor })
 }
@@ -183,7 +190,7 @@ async fn attach(client: &mut Client, table: &Table, manifest: &Manifest, entry: 
     let (leaf, parent) = (table.sibling(&entry.leaf), crate::moves::parent_of(table, entry));
     let transaction = locked(client, table, entry).await?;
     let attach = format!(
-        "SELECT pg_advisory_xact_lock({LANE_KEY}); SET LOCAL lock_timeout = '2s'; \
+        "SELECT pg_advisory_xact_lock({LANE_KEY}); SET LOCAL lock_timeout = '{PATIENCE}'; \
          LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; \
          ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}",
         entry.bounds

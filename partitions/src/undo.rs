@@ -10,8 +10,11 @@ use crate::{
     Error, Manifest, Scope, Table,
     activity::{Deed, ensure_activity, record},
     add_hold,
-    apply::LANE_KEY,
-    moves::{begin_session, end_session, locked, manifest_of, parent_of, set_state, unseal_statements},
+    apply::{LANE_KEY, is_passing, pause},
+    moves::{
+        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, locked, manifest_of, parent_of, set_state,
+        unseal_statements,
+    },
     registry::{Entry, Inventory, Presence, State, read_inventory},
 };
 
@@ -56,7 +59,7 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     let scope = Scope { key: Some(first.key), from: first.bounds.from(), to };
     let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
     for entry in &back {
-        attach(client, table, entry).await?;
+        bring_back(client, table, entry).await?;
     }
     let floor = lower_floor(client, table, first).await?;
     Ok(Undone { leaves: back.iter().map(|entry| entry.leaf.clone()).collect(), hold, floor })
@@ -72,6 +75,18 @@ fn on_their_way(inventory: &Inventory, first: &Entry) -> Vec<Entry> {
     inventory.entries.iter().filter(is_begun).cloned().collect()
 }
 
+/// Tries for a while: each try waits briefly, as others wait behind it.
+async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+    for again in 1..=TRIES {
+        match attach(client, table, entry).await {
+            Err(error) if is_passing(&error) => tokio::time::sleep(pause(again)).await,
+            ended => return ended,
+        }
+    }
+    let holders = blockers(client, table, entry, entry.presence == Presence::Pending).await?;
+    Err(Error::Locked { table: table.sibling(&entry.leaf), tries: TRIES, holders })
+}
+
 /// Attaches it if it is not, and says so. The CHECK that `DETACH CONCURRENTLY` left spares the scan; it goes in the same transaction,
 /// while nobody else sees the leaf.
 async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
@@ -80,12 +95,14 @@ async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(),
     let transaction = locked(client, table, entry).await?;
     transaction.batch_execute(&format!("SELECT pg_advisory_xact_lock({LANE_KEY})")).await.map_err(doing())?;
     if entry.presence == Presence::Pending {
-        let finalize = format!("SET LOCAL lock_timeout = '30s'; ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE");
+        let finalize = format!(
+            "SET LOCAL lock_timeout = '{FINALIZE_PATIENCE}'; ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE"
+        );
         transaction.batch_execute(&finalize).await.map_err(doing())?;
     }
     if entry.presence != Presence::Attached {
         let lock = format!(
-            "SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; \
+            "SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; \
              ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}",
             entry.bounds
         );
@@ -95,7 +112,8 @@ async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(),
     let is_whole = entry.manifest.is_some() && entry.seal.is_some() && entry.seal == entry.seal_now;
     let state = if is_whole { State::Archived } else { State::Attached };
     if !is_whole {
-        transaction.batch_execute(&unseal_statements(&leaf).join("; ")).await.map_err(doing())?;
+        let unseal = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {}", unseal_statements(&leaf).join("; "));
+        transaction.batch_execute(&unseal).await.map_err(doing())?;
     }
     set_state(&transaction, table, entry, state).await.map_err(doing())?;
     let deed = Deed::new("partition.undo", format!("{}.{}", table.schema, entry.leaf))
@@ -160,7 +178,6 @@ pub(crate) async fn lower_floor(
 ///
 /// A leaf below the floor stays sealed: [`Error::Refused`].
 pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Option<Manifest>, Error> {
-    let doing = || Error::doing("open a sealed leaf", table);
     ensure_activity(client, &table.registry).await?;
     let inventory = read_inventory(client, table).await?;
     let Some(entry) = inventory.entries.iter().find(|entry| entry.leaf == leaf && entry.state > State::Attached) else {
@@ -172,17 +189,29 @@ pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Op
         return Err(Error::Refused { leaf: name, why });
     }
     let void = entry.manifest.is_some().then(|| manifest_of(table, entry)).transpose()?;
+    for again in 1..=TRIES {
+        match open(client, table, entry).await {
+            Err(error) if is_passing(&error) => tokio::time::sleep(pause(again)).await,
+            opened => return opened.map(|()| void),
+        }
+    }
+    let holders = blockers(client, table, entry, false).await?;
+    Err(Error::Locked { table: name, tries: TRIES, holders })
+}
+
+async fn open(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+    let doing = || Error::doing("open a sealed leaf", table);
+    let name = table.sibling(&entry.leaf);
     let transaction = locked(client, table, entry).await?;
     let open = format!(
-        "SET LOCAL lock_timeout = '2s'; LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; {}",
+        "SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; {}",
         unseal_statements(&name).join("; ")
     );
     transaction.batch_execute(&open).await.map_err(doing())?;
     transaction.query_typed(&table.registered(VOID), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
-    let deed = Deed::new("partition.unseal", format!("{}.{leaf}", table.schema));
+    let deed = Deed::new("partition.unseal", format!("{}.{}", table.schema, entry.leaf));
     record(&transaction, &deed).await?;
-    transaction.commit().await.map_err(doing())?;
-    Ok(void)
+    transaction.commit().await.map_err(doing())
 }
 
 const VOID: &str = "UPDATE registry.leaf SET state = 'ATTACHED', manifest = NULL, seal = NULL, sealed_at = NULL, \
