@@ -61,7 +61,9 @@ fn main() {
         let folder = tempfile::tempdir().unwrap();
         let archive = Archive::open(&format!("file://{}", folder.path().display()), []).unwrap();
         let bounds = Bounds::new(Some(DAY.parse().unwrap()), "2024-03-21T00:00:00Z".parse().unwrap()).unwrap();
-        println!("| run | archived, rows/s | our CPU, us/row | Parquet of the heap | restored, rows/s | our CPU, us/row |");
+        println!(
+            "| run | archived, rows/s | our CPU, us/row | Parquet of the heap | restored, rows/s | our CPU, us/row |"
+        );
         println!("|---|---|---|---|---|---|");
         for run in 1..=runs {
             let per_row = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(rows);
@@ -70,7 +72,10 @@ fn main() {
             let manifest = archive.write(&mut client, &table, 1, "logs_1_20240320", bounds, run).await.unwrap();
             let (took, burnt) = (began.elapsed(), cpu() - used);
             assert_eq!(manifest.counted.rows, u64::from(rows));
-            client.batch_execute("CREATE TABLE public.back (LIKE dalp_indexed.logs_1_20240320 INCLUDING INDEXES)").await.unwrap();
+            client
+                .batch_execute("CREATE TABLE public.back (LIKE dalp_indexed.logs_1_20240320 INCLUDING INDEXES)")
+                .await
+                .unwrap();
             let (began, used) = (Instant::now(), cpu());
             let transaction = client.transaction().await.unwrap();
             archive.load(&transaction, &manifest, "public.back").await.unwrap();

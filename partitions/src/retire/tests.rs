@@ -47,10 +47,17 @@ fn terms<'t>(retention: &'t Retention, reference: &'t Reference) -> Terms<'t> {
 }
 
 /// The next move of `entry` beside an attached leaf of now, or what stands in its way.
-fn next(fate: Fate, entry: Entry, change: impl FnOnce(&mut Inventory, &mut Terms<'_>)) -> Result<Option<Act>, Obstacle> {
+fn next(
+    fate: Fate,
+    entry: Entry,
+    change: impl FnOnce(&mut Inventory, &mut Terms<'_>),
+) -> Result<Option<Act>, Obstacle> {
     let (retention, reference) = (retention(fate), Reference::Final(BTreeMap::from([(KEY, day(NOW))])));
-    let mut inventory =
-        Inventory { entries: vec![entry, leaf(NOW, State::Attached, Presence::Attached)], now: day(NOW), ..Inventory::default() };
+    let mut inventory = Inventory {
+        entries: vec![entry, leaf(NOW, State::Attached, Presence::Attached)],
+        now: day(NOW),
+        ..Inventory::default()
+    };
     let mut terms = terms(&retention, &reference);
     change(&mut inventory, &mut terms);
     let id = inventory.entries[0].id;
@@ -158,7 +165,11 @@ fn a_detached_leaf_waits_for_its_grace_and_its_proof() {
     assert_eq!(next(Fate::Archive, detached(70), |_, _| ()), Ok(Some(Act::Retire)), "the floor is below it");
     let broken = Entry { seal_now: Some("t".into()), ..detached(70) };
     assert_eq!(next(Fate::Archive, broken.clone(), |inventory, _| floored(inventory)), Ok(Some(Act::Recount)));
-    assert_eq!(next(Fate::Drop, broken, |inventory, _| floored(inventory)), Ok(Some(Act::Drop)), "nothing to compare with");
+    assert_eq!(
+        next(Fate::Drop, broken, |inventory, _| floored(inventory)),
+        Ok(Some(Act::Drop)),
+        "nothing to compare with"
+    );
     let open = Entry { seal_now: None, ..detached(70) };
     assert_eq!(next(Fate::Archive, open, |inventory, _| floored(inventory)), Ok(Some(Act::Seal)));
     let bare = Entry { manifest: None, ..detached(70) };
@@ -204,7 +215,15 @@ impl Model {
     fn new(seed: u64) -> Self {
         let inventory = Inventory { now: day(0), ..Inventory::default() };
         let rng = StdRng::seed_from_u64(seed);
-        Self { rng, inventory, fate: Fate::Archive, reference: BTreeMap::new(), today: 0, seals: 0, dropped: Vec::new() }
+        Self {
+            rng,
+            inventory,
+            fate: Fate::Archive,
+            reference: BTreeMap::new(),
+            today: 0,
+            seals: 0,
+            dropped: Vec::new(),
+        }
     }
 
     /// Something happens outside.
@@ -214,7 +233,11 @@ impl Model {
                 self.today += self.rng.random_range(1..4);
                 while !self.inventory.entries.iter().any(|entry| entry.bounds.to() > day(self.today)) {
                     let newest = self.inventory.entries.iter().map(|entry| entry.id - 1_000).max().unwrap_or(-1);
-                    self.inventory.entries.push(leaf(newest.max(self.dropped.iter().copied().max().unwrap_or(-1)) + 1, State::Attached, Presence::Attached));
+                    self.inventory.entries.push(leaf(
+                        newest.max(self.dropped.iter().copied().max().unwrap_or(-1)) + 1,
+                        State::Attached,
+                        Presence::Attached,
+                    ));
                 }
                 self.reference.insert(KEY, day(self.today));
                 self.inventory.now = day(self.today);

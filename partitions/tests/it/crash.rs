@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dalp_partitions::{
-    Archive, Error, Fate, Outcome, Presence, Reference, Retention, Scope, State, Switches, Terms, add_hold, read_inventory,
-    retire,
+    Archive, Error, Fate, Outcome, Presence, Reference, Retention, Scope, State, Switches, Terms, add_hold,
+    read_inventory, retire,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -26,11 +26,21 @@ const FOLDER: &str = "DALP_TEST_CRASH_FOLDER";
 /// One leaf goes all the way, one is held.
 async fn run(client: &mut Client, folder: &Path) -> Result<Outcome, Error> {
     let archive = Archive::open(&format!("file://{}", folder.display()), []).unwrap();
-    let retention =
-        Retention { fate: Fate::Archive, keep: TimeDelta::days(7), grace: TimeDelta::zero(), max_leaves: 9, max_share: 1.0 };
+    let retention = Retention {
+        fate: Fate::Archive,
+        keep: TimeDelta::days(7),
+        grace: TimeDelta::zero(),
+        max_leaves: 9,
+        max_share: 1.0,
+    };
     let reference = Reference::Final(BTreeMap::from([(CHAIN, now())]));
-    let terms =
-        Terms { retention: &retention, switches: Switches::ALL, reference: &reference, can_archive: true, allow_many: false };
+    let terms = Terms {
+        retention: &retention,
+        switches: Switches::ALL,
+        reference: &reference,
+        can_archive: true,
+        allow_many: false,
+    };
     retire(client, &logs(), &terms, Some(&archive)).await
 }
 
@@ -66,7 +76,10 @@ async fn prepared() -> Database {
 async fn check(database: &Database, folder: &Folder, what: &str) {
     let mut admin = database.connect().await;
     let entries = read_inventory(&mut admin, &logs()).await.unwrap().entries;
-    assert!(entries.iter().all(|entry| (entry.state, entry.presence) == (State::Attached, Presence::Attached)), "{what}: {entries:?}");
+    assert!(
+        entries.iter().all(|entry| (entry.state, entry.presence) == (State::Attached, Presence::Attached)),
+        "{what}: {entries:?}"
+    );
     let held: Vec<_> = entries.iter().filter(|entry| entry.leaf == "logs_31337_20240312").collect();
     assert_eq!((held.len(), entries.len()), (1, 9), "{what}");
     let facts = "SELECT concat_ws(' ', (SELECT count(*) FROM dalp_indexed.logs), \
@@ -93,7 +106,13 @@ enum When {
 }
 
 /// Passes a connection on, request by request, until it is time. Answers whether it came to that.
-async fn proxy(listener: TcpListener, socket: std::path::PathBuf, when: When, child: Arc<std::sync::Mutex<Child>>, struck: Arc<AtomicBool>) {
+async fn proxy(
+    listener: TcpListener,
+    socket: std::path::PathBuf,
+    when: When,
+    child: Arc<std::sync::Mutex<Child>>,
+    struck: Arc<AtomicBool>,
+) {
     let kill = || {
         struck.store(true, Ordering::SeqCst);
         child.lock().unwrap().kill().unwrap();

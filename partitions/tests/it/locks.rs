@@ -15,7 +15,12 @@ const HELD: &str = "SELECT DISTINCT c.relname || ' ' || l.mode FROM pg_locks AS 
                       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1";
 
 /// Locks seen of one operation: everything that it held when it came to its record, which it writes last.
-async fn seen(database: &Database, what: &str, operation: impl Future<Output = ()> + Send + 'static, pid: i32) -> Vec<String> {
+async fn seen(
+    database: &Database,
+    what: &str,
+    operation: impl Future<Output = ()> + Send + 'static,
+    pid: i32,
+) -> Vec<String> {
     // EXCLUSIVE on the record lets everything be read, and stops the operation at its last statement before COMMIT.
     let blocker = database.connect().await;
     blocker.batch_execute("BEGIN; LOCK TABLE dalp_audit.activity IN EXCLUSIVE MODE").await.unwrap();
@@ -113,7 +118,9 @@ async fn each_operation_keeps_to_its_budget() {
     // A detaching that was cut short, ended: the second half of DETACH CONCURRENTLY takes the same.
     let reader = database.connect().await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
-    let cut = format!("SET lock_timeout = '100ms'; ALTER TABLE dalp_indexed.logs_31337 DETACH PARTITION dalp_indexed.{leaf} CONCURRENTLY");
+    let cut = format!(
+        "SET lock_timeout = '100ms'; ALTER TABLE dalp_indexed.logs_31337 DETACH PARTITION dalp_indexed.{leaf} CONCURRENTLY"
+    );
     for statement in cut.split("; ") {
         let _ = admin.batch_execute(statement).await;
     }
@@ -182,12 +189,17 @@ async fn nobody_waits_for_a_detaching_that_waits_for_a_reader() {
     // An idle transaction that pruned to another leaf, one that read everything, a COPY under way and a vacuum of the leaf.
     let (pruned, unpruned, copying, vacuum) =
         (database.connect().await, database.connect().await, database.connect().await, database.connect().await);
-    pruned.batch_execute("BEGIN; SELECT FROM dalp_indexed.logs WHERE chain_id = 31337 AND block_time = '2024-03-19'").await.unwrap();
+    pruned
+        .batch_execute("BEGIN; SELECT FROM dalp_indexed.logs WHERE chain_id = 31337 AND block_time = '2024-03-19'")
+        .await
+        .unwrap();
     unpruned.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
     let reader = pid(&unpruned).await;
     let copy = "COPY dalp_indexed.logs (chain_id, block_time, block_number, log_index, tx_index, block_hash, tx_hash, address, data) FROM STDIN";
     let mut sink = Box::pin(copying.copy_in::<_, bytes::Bytes>(copy).await.unwrap());
-    sink.send(bytes::Bytes::from_static(b"31337\t2024-03-20 01:01+00\t1\t9\t0\t\\\\x\t\\\\x\t\\\\x\t\\\\x\n")).await.unwrap();
+    sink.send(bytes::Bytes::from_static(b"31337\t2024-03-20 01:01+00\t1\t9\t0\t\\\\x\t\\\\x\t\\\\x\t\\\\x\n"))
+        .await
+        .unwrap();
     let vacuuming = tokio::spawn(async move {
         for _ in 0..50 {
             vacuum.batch_execute("VACUUM dalp_indexed.logs_31337_20240318").await.unwrap();
@@ -211,7 +223,8 @@ async fn nobody_waits_for_a_detaching_that_waits_for_a_reader() {
     // New queries do not see it, and its times take no rows.
     let gone = strings(&admin, "SELECT count(*)::text FROM dalp_indexed.logs WHERE block_time < '2024-03-12'").await;
     assert_eq!(gone, ["0"]);
-    let late = "INSERT INTO dalp_indexed.logs VALUES (31337, '2024-03-11 00:30+00', 9, 0, 0, '', '', '', '', '', '', '', '')";
+    let late =
+        "INSERT INTO dalp_indexed.logs VALUES (31337, '2024-03-11 00:30+00', 9, 0, 0, '', '', '', '', '', '', '', '')";
     assert_eq!(admin.batch_execute(late).await.unwrap_err().code().unwrap().code(), "23514");
     // New leaves can be made all the same.
     make(&mut client, &logs(), &Need::ahead_of(now())).await.unwrap();
