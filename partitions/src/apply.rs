@@ -47,7 +47,7 @@ pub struct Report {
     pub created: Vec<Step>,
     /// How often a lock was not to be had and we tried again.
     pub retries: u32,
-    /// What exists now: covers the whole need.
+    /// What exists now. Of the needed times, only those that are absurd may still be uncovered: see [`Plan::quarantined`].
     pub catalog: Catalog,
 }
 

@@ -2,8 +2,12 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
 
+const DAY: f64 = 86_400.0;
+/// Of the calendar's 400 years, 97 are leap years.
+const YEAR: f64 = 365.2425 * DAY;
+
 /// How much time a leaf holds. Intervals are aligned in UTC, which has no daylight saving: no hour is missing or twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interval {
     /// From minute 0 to minute 0.
     Hour,
@@ -20,6 +24,31 @@ pub enum Interval {
 impl Interval {
     /// The words that [`str::parse`] takes, narrowest first.
     pub const NAMES: &[&str] = &["hour", "day", "week", "month", "year"];
+
+    /// All, narrowest first.
+    pub const ALL: [Self; 5] = [Self::Hour, Self::Day, Self::Week, Self::Month, Self::Year];
+
+    /// The word that [`str::parse`] takes for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
+
+    /// How many seconds it has; of months and years the average.
+    pub fn seconds(self) -> f64 {
+        match self {
+            Self::Hour => 3_600.0,
+            Self::Day => DAY,
+            Self::Week => 7.0 * DAY,
+            Self::Month => YEAR / 12.0,
+            Self::Year => YEAR,
+        }
+    }
 
     /// Start of the interval that holds `time`; `None` outside the years that can be computed with.
     pub fn start_of(self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -65,14 +94,7 @@ impl FromStr for Interval {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "hour" => Ok(Self::Hour),
-            "day" => Ok(Self::Day),
-            "week" => Ok(Self::Week),
-            "month" => Ok(Self::Month),
-            "year" => Ok(Self::Year),
-            _ => Err(()),
-        }
+        Self::ALL.into_iter().find(|interval| interval.name() == text).ok_or(())
     }
 }
 

@@ -12,6 +12,7 @@
 //! second at a time. It knows no chain and no event.
 
 mod activity;
+mod analyze;
 mod apply;
 pub mod archive;
 mod audit;
@@ -28,9 +29,12 @@ mod policy;
 mod registry;
 mod restore;
 mod retire;
+mod sizes;
+mod sizing;
 mod undo;
 
 pub use activity::{Deed, activity_table, ensure_activity};
+pub use analyze::{ANALYZER_KEY, Analyzed, analyze, is_analyze_due};
 pub use apply::{BATCH, LANE_KEY, Report, ensure, extend};
 pub use archive::{Archive, ArchiveError, Manifest};
 pub use audit::{Finding, Severity, audit};
@@ -47,4 +51,6 @@ pub use policy::Policy;
 pub use registry::{Entry, Inventory, Presence, State, read_inventory};
 pub use restore::{Restored, restore};
 pub use retire::{Act, Fate, Move, Moves, Obstacle, Reference, Retention, Switches, Terms, is_due, plan_moves};
+pub use sizes::sizes;
+pub use sizing::{Choice, LeafSize, Target, rate};
 pub use undo::{Undone, undo, unseal};

@@ -3,12 +3,10 @@ use std::iter::successors;
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 
-use crate::{Bounds, Policy};
+use crate::{Bounds, Policy, policy::WIDEST};
 
 /// PostgreSQL cuts longer names off.
 const LONGEST_NAME: usize = 63;
-/// Widening three times turns hours into years; a fourth changes nothing.
-const WIDEST: u32 = 3;
 /// Most leaves made at once on one side of a needed one: the load waits for them.
 const MOST_ONWARD: usize = 7;
 
@@ -152,6 +150,9 @@ pub enum Step {
 pub struct Plan {
     /// The sub-parent first, if it is missing; then leaves, ascending in time.
     pub steps: Vec<Step>,
+    /// Needed times that are absurd ([`Policy::is_absurd`]) and in no leaf, ascending, each once: rows of theirs belong into
+    /// quarantine. Once the steps are done, these are what [`Catalog::uncovered`] still says of the needed times.
+    pub quarantined: Vec<DateTime<Utc>>,
 }
 
 /// Why no plan can be made.
@@ -182,117 +183,130 @@ pub enum PlanError {
         /// The leaf.
         leaf: String,
     },
-    /// The interval around a time leaves the calendar.
-    #[error(
-        "no leaf can be made for {time}: its interval ends after the last year that can be computed with; such a row belongs into quarantine"
-    )]
-    OutOfCalendar {
-        /// The time that was needed.
-        time: DateTime<Utc>,
-    },
 }
 
 /// Decides what to create so that every needed time has a leaf.
 ///
 /// Only leaves that hold a needed time are made, so their number is bounded by the needs and not by the distance
-/// between them: one row of the year 52217 makes one leaf. Gaps between leaves are normal. Of a load ([`Need::load`]) the
-/// next leaves are made along with the needed ones, at most as many as it has needed in a row: to look at the catalog
-/// costs as much as to make several. New leaves are aligned to the policy's interval and cut where a neighbour stands;
-/// times before [`Policy::first`] share the leaf FROM (MINVALUE).
+/// between them: at most one for each needed time, [`Policy::premake`] and one for the head, and of a load
+/// ([`Need::load`]) as many as it has needed in a row, at most seven on either side; to look at the catalog costs as
+/// much as to make several. Gaps between leaves are normal, but for those from the head to the last leaf ahead of it.
+/// New leaves are aligned to the policy's interval and cut where a neighbour stands;
+/// times before [`Policy::first`] share the leaf FROM (MINVALUE). Absurd times get none, and keep nothing else from its own.
 /// When [`Policy::max_leaves`] would be passed, all that is missing is planned again with wider leaves.
 pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need) -> Result<Plan, PlanError> {
-    for &time in &need.times {
+    let (absurd, rows): (BTreeSet<_>, BTreeSet<_>) =
+        need.times.iter().copied().partition(|&time| policy.is_absurd(time, now));
+    for &time in &rows {
         if let Some(leaf) = catalog.leaves.iter().find(|leaf| leaf.detaching && leaf.bounds.contains(time)) {
             return Err(PlanError::Detaching { time, leaf: leaf.name.clone() });
         }
     }
     let mut would_be = 0;
     for widened in 0..=WIDEST {
-        let mut wanted = wanted_times(policy, now, need, widened);
-        let new = missing_bounds(catalog, policy, now, &wanted, widened)?;
-        would_be = catalog.leaves.len() + new.len();
-        if new.is_empty() || would_be <= policy.max_leaves {
-            wanted.extend(onward(catalog, policy, now, need, &new, widened));
-            let more = missing_bounds(catalog, policy, now, &wanted, widened)?;
-            let fits = catalog.leaves.len() + more.len() <= policy.max_leaves;
-            return Ok(named(catalog, if fits { &more } else { &new }, need.bare_until));
+        let mut draft = Draft::new(catalog, policy, now, widened);
+        rows.iter().for_each(|&time| draft.cover(time));
+        need.head.into_iter().for_each(|head| draft.cover_ahead(head));
+        would_be = draft.standing.len();
+        if draft.new.is_empty() || would_be <= policy.max_leaves {
+            let needed = draft.new.clone();
+            need.load.into_iter().for_each(|load| draft.cover_onward(load));
+            let new = if draft.standing.len() <= policy.max_leaves { draft.new } else { needed };
+            let steps = named(catalog, &new, need.bare_until);
+            let mut quarantined = catalog.uncovered(absurd);
+            quarantined.retain(|&time| !new.iter().any(|bounds| bounds.contains(time)));
+            return Ok(Plan { steps, quarantined });
         }
     }
     Err(PlanError::TooMany { table: catalog.table.clone(), key: catalog.key, would_be, max_leaves: policy.max_leaves })
 }
 
-/// Needed times and the start of each interval to make ahead, ascending, each once.
-fn wanted_times(policy: &Policy, now: DateTime<Utc>, need: &Need, widened: u32) -> BTreeSet<DateTime<Utc>> {
-    let mut wanted: BTreeSet<_> = need.times.iter().copied().collect();
-    let mut ahead = need.head;
-    for _ in 0..=policy.premake {
-        wanted.extend(ahead);
-        ahead = ahead.and_then(|time| policy.bounds_at(time, now, widened)).map(|bounds| bounds.to());
-    }
-    wanted
+/// Bounds that stand and those to make, at one width.
+struct Draft<'p> {
+    policy: &'p Policy,
+    now: DateTime<Utc>,
+    widened: u32,
+    /// Of all leaves, the new ones among them; ascending and disjoint.
+    standing: Vec<Bounds>,
+    /// Of the new ones, ascending.
+    new: Vec<Bounds>,
 }
 
-/// A time in each leaf that a load needs next, if it goes on as it came to the `new` ones.
-fn onward(
-    catalog: &Catalog,
-    policy: &Policy,
-    now: DateTime<Utc>,
-    need: &Need,
-    new: &[Bounds],
-    widened: u32,
-) -> Vec<DateTime<Utc>> {
-    let (Some(load), Some(first), Some(last)) = (need.load, new.first(), new.last()) else { return Vec::new() };
-    let leaves = || catalog.leaves.iter().map(|leaf| leaf.bounds);
-    let mut edge = first.from();
-    let below =
-        leaves().rev().filter(|bounds| first.from().is_some_and(|from| bounds.to() <= from)).take_while(|bounds| {
+impl<'p> Draft<'p> {
+    fn new(catalog: &Catalog, policy: &'p Policy, now: DateTime<Utc>, widened: u32) -> Self {
+        let standing = catalog.leaves.iter().map(|leaf| leaf.bounds).collect();
+        Self { policy, now, widened, standing, new: Vec::new() }
+    }
+
+    /// Where the bounds that hold `time` stand, or where they would.
+    fn place(&self, time: DateTime<Utc>) -> usize {
+        self.standing.partition_point(|bounds| bounds.to() <= time)
+    }
+
+    /// The bounds that hold `time`.
+    fn bounds_at(&self, time: DateTime<Utc>) -> Option<Bounds> {
+        self.standing.get(self.place(time)).filter(|bounds| bounds.contains(time)).copied()
+    }
+
+    /// Makes a leaf for `time` if it has none and is not absurd: as wide as the policy says, cut at the nearest neighbours.
+    fn cover(&mut self, time: DateTime<Utc>) {
+        if self.bounds_at(time).is_some() || self.policy.is_absurd(time, self.now) {
+            return;
+        }
+        let Some(ideal) = self.policy.bounds_at(time, self.now, self.widened) else { return };
+        let place = self.place(time);
+        // The time is in no leaf: the one before ends at or before it, the one after begins after it.
+        let before = place.checked_sub(1).map(|before| self.standing[before].to());
+        let after = self.standing.get(place).and_then(Bounds::from);
+        let to = after.map_or(ideal.to(), |after| after.min(ideal.to()));
+        let Some(bounds) = Bounds::new(before.max(ideal.from()), to) else { return };
+        self.standing.insert(place, bounds);
+        self.new.insert(self.new.partition_point(|other| other.to() <= time), bounds);
+    }
+
+    /// Makes the head's leaf and, without a gap, those after it: as far as [`Policy::premake`] intervals after the head's own
+    /// reach, or so many leaves, if they are narrower. An absurd head makes none.
+    fn cover_ahead(&mut self, head: DateTime<Utc>) {
+        let end = |time: DateTime<Utc>| Some(self.policy.bounds_at(time, self.now, self.widened)?.to());
+        let ends = successors(end(head), |&to| end(to));
+        let Some(reach) = ends.take(self.policy.premake as usize + 1).last() else { return };
+        let mut time = head;
+        for _ in 0..=self.policy.premake {
+            self.cover(time);
+            let Some(bounds) = self.bounds_at(time).filter(|bounds| bounds.to() < reach) else { return };
+            time = bounds.to();
+        }
+    }
+
+    /// Makes the leaves that a load needs next, if it goes on as it came to the new ones.
+    fn cover_onward(&mut self, load: Bounds) {
+        let (Some(&first), Some(&last)) = (self.new.first(), self.new.last()) else { return };
+        let mut edge = first.from();
+        let old_below = self.standing.iter().rev().skip_while(|bounds| **bounds != first).skip(1);
+        let below = old_below.take_while(|bounds| {
             let joins = Some(bounds.to()) == edge;
             edge = bounds.from();
             joins
         });
-    let below = below.count();
-    let mut edge = last.to();
-    let above = leaves().filter(|bounds| bounds.to() > last.to()).take_while(|bounds| {
-        let joins = bounds.from() == Some(edge);
-        edge = bounds.to();
-        joins
-    });
-    let above = above.count();
-    let at = |time: &DateTime<Utc>| policy.bounds_at(*time, now, widened);
-    let before = |time: DateTime<Utc>| time.checked_sub_signed(TimeDelta::microseconds(1));
-    let down = successors(first.from().and_then(before), |time| at(time)?.from().and_then(before));
-    let up = successors(Some(last.to()), |time| Some(at(time)?.to()));
-    let next = down.take(above.min(MOST_ONWARD)).chain(up.take(below.min(MOST_ONWARD)));
-    next.filter(|time| load.contains(*time)).collect()
-}
-
-/// Bounds of new leaves, ascending, so that together with the existing ones they hold every wanted time.
-fn missing_bounds(
-    catalog: &Catalog,
-    policy: &Policy,
-    now: DateTime<Utc>,
-    wanted: &BTreeSet<DateTime<Utc>>,
-    widened: u32,
-) -> Result<Vec<Bounds>, PlanError> {
-    let mut new: Vec<Bounds> = Vec::new();
-    for &time in wanted {
-        let above = catalog.leaves.partition_point(|leaf| leaf.bounds.to() <= time);
-        let next = catalog.leaves.get(above).map(|leaf| leaf.bounds);
-        let last = new.last().copied();
-        if next.into_iter().chain(last).any(|bounds| bounds.contains(time)) {
-            continue;
-        }
-        let ideal = policy.bounds_at(time, now, widened).ok_or(PlanError::OutOfCalendar { time })?;
-        // The time is in no leaf: each one ends at or before it, or begins after it. Cut at the nearest of both.
-        let previous = above.checked_sub(1).map(|index| catalog.leaves[index].bounds);
-        let from = previous.into_iter().chain(last).map(|bounds| bounds.to()).chain(ideal.from()).max();
-        let to = next.and_then(|bounds| bounds.from()).map_or(ideal.to(), |from| from.min(ideal.to()));
-        new.extend(Bounds::new(from, to));
+        let below = below.count().min(MOST_ONWARD);
+        let mut edge = last.to();
+        let old_above = self.standing.iter().skip_while(|bounds| **bounds != last).skip(1);
+        let above = old_above.take_while(|bounds| {
+            let joins = bounds.from() == Some(edge);
+            edge = bounds.to();
+            joins
+        });
+        let above = above.count().min(MOST_ONWARD);
+        let at = |time: DateTime<Utc>| self.policy.bounds_at(time, self.now, self.widened);
+        let before = |time: DateTime<Utc>| time.checked_sub_signed(TimeDelta::microseconds(1));
+        let down = successors(first.from().and_then(before), |&time| at(time)?.from().and_then(before));
+        let up = successors(Some(last.to()), |&time| Some(at(time)?.to()));
+        let next: Vec<_> = down.take(above).chain(up.take(below)).filter(|&time| load.contains(time)).collect();
+        next.into_iter().for_each(|time| self.cover(time));
     }
-    Ok(new)
 }
 
-fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -> Plan {
+fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -> Vec<Step> {
     let mut taken = catalog.names.clone();
     let mut steps = Vec::new();
     if catalog.sub_parent.is_none() && !new.is_empty() {
@@ -303,7 +317,7 @@ fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -
         let bare = bare_until.is_some_and(|until| bounds.to() <= until);
         Step::CreateLeaf { name: free_name(&mut taken, catalog, &label), bounds, bare }
     }));
-    Plan { steps }
+    steps
 }
 
 /// `20240131`, with the time of day where it is not midnight.
@@ -336,5 +350,7 @@ fn free_name(taken: &mut BTreeSet<String>, catalog: &Catalog, label: &str) -> St
     unreachable!("finitely many names are taken")
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{Bounds, Interval};
 
+/// Widening three times turns hours into years; a fourth changes nothing.
+pub(crate) const WIDEST: u32 = 3;
+
 /// How a table is cut into leaves. Each table and key may have its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -20,6 +23,9 @@ pub struct Policy {
     /// Upper bound of the leaf FROM (MINVALUE), for times that no row ought to have: Ethereum's block 0 has time 0.
     /// Default: 2015-01-01, before the first block that carries a real time.
     pub first: DateTime<Utc>,
+    /// How far after now a time may be and still get a leaf; beyond, it is absurd ([`Policy::is_absurd`]).
+    /// Default: 100 years.
+    pub ahead_at_most: TimeDelta,
 }
 
 impl Default for Policy {
@@ -32,11 +38,22 @@ impl Default for Policy {
             max_leaves: 1_000,
             // 2015-01-01T00:00:00Z.
             first: DateTime::UNIX_EPOCH + TimeDelta::days(16_436),
+            ahead_at_most: TimeDelta::days(36_525),
         }
     }
 }
 
 impl Policy {
+    /// Whether a row of this time gets no leaf: it is too far ahead, or where no calendar reaches. A clock that fell back
+    /// before [`Policy::first`] counts as if it stood there, so that it makes no real time absurd.
+    ///
+    /// A time that was absurd may cease to be, as now moves on; never the other way, unless the clock goes back.
+    pub fn is_absurd(&self, time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        let latest = now.max(self.first).checked_add_signed(self.ahead_at_most);
+        latest.is_some_and(|latest| time > latest)
+            || (0..=WIDEST).any(|widened| self.bounds_at(time, now, widened).is_none())
+    }
+
     /// Width of a new leaf for `time`, `widened` so many times.
     pub(crate) fn interval_at(&self, time: DateTime<Utc>, now: DateTime<Utc>, widened: u32) -> Interval {
         let is_old = now.checked_sub_signed(self.history_after).is_some_and(|old| time < old);
@@ -59,8 +76,32 @@ impl Policy {
 mod tests {
     use super::*;
 
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn the_first_leaf_ends_where_it_says() {
-        assert_eq!(Policy::default().first, "2015-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap());
+        assert_eq!(Policy::default().first, at("2015-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn times_beyond_the_policy_are_absurd_and_a_clock_that_fell_back_makes_none() {
+        let policy = Policy::default();
+        for (time, now, expected) in [
+            ("2024-03-20T00:00:00Z", "2024-03-20T00:00:00Z", false),
+            ("2124-03-21T00:00:00Z", "2024-03-20T00:00:00Z", false),
+            ("2124-03-21T00:00:01Z", "2024-03-20T00:00:00Z", true),
+            ("+52217-05-06T07:08:09Z", "2024-03-20T00:00:00Z", true),
+            ("1970-01-01T00:00:00Z", "2024-03-20T00:00:00Z", false),
+            ("2024-03-20T00:00:00Z", "1901-12-13T20:45:52Z", false),
+            ("2024-03-20T00:00:00Z", "+262000-01-01T00:00:00Z", false),
+        ] {
+            assert_eq!(policy.is_absurd(at(time), at(now)), expected, "{time} at {now}");
+        }
+        assert!(!policy.is_absurd(DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MIN_UTC));
+        let endless = Policy { ahead_at_most: TimeDelta::MAX, ..policy };
+        assert!(!endless.is_absurd(at("+262000-01-01T00:00:00Z"), DateTime::<Utc>::MAX_UTC));
+        assert!(endless.is_absurd(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MAX_UTC), "its year does not end");
     }
 }

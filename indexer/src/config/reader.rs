@@ -474,11 +474,14 @@ fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, 
             _ => {}
         }
     }
+    if is_ours && settings.is_set(&key("list")) {
+        report(key("list"), format!("{name} is the indexer's own table, whose kind is known: leave it out"));
+    }
     let action = text("action").unwrap_or_default();
     match (action.as_str(), text("retention")) {
         ("keep", Some(_)) => report(
             key("action"),
-            "retention is set, and nothing is done when it is over: say detach, drop or archive".to_owned(),
+            format!("tables.{name}.retention is set, and nothing is done when it is over: say detach, drop or archive"),
         ),
         ("detach" | "drop" | "archive", None) => {
             report(key("retention"), format!("action is {action}, and it is not said after what time: set retention"));

@@ -82,7 +82,7 @@ impl Kind {
             Self::Url(schemes) => format!("a URL that starts with {}", schemes.join(":// or ") + "://"),
             Self::Table => "a schema and a table, joined by a point, such as dalp_assets.position".into(),
             Self::Column => "a name in the database, at most 63 bytes".into(),
-            Self::Archive => "a URL such as file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without user and password".into(),
+            Self::Archive => "a URL such as file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without user, password and query".into(),
             Self::Pair => "a name and a value, joined by =, such as aws_endpoint=http://127.0.0.1:9000".into(),
             Self::Index(columns) => format!("columns joined by +, each once, of {}", columns.join(", ")),
         }
@@ -90,7 +90,7 @@ impl Kind {
 
     /// Whether a value may hold a password or an API key, and so is never shown.
     pub fn is_secret(&self) -> bool {
-        matches!(self, Self::DatabaseUrl | Self::Url(_) | Self::Pair)
+        matches!(self, Self::DatabaseUrl | Self::Url(_) | Self::Pair | Self::Archive)
     }
 
     /// The value as it may be shown: a secret only by its scheme, host and port.
@@ -98,6 +98,7 @@ impl Kind {
         match self {
             Self::DatabaseUrl => DatabaseUrl::parse(text).map_or_else(|_| "(not shown)".into(), |url| url.endpoint()),
             Self::Url(_) => value::endpoint(text),
+            Self::Archive => value::place(text),
             Self::Pair => format!("{}=…", text.split('=').next().unwrap_or_default()),
             _ => text.into(),
         }
@@ -129,9 +130,9 @@ impl Kind {
             Self::Archive => {
                 let url = url::Url::parse(text).ok();
                 url.is_some_and(|url| {
-                    ["file", "s3", "gs", "az"].contains(&url.scheme())
-                        && url.username().is_empty()
-                        && url.password().is_none()
+                    let is_bare = url.username().is_empty() && url.password().is_none();
+                    let is_plain = is_bare && url.query().is_none() && url.fragment().is_none();
+                    is_plain && ["file", "s3", "gs", "az"].contains(&url.scheme())
                 })
             }
             Self::Pair => text.split_once('=').is_some_and(|(name, _)| !name.is_empty()),

@@ -198,3 +198,41 @@ fn the_reference_is_up_to_date() {
         "docs/configuration.md is out of date: cargo run -- config reference > docs/configuration.md"
     );
 }
+
+#[test]
+fn tables_are_configured_by_name() {
+    let of = |more: &str| {
+        let text = format!("[database]\nurl = \"postgres://a@127.0.0.1/b\"\n{more}");
+        load("tables", &text, &[]).map_err(|errors| errors.to_string())
+    };
+    let config = of(
+        "[tables.logs]\naction = \"drop\"\nretention = \"90d\"\n[tables.mine]\ntable = \"s.t\"\ntime_column = \"at\"\n",
+    )
+    .unwrap();
+    let names: Vec<&str> = config.tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(names, ["logs", "erc20_transfer", "activity", "mine"]);
+    assert_eq!(config.tables[0].retention.keep, TimeDelta::days(90));
+    assert_eq!(config.tables[1].retention.fate, Fate::Keep);
+    assert_eq!((config.tables[2].interval, config.tables[3].interval), (Interval::Month, Interval::Day));
+    assert!(config.tables[3].table.flat && !config.tables[0].table.flat);
+    for (more, said) in [
+        ("[tables.logs]\naction = \"drop\"", "tables.logs.retention"),
+        ("[tables.logs]\nretention = \"1d\"", "tables.logs.action"),
+        ("[tables.logs]\naction = \"archive\"\nretention = \"1d\"", "partitions.archive_url"),
+        ("[tables.logs]\nlist = true", "tables.logs.list"),
+        ("[tables.logs]\ntable = \"a.b\"", "tables.logs.table"),
+        ("[tables.mine]\ntable = \"a.b\"", "tables.mine.time_column"),
+        ("[tables.mine]\ntable = \"ab\"\ntime_column = \"t\"", "tables.mine.table"),
+        ("[tables.Mine]", "tables.Mine"),
+        ("[tables.logs]\nretenton = \"1d\"", "did you mean `tables.logs.retention`"),
+    ] {
+        let errors = of(more).unwrap_err();
+        assert!(errors.contains(said), "{more}: {errors}");
+    }
+    let variable = [("DALP_TABLES__LOGS__ACTION", "detach"), ("DALP_TABLES__LOGS__RETENTION", "7d"), REQUIRED[0]];
+    assert_eq!(load("tables_env", "", &variable).unwrap().tables[0].retention.fate, Fate::Detach);
+    for secret in ["s3://u:GEHEIM@bucket/x", "s3://bucket/x?key=GEHEIM", "ftp://GEHEIM"] {
+        let errors = of(&format!("[partitions]\narchive_url = {secret:?}")).unwrap_err();
+        assert!(errors.contains("partitions.archive_url") && !errors.contains("GEHEIM"), "{errors}");
+    }
+}

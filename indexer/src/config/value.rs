@@ -55,6 +55,12 @@ pub fn table(text: &str) -> Option<(&str, &str)> {
         .filter(|(schema, table)| super::setting::is_sql_name(schema) && super::setting::is_sql_name(table))
 }
 
+/// Scheme, host and path of a URL that holds nothing else worth showing.
+pub fn place(url: &str) -> String {
+    let Ok(url) = url::Url::parse(url) else { return "(not a URL)".into() };
+    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or(""), url.path())
+}
+
 /// Columns joined by `+`, each once, as an index.
 pub fn index(text: &str) -> Option<Index> {
     let columns: Vec<&str> = text.split('+').collect();

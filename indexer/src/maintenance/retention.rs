@@ -102,7 +102,21 @@ pub(crate) async fn make_ahead(
     heads: Option<&BTreeMap<i64, DateTime<Utc>>>,
 ) -> Result<usize, LeavesError> {
     let (now, policy) = (Utc::now(), policy(partitions, table));
-    let needs: Vec<(i64, DateTime<Utc>)> = match heads {
+    let mut made = 0;
+    for (key, time) in needs(client, table, heads).await? {
+        made += ensure(client, &table.table, key, &policy, now, &Need::ahead_of(time)).await?.created.len();
+    }
+    Ok(made)
+}
+
+/// The newest time of each key.
+pub(crate) async fn needs(
+    client: &mut Client,
+    table: &ManagedTable,
+    heads: Option<&BTreeMap<i64, DateTime<Utc>>>,
+) -> Result<Vec<(i64, DateTime<Utc>)>, LeavesError> {
+    let now = Utc::now();
+    Ok(match heads {
         Some(heads) => heads.iter().map(|(key, head)| (*key, *head)).collect(),
         None if table.table.flat => vec![(0, now)],
         // A key that nobody wrote to has no sub-parent, and gets none.
@@ -111,12 +125,7 @@ pub(crate) async fn make_ahead(
             let keys: BTreeSet<i64> = inventory.entries.iter().map(|entry| entry.key).collect();
             keys.into_iter().map(|key| (key, now)).collect()
         }
-    };
-    let mut made = 0;
-    for (key, time) in needs {
-        made += ensure(client, &table.table, key, &policy, now, &Need::ahead_of(time)).await?.created.len();
-    }
-    Ok(made)
+    })
 }
 
 /// Takes note of a run for the metrics.

@@ -102,16 +102,36 @@ fn times_before_the_first_share_one_leaf() {
 
 #[test]
 fn one_far_time_makes_one_leaf() {
-    let plan =
-        plan(&catalog(&["2024-03-20..2024-03-21"]), &policy(), at(NOW), &need(&["+52217-05-06T07:08:09Z"])).unwrap();
-    assert_eq!(names(&plan), ["logs_7_522170506"]);
     check(&["2024-03-20..2024-03-21"], &["2090-01-01T05"], &["2090-01-01..2090-01-02"]);
+    let policy = Policy { ahead_at_most: TimeDelta::MAX, ..policy() };
+    let far = plan(&catalog(&["2024-03-20..2024-03-21"]), &policy, at(NOW), &need(&["+52217-05-06T07:08:09Z"]));
+    assert_eq!(names(&far.unwrap()), ["logs_7_522170506"]);
 }
 
 #[test]
-fn a_time_at_the_end_of_the_calendar_is_an_error() {
-    let need = Need::rows([DateTime::<Utc>::MAX_UTC]);
-    assert!(matches!(plan(&catalog(&[]), &policy(), at(NOW), &need), Err(PlanError::OutOfCalendar { .. })));
+fn absurd_times_are_told_and_the_rest_gets_its_leaves() {
+    let far = "+52217-05-06T07:08:09Z";
+    let times: Vec<_> = [far, NOW, "1970-01-01", far].map(at).into_iter().chain([DateTime::<Utc>::MAX_UTC]).collect();
+    let mixed = plan(&catalog(&[]), &policy(), at(NOW), &Need::rows(times)).unwrap();
+    assert_eq!(new_bounds(&mixed), ["..2015-01-01", "2024-03-20..2024-03-21"].map(bounds));
+    assert_eq!(mixed.quarantined, [at(far), DateTime::<Utc>::MAX_UTC]);
+    // A leaf that is there already takes its rows, unless it is being detached; then they are told, too.
+    let mut catalog = catalog(&["+52217-05-06T00:00:00Z..+52217-05-07T00:00:00Z"]);
+    let plan_of = |catalog: &Catalog| plan(catalog, &policy(), at(NOW), &need(&[far])).unwrap();
+    assert_eq!(plan_of(&catalog), Plan::default());
+    catalog.leaves[0].detaching = true;
+    assert_eq!(plan_of(&catalog), Plan { steps: Vec::new(), quarantined: vec![at(far)] });
+}
+
+#[test]
+fn an_absurd_head_makes_nothing_and_one_near_the_limit_only_what_is_within() {
+    let ahead = |head: &str| new_bounds(&plan(&catalog(&[]), &policy(), at(NOW), &Need::ahead_of(at(head))).unwrap());
+    assert_eq!(ahead("+52217-05-06T07:08:09Z"), []);
+    assert_eq!(ahead("2124-03-21T12:00:01Z"), [], "100 years are over");
+    let limit = policy().ahead_at_most;
+    assert_eq!(at(NOW) + limit, at("2124-03-21T12:00:00Z"));
+    assert_eq!(ahead("2124-03-20T13:00:00Z").len(), 2, "the day after begins within, the next does not");
+    assert_eq!(ahead("1970-01-01"), ["..2015-01-01", "2015-01-01..2015-02-01", "2015-02-01..2015-03-01"].map(bounds));
 }
 
 #[test]
@@ -123,6 +143,15 @@ fn leaves_are_made_ahead_of_the_head() {
     assert_eq!(ahead(&[]), days);
     assert_eq!(ahead(&["2024-03-20..2024-03-21", "2024-03-21..2024-03-22"]), days[2..]);
     assert_eq!(ahead(&["2024-01-01..2025-01-01"]), []);
+    // What stands in the way leaves no gap behind it, and narrow leaves that stand count as well.
+    assert_eq!(
+        ahead(&["2024-03-21T05..2024-03-21T06"]),
+        ["2024-03-20..2024-03-21", "2024-03-21..2024-03-21T05"].map(bounds)
+    );
+    assert_eq!(
+        ahead(&["2024-03-20..2024-03-21", "2024-03-21T05..2024-03-22"]),
+        ["2024-03-21..2024-03-21T05"].map(bounds)
+    );
 }
 
 #[test]
@@ -176,6 +205,7 @@ fn any_need_is_covered_by_disjoint_leaves() {
                 premake: random.random_range(0..4),
                 max_leaves: random.random_range(40..80),
                 first: at("2020-01-01") + TimeDelta::hours(random.random_range(0..9_000)),
+                ..policy()
             };
             let now = at(NOW) + TimeDelta::hours(random.random_range(-5_000..5_000));
             let mut time = || at("2019-01-01") + TimeDelta::minutes(random.random_range(0..4_000_000));

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use dalp_partitions::Manifest;
+use serde::Serialize;
 
 use super::{Failure, LeafArgs, Selection, Session, author, bare, failed, grid, print_json, size, tables};
 use crate::config::Config;
@@ -29,6 +30,14 @@ pub struct VerifyArgs {
     /// One leaf [default: all]
     #[arg(long)]
     pub leaf: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Verified {
+    object: String,
+    /// None if it cannot be trusted.
+    rows: Option<u64>,
+    error: Option<String>,
 }
 
 /// Runs one command.
@@ -77,7 +86,7 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
 
 /// Every archive is read, whatever is found in one.
 async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result<(), Failure> {
-    let mut bad = Vec::new();
+    let (mut bad, mut told) = (Vec::new(), Vec::new());
     let (mut rows, mut files) = (0, 0);
     for manifest in manifests(session, config, &args.selection).await? {
         let schema = manifest.table.split('.').next().unwrap_or_default();
@@ -89,14 +98,22 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
             Ok(counted) => {
                 rows += counted.rows;
                 eprintln!("{}: {} rows, as written", manifest.object, counted.rows);
+                told.push(Verified { object: manifest.object, rows: Some(counted.rows), error: None });
             }
-            Err(error) => bad.push(error.to_string()),
+            Err(error) => {
+                bad.push(error.to_string());
+                told.push(Verified { object: manifest.object, rows: None, error: Some(error.to_string()) });
+            }
         }
+    }
+    if args.selection.json {
+        print_json(&told)?;
     }
     match (bad.is_empty(), &args.leaf, files) {
         (true, Some(leaf), 0) => {
             Err(Failure::other(format!("no archive of \"{leaf}\" in {}", session.archive()?.name())))
         }
+        (true, ..) if args.selection.json => Ok(()),
         (true, ..) => {
             println!("{files} archives, {rows} rows: all as written");
             Ok(())

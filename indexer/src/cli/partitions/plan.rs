@@ -1,5 +1,7 @@
 //! `partitions plan`, `apply` and `undo`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use dalp_partitions::{Entry, Fate, Move, Need, Step, plan, plan_moves, read, read_inventory, statements};
 use serde::Serialize;
@@ -7,7 +9,7 @@ use serde::Serialize;
 use super::{Failure, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
-use crate::maintenance::retention::{make_ahead, reference, retire_table, terms};
+use crate::maintenance::retention::{make_ahead, needs, reference, retire_table, terms};
 use crate::store::retention::head_times;
 
 /// Arguments of `apply`.
@@ -137,13 +139,8 @@ fn planned(table: &ManagedTable, next: &Move) -> Planned {
 /// Leaves ahead that are missing: of each chain's head, or of now.
 async fn creations(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Creation>, Failure> {
     let (now, policy) = (Utc::now(), policy(&config.partitions, table));
-    let needs: Vec<(i64, DateTime<Utc>)> = if table.is_of_chains() {
-        head_times(&session.client).await.map_err(|error| Failure::other(error.to_string()))?.into_iter().collect()
-    } else if table.table.flat {
-        vec![(0, now)]
-    } else {
-        Vec::new()
-    };
+    let heads = heads_of(session, table).await?;
+    let needs = needs(&mut session.client, table, heads.as_ref()).await.map_err(failed)?;
     let mut creations = Vec::new();
     for (key, time) in needs {
         let catalog = read(&mut session.client, &table.table, key).await.map_err(failed)?;
@@ -179,12 +176,10 @@ struct Made {
 /// Does what is due. A table that fails does not keep the others from being looked after.
 pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyArgs) -> Result<(), Failure> {
     let mut applied = Applied { made: 0, done: Vec::new(), failed: Vec::new(), obstacles: Vec::new() };
-    let heads = head_times(&session.client).await.map_err(|error| Failure::other(error.to_string()))?;
     let mut failures = Vec::new();
     for table in tables(config, args.selection.table.as_deref())? {
         if config.partitions.switches.create {
-            let heads = table.is_of_chains().then_some(&heads);
-            match make_ahead(&mut session.client, table, &config.partitions, heads).await {
+            match made_ahead(session, config, table).await {
                 Ok(made) => applied.made += made,
                 Err(error) => failures.push(format!("{}: {error}", table.name)),
             }
@@ -225,6 +220,19 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
     if failures.is_empty() { Ok(()) } else { Err(Failure::other(failures.join("\n"))) }
 }
 
+async fn made_ahead(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<usize, Failure> {
+    let heads = heads_of(session, table).await?;
+    make_ahead(&mut session.client, table, &config.partitions, heads.as_ref()).await.map_err(failed)
+}
+
+/// The heads of the chains, if the table's keys are chains.
+async fn heads_of(session: &Session, table: &ManagedTable) -> Result<Option<BTreeMap<i64, DateTime<Utc>>>, Failure> {
+    if !table.is_of_chains() {
+        return Ok(None);
+    }
+    head_times(&session.client).await.map(Some).map_err(|error| Failure::other(error.to_string()))
+}
+
 fn print_applied(applied: &Applied) {
     println!("{} partitions made, {} moves", applied.made, applied.done.len());
     if !applied.done.is_empty() {
@@ -255,7 +263,7 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
     let floor = undone.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
     println!(
         "served again: {}\n{floor} of {} are served now\nhold {} keeps them: `dalp-indexer partitions hold release {}` lets them go",
-        undone.leaves.join(", "),
+        undone.leaves.iter().map(|leaf| format!("{}.{leaf}", table.table.schema)).collect::<Vec<_>>().join(", "),
         table.table.name,
         undone.hold,
         undone.hold

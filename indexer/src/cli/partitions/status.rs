@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Failure, Selection, Session, failed, grid, print_json, size, tables};
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{reference, terms};
-use crate::store::retention::{Run, last_run};
+use crate::store::retention::{Run, gone, last_run};
 
 /// One table and key.
 #[derive(Serialize)]
@@ -32,7 +32,9 @@ struct Row {
     held: usize,
     detached: usize,
     detached_bytes: i64,
-    archived: usize,
+    /// Leaves whose archive is valid, dropped ones among them.
+    archived: i64,
+    dropped: i64,
     /// Earliest time served; none if all is.
     floor: Option<DateTime<Utc>>,
     bytes_per_day: Option<f64>,
@@ -56,7 +58,8 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     for table in tables(config, selection.table.as_deref())? {
         let run = last_run(&session.client, &table.table).await;
         let run = run.map_err(|error| Failure::other(error.to_string()))?;
-        report.tables.extend(rows(session, config, table, &run).await?);
+        let gone = gone(&session.client, &table.table).await.map_err(|error| Failure::other(error.to_string()))?;
+        report.tables.extend(rows(session, config, table, &run, &gone).await?);
     }
     if selection.json {
         return print_json(&report);
@@ -65,7 +68,13 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     Ok(())
 }
 
-async fn rows(session: &mut Session, config: &Config, table: &ManagedTable, run: &Run) -> Result<Vec<Row>, Failure> {
+async fn rows(
+    session: &mut Session,
+    config: &Config,
+    table: &ManagedTable,
+    run: &Run,
+    gone: &BTreeMap<i64, (i64, i64)>,
+) -> Result<Vec<Row>, Failure> {
     let reference = reference(&session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let terms = terms(table, &config.partitions, &reference, session.archive.is_some(), false);
@@ -98,7 +107,9 @@ async fn rows(session: &mut Session, config: &Config, table: &ManagedTable, run:
             held: entries.iter().filter(|entry| inventory.holds_on(entry).next().is_some()).count(),
             detached_bytes: detached.iter().map(|entry| entry.bytes).sum(),
             detached: detached.len(),
-            archived: entries.iter().filter(|entry| entry.manifest.is_some()).count(),
+            archived: gone.get(&key).map_or(0, |(_, archived)| *archived)
+                + entries.iter().filter(|entry| entry.manifest.is_some()).count() as i64,
+            dropped: gone.get(&key).map_or(0, |(dropped, _)| *dropped),
             floor: inventory.floors.get(&key).copied(),
             bytes_per_day: growth(&sizes, now),
             forecast_30d: ahead(30),

@@ -1,0 +1,55 @@
+//! Reads how large leaves are.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{
+    Client,
+    types::{ToSql, Type},
+};
+
+use crate::{Bounds, Error, LeafSize, Table};
+
+/// The leaves of one key that are attached and take rows, with their bytes. Partitions that are not managed have no times and are
+/// left out.
+const SIZES: &str = r"
+    WITH root AS (
+        SELECT oid FROM pg_catalog.pg_class
+        WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND relname = $2 AND relkind = 'p'
+    ), parent AS (
+        SELECT oid FROM root WHERE $4
+      UNION ALL
+        SELECT sub.oid FROM root JOIN pg_catalog.pg_inherits ON inhparent = root.oid
+        JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid
+        WHERE NOT $4 AND pg_get_expr(sub.relpartbound, sub.oid) IN
+              (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
+    )
+    SELECT CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
+           CASE WHEN part[2] NOT IN ('MAXVALUE', '''infinity''') THEN trim('''' FROM part[2])::timestamptz END,
+           COALESCE(pg_total_relation_size(leaf.oid), 0)
+    FROM parent JOIN pg_catalog.pg_inherits ON inhparent = parent.oid
+    JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
+         LATERAL regexp_match(pg_get_expr(leaf.relpartbound, leaf.oid), '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS part
+    WHERE NOT inhdetachpending AND part IS NOT NULL
+    ORDER BY 2 NULLS LAST";
+
+/// Reads the bytes of all leaves of one key, with indexes and TOAST, ascending in time. Needs no rights on the table.
+///
+/// # Errors
+/// When the server refuses; also when somebody holds a leaf in ACCESS EXCLUSIVE for longer than a fifth of a second: each leaf is
+/// looked at under ACCESS SHARE. Try again later.
+pub async fn sizes(client: &mut Client, table: &Table, key: i64) -> Result<Vec<LeafSize>, Error> {
+    let doing = || Error::doing("read the sizes of the leaves", table);
+    let transaction = client.build_transaction().read_only(true).start().await.map_err(doing())?;
+    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; \
+                    SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '60s'";
+    transaction.batch_execute(settings).await.map_err(doing())?;
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&key, Type::INT8), (&table.flat, Type::BOOL)];
+    let rows = transaction.query_typed(SIZES, &parameters).await.map_err(doing())?;
+    transaction.commit().await.map_err(doing())?;
+    let sizes = rows.iter().filter_map(|row| {
+        let to: Option<DateTime<Utc>> = row.get(1);
+        let bounds = Bounds::new(row.get(0), to.unwrap_or(DateTime::<Utc>::MAX_UTC))?;
+        Some(LeafSize { bounds, bytes: row.get(2) })
+    });
+    Ok(sizes.collect())
+}
