@@ -66,15 +66,17 @@ pub(crate) struct Facts {
 /// All leaves of all keys, in one look. The server reads back what it printed, so that times are exact.
 const FACTS: &str = r"
     WITH root AS (
-        SELECT oid, relname, relowner FROM pg_catalog.pg_class
+        SELECT oid, relname, relowner, reltablespace FROM pg_catalog.pg_class
         WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND relname = $2 AND relkind = 'p'
     ), parent AS (
         SELECT * FROM root WHERE $3
       UNION ALL
-        SELECT sub.oid, sub.relname, root.relowner FROM root JOIN pg_catalog.pg_inherits ON inhparent = root.oid
+        SELECT sub.oid, sub.relname, root.relowner, sub.reltablespace FROM root JOIN pg_catalog.pg_inherits ON inhparent = root.oid
         JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid WHERE NOT $3
     ), leaf AS (
-        SELECT parent.oid AS parent, parent.relname AS parent_name, parent.relowner AS parent_owner, class.*, inhdetachpending
+        SELECT parent.oid AS parent, parent.relname AS parent_name, class.oid, class.relname, class.relpersistence, relpartbound,
+               inhdetachpending, class.relowner <> parent.relowner AS other_owner, relacl IS NOT NULL AS granted,
+               class.reltablespace <> parent.reltablespace AS other_tablespace, reloptions IS NOT NULL AS other_options
         FROM parent JOIN pg_catalog.pg_inherits ON inhparent = parent.oid JOIN pg_catalog.pg_class AS class ON class.oid = inhrelid
     ), wanted AS (
         SELECT indrelid AS parent, count(*) AS indexes FROM pg_catalog.pg_index JOIN parent ON indrelid = parent.oid
@@ -92,13 +94,12 @@ const FACTS: &str = r"
     SELECT parent_name::text, relname::text, printed,
            CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
            CASE WHEN part[2] NOT IN ('MAXVALUE', '''infinity''') THEN trim('''' FROM part[2])::timestamptz END,
-           inhdetachpending, relpersistence = 'u', relowner <> parent_owner, relacl IS NOT NULL,
-           reltablespace <> (SELECT reltablespace FROM pg_catalog.pg_class AS p WHERE p.oid = parent), reloptions IS NOT NULL,
+           inhdetachpending, relpersistence = 'u', other_owner, granted, other_tablespace, other_options,
            COALESCE(wanted.indexes, 0) - COALESCE(had.inherited, 0), COALESCE(had.invalid, 0), COALESCE(triggers, 0), COALESCE(keys, 0)
     FROM leaf LEFT JOIN wanted USING (parent) LEFT JOIN had ON had.leaf = leaf.oid LEFT JOIN trigger ON trigger.leaf = leaf.oid
     LEFT JOIN foreign_key ON foreign_key.leaf = leaf.oid,
-         LATERAL pg_get_expr(relpartbound, leaf.oid) AS printed,
-         LATERAL regexp_match(printed, '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS part
+         LATERAL pg_get_expr(relpartbound, 0) AS printed,
+         LATERAL string_to_array(left(substr(printed, 18), -1), ') TO (') AS part
     ORDER BY 1, 5 NULLS LAST";
 
 /// Looks at all leaves of a table. Changes nothing, and takes no lock but on the catalog.

@@ -47,13 +47,14 @@ pub async fn measure(server: &Server, options: &Options) -> String {
         way.prepare(server, &database).await;
         all.push(figures(server, &database, &client, way, options).await);
     }
-    let quiet = undisturbed(server, &database).await;
+    let idle = Duration::from_millis(if options.smoke { 500 } else { 2_000 });
+    let quiet = undisturbed(server, &database, idle).await;
     if options.smoke {
         check(&all);
     }
     let mut text = costs(&all, options);
     text += "\n";
-    text += &stalls(&all, &quiet);
+    text += &stalls(&all, &quiet, idle);
     text
 }
 
@@ -140,10 +141,10 @@ async fn held(server: &Server, database: &str, way: Way, round: i64, quick: bool
 }
 
 /// The longest that writer and reader see while nothing goes.
-async fn undisturbed(server: &Server, database: &str) -> [f64; 2] {
+async fn undisturbed(server: &Server, database: &str, idle: Duration) -> [f64; 2] {
     let traffic = Traffic::start(server, database, Way::Ours.table(), &ROLES, REST).await;
     let from = Instant::now();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(idle).await;
     let to = Instant::now();
     let samples = traffic.end().await;
     [0, 1].map(|role| quantile(&during(&samples[role], from, to), 1.0))
@@ -183,12 +184,14 @@ fn costs(all: &[Figures], options: &Options) -> String {
     text
 }
 
-fn stalls(all: &[Figures], quiet: &[f64; 2]) -> String {
+fn stalls(all: &[Figures], quiet: &[f64; 2], idle: Duration) -> String {
     let mut text = format!(
         "| beside a writer and a reader | took, ms | longest COPY, ms | longest query, ms | with a long reader open: | took, ms | longest COPY, ms | longest query, ms | when that has ended |\n\
          |---|---:|---:|---:|---|---:|---:|---:|---|\n\
-         | nothing goes, for 2 s | | {:.1} | {:.1} | | | | | |\n",
-        quiet[0], quiet[1]
+         | nothing goes, for {:.1} s | | {:.1} | {:.1} | | | | | |\n",
+        idle.as_secs_f64(),
+        quiet[0],
+        quiet[1]
     );
     for figures in all {
         let of = |value: fn(&Beside) -> f64| spread(&figures.beside.iter().map(value).collect::<Vec<_>>(), 1);

@@ -9,9 +9,9 @@ mod indexes;
 mod locks;
 mod retire;
 mod s3;
-mod sizes;
 #[path = "../../../migrations/tests/it/server.rs"]
 mod server;
+mod sizes;
 mod zones;
 
 use std::{
