@@ -1,8 +1,8 @@
-//! What retention costs, beside DELETE and beside pg_partman, and what others notice of it; what making, planning and auditing cost with
-//! a thousand leaves and more.
+//! What retention costs, beside DELETE and beside pg_partman, and what others notice of it; what making, planning, reading and
+//! auditing cost with a thousand leaves and more.
 //!
-//! `cargo bench -p dalp-partitions --bench partitions -- [--part retire|latency|create|plan|audit] [--seconds N] [--smoke]` prints
-//! Markdown with the bar beside each figure. pg_partman is compared with where the server has it (Debian: postgresql-15-partman).
+//! `cargo bench -p dalp-partitions --bench partitions -- [--part NAME] [--smoke]` prints Markdown with the bar beside each figure.
+//! pg_partman is compared with where the server has it (Debian: `apt-get install postgresql-15-partman`).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark ends by panic")]
 
@@ -10,76 +10,56 @@
 mod latency;
 #[path = "partitions/many.rs"]
 mod many;
+#[path = "partitions/options.rs"]
+mod options;
 #[path = "partitions/retire.rs"]
 mod retire;
 #[path = "partitions/setup.rs"]
 mod setup;
+#[path = "partitions/stats.rs"]
+mod stats;
+#[path = "partitions/traffic.rs"]
+mod traffic;
+#[path = "partitions/way.rs"]
+mod way;
 
-use std::time::Duration;
+use std::process::ExitCode;
 
-/// What is measured, and how long.
-struct Options {
-    part: Option<String>,
-    smoke: bool,
-    seconds: u64,
-}
+use self::options::Options;
 
-impl Options {
-    fn parse() -> Self {
-        let mut options = Self { part: None, smoke: false, seconds: 60 };
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--part" => options.part = Some(arguments.next().expect("--part wants a name")),
-                "--seconds" => {
-                    options.seconds = arguments.next().and_then(|n| n.parse().ok()).expect("--seconds wants a number")
-                }
-                "--smoke" => (options.smoke, options.seconds) = (true, 2),
-                // cargo's own.
-                "--bench" => {}
-                other => panic!("{other}: --part retire|latency|create|plan|audit, --seconds N, --smoke"),
-            }
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}\n{}", options::USAGE);
+            return ExitCode::from(2);
         }
-        options
-    }
-
-    fn wants(&self, part: &str) -> bool {
-        self.part.as_ref().is_none_or(|wanted| wanted == part)
-    }
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1_000.0
-}
-
-/// The middle of several, and the least and the most.
-fn spread(mut times: Vec<f64>) -> String {
-    times.sort_by(f64::total_cmp);
-    let (least, most) = (times[0], times[times.len() - 1]);
-    format!("{:.2} ({least:.2}-{most:.2})", times[times.len() / 2])
-}
-
-fn main() {
-    let options = Options::parse();
+    };
+    let machine = options::machine();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async move {
-        let server = setup::Server::start().await;
-        println!("PostgreSQL {}\n", server.version().await);
-        if options.wants("retire") {
-            retire::measure(&server, &options).await;
-        }
-        if options.wants("latency") {
-            latency::measure(&server, &options).await;
-        }
-        if options.wants("create") {
-            many::create(&server, &options).await;
-        }
-        if options.wants("plan") {
-            many::plan(&server, &options).await;
-        }
-        if options.wants("audit") {
-            many::audited(&server, &options).await;
-        }
-        server.stop().await;
-    });
+    let report = runtime.block_on(measure(&options));
+    let report = format!("{machine}{report}");
+    println!("{report}");
+    if let Some(file) = &options.write {
+        options::write(file, &report);
+    }
+    ExitCode::SUCCESS
+}
+
+/// The wanted parts, one after the other; each says where it is on standard error.
+async fn measure(options: &Options) -> String {
+    let server = setup::Server::start().await;
+    let mut report = format!("- {}\n- `{}`\n", server.versions().await, options.command());
+    for part in options::PARTS.iter().filter(|part| options.wants(part)) {
+        eprintln!("{part} …");
+        report += "\n";
+        report += &match *part {
+            "retire" => retire::measure(&server, options).await,
+            "latency" => latency::measure(&server, options).await,
+            // The parts with many leaves share them.
+            _ => many::measure(&server, options).await,
+        };
+    }
+    server.stop().await;
+    report
 }

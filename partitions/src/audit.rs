@@ -146,7 +146,7 @@ const FACTS: &str = r"
     LEFT JOIN index ON index.oid = child.oid LEFT JOIN wanted ON wanted.parent = child.parent
     LEFT JOIN own ON own.parent = child.parent
     LEFT JOIN trigger ON trigger.oid = child.oid LEFT JOIN foreign_key ON foreign_key.oid = child.oid,
-         LATERAL pg_get_expr(c.relpartbound, c.oid) AS printed,
+         LATERAL pg_get_expr(c.relpartbound, 0) AS printed,
          LATERAL (SELECT starts_with(printed, 'FOR VALUES FROM'), starts_with(printed, 'FOR VALUES FROM (MINVALUE'))
              AS form (whole, first)
     ORDER BY 1, 6 NULLS LAST";

@@ -98,6 +98,8 @@ const TABLES: &str = "
     WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2";
 
 /// The leaves of a sub-parent, or those of certain names. The server reads back what it printed in the same session, so the times are exact.
+/// What is between `FOR VALUES FROM (` and `)` is cut at its middle: a regular expression takes ten times as long.
+/// Printed without the leaf's oid, which the bounds do not need, they are there without the leaf being opened and locked.
 /// Indexes count when they are B-trees over plain columns, of all rows, and whole.
 const LEAVES: &str = r"
     SELECT leaf.relname::text, inhdetachpending, printed,
@@ -110,8 +112,8 @@ const LEAVES: &str = r"
                  JOIN pg_catalog.pg_am AS method ON method.oid = index.relam AND amname = 'btree'
                  WHERE indrelid = leaf.oid AND indisvalid AND indpred IS NULL AND indexprs IS NULL)
     FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
-         LATERAL pg_get_expr(leaf.relpartbound, leaf.oid) AS printed,
-         LATERAL regexp_match(printed, '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS part
+         LATERAL pg_get_expr(leaf.relpartbound, 0) AS printed,
+         LATERAL string_to_array(left(substr(printed, 18), -1), ') TO (') AS part
     WHERE inhparent = to_regclass($1) AND ($2::text[] IS NULL OR leaf.relname = ANY ($2::text[]::name[]))";
 
 /// What changes with each attaching and detaching.

@@ -93,7 +93,9 @@ async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usiz
 async fn concurrently(client: &Client, table: &Table, leaf: &Leaf) -> Result<usize, Error> {
     let (doing, name) = (|| Error::doing("build the indexes of a leaf in use", table), table.sibling(&leaf.name));
     // Whoever maintains this leaf is met here, and not waited for as long as older transactions are.
-    let ask = format!("BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT");
+    let ask = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT"
+    );
     if let Err(error) = client.batch_execute(&ask).await {
         client.batch_execute("ROLLBACK").await.map_err(doing())?;
         return Err(doing()(error));

@@ -16,7 +16,7 @@ use crate::{
     activity::{Deed, ensure_activity, record},
     apply::{BEGIN, is_passing, pause},
     archive,
-    registry::{Entry, Presence, State, read_inventory, register},
+    registry::{Entry, Presence, State, read_inventory, refresh, register},
     retire::{Act, Fate, Move, Terms, plan_moves},
 };
 
@@ -91,8 +91,8 @@ async fn run(
     let mut outcome = Outcome::default();
     // A move that failed is not tried again in this run.
     let mut given_up = HashSet::new();
+    let mut inventory = read_inventory(client, table).await?;
     loop {
-        let inventory = read_inventory(client, table).await?;
         let planned = plan_moves(&inventory, terms);
         let moves: Vec<Move> =
             planned.moves.into_iter().filter(|next| !given_up.contains(&(next.entry.id, next.act))).collect();
@@ -100,9 +100,16 @@ async fn run(
             outcome.obstacles = planned.obstacles;
             return Ok(outcome);
         }
+        let moved: Vec<i64> = moves.iter().map(|next| next.entry.id).collect();
         for next in moves {
-            let mut worker =
-                Worker { client, table, archive, fate: terms.retention.fate, grace: terms.retention.grace, has_begun: false };
+            let mut worker = Worker {
+                client,
+                table,
+                archive,
+                fate: terms.retention.fate,
+                grace: terms.retention.grace,
+                has_begun: false,
+            };
             match worker.carry_out(&next).await {
                 Ok(done) => outcome.done.push(done),
                 Err(error) => {
@@ -112,6 +119,8 @@ async fn run(
                 }
             }
         }
+        // What others did meanwhile is found out by each move itself, behind the lock of the leaf's row.
+        refresh(client, table, &mut inventory, &moved).await?;
     }
 }
 

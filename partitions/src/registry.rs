@@ -137,7 +137,8 @@ impl Inventory {
     }
 }
 
-/// The leaves of a table as the catalog has them: `parent` and `standing` for a WITH. $1 schema, $2 table, $3 whether it is flat.
+/// The leaves of a table as the catalog has them: `parent` and `standing` for a WITH. $1 schema, $2 table, $3 whether it is flat, $4 the
+/// registry's ids of the leaves that matter, null for all.
 const STANDING: &str = r"
     parent AS (
         SELECT root.oid, root.relname, 0::int8 AS key
@@ -155,14 +156,16 @@ const STANDING: &str = r"
                CASE WHEN part[2] IN ('MAXVALUE', '''infinity''') THEN 'infinity' ELSE trim('''' FROM part[2])::timestamptz END AS to_time
         FROM parent
         JOIN pg_catalog.pg_inherits ON inhparent = parent.oid JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
-             LATERAL regexp_match(pg_get_expr(leaf.relpartbound, leaf.oid), '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS part
-        WHERE part IS NOT NULL AND parent.key IS NOT NULL
+             LATERAL string_to_array(left(substr(pg_get_expr(leaf.relpartbound, 0), 18), -1), ') TO (') AS part
+        WHERE part[2] IS NOT NULL AND parent.key IS NOT NULL
+          AND ($4::int8[] IS NULL OR inhrelid = ANY (ARRAY(SELECT relid FROM registry.leaf WHERE leaf_id = ANY ($4))))
     )";
 
 /// The registry's leaves with what the catalog has, those that stand in the catalog alone among them (with id 0).
 const ENTRIES: &str = r"
     , known AS (
         SELECT * FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED'
+          AND ($4 IS NULL OR leaf_id = ANY ($4))
     )
     SELECT COALESCE(known.leaf_id, 0), COALESCE(standing.key, known.key), COALESCE(standing.leaf, known.leaf),
            CASE WHEN standing.oid IS NOT NULL THEN standing.from_time ELSE known.from_time END,
@@ -187,6 +190,27 @@ const FLOORS: &str = "SELECT key, NULLIF(floor, '-infinity'), clock_timestamp() 
 
 /// Reads all that decides about the leaves of a table, in one snapshot. Changes nothing.
 pub async fn read_inventory(client: &mut Client, table: &Table) -> Result<Inventory, Error> {
+    read_some(client, table, None).await
+}
+
+/// Reads some entries of an inventory again, by their ids, and all that is not an entry: the sizes of thousands of leaves take a
+/// second to look at, and have not changed.
+pub(crate) async fn refresh(
+    client: &mut Client,
+    table: &Table,
+    inventory: &mut Inventory,
+    ids: &[i64],
+) -> Result<(), Error> {
+    let renewed = read_some(client, table, Some(ids)).await?;
+    let mut entries = std::mem::take(&mut inventory.entries);
+    entries.retain(|entry| !ids.contains(&entry.id));
+    entries.extend(renewed.entries.iter().cloned());
+    entries.sort_by_key(|entry| (entry.key, entry.bounds.to()));
+    *inventory = Inventory { entries, ..renewed };
+    Ok(())
+}
+
+async fn read_some(client: &mut Client, table: &Table, ids: Option<&[i64]>) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
     let builder = client.build_transaction().read_only(true);
     let transaction =
@@ -195,15 +219,15 @@ pub async fn read_inventory(client: &mut Client, table: &Table) -> Result<Invent
         .batch_execute("SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off")
         .await
         .map_err(doing())?;
-    let inventory = inventory_in(&transaction, table).await?;
+    let inventory = inventory_in(&transaction, table, ids).await?;
     transaction.commit().await.map_err(doing())?;
     Ok(inventory)
 }
 
-async fn inventory_in(transaction: &Transaction<'_>, table: &Table) -> Result<Inventory, Error> {
+async fn inventory_in(transaction: &Transaction<'_>, table: &Table, ids: Option<&[i64]>) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
     let rows = transaction
-        .query_typed(&table.registered(&format!("WITH {STANDING} {ENTRIES}")), &entries_of(table))
+        .query_typed(&table.registered(&format!("WITH {STANDING} {ENTRIES}")), &entries_of(table, &ids))
         .await
         .map_err(doing())?;
     let entries = rows.iter().filter_map(entry).collect();
@@ -215,8 +239,8 @@ async fn inventory_in(transaction: &Transaction<'_>, table: &Table) -> Result<In
     Ok(Inventory { entries, holds, floors, now })
 }
 
-fn entries_of(table: &Table) -> [(&(dyn ToSql + Sync), Type); 3] {
-    [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&table.flat, Type::BOOL)]
+fn entries_of<'e>(table: &'e Table, ids: &'e Option<&'e [i64]>) -> [(&'e (dyn ToSql + Sync), Type); 4] {
+    [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&table.flat, Type::BOOL), (ids, Type::INT8_ARRAY)]
 }
 
 /// `None` for a state of a newer binary, which is left alone.
@@ -254,7 +278,8 @@ const REGISTER: &str = "
 
 /// Registers what stands and is not known yet. Answers how many.
 pub(crate) async fn register(client: &Client, table: &Table) -> Result<u64, Error> {
-    let rows = client.query_typed(&table.registered(&format!("WITH {STANDING} {REGISTER}")), &entries_of(table)).await;
+    let rows =
+        client.query_typed(&table.registered(&format!("WITH {STANDING} {REGISTER}")), &entries_of(table, &None)).await;
     Ok(rows.map_err(Error::doing("register leaves", table))?.len() as u64)
 }
 

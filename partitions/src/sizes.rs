@@ -27,8 +27,8 @@ const SIZES: &str = r"
            COALESCE(pg_total_relation_size(leaf.oid), 0)
     FROM parent JOIN pg_catalog.pg_inherits ON inhparent = parent.oid
     JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
-         LATERAL regexp_match(pg_get_expr(leaf.relpartbound, leaf.oid), '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') AS part
-    WHERE NOT inhdetachpending AND part IS NOT NULL
+         LATERAL string_to_array(left(substr(pg_get_expr(leaf.relpartbound, 0), 18), -1), ') TO (') AS part
+    WHERE NOT inhdetachpending AND part[2] IS NOT NULL
     ORDER BY 2 NULLS LAST";
 
 /// Reads the bytes of all leaves of one key, with indexes and TOAST, ascending in time. Needs no rights on the table.

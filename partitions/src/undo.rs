@@ -12,8 +12,8 @@ use crate::{
     add_hold,
     apply::{LANE_KEY, is_passing, pause},
     moves::{
-        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, locked, manifest_of, parent_of, set_state,
-        unseal_statements,
+        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, locked, manifest_of, parent_of,
+        set_state, unseal_statements,
     },
     registry::{Entry, Inventory, Presence, State, read_inventory},
 };

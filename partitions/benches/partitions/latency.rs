@@ -1,115 +1,137 @@
-//! What a writer and readers at full speed notice of leaves being made, detached and dropped.
+//! What a writer and two readers at full speed notice of leaves being made, detached and dropped all the time.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use dalp_partitions::{Need, ensure};
+use dalp_partitions::{Act, Need, ensure, extend};
 
-use super::retire::ours;
+use super::options::Options;
 use super::setup::{KEY, Server, copied, day, logs, policy};
-use super::{Options, ms};
+use super::stats::quantile;
+use super::traffic::{Role, Sample, Traffic, during};
+use super::way::{Way, ours};
 
-/// Latencies of a writer and of two readers.
-struct Load {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<Vec<f64>>>,
-}
+const ROLES: [(&str, Role); 3] = [
+    ("writer: COPY of 500 rows", Role::Writer(500)),
+    ("reader: point query", Role::Point),
+    ("reader: newest 50 of a contract", Role::History),
+];
+/// Days that lie between the old ones and those in use.
+const GAP: i64 = 10;
+/// Old days for a second: more than can go.
+const PER_SECOND: i64 = 8;
+/// From one leaf made ahead to the next.
+const PACE: Duration = Duration::from_millis(200);
 
-impl Load {
-    async fn start(server: &Server, database: &str, first: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (today, yesterday, tomorrow) = (day(0).to_rfc3339(), day(-1).to_rfc3339(), day(0).to_rfc3339());
-        let write = format!(
-            "INSERT INTO dalp_indexed.logs SELECT {KEY}, '{today}'::timestamptz + interval '1 hour', $N::int8 * 100 + i, 0, 0, '', '', '', '', '', '', '', '' \
-             FROM generate_series(1, 100) AS i"
-        );
-        let point = format!(
-            "SELECT count(*) FROM dalp_indexed.logs WHERE chain_id = {KEY} AND block_time >= '{yesterday}' AND block_time < '{tomorrow}' \
-             AND block_number = $N % 100"
-        );
-        let mut tasks = Vec::new();
-        for sql in [write, point.clone(), point] {
-            let (client, stop) = (server.connect(database).await, stop.clone());
-            tasks.push(tokio::spawn(async move {
-                let (mut times, mut number) = (Vec::new(), first);
-                while !stop.load(Ordering::Relaxed) {
-                    number += 1;
-                    let began = Instant::now();
-                    client.batch_execute(&sql.replace("$N", &number.to_string())).await.unwrap();
-                    times.push(ms(began.elapsed()));
-                }
-                times
-            }));
-        }
-        Self { stop, tasks }
-    }
-
-    async fn end(self) -> Vec<Vec<f64>> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut all = Vec::new();
-        for task in self.tasks {
-            let mut times = task.await.unwrap();
-            times.sort_by(f64::total_cmp);
-            all.push(times);
-        }
-        all
-    }
-}
-
-fn at(times: &[f64], share: f64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
-    let index = ((times.len() - 1) as f64 * share) as usize;
-    times[index]
-}
-
-pub async fn measure(server: &Server, options: &Options) {
-    let database = server.database(if options.smoke { 2_000 } else { 20_000 }).await;
-    let mut client = server.connect(&database).await;
+pub async fn measure(server: &Server, options: &Options) -> String {
     let span = Duration::from_secs(options.seconds);
-    let recent = Need::rows((-3..=2).map(day));
-    ensure(&mut client, &logs(), KEY, &policy(), Utc::now(), &recent).await.unwrap();
-    client.batch_execute(&copied("dalp_indexed.logs", day(-1), 20_000)).await.unwrap();
+    let old = i64::try_from(options.seconds).unwrap_or_default() * PER_SECOND;
+    let database = server.database(20_000).await;
+    prepare(server, &database, old).await;
+    let roles: Vec<Role> = ROLES.iter().map(|(_, role)| *role).collect();
 
-    let load = Load::start(server, &database, 0).await;
+    let traffic = Traffic::start(server, &database, Way::Ours.table(), &roles, Duration::ZERO).await;
+    let from = Instant::now();
     tokio::time::sleep(span).await;
-    let quiet = load.end().await;
-    // Old days made, filled, retired, detached and dropped, one after the other; a session that read everything stays open half the time.
-    let load = Load::start(server, &database, 10_000_000).await;
-    let (began, mut days) = (Instant::now(), 0);
-    while began.elapsed() < span {
-        let reader = server.connect(&database).await;
-        if days % 2 == 1 {
-            reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
+    let to = Instant::now();
+    let samples = traffic.end().await;
+    let alone: Vec<Vec<f64>> = samples.iter().map(|samples| during(samples, from, to)).collect();
+
+    let traffic = Traffic::start(server, &database, Way::Ours.table(), &roles, Duration::ZERO).await;
+    let from = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let making = tokio::spawn(make(server.manager(&database).await, stop.clone()));
+    let retiring = tokio::spawn(retire_all(server.manager(&database).await, old, stop.clone()));
+    let reader = server.connect(&database).await;
+    tokio::time::sleep(span / 3).await;
+    let opened = Instant::now();
+    reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
+    tokio::time::sleep((span / 3).saturating_sub(opened.elapsed())).await;
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    let closed = Instant::now();
+    tokio::time::sleep(span.saturating_sub(from.elapsed())).await;
+    stop.store(true, Ordering::Relaxed);
+    let (made, retired) = (making.await.unwrap(), retiring.await.unwrap());
+    let to = Instant::now();
+    let samples = traffic.end().await;
+    assert!(made > 0 && retired > 0, "{made} leaves made, {retired} dropped");
+    report(span, &alone, &samples, [from, to, opened, closed], [made, retired])
+}
+
+/// Days in use, and old ones of a thousand rows.
+async fn prepare(server: &Server, database: &str, old: i64) {
+    let client = server.connect(database).await;
+    let mut manager = server.manager(database).await;
+    ensure(&mut manager, &logs(), KEY, &policy(), Utc::now(), &Need::rows((-2..=2).map(day))).await.unwrap();
+    let days: Vec<i64> = (0..old).map(|at| at - old - GAP).collect();
+    for days in days.chunks(64) {
+        ensure(&mut manager, &logs(), KEY, &policy(), Utc::now(), &Need::rows(days.iter().copied().map(day)))
+            .await
+            .unwrap();
+        for at in days {
+            client.batch_execute(&copied("dalp_indexed.logs", day(*at), 1_000)).await.unwrap();
         }
-        let old = -100 - days;
-        ensure(&mut client, &logs(), KEY, &policy(), Utc::now(), &Need::rows([day(old)])).await.unwrap();
-        client.batch_execute(&copied("dalp_indexed.logs", day(old), 1_000)).await.unwrap();
-        let ended = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            reader.batch_execute("ROLLBACK").await.unwrap();
-        };
-        let (outcome, ()) = tokio::join!(ours(&mut client), ended);
-        assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
-        days += 1;
     }
-    let busy = load.end().await;
-    println!(
-        "## Others at full speed for {} s, without and with {days} leaves made, detached and dropped\n",
+    client.batch_execute(&copied("dalp_indexed.logs", day(-1), 20_000)).await.unwrap();
+    client.batch_execute("VACUUM ANALYZE dalp_indexed.logs").await.unwrap();
+    client.batch_execute("CHECKPOINT").await.unwrap();
+    ours(&mut manager, old + 2 * GAP).await;
+}
+
+/// One leaf after the other ahead of today.
+async fn make(mut manager: tokio_postgres::Client, stop: Arc<AtomicBool>) -> usize {
+    let mut catalog = dalp_partitions::read(&mut manager, &logs(), KEY).await.unwrap();
+    let mut made = 0;
+    for ahead in 3.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (began, need) = (Instant::now(), Need::rows([day(ahead)]));
+        let report = extend(&mut manager, &logs(), KEY, &policy(), Utc::now(), &need, catalog).await.unwrap();
+        (made, catalog) = (made + report.created.len(), report.catalog);
+        tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
+    }
+    made
+}
+
+/// One old leaf after the other, without a pause.
+async fn retire_all(mut manager: tokio_postgres::Client, old: i64, stop: Arc<AtomicBool>) -> usize {
+    let mut dropped = 0;
+    for gone in 1..=old {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let outcome = ours(&mut manager, old + GAP - gone).await;
+        assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+        dropped += outcome.done.iter().filter(|done| done.act == Act::Drop).count();
+    }
+    dropped
+}
+
+fn report(
+    span: Duration,
+    alone: &[Vec<f64>],
+    samples: &[Vec<Sample>],
+    [from, to, opened, closed]: [Instant; 4],
+    [made, retired]: [usize; 2],
+) -> String {
+    let mut text = format!(
+        "| at full speed for {} s, ms | alone: p50 | p99 | max | beside {made} leaves made, {retired} retired and dropped: p50 | p99 | max | \
+         **added to p99 (bar: 5)** | while the long reader is open: p50 | p99 | max |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         span.as_secs()
     );
-    println!(
-        "| who | p50 alone, ms | p50 beside, ms | p99 alone, ms | p99 beside, ms | added to p99, ms (bar 5) | longest alone, ms | longest beside, ms |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
-    for (who, (quiet, busy)) in ["writer", "reader", "reader"].into_iter().zip(quiet.iter().zip(&busy)) {
-        let figures = [0.5, 0.99, 1.0].map(|share| (at(quiet, share), at(busy, share)));
-        let [(p50, p50_busy), (p99, p99_busy), (longest, longest_busy)] = figures;
-        println!(
-            "| {who} | {p50:.2} | {p50_busy:.2} | {p99:.2} | {p99_busy:.2} | {:.2} | {longest:.1} | {longest_busy:.1} |",
-            p99_busy - p99
-        );
+    for (((name, _), alone), samples) in ROLES.iter().zip(alone).zip(samples) {
+        let (beside, long) = (during(samples, from, to), during(samples, opened, closed));
+        let tails = |values: &[f64]| {
+            let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| quantile(values, share));
+            format!("{p50:.2} | {p99:.2} | {max:.1}")
+        };
+        let added = quantile(&beside, 0.99) - quantile(alone, 0.99);
+        let _ = writeln!(text, "| {name} | {} | {} | {added:.2} | {} |", tails(alone), tails(&beside), tails(&long));
     }
-    println!();
+    text
 }

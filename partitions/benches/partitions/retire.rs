@@ -1,256 +1,214 @@
-//! One day of rows goes: by us, by DELETE, by pg_partman.
+//! One day of rows goes: what it costs alone, and what others notice of it, with a session open that has read the whole table, too.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use dalp_partitions::{Fate, Need, Outcome, Reference, Retention, Switches, Terms, ensure, retire};
 use tokio_postgres::Client;
 
-use super::setup::{KEY, Server, copied, day, logs, one, policy};
-use super::{Options, ms, spread};
+use super::options::Options;
+use super::setup::{Server, one};
+use super::stats::{median, quantile, spread};
+use super::traffic::{Role, Traffic, during};
+use super::way::{Removal, Way};
 
-/// What one way of removing a day cost.
-struct Cost {
-    work: Duration,
-    wal: f64,
+/// The writer copies a few rows, the reader looks up a block; both rest a little in between.
+const ROLES: [Role; 2] = [Role::Writer(20), Role::Point];
+const REST: Duration = Duration::from_millis(3);
+
+/// Of one way, over all rounds.
+struct Figures {
+    way: Way,
+    work: Vec<f64>,
+    steps: BTreeMap<String, Vec<f64>>,
+    wal: Vec<f64>,
+    beside: Vec<Beside>,
+    held: Option<Held>,
 }
 
-/// The longest that a writer of the newest leaf and a reader of another one waited.
-pub struct Others {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<Duration>>,
+/// A removal beside a writer and a reader: how long it took, and the longest of both.
+struct Beside {
+    took: f64,
+    longest: [f64; 2],
 }
 
-impl Others {
-    pub async fn start(server: &Server, database: &str, table: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (today, yesterday) = (day(0).to_rfc3339(), day(-1).to_rfc3339());
-        let write = format!(
-            "INSERT INTO {table} SELECT {KEY}, '{today}'::timestamptz + interval '1 hour', $N::int8 * 100 + i, 0, 0, '', '', '', '', '', '', '', '' \
-             FROM generate_series(1, 100) AS i"
-        );
-        let read = format!(
-            "SELECT count(*) FROM {table} WHERE chain_id = {KEY} AND block_time = '{yesterday}' AND block_number = $N::int8"
-        );
-        let mut tasks = Vec::new();
-        for sql in [write, read] {
-            let (client, stop) = (server.connect(database).await, stop.clone());
-            tasks.push(tokio::spawn(async move {
-                // Rows of an earlier round stay.
-                let (mut longest, mut number) = (Duration::ZERO, u64::from(rand::random::<u32>()));
-                while !stop.load(Ordering::Relaxed) {
-                    number += 1;
-                    let began = Instant::now();
-                    client.batch_execute(&sql.replace("$N", &number.to_string())).await.unwrap();
-                    longest = longest.max(began.elapsed());
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-                longest
-            }));
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        Self { stop, tasks }
+/// A removal beside both, with a long reader open; then after that has ended.
+struct Held {
+    beside: Beside,
+    outcome: String,
+    after: String,
+}
+
+pub async fn measure(server: &Server, options: &Options) -> String {
+    let database = server.database(options.rows.max(20_000)).await;
+    let client = server.connect(&database).await;
+    let mut all = Vec::new();
+    for way in Way::all(&client).await {
+        way.prepare(server, &database).await;
+        all.push(figures(server, &database, &client, way, options).await);
     }
-
-    /// Of the writer, and of the reader.
-    pub async fn longest(self) -> (f64, f64) {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut longest = Vec::new();
-        for task in self.tasks {
-            longest.push(ms(task.await.unwrap()));
-        }
-        (longest[0], longest[1])
+    let idle = Duration::from_millis(if options.smoke { 500 } else { 2_000 });
+    let quiet = undisturbed(server, &database, idle).await;
+    if options.smoke {
+        check(&all);
     }
+    let mut text = costs(&all, options);
+    text += "\n";
+    text += &stalls(&all, &quiet, idle);
+    text
 }
 
-/// A way of removing the oldest day.
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
-    Ours,
-    Delete,
-    Partman,
-}
-
-impl Way {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "detach concurrently + drop (ours)",
-            Self::Delete => "DELETE + VACUUM",
-            Self::Partman => "pg_partman",
+async fn figures(server: &Server, database: &str, client: &Client, way: Way, options: &Options) -> Figures {
+    let mut figures =
+        Figures { way, work: Vec::new(), steps: BTreeMap::new(), wal: Vec::new(), beside: Vec::new(), held: None };
+    let patient = Duration::from_secs(600);
+    let runs = i64::from(options.runs);
+    for round in 0..runs {
+        way.fill(client, round, options.rows).await;
+        let before = wal(client).await;
+        let removal = way.remove(server, database, round, patient).await;
+        figures.wal.push((wal(client).await - before) / 1e6);
+        whole(way, &removal);
+        figures.work.push(removal.took);
+        for (name, took) in removal.steps {
+            figures.steps.entry(name).or_default().push(took);
         }
     }
-
-    fn table(self) -> &'static str {
-        match self {
-            Self::Ours => "dalp_indexed.logs",
-            Self::Delete => "public.deleted",
-            Self::Partman => "public.partman_logs",
-        }
+    for round in runs..2 * runs {
+        way.fill(client, round, options.rows).await;
+        let (removal, beside) = beside(server, database, way, round, patient).await;
+        whole(way, &removal);
+        figures.beside.push(beside);
     }
+    way.fill(client, 2 * runs, options.rows).await;
+    figures.held = Some(held(server, database, way, 2 * runs, options.smoke).await);
+    figures
 }
 
-const DAYS: std::ops::RangeInclusive<i64> = -5..=1;
+/// Bytes of WAL written so far.
+async fn wal(client: &Client) -> f64 {
+    one(client, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::text").await.parse().unwrap()
+}
 
-/// The tables of the other two: as ours, but without a list level.
-async fn others(client: &mut Client, ways: &[Way]) {
-    for way in ways.iter().filter(|way| **way != Way::Ours) {
-        let table = way.table();
-        let make = format!(
-            "CREATE TABLE {table} (LIKE dalp_indexed.logs INCLUDING DEFAULTS, PRIMARY KEY (chain_id, block_time, block_number, log_index)) \
-               PARTITION BY RANGE (block_time); \
-             CREATE INDEX ON {table} (address, topic0, block_time); CREATE INDEX ON {table} (tx_hash)"
-        );
-        client.batch_execute(&make).await.unwrap();
-    }
-    if ways.contains(&Way::Partman) {
-        let parent = format!(
-            "CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman; \
-             SELECT partman.create_parent('public.partman_logs', 'block_time', 'native', 'daily', p_premake := 2, \
-                                          p_start_partition := '{}'); \
-             UPDATE partman.part_config SET retention = '4 days', retention_keep_table = false, infinite_time_partitions = true",
-            day(-5).format("%Y-%m-%d")
-        );
-        client.batch_execute(&parent).await.unwrap();
+fn whole(way: Way, removal: &Removal) {
+    let names: Vec<&str> = removal.steps.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(removal.failed.is_none(), "{}: {:?}", way.name(), removal.failed);
+    if way == Way::Ours {
+        assert_eq!(names, ["seal", "retire", "detach", "drop"]);
     }
 }
 
-/// A day of rows that is over, and its neighbours.
-async fn fill(client: &mut Client, way: Way, rows: u32) {
-    match way {
-        Way::Ours => {
-            let days: Vec<DateTime<Utc>> = DAYS.map(day).collect();
-            ensure(client, &logs(), KEY, &policy(), Utc::now(), &Need::rows(days)).await.unwrap();
-        }
-        Way::Delete => {
-            for from in DAYS {
-                let name = format!("public.deleted_{}", from + 10);
-                let (from, to) = (day(from).to_rfc3339(), day(from + 1).to_rfc3339());
-                let make = format!(
-                    "CREATE TABLE IF NOT EXISTS {name} PARTITION OF public.deleted FOR VALUES FROM ('{from}') TO ('{to}')"
-                );
-                client.batch_execute(&make).await.unwrap();
-            }
-        }
-        Way::Partman => {
-            let again = format!(
-                "SELECT partman.create_partition_time('public.partman_logs', ARRAY['{}'::timestamptz])",
-                day(-5).to_rfc3339()
-            );
-            client.batch_execute(&again).await.unwrap();
-        }
-    }
-    client.batch_execute(&copied(way.table(), day(-5), rows)).await.unwrap();
-    client.batch_execute(&format!("ANALYZE {}", way.table())).await.unwrap();
-    client.batch_execute("CHECKPOINT").await.unwrap();
+async fn beside(server: &Server, database: &str, way: Way, round: i64, limit: Duration) -> (Removal, Beside) {
+    let traffic = Traffic::start(server, database, way.table(), &ROLES, REST).await;
+    let from = Instant::now();
+    let removal = way.remove(server, database, round, limit).await;
+    let to = Instant::now();
+    // Whoever waits for what is just over is counted, too.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let samples = traffic.end().await;
+    let longest = [0, 1].map(|role| quantile(&during(&samples[role], from, to), 1.0));
+    let took = removal.took;
+    (removal, Beside { took, longest })
 }
 
-/// As the indexer does it, with four days kept.
-pub(crate) async fn ours(client: &mut Client) -> Outcome {
-    let (keep, grace) = (TimeDelta::days(4), TimeDelta::zero());
-    let retention = Retention { fate: Fate::Drop, keep, grace, max_leaves: 1_000, max_share: 1.0 };
-    let terms = Terms {
-        retention: &retention,
-        switches: Switches::ALL,
-        reference: &Reference::Now,
-        can_archive: false,
-        allow_many: true,
-    };
-    retire(client, &logs(), &terms, None).await.unwrap()
-}
-
-async fn remove(client: &mut Client, way: Way) -> Option<Outcome> {
-    match way {
-        Way::Ours => return Some(ours(client).await),
-        Way::Delete => {
-            let delete = format!("DELETE FROM public.deleted WHERE block_time < '{}'", day(-4).to_rfc3339());
-            client.batch_execute(&delete).await.unwrap();
-            client.batch_execute("VACUUM public.deleted_5").await.unwrap();
-        }
-        Way::Partman => {
-            client.batch_execute("SELECT partman.run_maintenance('public.partman_logs')").await.unwrap();
-        }
-    }
-    None
-}
-
-async fn cost(client: &mut Client, way: Way) -> (Cost, Option<Outcome>) {
-    let before = one(client, "SELECT pg_current_wal_insert_lsn()::text").await;
-    let began = Instant::now();
-    let outcome = remove(client, way).await;
-    let work = began.elapsed();
-    let wal = one(client, &format!("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{before}')::text")).await;
-    (Cost { work, wal: wal.parse::<f64>().unwrap() / 1e6 }, outcome)
-}
-
-pub async fn measure(server: &Server, options: &Options) {
-    let (rows, runs) = if options.smoke { (20_000, 1) } else { (1_000_000, 3) };
-    let database = server.database(rows).await;
-    let mut client = server.connect(&database).await;
-    let has_partman =
-        one(&client, "SELECT count(*)::text FROM pg_available_extensions WHERE name = 'pg_partman'").await == "1";
-    let mut ways = vec![Way::Ours, Way::Delete];
-    ways.extend(has_partman.then_some(Way::Partman));
-    others(&mut client, &ways).await;
-    println!("## One day of {rows} rows goes\n");
-    println!(
-        "| way | work, ms | WAL, MB | writer waited, ms | reader waited, ms | with a reader open: writer, ms | reader, ms |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    let (mut wals, mut steps) = (Vec::new(), Vec::new());
-    for way in ways {
-        let (mut works, mut wal) = (Vec::new(), Vec::new());
-        for _ in 0..runs {
-            fill(&mut client, way, rows).await;
-            let (cost, outcome) = cost(&mut client, way).await;
-            works.push(ms(cost.work));
-            wal.push(cost.wal);
-            if let Some(outcome) = outcome {
-                assert!(outcome.failed.is_empty() && outcome.done.len() == 4, "{outcome:?}");
-                steps = outcome.done;
-            }
-        }
-        fill(&mut client, way, rows).await;
-        let about = Others::start(server, &database, way.table()).await;
-        remove(&mut client, way).await;
-        let (writer, reader) = about.longest().await;
-        let (held_writer, held_reader) = beside_reader(server, &database, &mut client, way, rows).await;
-        wals.push(wal.clone());
-        println!(
-            "| {} | {} | {} | {writer:.1} | {reader:.1} | {held_writer:.1} | {held_reader:.1} |",
-            way.name(),
-            spread(works),
-            spread(wal)
-        );
-    }
-    if !has_partman {
-        println!("| pg_partman | not installed: apt-get install postgresql-15-partman | | | | | |");
-    }
-    let middle = |wal: &[f64]| wal[wal.len() / 2];
-    println!(
-        "\nours writes {:.2} % of DELETE's WAL (bar 1 %, and 200 ms of work)\n",
-        100.0 * middle(&wals[0]) / middle(&wals[1])
-    );
-    let steps: Vec<String> = steps.iter().map(|done| format!("{} {:.1} ms", done.act.word(), ms(done.took))).collect();
-    println!("of which: {}\n", steps.join(", "));
-    assert!(middle(&wals[0]) < middle(&wals[1]), "{wals:?}");
-}
-
-/// The same while a session has read the whole table and does not end for five seconds.
-async fn beside_reader(server: &Server, database: &str, client: &mut Client, way: Way, rows: u32) -> (f64, f64) {
-    fill(client, way, rows).await;
+/// With a session that has read the whole table and idles in its transaction: until what can be done is done, and a moment only
+/// when it has to be quick.
+async fn held(server: &Server, database: &str, way: Way, round: i64, quick: bool) -> Held {
     let reader = server.connect(database).await;
     reader.batch_execute(&format!("BEGIN; SELECT count(*) FROM {}", way.table())).await.unwrap();
-    let about = Others::start(server, database, way.table()).await;
-    // Ours sets its own limits; the others wait as a job without any would.
-    client.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0").await.unwrap();
+    let limit = if quick { Duration::from_millis(700) } else { Duration::from_secs(10) };
+    let removing = beside(server, database, way, round, limit);
     let ended = async {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        reader.batch_execute("COMMIT").await.unwrap();
+        if quick {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            reader.batch_execute("ROLLBACK").await.unwrap();
+        }
     };
-    tokio::join!(remove(client, way), ended);
-    let waited = about.longest().await;
-    remove(client, way).await;
-    waited
+    let ((removal, beside), ()) = tokio::join!(removing, ended);
+    let outcome = removal.failed.clone().unwrap_or_else(|| "done".to_owned());
+    if !quick {
+        reader.batch_execute("ROLLBACK").await.unwrap();
+    }
+    let after = if removal.failed.is_some() {
+        let removal = way.remove(server, database, round, Duration::from_secs(600)).await;
+        assert!(removal.failed.is_none(), "{}: {:?}", way.name(), removal.failed);
+        let steps: Vec<&str> = removal.steps.iter().map(|(name, _)| name.as_str()).collect();
+        format!("{}: {:.0} ms", steps.join(", "), removal.took)
+    } else {
+        String::new()
+    };
+    Held { beside, outcome, after }
+}
+
+/// The longest that writer and reader see while nothing goes.
+async fn undisturbed(server: &Server, database: &str, idle: Duration) -> [f64; 2] {
+    let traffic = Traffic::start(server, database, Way::Ours.table(), &ROLES, REST).await;
+    let from = Instant::now();
+    tokio::time::sleep(idle).await;
+    let to = Instant::now();
+    let samples = traffic.end().await;
+    [0, 1].map(|role| quantile(&during(&samples[role], from, to), 1.0))
+}
+
+fn check(all: &[Figures]) {
+    let wal = |way| all.iter().find(|figures| figures.way == way).map(|figures| median(&figures.wal));
+    assert!(wal(Way::Ours) < wal(Way::Delete), "{:?} MB of WAL, {:?} by DELETE", wal(Way::Ours), wal(Way::Delete));
+}
+
+fn costs(all: &[Figures], options: &Options) -> String {
+    let deleted = all.iter().find(|figures| figures.way == Way::Delete).map_or(0.0, |figures| median(&figures.wal));
+    let mut text = format!(
+        "| {} rows of a day go, median of {} | work, ms (bar: 200) | WAL, MB | of DELETE's, % (bar: 1) | of which, ms |\n|---|---:|---:|---:|---|\n",
+        options.rows, options.runs
+    );
+    for figures in all {
+        let steps = figures.steps.iter().map(|(name, took)| format!("{name} {}", spread(took, 1)));
+        let mut steps: Vec<String> = steps.collect();
+        if figures.way == Way::Ours {
+            let order = ["seal", "retire", "detach", "drop"];
+            steps.sort_by_key(|step| order.iter().position(|name| step.starts_with(name)));
+            let sum: f64 = figures.steps.values().map(|took| median(took)).sum();
+            steps.push(format!("in between {:.1}", median(&figures.work) - sum));
+        }
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.2} | {} |",
+            figures.way.name(),
+            spread(&figures.work, 1),
+            spread(&figures.wal, 2),
+            100.0 * median(&figures.wal) / deleted,
+            steps.join(", ")
+        );
+    }
+    absent(&mut text, all, 4);
+    text
+}
+
+fn stalls(all: &[Figures], quiet: &[f64; 2], idle: Duration) -> String {
+    let mut text = format!(
+        "| beside a writer and a reader | took, ms | longest COPY, ms | longest query, ms | with a long reader open: | took, ms | longest COPY, ms | longest query, ms | when that has ended |\n\
+         |---|---:|---:|---:|---|---:|---:|---:|---|\n\
+         | nothing goes, for {:.1} s | | {:.1} | {:.1} | | | | | |\n",
+        idle.as_secs_f64(),
+        quiet[0],
+        quiet[1]
+    );
+    for figures in all {
+        let of = |value: fn(&Beside) -> f64| spread(&figures.beside.iter().map(value).collect::<Vec<_>>(), 1);
+        let (took, copy, query) = (of(|b| b.took), of(|b| b.longest[0]), of(|b| b.longest[1]));
+        let _ = write!(text, "| {} | {took} | {copy} | {query} |", figures.way.name());
+        if let Some(Held { beside, outcome, after }) = &figures.held {
+            let [copy, query] = beside.longest;
+            let _ = writeln!(text, " {outcome} | {:.0} | {copy:.1} | {query:.1} | {after} |", beside.took);
+        }
+    }
+    absent(&mut text, all, 8);
+    text
+}
+
+fn absent(text: &mut String, all: &[Figures], columns: usize) {
+    if all.iter().all(|figures| figures.way != Way::Partman) {
+        let rest = " |".repeat(columns - 1);
+        let _ = writeln!(text, "| pg_partman | not installed: apt-get install postgresql-15-partman |{rest}");
+    }
 }
