@@ -120,6 +120,9 @@ async fn grow_some(client: &Client, wanted: &[(&str, i64, i64)]) {
                     sql,
                     "CREATE TABLE {parent}_{label} PARTITION OF {parent} FOR VALUES FROM ('{from}') TO ('{to}');"
                 );
+                for index in &table(name).leaf_indexes {
+                    let _ = writeln!(sql, "CREATE INDEX ON {parent}_{label} ({});", index.columns().join(", "));
+                }
             }
             client.batch_execute(&sql).await.unwrap();
         }
