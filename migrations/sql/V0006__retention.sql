@@ -241,7 +241,9 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION dalp_indexed.refuse_sealed() TO %I', partitioner);
     -- What is below the floor is not written again.
     EXECUTE format('GRANT SELECT ON dalp_indexed.retention_floor TO %I', writer);
-    IF to_regclass('dalp_audit.activity') IS NULL THEN
+    -- By the catalog: to look a name up in a schema takes a right on it.
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                   WHERE n.nspname = 'dalp_audit' AND c.relname = 'activity') THEN
         IF pg_has_role((SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'dalp_audit'), 'USAGE') THEN
             PERFORM dalp_indexed.make_activity(partitioner, reader);
         ELSE

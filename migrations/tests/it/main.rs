@@ -112,6 +112,14 @@ async fn schemas_that_exist_keep_owner_and_rights() {
     let owner = "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'dalp_indexed'";
     assert_eq!(strings(&client, owner).await, ["platform"]);
     assert_eq!(as_role(&client, "dalp_writer", "SELECT FROM dalp_indexed.logs").await, None);
+    // The record of deeds is its owner's to allow.
+    let activity = "SELECT c.relname::text FROM pg_class AS c WHERE c.relnamespace = 'dalp_audit'::regnamespace AND c.relkind = 'p'";
+    assert_eq!(strings(&client, activity).await, [""; 0]);
+    client.batch_execute("SELECT dalp_indexed.make_activity('dalp_partitioner', 'dalp_reader')").await.unwrap();
+    assert_eq!(strings(&client, activity).await, ["activity"]);
+    let leaf = "CREATE TABLE dalp_audit.leaf (LIKE dalp_audit.activity); \
+                ALTER TABLE dalp_audit.activity ATTACH PARTITION dalp_audit.leaf FOR VALUES FROM ('2024-01-01') TO ('2025-01-01')";
+    assert_eq!(as_role(&client, "dalp_partitioner", leaf).await, None);
 }
 
 #[tokio::test]
