@@ -47,7 +47,6 @@ fn terms<'t>(retention: &'t Retention, reference: &'t Reference) -> Terms<'t> {
 }
 
 /// The next move of `entry` beside an attached leaf of now, or what stands in its way.
-#[expect(clippy::result_large_err, reason = "a test looks at it whole")]
 fn next(
     fate: Fate,
     entry: Entry,
