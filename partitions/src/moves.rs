@@ -114,8 +114,13 @@ async fn run(
                 Ok(done) => outcome.done.push(done),
                 Err(error) => {
                     worker.record_failure(&next, &error).await?;
+                    let stands_in_the_way = next.act == Act::Detach;
                     given_up.insert((next.entry.id, next.act));
                     outcome.failed.push((next, error));
+                    // It may be pending now, and no other of its parent can begin: the moves are planned again.
+                    if stands_in_the_way {
+                        break;
+                    }
                 }
             }
         }
@@ -649,8 +654,8 @@ fn is_cancelled(error: &Error) -> bool {
     source.code() == Some(&SqlState::QUERY_CANCELED)
 }
 
-/// Who holds what a move of a leaf waited for: locks on the leaf or its parent, and, `with_snapshots`, snapshots of whatever: FINALIZE
-/// waits for all that are older.
+/// Who holds what a move of a leaf waited for: locks on the leaf or its parent, and, `with_snapshots`, on any table: FINALIZE
+/// waits for older snapshots, and whose they are is hidden from other roles.
 pub(crate) async fn blockers(
     client: &Client,
     table: &Table,
@@ -670,7 +675,7 @@ const BLOCKERS: &str = "
                     'nobody any more')
     FROM pg_catalog.pg_stat_activity AS a
     WHERE a.pid <> pg_backend_pid()
-      AND (EXISTS (SELECT FROM pg_catalog.pg_locks AS l
-                   WHERE l.pid = a.pid AND l.granted AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-                     AND l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name))
-        OR $2 AND a.backend_xmin IS NOT NULL AND a.datname = current_database() AND a.backend_type = 'client backend')";
+      AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                  WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation'
+                    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+                    AND (l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name) OR $2 AND l.relation >= 16384))";

@@ -196,6 +196,11 @@ pub enum Obstacle {
         /// When it is.
         until: DateTime<Utc>,
     },
+    /// Another leaf's detaching has not ended: the server begins no second one of a parent.
+    Pending {
+        /// The other leaf.
+        leaf: String,
+    },
     /// Its operation is switched off.
     Off {
         /// Which switch.
@@ -218,6 +223,7 @@ impl fmt::Display for Obstacle {
             ),
             Self::Newest => f.write_str("the newest leaf of its key"),
             Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
+            Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
             Self::Off { switch } => write!(f, "partitions.{switch} is false"),
             Self::NoArchive => f.write_str("to be archived, and partitions.archive_url is not set"),
             Self::Differs => {
@@ -341,8 +347,12 @@ fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
         State::Planned | State::Dropped => return Next::Rest,
     };
     let must_archive = act == Act::Archive || (act == Act::Seal && archives);
+    let pending = |other: &&Entry| other.key == entry.key && other.presence == Presence::Pending;
     match act {
         _ if !on => Next::Blocked(Obstacle::Off { switch }),
+        Act::Detach if let Some(other) = inventory.entries.iter().find(pending) => {
+            Next::Blocked(Obstacle::Pending { leaf: other.leaf.clone() })
+        }
         _ if must_archive && !terms.can_archive => Next::Blocked(Obstacle::NoArchive),
         act => Next::Move(act),
     }

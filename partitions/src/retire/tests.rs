@@ -71,23 +71,21 @@ fn next(
 #[test]
 fn the_catalog_decides_before_any_policy() {
     use {Presence as P, State as S};
-    for (state, presence, act) in [
-        (S::Planned, P::Attached, Some(Act::Note(S::Attached))),
-        (S::Planned, P::Standalone, Some(Act::Discard)),
-        (S::Planned, P::Absent, Some(Act::Discard)),
-        (S::Attached, P::Attached, None),
-        (S::Attached, P::Pending, Some(Act::Finalize)),
-        (S::Attached, P::Standalone, Some(Act::Note(S::Detached))),
-        (S::Attached, P::Absent, Some(Act::Note(S::Dropped))),
-        (S::Sealed, P::Pending, Some(Act::Finalize)),
-        (S::Archiving, P::Standalone, Some(Act::Note(S::Detached))),
-        (S::Retired, P::Standalone, Some(Act::Note(S::Detached))),
-        (S::Detaching, P::Pending, Some(Act::Finalize)),
-        (S::Detaching, P::Standalone, Some(Act::Note(S::Detached))),
-        (S::Detached, P::Attached, Some(Act::Note(S::Attached))),
-        (S::Detached, P::Standalone, None),
-        (S::Detached, P::Absent, Some(Act::Note(S::Dropped))),
-    ] {
+    let presences = [P::Attached, P::Pending, P::Standalone, P::Absent];
+    let on_its_way = [None, Some(Act::Finalize), Some(Act::Note(S::Detached)), Some(Act::Note(S::Dropped))];
+    let table = [
+        (S::Planned, [Some(Act::Note(S::Attached)), Some(Act::Finalize), Some(Act::Discard), Some(Act::Discard)]),
+        (S::Attached, on_its_way),
+        (S::Sealed, on_its_way),
+        (S::Archiving, on_its_way),
+        (S::Archived, on_its_way),
+        (S::Retired, on_its_way),
+        (S::Detaching, on_its_way),
+        (S::Detached, [Some(Act::Note(S::Attached)), Some(Act::Finalize), None, Some(Act::Note(S::Dropped))]),
+    ];
+    for (state, presence, act) in
+        table.into_iter().flat_map(|(state, acts)| presences.into_iter().zip(acts).map(move |(p, act)| (state, p, act)))
+    {
         // Whatever the policy: even with none, and even held.
         let got = next(Fate::Keep, leaf(0, state, presence), |inventory, _| inventory.holds.push(hold(0, 1)));
         assert_eq!(got, Ok(act), "{state} {presence:?}");
@@ -118,6 +116,10 @@ fn a_leaf_goes_step_by_step() {
         let off = next(fate, leaf(0, state, P::Attached), |_, terms| terms.switches = off);
         assert!(matches!(off, Err(Obstacle::Off { .. })), "{off:?}");
     }
+    let second = next(Fate::Drop, leaf(0, S::Retired, P::Attached), |inventory, _| {
+        inventory.entries.push(leaf(-1, S::Detaching, P::Pending));
+    });
+    assert_eq!(second, Err(Obstacle::Pending { leaf: "logs_-1".to_owned() }), "one detaching of a parent at a time");
     let nowhere = next(Fate::Archive, leaf(0, S::Attached, P::Attached), |_, terms| terms.can_archive = false);
     assert_eq!(nowhere, Err(Obstacle::NoArchive));
 }
@@ -280,14 +282,7 @@ impl Model {
         let mark = format!("seal {}", self.seals);
         let now = self.inventory.now;
         let at = self.inventory.entries.iter().position(|entry| entry.id == next.entry.id).unwrap();
-        let is_held = self.inventory.holds_on(&next.entry).next().is_some();
-        if next.act == Act::Drop {
-            self.judge(&next.entry);
-        }
-        if matches!(next.act, Act::Retire | Act::Detach | Act::Drop) {
-            assert!(!is_held, "{:?} of a held leaf", next.act);
-            assert!(!is_newest(&self.inventory, &next.entry), "{:?} of the newest leaf", next.act);
-        }
+        self.judge(next);
         let entry = &mut self.inventory.entries[at];
         match (next.act, crash) {
             (Act::Note(state), _) => {
@@ -348,8 +343,22 @@ impl Model {
         }
     }
 
+    /// What no policy may bring about.
+    fn judge(&self, next: &Move) {
+        let is_held = self.inventory.holds_on(&next.entry).next().is_some();
+        if next.act == Act::Drop {
+            self.judge_drop(&next.entry);
+        }
+        if matches!(next.act, Act::Retire | Act::Detach | Act::Drop) {
+            assert!(!is_held, "{:?} of a held leaf", next.act);
+            assert!(!is_newest(&self.inventory, &next.entry), "{:?} of the newest leaf", next.act);
+        }
+        let mut pending = self.inventory.entries.iter().filter(|entry| entry.presence == Presence::Pending);
+        assert!(next.act != Act::Detach || pending.next().is_none(), "the server would refuse it");
+    }
+
     /// The never-drop rule, said once more and otherwise.
-    fn judge(&self, entry: &Entry) {
+    fn judge_drop(&self, entry: &Entry) {
         assert_eq!((entry.state, entry.presence), (State::Detached, Presence::Standalone));
         assert!(self.inventory.floors[&KEY] >= entry.bounds.to(), "above the floor");
         assert!(entry.seal_now.is_some(), "open to writes");
@@ -360,13 +369,27 @@ impl Model {
         }
     }
 
+    /// No more begins to go, or goes on towards the floor, than three leaves or half of the bytes, of which each leaf has as many.
+    fn judge_breaker(&self, moves: &[Move]) {
+        let stands = |entry: &Entry| entry.state < State::Retired && entry.presence == Presence::Attached;
+        let goes = |next: &&Move| stands(&next.entry) && matches!(next.act, Act::Seal | Act::Archive | Act::Retire);
+        let (going, all) =
+            (moves.iter().filter(goes).count(), self.inventory.entries.iter().filter(|entry| stands(entry)).count());
+        assert!(going <= 3 && (going <= 1 || going * 2 <= all), "{going} of {all} go at once");
+    }
+
     /// A run, which may crash at any move; then runs to the end.
     fn run(&mut self) {
         let crash_at = self.rng.random_range(0..12);
+        // Where nobody allows it, much at once stays until somebody does.
+        let allow_many = self.rng.random_bool(0.7);
         for round in 0..60 {
             let (retention, reference) = (retention(self.fate), Reference::Final(self.reference.clone()));
-            let terms = Terms { allow_many: true, ..terms(&retention, &reference) };
+            let terms = Terms { allow_many, ..terms(&retention, &reference) };
             let moves = plan_moves(&self.inventory, &terms).moves;
+            if !allow_many {
+                self.judge_breaker(&moves);
+            }
             if moves.is_empty() {
                 return;
             }

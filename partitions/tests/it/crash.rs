@@ -19,6 +19,23 @@ use super::archive::Folder;
 use super::retire::filled;
 use super::*;
 
+#[path = "crash_ways.rs"]
+mod ways;
+
+/// What the process does that is killed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Plot {
+    /// A run in which a leaf is archived and dropped.
+    Archive,
+    /// Leaves are made, two are detached, one is brought back, both are dropped; holds come and go.
+    There,
+}
+
+impl Plot {
+    const ALL: [Self; 2] = [Self::Archive, Self::There];
+}
+
+const PLOT: &str = "DALP_TEST_CRASH_PLOT";
 const PORT: &str = "DALP_TEST_CRASH_PORT";
 const DATABASE: &str = "DALP_TEST_CRASH_DATABASE";
 const FOLDER: &str = "DALP_TEST_CRASH_FOLDER";
@@ -54,7 +71,14 @@ async fn a_run_takes_one_leaf_and_leaves_the_held_one() {
         let (mut client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
-        run(&mut client, Path::new(&folder)).await.unwrap();
+        match Plot::ALL
+            .into_iter()
+            .find(|plot| std::env::var(PLOT).is_ok_and(|name| name == format!("{plot:?}")))
+            .unwrap()
+        {
+            Plot::Archive => run(&mut client, Path::new(&folder)).await.map(drop).unwrap(),
+            Plot::There => ways::there_and_back(&mut client).await,
+        }
         return;
     }
     let (database, folder) = (prepared().await, Folder::new());
@@ -103,6 +127,8 @@ enum When {
     Before(usize),
     /// After the server has carried it out, before the answer arrives.
     After(usize),
+    /// While the server carries it out: it goes on without us.
+    During(usize),
 }
 
 /// Passes a connection on, request by request, until it is time. Answers whether it came to that.
@@ -132,6 +158,9 @@ async fn proxy(
             return kill();
         }
         to_server.write_all(&request).await.unwrap();
+        if when == When::During(number) {
+            return kill();
+        }
         if when == When::After(number) {
             answers(&mut from_server, None).await;
             return kill();
@@ -178,16 +207,16 @@ async fn answers(from: &mut (impl AsyncReadExt + Unpin), mut to: Option<&mut Own
     }
 }
 
-/// Kills a run, runs again, looks. Answers whether it was killed at all.
-async fn strike(template: &Database, when: When) -> bool {
-    let (database, folder) = (template.copy().await, Folder::new());
+/// Kills a run on a database of its own. Answers whether it came to that.
+async fn kill(database: &Database, folder: &Path, plot: Plot, when: When) -> bool {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::a_run_takes_one_leaf_and_leaves_the_held_one"])
+        .env(PLOT, format!("{plot:?}"))
         .env(PORT, port.to_string())
         .env(DATABASE, database.name())
-        .env(FOLDER, folder.path_of(""))
+        .env(FOLDER, folder)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -200,25 +229,38 @@ async fn strike(template: &Database, when: When) -> bool {
             if let Some(status) = waited.lock().unwrap().try_wait().unwrap() {
                 return status;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(2));
         }
     });
     let status = status.await.unwrap();
     passing.abort();
     let struck = struck.load(Ordering::SeqCst);
     assert_eq!(status.success(), !struck, "{when:?}");
+    struck
+}
 
-    // The server may still be at what the dead one asked for.
-    let mut client = as_role(&database, "dalp_partitioner").await;
-    let begun = Instant::now();
-    let outcome = loop {
-        match run(&mut client, &folder.path_of("")).await {
-            Err(Error::Busy { .. }) if begun.elapsed() < Duration::from_secs(30) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+/// Repeats a run while the server may still be at what the dead one asked for.
+macro_rules! when_free {
+    ($run:expr) => {{
+        let begun = Instant::now();
+        loop {
+            match $run.await {
+                Err(Error::Busy { .. }) if begun.elapsed() < Duration::from_secs(30) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                outcome => break outcome.unwrap(),
             }
-            outcome => break outcome.unwrap(),
         }
-    };
+    }};
+}
+use when_free;
+
+/// Kills a run, runs again, looks. Answers whether it was killed at all.
+async fn strike(template: &Database, when: When) -> bool {
+    let (database, folder) = (template.copy().await, Folder::new());
+    let struck = kill(&database, &folder.path_of(""), Plot::Archive, when).await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let outcome = when_free!(run(&mut client, &folder.path_of("")));
     assert!(outcome.failed.is_empty(), "{when:?}: {:?}", outcome.failed);
     check(&database, &folder, &format!("{when:?}")).await;
     let again = run(&mut client, &folder.path_of("")).await.unwrap();

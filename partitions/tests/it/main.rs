@@ -8,6 +8,7 @@ mod audit;
 mod crash;
 mod indexes;
 mod locks;
+mod meanwhile;
 mod retire;
 mod s3;
 #[path = "../../../migrations/tests/it/server.rs"]

@@ -160,3 +160,25 @@ async fn what_was_detached_is_served_again_by_undo() {
     assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Seal, Act::Retire, Act::Detach], 9));
     assert!(matches!(undo(&mut client, &logs(), "logs_31337_20240320", "r", "a").await, Err(Error::Unfit { .. })));
 }
+
+/// The move was planned when nothing was held: the rule is looked at once more behind the locks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_comes_while_a_leaf_is_about_to_be_dropped_keeps_it() {
+    let (database, admin, mut client) = filled().await;
+    let ours = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0);
+    run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    let reader = database.connect().await;
+    reader.batch_execute("BEGIN; SELECT FROM dalp_indexed.logs_31337_20240311").await.unwrap();
+    let task = tokio::spawn(async move { run(&mut client, &retention(Fate::Drop), Switches::ALL).await });
+    let waits = format!("SELECT count(*)::int8 FROM pg_locks WHERE pid = {ours} AND NOT granted");
+    super::meanwhile::until(&database, &waits).await;
+    let mut counsel = as_role(&database, "dalp_partitioner").await;
+    let scope = Scope { key: None, from: None, to: Some(at("2024-03-11T01:00:00Z")) };
+    let (_, touched) = add_hold(&mut counsel, &logs(), &scope, "case 8", "counsel").await.unwrap();
+    assert_eq!(touched, 1);
+    reader.batch_execute("COMMIT").await.unwrap();
+    let outcome = task.await.unwrap();
+    let failed: Vec<_> = outcome.failed.iter().map(|(next, error)| (next.act, error.to_string())).collect();
+    assert!(matches!(&failed[..], [(Act::Drop, why)] if why.contains("a legal hold touches it")), "{failed:?}");
+    assert_eq!((count(&admin, "logs_31337_20240311").await, outcome.done.len()), (24, 5));
+}

@@ -1,0 +1,230 @@
+//! What others do while partitions are maintained, and who waits for whom.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::CopyInSink;
+
+use super::*;
+
+/// What stands in the way, or seems to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    Nothing,
+    /// An idle transaction that read one leaf, another one.
+    Pruned,
+    /// An idle transaction that read everything.
+    Unpruned,
+    /// A COPY through the parent into the newest leaf, under way.
+    Copy,
+    /// A vacuum of a leaf of this day, kept slow.
+    Vacuum(u32),
+}
+
+/// One that goes on.
+pub struct Disturbing {
+    pub pid: i32,
+    client: Client,
+    sink: Option<Pin<Box<CopyInSink<bytes::Bytes>>>>,
+    vacuum: Option<JoinHandle<bool>>,
+}
+
+const ROW: &str = "31337\t2024-03-20 01:01+00\tNUMBER\tINDEX\t0\t\\\\x\t\\\\x\t\\\\x\t\\\\x\n";
+
+impl Disturbing {
+    pub async fn start(database: &Database, kind: Disturbance) -> Self {
+        let client = database.connect().await;
+        let (pid, mut sink, mut vacuum) = (pid(&client).await, None, None);
+        match kind {
+            Disturbance::Nothing => {}
+            Disturbance::Pruned => {
+                let read = "BEGIN; SELECT FROM dalp_indexed.logs WHERE chain_id = 31337 AND block_time = '2024-03-19'";
+                client.batch_execute(read).await.unwrap();
+            }
+            Disturbance::Unpruned => {
+                client.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
+            }
+            Disturbance::Copy => {
+                let copy = "COPY dalp_indexed.logs (chain_id, block_time, block_number, log_index, tx_index, block_hash, tx_hash, \
+                            address, data) FROM STDIN";
+                let mut open = Box::pin(client.copy_in::<_, bytes::Bytes>(copy).await.unwrap());
+                // More than the driver gathers before it sends.
+                for number in 0..500 {
+                    let row = ROW.replace("NUMBER", &pid.to_string()).replace("INDEX", &number.to_string());
+                    open.send(row.into()).await.unwrap();
+                }
+                sink = Some(open);
+                until(database, "SELECT count(*)::int8 FROM pg_stat_progress_copy WHERE tuples_processed > 0 AND datname = current_database()").await;
+            }
+            Disturbance::Vacuum(day) => {
+                vacuum = Some(slow_vacuum(database, day).await);
+                return Self { pid: vacuuming(database, day).await, client, sink, vacuum };
+            }
+        }
+        Self { pid, client, sink, vacuum }
+    }
+
+    pub async fn end(self, database: &Database) {
+        if let Some(mut sink) = self.sink {
+            sink.as_mut().finish().await.unwrap();
+        } else if let Some(vacuum) = self.vacuum {
+            let cancel = format!("SELECT pg_cancel_backend({})", self.pid);
+            database.connect().await.batch_execute(&cancel).await.unwrap();
+            assert!(!vacuum.await.unwrap(), "the vacuum ended before the test did");
+        } else {
+            self.client.batch_execute("ROLLBACK").await.unwrap();
+        }
+    }
+}
+
+/// Rows enough for a slow vacuum to take minutes, if it is the first.
+pub async fn fill(database: &Database, day: u32) {
+    let fill = format!(
+        "ALTER TABLE dalp_indexed.logs_31337_202403{day} SET (autovacuum_enabled = false); INSERT INTO dalp_indexed.logs SELECT 31337, '2024-03-{day} 00:00:01', 1, n, 0, '', '', '', NULL, NULL, NULL, NULL, \
+                repeat('x', 200)::bytea FROM generate_series(1, 30000) AS n"
+    );
+    database.connect().await.batch_execute(&fill).await.unwrap();
+}
+
+/// Sleeps as long as it may at each page. Answers whether it came to its end.
+async fn slow_vacuum(database: &Database, day: u32) -> JoinHandle<bool> {
+    let client = database.connect().await;
+    client.batch_execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1").await.unwrap();
+    tokio::spawn(
+        async move { client.batch_execute(&format!("VACUUM dalp_indexed.logs_31337_202403{day}")).await.is_ok() },
+    )
+}
+
+async fn vacuuming(database: &Database, day: u32) -> i32 {
+    let of = format!(
+        "FROM pg_stat_progress_vacuum WHERE datname = current_database() AND relid = 'dalp_indexed.logs_31337_202403{day}'::regclass"
+    );
+    until(database, &format!("SELECT count(*)::int8 {of}")).await;
+    database.connect().await.query_one(&format!("SELECT pid {of}"), &[]).await.unwrap().get(0)
+}
+
+/// Waits until a count is not 0.
+pub async fn until(database: &Database, count: &str) {
+    let client = database.connect().await;
+    let began = Instant::now();
+    while client.query_one(count, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {count}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub async fn pid(client: &Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+}
+
+/// A lock that was waited for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait {
+    pub pid: i32,
+    /// `relation`, `virtualxid`, `tuple`, ...
+    pub kind: String,
+    pub on: String,
+    pub query: String,
+}
+
+impl Wait {
+    /// How long one like this may last, when it is ours.
+    fn budget(&self) -> Duration {
+        let says = |word: &str| self.query.contains(word);
+        match self.kind.as_str() {
+            _ if says("INDEX CONCURRENTLY") && self.kind == "virtualxid" => Duration::from_secs(600),
+            _ if says("CONCURRENTLY") => Duration::from_secs(30),
+            _ if says("FINALIZE") => Duration::from_millis(800),
+            "relation" => Duration::from_millis(200),
+            _ => Duration::from_secs(2),
+        }
+    }
+}
+
+/// A session that looks at who waits, as fast as it can, and two that read and write what nobody maintains.
+pub struct Watch {
+    stop: tokio::sync::watch::Sender<bool>,
+    waits: JoinHandle<Vec<(Wait, Duration)>>,
+    others: Vec<JoinHandle<(i32, Duration)>>,
+}
+
+const WAITS: &str = "
+    SELECT l.pid, l.locktype, COALESCE(l.relation::regclass::text, ''), left(a.query, 500),
+           GREATEST(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8, l.waitstart
+    FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE NOT l.granted AND l.waitstart IS NOT NULL AND a.datname = current_database() AND a.backend_type = 'client backend'";
+
+/// What a busy machine adds to a wait.
+const NOISE: Duration = Duration::from_millis(600);
+/// A stall would last as long as what is waited for; what a busy machine adds is below.
+const UNNOTICED: Duration = Duration::from_secs(2);
+
+impl Watch {
+    pub async fn start(database: &Database) -> Self {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let watcher = database.connect().await;
+        let until = stopped.clone();
+        let waits = tokio::spawn(async move {
+            let statement = watcher.prepare(WAITS).await.unwrap();
+            // By what was said when the wait was first seen: at its end the session may have gone on already.
+            let mut waits: BTreeMap<(i32, DateTime<Utc>), (Wait, Duration)> = BTreeMap::new();
+            while !*until.borrow() {
+                for row in watcher.query(&statement, &[]).await.unwrap() {
+                    let wait = Wait { pid: row.get(0), kind: row.get(1), on: row.get(2), query: row.get(3) };
+                    let (_, longest) = waits.entry((wait.pid, row.get(5))).or_insert((wait, Duration::ZERO));
+                    *longest = Duration::from_secs_f64(row.get(4)).max(*longest);
+                }
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            waits.into_values().collect()
+        });
+        let mut others = Vec::new();
+        for kind in 0..2 {
+            others.push(other(database.connect().await, kind, stopped.clone()).await);
+        }
+        Self { stop, waits, others }
+    }
+
+    /// Nobody waited for us who reads or writes elsewhere, and we waited for nobody longer than the budget says. Answers our waits.
+    pub async fn judge(self, ours: i32, what: &str) -> Vec<(Wait, Duration)> {
+        self.stop.send(true).unwrap();
+        let waits = self.waits.await.unwrap();
+        for task in self.others {
+            let (pid, longest) = task.await.unwrap();
+            let queued: Vec<_> = waits.iter().filter(|(wait, _)| wait.pid == pid && wait.kind == "relation").collect();
+            assert!(queued.is_empty(), "{what}: others waited: {queued:?}");
+            assert!(longest < UNNOTICED, "{what}: others took {longest:?}");
+            println!("{what}: others took {longest:?} at most");
+        }
+        let ours: Vec<_> = waits.into_iter().filter(|(wait, _)| wait.pid == ours).collect();
+        for (wait, longest) in &ours {
+            assert!(*longest <= wait.budget() + NOISE, "{what}: {longest:?} for {wait:?}");
+        }
+        ours
+    }
+}
+
+/// Writes to the newest leaf, or reads another one, again and again. Answers how long it took at most.
+async fn other(client: Client, kind: u8, stopped: tokio::sync::watch::Receiver<bool>) -> JoinHandle<(i32, Duration)> {
+    let pid = pid(&client).await;
+    tokio::spawn(async move {
+        let (mut longest, mut number) = (Duration::ZERO, 0);
+        while !*stopped.borrow() {
+            number += 1;
+            let sql = match kind {
+                0 => format!(
+                    "INSERT INTO dalp_indexed.logs VALUES (31337, '2024-03-20 12:30+00', {number}, 7, 0, '', '', '', '', '', '', '', '')"
+                ),
+                _ => "SELECT count(*) FROM dalp_indexed.logs WHERE chain_id = 31337 AND block_time >= '2024-03-18' \
+                      AND block_time < '2024-03-19'"
+                    .to_owned(),
+            };
+            let began = Instant::now();
+            client.batch_execute(&sql).await.unwrap();
+            longest = longest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        (pid, longest)
+    })
+}
