@@ -81,72 +81,65 @@ fn old_days_are_archived_and_dropped_by_command_and_brought_back() {
         let client = database.superuser().await;
         no_gaps(&client).await;
         service.stop().await;
-        let before = one(&client, LOGS).await;
-
-        let nothing = json(&plain, &["partitions", "plan", "--json"]);
-        assert_eq!(nothing["moves"], Value::Array(vec![]), "{nothing}");
-        let plan = json(&site, &["partitions", "plan", "--table", "logs", "--json"]);
-        assert!(plan["moves"][0]["statements"][0].as_str().unwrap().contains("dalp_seal_rows"), "{plan}");
-        assert_eq!(plan["moves"][0]["act"], "seal", "{plan}");
-        assert!(!said(&site, &["config", "check"], 0).contains("geheim"));
-
-        let hold = [
-            "partitions",
-            "hold",
-            "add",
-            "--table",
-            "logs",
-            "--chain",
-            "it",
-            "--from",
-            "2024-03-05",
-            "--to",
-            "2024-03-06",
-            "--reason",
-            "case 7",
-            "--author",
-            "counsel",
-        ];
-        assert!(said(&site, &hold, 0).contains("hold 1 keeps logs"));
-        let applied = said(&site, &["partitions", "apply", "--table", "logs"], 0);
-        assert!(applied.contains("drop") && applied.contains("held by counsel (case 7, hold 1)"), "{applied}");
-        let (left, retained) = (one(&client, LOGS).await, one(&client, RETAINED).await);
-        assert!(
-            left < before && retained == left - 5,
-            "{before} {left} {retained}: the held day stands, below the floor"
-        );
-        assert_eq!(one(&client, TRANSFERS).await, 50, "another table's policy");
-        let status = json(&site, &["partitions", "status", "--table", "logs", "--json"]);
-        let row = &status["tables"][0];
-        assert_eq!((&row["held"], &row["due"], &row["action"]), (&1.into(), &1.into(), &"archive".into()), "{row}");
-        assert!(row["last_success"].is_string() && row["forecast_365d"].is_number(), "{row}");
-        // What is below the floor is nobody's to miss.
-        said(&site, &["verify"], 0);
-        said(&site, &["partitions", "audit"], 0);
-        let listed = json(&site, &["partitions", "archive", "list", "--json"]);
-        assert!(
-            listed[0]["object"].as_str().unwrap().starts_with("data/dalp_indexed.logs/key=31337/from=2024"),
-            "{listed}"
-        );
-        said(&site, &["partitions", "archive", "verify"], 0);
-
-        let restored =
-            said(&site, &["partitions", "restore", "dalp_indexed.logs_31337_20240304", "--reason", "audit"], 0);
-        assert!(restored.contains("is back with 5 rows"), "{restored}");
-        assert_eq!(one(&client, LOGS).await, left + 5);
-        said(&site, &["verify"], 0);
-        assert!(said(&site, &["partitions", "undo", "logs_31337_20240302", "--reason", "x"], 1).contains("restore"));
-        assert!(said(&site, &["partitions", "hold", "release", "1"], 0).contains("released"));
-        assert!(
-            said(&site, &["partitions", "plan", "--table", "nothing"], 2).contains("logs, erc20_transfer, activity")
-        );
-
-        let file = files(&folder.path().join("data")).remove(0);
-        let mut bytes = std::fs::read(&file).unwrap();
-        bytes[10] ^= 1;
-        std::fs::write(&file, bytes).unwrap();
-        assert!(said(&site, &["partitions", "archive", "verify"], 1).contains("cannot be trusted"));
+        a_plan_shows_what_would_be_done(&plain, &site);
+        let left = all_but_the_held_day_go(&site, &client).await;
+        a_day_is_restored(&site, &client, left).await;
+        a_changed_file_is_found(&site, folder.path());
     });
+}
+
+fn a_plan_shows_what_would_be_done(plain: &Site, site: &Site) {
+    let nothing = json(plain, &["partitions", "plan", "--json"]);
+    assert_eq!(nothing["moves"], Value::Array(vec![]), "{nothing}");
+    let plan = json(site, &["partitions", "plan", "--table", "logs", "--json"]);
+    assert!(plan["moves"][0]["statements"][0].as_str().unwrap().contains("dalp_seal_rows"), "{plan}");
+    assert_eq!(plan["moves"][0]["act"], "seal", "{plan}");
+    assert!(!said(site, &["config", "check"], 0).contains("geheim"));
+    assert!(said(site, &["partitions", "plan", "--table", "nothing"], 2).contains("logs, erc20_transfer, activity"));
+}
+
+/// How many logs are left.
+async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
+    let before = one(client, LOGS).await;
+    let hold =
+        "partitions hold add --table logs --chain it --from 2024-03-05 --to 2024-03-06 --author counsel --reason";
+    let hold: Vec<_> = hold.split(' ').chain(["case 7"]).collect();
+    assert!(said(site, &hold, 0).contains("hold 1 keeps logs"));
+    let applied = said(site, &["partitions", "apply", "--table", "logs"], 0);
+    assert!(applied.contains("drop") && applied.contains("held by counsel (case 7, hold 1)"), "{applied}");
+    let (left, retained) = (one(client, LOGS).await, one(client, RETAINED).await);
+    assert!(left < before && retained == left - 5, "{before} {left} {retained}: the held day stands, below the floor");
+    assert_eq!(one(client, TRANSFERS).await, 50, "another table's policy");
+    let status = json(site, &["partitions", "status", "--table", "logs", "--json"]);
+    let row = &status["tables"][0];
+    assert_eq!((&row["held"], &row["due"], &row["action"]), (&1.into(), &1.into(), &"archive".into()), "{row}");
+    assert!(row["last_success"].is_string() && row["forecast_365d"].is_number(), "{row}");
+    // What is below the floor is nobody's to miss.
+    said(site, &["verify"], 0);
+    said(site, &["partitions", "audit"], 0);
+    let listed = json(site, &["partitions", "archive", "list", "--json"]);
+    let object = listed[0]["object"].as_str().unwrap();
+    assert!(object.starts_with("data/dalp_indexed.logs/key=31337/from=2024"), "{listed}");
+    said(site, &["partitions", "archive", "verify"], 0);
+    left
+}
+
+async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
+    let leaf = "dalp_indexed.logs_31337_20240304";
+    let restored = said(site, &["partitions", "restore", leaf, "--reason", "audit"], 0);
+    assert!(restored.contains("is back with 5 rows"), "{restored}");
+    assert_eq!(one(client, LOGS).await, left + 5);
+    said(site, &["verify"], 0);
+    assert!(said(site, &["partitions", "undo", "logs_31337_20240302", "--reason", "x"], 1).contains("restore"));
+    assert!(said(site, &["partitions", "hold", "release", "1"], 0).contains("released"));
+}
+
+fn a_changed_file_is_found(site: &Site, folder: &Path) {
+    let file = files(&folder.join("data")).remove(0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[10] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert!(said(site, &["partitions", "archive", "verify"], 1).contains("cannot be trusted"));
 }
 
 #[test]

@@ -213,6 +213,22 @@ struct Model {
     dropped: Vec<i64>,
 }
 
+fn archive(entry: &mut Entry, crash: bool) {
+    entry.version += 1;
+    entry.manifest = None;
+    if entry.state != State::Detached {
+        entry.state = State::Archiving;
+    }
+    // With the seal gone meanwhile, it is not taken for archived.
+    if !crash && entry.seal_now.is_some() {
+        entry.manifest = Some(serde_json::json!({ "version": entry.version }));
+        entry.seal = entry.seal_now.clone();
+        if entry.state != State::Detached {
+            entry.state = State::Archived;
+        }
+    }
+}
+
 impl Model {
     fn new(seed: u64) -> Self {
         let inventory = Inventory { now: day(0), ..Inventory::default() };
@@ -298,21 +314,7 @@ impl Model {
                     entry.state = State::Sealed;
                 }
             }
-            (Act::Archive, crash) => {
-                entry.version += 1;
-                entry.manifest = None;
-                if entry.state != State::Detached {
-                    entry.state = State::Archiving;
-                }
-                // With the seal gone meanwhile, it is not taken for archived.
-                if !crash && entry.seal_now.is_some() {
-                    entry.manifest = Some(serde_json::json!({ "version": entry.version }));
-                    entry.seal = entry.seal_now.clone();
-                    if entry.state != State::Detached {
-                        entry.state = State::Archived;
-                    }
-                }
-            }
+            (Act::Archive, crash) => archive(entry, crash),
             (Act::Retire, false) => {
                 let floor = self.inventory.floors.entry(KEY).or_insert(entry.bounds.to());
                 *floor = (*floor).max(entry.bounds.to());
