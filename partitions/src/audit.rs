@@ -117,8 +117,8 @@ const FACTS: &str = r"
                    JOIN pg_catalog.pg_attribute ON attrelid = parent.oid AND attname = of_index.name)) AS keys
         FROM parent, unnest($4) AS columns GROUP BY 1
     ), layout AS MATERIALIZED (
-        SELECT attrelid AS oid, sum(hashint8(
-                   hashname(attname)::int8 << 24 | attnum << 16 | ascii(attstorage::text) << 8 | ascii(attcompression::text))) AS sum
+        SELECT attrelid AS oid,
+               bit_xor(hashint8(hashname(attname)::int8 << 24 | attnum << 16 | attstorage::int4 << 8 | attcompression::int4)) AS hash
         FROM pg_catalog.pg_attribute
         WHERE attrelid = ANY (ARRAY(SELECT oid FROM child UNION SELECT oid FROM parent)) AND attnum > 0 GROUP BY 1
     ), trigger AS MATERIALIZED (
@@ -136,7 +136,7 @@ const FACTS: &str = r"
            pending, c.relpersistence = 'u', c.relowner <> p.relowner, c.relacl::text, c.reltablespace <> p.reltablespace,
            c.reloptions::text, c.relreplident <> p.relreplident,
            c.relrowsecurity <> p.relrowsecurity OR c.relforcerowsecurity <> p.relforcerowsecurity,
-           layout.sum IS DISTINCT FROM of_parent.sum, c.oid,
+           layout.hash IS DISTINCT FROM of_parent.hash, c.oid,
            COALESCE(wanted.indexes, 0) - COALESCE(index.inherited, 0), COALESCE(index.invalid, 0),
            CASE WHEN own.keys IS NULL OR c.relkind = 'p' THEN 0
                 ELSE (SELECT count(*) FROM unnest(own.keys) AS key WHERE key <> ALL (COALESCE(index.keys, '{}'))) END,

@@ -103,7 +103,8 @@ pub struct Entry {
     pub parent: Option<String>,
     /// Version of its archive; 0 before the first.
     pub version: i32,
-    /// Bytes now, with indexes; as they were when it was sealed, if it is gone.
+    /// Bytes, with indexes: as of the last ANALYZE, or now if there was none or it is about to be moved; as they were when it was
+    /// sealed, if it is gone.
     pub bytes: i64,
     /// Rows: an estimate unless archived.
     pub rows: Option<i64>,
@@ -162,10 +163,26 @@ const STANDING: &str = r"
     )";
 
 /// The registry's leaves with what the catalog has, those that stand in the catalog alone among them (with id 0).
+///
+/// Sizes of analyzed leaves are summed from the catalog: asking for each makes the session load, and keep, what it knows of every
+/// leaf and of every index on it (1.4 s instead of 0.3 s for 5,000 leaves).
 const ENTRIES: &str = r"
     , known AS (
         SELECT * FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED'
           AND ($4 IS NULL OR leaf_id = ANY ($4))
+    ), analyzed AS MATERIALIZED (
+        SELECT class.oid, class.reltoastrelid AS toast, class.relpages FROM pg_catalog.pg_class AS class
+        WHERE $4 IS NULL AND class.reltuples > 0
+          AND class.oid = ANY (ARRAY(SELECT oid FROM standing UNION SELECT relid FROM known WHERE relid IS NOT NULL))
+    ), pages AS MATERIALIZED (
+        SELECT oid, sum(relpages) AS pages
+        FROM (SELECT oid, relpages FROM analyzed
+              UNION ALL SELECT analyzed.oid, toast.relpages
+              FROM analyzed JOIN pg_catalog.pg_class AS toast ON toast.oid = analyzed.toast
+              UNION ALL SELECT analyzed.oid, of_index.relpages
+              FROM analyzed JOIN pg_catalog.pg_index ON indrelid = analyzed.oid OR indrelid = analyzed.toast
+              JOIN pg_catalog.pg_class AS of_index ON of_index.oid = indexrelid) AS part
+        GROUP BY oid
     )
     SELECT COALESCE(known.leaf_id, 0), COALESCE(standing.key, known.key), COALESCE(standing.leaf, known.leaf),
            CASE WHEN standing.oid IS NOT NULL THEN standing.from_time ELSE known.from_time END,
@@ -174,11 +191,13 @@ const ENTRIES: &str = r"
            CASE WHEN standing.pending THEN 'pending' WHEN standing.oid IS NOT NULL THEN 'attached'
                 WHEN class.oid IS NOT NULL THEN 'standalone' ELSE 'absent' END,
            COALESCE(standing.parent, (SELECT parent.relname::text FROM parent WHERE parent.key = known.key)),
-           COALESCE(known.version, 0), COALESCE(pg_total_relation_size(class.oid), known.bytes, 0),
+           COALESCE(known.version, 0),
+           COALESCE(pages.pages * current_setting('block_size')::int8, pg_total_relation_size(class.oid), known.bytes, 0)::int8,
            COALESCE(known.rows, NULLIF(class.reltuples, -1)::int8), known.manifest, known.seal, seal.mark, known.detached_at
     FROM known
     FULL JOIN standing ON standing.oid = known.relid
     LEFT JOIN pg_catalog.pg_class AS class ON class.oid = COALESCE(standing.oid, known.relid)
+    LEFT JOIN pages ON pages.oid = class.oid
     LEFT JOIN LATERAL (
         SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid)
                    || ':' || class.relfilenode::text) AS mark

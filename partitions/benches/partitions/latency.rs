@@ -1,4 +1,4 @@
-//! What a writer and two readers at full speed notice of leaves being made, detached and dropped all the time.
+//! What a writer and two readers at full speed notice of leaves being made, detached and dropped twice a second.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -21,10 +21,11 @@ const ROLES: [(&str, Role); 3] = [
 ];
 /// Days that lie between the old ones and those in use.
 const GAP: i64 = 10;
-/// Old days for a second: more than can go.
-const PER_SECOND: i64 = 8;
-/// From one leaf made ahead to the next.
-const PACE: Duration = Duration::from_millis(200);
+/// From one leaf made ahead to the next, and from one old leaf that goes to the next: so many that much more than one in a hundred
+/// samples meets them, and that two cores that the others keep busy have time for them.
+const PACE: Duration = Duration::from_millis(500);
+/// Old days for a second.
+const PER_SECOND: i64 = 2;
 
 pub async fn measure(server: &Server, options: &Options) -> String {
     let span = Duration::from_secs(options.seconds);
@@ -97,16 +98,18 @@ async fn make(mut manager: tokio_postgres::Client, stop: Arc<AtomicBool>) -> usi
     made
 }
 
-/// One old leaf after the other, without a pause.
+/// One old leaf after the other.
 async fn retire_all(mut manager: tokio_postgres::Client, old: i64, stop: Arc<AtomicBool>) -> usize {
     let mut dropped = 0;
     for gone in 1..=old {
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        let began = Instant::now();
         let outcome = ours(&mut manager, old + GAP - gone).await;
         assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
         dropped += outcome.done.iter().filter(|done| done.act == Act::Drop).count();
+        tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
     }
     dropped
 }
