@@ -95,6 +95,10 @@ fn a_plan_shows_what_would_be_done(plain: &Site, site: &Site) {
     assert!(plan["moves"][0]["statements"][0].as_str().unwrap().contains("dalp_seal_rows"), "{plan}");
     assert_eq!(plan["moves"][0]["act"], "seal", "{plan}");
     assert!(!said(site, &["config", "check"], 0).contains("geheim"));
+    let doctor = said(site, &["partitions", "doctor"], 0);
+    assert!(doctor.contains("its maintenance succeeded never"), "{doctor}");
+    let nowhere = Site { more: site.more.replace("archive_url", "#archive_url"), ..site.clone() };
+    assert!(said(&nowhere, &["partitions", "doctor"], 1).contains("there is no archive"));
     assert!(said(site, &["partitions", "plan", "--table", "nothing"], 2).contains("logs, erc20_transfer, activity"));
 }
 

@@ -1,6 +1,7 @@
 //! `dalp-indexer partitions`: what the partition manager will do, does and did, and the ways to intervene.
 
 mod archive;
+mod doctor;
 mod hold;
 mod plan;
 mod status;
@@ -39,6 +40,13 @@ A running indexer does the same every partitions.maintenance_interval. Exit code
     #[command(after_help = "Example:
   dalp-indexer partitions audit")]
     Audit(Selection),
+    /// Look for what keeps the manager from its work: settings, rights, open transactions, the archive; exit code 1 as for audit
+    #[command(after_help = "Examples:
+  dalp-indexer partitions doctor
+  dalp-indexer partitions doctor --json | jq '.[] | select(.severity != \"info\")'
+
+Writes, reads and removes one small object in the archive, if there is one.")]
+    Doctor(Selection),
     /// Serve a leaf again that was sealed, retired or detached, and every newer one of its chain
     #[command(after_help = "Example:
   dalp-indexer partitions undo logs_1_20240301 --reason 'wrong policy'
@@ -93,7 +101,8 @@ pub async fn run(config: Config, command: PartitionsCommand) -> Result<(), Failu
         PartitionsCommand::Plan(selection) => plan::show(&mut session, &config, &selection).await,
         PartitionsCommand::Apply(args) => plan::apply(&mut session, &config, &args).await,
         PartitionsCommand::Status(selection) => status::show(&mut session, &config, &selection).await,
-        PartitionsCommand::Audit(selection) => status::audit(&mut session, &config, &selection).await,
+        PartitionsCommand::Audit(selection) => doctor::audit(&mut session, &config, &selection).await,
+        PartitionsCommand::Doctor(selection) => doctor::show(&mut session, &config, &selection).await,
         PartitionsCommand::Undo(args) => plan::undo(&mut session, &config, &args).await,
         PartitionsCommand::Restore(args) => archive::restore(&mut session, &config, &args).await,
         PartitionsCommand::Hold(command) => hold::run(&mut session, &config, command).await,

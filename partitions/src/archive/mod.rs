@@ -181,6 +181,20 @@ impl Archive {
         put.map(drop).map_err(ArchiveError::doing("write the manifest", place))
     }
 
+    /// Writes a small object (`probe`), reads it, compares, and removes it: whether the store is there and may be used.
+    pub async fn probe(&self) -> Result<(), ArchiveError> {
+        let place = self.at(&["probe"]);
+        let text = chrono::Utc::now().to_rfc3339();
+        self.store.put(&place, text.clone().into()).await.map_err(ArchiveError::doing("write", &place))?;
+        let answer = self.store.get(&place).await.map_err(ArchiveError::doing("read", &place))?;
+        let read = answer.bytes().await.map_err(ArchiveError::doing("read", &place))?;
+        if read != text.as_bytes() {
+            let why = "what was read is not what had just been written".to_owned();
+            return Err(ArchiveError::Corrupt { object: place.to_string(), why });
+        }
+        self.store.delete(&place).await.map_err(ArchiveError::doing("remove", &place))
+    }
+
     /// Reads the whole object again and compares it with its manifest: size, checksum, rows, extents, row hash.
     pub async fn verify(&self, manifest: &Manifest) -> Result<Counted, ArchiveError> {
         read::verify(self, manifest).await

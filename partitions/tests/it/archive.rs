@@ -137,6 +137,16 @@ async fn what_comes_back_is_what_was_there() {
 }
 
 #[tokio::test]
+async fn a_place_is_tried_without_a_trace() {
+    let folder = Folder::new();
+    folder.archive().probe().await.unwrap();
+    assert_eq!(folder.files(""), [""; 0]);
+    // A folder stands where the object should.
+    std::fs::create_dir_all(folder.path_of("probe/in/the/way")).unwrap();
+    assert!(matches!(folder.archive().probe().await, Err(ArchiveError::Store { .. })));
+}
+
+#[tokio::test]
 async fn a_type_that_cannot_be_kept_exactly_is_refused_before_anything_is_written() {
     let (_database, admin, mut client) = filled().await;
     admin

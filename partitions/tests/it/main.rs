@@ -6,6 +6,7 @@ mod analyze;
 mod archive;
 mod audit;
 mod crash;
+mod doctor;
 mod indexes;
 mod locks;
 mod meanwhile;

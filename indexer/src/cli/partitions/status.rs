@@ -1,11 +1,9 @@
-//! `partitions status` and `audit`.
+//! `partitions status`.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{
-    Entry, Fate, Presence, Severity, Size, State, forecast, growth, is_due, plan_moves, read_inventory,
-};
+use dalp_partitions::{Entry, Fate, Presence, Size, State, forecast, growth, is_due, plan_moves, read_inventory};
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, size, tables};
@@ -191,46 +189,5 @@ fn print(report: &Report) {
             println!("{}: the last failure was: {error}", row.table);
             told.push(&row.table);
         }
-    }
-}
-
-#[derive(Serialize)]
-struct Found {
-    table: String,
-    severity: String,
-    object: String,
-    what: String,
-    next: String,
-}
-
-/// Prints what should not be.
-pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
-    let (mut all, mut errors) = (Vec::new(), 0);
-    for table in tables(config, selection.table.as_deref())? {
-        for finding in dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed)? {
-            errors += usize::from(finding.severity == Severity::Error);
-            all.push(Found {
-                table: table.name.clone(),
-                severity: finding.severity.to_string(),
-                object: finding.object,
-                what: finding.what,
-                next: finding.next,
-            });
-        }
-    }
-    if selection.json {
-        print_json(&all)?;
-    } else if all.is_empty() {
-        println!("nothing found");
-    } else {
-        let mut grid = grid(&["table", "", "object", "what", "what to do"]);
-        for found in &all {
-            grid.add_row([&found.table, &found.severity, &found.object, &found.what, &found.next]);
-        }
-        println!("{grid}");
-    }
-    match errors {
-        0 => Ok(()),
-        _ => Err(Failure::other(format!("{errors} of {} findings must be mended", all.len()))),
     }
 }

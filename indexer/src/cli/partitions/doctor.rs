@@ -1,0 +1,151 @@
+//! `partitions audit` and `doctor`: what should not be.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use dalp_partitions::{Archive, Fate, Finding, Limits, Severity};
+use serde::Serialize;
+
+use super::{Failure, Selection, Session, failed, grid, print_json, tables};
+use crate::config::{Config, ManagedTable};
+use crate::store::retention::{Run, last_run};
+
+#[derive(Serialize)]
+struct Found {
+    /// Its name in the configuration; empty if it is about all.
+    table: String,
+    severity: String,
+    object: String,
+    what: String,
+    next: String,
+    #[serde(skip)]
+    is_error: bool,
+}
+
+impl Found {
+    fn of(table: &str, finding: Finding) -> Self {
+        Self {
+            is_error: finding.severity == Severity::Error,
+            table: table.to_owned(),
+            severity: finding.severity.to_string(),
+            object: finding.object,
+            what: finding.what,
+            next: finding.next,
+        }
+    }
+}
+
+/// Prints what is wrong with what stands.
+pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    for table in tables(config, selection.table.as_deref())? {
+        let findings = dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed)?;
+        all.extend(findings.into_iter().map(|finding| Found::of(&table.name, finding)));
+    }
+    report(&all, selection)
+}
+
+/// Prints what will keep the manager from its work.
+pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
+    let tables = tables(config, selection.table.as_deref())?;
+    let named: Vec<_> = tables.iter().map(|table| &table.table).collect();
+    let findings = dalp_partitions::doctor(&session.client, &named, &Limits::default()).await.map_err(failed)?;
+    let mut all: Vec<Found> = findings.into_iter().map(|finding| Found::of("", finding)).collect();
+    for table in &tables {
+        let run = last_run(&session.client, &table.table).await;
+        let run = run.map_err(|error| Failure::other(error.to_string()))?;
+        let late = late(table, &run, config.partitions.maintenance_interval, Utc::now());
+        all.extend(late.into_iter().chain(unarchived(table, session.archive.is_some())));
+    }
+    if let Some(archive) = &session.archive {
+        all.extend(unusable(archive).await);
+    }
+    report(&all, selection)
+}
+
+/// A table with a policy that nothing was done about for three intervals.
+fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>) -> Option<Found> {
+    let is_recent = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default() <= interval * 3;
+    if table.retention.fate == Fate::Keep || run.succeeded_at.is_some_and(is_recent) {
+        return None;
+    }
+    let since = run.succeeded_at.map_or_else(|| "never".to_owned(), |at| format!("last at {at}"));
+    let why = run.error.as_ref().map(|error| format!("; the last failure was: {error}")).unwrap_or_default();
+    let finding = Finding {
+        severity: Severity::Warning,
+        object: format!("{}.{}", table.table.schema, table.table.name),
+        what: format!("its maintenance succeeded {since}{why}"),
+        next: "see that `dalp-indexer run` runs, or do it now: `dalp-indexer partitions apply`".to_owned(),
+    };
+    Some(Found::of(&table.name, finding))
+}
+
+fn unarchived(table: &ManagedTable, can_archive: bool) -> Option<Found> {
+    let finding = Finding {
+        severity: Severity::Error,
+        object: format!("{}.{}", table.table.schema, table.table.name),
+        what: "its action is archive, and there is no archive: nothing of it will go".to_owned(),
+        next: "set partitions.archive_url, such as file:///var/lib/dalp/archive".to_owned(),
+    };
+    (table.retention.fate == Fate::Archive && !can_archive).then(|| Found::of(&table.name, finding))
+}
+
+async fn unusable(archive: &Archive) -> Option<Found> {
+    let error = archive.probe().await.err()?;
+    let finding = Finding {
+        severity: Severity::Error,
+        object: archive.name().to_owned(),
+        what: format!("the archive cannot be used: {error}"),
+        next: "see partitions.archive_url and archive_options, and what the store allows: put, get, list, copy, delete"
+            .to_owned(),
+    };
+    Some(Found::of("", finding))
+}
+
+fn report(all: &[Found], selection: &Selection) -> Result<(), Failure> {
+    if selection.json {
+        print_json(&all)?;
+    } else if all.is_empty() {
+        println!("nothing found");
+    } else {
+        let mut grid = grid(&["table", "", "object", "what", "what to do"]);
+        for found in all {
+            grid.add_row([&found.table, &found.severity, &found.object, &found.what, &found.next]);
+        }
+        println!("{grid}");
+    }
+    match all.iter().filter(|found| found.is_error).count() {
+        0 => Ok(()),
+        errors => Err(Failure::other(format!("{errors} of {} findings must be mended", all.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn a_policy_that_nothing_follows_is_told() {
+        let env = [("DALP_CHAINS__A__CHAIN_ID", "1"), ("DALP_CHAINS__A__RPC_URLS", "http://127.0.0.1:8545")];
+        let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let config = Config::load(None, env).unwrap();
+        let table = |fate| {
+            let table = config.tables.iter().find(|table| table.name == "logs").unwrap();
+            let mut table = table.clone();
+            table.retention.fate = fate;
+            table
+        };
+        let (now, minute) = (Utc::now(), Duration::from_mins(1));
+        let run = |minutes| Run { succeeded_at: Some(now - TimeDelta::minutes(minutes)), error: None };
+        assert!(late(&table(Fate::Drop), &run(3), minute, now).is_none());
+        assert!(late(&table(Fate::Drop), &run(-3), minute, now).is_none(), "a clock that is ahead");
+        assert!(late(&table(Fate::Keep), &Run::default(), minute, now).is_none(), "there is nothing to do");
+        assert!(late(&table(Fate::Drop), &run(4), minute, now).unwrap().what.contains("last at"));
+        let failed = Run { succeeded_at: None, error: Some("no lock".to_owned()) };
+        let found = late(&table(Fate::Drop), &failed, minute, now).unwrap();
+        assert!(found.what.contains("never") && found.what.contains("no lock") && !found.is_error);
+        assert!(unarchived(&table(Fate::Archive), false).unwrap().is_error);
+        assert!(unarchived(&table(Fate::Archive), true).is_none() && unarchived(&table(Fate::Drop), false).is_none());
+    }
+}
