@@ -127,7 +127,11 @@ mod tests {
 
     #[test]
     fn a_policy_that_nothing_follows_is_told() {
-        let env = [("DALP_CHAINS__A__CHAIN_ID", "1"), ("DALP_CHAINS__A__RPC_URLS", "http://127.0.0.1:8545")];
+        let env = [
+            ("DALP_DATABASE__URL", "postgres://u@127.0.0.1/x"),
+            ("DALP_CHAINS__A__CHAIN_ID", "1"),
+            ("DALP_CHAINS__A__RPC_URLS", "http://127.0.0.1:8545"),
+        ];
         let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
         let config = Config::load(None, env).unwrap();
         let table = |fate| {
