@@ -55,7 +55,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         let run = last_run(&session.client, &table.table).await;
         let run = run.map_err(|error| Failure::other(error.to_string()))?;
         let late = late(table, &run, config.partitions.maintenance_interval, Utc::now());
-        all.extend(late.into_iter().chain(unarchived(table, session.archive.is_some())));
+        all.extend(late);
     }
     if let Some(archive) = &session.archive {
         all.extend(unusable(archive).await);
@@ -78,16 +78,6 @@ fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>)
         next: "see that `dalp-indexer run` runs, or do it now: `dalp-indexer partitions apply`".to_owned(),
     };
     Some(Found::of(&table.name, finding))
-}
-
-fn unarchived(table: &ManagedTable, can_archive: bool) -> Option<Found> {
-    let finding = Finding {
-        severity: Severity::Error,
-        object: format!("{}.{}", table.table.schema, table.table.name),
-        what: "its action is archive, and there is no archive: nothing of it will go".to_owned(),
-        next: "set partitions.archive_url, such as file:///var/lib/dalp/archive".to_owned(),
-    };
-    (table.retention.fate == Fate::Archive && !can_archive).then(|| Found::of(&table.name, finding))
 }
 
 async fn unusable(archive: &Archive) -> Option<Found> {
@@ -149,7 +139,5 @@ mod tests {
         let failed = Run { succeeded_at: None, error: Some("no lock".to_owned()) };
         let found = late(&table(Fate::Drop), &failed, minute, now).unwrap();
         assert!(found.what.contains("never") && found.what.contains("no lock") && !found.is_error);
-        assert!(unarchived(&table(Fate::Archive), false).unwrap().is_error);
-        assert!(unarchived(&table(Fate::Archive), true).is_none() && unarchived(&table(Fate::Drop), false).is_none());
     }
 }
