@@ -49,13 +49,16 @@ impl Disturbing {
                 let copy = "COPY dalp_indexed.logs (chain_id, block_time, block_number, log_index, tx_index, block_hash, tx_hash, \
                             address, data) FROM STDIN";
                 let mut open = Box::pin(client.copy_in::<_, bytes::Bytes>(copy).await.unwrap());
-                // More than the driver gathers before it sends.
-                for number in 0..500 {
+                // More than the driver gathers before it sends, and the server before it looks.
+                for number in 0..5_000 {
                     let row = ROW.replace("NUMBER", &pid.to_string()).replace("INDEX", &number.to_string());
                     open.send(row.into()).await.unwrap();
                 }
                 sink = Some(open);
-                until(database, "SELECT count(*)::int8 FROM pg_stat_progress_copy WHERE tuples_processed > 0 AND datname = current_database()").await;
+                let begun = format!(
+                    "SELECT count(*)::int8 FROM pg_locks WHERE pid = {pid} AND relation = 'dalp_indexed.logs_31337_20240320'::regclass"
+                );
+                until(database, &begun).await;
             }
             Disturbance::Vacuum(day) => {
                 vacuum = Some(slow_vacuum(database, day).await);
