@@ -181,6 +181,25 @@ fn nothing_is_left_over() {
 }
 
 #[test]
+fn every_test_that_is_named_is_there() {
+    let functions: BTreeSet<String> =
+        rust().into_values().flat_map(|facts| facts.functions).map(|(name, _)| name).collect();
+    let (mut named, mut broken) = (0, Vec::new());
+    for path in ["ARCHITECTURE.md", "docs/failure-modes.md"] {
+        let text = text(path);
+        // Every other part stands between backticks. Tests are sentences; what is shorter is something else.
+        for name in text.split('`').skip(1).step_by(2).filter_map(|code| code.rsplit("::").next()) {
+            let is_sentence = name.matches('_').count() >= 3
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            named += usize::from(is_sentence);
+            broken.extend((is_sentence && !functions.contains(name)).then(|| format!("{path}: {name}")));
+        }
+    }
+    assert!(named > 50, "only {named} names were found");
+    none(&broken, "a test that documents name as proof exists");
+}
+
+#[test]
 fn every_file_says_what_it_is() {
     let headless = files(&[".rs"]).into_iter().filter(|path| {
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
