@@ -123,7 +123,7 @@ pub enum Error {
         message: String,
         /// What refinery said.
         #[source]
-        source: refinery::Error,
+        source: refinery_core::Error,
     },
     /// The server refused a statement, or the connection broke.
     #[error(

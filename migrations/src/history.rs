@@ -2,15 +2,28 @@
 
 use std::cmp::Ordering;
 
-use refinery::Migration;
+use refinery_core::{Migration, Runner};
 use tokio_postgres::{Client, Row, error::SqlState};
 
 use crate::{Error, LATEST, SchemaState, error::words};
 
-// The macro writes the loader, `unwrap` included: it fails at the first use if a file is misnamed, which a test sees.
-#[allow(clippy::unwrap_used, missing_docs)]
-mod embedded {
-    refinery::embed_migrations!("sql");
+/// Names and texts of files in `sql/`.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../sql/", $name, ".sql")))),*] };
+}
+
+/// All of them, in the order of their numbers.
+const FILES: &[(&str, &str)] = files![
+    "V0001__schemas",
+    "V0002__chain_state_and_blocks",
+    "V0003__logs_and_erc20_transfers",
+    "V0004__lease_reorgs_nodes_levels",
+    "V0005__leaf_indexes",
+    "V0006__retention",
+];
+
+fn migrations() -> impl Iterator<Item = Migration> {
+    FILES.iter().map(|(name, sql)| Migration::unapplied(name, sql).expect("a test reads the name of each file"))
 }
 
 /// Interpolated by refinery as it stands, hence quoted here.
@@ -80,7 +93,7 @@ pub(crate) fn judge(found: &Found) -> Result<SchemaState, Error> {
         return Err(Error::Missing { database: database() });
     };
     let newest = applied.last().map_or(0, |last| last.version);
-    for ours in embedded::migrations::runner().get_migrations() {
+    for ours in &migrations().collect::<Vec<_>>() {
         let file = || format!("{}.sql", file_stem(ours));
         match applied.iter().find(|theirs| theirs.version == ours.version()) {
             Some(theirs) if theirs.checksum == ours.checksum().to_string() => {}
@@ -111,14 +124,14 @@ fn file_stem(migration: &Migration) -> String {
 
 /// Applies what is missing, each migration with its history row in one transaction; returns the versions.
 pub(crate) async fn apply(client: &mut Client) -> Result<Vec<i32>, Error> {
-    let mut runner = embedded::migrations::runner()
+    let mut runner = Runner::new(&migrations().collect::<Vec<_>>())
         .set_abort_divergent(true)
         // A newer schema has migrations that we do not hold.
         .set_abort_missing(false);
     runner.set_migration_table_name(HISTORY_TABLE);
     let report = runner.run_async(client).await.map_err(|source| Error::Apply {
         message: match source.kind() {
-            refinery::error::Kind::Connection(what, cause) => format!("{what}: {}", words(cause.as_ref())),
+            refinery_core::error::Kind::Connection(what, cause) => format!("{what}: {}", words(cause.as_ref())),
             kind => kind.to_string(),
         },
         source,
@@ -132,8 +145,7 @@ mod tests {
 
     fn found(versions: &[i32], oldest_binary: i32) -> Found {
         let checksum_of = |version| {
-            let runner = embedded::migrations::runner();
-            let ours = runner.get_migrations().iter().find(|ours| ours.version() == version);
+            let ours = migrations().find(|ours| ours.version() == version);
             ours.map_or_else(|| "1".to_owned(), |ours| ours.checksum().to_string())
         };
         let applied = versions.iter().map(|&version| Applied { version, checksum: checksum_of(version) }).collect();
@@ -142,10 +154,16 @@ mod tests {
 
     #[test]
     fn files_are_numbered_without_gaps_up_to_latest() {
-        let mut versions: Vec<i32> =
-            embedded::migrations::runner().get_migrations().iter().map(Migration::version).collect();
-        versions.sort_unstable();
+        let versions: Vec<i32> = migrations().map(|file| file.version()).collect();
         assert_eq!(versions, (1..=LATEST).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_file_is_embedded() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql")).unwrap();
+        let mut there: Vec<_> = folder.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        there.sort_unstable();
+        assert_eq!(there, FILES.iter().map(|(name, _)| format!("{name}.sql")).collect::<Vec<_>>());
     }
 
     #[test]

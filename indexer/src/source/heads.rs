@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::network::Ethereum;
-use alloy::primitives::U64;
-use alloy::providers::{Provider, RootProvider, WsConnect};
+use alloy::primitives::{B256, U64};
 use alloy::pubsub::{ConnectionHandle, PubSubConnect, Subscription};
 use alloy::rpc::client::RpcClient;
+use alloy::transports::ws::WsConnect;
 use alloy::transports::{TransportError, TransportErrorKind, TransportResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -248,8 +247,8 @@ impl Socket {
     async fn subscribe(&self) -> End {
         let slow = |_| End::Failed("no answer within request_timeout".into());
         let connected = timeout(self.timeout, self.connect()).await.map_err(slow);
-        // The provider's end would be the connection's.
-        let (mut subscription, _provider) = match connected.and_then(|connected| connected) {
+        // The client's end would be the connection's.
+        let (mut subscription, _client) = match connected.and_then(|connected| connected) {
             Ok(connected) => connected,
             Err(end) => return end,
         };
@@ -283,14 +282,13 @@ impl Socket {
         }
     }
 
-    /// The subscription, and the provider that keeps its connection open.
-    async fn connect(&self) -> Result<(Subscription<RpcHeader>, RootProvider<Ethereum>), End> {
+    /// The subscription, and the client that keeps its connection open.
+    async fn connect(&self) -> Result<(Subscription<RpcHeader>, RpcClient), End> {
         let failed = |error: TransportError| End::Failed(error.to_string());
         let client = RpcClient::connect_pubsub(Once(WsConnect::new(self.url.expose()))).await.map_err(failed)?;
-        let provider = RootProvider::<Ethereum>::new(client);
         if let Some(expected) = self.expected {
-            let chain_id: U64 = provider.client().request("eth_chainId", ()).await.map_err(failed)?;
-            let genesis = provider.client().request("eth_getBlockByNumber", ("0x0", false));
+            let chain_id: U64 = client.request("eth_chainId", ()).await.map_err(failed)?;
+            let genesis = client.request("eth_getBlockByNumber", ("0x0", false));
             let genesis: Option<RpcHeader> = genesis.await.map_err(failed)?;
             let found = genesis.and_then(|header| header.hash);
             // A node that does not keep block 0 is judged by its chain id.
@@ -299,8 +297,12 @@ impl Socket {
                 return Err(End::Refused(format!("refused: it serves chain {chain_id} (genesis {genesis})")));
             }
         }
-        let subscription = provider.subscribe::<_, RpcHeader>(("newHeads",)).await.map_err(failed)?;
-        Ok((subscription, provider))
+        let mut subscribe = client.request::<_, B256>("eth_subscribe", ("newHeads",));
+        subscribe.set_is_subscription();
+        let id = subscribe.await.map_err(failed)?;
+        let frontend = client.pubsub_frontend().ok_or_else(|| failed(TransportErrorKind::pubsub_unavailable()))?;
+        let subscription = frontend.get_subscription(id).await.map_err(failed)?;
+        Ok((subscription.into(), client))
     }
 }
 

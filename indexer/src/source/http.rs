@@ -58,6 +58,8 @@ impl CappedHttp {
     /// # Errors
     /// Why there is no client.
     pub fn new(url: &str, timeout: Duration, max_bytes: u64, budget: Budget) -> Result<Self, String> {
+        // The process has a TLS provider, or this is it; the client takes no other.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .connect_timeout(timeout)
             .tcp_nodelay(true)

@@ -106,7 +106,7 @@ fn uses_tls(db: &Database, url: &DatabaseUrl) -> bool {
 
 fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     // The provider is named: two in one process (a dependency may bring another) make rustls's default a panic.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

@@ -1,11 +1,17 @@
 //! What can go wrong with an archive, named for the caller's next move.
 
+#[cfg(feature = "archive")]
 use object_store::path::Path;
 
 /// Why an archive could not be written, read or trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
+    /// This build has no archives.
+    #[error(
+        "this program was built without archives (feature \"archive\"): use one that has them, or choose another action than archive"
+    )]
+    NotBuilt,
     /// The place is not one that can be used.
     #[error("the archive's URL or options: {why}")]
     Url {
@@ -80,6 +86,7 @@ pub enum ArchiveError {
     },
 }
 
+#[cfg(feature = "archive")]
 impl ArchiveError {
     /// For `map_err` of what a store says.
     pub(super) fn doing(doing: &'static str, object: &Path) -> impl FnOnce(object_store::Error) -> Self {

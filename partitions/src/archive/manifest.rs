@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+#[cfg(feature = "archive")]
 use std::hash::Hasher as _;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use object_store::path::Path;
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "archive")]
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
-
-use super::ArchiveError;
 
 /// Version of the format: of the manifest and of the file.
 pub const FORMAT: u32 = 1;
@@ -22,6 +21,7 @@ pub struct RowHash(u128);
 
 impl RowHash {
     /// Adds a row.
+    #[cfg(feature = "archive")]
     pub(super) fn add(&mut self, tuple: &[u8]) {
         let mut hasher = SipHasher13::new();
         hasher.write(tuple);
@@ -66,6 +66,7 @@ pub struct Extent {
 }
 
 impl Extent {
+    #[cfg(feature = "archive")]
     pub(super) fn add(extent: &mut Option<Self>, value: i64) {
         let known = extent.get_or_insert(Self { min: value, max: value });
         *known = Self { min: known.min.min(value), max: known.max.max(value) };
@@ -135,15 +136,6 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Its object's path in the store.
-    pub(super) fn path(&self) -> Result<Path, ArchiveError> {
-        let odd = |why: String| ArchiveError::Corrupt { object: self.object.clone(), why };
-        if self.format != FORMAT {
-            return Err(odd(format!("it has format {}, and this program knows {FORMAT}", self.format)));
-        }
-        Path::parse(&self.object).map_err(|error| odd(error.to_string()))
-    }
-
     /// Whether rows that were counted are those that are archived.
     pub fn is_of(&self, counted: &Counted) -> bool {
         self.counted == *counted

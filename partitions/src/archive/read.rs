@@ -16,10 +16,11 @@ use parquet::file::serialized_reader::SerializedRowGroupReader;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Transaction;
 
+use super::ArchiveError;
 use super::columns::{Cells, Column, Group, Kind, Values};
 use super::manifest::{Counted, Manifest};
+use super::store::{Archive, object_of};
 use super::write::Counter;
-use super::{Archive, ArchiveError};
 use crate::catalog::quoted;
 
 /// A footer's length and the magic at a file's end.
@@ -55,7 +56,7 @@ struct Walk<'m> {
 impl<'m> Walk<'m> {
     async fn begin(archive: &Archive, manifest: &'m Manifest) -> Result<Self, ArchiveError> {
         archive.check(manifest).await?;
-        let object = manifest.path()?;
+        let object = object_of(manifest)?;
         let columns = columns_of(manifest)
             .ok_or_else(|| corrupt(manifest, "its manifest names a type that is not known here".to_owned()))?;
         let footer = footer(archive, manifest, &object).await?;

@@ -19,9 +19,10 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, CopyOutStream, IsolationLevel, Transaction};
 
+use super::ArchiveError;
 use super::columns::{Cells, Column, Group, Kind, Values, schema};
 use super::manifest::{Counted, Extent, FORMAT, Manifest, ManifestColumn};
-use super::{Archive, ArchiveError};
+use super::store::Archive;
 use crate::catalog::quoted;
 use crate::{Bounds, Table};
 

@@ -4,11 +4,11 @@
 use std::fmt::Write as _;
 use std::pin::pin;
 
-use alloy::network::Ethereum;
-use alloy::primitives::U256;
-use alloy::providers::{Provider, RootProvider, WsConnect};
+use alloy::primitives::{B256, U256};
+use alloy::pubsub::Subscription;
 use alloy::rpc::client::ClientBuilder;
-use alloy::rpc::types::{Filter, Log};
+use alloy::rpc::types::{Filter, Header, Log};
+use alloy::transports::ws::WsConnect;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::oneshot;
@@ -28,8 +28,10 @@ impl Floor {
     /// Subscribes, and goes on until it is stopped. `writer` may write into the tables, whose leaves are there.
     pub async fn start(ws_url: &str, writer: Client) -> Outcome<Self> {
         let socket = ClientBuilder::default().ws(WsConnect::new(ws_url)).await?;
-        let socket = RootProvider::<Ethereum>::new(socket);
-        let mut heads = socket.subscribe_blocks().await?.into_stream();
+        let mut subscribe = socket.request::<_, B256>("eth_subscribe", ("newHeads",));
+        subscribe.set_is_subscription();
+        let frontend = socket.pubsub_frontend().ok_or("the socket takes no subscriptions")?;
+        let mut heads = Subscription::<Header>::from(frontend.get_subscription(subscribe.await?).await?).into_stream();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut stopped = pin!(stopped);
@@ -38,7 +40,8 @@ impl Floor {
                     _ = &mut stopped => return Ok(()),
                     head = heads.next() => {
                         let hash = head.ok_or("the subscription ended")?.hash;
-                        let logs = socket.get_logs(&Filter::new().at_block_hash(hash)).await?;
+                        let filter = Filter::new().at_block_hash(hash);
+                        let logs: Vec<Log> = socket.request("eth_getLogs", (filter,)).await?;
                         copy(&writer, &logs).await?;
                     }
                 }

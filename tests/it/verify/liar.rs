@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -31,7 +32,7 @@ impl Liar {
     pub async fn start(honest: String, lie: Lie) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it listens").port();
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let http = dalp_fixtures::rpc::client(Duration::from_secs(60)).expect("a client");
         let state = Arc::new(State { honest, lie, lies: AtomicBool::new(true), told: AtomicU64::new(0), http });
         let shared = state.clone();
         let task = tokio::spawn(async move {

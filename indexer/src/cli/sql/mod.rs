@@ -1,5 +1,8 @@
 //! `dalp-indexer sql`: a prompt, since a fresh machine may have no psql; `-c` for scripts.
 
+#[cfg_attr(feature = "prompt", path = "editor.rs")]
+#[cfg_attr(not(feature = "prompt"), path = "lines.rs")]
+mod lines;
 mod meta;
 mod prompt;
 mod render;

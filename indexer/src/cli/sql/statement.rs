@@ -1,7 +1,12 @@
 //! Just enough of SQL's lexical rules to know whether a text is a whole statement.
 
-/// Whether Enter should send this text: it ends with `;` outside of every quote and comment.
-pub(super) fn is_complete(sql: &str) -> bool {
+/// Whether Enter should send this text, which has no space around it: nothing, a backslash command or a whole statement.
+pub(super) fn is_sent(text: &str) -> bool {
+    text.is_empty() || text.starts_with('\\') || is_complete(text)
+}
+
+/// Whether this is a whole statement: it ends with `;` outside of every quote and comment.
+fn is_complete(sql: &str) -> bool {
     let mut rest = sql;
     let mut ended = false;
     while let Some(c) = rest.chars().next() {

@@ -1,0 +1,119 @@
+//! From a URL and options to an object store.
+
+use std::sync::Arc;
+#[cfg(feature = "_cloud")]
+use std::time::Duration;
+
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+#[cfg(feature = "_cloud")]
+use object_store::{ClientOptions, RetryConfig};
+use object_store::{ObjectStore, ObjectStoreScheme};
+use url::Url;
+
+use super::ArchiveError;
+
+/// A store and the prefix in it.
+type Place = (Arc<dyn ObjectStore>, Path);
+
+/// What a user of a smaller build must know.
+const NOT_ALL: &str = " that this program was built with: see its features s3, gcs and azure";
+
+/// The store that `url` names. `name` is what messages show of it.
+#[cfg_attr(not(feature = "_cloud"), expect(unused_variables, reason = "a folder has neither options nor a prefix"))]
+pub(super) fn store(url: &Url, name: &str, options: &[(String, String)]) -> Result<Place, ArchiveError> {
+    let none = || {
+        let built = if cfg!(all(feature = "s3", feature = "gcs", feature = "azure")) { "" } else { NOT_ALL };
+        ArchiveError::Url { why: format!("{name} is none of file:///folder, s3://, gs:// and az://{built}") }
+    };
+    let (scheme, prefix) = ObjectStoreScheme::parse(url).ok().ok_or_else(none)?;
+    match scheme {
+        ObjectStoreScheme::Local => folder(url, name),
+        #[cfg(feature = "s3")]
+        ObjectStoreScheme::AmazonS3 => {
+            use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+            let builder =
+                AmazonS3Builder::new().with_client_options(client()).with_retry(patience()).with_url(url.as_str());
+            let set = |builder: AmazonS3Builder, key: AmazonS3ConfigKey, value: &str| builder.with_config(key, value);
+            built(configured(builder, options, set)?.build(), prefix, name)
+        }
+        #[cfg(feature = "gcs")]
+        ObjectStoreScheme::GoogleCloudStorage => {
+            use object_store::gcp::{GoogleCloudStorageBuilder as Builder, GoogleConfigKey};
+            let builder = Builder::new().with_client_options(client()).with_retry(patience()).with_url(url.as_str());
+            let set = |builder: Builder, key: GoogleConfigKey, value: &str| builder.with_config(key, value);
+            built(configured(builder, options, set)?.build(), prefix, name)
+        }
+        #[cfg(feature = "azure")]
+        ObjectStoreScheme::MicrosoftAzure => {
+            use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder as Builder};
+            let builder = Builder::new().with_client_options(client()).with_retry(patience()).with_url(url.as_str());
+            let set = |builder: Builder, key: AzureConfigKey, value: &str| builder.with_config(key, value);
+            built(configured(builder, options, set)?.build(), prefix, name)
+        }
+        _ => Err(none()),
+    }
+}
+
+/// The folder is the store: nothing outside it can be named.
+fn folder(url: &Url, name: &str) -> Result<Place, ArchiveError> {
+    let folder = url.to_file_path().map_err(|()| ArchiveError::Url { why: format!("{name}: no folder") })?;
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| ArchiveError::Url { why: format!("{}: {error}", folder.display()) })?;
+    let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| unfit(name, &error))?;
+    Ok((Arc::new(store.with_fsync(true)), Path::default()))
+}
+
+fn unfit(name: &str, error: &object_store::Error) -> ArchiveError {
+    ArchiveError::Url { why: format!("{name}: {error}") }
+}
+
+/// How long a request is tried again before the store counts as unavailable.
+#[cfg(feature = "_cloud")]
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[cfg(feature = "_cloud")]
+fn built<S: ObjectStore>(
+    store: Result<S, object_store::Error>,
+    prefix: Path,
+    name: &str,
+) -> Result<Place, ArchiveError> {
+    store.map(|store| (Arc::new(store) as Arc<dyn ObjectStore>, prefix)).map_err(|error| unfit(name, &error))
+}
+
+/// The builder with what the environment says and, above it, the options. A misspelt option would be as good as none.
+#[cfg(feature = "_cloud")]
+fn configured<B, K: std::str::FromStr>(
+    builder: B,
+    options: &[(String, String)],
+    set: impl Fn(B, K, &str) -> B,
+) -> Result<B, ArchiveError> {
+    // The process has a TLS provider, or this is it; a store's client takes no other.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    if let Some((key, _)) = options.iter().find(|(key, _)| key.parse::<K>().is_err()) {
+        return Err(ArchiveError::Url { why: format!("there is no option \"{key}\" of this kind of store") });
+    }
+    let pairs = environment().chain(options.iter().cloned());
+    let known = pairs.filter_map(|(key, value)| Some((key.parse().ok()?, value)));
+    Ok(known.fold(builder, |builder, (key, value): (K, String)| set(builder, key, &value)))
+}
+
+/// What the environment says about object stores, in lower case.
+#[cfg(feature = "_cloud")]
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let of_stores = texts.filter(|(name, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|store| name.starts_with(store)));
+    of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value))
+}
+
+/// A single request moves a row group, or has the store copy a file.
+#[cfg(feature = "_cloud")]
+fn client() -> ClientOptions {
+    ClientOptions::new().with_timeout(Duration::from_secs(300))
+}
+
+#[cfg(feature = "_cloud")]
+fn patience() -> RetryConfig {
+    RetryConfig { retry_timeout: PATIENCE, ..RetryConfig::default() }
+}
