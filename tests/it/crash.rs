@@ -387,11 +387,14 @@ fn backends_that_are_terminated_cost_a_retry() {
             // At any message of a write, which waits there until all backends are gone.
             let moment = Moment::After(Work::Writes(rng.random_range(1..=2)), rng.random_range(1..=A_WRITE));
             proxy.strike_at(moment, Then::Wait, Arc::new(|| {}));
-            until("the moment", || async {
+            let moment = until("the moment", || async {
                 burst(anvil.rpc(), &deployed, 10, 100 + seed).await;
                 proxy.struck()
-            })
-            .await;
+            });
+            tokio::select! {
+                error = service.failed() => panic!("{error}"),
+                () = moment => {}
+            }
             let sql = "SELECT count(*) FILTER (WHERE xact_start IS NOT NULL), count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
             let row = client.query_one(sql, &[]).await.unwrap();
