@@ -1,8 +1,7 @@
 //! Every await of the writes cut once: afterwards the rows are all there or none, and the next write works.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
+#[path = "../../partitions/tests/it/cut.rs"]
+mod cut;
 
 use alloy::primitives::{B256, U256, keccak256};
 use chrono::{DateTime, Utc};
@@ -18,13 +17,22 @@ use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, Database, WRITER, pooler, stage, until};
 use tokio_postgres::Client;
 
-const BLOCKS: u64 = 3;
+use self::cut::cut;
+
+/// Blocks of the batch.
+pub const BLOCKS: u64 = 3;
 /// Enough for several messages of COPY data.
 const LOGS: u64 = 1_500;
 const FIRST_TIME: i64 = 1_750_000_000;
 
-fn block(number: u64) -> BlockRef {
+pub fn block(number: u64) -> BlockRef {
     BlockRef { number, hash: keccak256(number.to_be_bytes()) }
+}
+
+pub fn header(number: u64) -> Header {
+    let parent = number.checked_sub(1).map_or(B256::ZERO, |below| block(below).hash);
+    let (hash, time) = (block(number).hash, FIRST_TIME + number as i64);
+    Header { number, hash, parent: Some(parent), time, time_source: TimeSource::Header, bloom: None }
 }
 
 /// Blocks 0 to [`BLOCKS`] - 1 with [`LOGS`] logs each, all transfers.
@@ -33,9 +41,7 @@ fn batch() -> BlockBatch {
     let mut headers = Vec::new();
     let word = |number: u64| B256::from(U256::from(number));
     for number in 0..BLOCKS {
-        let parent = number.checked_sub(1).map_or(B256::ZERO, |below| block(below).hash);
-        let (hash, time) = (block(number).hash, FIRST_TIME + number as i64);
-        headers.push(Header { number, hash, parent: Some(parent), time, time_source: TimeSource::Header, bloom: None });
+        headers.push(header(number));
         for index in 0..LOGS {
             let topics = [dalp_indexer::events::erc20::TRANSFER, word(index), word(number)];
             let data = word(index);
@@ -47,7 +53,7 @@ fn batch() -> BlockBatch {
                 topics: &topics,
                 data: data.as_slice(),
             };
-            logs.push(block(number), Some(time), log);
+            logs.push(block(number), Some(header(number).time), log);
         }
     }
     let range = BlockRange { first: 0, last: BLOCKS - 1 };
@@ -55,19 +61,20 @@ fn batch() -> BlockBatch {
 }
 
 /// A chain that is ours, with leaves for the batch, and no more.
-struct Bench {
-    store: Store,
-    chain: NewChain,
-    claim: Claim,
-    batch: BlockBatch,
-    client: Client,
+pub struct Bench {
+    pub store: Store,
+    pub chain: NewChain,
+    pub claim: Claim,
+    pub batch: BlockBatch,
+    /// May do anything.
+    pub client: Client,
     /// Before the batch, and after it.
-    tails: [Tail; 2],
+    pub tails: [Tail; 2],
 }
 
 impl Bench {
     /// `url`: how the store gets to the database.
-    async fn new(database: &Database, url: String) -> Self {
+    pub async fn new(database: &Database, url: String) -> Self {
         let mut site = Site::new(database, "http://127.0.0.1:9");
         site.url = url;
         let mut config = site.config();
@@ -98,7 +105,7 @@ impl Bench {
         Self { store, chain, claim, batch, client: database.superuser().await, tails }
     }
 
-    async fn append(&self) -> Result<(), StoreError> {
+    pub async fn append(&self) -> Result<(), StoreError> {
         let lane = Lane::Tail { on: self.tails[0], finalized: None };
         self.store.append(&self.claim, &self.batch, lane).await.map(|_commit| ())
     }
@@ -109,7 +116,7 @@ impl Bench {
 
     /// Reads the tail under its lock, which waits for a commit that is still on its way, and compares what is stored with
     /// it. Answers whether the batch is there.
-    async fn is_stored(&self) -> bool {
+    pub async fn is_stored(&self) -> bool {
         let tail = self.store.load(&self.claim).await.unwrap().tail;
         assert!(self.tails.contains(&tail), "{tail:?}");
         let stored = tail == self.tails[1];
@@ -134,26 +141,6 @@ impl Bench {
     }
 }
 
-/// Polls `future` until it waited `times` times, then drops it. `None` when it was dropped.
-async fn cut<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut waited = 0;
-    poll_fn(move |context| {
-        if waited == times {
-            return Poll::Ready(None);
-        }
-        match future.as_mut().poll(context) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => {
-                waited += 1;
-                // The n-th wait is cut while it lasts, not when it is over.
-                if waited == times { Poll::Ready(None) } else { Poll::Pending }
-            }
-        }
-    })
-    .await
-}
-
 /// Round trips of an append: BEGIN with its limits and the COPYs' statements, two COPYs that are let in one after the other, the
 /// last of their data with all that follows it, COMMIT.
 const APPEND: usize = 5;
@@ -161,7 +148,8 @@ const APPEND: usize = 5;
 const UNWIND: usize = 11;
 
 /// Cuts append and unwind at each of their awaits in turn, until both ran through. How many there are differs a little from
-/// one time to the next: an answer may come in two parts, a connection may have to be made. A round trip is one at least.
+/// one time to the next: an answer may come in two parts, a connection may have to be made. A round trip is one at least, as
+/// long as the connection has no thread of its own on which to be faster.
 async fn every_await(bench: &Bench) {
     let (mut times, mut appended, mut unwound) = (0, None, None);
     while appended.is_none() || unwound.is_none() {
@@ -189,17 +177,19 @@ async fn every_await(bench: &Bench) {
 
 #[test]
 fn every_await_of_append_and_unwind_may_be_cut() {
-    dalp_tests::run(async {
-        let database = stage().await.database().await;
+    let database = dalp_tests::run(async { stage().await.database().await });
+    dalp_tests::run_alone(async {
         every_await(&Bench::new(&database, database.direct_url(WRITER)).await).await;
     });
 }
 
 #[test]
 fn every_await_of_append_and_unwind_may_be_cut_behind_a_pooler() {
-    dalp_tests::run(async {
+    let (database, pooler) = dalp_tests::run(async {
         let stage = stage().await;
-        let (database, pooler) = (stage.database().await, pooler(&stage.cluster).await);
+        (stage.database().await, pooler(&stage.cluster).await)
+    });
+    dalp_tests::run_alone(async {
         every_await(&Bench::new(&database, pooler.url(&database.name, WRITER)).await).await;
         // A statement that a cut left on a server connection would meet another process's of the same name.
         let other = pooler.url(&database.name, WRITER).parse::<tokio_postgres::Config>().unwrap();
@@ -233,28 +223,5 @@ fn a_write_that_is_refused_leaves_a_usable_pool() {
             assert!(bench.is_stored().await);
             bench.unwind().await.unwrap();
         }
-    });
-}
-
-/// The fence by itself: the tail is the right one, only the token is not.
-#[test]
-fn an_older_token_writes_nothing() {
-    dalp_tests::run(async {
-        let database = stage().await.database().await;
-        let bench = Bench::new(&database, database.direct_url(WRITER)).await;
-        let mut lease = Lease::new(&bench.store, bench.chain.clone());
-        assert!(matches!(lease.bid().await.unwrap(), Bid::Held { .. }));
-        lease.release(&bench.claim).await.unwrap();
-        let Bid::Won(newer) = lease.bid().await.unwrap() else { panic!("nobody else bids") };
-        assert_eq!(newer.token, bench.claim.token + 1);
-        let fenced = StoreError::Fenced { chain_id: 31_337 };
-        assert_eq!(bench.append().await, Err(StoreError::TailMoved { chain_id: 31_337 }));
-        assert_eq!(bench.store.load(&bench.claim).await, Err(fenced.clone()));
-        assert_eq!(lease.renew(&bench.claim).await, Err(fenced));
-        lease.renew(&newer).await.unwrap();
-        let bench = Bench { claim: newer, ..bench };
-        assert!(!bench.is_stored().await);
-        bench.append().await.unwrap();
-        assert!(bench.is_stored().await);
     });
 }

@@ -1,18 +1,20 @@
 //! Killed, cut off, or in doubt: afterwards every log is stored, once.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::ops::RangeInclusive;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dalp_fixtures::{Anvil, Settings, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::cut::Cut;
 use dalp_tests::indexer::{Running, Site};
-use dalp_tests::proxy::{Moment, Proxy};
+use dalp_tests::proxy::{Moment, Proxy, Then, Upstream, Work};
 use dalp_tests::stage::{ADMIN, Database, OwnServer, READER, WRITER, anvil, head, stage, until};
 use dalp_tests::truth::{assert_exact, full_verify};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
 
 use crate::history::no_gaps;
@@ -28,29 +30,38 @@ async fn chain() -> Anvil {
     anvil
 }
 
-/// A site whose writes go through the proxy, in ranges of at most three blocks.
-fn through(database: &Database, anvil: &Anvil, proxy: &Proxy) -> Site {
-    let mut site = Site::new(database, &anvil.http_url()).with("range_blocks = 3").with("max_range_blocks = 3");
-    site.url = format!("postgres://{WRITER}@127.0.0.1:{}/{}", proxy.port, database.name);
-    site
+/// In ranges of at most three blocks.
+fn small(site: &Site) -> Site {
+    site.clone().with("range_blocks = 3").with("max_range_blocks = 3")
+}
+
+/// A site whose writes go through the proxy.
+fn through(site: &Site, database: &Database, proxy: &Proxy) -> Site {
+    Site { url: format!("postgres://{WRITER}@127.0.0.1:{}/{}", proxy.port, database.name), ..site.clone() }
+}
+
+/// A process of `site` whose way to the database is a proxy of its own, which kills it at `moment`.
+async fn doomed(site: &Site, database: &Database, upstream: Upstream, moment: Moment) -> (Running, Proxy) {
+    let pid: Arc<OnceLock<Pid>> = Arc::default();
+    let known = pid.clone();
+    // The proxy may meet the process before its id is known here.
+    let strike = Arc::new(move || kill_process(*known.wait(), Signal::KILL).expect("it is killed"));
+    let proxy = Proxy::before(upstream, moment, strike).await;
+    let url = format!("postgres://{WRITER}@127.0.0.1:{}/{}", proxy.port, database.name);
+    let running = Site { url, ..site.clone() }.spawn();
+    let its = i32::try_from(running.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+    pid.set(its).expect("it is set once");
+    (running, proxy)
 }
 
 /// Runs the indexer into a kill at `moment`, then without a proxy to the end, and compares.
 async fn killed_at(moment: Moment) {
     let (database, anvil) = (stage().await.database().await, chain().await);
-    let target = Arc::new(AtomicU32::new(0));
-    let kill = target.clone();
-    let strike = Arc::new(move || {
-        let pid = i32::try_from(kill.load(Ordering::SeqCst)).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("the indexer runs"), rustix::process::Signal::KILL)
-            .expect("it is killed");
-    });
-    let proxy = Proxy::start(socket().await, moment, strike).await;
-    let mut running = through(&database, &anvil, &proxy).spawn();
-    target.store(running.pid(), Ordering::SeqCst);
+    let site = Site::new(&database, &anvil.http_url());
+    let (mut running, proxy) = doomed(&small(&site), &database, Upstream::Unix(socket().await), moment).await;
     assert!(running.was_killed().await, "{moment:?}: {}", running.log());
     assert!(proxy.struck(), "{moment:?} came");
-    finish(&database, &anvil, &Site::new(&database, &anvil.http_url())).await;
+    finish(&database, &anvil, &site).await;
 }
 
 /// Starts the indexer once more and lets it end its work: then the rows are the chain's by our own comparison and by that
@@ -118,51 +129,141 @@ async fn agree(client: &Client) -> Option<u64> {
     (!row.get::<_, bool>(1)).then(|| row.get::<_, i64>(0) as u64)
 }
 
-/// Kills the process again and again, each time after as many milliseconds as `rng` takes from `alive`; `meanwhile`
-/// happens to the chain until then. Answers how many kills came before the head was reached, and all that was logged.
-async fn killed_at_random(
-    (database, anvil, site): (&Database, &Anvil, &Site),
-    (rng, alive): (&mut StdRng, std::ops::Range<u64>),
-    mut meanwhile: impl AsyncFnMut(&mut StdRng),
-) -> (u64, String) {
-    let (client, mut behind, mut log) = (database.superuser().await, 0, String::new());
-    for _ in 0..tries(20, 200) {
-        let mut running: Running = site.spawn();
-        let killed = tokio::time::sleep(Duration::from_millis(rng.random_range(alive.clone())));
-        tokio::pin!(killed);
-        loop {
-            tokio::select! {
-                () = &mut killed => break,
-                () = meanwhile(rng) => {}
-            }
-        }
-        running.kill();
-        lapse(&client).await;
-        let last = head(anvil.rpc()).await;
-        behind += u64::from(agree(&client).await.is_none_or(|tail| tail < last));
-        log += &running.log();
-    }
-    // Not through the proxy, and as fast as it can.
-    let last = Site { url: database.url(WRITER), ..site.clone() };
-    finish(database, anvil, &last.with("max_range_blocks = 100").with("range_blocks = 100")).await;
-    (behind, log)
+/// One process, and what it left behind when it was killed.
+#[derive(Debug)]
+struct Kill {
+    moment: Moment,
+    /// Transactions of its own that moved the chain's epoch and were answered.
+    writes: u64,
+    /// Before it and after it; none before the first block.
+    tails: [Option<u64>; 2],
+    /// The node's head.
+    head: u64,
+    /// Blocks that are stored, before it and after it.
+    covered: [i64; 2],
+    /// Blocks that are missing below the tail.
+    gap: i64,
 }
 
+impl Kill {
+    /// The work that the kill waited for was done by this very process.
+    fn came_at_work(&self) -> bool {
+        match self.moment {
+            Moment::After(Work::Writes(times), _) => times > 0 && self.writes >= times,
+            // The proxy struck after it, and it had seen nobody else.
+            Moment::After(Work::Statements(..), _) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Stored blocks, and missing ones.
+async fn progress(client: &Client) -> (i64, i64) {
+    let sql = "SELECT (SELECT COALESCE(sum(to_block - from_block + 1), 0)::int8 FROM dalp_indexed.coverage), \
+               (SELECT COALESCE(sum(gap_blocks), 0)::int8 FROM dalp_indexed.progress)";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// Kills of each test of random ones.
+fn kills() -> u64 {
+    tries(20, 200)
+}
+
+/// Runs the indexer of `site` again and again, each time into the kill that `moments` tells for the n-th; `meanwhile` happens
+/// to the chain until then, and before that until the head is `ahead` blocks above the tail. All depends on progress, nothing
+/// on the clock: a slow machine is killed at the same moments. Then lets it end its work, and compares.
+async fn killed_at_random(
+    (database, anvil, site, upstream): (&Database, &Anvil, &Site, Upstream),
+    (rng, ahead): (&mut StdRng, u64),
+    mut moments: impl FnMut(&mut StdRng, u64) -> Moment,
+    mut meanwhile: impl AsyncFnMut(&mut StdRng),
+) -> Vec<Kill> {
+    let (client, mut seen, mut tail) = (database.superuser().await, Vec::new(), None);
+    let (mut covered, _) = progress(&client).await;
+    for number in 0..kills() {
+        while head(anvil.rpc()).await < tail.unwrap_or(0) + ahead {
+            meanwhile(rng).await;
+        }
+        let moment = moments(rng, number);
+        let (mut running, proxy) = doomed(site, database, upstream.clone(), moment).await;
+        let killed = {
+            let mut end = pin!(running.was_killed());
+            loop {
+                tokio::select! {
+                    killed = &mut end => break killed,
+                    () = meanwhile(rng) => {}
+                }
+            }
+        };
+        assert!(killed && proxy.struck(), "{moment:?} of process {number}: {}", running.log());
+        let writes = proxy.writes();
+        // With it go its connections, and what it left in them.
+        drop(proxy);
+        lapse(&client).await;
+        let (tails, last) = ([tail, agree(&client).await], head(anvil.rpc()).await);
+        let (now, gap) = progress(&client).await;
+        let kill = Kill { moment, writes, tails, head: last, covered: [covered, now], gap };
+        println!("{kill:?}");
+        (tail, covered) = (tails[1], now);
+        seen.push(kill);
+    }
+    // Not through a proxy, and as fast as it can.
+    finish(database, anvil, &site.clone().with("max_range_blocks = 100").with("range_blocks = 100")).await;
+    seen
+}
+
+/// About as many messages as an indexer sends until it has written first.
+const START_UP: u64 = 130;
+/// Twice as many as it sends for a write.
+const A_WRITE: u64 = 100;
+
+/// Every fourth process is killed at any message of its start; the others after some of their writes, at any message of the
+/// next ones. `writes`: how many come before.
+fn any_moment(rng: &mut StdRng, number: u64, writes: RangeInclusive<u64>) -> Moment {
+    match number % 4 {
+        0 => Moment::After(Work::Writes(0), rng.random_range(1..=START_UP)),
+        _ => Moment::After(Work::Writes(rng.random_range(writes)), rng.random_range(1..=A_WRITE)),
+    }
+}
+
+/// Kills that came after writes, which must be all that were to.
+fn at_work(kills: &[Kill]) -> Vec<&Kill> {
+    let at_work: Vec<_> = kills.iter().filter(|kill| kill.came_at_work()).collect();
+    assert!(at_work.len() as u64 >= self::kills() / 4 * 3, "only {} kills fell into the work", at_work.len());
+    at_work
+}
+
+/// Blocks of a load that wait for each process: more than it lives to write, three at a time.
+const AHEAD: u64 = 40;
+
 #[test]
-fn killed_at_random_moments_of_a_slow_load() {
+fn killed_at_random_moments_of_a_load() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, chain().await);
-        let proxy = Proxy::start(socket().await, Moment::Never, Arc::new(|| {})).await;
-        proxy.slow_down(Duration::from_millis(3));
-        let site = through(&database, &anvil, &proxy);
         let deployed = deploy(anvil.rpc()).await.unwrap();
-        let (mut rng, at) = (rng("slow load"), (&database, &anvil, &site));
-        // Never let it run out of work.
-        let (behind, _) = killed_at_random(at, (&mut rng, 20..300), async |rng| {
-            burst(anvil.rpc(), &deployed, 10, rng.random_range(0..1_000_000)).await;
-        })
+        let site = small(&Site::new(&database, &anvil.http_url()));
+        let at = (&database, &anvil, &site, Upstream::Unix(socket().await));
+        let client = database.superuser().await;
+        let kills = killed_at_random(
+            at,
+            (&mut rng("load"), AHEAD),
+            |rng, number| any_moment(rng, number, 1..=4),
+            async |rng| {
+                let (covered, _) = progress(&client).await;
+                // What is more is left to the next: it would take the machine from the process.
+                if head(anvil.rpc()).await > covered as u64 + 2 * AHEAD {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                } else {
+                    burst(anvil.rpc(), &deployed, 10, rng.random_range(0..1_000_000)).await;
+                }
+            },
+        )
         .await;
-        assert!(behind >= tries(10, 100), "only {behind} kills fell into the load");
+        for kill in at_work(&kills) {
+            assert!(kill.tails[1] > kill.tails[0], "it wrote, and the tail did not move: {kill:?}");
+            assert!(kill.tails[1] < Some(kill.head), "the load was over: {kill:?}");
+        }
     });
 }
 
@@ -175,20 +276,28 @@ fn killed_at_random_moments_of_history() {
             burst(anvil.rpc(), &deployed, 10, seed).await;
             anvil.rpc().mine(40, 12).await.unwrap();
         }
-        let proxy = Proxy::start(socket().await, Moment::Never, Arc::new(|| {})).await;
-        proxy.slow_down(Duration::from_millis(2));
-        let site = through(&database, &anvil, &proxy).with("finality = \"depth:3\"");
-        let (mut rng, at) = (rng("history"), (&database, &anvil, &site));
+        let site = small(&Site::new(&database, &anvil.http_url())).with("finality = \"depth:3\"");
+        let at = (&database, &anvil, &site, Upstream::Unix(socket().await));
         let client = database.superuser().await;
-        let mut gaps = 0;
-        killed_at_random(at, (&mut rng, 300..700), async |_| {
-            let sql = "SELECT gap_blocks > 0 FROM dalp_indexed.progress";
-            let gap = client.query_opt(sql, &[]).await.unwrap().is_some_and(|row| row.get(0));
-            gaps += u64::from(gap);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        })
+        let kills = killed_at_random(
+            at,
+            (&mut rng("history"), 0),
+            // A write may be a jump of the tail, at most two in one life: the others add blocks.
+            |rng, number| any_moment(rng, number, 3..=6),
+            async |_| {
+                let (covered, gap) = progress(&client).await;
+                if covered > 0 && gap < 300 {
+                    // Far enough for the next jump, and for more history than a process lives to write.
+                    anvil.rpc().mine(1_200, 12).await.unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            },
+        )
         .await;
-        assert!(gaps > 0, "history was complete before the first kill");
+        for kill in at_work(&kills) {
+            assert!(kill.covered[1] > kill.covered[0], "it wrote, and nothing came to what is stored: {kill:?}");
+            assert!(kill.gap > 0, "history was complete: {kill:?}");
+        }
     });
 }
 
@@ -198,11 +307,17 @@ fn killed_at_random_moments_at_the_head() {
         let (database, anvil) = (stage().await.database().await, anvil().await);
         let deployed = deploy(anvil.rpc()).await.unwrap();
         let site = Site::new(&database, &anvil.http_url());
-        let (mut rng, at) = (rng("head"), (&database, &anvil, &site));
-        killed_at_random(at, (&mut rng, 100..600), async |rng| {
-            burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await;
-        })
+        let at = (&database, &anvil, &site, Upstream::of(&database.url(WRITER)));
+        let kills = killed_at_random(
+            at,
+            (&mut rng("head"), 0),
+            |rng, number| any_moment(rng, number, 1..=4),
+            async |rng| burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await,
+        )
         .await;
+        for kill in at_work(&kills) {
+            assert!(kill.tails[1] > kill.tails[0], "it wrote, and no block came: {kill:?}");
+        }
     });
 }
 
@@ -212,16 +327,32 @@ fn killed_at_random_moments_while_the_chain_reorganises() {
         let (database, anvil) = (stage().await.database().await, chain().await);
         let deployed = deploy(anvil.rpc()).await.unwrap();
         let site = Site::new(&database, &anvil.http_url());
-        let (mut rng, at) = (rng("reorgs"), (&database, &anvil, &site));
-        let (_, log) = killed_at_random(at, (&mut rng, 200..900), async |rng| {
-            burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await;
-            // Now stored before it goes, now not.
-            tokio::time::sleep(Duration::from_millis(rng.random_range(0..150))).await;
-            anvil.rpc().reorg(rng.random_range(1..8)).await.unwrap();
-        })
+        let at = (&database, &anvil, &site, Upstream::of(&database.url(WRITER)));
+        let kills = killed_at_random(
+            at,
+            (&mut rng("reorgs"), 0),
+            // Half of them at any message of an unwind and of what follows it.
+            |rng, number| match number % 2 {
+                0 => {
+                    let unwinds = Work::Statements(rng.random_range(1..=2), "INSERT INTO dalp_indexed.orphaned_log");
+                    Moment::After(unwinds, rng.random_range(1..=A_WRITE))
+                }
+                _ => any_moment(rng, number / 2, 1..=4),
+            },
+            async |rng| {
+                burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await;
+                // Now stored before it goes, now not.
+                if rng.random_bool(0.5) {
+                    caught_up(&database, &anvil).await;
+                }
+                anvil.rpc().reorg(rng.random_range(1..8)).await.unwrap();
+            },
+        )
         .await;
-        let unwound = log.matches("reorg: unwinding").count() as u64;
-        assert!(unwound >= tries(3, 30), "only {unwound} unwinds in all");
+        at_work(&kills);
+        let client = database.superuser().await;
+        let unwound: i64 = client.query_one("SELECT count(*) FROM dalp_indexed.reorg", &[]).await.unwrap().get(0);
+        assert!(unwound > 0, "no unwind came to its end");
     });
 }
 
@@ -231,7 +362,8 @@ fn a_connection_lost_during_commit_is_resolved_from_the_state_row() {
         for n in [3, 4, 5] {
             let (database, anvil) = (stage().await.database().await, chain().await);
             let proxy = Proxy::start(socket().await, Moment::CommitUnanswered(n), Arc::new(|| {})).await;
-            let service = Service::start(&through(&database, &anvil, &proxy).config()).await.unwrap();
+            let site = small(&Site::new(&database, &anvil.http_url()));
+            let service = Service::start(&through(&site, &database, &proxy).config()).await.unwrap();
             caught_up(&database, &anvil).await;
             assert!(proxy.struck());
             let client = database.superuser().await;
@@ -245,16 +377,32 @@ fn a_connection_lost_during_commit_is_resolved_from_the_state_row() {
 fn backends_that_are_terminated_cost_a_retry() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, chain().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let upstream = Upstream::of(&database.url(WRITER));
+        let proxy = Proxy::before(upstream, Moment::Never, Arc::new(|| {})).await;
         let site = Site::new(&database, &anvil.http_url()).with("range_blocks = 1").with("max_range_blocks = 1");
-        let mut service = Service::start(&site.config()).await.unwrap();
-        let client = database.superuser().await;
-        let terminated = Mutex::new(0);
-        for _ in 0..10 {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-            *terminated.lock().unwrap() += client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+        let mut service = Service::start(&through(&site, &database, &proxy).config()).await.unwrap();
+        let (client, mut rng, mut in_use) = (database.superuser().await, rng("terminated"), 0);
+        for seed in 0..tries(10, 100) {
+            // At any message of a write, which waits there until all backends are gone.
+            let moment = Moment::After(Work::Writes(rng.random_range(1..=2)), rng.random_range(1..=A_WRITE));
+            proxy.strike_at(moment, Then::Wait, Arc::new(|| {}));
+            let moment = until("the moment", || async {
+                burst(anvil.rpc(), &deployed, 10, 100 + seed).await;
+                proxy.struck()
+            });
+            tokio::select! {
+                error = service.failed() => panic!("{error}"),
+                () = moment => {}
+            }
+            let sql = "SELECT count(*) FILTER (WHERE xact_start IS NOT NULL), count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+            let row = client.query_one(sql, &[]).await.unwrap();
+            assert!(row.get::<_, i64>(1) > 0, "nobody was connected");
+            in_use += row.get::<_, i64>(0);
+            proxy.go_on();
         }
-        assert!(*terminated.lock().unwrap() > 0);
+        assert!(in_use > 0, "no transaction was open");
         tokio::select! {
             error = service.failed() => panic!("{error}"),
             () = caught_up(&database, &anvil) => {}

@@ -7,6 +7,7 @@ mod cancel;
 mod commands;
 mod compose;
 mod crash;
+mod fence;
 mod history;
 mod input;
 mod lease;
@@ -33,6 +34,7 @@ use dalp_tests::stage::{Database, head, stage, until};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
+use tokio_postgres::Client;
 
 /// The repository's root.
 fn root() -> &'static Path {
@@ -103,6 +105,16 @@ async fn caught_up(database: &Database, anvil: &Anvil) {
         row.is_some_and(|row| {
             row.get::<_, i64>(0) == number as i64 && row.get::<_, Option<&[u8]>>(1) == Some(hash.as_slice())
         })
+    })
+    .await;
+}
+
+/// Waits until the indexer has heard of block `number` and beaten its heart since: what it wanted to do about it, it could have
+/// done.
+async fn heard_of(client: &Client, number: u64) {
+    let sql = "SELECT FROM dalp_indexed.chain_status WHERE head_number >= $1";
+    until("a heartbeat with the head", || async {
+        client.query_opt(sql, &[&(number as i64)]).await.expect("the heartbeat is read").is_some()
     })
     .await;
 }

@@ -6,7 +6,7 @@ use dalp_tests::indexer::Site;
 use dalp_tests::stage::{anvil, head, stage};
 use dalp_tests::truth::assert_exact;
 
-use crate::{burst, caught_up, waits_for};
+use crate::{burst, caught_up, heard_of, waits_for};
 
 #[test]
 fn a_reorg_of_equal_length_and_a_rollback_end_with_the_nodes_chain() {
@@ -108,6 +108,9 @@ fn below_finalized_the_chain_stops_and_nothing_is_removed() {
         let before = count().await;
         anvil.rpc().reorg(8).await.unwrap();
         waits_for(&service, "below finalized block").await;
+        // The next block is no reason to go on.
+        anvil.rpc().mine(1, 1).await.unwrap();
+        heard_of(&client, head(anvil.rpc()).await).await;
         assert_eq!(count().await, before);
         service.stop().await;
     });

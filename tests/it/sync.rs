@@ -1,7 +1,5 @@
 //! What the chain says is what the tables hold: ranges, leaves, filters, hostile logs.
 
-use std::time::Duration;
-
 use alloy::primitives::{Address, B256};
 use dalp_fixtures::{AnvilOptions, deploy};
 use dalp_indexer::service::Service;
@@ -9,7 +7,7 @@ use dalp_tests::indexer::Site;
 use dalp_tests::stage::{anvil, anvil_with, head, stage, until};
 use dalp_tests::truth::assert_exact;
 
-use crate::{burst, caught_up, emit, transfer};
+use crate::{burst, caught_up, emit, heard_of, transfer};
 
 const DAY: u64 = 24 * 3600;
 
@@ -180,10 +178,17 @@ fn a_block_over_the_limit_stops_its_chain_and_says_so() {
         let deployed = deploy(anvil.rpc()).await.unwrap();
         burst(anvil.rpc(), &deployed, 500, 1).await;
         let site = Site::new(&database, &anvil.http_url()).with("max_response_bytes = 100000");
+        let (client, large) = (database.superuser().await, head(anvil.rpc()).await);
         let service = Service::start(&site.config()).await.unwrap();
         crate::waits_for(&service, "raise `max_response_bytes`").await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(!service.status().borrow()[0].ready);
+        // The next block is a reason to go on, if it knows one.
+        burst(anvil.rpc(), &deployed, 1, 2).await;
+        heard_of(&client, large + 1).await;
+        let status = service.status().borrow()[0].clone();
+        assert!(!status.ready && status.tail < Some(large), "{status:?}");
+        assert!(status.waits_for.contains("raise `max_response_bytes`"), "{status:?}");
+        let above = "SELECT count(*) FROM dalp_indexed.logs WHERE block_number >= $1";
+        assert_eq!(client.query_one(above, &[&(large as i64)]).await.unwrap().get::<_, i64>(0), 0);
         service.stop().await;
     });
 }

@@ -164,6 +164,9 @@ fn receipts_that_do_not_fit_their_header_are_refused() {
             liar.relapse();
             burst(anvil.rpc(), &deployed, 3, 2).await;
             waits_for(&service, "refused receipts that are not the block's").await;
+            // It asks again and again, and takes it no time.
+            let told = liar.told();
+            until("the liar to be asked again", || async { liar.told() >= told + 2 }).await;
             let tail = "SELECT tail_number FROM dalp_indexed.chain_state";
             let tail: i64 = client.query_one(tail, &[]).await.unwrap().get(0);
             assert_eq!(tail as u64, honest, "the forged block was taken");

@@ -175,14 +175,14 @@ impl Running {
     /// Its end, by itself.
     ///
     /// # Panics
-    /// After 30 s.
+    /// After a minute.
     pub async fn ended(&mut self) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "it does not end:\n{}", self.log());
+            assert!(began.elapsed() < Duration::from_secs(60), "it does not end:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -21,3 +21,9 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 pub fn run<T>(body: impl Future<Output = T>) -> T {
     RUNTIME.block_on(body)
 }
+
+/// Runs a test's body on this thread alone, with a runtime of its own: no answer can come before it is waited for. What belongs
+/// to the shared servers must have been made by [`run`] before.
+pub fn run_alone<T>(body: impl Future<Output = T>) -> T {
+    Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(body)
+}

@@ -1,16 +1,16 @@
 //! A proxy before PostgreSQL or PgBouncer that counts what passes and strikes at a chosen moment.
 //!
-//! It knows just enough of the protocol (message type, length) to tell COPY data and COMMIT from the rest.
+//! It knows just enough of the protocol (message type, length) to tell COPY data, statements and COMMIT from the rest.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The moment to strike at.
@@ -24,8 +24,20 @@ pub enum Moment {
     BetweenBatches(u64),
     /// The n-th COMMIT of a transaction with a COPY was received and not sent on: its locks are held.
     BeforeCommit(u64),
+    /// This many messages of clients were sent on, at least one, after so much work was done. What counts is how far they
+    /// came, never the time that they took.
+    After(Work, u64),
     /// Never.
     Never,
+}
+
+/// Work of clients, as far as the proxy can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// So many COMMITs of transactions that moved a chain's epoch, as all do that write its rows or its tail, were answered.
+    Writes(u64),
+    /// So many statements with this text were sent on.
+    Statements(u64, &'static str),
 }
 
 /// What to do at the moment.
@@ -38,6 +50,8 @@ pub enum Then {
     Close,
     /// It stays open and nothing more is sent on, as behind a client that was stopped. The server may close it.
     Hold,
+    /// It waits there, until [`Proxy::go_on`].
+    Wait,
 }
 
 /// Where the server listens.
@@ -47,6 +61,23 @@ pub enum Upstream {
     Unix(PathBuf),
     /// A TCP port.
     Tcp(SocketAddr),
+}
+
+impl Upstream {
+    /// Where a client of this URL would connect.
+    ///
+    /// # Panics
+    /// Where the URL does not name one host and its port.
+    pub fn of(url: &str) -> Self {
+        use tokio_postgres::config::Host;
+        let config: tokio_postgres::Config = url.parse().expect("a URL");
+        let &[port] = config.get_ports() else { panic!("one port: {url}") };
+        match config.get_hosts() {
+            [Host::Unix(folder)] => Self::Unix(folder.join(format!(".s.PGSQL.{port}"))),
+            [Host::Tcp(address)] => Self::Tcp(SocketAddr::new(address.parse().expect("an address"), port)),
+            hosts => panic!("one host: {hosts:?}"),
+        }
+    }
 }
 
 /// A running proxy. Dropping it closes its port and all connections.
@@ -64,8 +95,14 @@ struct State {
     commits: AtomicU64,
     /// COMMITs of transactions with a COPY.
     copied: AtomicU64,
-    /// Pause before each client message of COPY data, in milliseconds.
-    slow: AtomicU64,
+    /// Answered COMMITs of transactions that moved an epoch.
+    writes: AtomicU64,
+    /// Statements with the text that the moment names.
+    statements: AtomicU64,
+    /// Messages since the work of the moment was done.
+    messages: AtomicU64,
+    /// How often what waited was let go on.
+    gone_on: watch::Sender<u64>,
     upstream: Upstream,
 }
 
@@ -77,6 +114,37 @@ impl State {
     fn moment(&self) -> Moment {
         self.plan().0
     }
+
+    /// Counts a message that was sent on, and answers whether it is the one to strike after.
+    fn is_last(&self, kind: u8, body: &[u8]) -> bool {
+        let Moment::After(work, messages) = self.moment() else { return false };
+        let is_done = match work {
+            Work::Writes(times) => self.writes.load(Ordering::SeqCst) >= times,
+            Work::Statements(times, text) => {
+                let says = is_statement(kind, body, text);
+                let before = self.statements.fetch_add(u64::from(says), Ordering::SeqCst);
+                before >= times
+            }
+        };
+        is_done && self.messages.fetch_add(1, Ordering::SeqCst) + 1 == messages
+    }
+}
+
+/// Whether a message parses a statement with this text.
+fn is_statement(kind: u8, body: &[u8], text: &str) -> bool {
+    kind == b'P' && body.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// What the transactions that write a chain have in common.
+const WRITES: &str = "epoch = epoch + 1";
+
+/// What the two directions of a connection tell each other of a COMMIT.
+#[derive(Default)]
+struct Commit {
+    /// It was sent and is not answered yet.
+    sent: AtomicBool,
+    /// It ends a transaction that moved an epoch.
+    writes: AtomicBool,
 }
 
 impl Proxy {
@@ -95,7 +163,10 @@ impl Proxy {
             copies: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             copied: AtomicU64::new(0),
-            slow: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            statements: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+            gone_on: watch::Sender::new(0),
             upstream,
         });
         let shared = state.clone();
@@ -110,7 +181,8 @@ impl Proxy {
 
     /// Another moment from now on, counted from now, and what to do then.
     pub fn strike_at(&self, moment: Moment, then: Then, strike: Strike) {
-        for count in [&self.state.copies, &self.state.commits, &self.state.copied] {
+        let State { copies, commits, copied, writes, statements, messages, .. } = &*self.state;
+        for count in [copies, commits, copied, writes, statements, messages] {
             count.store(0, Ordering::SeqCst);
         }
         self.state.struck.store(false, Ordering::SeqCst);
@@ -122,9 +194,14 @@ impl Proxy {
         self.state.struck.load(Ordering::SeqCst)
     }
 
-    /// Slows COPY data down by this much a message.
-    pub fn slow_down(&self, pause: Duration) {
-        self.state.slow.store(pause.as_millis() as u64, Ordering::SeqCst);
+    /// Lets the connection that waits at the moment go on.
+    pub fn go_on(&self) {
+        self.state.gone_on.send_modify(|times| *times += 1);
+    }
+
+    /// COMMITs of transactions that moved a chain's epoch, answered so far.
+    pub fn writes(&self) -> u64 {
+        self.state.writes.load(Ordering::SeqCst)
     }
 }
 
@@ -157,9 +234,9 @@ async fn relay(
 ) {
     let (client_in, client_out) = client.into_split();
     // The answer to a COMMIT is held back or told of by the direction that sees it.
-    let commit_sent = Arc::new(AtomicBool::new(false));
-    let up = upstream(client_in, &mut server_out, state, &commit_sent);
-    let down = downstream(&mut server_in, client_out, state, &commit_sent);
+    let commit = Commit::default();
+    let up = upstream(client_in, &mut server_out, state, &commit);
+    let down = downstream(&mut server_in, client_out, state, &commit);
     tokio::select! {
         _ = up => {}
         _ = down => {}
@@ -171,7 +248,7 @@ async fn upstream(
     mut client: OwnedReadHalf,
     server: &mut (impl AsyncWriteExt + Unpin),
     state: &State,
-    commit_sent: &AtomicBool,
+    commit: &Commit,
 ) -> std::io::Result<()> {
     // The start-up message has no type byte.
     let length = client.read_u32().await?;
@@ -179,7 +256,7 @@ async fn upstream(
     client.read_exact(&mut body).await?;
     server.write_u32(length).await?;
     server.write_all(&body).await?;
-    let (mut in_copy, mut copied) = (false, false);
+    let (mut in_copy, mut copied, mut writes) = (false, false, false);
     loop {
         let (kind, length) = (client.read_u8().await?, client.read_u32().await?);
         body.resize(length as usize - 4, 0);
@@ -187,23 +264,29 @@ async fn upstream(
         let copy_data = kind == b'd';
         let first_of_copy = copy_data && !in_copy;
         in_copy = copy_data || (in_copy && kind != b'c' && kind != b'f');
-        if copy_data {
-            tokio::time::sleep(Duration::from_millis(state.slow.load(Ordering::SeqCst))).await;
-        }
         copied |= copy_data;
+        writes |= is_statement(kind, &body, WRITES);
         if kind == b'Q' && body.starts_with(b"COMMIT") {
             let ends_copy = std::mem::take(&mut copied);
-            if ends_copy && state.moment() == Moment::BeforeCommit(state.copied.fetch_add(1, Ordering::SeqCst) + 1) {
-                return strike(state).await;
+            if ends_copy
+                && state.moment() == Moment::BeforeCommit(state.copied.fetch_add(1, Ordering::SeqCst) + 1)
+                && !strike(state).await
+            {
+                return Ok(());
             }
-            commit_sent.store(true, Ordering::SeqCst);
+            commit.writes.store(std::mem::take(&mut writes), Ordering::SeqCst);
+            commit.sent.store(true, Ordering::SeqCst);
         }
         server.write_u8(kind).await?;
         server.write_u32(length).await?;
         server.write_all(&body).await?;
-        if first_of_copy && state.moment() == Moment::MidCopy(state.copies.fetch_add(1, Ordering::SeqCst) + 1) {
+        let mid_copy =
+            first_of_copy && state.moment() == Moment::MidCopy(state.copies.fetch_add(1, Ordering::SeqCst) + 1);
+        if mid_copy || state.is_last(kind, &body) {
             server.flush().await?;
-            return strike(state).await;
+            if !strike(state).await {
+                return Ok(());
+            }
         }
     }
 }
@@ -213,7 +296,7 @@ async fn downstream(
     server: &mut (impl AsyncReadExt + Unpin),
     mut client: OwnedWriteHalf,
     state: &State,
-    commit_sent: &AtomicBool,
+    commit: &Commit,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -221,30 +304,35 @@ async fn downstream(
         if read == 0 {
             return Ok(());
         }
-        let answered =
-            commit_sent.load(Ordering::SeqCst) && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
+        let sent = commit.sent.load(Ordering::SeqCst);
+        let answered = sent && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
         let commits = if answered { state.commits.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
         if answered {
-            commit_sent.store(false, Ordering::SeqCst);
+            commit.sent.store(false, Ordering::SeqCst);
+            state.writes.fetch_add(commit.writes.load(Ordering::SeqCst).into(), Ordering::SeqCst);
         }
-        if answered && state.moment() == Moment::CommitUnanswered(commits) {
-            return strike(state).await;
+        if answered && state.moment() == Moment::CommitUnanswered(commits) && !strike(state).await {
+            return Ok(());
         }
         client.write_all(&buffer[..read]).await?;
-        if answered && state.moment() == Moment::BetweenBatches(commits) {
-            return strike(state).await;
+        if answered && state.moment() == Moment::BetweenBatches(commits) && !strike(state).await {
+            return Ok(());
         }
     }
 }
 
-async fn strike(state: &State) -> std::io::Result<()> {
+/// Answers whether the connection goes on.
+async fn strike(state: &State) -> bool {
     let (_, then, strike) = state.plan();
+    // Before anybody is told: who lets it go on may be faster than what follows.
+    let mut gone_on = state.gone_on.subscribe();
     if !state.struck.swap(true, Ordering::SeqCst) {
         strike();
     }
     match then {
-        Then::Close => Ok(()),
+        Then::Close => false,
         // The other direction goes on, and ends both when the server closes the connection.
         Then::Hold => std::future::pending().await,
+        Then::Wait => gone_on.changed().await.is_ok(),
     }
 }

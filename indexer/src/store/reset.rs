@@ -102,7 +102,9 @@ impl Store {
             (&genesis, Type::BYTEA),
             (&int8(chain.start_block), Type::INT8),
         ];
-        match self.connection().await?.execute_typed(RENEW, &params).await? {
+        // Its connection goes back before the next step asks for one: the pool may have no other.
+        let renewed = self.connection().await?.execute_typed(RENEW, &params).await?;
+        match renewed {
             0 => Err(StoreError::Fenced { chain_id: chain.chain_id }),
             _ => self.let_go(&claim).await,
         }

@@ -106,9 +106,13 @@ async fn a_detaching_that_did_not_end_is_found() {
     let mut reader = as_role(&database, "dalp_reader").await;
     let reading = reader.transaction().await.unwrap();
     reading.query("SELECT count(*) FROM dalp_indexed.erc20_transfer", &[]).await.unwrap();
-    admin.batch_execute("SET statement_timeout = '300ms'").await.unwrap();
+    let (pid, looking) = (meanwhile::pid(&admin).await, database.connect().await);
     let detach = "ALTER TABLE dalp_indexed.erc20_transfer_31337 DETACH PARTITION dalp_indexed.erc20_transfer_31337_20240319 CONCURRENTLY";
-    admin.batch_execute(detach).await.unwrap_err();
+    let detaching = tokio::spawn(async move { admin.batch_execute(detach).await });
+    // It waits for the reader, having said so in the catalog.
+    meanwhile::until(&database, "SELECT count(*) FROM pg_inherits WHERE inhdetachpending").await;
+    looking.batch_execute(&format!("SELECT pg_cancel_backend({pid})")).await.unwrap();
+    detaching.await.unwrap().unwrap_err();
     let findings = audit(&mut client, &transfers()).await.unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].severity == Severity::Error && findings[0].next.contains("FINALIZE"), "{findings:?}");

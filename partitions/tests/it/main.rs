@@ -6,6 +6,7 @@ mod analyze;
 mod archive;
 mod audit;
 mod crash;
+mod cut;
 mod doctor;
 mod indexes;
 mod locks;
@@ -18,11 +19,13 @@ mod sizes;
 mod zones;
 
 use std::{
+    collections::BTreeSet,
     pin::pin,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use cut::cut;
 use dalp_partitions::{Error, Need, Policy, Report, Step, Table, ensure, extend, read};
 use futures_util::SinkExt;
 use server::Database;
@@ -90,13 +93,19 @@ async fn ensure_makes_what_is_missing_once() {
         let again = make(&mut client, &table, &days(40)).await.unwrap();
         assert_eq!((again.created, again.catalog), (Vec::new(), report.catalog));
     }
-    // Each leaf has an index for each of its parent's, and is the partitioner's alone.
+    assert_eq!(half_made(&admin).await, [""; 0]);
+}
+
+/// Tables that stand without being leaves, and leaves that lack an index of their parent's or are not the partitioner's alone.
+async fn half_made(admin: &Client) -> Vec<String> {
+    let orphans = "SELECT relname::text FROM pg_class WHERE (relname LIKE 'logs\\_%' OR relname LIKE 'erc20\\_transfer\\_%') \
+                     AND relkind IN ('r', 'p') AND NOT relispartition";
     let bare = "SELECT leaf.relname::text FROM pg_class AS leaf JOIN pg_inherits ON inhrelid = leaf.oid \
                 WHERE leaf.relispartition AND leaf.relkind IN ('r', 'p') AND \
                     ((SELECT count(*) FROM pg_index WHERE indrelid = leaf.oid AND indisvalid) <> \
                      (SELECT count(*) FROM pg_index WHERE indrelid = inhparent) \
                      OR leaf.relowner <> 'dalp_partitioner'::regrole OR leaf.relacl IS NOT NULL)";
-    assert_eq!(strings(&admin, bare).await, [""; 0]);
+    [strings(admin, orphans).await, strings(admin, bare).await].concat()
 }
 
 /// Somebody else made a leaf, and then dropped one, since the catalog was read: both are seen before anything is made.
@@ -246,9 +255,15 @@ async fn open_readers_and_writers_are_not_waited_for() {
     reading.commit().await.unwrap();
 }
 
+/// The lock wait that a session is in at the moment, by its beginning.
+async fn waiting(admin: &Client, pid: i32) -> Option<DateTime<Utc>> {
+    let wait = "SELECT waitstart FROM pg_locks WHERE pid = $1 AND NOT granted AND locktype = 'relation'";
+    admin.query_opt(wait, &[&pid]).await.unwrap().and_then(|row| row.get(0))
+}
+
 #[tokio::test]
 async fn other_ddl_is_retried_and_does_not_make_writers_wait() {
-    let (database, _admin) = database().await;
+    let (database, admin) = database().await;
     let mut client = as_role(&database, "dalp_partitioner").await;
     make(&mut client, &transfers(), &days(1)).await.unwrap();
     let mut other = as_role(&database, "dalp_partitioner").await;
@@ -256,11 +271,26 @@ async fn other_ddl_is_retried_and_does_not_make_writers_wait() {
     ddl.batch_execute("LOCK TABLE ONLY dalp_indexed.erc20_transfer_31337 IN SHARE UPDATE EXCLUSIVE MODE")
         .await
         .unwrap();
+    let pid = meanwhile::pid(&client).await;
     let run = tokio::spawn(async move { make(&mut client, &transfers(), &days(2)).await.unwrap() });
     let writer = as_role(&database, "dalp_writer").await;
-    for _ in 0..10 {
-        tokio::time::timeout(Duration::from_secs(5), writer.execute(TRANSFER, &[&"2024-03-20Z"])).await.unwrap().ok();
-        tokio::time::sleep(Duration::from_millis(60)).await;
+    // A second wait is another try; a row that begins and ends within one wait did not stand behind it.
+    let (began, mut waits, mut written, mut number) = (Instant::now(), BTreeSet::new(), 0, 0);
+    while waits.len() < 2 || written < 3 {
+        assert!(!run.is_finished(), "it does not wait for the other's lock");
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{} tries, {written} rows of {number} beside them",
+            waits.len()
+        );
+        let Some(wait) = waiting(&admin, pid).await else {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            continue;
+        };
+        waits.insert(wait);
+        number += 1;
+        writer.execute(&TRANSFER.replace("1, 0,", &format!("{number}, 7,")), &[&"2024-03-20Z"]).await.unwrap();
+        written += u32::from(waiting(&admin, pid).await == Some(wait));
     }
     ddl.commit().await.unwrap();
     let report = run.await.unwrap();
@@ -268,22 +298,33 @@ async fn other_ddl_is_retried_and_does_not_make_writers_wait() {
     assert_eq!(report.catalog.leaves.len(), 2);
 }
 
-/// Dropped at any moment, a call leaves whole leaves or none, and the next one continues.
+/// Awaits of a call that makes a key's sub-parent and its first leaves, at least: a look at the catalog, and for each of the two
+/// transactions its begin, the lane, the looks inside it, the statements and COMMIT.
+const AWAITS: i64 = 12;
+
+/// Dropped at any of its awaits, a call leaves whole leaves or none, and the next one continues.
 #[tokio::test]
 async fn a_call_cut_short_leaves_nothing_half_made() {
     let (database, admin) = database().await;
-    for round in 1..12_u32 {
+    let (need, policy, mut cuts) = (days(3), Policy::default(), 0);
+    loop {
         let mut client = as_role(&database, "dalp_partitioner").await;
-        let need = days(i64::from(round) * 4);
-        let cut = tokio::time::timeout(Duration::from_millis(7) * round, make(&mut client, &logs(), &need)).await;
+        // A key of its own for each await, so that there is as much to do.
+        let key = cuts + 1;
+        let whole = cut(key as usize, ensure(&mut client, &logs(), key, &policy, now(), &need)).await;
         drop(client);
+        assert_eq!(half_made(&admin).await, [""; 0], "after a cut at await {key}");
         let mut next = as_role(&database, "dalp_partitioner").await;
-        let report = make(&mut next, &logs(), &need).await.unwrap();
-        assert!(report.catalog.uncovered(need.times).is_empty(), "round {round}, finished {}", cut.is_ok());
+        let report = ensure(&mut next, &logs(), key, &policy, now(), &need).await.unwrap();
+        assert!(report.catalog.uncovered(need.times.clone()).is_empty(), "after a cut at await {key}");
+        match whole {
+            Some(whole) => break assert_eq!(whole.unwrap().catalog, report.catalog),
+            None => cuts += 1,
+        }
     }
-    let orphans =
-        "SELECT relname::text FROM pg_class WHERE relname LIKE 'logs\\_%' AND relkind = 'r' AND NOT relispartition";
-    assert_eq!(strings(&admin, orphans).await, [""; 0]);
+    println!("cut at {cuts} awaits");
+    assert!(cuts >= AWAITS, "only {cuts} cuts struck");
+    assert_eq!(half_made(&admin).await, [""; 0]);
 }
 
 #[tokio::test]
