@@ -35,6 +35,8 @@ mod scale;
 mod servers;
 #[path = "../../indexer/benches/decode/stages.rs"]
 mod stages;
+#[path = "../../indexer/benches/decode/way.rs"]
+mod way;
 
 use std::process::ExitCode;
 
