@@ -99,16 +99,20 @@ fn executed(times: u64, stage: &str, folder: &Path) -> Outcome<f64> {
     total.ok_or_else(|| "valgrind's profile has no summary".into())
 }
 
+/// The compiler, as it is on the PATH: cargo took the same one.
+pub fn rustc() -> Outcome<String> {
+    said("rustc", &["--version"])
+}
+
 /// What makes instructions comparable: the compiler, and what the libraries choose their code by.
 pub fn machine() -> Outcome<String> {
-    let said = |program: &str, arguments: &[&str]| -> Outcome<String> {
-        let output = Command::new(program).args(arguments).output();
-        let output = output.map_err(|error| format!("{program}: {error}"))?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let rustc = said("rustc", &["--version"])?;
     let libc = said("getconf", &["GNU_LIBC_VERSION"]).unwrap_or_else(|_unknown| "another libc".into());
-    Ok(format!("{rustc}, {libc}, {}{}", std::env::consts::ARCH, vectors()))
+    Ok(format!("{}, {libc}, {}{}", rustc()?, std::env::consts::ARCH, vectors()))
+}
+
+fn said(program: &str, arguments: &[&str]) -> Outcome<String> {
+    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Valgrind shows a program a processor with AVX2 where the machine has it, and never a newer one.
