@@ -4,6 +4,8 @@
 
 #[path = "decode/stages.rs"]
 mod stages;
+#[path = "decode/way.rs"]
+mod way;
 
 fn main() {
     // cargo says `--bench` to it.

@@ -5,36 +5,29 @@
 
 #[path = "ingest/cluster.rs"]
 mod cluster;
+#[path = "counts/made.rs"]
+mod made;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use alloy::primitives::{Address, B256, U256};
 use dalp_fixtures::tools::{self, say_stderr};
 use dalp_fixtures::{Cluster, Settings};
-use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
-use dalp_indexer::chain::block::{BlockRange, BlockRef, Header, TimeSource};
-use dalp_indexer::chain::filter::Filter;
+use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::machine::Tail;
-use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::maintenance::Leaves;
 use dalp_indexer::store::append::Lane;
-use dalp_indexer::store::lease::{Bid, Lease};
-use dalp_indexer::store::{Claim, NewChain, Store};
-use dalp_tests::indexer::Site;
-use dalp_tests::stage::{ADMIN, WRITER};
+use dalp_indexer::store::{Claim, Store};
+use dalp_tests::stage::ADMIN;
 use tokio_postgres::Client;
 
 use self::cluster::{SUPERUSER, TEMPLATE, connect, prepare};
+use self::made::CHAIN;
 
 /// Why the benchmark has no result.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T> = Result<T, Failure>;
 
-const CHAIN: u64 = 31_337;
-/// 2026-01-01T00:00:00Z.
-const BEGIN: i64 = 1_767_225_600;
-const SECONDS: i64 = 12;
 /// Blocks of one batch of the tail, as near the head.
 const BATCH: u64 = 32;
 const RUNS: usize = 7;
@@ -94,30 +87,9 @@ struct Chain {
 impl Chain {
     async fn open(cluster: &Cluster, database: &str) -> Outcome<Self> {
         let owner = connect(cluster, database, SUPERUSER).await?;
-        let site = Site {
-            url: cluster.url(database, WRITER),
-            admin_url: cluster.url(database, ADMIN),
-            reader_url: cluster.url(database, WRITER),
-            rpc_urls: vec!["http://127.0.0.1:9".into()],
-            chain_id: CHAIN,
-            chain: "bench".into(),
-            database_lines: Vec::new(),
-            chain_lines: Vec::new(),
-            // The chain's times lie months back; a busy live table has daily leaves.
-            more: "[partitions]\nhistory_interval = \"day\"\n".into(),
-        };
-        let config = site.config();
-        let (store, leaves) = (Store::open(&config.database).await?, Leaves::open(&config).await?);
-        let new = NewChain {
-            chain_id: CHAIN,
-            name: "bench".into(),
-            genesis: B256::ZERO,
-            start_block: 0,
-            filter: Filter::default(),
-            finality: true,
-            reset: false,
-        };
-        let Bid::Won(claim) = Lease::new(&store, new).bid().await? else { return Err("somebody leads".into()) };
+        let site = made::site(cluster, database);
+        let leaves = Leaves::open(&site.config()).await?;
+        let (store, _, claim) = made::lead(&site).await?;
         Ok(Self { store, claim, owner, leaves, tail: Tail { next: 0, hash: None }, rows: 0, forks: 0 })
     }
 
@@ -153,52 +125,8 @@ impl Chain {
         Ok(())
     }
 
-    fn hash(&self, number: u64) -> B256 {
-        let mut hash = [0; 32];
-        hash[..8].copy_from_slice(&(self.forks + 1).to_be_bytes());
-        hash[8..16].copy_from_slice(&number.to_be_bytes());
-        B256::from(hash)
-    }
-
     fn batch(&self, blocks: u64, logs: u64) -> Outcome<BlockBatch> {
-        let first = self.tail.next;
-        let (mut headers, mut all) = (Vec::new(), Logs::default());
-        for number in first..first + blocks {
-            let block = BlockRef { number, hash: self.hash(number) };
-            let parent = if number == first { self.tail.hash } else { Some(self.hash(number - 1)) };
-            let time = BEGIN + number as i64 * SECONDS;
-            headers.push(Header {
-                number,
-                hash: block.hash,
-                parent,
-                time,
-                time_source: TimeSource::Header,
-                bloom: None,
-            });
-            for index in 0..logs {
-                // Accounts and tokens as mixed as on a busy chain: their indexes are hit all over.
-                let account = |salt: u64| {
-                    let n = (number * 1_000 + index).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(salt as u32);
-                    let mut address = [0; 20];
-                    address[..8].copy_from_slice(&n.to_be_bytes());
-                    Address::from(address)
-                };
-                let topics = [TRANSFER, account(1).into_word(), account(23).into_word()];
-                all.push(
-                    block,
-                    Some(time),
-                    Log {
-                        log_index: index as u32,
-                        tx_index: (index / 10) as u32,
-                        tx_hash: self.hash(number * 1_000 + index / 10),
-                        address: Address::repeat_byte((index % 50) as u8),
-                        topics: &topics,
-                        data: &U256::from(number * 1_000 + index).to_be_bytes::<32>(),
-                    },
-                );
-            }
-        }
-        Ok(BlockBatch::new(BlockRange { first, last: first + blocks - 1 }, headers, all, &Filter::default())?)
+        made::batch(self.forks, self.tail, blocks, logs)
     }
 
     /// Orphans the newest `depth` blocks, which hold `rows` rows, again and again.

@@ -1,6 +1,7 @@
 //! The stage on which tests and benchmarks play: one private cluster and pooler a process, one database a test, one
 //! Anvil a test, and the chain's own answer to compare stored rows with.
 
+pub mod counts;
 pub mod cut;
 pub mod indexer;
 pub mod proxy;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dalp_fixtures::ReplayPlan;
 
 /// Said beside every refusal.
-pub const USAGE: &str = "options: --smoke, --renew, --part ingest|sparse|indexes|scale|deployed|latency|stages, \
+pub const USAGE: &str = "options: --smoke, --part ingest|sparse|indexes|scale|deployed|latency|stages, \
                          --node anvil|replay, --raw true|false, --indexes shipped|kept|built|none, --writers N, --runs N, \
                          --transfers N, --blocks N, --sparse-blocks N, --scale-transfers N, --load-transfers N, --tokens N, \
                          --samples N, --write FILE (N at least 1; without a choice, all that is published)";
@@ -32,10 +32,6 @@ pub enum Indexes {
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether the ratio to the ruler is held against the committed one, and nothing else is measured.
-    pub smoke: bool,
-    /// Whether that one is written anew.
-    pub renew: bool,
     parts: Vec<String>,
     nodes: Vec<String>,
     raws: Vec<bool>,
@@ -71,12 +67,9 @@ impl Options {
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         // cargo adds `--bench` to whatever is given.
         let given: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
-        let renew = given.iter().any(|argument| argument == "--renew");
-        let smoke = renew || given.iter().any(|argument| argument == "--smoke");
+        let smoke = given.iter().any(|argument| argument == "--smoke");
         let list = |items: &[&str]| items.iter().map(ToString::to_string).collect::<Vec<String>>();
         let mut options = Self {
-            smoke,
-            renew,
             parts: list(if smoke { &["ingest"] } else { PARTS }),
             nodes: list(if smoke { &["replay"] } else { &["anvil", "replay"] }),
             raws: vec![true, false],
@@ -93,7 +86,7 @@ impl Options {
             write: None,
             given: given.clone(),
         };
-        let mut rest = given.into_iter().filter(|argument| argument != "--smoke" && argument != "--renew");
+        let mut rest = given.into_iter().filter(|argument| argument != "--smoke");
         while let Some(name) = rest.next() {
             let value = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
             options.set(&name, &value)?;

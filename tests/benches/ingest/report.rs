@@ -146,17 +146,6 @@ fn ratio(run: &Run) -> f64 {
     100.0 * run.marks.ruler().as_secs_f64() / ours.as_secs_f64()
 }
 
-/// Percent of the ruler, the median of all runs.
-pub fn median_ratio(case: &Case) -> f64 {
-    let ratios = sorted(&case.runs, |run| Some(ratio(run)));
-    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Percent of the ruler, the least of all runs.
-pub fn least_ratio(case: &Case) -> f64 {
-    sorted(&case.runs, |run| Some(ratio(run))).first().copied().unwrap_or(f64::NAN)
-}
-
 fn sorted<T>(runs: &[T], value: fn(&T) -> Option<f64>) -> Vec<f64> {
     in_order(runs.iter().filter_map(value))
 }

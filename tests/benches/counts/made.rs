@@ -1,0 +1,103 @@
+//! A made-up chain for the store: batches of transfers that are the same each time, and the way into a migrated database.
+
+use alloy::primitives::{Address, B256, U256};
+use dalp_fixtures::Cluster;
+use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
+use dalp_indexer::chain::block::{BlockRange, Header, TimeSource};
+use dalp_indexer::chain::filter::Filter;
+use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::events::erc20::TRANSFER;
+use dalp_indexer::store::lease::{Bid, Lease};
+use dalp_indexer::store::{Claim, NewChain, Store};
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{ADMIN, WRITER};
+
+use super::Outcome;
+
+/// The chain's id.
+pub const CHAIN: u64 = 31_337;
+/// 2026-01-01T00:00:00Z.
+const BEGIN: i64 = 1_767_225_600;
+const SECONDS: i64 = 12;
+
+/// The indexer's configuration in `database`.
+pub fn site(cluster: &Cluster, database: &str) -> Site {
+    Site {
+        url: cluster.url(database, WRITER),
+        admin_url: cluster.url(database, ADMIN),
+        reader_url: cluster.url(database, WRITER),
+        rpc_urls: vec!["http://127.0.0.1:9".into()],
+        chain_id: CHAIN,
+        chain: "bench".into(),
+        database_lines: Vec::new(),
+        chain_lines: Vec::new(),
+        // The chain's times may lie months back; a busy live table has daily leaves.
+        more: "[partitions]\nhistory_interval = \"day\"\n".into(),
+    }
+}
+
+/// The store, which leads the chain.
+pub async fn lead(site: &Site) -> Outcome<(Store, Lease, Claim)> {
+    let store = Store::open(&site.config().database).await?;
+    let new = NewChain {
+        chain_id: CHAIN,
+        name: "bench".into(),
+        genesis: B256::ZERO,
+        start_block: 0,
+        filter: Filter::default(),
+        finality: true,
+        reset: false,
+    };
+    let mut lease = Lease::new(&store, new);
+    let Bid::Won(claim) = lease.bid().await? else { return Err("somebody leads".into()) };
+    Ok((store, lease, claim))
+}
+
+/// The header of block `number` on the `fork`-th branch, on the block of hash `parent`, or on its own branch's.
+pub fn header(fork: u64, number: u64, parent: Option<B256>) -> Header {
+    Header {
+        number,
+        hash: hash(fork, number),
+        parent: parent.or_else(|| number.checked_sub(1).map(|below| hash(fork, below))),
+        time: BEGIN + number as i64 * SECONDS,
+        time_source: TimeSource::Header,
+        bloom: None,
+    }
+}
+
+/// `blocks` blocks of `logs` transfers each on top of `tail`, which may be of another branch.
+pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<BlockBatch> {
+    let first = tail.next;
+    let (mut headers, mut all) = (Vec::new(), Logs::default());
+    for number in first..first + blocks {
+        let header = header(fork, number, tail.hash.filter(|_| number == first));
+        for index in 0..logs {
+            // Accounts and tokens as mixed as on a busy chain: their indexes are hit all over.
+            let account = |salt: u64| {
+                let n = (number * 1_000 + index).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(salt as u32);
+                let mut address = [0; 20];
+                address[..8].copy_from_slice(&n.to_be_bytes());
+                Address::from(address)
+            };
+            let topics = [TRANSFER, account(1).into_word(), account(23).into_word()];
+            let log = Log {
+                log_index: index as u32,
+                tx_index: (index / 10) as u32,
+                tx_hash: hash(fork, number * 1_000 + index / 10),
+                address: Address::repeat_byte((index % 50) as u8),
+                topics: &topics,
+                data: &U256::from(number * 1_000 + index).to_be_bytes::<32>(),
+            };
+            all.push(header.block(), Some(header.time), log);
+        }
+        headers.push(header);
+    }
+    Ok(BlockBatch::new(BlockRange { first, last: first + blocks - 1 }, headers, all, &Filter::default())?)
+}
+
+fn hash(fork: u64, number: u64) -> B256 {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&(fork + 1).to_be_bytes());
+    hash[8..16].copy_from_slice(&number.to_be_bytes());
+    B256::from(hash)
+}

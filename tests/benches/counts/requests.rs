@@ -1,0 +1,93 @@
+//! What a source asks of a node: HTTP requests, and the calls in them. Each step on its own, since how much of a range is asked for
+//! at once depends on how fast a node answers: here ranges are the first of a source, or so wide that they are asked for whole.
+
+use std::net::SocketAddr;
+
+use dalp_fixtures::{ReplayNode, ReplayPlan};
+use dalp_indexer::chain::block::BlockRange;
+use dalp_indexer::source::Source;
+use dalp_tests::counts::Counts;
+use dalp_tests::indexer::Site;
+
+use super::Outcome;
+
+/// Blocks near the head that are fetched at once.
+const NEAR: u64 = 8;
+
+/// Measures all steps at a dense and at a sparse chain.
+pub async fn measure() -> Outcome<Counts> {
+    let mut counts = Counts::default();
+    let dense = Asked::at(ReplayPlan::dense(8_000, 400)).await?;
+    dense.near_head(&mut counts, "auto").await?;
+    dense.near_head(&mut counts, "bloom").await?;
+    for level in ["auto", "returned", "linked", "receipts"] {
+        let what = format!("a dense range of 100 blocks, verify = {level}");
+        dense.range(&mut counts, &what, level, BlockRange { first: 101, last: 200 }).await?;
+    }
+    let sparse = Asked::at(ReplayPlan::sparse(12_000)).await?;
+    let what = "a sparse range of 10,000 blocks, verify = auto";
+    sparse.range(&mut counts, what, "auto", BlockRange { first: 1, last: 10_000 }).await?;
+    Ok(counts)
+}
+
+/// A node that is asked.
+struct Asked {
+    node: ReplayNode,
+    head: u64,
+}
+
+impl Asked {
+    async fn at(plan: ReplayPlan) -> Outcome<Self> {
+        let head = plan.head;
+        Ok(Self { node: ReplayNode::listen(plan, SocketAddr::from(([127, 0, 0, 1], 0))).await?, head })
+    }
+
+    /// A source that knows its node's chain, and what can be proved of it.
+    async fn source(&self, verify: &str) -> Outcome<Source> {
+        let site = Site {
+            url: "postgres://localhost/none".into(),
+            admin_url: "postgres://localhost/none".into(),
+            reader_url: "postgres://localhost/none".into(),
+            rpc_urls: vec![self.node.url()],
+            chain_id: 31_337,
+            chain: "bench".into(),
+            database_lines: Vec::new(),
+            chain_lines: vec![format!("verify = {verify:?}")],
+            more: String::new(),
+        };
+        let config = site.config();
+        let source = Source::new(config.chains.first().ok_or("no chain is configured")?)?;
+        source.identity().await?;
+        source.best_level().await?;
+        Ok(source)
+    }
+
+    async fn count<T, E>(&self, counts: &mut Counts, what: &str, step: impl Future<Output = Result<T, E>>) -> Outcome<T>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let before = self.node.counts();
+        let done = step.await?;
+        let now = self.node.counts();
+        counts.put(format!("{what}: requests"), (now.requests - before.requests) as f64);
+        counts.put(format!("{what}: calls"), (now.calls - before.calls) as f64);
+        Ok(done)
+    }
+
+    async fn near_head(&self, counts: &mut Counts, verify: &str) -> Outcome<()> {
+        let source = self.source(verify).await?;
+        let head = self.count(counts, &format!("the head, verify = {verify}"), source.head()).await?;
+        let block = source.block(head.header.block());
+        self.count(counts, &format!("the head's block, verify = {verify}"), block).await?;
+        let range = BlockRange { first: self.head - NEAR + 1, last: self.head };
+        let what = format!("{NEAR} blocks near the head, verify = {verify}");
+        self.count(counts, &what, source.near_head(range)).await?;
+        Ok(())
+    }
+
+    async fn range(&self, counts: &mut Counts, what: &str, verify: &str, range: BlockRange) -> Outcome<()> {
+        let source = self.source(verify).await?;
+        self.count(counts, what, source.range(range)).await?;
+        Ok(())
+    }
+}
