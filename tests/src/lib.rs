@@ -3,8 +3,10 @@
 
 pub mod cut;
 pub mod indexer;
+pub mod lease;
 pub mod proxy;
 pub mod stage;
+pub mod traffic;
 pub mod truth;
 
 use std::future::Future;

@@ -66,7 +66,18 @@ struct State {
     copied: AtomicU64,
     /// Pause before each client message of COPY data, in milliseconds.
     slow: AtomicU64,
+    /// What the server said since on connections that are held.
+    last_words: Mutex<Vec<u8>>,
     upstream: Upstream,
+}
+
+/// What both directions of one connection know.
+#[derive(Default)]
+struct Link {
+    /// The answer to a COMMIT is held back or told of by the direction that sees it.
+    commit_sent: AtomicBool,
+    /// Nothing more of the client's is sent on.
+    held: AtomicBool,
 }
 
 impl State {
@@ -96,6 +107,7 @@ impl Proxy {
             commits: AtomicU64::new(0),
             copied: AtomicU64::new(0),
             slow: AtomicU64::new(0),
+            last_words: Mutex::default(),
             upstream,
         });
         let shared = state.clone();
@@ -120,6 +132,12 @@ impl Proxy {
     /// Whether the moment came.
     pub fn struck(&self) -> bool {
         self.state.struck.load(Ordering::SeqCst)
+    }
+
+    /// Whether the server ended a connection that is held with this SQLSTATE, rather than by a time limit or not at all.
+    pub fn was_ended_with(&self, code: &str) -> bool {
+        let said = self.state.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        said.windows(code.len() + 2).any(|bytes| bytes == format!("C{code}\0").as_bytes())
     }
 
     /// Slows COPY data down by this much a message.
@@ -156,10 +174,9 @@ async fn relay(
     state: &State,
 ) {
     let (client_in, client_out) = client.into_split();
-    // The answer to a COMMIT is held back or told of by the direction that sees it.
-    let commit_sent = Arc::new(AtomicBool::new(false));
-    let up = upstream(client_in, &mut server_out, state, &commit_sent);
-    let down = downstream(&mut server_in, client_out, state, &commit_sent);
+    let link = Link::default();
+    let up = upstream(client_in, &mut server_out, state, &link);
+    let down = downstream(&mut server_in, client_out, state, &link);
     tokio::select! {
         _ = up => {}
         _ = down => {}
@@ -171,7 +188,7 @@ async fn upstream(
     mut client: OwnedReadHalf,
     server: &mut (impl AsyncWriteExt + Unpin),
     state: &State,
-    commit_sent: &AtomicBool,
+    link: &Link,
 ) -> std::io::Result<()> {
     // The start-up message has no type byte.
     let length = client.read_u32().await?;
@@ -194,16 +211,16 @@ async fn upstream(
         if kind == b'Q' && body.starts_with(b"COMMIT") {
             let ends_copy = std::mem::take(&mut copied);
             if ends_copy && state.moment() == Moment::BeforeCommit(state.copied.fetch_add(1, Ordering::SeqCst) + 1) {
-                return strike(state).await;
+                return strike(state, link).await;
             }
-            commit_sent.store(true, Ordering::SeqCst);
+            link.commit_sent.store(true, Ordering::SeqCst);
         }
         server.write_u8(kind).await?;
         server.write_u32(length).await?;
         server.write_all(&body).await?;
         if first_of_copy && state.moment() == Moment::MidCopy(state.copies.fetch_add(1, Ordering::SeqCst) + 1) {
             server.flush().await?;
-            return strike(state).await;
+            return strike(state, link).await;
         }
     }
 }
@@ -213,7 +230,7 @@ async fn downstream(
     server: &mut (impl AsyncReadExt + Unpin),
     mut client: OwnedWriteHalf,
     state: &State,
-    commit_sent: &AtomicBool,
+    link: &Link,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -222,23 +239,27 @@ async fn downstream(
             return Ok(());
         }
         let answered =
-            commit_sent.load(Ordering::SeqCst) && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
+            link.commit_sent.load(Ordering::SeqCst) && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
+        if link.held.load(Ordering::SeqCst) {
+            state.last_words.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..read]);
+        }
         let commits = if answered { state.commits.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
         if answered {
-            commit_sent.store(false, Ordering::SeqCst);
+            link.commit_sent.store(false, Ordering::SeqCst);
         }
         if answered && state.moment() == Moment::CommitUnanswered(commits) {
-            return strike(state).await;
+            return strike(state, link).await;
         }
         client.write_all(&buffer[..read]).await?;
         if answered && state.moment() == Moment::BetweenBatches(commits) {
-            return strike(state).await;
+            return strike(state, link).await;
         }
     }
 }
 
-async fn strike(state: &State) -> std::io::Result<()> {
+async fn strike(state: &State, link: &Link) -> std::io::Result<()> {
     let (_, then, strike) = state.plan();
+    link.held.store(true, Ordering::SeqCst);
     if !state.struck.swap(true, Ordering::SeqCst) {
         strike();
     }
