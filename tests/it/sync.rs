@@ -1,7 +1,5 @@
 //! What the chain says is what the tables hold: ranges, leaves, filters, hostile logs.
 
-use std::time::Duration;
-
 use alloy::primitives::{Address, B256};
 use dalp_fixtures::{AnvilOptions, deploy};
 use dalp_indexer::service::Service;
@@ -182,8 +180,13 @@ fn a_block_over_the_limit_stops_its_chain_and_says_so() {
         let site = Site::new(&database, &anvil.http_url()).with("max_response_bytes = 100000");
         let service = Service::start(&site.config()).await.unwrap();
         crate::waits_for(&service, "raise `max_response_bytes`").await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(!service.status().borrow()[0].ready);
+        // Nor does it go on with the blocks that come.
+        anvil.rpc().mine(3, 1).await.unwrap();
+        let top = head(anvil.rpc()).await;
+        let status = service.status();
+        until("a newer head to be seen", || async { status.borrow()[0].head == Some(top) }).await;
+        let now = status.borrow()[0].clone();
+        assert!(!now.ready && now.waits_for.contains("raise `max_response_bytes`"), "{now:?}");
         service.stop().await;
     });
 }
