@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use dalp_indexer::config::{Config, Finality};
+use dalp_tests::stage::end_of;
 use jsonschema::{Draft, Validator};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -144,7 +144,7 @@ async fn the_health_check_tells_a_living_indexer_from_a_dead_one() {
     let living = health(port).await;
     assert!(living.status.success(), "{living:?}");
     drop(stop);
-    tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap().unwrap();
+    end_of("the server to end", server).await.unwrap().unwrap();
     assert!(!health(port).await.status.success());
 }
 

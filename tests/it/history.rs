@@ -1,7 +1,8 @@
 //! History beside the head: jumps, gaps, changed filters, what reorgs leave behind, and what an operator removes.
 
 use alloy::primitives::B256;
-use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
+use dalp_fixtures::faulty::{Fault, Rule};
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, FaultyNode, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
@@ -48,8 +49,13 @@ fn the_head_is_live_before_history_is_complete_and_a_kill_in_between_costs_nothi
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil().await);
         let deployed = long_chain(&anvil).await;
+        let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
         for order in ["newest", "oldest"] {
-            let site = site(&database, &anvil).with(&format!("backfill_order = {order:?}"));
+            let mut site = site(&database, &anvil).with(&format!("backfill_order = {order:?}"));
+            site.rpc_urls = vec![node.url()];
+            // Some of history comes, and the rest not before the node behaves.
+            let site = site.with("request_timeout = \"10m\"");
+            node.inject(Rule::new(Fault::Hang).on("eth_getLogs").blocks(0, 1_000).skip(3));
             let client = database.superuser().await;
             for _ in 0..2 {
                 let mut running = site.spawn();
@@ -57,7 +63,8 @@ fn the_head_is_live_before_history_is_complete_and_a_kill_in_between_costs_nothi
                 running.kill();
             }
             let gap: i64 = one(&client, "SELECT gap_blocks FROM dalp_indexed.progress").await;
-            assert!(gap > 0, "the tail must not have waited for history");
+            assert!(gap > 0, "history waits, and the tail did not wait for it");
+            node.behave();
             let service = Service::start(&site.config()).await.unwrap();
             burst(anvil.rpc(), &deployed, 5, 1_000).await;
             caught_up(&database, &anvil).await;
@@ -94,10 +101,14 @@ fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
         let mut site = site(&database, &anvil);
         site.more.push_str("[indexes]\nlogs = [\"tx_hash\"]\nerc20_transfer = [\"token+block_time\", \"tx_hash\"]");
         let client = database.superuser().await;
+        // Whoever has this lock builds indexes: they wait, however long the rest takes.
+        let lane = |call: &str| format!("SELECT {call}({})", dalp_partitions::INDEXER_KEY);
+        client.batch_execute(&lane("pg_advisory_lock")).await.unwrap();
         let mut running = site.spawn();
         caught_up(&database, &anvil).await;
         no_gaps(&client).await;
         running.kill();
+        client.batch_execute(&lane("pg_advisory_unlock")).await.unwrap();
         let row = client.query_one(LEAVES_AND_INDEXES, &[]).await.unwrap();
         let (leaves, indexes): (i64, i64) = (row.get(0), row.get(1));
         assert!(

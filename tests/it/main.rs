@@ -25,15 +25,14 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use alloy::primitives::{Address, B256, Bytes, U256};
-use alloy::sol_types::SolCall;
+use alloy::primitives::{Address, B256};
 use dalp_fixtures::contracts::Burst;
-use dalp_fixtures::{Anvil, Deployed, Rpc};
+use dalp_fixtures::{Deployed, Rpc};
 use dalp_indexer::service::Service;
-use dalp_tests::stage::{Database, head, stage, until};
+use dalp_tests::stage::{stage, until};
+use dalp_tests::traffic::{burst, caught_up, send};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::json;
 use tokio_postgres::Client;
 
 /// The repository's root.
@@ -66,24 +65,6 @@ async fn socket() -> PathBuf {
     cluster.socket_dir().join(format!(".s.PGSQL.{}", cluster.port()))
 }
 
-/// Sends a call from the first agent to the Burst contract and waits until it is mined: the node answers earlier.
-async fn send(rpc: &Rpc, deployed: &Deployed, call: impl SolCall) {
-    let data = Bytes::from(call.abi_encode());
-    let transaction = json!([{ "from": deployed.agents[0], "to": deployed.burst, "data": data, "gas": "0x1c9c380" }]);
-    let hash: B256 = rpc.call("eth_sendTransaction", transaction).await.expect("the node takes the transaction");
-    until("the transaction to be mined", || async {
-        let receipt: serde_json::Value =
-            rpc.call("eth_getTransactionReceipt", json!([hash])).await.expect("the node answers");
-        !receipt.is_null()
-    })
-    .await;
-}
-
-/// Emits `n` transfers in one block.
-async fn burst(rpc: &Rpc, deployed: &Deployed, n: u64, seed: u64) {
-    send(rpc, deployed, Burst::burstCall { n: U256::from(n), seed: U256::from(seed) }).await;
-}
-
 /// Emits any log.
 async fn emit(rpc: &Rpc, deployed: &Deployed, topics: &[B256], data: &[u8]) {
     send(rpc, deployed, Burst::emitRawCall { topics: topics.to_vec(), data: data.to_vec().into() }).await;
@@ -92,21 +73,6 @@ async fn emit(rpc: &Rpc, deployed: &Deployed, topics: &[B256], data: &[u8]) {
 /// A transfer's topics.
 fn transfer(from: Address, to: Address) -> Vec<B256> {
     vec![dalp_indexer::events::erc20::TRANSFER, from.into_word(), to.into_word()]
-}
-
-/// Waits until the stored tail is the node's head, by hash.
-async fn caught_up(database: &Database, anvil: &Anvil) {
-    let client = database.superuser().await;
-    until("the tail to reach the head", || async {
-        let number = head(anvil.rpc()).await;
-        let hash = anvil.rpc().block_hash(number).await.expect("the node answers").unwrap_or_default();
-        let sql = "SELECT tail_number, tail_hash FROM dalp_indexed.chain_state";
-        let row = client.query_opt(sql, &[]).await.expect("the state is read");
-        row.is_some_and(|row| {
-            row.get::<_, i64>(0) == number as i64 && row.get::<_, Option<&[u8]>>(1) == Some(hash.as_slice())
-        })
-    })
-    .await;
 }
 
 /// Waits until the indexer has heard of block `number` and beaten its heart since: what it wanted to do about it, it could have

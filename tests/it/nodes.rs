@@ -12,13 +12,13 @@ mod weather;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dalp_fixtures::faulty::{Fault, Injection, Rule};
 use dalp_fixtures::{Anvil, Deployed, FaultyNode, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{Database, anvil, head, stage, until};
+use dalp_tests::traffic::caught_up_or;
 use dalp_tests::truth::{Row, assert_exact, on_chain, stored};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -169,8 +169,7 @@ impl Play {
 /// Everything from block `first` to the head is stored exactly once, or soon will be.
 async fn exact(service: &Service, database: &Database, anvil: &Anvil, first: u64) {
     let status = service.status();
-    let wait = tokio::time::timeout(Duration::from_secs(40), caught_up(database, anvil)).await;
-    assert!(wait.is_ok(), "not caught up in 40 s: {:?}", status.borrow()[0]);
+    caught_up_or(database, anvil, || format!("{:?}", status.borrow()[0])).await;
     let client = database.superuser().await;
     assert_exact(&client, anvil.rpc(), CHAIN, first, head(anvil.rpc()).await).await;
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{anvil_with, head, stage, until};
+use dalp_tests::stage::{PATIENCE, anvil_with, head, stage, until};
 use dalp_tests::truth::assert_exact;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,7 +53,7 @@ fn the_death_of_a_node_costs_nothing_when_another_serves_the_chain() {
         site.rpc_urls.push(second.http_url());
         let service = Service::start(&site.config()).await.unwrap();
         caught_up(&database, &first).await;
-        first.stop(std::time::Duration::from_secs(5)).await.unwrap();
+        first.stop(PATIENCE).await.unwrap();
         for seed in 20..40 {
             burst(second.rpc(), &deployed, 5, seed).await;
         }

@@ -233,6 +233,23 @@ fn files_and_functions_are_short() {
     ratchet(&long_files, &debts.collect(), "files over 800 lines");
 }
 
+/// The gate shares its machine. What a test wants is an order of events, a count, or what was asked for; the rest is printed, or ends
+/// a wait that hangs.
+#[test]
+fn no_test_asserts_how_long_something_took() {
+    let folders = ["tests/it", "tests/src", "partitions/tests", "migrations/tests"];
+    let mut broken = Vec::new();
+    for path in files(&[".rs"]).iter().filter(|path| folders.iter().any(|folder| path.starts_with(folder))) {
+        for (at, line) in text(path).lines().enumerate() {
+            let is_fine = line.contains("PATIENCE") || line.trim_start().starts_with("println!");
+            if line.contains(concat!(".elapsed", "()")) && !is_fine {
+                broken.push(format!("{}:{}", path.display(), at + 1));
+            }
+        }
+    }
+    none(&broken, "a clock decides");
+}
+
 #[test]
 fn statements_are_constants() {
     const BEGINNINGS: &[&str] = &[

@@ -4,12 +4,11 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::NamedTempFile;
 
-use crate::stage::{ADMIN, Database, READER, WRITER};
+use crate::stage::{ADMIN, Database, READER, WRITER, until_shown};
 
 /// Where the program lies: beside the test binary's folder, where cargo puts this package's binaries.
 pub fn program() -> PathBuf {
@@ -175,16 +174,15 @@ impl Running {
     /// Its end, by itself.
     ///
     /// # Panics
-    /// After a minute.
+    /// With its log, where it does not end.
     pub async fn ended(&mut self) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return status;
-            }
-            assert!(began.elapsed() < Duration::from_secs(60), "it does not end:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let mut ended = None;
+        until_shown("a process to end", || {
+            ended = self.child.try_wait().ok().flatten();
+            std::future::ready(ended.map(drop).ok_or_else(|| self.log()))
+        })
+        .await;
+        ended.expect("it was seen to end")
     }
 
     /// Whether a SIGKILL ended it.

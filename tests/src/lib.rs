@@ -4,8 +4,10 @@
 pub mod counts;
 pub mod cut;
 pub mod indexer;
+pub mod lease;
 pub mod proxy;
 pub mod stage;
+pub mod traffic;
 pub mod truth;
 
 use std::future::Future;

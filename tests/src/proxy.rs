@@ -103,6 +103,8 @@ struct State {
     messages: AtomicU64,
     /// How often what waited was let go on.
     gone_on: watch::Sender<u64>,
+    /// What the server said since on connections that are held.
+    last_words: Mutex<Vec<u8>>,
     upstream: Upstream,
 }
 
@@ -138,13 +140,15 @@ fn is_statement(kind: u8, body: &[u8], text: &str) -> bool {
 /// What the transactions that write a chain have in common.
 const WRITES: &str = "epoch = epoch + 1";
 
-/// What the two directions of a connection tell each other of a COMMIT.
+/// What the two directions of a connection tell each other.
 #[derive(Default)]
-struct Commit {
-    /// It was sent and is not answered yet.
-    sent: AtomicBool,
+struct Link {
+    /// A COMMIT was sent and is not answered yet.
+    commit_sent: AtomicBool,
     /// It ends a transaction that moved an epoch.
     writes: AtomicBool,
+    /// Nothing more of the client's is sent on.
+    held: AtomicBool,
 }
 
 impl Proxy {
@@ -167,6 +171,7 @@ impl Proxy {
             statements: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             gone_on: watch::Sender::new(0),
+            last_words: Mutex::default(),
             upstream,
         });
         let shared = state.clone();
@@ -197,6 +202,12 @@ impl Proxy {
     /// Lets the connection that waits at the moment go on.
     pub fn go_on(&self) {
         self.state.gone_on.send_modify(|times| *times += 1);
+    }
+
+    /// Whether the server ended a connection that is held with this SQLSTATE, rather than by a time limit or not at all.
+    pub fn was_ended_with(&self, code: &str) -> bool {
+        let said = self.state.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        said.windows(code.len() + 2).any(|bytes| bytes == format!("C{code}\0").as_bytes())
     }
 
     /// COMMITs of transactions that moved a chain's epoch, answered so far.
@@ -234,9 +245,9 @@ async fn relay(
 ) {
     let (client_in, client_out) = client.into_split();
     // The answer to a COMMIT is held back or told of by the direction that sees it.
-    let commit = Commit::default();
-    let up = upstream(client_in, &mut server_out, state, &commit);
-    let down = downstream(&mut server_in, client_out, state, &commit);
+    let link = Link::default();
+    let up = upstream(client_in, &mut server_out, state, &link);
+    let down = downstream(&mut server_in, client_out, state, &link);
     tokio::select! {
         _ = up => {}
         _ = down => {}
@@ -248,7 +259,7 @@ async fn upstream(
     mut client: OwnedReadHalf,
     server: &mut (impl AsyncWriteExt + Unpin),
     state: &State,
-    commit: &Commit,
+    link: &Link,
 ) -> std::io::Result<()> {
     // The start-up message has no type byte.
     let length = client.read_u32().await?;
@@ -270,12 +281,12 @@ async fn upstream(
             let ends_copy = std::mem::take(&mut copied);
             if ends_copy
                 && state.moment() == Moment::BeforeCommit(state.copied.fetch_add(1, Ordering::SeqCst) + 1)
-                && !strike(state).await
+                && !strike(state, link).await
             {
                 return Ok(());
             }
-            commit.writes.store(std::mem::take(&mut writes), Ordering::SeqCst);
-            commit.sent.store(true, Ordering::SeqCst);
+            link.writes.store(std::mem::take(&mut writes), Ordering::SeqCst);
+            link.commit_sent.store(true, Ordering::SeqCst);
         }
         server.write_u8(kind).await?;
         server.write_u32(length).await?;
@@ -284,7 +295,7 @@ async fn upstream(
             first_of_copy && state.moment() == Moment::MidCopy(state.copies.fetch_add(1, Ordering::SeqCst) + 1);
         if mid_copy || state.is_last(kind, &body) {
             server.flush().await?;
-            if !strike(state).await {
+            if !strike(state, link).await {
                 return Ok(());
             }
         }
@@ -296,7 +307,7 @@ async fn downstream(
     server: &mut (impl AsyncReadExt + Unpin),
     mut client: OwnedWriteHalf,
     state: &State,
-    commit: &Commit,
+    link: &Link,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -304,26 +315,30 @@ async fn downstream(
         if read == 0 {
             return Ok(());
         }
-        let sent = commit.sent.load(Ordering::SeqCst);
+        if link.held.load(Ordering::SeqCst) {
+            state.last_words.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..read]);
+        }
+        let sent = link.commit_sent.load(Ordering::SeqCst);
         let answered = sent && buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
         let commits = if answered { state.commits.fetch_add(1, Ordering::SeqCst) + 1 } else { 0 };
         if answered {
-            commit.sent.store(false, Ordering::SeqCst);
-            state.writes.fetch_add(commit.writes.load(Ordering::SeqCst).into(), Ordering::SeqCst);
+            link.commit_sent.store(false, Ordering::SeqCst);
+            state.writes.fetch_add(link.writes.load(Ordering::SeqCst).into(), Ordering::SeqCst);
         }
-        if answered && state.moment() == Moment::CommitUnanswered(commits) && !strike(state).await {
+        if answered && state.moment() == Moment::CommitUnanswered(commits) && !strike(state, link).await {
             return Ok(());
         }
         client.write_all(&buffer[..read]).await?;
-        if answered && state.moment() == Moment::BetweenBatches(commits) && !strike(state).await {
+        if answered && state.moment() == Moment::BetweenBatches(commits) && !strike(state, link).await {
             return Ok(());
         }
     }
 }
 
 /// Answers whether the connection goes on.
-async fn strike(state: &State) -> bool {
+async fn strike(state: &State, link: &Link) -> bool {
     let (_, then, strike) = state.plan();
+    link.held.store(then == Then::Hold, Ordering::SeqCst);
     // Before anybody is told: who lets it go on may be faster than what follows.
     let mut gone_on = state.gone_on.subscribe();
     if !state.struck.swap(true, Ordering::SeqCst) {

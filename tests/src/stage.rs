@@ -54,11 +54,10 @@ impl Stage {
         let super_ = connect(&self.cluster, "postgres", "postgres").await;
         // A template can be copied by one session at a time, and not while its last user is still leaving.
         let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {ADMIN}");
-        let began = std::time::Instant::now();
-        while let Err(error) = super_.batch_execute(&create).await {
-            assert!(began.elapsed() < Duration::from_secs(60), "no database from the template: {error:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until_shown("a database from the template", || async {
+            super_.batch_execute(&create).await.map_err(|error| format!("{error:?}"))
+        })
+        .await;
         Database { stage: self, name }
     }
 
@@ -203,16 +202,41 @@ pub async fn anvil_with(options: AnvilOptions) -> Anvil {
     Anvil::start(&program, options).await.expect("Anvil starts")
 }
 
+/// How long anything is waited for, so that a test which hangs has an end. No machine is so busy that it takes longer; how long
+/// something took is nothing that a test asserts.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Waits until `look` is true, looking at the level and not at an edge.
 ///
 /// # Panics
-/// With `what` after a minute.
+/// With `what` after [`PATIENCE`].
 pub async fn until<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
+    until_shown(what, || {
+        let look = look();
+        async move { if look.await { Ok(()) } else { Err("not yet".to_owned()) } }
+    })
+    .await;
+}
+
+/// As [`until`], of a look that says what it sees instead.
+///
+/// # Panics
+/// With `what` and what was seen last, after [`PATIENCE`].
+pub async fn until_shown<F: Future<Output = Result<(), String>>>(what: &str, mut look: impl FnMut() -> F) {
     let began = std::time::Instant::now();
-    while !look().await {
-        assert!(began.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+    while let Err(instead) = look().await {
+        assert!(began.elapsed() < PATIENCE, "waited {} s for {what}; instead: {instead}", PATIENCE.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits for the end of something that ends by itself.
+///
+/// # Panics
+/// With `what` after [`PATIENCE`].
+pub async fn end_of<T>(what: &str, end: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(PATIENCE, end).await;
+    ended.unwrap_or_else(|_| panic!("waited {} s for {what}", PATIENCE.as_secs()))
 }
 
 /// The node's newest block.

@@ -212,4 +212,10 @@ mod tests {
     fn a_leader_has_tries_left_before_its_lease_runs_out() {
         assert!(RENEWAL * 2 < TTL && POLL < RENEWAL && PATIENCE < TTL);
     }
+
+    /// As docs/failure-modes.md promises; `cargo bench -p dalp-tests --bench takeover` measures it.
+    #[test]
+    fn five_seconds_are_enough_for_a_lease_to_run_out_and_to_be_noticed() {
+        assert!(TTL + POLL * 4 <= Duration::from_secs(5));
+    }
 }

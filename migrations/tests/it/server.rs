@@ -13,6 +13,10 @@ use tokio_postgres::{Client, NoTls};
 /// The superuser of the private server.
 pub const SUPERUSER: &str = dalp_fixtures::cluster::SUPERUSER;
 
+/// How long anything is waited for, so that a test which hangs has an end. No machine is so busy that it takes longer; how long
+/// something took is nothing that a test asserts.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);
+
 /// Each test has a runtime of its own, and none may own what all share: a thread without one starts the server.
 static SERVER: LazyLock<Cluster> = LazyLock::new(|| {
     let start = || {
@@ -48,14 +52,13 @@ impl Database {
         let name = format!("{}_{}", self.name, NEXT.fetch_add(1, Ordering::Relaxed));
         let admin = connect("postgres", SUPERUSER).await;
         // A connection that was just closed may linger for a moment.
-        for _ in 0..100 {
-            let copied = admin.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE \"{}\"", self.name)).await;
-            if copied.is_ok() {
-                return Self { name };
-            }
+        let began = std::time::Instant::now();
+        let copy = format!("CREATE DATABASE \"{name}\" TEMPLATE \"{}\"", self.name);
+        while let Err(error) = admin.batch_execute(&copy).await {
+            assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for a copy of {}: {error:?}", self.name);
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
-        panic!("{} is still in use", self.name);
+        Self { name }
     }
 
     /// Its name.

@@ -245,7 +245,7 @@ macro_rules! when_free {
         let begun = Instant::now();
         loop {
             match $run.await {
-                Err(Error::Busy { .. }) if begun.elapsed() < Duration::from_secs(30) => {
+                Err(Error::Busy { .. }) if begun.elapsed() < server::PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 outcome => break outcome.unwrap(),

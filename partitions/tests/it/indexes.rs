@@ -1,7 +1,5 @@
 //! Leaves that are made bare, and the indexes that they get afterwards.
 
-use std::time::Duration;
-
 use dalp_partitions::{Catalog, Index, Indexed, Policy, Table, build, ensure, read};
 use tokio_postgres::Client;
 
@@ -59,13 +57,13 @@ async fn a_leaf_in_use_is_indexed_beside_its_writers_and_otherwise_they_are_wait
         let (catalog, leaf) = (catalog.clone(), leaf.clone());
         tokio::spawn(async move { build(&mut client, &table(), &catalog, &leaf, true).await.unwrap() })
     };
-    let waiting = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
-    while strings(&admin, waiting).await.is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    // It waits for our transaction; others write meanwhile, as we do.
+    let waiting = "SELECT count(*)::int8 FROM pg_stat_activity WHERE datname = current_database() \
+                   AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
+    super::meanwhile::until(&database, waiting).await;
+    // It waits for our transaction; others write meanwhile, as we do: their lock is there for the asking.
+    let ask = format!("BEGIN; LOCK TABLE ONLY dalp_indexed.{leaf} IN ROW EXCLUSIVE MODE NOWAIT; COMMIT");
+    admin.batch_execute(&ask).await.unwrap();
     let other = as_role(&database, "dalp_writer").await;
-    other.batch_execute("SET lock_timeout = '1s'").await.unwrap();
     let row = "INSERT INTO dalp_indexed.erc20_transfer VALUES (31337, '2024-03-19Z', 2, 0, '', '', '', 1, '')";
     other.batch_execute(row).await.unwrap();
     writing.execute(&TRANSFER.replace("1, 0,", "3, 0,"), &[&"2024-03-19Z"]).await.unwrap();

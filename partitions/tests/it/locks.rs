@@ -10,6 +10,7 @@ use dalp_partitions::{
 
 use super::meanwhile::{Disturbance, Disturbing, Watch, pid, until};
 use super::retire::filled;
+use super::said::{Said, heard};
 use super::*;
 
 /// Writes down what a session holds at the end of each DDL statement and at each record, the last statement of most operations.
@@ -115,6 +116,7 @@ struct Scene {
     database: Database,
     admin: Client,
     client: Client,
+    said: Said,
     kind: Disturbance,
     disturbing: Option<Disturbing>,
     what: String,
@@ -122,13 +124,14 @@ struct Scene {
 
 impl Scene {
     async fn new(kind: Disturbance) -> Self {
-        let (database, admin, mut client) = filled().await;
+        let (database, admin, _) = filled().await;
+        let (mut client, said) = heard(&database, "dalp_partitioner").await;
         let outcome = run(&mut client, 8, KEPT).await;
         assert_eq!(done(&outcome), [Act::Seal, Act::Retire, Act::Detach]);
         meanwhile::fill(&database, 18).await;
         admin.batch_execute(RECORDER).await.unwrap();
         let disturbing = Some(Disturbing::start(&database, kind).await);
-        Self { database, admin, client, kind, disturbing, what: format!("{kind:?}") }
+        Self { database, admin, client, said, kind, disturbing, what: format!("{kind:?}") }
     }
 
     /// Asserts the locks of these points, and forgets what was seen.
@@ -180,11 +183,10 @@ impl Scene {
         let entries = read_inventory(&mut self.client, &logs()).await.unwrap().entries;
         let entry = entries.into_iter().find(|entry| entry.leaf == leaf(12)).unwrap();
         let seal = statements(&logs(), &Move { entry, act: Act::Seal }).join("; ");
-        self.client.batch_execute(&seal).await.unwrap();
+        self.admin.batch_execute(&seal).await.unwrap();
         self.saw(&[]).await;
-        let began = Instant::now();
+        let before = self.said.count();
         let outcome = run(&mut self.client, 7, KEPT).await;
-        println!("{}: the run took {:?}", self.what, began.elapsed());
         let (went, stuck) = match self.kind {
             Disturbance::Nothing | Disturbance::Vacuum(_) => (vec![Act::Seal, Act::Retire, Act::Detach], vec![]),
             // It holds the parent, but neither the leaf nor a snapshot.
@@ -196,10 +198,19 @@ impl Scene {
         assert_eq!((done(&outcome), failed(&outcome)), (went, stuck.clone()), "{}: {:?}", self.what, outcome.failed);
         let sealed = [("logs_31337_20240312", "ShareRowExclusive")];
         self.saw(&[("CREATE TRIGGER", &sealed), ("partition.seal", &sealed), ("partition.retire", &[])]).await;
-        let limit = Duration::from_secs(if stuck.is_empty() { 20 } else { 29 });
-        assert_eq!(began.elapsed() > limit, !stuck.is_empty(), "{}: {:?}", self.what, began.elapsed());
+        // What is stuck was waited for as long as it may be: once with the patience of a detaching, which nobody waits behind, and ten
+        // times briefly.
+        let is_timeout = |error: &Error| matches!(error, Error::Database { source, .. } if source.code().is_some_and(|code| code.code() == "55P03"));
+        assert!(outcome.failed.iter().all(|(_, error)| is_timeout(error)), "{}: {:?}", self.what, outcome.failed);
+        let tries = |word| self.said.since(before, &["DETACH PARTITION", word]).len();
+        let expected = match stuck[..] {
+            [] => (1, 0),
+            [_] => (1, 1),
+            _ => (1, 10),
+        };
+        assert_eq!((tries("CONCURRENTLY"), tries("FINALIZE")), expected, "{}", self.what);
         if stuck.contains(&Act::Finalize) {
-            self.is_pending(began.elapsed()).await;
+            self.is_pending().await;
             self.calm().await;
             let outcome = run(&mut self.client, 7, KEPT).await;
             assert_eq!((done(&outcome), failed(&outcome)), (vec![Act::Finalize], vec![]), "{}", self.what);
@@ -211,8 +222,7 @@ impl Scene {
     }
 
     /// The leaf is sealed, retired, invisible and in nobody's way; the record says who is in its own.
-    async fn is_pending(&mut self, took: Duration) {
-        assert!(took < Duration::from_secs(60), "{took:?}");
+    async fn is_pending(&mut self) {
         let pending = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending";
         assert_eq!(strings(&self.admin, pending).await, ["dalp_indexed.logs_31337_20240312"], "{}", self.what);
         let pid = self.disturbing.as_ref().unwrap().pid;
@@ -328,6 +338,7 @@ async fn play(kind: Disturbance) {
     if scene.disturbing.is_some() {
         scene.calm().await;
     }
+    scene.said.kept_to_budgets(&scene.what);
     for (wait, longest) in watch.judge(id, &scene.what).await {
         println!("{}: {longest:?} for {} {} by {:.60}", scene.what, wait.kind, wait.on, wait.query);
     }
@@ -396,20 +407,24 @@ async fn what_is_in_use_is_left_for_later() {
 
 /// It is waited for briefly, a few times; what was not begun is as it was, and goes on when the vacuum has ended.
 async fn a_vacuum_of_the_leaf_is_not_waited_for_for_long() {
-    let (database, admin, mut client) = filled().await;
+    let (database, admin, _) = filled().await;
+    let (mut client, said) = heard(&database, "dalp_partitioner").await;
     meanwhile::fill(&database, 11).await;
     let (watch, id) = (Watch::start(&database).await, pid(&client).await);
-    for (number, (stuck, before, after)) in [
-        (Act::Seal, vec![], State::Attached),
-        (Act::Detach, vec![Act::Retire], State::Retired),
-        (Act::Drop, vec![], State::Detached),
+    for (number, (stuck, mode, before, after)) in [
+        (Act::Seal, "SHARE ROW EXCLUSIVE", vec![], State::Attached),
+        (Act::Detach, "SHARE UPDATE EXCLUSIVE", vec![Act::Retire], State::Retired),
+        (Act::Drop, "ACCESS EXCLUSIVE", vec![], State::Detached),
     ]
     .into_iter()
     .enumerate()
     {
         let vacuum = Disturbing::start(&database, Disturbance::Vacuum(11)).await;
+        let count = said.count();
         let outcome = run(&mut client, 8, Switches::ALL).await;
         assert_eq!((done(&outcome), failed(&outcome)), (before, vec![stuck]), "{:?}", outcome.failed);
+        let tries = said.since(count, &["LOCK TABLE ONLY", "logs_31337_20240311", mode]);
+        assert_eq!(tries.len(), 10, "ten brief ones: {tries:?}");
         let told = told(&admin).await;
         assert!(told.len() == number + 1 && told[number].contains(&format!("pid {} ", vacuum.pid)), "{told:?}");
         let entries = read_inventory(&mut client, &logs()).await.unwrap().entries;
@@ -430,11 +445,13 @@ async fn a_vacuum_of_the_leaf_is_not_waited_for_for_long() {
             _ => assert_eq!(done(&run(&mut client, 8, Switches::ALL).await), [Act::Drop]),
         }
     }
+    said.kept_to_budgets("vacuum of the leaf");
     watch.judge(id, "vacuum of the leaf").await;
 }
 
 async fn a_leaf_that_somebody_uses_is_sealed_opened_and_brought_back_later() {
-    let (database, admin, mut client) = filled().await;
+    let (database, admin, _) = filled().await;
+    let (mut client, said) = heard(&database, "dalp_partitioner").await;
     let (watch, id) = (Watch::start(&database).await, pid(&client).await);
     let user = database.connect().await;
     let row =
@@ -456,18 +473,21 @@ async fn a_leaf_that_somebody_uses_is_sealed_opened_and_brought_back_later() {
     admin.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
     admin.batch_execute(cut).await.unwrap_err();
     admin.batch_execute("SET lock_timeout = 0").await.unwrap();
+    let mut maker = as_role(&database, "dalp_partitioner").await;
+    let before = said.count();
     let back = tokio::spawn(async move { (undo(&mut client, &logs(), &leaf(11), "r", "a").await, client) });
     until(&database, &format!("SELECT count(*)::int8 FROM pg_locks WHERE pid = {id} AND NOT granted")).await;
-    let mut maker = as_role(&database, "dalp_partitioner").await;
-    let began = Instant::now();
     make(&mut maker, &logs(), &Need::rows([at("2024-03-21T00:00:00Z")])).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(10), "a leaf took {:?}", began.elapsed());
+    assert!(!back.is_finished(), "the leaf was made when the other had given up");
     let (undone, mut client) = back.await.unwrap();
+    let tries = said.since(before, &["FINALIZE"]).len();
+    assert_eq!(tries, 10, "ten brief ones");
     let error = undone.unwrap_err();
     assert!(matches!(&error, Error::Locked { holders, .. } if holders.contains(&named)), "{error}");
     user.batch_execute("COMMIT").await.unwrap();
     undo(&mut client, &logs(), &leaf(11), "r", "a").await.unwrap();
     user.batch_execute(&row.replace("00:30", "00:31")).await.unwrap();
+    said.kept_to_budgets("a leaf in use");
     watch.judge(id, "a leaf in use").await;
 }
 
@@ -488,27 +508,23 @@ async fn a_snapshot_elsewhere_is_named_when_it_is_in_the_way() {
     assert!(told(&admin).await[0].contains(&named), "{:?}", told(&admin).await);
 }
 
-/// Kept slow, it is seen at each of its steps.
+/// Looks while the rows of a parent are gathered: ANALYZE evaluates what statistics are wanted of.
+const DURING: &str = "
+    CREATE FUNCTION watch.during(at timestamptz) RETURNS int LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER AS
+        $$ BEGIN PERFORM watch.look('ANALYZE'); RETURN 1; END $$;
+    CREATE STATISTICS dalp_indexed.of_root ON (watch.during(block_time)) FROM dalp_indexed.logs;
+    CREATE STATISTICS dalp_indexed.of_parent ON (watch.during(block_time)) FROM dalp_indexed.logs_31337";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn analyzing_locks_a_parent_against_maintenance_only() {
-    let (database, _admin, mut client) = filled().await;
+    let (database, admin, mut client) = filled().await;
+    admin.batch_execute(RECORDER).await.unwrap();
+    admin.batch_execute(DURING).await.unwrap();
     let (watch, id) = (Watch::start(&database).await, pid(&client).await);
-    client.batch_execute("SET vacuum_cost_delay = 5; SET vacuum_cost_limit = 1").await.unwrap();
-    let task = tokio::spawn(async move {
-        analyze(&mut client, &logs(), CHAIN, &["logs_31337_20240319"], Duration::from_secs(60)).await
-    });
-    let watcher = database.connect().await;
-    let held = format!(
-        "SELECT DISTINCT relname || ' ' || mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation \
-         WHERE pid = {id} AND granted AND relname LIKE 'logs%' AND relkind = 'p' AND mode <> 'AccessShareLock'"
-    );
-    let mut seen = std::collections::BTreeSet::new();
-    while !task.is_finished() {
-        seen.extend(strings(&watcher, &held).await);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    task.await.unwrap().unwrap();
+    analyze(&mut client, &logs(), CHAIN, &["logs_31337_20240319"], super::server::PATIENCE).await.unwrap();
+    let held = "SELECT DISTINCT name || ' ' || mode FROM watch.seen \
+                WHERE point = 'ANALYZE' AND name IN ('logs', 'logs_31337') AND mode <> 'AccessShareLock' ORDER BY 1";
     let expected = ["logs ShareUpdateExclusiveLock", "logs_31337 ShareUpdateExclusiveLock"];
-    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_eq!(strings(&admin, held).await, expected);
     watch.judge(id, "analyze").await;
 }

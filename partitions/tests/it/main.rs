@@ -13,6 +13,7 @@ mod locks;
 mod meanwhile;
 mod retire;
 mod s3;
+mod said;
 #[path = "../../../migrations/tests/it/server.rs"]
 mod server;
 mod sizes;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use tokio::task::JoinHandle;
 use tokio_postgres::CopyInSink;
 
+use super::server::PATIENCE;
 use super::*;
 
 /// What stands in the way, or seems to.
@@ -112,7 +113,7 @@ pub async fn until(database: &Database, count: &str) {
     let client = database.connect().await;
     let began = Instant::now();
     while client.query_one(count, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {count}");
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for {count}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -129,39 +130,22 @@ pub struct Wait {
     pub kind: String,
     pub on: String,
     pub query: String,
-}
-
-impl Wait {
-    /// How long one like this may last, when it is ours.
-    fn budget(&self) -> Duration {
-        let says = |word: &str| self.query.contains(word);
-        match self.kind.as_str() {
-            _ if says("INDEX CONCURRENTLY") && self.kind == "virtualxid" => Duration::from_secs(600),
-            _ if says("CONCURRENTLY") => Duration::from_secs(30),
-            _ if says("FINALIZE") => Duration::from_millis(800),
-            "relation" => Duration::from_millis(200),
-            _ => Duration::from_secs(2),
-        }
-    }
+    /// Who holds it, or comes first.
+    pub blocked_by: Vec<i32>,
 }
 
 /// A session that looks at who waits, as fast as it can, and two that read and write what nobody maintains.
 pub struct Watch {
     stop: tokio::sync::watch::Sender<bool>,
     waits: JoinHandle<Vec<(Wait, Duration)>>,
-    others: Vec<JoinHandle<(i32, Duration)>>,
+    others: Vec<JoinHandle<(i32, u32)>>,
 }
 
 const WAITS: &str = "
     SELECT l.pid, l.locktype, COALESCE(l.relation::regclass::text, ''), left(a.query, 500),
-           GREATEST(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8, l.waitstart
+           GREATEST(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8, l.waitstart, pg_blocking_pids(l.pid)
     FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
     WHERE NOT l.granted AND l.waitstart IS NOT NULL AND a.datname = current_database() AND a.backend_type = 'client backend'";
-
-/// What a busy machine adds to a wait.
-const NOISE: Duration = Duration::from_millis(600);
-/// A stall would last as long as what is waited for; what a busy machine adds is below.
-const UNNOTICED: Duration = Duration::from_secs(2);
 
 impl Watch {
     pub async fn start(database: &Database) -> Self {
@@ -174,7 +158,8 @@ impl Watch {
             let mut waits: BTreeMap<(i32, DateTime<Utc>), (Wait, Duration)> = BTreeMap::new();
             while !*until.borrow() {
                 for row in watcher.query(&statement, &[]).await.unwrap() {
-                    let wait = Wait { pid: row.get(0), kind: row.get(1), on: row.get(2), query: row.get(3) };
+                    let (pid, kind, on, query) = (row.get(0), row.get(1), row.get(2), row.get(3));
+                    let wait = Wait { pid, kind, on, query, blocked_by: row.get(6) };
                     let (_, longest) = waits.entry((wait.pid, row.get(5))).or_insert((wait, Duration::ZERO));
                     *longest = Duration::from_secs_f64(row.get(4)).max(*longest);
                 }
@@ -189,30 +174,27 @@ impl Watch {
         Self { stop, waits, others }
     }
 
-    /// Nobody waited for us who reads or writes elsewhere, and we waited for nobody longer than the budget says. Answers our waits.
+    /// Nobody waited for us who reads or writes elsewhere, and all of them went on. Answers our waits, and how long they were seen to
+    /// last.
     pub async fn judge(self, ours: i32, what: &str) -> Vec<(Wait, Duration)> {
         self.stop.send(true).unwrap();
         let waits = self.waits.await.unwrap();
         for task in self.others {
-            let (pid, longest) = task.await.unwrap();
-            let queued: Vec<_> = waits.iter().filter(|(wait, _)| wait.pid == pid && wait.kind == "relation").collect();
+            let (pid, statements) = task.await.unwrap();
+            let of_us = |wait: &Wait| wait.kind == "relation" || wait.blocked_by.contains(&ours);
+            let queued: Vec<_> = waits.iter().filter(|(wait, _)| wait.pid == pid && of_us(wait)).collect();
             assert!(queued.is_empty(), "{what}: others waited: {queued:?}");
-            assert!(longest < UNNOTICED, "{what}: others took {longest:?}");
-            println!("{what}: others took {longest:?} at most");
+            assert!(statements > 0, "{what}: others did nothing");
         }
-        let ours: Vec<_> = waits.into_iter().filter(|(wait, _)| wait.pid == ours).collect();
-        for (wait, longest) in &ours {
-            assert!(*longest <= wait.budget() + NOISE, "{what}: {longest:?} for {wait:?}");
-        }
-        ours
+        waits.into_iter().filter(|(wait, _)| wait.pid == ours).collect()
     }
 }
 
-/// Writes to the newest leaf, or reads another one, again and again. Answers how long it took at most.
-async fn other(client: Client, kind: u8, stopped: tokio::sync::watch::Receiver<bool>) -> JoinHandle<(i32, Duration)> {
+/// Writes to the newest leaf, or reads another one, again and again. Answers how often.
+async fn other(client: Client, kind: u8, stopped: tokio::sync::watch::Receiver<bool>) -> JoinHandle<(i32, u32)> {
     let pid = pid(&client).await;
     tokio::spawn(async move {
-        let (mut longest, mut number) = (Duration::ZERO, 0);
+        let mut number = 0;
         while !*stopped.borrow() {
             number += 1;
             let sql = match kind {
@@ -223,11 +205,9 @@ async fn other(client: Client, kind: u8, stopped: tokio::sync::watch::Receiver<b
                       AND block_time < '2024-03-19'"
                     .to_owned(),
             };
-            let began = Instant::now();
             client.batch_execute(&sql).await.unwrap();
-            longest = longest.max(began.elapsed());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        (pid, longest)
+        (pid, number)
     })
 }

@@ -2,6 +2,7 @@
 
 use dalp_partitions::{Interval, Target, sizes};
 
+use super::said::heard;
 use super::*;
 
 #[tokio::test]
@@ -46,9 +47,11 @@ async fn a_leaf_that_is_locked_is_not_waited_for() {
     let mut client = as_role(&database, "dalp_partitioner").await;
     make(&mut client, &transfers(), &days(2)).await.unwrap();
     admin.batch_execute("BEGIN; LOCK TABLE dalp_indexed.erc20_transfer_31337_20240319").await.unwrap();
-    let start = Instant::now();
+    let (mut client, said) = heard(&database, "dalp_partitioner").await;
     let error = sizes(&mut client, &transfers(), CHAIN).await.unwrap_err();
-    assert!(start.elapsed() < Duration::from_secs(2) && error.to_string().contains("lock timeout"), "{error}");
+    assert!(error.to_string().contains("lock timeout"), "{error}");
+    let look = said.since(0, &["pg_total_relation_size"]);
+    assert_eq!(look.iter().map(|said| said.lock_timeout).collect::<Vec<_>>(), [Duration::from_millis(200)]);
     admin.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(sizes(&mut client, &transfers(), CHAIN).await.unwrap().len(), 2);
 }
