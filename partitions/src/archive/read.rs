@@ -141,7 +141,7 @@ pub(super) async fn load(
 }
 
 /// The columns that a manifest names.
-fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
+pub(super) fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
     let columns = manifest.columns.iter().map(|column| {
         let (name, modifier) = base_type(&column.sql_type)?;
         Some(Column { name: column.name.clone(), kind: Kind::of(&name, modifier)?, nullable: column.nullable })
