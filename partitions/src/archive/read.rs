@@ -156,7 +156,9 @@ fn base_type(sql_type: &str) -> Option<(String, i32)> {
     let mut numbers = arguments.split(',').map(|number| number.trim().parse::<i32>().ok());
     let precision = numbers.next()??;
     let scale = numbers.next().unwrap_or(Some(0))?;
-    Some((format!("{name}{after}"), (precision << 16 | scale) + 4))
+    // A precision that no numeric has, and the length of a long text, are no modifier that anything here goes by.
+    let modifier = precision.checked_mul(1 << 16).map_or(-1, |precision| (precision | scale & 0x7ff) + 4);
+    Some((format!("{name}{after}"), modifier))
 }
 
 async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result<ParquetMetaData, ArchiveError> {
@@ -305,4 +307,33 @@ fn read_cells(reader: ColumnReader, column: &Column, rows: usize) -> Result<Cell
         _ => return Err(ParquetError::General(format!("column \"{}\" is of another type", column.name))),
     }
     Ok(cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_that_a_manifest_names_are_read_or_refused() {
+        let decimal = |precision, scale| Some(Kind::Decimal { precision, scale });
+        for (sql_type, expected) in [
+            ("bigint", Some(Kind::Int8)),
+            ("timestamp(3) with time zone", Some(Kind::Timestamptz)),
+            ("character varying(80)", Some(Kind::Text)),
+            ("character varying(10485760)", Some(Kind::Text)),
+            ("numeric(78,0)", Some(Kind::Word)),
+            ("numeric(20,4)", decimal(20, 4)),
+            ("numeric(20)", decimal(20, 0)),
+            ("numeric(5,-2)", None),
+            ("numeric", None),
+            ("numeric(32767,65535)", None),
+            ("numeric(65556,4)", None),
+            ("numeric(-20,4)", None),
+            ("numeric(20,4", None),
+            ("numeric()", None),
+        ] {
+            let kind = base_type(sql_type).and_then(|(name, modifier)| Kind::of(&name, modifier));
+            assert_eq!(kind, expected, "{sql_type}");
+        }
+    }
 }
