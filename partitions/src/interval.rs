@@ -120,4 +120,17 @@ mod tests {
         }
         assert_eq!(Interval::Year.after(DateTime::<Utc>::MAX_UTC), None);
     }
+
+    #[test]
+    fn every_interval_has_its_word_and_is_wider_than_the_one_before() {
+        assert_eq!(Interval::ALL.map(Interval::name), Interval::NAMES);
+        for interval in Interval::ALL {
+            assert_eq!(interval.name().parse(), Ok(interval));
+        }
+        assert_eq!("fortnight".parse::<Interval>(), Err(()));
+        assert!(Interval::ALL.windows(2).all(|two| two[0] < two[1] && two[0].seconds() < two[1].seconds()));
+        assert_eq!(Interval::ALL.map(Interval::seconds), [3_600.0, 86_400.0, 604_800.0, 2_629_746.0, 31_556_952.0]);
+        use Interval::{Day, Hour, Month, Week, Year};
+        assert_eq!([Hour, Day, Week, Month, Year].map(Interval::wider), [Day, Month, Month, Year, Year]);
+    }
 }

@@ -104,4 +104,25 @@ mod tests {
         assert!(!endless.is_absurd(at("+262000-01-01T00:00:00Z"), DateTime::<Utc>::MAX_UTC));
         assert!(endless.is_absurd(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MAX_UTC), "its year does not end");
     }
+
+    #[test]
+    fn a_time_is_old_once_it_is_further_back_than_the_policy_says() {
+        let (policy, now) = (Policy::default(), at("2024-03-20T00:00:00Z"));
+        let edge = now - policy.history_after;
+        let width = |time: DateTime<Utc>, widened| policy.interval_at(time, now, widened);
+        let just_before = edge - TimeDelta::microseconds(1);
+        assert_eq!(
+            (width(just_before, 0), width(edge, 0), width(now, 0)),
+            (Interval::Month, Interval::Day, Interval::Day)
+        );
+        assert_eq!(
+            (width(just_before, 1), width(edge, 1), width(edge, 9)),
+            (Interval::Year, Interval::Month, Interval::Year)
+        );
+        // The first leaf takes all that is before it, and nothing at it.
+        let first = policy.first;
+        let bounds = |time| policy.bounds_at(time, now, 0).unwrap();
+        assert_eq!(bounds(first - TimeDelta::microseconds(1)), Bounds::new(None, first).unwrap());
+        assert_eq!(bounds(first), Bounds::new(Some(first), at("2015-02-01T00:00:00Z")).unwrap());
+    }
 }

@@ -70,8 +70,21 @@ const CHAIN_WORDS: &[&str] =
     &["chain_id", "block_number", "block_time", "block_hash", "erc20", "log_index", "reorg", "dalp_indexed"];
 
 /// What people wrote, by the ends of file names.
-const TEXTS: &[&str] =
-    &[".rs", ".sql", ".sol", ".md", ".toml", ".json", ".yml", ".sh", ".service", "Dockerfile", ".ci/run", ".ci/smoke"];
+const TEXTS: &[&str] = &[
+    ".rs",
+    ".sql",
+    ".sol",
+    ".md",
+    ".toml",
+    ".json",
+    ".yml",
+    ".sh",
+    ".service",
+    "Dockerfile",
+    ".ci/run",
+    ".ci/smoke",
+    ".ci/long",
+];
 
 /// Every file of the repository whose name has one of `endings`, relative to its root.
 fn files(endings: &[&str]) -> Vec<PathBuf> {

@@ -219,4 +219,32 @@ mod tests {
         assert_eq!(found, [(5, ranges.to_vec())]);
         assert_eq!((findings.rows(), findings.blocks().blocks()), (5, 4));
     }
+
+    #[test]
+    fn tables_and_differences_have_their_words() {
+        for (table, name, first, columns) in [
+            (Table::Blocks, "blocks", "hash", 2),
+            (Table::Logs, "logs", "tx_index", 9),
+            (Table::Transfers, "erc20_transfer", "token", 5),
+            (Table::Quarantine, "quarantine", "decoder", 2),
+        ] {
+            assert_eq!((table.as_str(), table.columns()[0], table.columns().len()), (name, first, columns));
+        }
+        let words = [Kind::Missing, Kind::Extra, Kind::Moved, Kind::Altered("data")].map(Kind::describe);
+        assert_eq!(words, ["missing", "extra", "moved", "altered data"]);
+    }
+
+    #[test]
+    fn a_time_counts_less_than_any_column() {
+        let stored = vec![entry(1, 0, 10, "x"), entry(1, 0, 11, "a")];
+        for stored in [stored.clone(), stored.into_iter().rev().collect()] {
+            let found: Vec<_> = compare(Table::Transfers, vec![entry(1, 0, 10, "a")], stored);
+            assert_eq!(found.iter().map(|d| d.kind).collect::<Vec<_>>(), [Kind::Moved, Kind::Extra]);
+        }
+        let nothing = Findings::default();
+        assert!(nothing.is_empty() && nothing.rows() == 0 && nothing.blocks() == Coverage::default());
+        let mut one = nothing;
+        one.add(&[Difference { table: Table::Logs, kind: Kind::Extra, number: 1, index: 0 }]);
+        assert!(!one.is_empty());
+    }
 }

@@ -707,4 +707,53 @@ mod tests {
         assert_eq!(logs.blocks().map(|(_, time)| time).collect::<Vec<_>>(), [None]);
         assert_eq!((logs.get(0).data.len(), logs.get(1).data.len()), (2, 0));
     }
+
+    #[test]
+    fn a_batch_tells_of_its_blocks_and_rows() {
+        let range = BlockRange { first: 1, last: 4 };
+        let headers: Vec<_> = (1..=4).map(|number| Header { bloom: None, ..header(number) }).collect();
+        let of = [(1, 0), (1, 1), (3, 5)];
+        let batch = BlockBatch::new(range, headers.clone(), logs(&of), &Filter::default()).unwrap();
+        let block = |number| BlockRef { number, hash: hash(number) };
+        let rows = |batch: &BlockBatch| batch.rows().map(|(h, log)| (h.number, log.log_index)).collect::<Vec<_>>();
+        assert_eq!(
+            (batch.range(), batch.headers(), batch.logs(), rows(&batch)),
+            (range, &headers[..], &logs(&of), of.to_vec())
+        );
+        assert_eq!(batch.newest(2).collect::<Vec<_>>(), [block(3), block(4)]);
+        assert_eq!((batch.newest(9).count(), batch.last()), (4, &headers[3]));
+        assert_eq!(batch.link(), Link { parent: headers[0].parent, last: block(4) });
+        assert_eq!(batch.row_times().collect::<Vec<_>>(), [headers[0].time, headers[2].time]);
+        assert_eq!(batch.bytes(), 3 * (72 + 32 + 2) + 4 * 400);
+        assert!([Some(block(1)), Some(block(3))].contains(&batch.sampled()), "one with logs");
+        let last = batch.without(|log| log.log_index < 5);
+        assert_eq!((rows(&last), last.sampled()), (vec![(3, 5)], Some(block(3))));
+        let none = last.without(|_| true);
+        assert!(rows(&none).is_empty() && none.sampled().is_some_and(|block| range.contains(block.number)));
+    }
+
+    #[test]
+    fn logs_are_the_same_only_row_by_row_and_block_by_block() {
+        let all = [(1, 0), (1, 3), (4, 0)];
+        assert!(logs(&all).same_rows(&logs(&all)));
+        for other in [&[(1, 0), (1, 3)][..], &[(1, 0), (1, 2), (4, 0)], &[(1, 0), (1, 3), (5, 0)]] {
+            assert!(!logs(&all).same_rows(&logs(other)) && !logs(other).same_rows(&logs(&all)), "{other:?}");
+        }
+        let mut fourth = Logs::default();
+        fourth.extend_block(&logs(&all), 4);
+        assert_eq!(fourth, logs(&[(4, 0)]));
+        let mut roomy = Logs::default();
+        roomy.reserve(3, 6, 50);
+        assert!(roomy.log_index.capacity() >= 3 && roomy.topics.capacity() >= 6 && roomy.data.capacity() >= 50);
+        roomy.shrink();
+        assert_eq!((roomy.log_index.capacity(), roomy.topics.capacity(), roomy.data.capacity()), (0, 0, 0));
+    }
+
+    #[test]
+    fn levels_have_their_words_and_an_order() {
+        let levels = [Level::Returned, Level::Linked, Level::Bloom, Level::Receipts];
+        assert_eq!(levels.map(Level::as_str), ["returned", "linked", "bloom", "receipts"]);
+        assert!(levels.iter().all(|level| Level::parse(level.as_str()) == Some(*level)) && levels.is_sorted());
+        assert_eq!(Level::parse("proved"), None);
+    }
 }

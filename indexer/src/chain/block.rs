@@ -97,3 +97,27 @@ impl fmt::Display for BlockRange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_both_of_its_ends_and_says_so() {
+        let range = BlockRange::new(5, 9).unwrap();
+        assert_eq!((range.blocks(), range.to_string()), (5, "blocks 5-9".to_owned()));
+        assert_eq!([4, 5, 9, 10].map(|number| range.contains(number)), [false, true, true, false]);
+        let one = BlockRange::new(7, 7).unwrap();
+        assert_eq!((one.blocks(), one.to_string()), (1, "block 7".to_owned()));
+        assert_eq!(BlockRange::new(8, 7), None);
+    }
+
+    #[test]
+    fn a_block_is_named_by_number_and_hash() {
+        let hash = B256::repeat_byte(0xab);
+        let header = Header { number: 7, hash, parent: None, time: 1, time_source: TimeSource::Log, bloom: None };
+        assert_eq!(header.block(), BlockRef { number: 7, hash });
+        assert_eq!(header.block().to_string(), format!("7 (0x{})", "ab".repeat(32)));
+        assert_eq!([TimeSource::Header, TimeSource::Log].map(TimeSource::as_str), ["header", "log"]);
+    }
+}

@@ -79,4 +79,24 @@ mod tests {
         assert_eq!(Coverage::default().gaps(r(1, 2)), [r(1, 2)]);
         assert_eq!(Coverage::new([r(0, u64::MAX)]).gaps(r(1, 2)), []);
     }
+
+    #[test]
+    fn the_edges_of_what_is_wanted_count() {
+        let coverage = Coverage::new([r(5, 9), r(20, 29)]);
+        assert_eq!(coverage.gaps(r(5, 9)), []);
+        assert_eq!(coverage.gaps(r(5, 20)), [r(10, 19)]);
+        assert_eq!(coverage.gaps(r(10, 19)), [r(10, 19)]);
+        assert_eq!(coverage.gaps(r(9, 10)), [r(10, 10)]);
+        assert_eq!(coverage.gaps(r(4, 5)), [r(4, 4)]);
+    }
+
+    #[test]
+    fn what_is_left_lies_below_and_above() {
+        let left = |range, taken| subtract(range, taken).collect::<Vec<_>>();
+        assert_eq!(left(r(0, 9), r(3, 5)), [r(0, 2), r(6, 9)]);
+        assert_eq!(left(r(0, 9), r(0, 5)), [r(6, 9)]);
+        assert_eq!(left(r(1, 9), r(5, 9)), [r(1, 4)]);
+        assert_eq!(left(r(0, 9), r(0, 9)), []);
+        assert_eq!(left(r(0, u64::MAX), r(1, u64::MAX)), [r(0, 0)]);
+    }
 }

@@ -115,4 +115,44 @@ mod tests {
             assert_eq!(wide.contains(&narrow), contains, "{wide:?} contains {narrow:?}");
         }
     }
+
+    #[test]
+    fn a_log_passes_by_its_emitter_and_its_first_topic() {
+        let log = |emitter: u8, topics: &'static [B256]| Log {
+            log_index: 0,
+            tx_index: 0,
+            tx_hash: B256::ZERO,
+            address: Address::repeat_byte(emitter),
+            topics,
+            data: &[],
+        };
+        const TOPICS: &[B256] = &[B256::repeat_byte(9), B256::repeat_byte(8)];
+        for (filter, emitter, topics, passes) in [
+            (filter(&[], &[]), 1, &[][..], true),
+            (filter(&[1], &[]), 1, &[], true),
+            (filter(&[1], &[]), 2, TOPICS, false),
+            (filter(&[], &[9]), 2, TOPICS, true),
+            (filter(&[], &[8]), 2, TOPICS, false),
+            (filter(&[], &[9]), 2, &[], false),
+            (filter(&[1], &[9]), 1, TOPICS, true),
+            (filter(&[1], &[9]), 2, TOPICS, false),
+            (filter(&[1], &[8]), 1, TOPICS, false),
+        ] {
+            assert_eq!(filter.selects(&log(emitter, topics)), passes, "{filter:?} {emitter} {topics:?}");
+            let bloom = super::super::bloom::of([(Address::repeat_byte(emitter), topics)].into_iter());
+            let header = Header {
+                number: 1,
+                hash: B256::ZERO,
+                parent: None,
+                time: 0,
+                time_source: super::super::block::TimeSource::Header,
+                bloom: Some(Box::new(bloom)),
+            };
+            assert!(!passes || filter.may_select_from(&header), "what passes shows in the bloom");
+            assert!(filter.may_select_from(&Header { bloom: None, ..header }), "no bloom proves nothing");
+        }
+        assert!(!filter(&[1], &[]).is_everything() && !filter(&[], &[1]).is_everything());
+        let old: Filter = serde_json::from_str(r#"{"addresses":[],"topics":[]}"#).unwrap();
+        assert!(old.raw && old == Filter::default(), "definitions without the word are of raw logs");
+    }
 }

@@ -124,4 +124,22 @@ mod tests {
         assert_eq!(sizer.blocks(), 7);
         assert!(!sizer.too_large(1, None));
     }
+
+    #[test]
+    fn the_edges_of_excess_and_of_hints() {
+        let mut sizer = RangeSizer::new(0, 0, 0, 0);
+        assert_eq!((sizer.blocks(), sizer.target_bytes()), (1, 1), "all are 1 at least");
+        assert!(sizer.is_excessive(2, 5, 0) && sizer.is_excessive(2, 0, 5) && !sizer.is_excessive(2, 4, 4));
+        sizer = RangeSizer::new(100, 1_000, 10_000, 1_000_000);
+        assert_eq!(sizer.target_bytes(), 1_000_000);
+        assert!(!sizer.is_excessive(1, 50_000, 0) && !sizer.is_excessive(0, 50_000, 0));
+        for (hint, next) in [(Some(0), 50), (Some(1), 1), (Some(99), 99), (Some(100), 50), (Some(u64::MAX), 50)] {
+            assert!(sizer.too_large(100, hint));
+            assert_eq!(sizer.blocks(), next, "{hint:?} of 100");
+        }
+        assert!(sizer.too_large(2, None) && sizer.blocks() == 1);
+        assert!(!sizer.too_large(0, Some(7)) && sizer.blocks() == 1);
+        sizer.limit(Some(0));
+        assert_eq!(sizer.blocks(), 1, "a node that allows nothing is asked for a block");
+    }
 }

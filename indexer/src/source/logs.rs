@@ -276,6 +276,10 @@ pub(super) fn word<E: Error>(field: &str, text: &str) -> Result<B256, E> {
 
 pub(super) fn quantity<E: Error>(field: &str, text: &str) -> Result<u64, E> {
     let digits = text.strip_prefix("0x").ok_or_else(|| E::custom(format_args!("{field}: no 0x in {text:?}")))?;
+    // To Rust a number may have a sign; on the wire none has.
+    if digits.starts_with('+') {
+        return Err(E::custom(format_args!("{field}: a sign in {text:?}")));
+    }
     u64::from_str_radix(digits, 16).map_err(|e| E::custom(format_args!("{field}: {e} in {text:?}")))
 }
 
@@ -324,6 +328,8 @@ mod tests {
             ("data", "0x0"),
             ("data", "0xzz"),
             ("blockNumber", "16"),
+            ("blockNumber", "0x+10"),
+            ("blockNumber", "0x-10"),
             ("blockHash", "0x"),
             ("logIndex", "0xffffffff"),
         ] {

@@ -4,6 +4,9 @@
 
 mod budget;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod heads;
 mod health;
 mod http;

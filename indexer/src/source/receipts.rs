@@ -70,7 +70,10 @@ impl RpcReceipt<'_> {
         }
         let tx_type = self.tx_type.map_or(Ok(0), |text| quantity::<E>("type", text))?;
         let outcome = match (self.status, self.root) {
-            (Some(status), _) => Outcome::Status(quantity::<E>("status", status)? == 1),
+            (Some(status), _) => match quantity::<E>("status", status)? {
+                status @ 0..=1 => Outcome::Status(status == 1),
+                other => return Err(E::custom(format_args!("status: {other} is neither 0 nor 1"))),
+            },
             (None, Some(root)) => Outcome::Root(word("root", root)?),
             (None, None) => return Err(E::custom("a receipt has neither status nor root")),
         };
@@ -138,9 +141,13 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_an_error() {
-        for (field, value) in
-            [("status", json!("1")), ("type", json!("0x100")), ("cumulativeGasUsed", json!(1)), ("logs", Value::Null)]
-        {
+        for (field, value) in [
+            ("status", json!("1")),
+            ("status", json!("0x2")),
+            ("type", json!("0x100")),
+            ("cumulativeGasUsed", json!(1)),
+            ("logs", Value::Null),
+        ] {
             assert!(one(|r| r[field] = value.clone()).is_err(), "{field} = {value}");
         }
         assert!(one(|r| _ = r.as_object_mut().unwrap().remove("status")).is_err());

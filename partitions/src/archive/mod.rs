@@ -13,6 +13,9 @@ mod absent;
 #[cfg(feature = "archive")]
 mod columns;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod manifest;
 #[cfg(feature = "archive")]
 mod numeric;

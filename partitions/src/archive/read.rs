@@ -70,7 +70,8 @@ impl<'m> Walk<'m> {
         if self.at == self.footer.num_row_groups() {
             return Ok(None);
         }
-        let end = bytes_of(self.footer.row_group(self.at)).end;
+        let place = bytes_of(self.footer.row_group(self.at));
+        let end = place.ok_or_else(|| corrupt(self.manifest, "its footer has an absurd place".to_owned()))?.end;
         let bytes = self.window.until(end, self.manifest).await?;
         let part = Part { start: end - bytes.len() as u64, bytes };
         let rows = rows_of(part, &self.footer, self.at, &self.columns)
@@ -141,7 +142,7 @@ pub(super) async fn load(
 }
 
 /// The columns that a manifest names.
-fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
+pub(super) fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
     let columns = manifest.columns.iter().map(|column| {
         let (name, modifier) = base_type(&column.sql_type)?;
         Some(Column { name: column.name.clone(), kind: Kind::of(&name, modifier)?, nullable: column.nullable })
@@ -156,7 +157,9 @@ fn base_type(sql_type: &str) -> Option<(String, i32)> {
     let mut numbers = arguments.split(',').map(|number| number.trim().parse::<i32>().ok());
     let precision = numbers.next()??;
     let scale = numbers.next().unwrap_or(Some(0))?;
-    Some((format!("{name}{after}"), (precision << 16 | scale) + 4))
+    // A precision that no numeric has, and the length of a long text, are no modifier that anything here goes by.
+    let modifier = precision.checked_mul(1 << 16).map_or(-1, |precision| (precision | scale & 0x7ff) + 4);
+    Some((format!("{name}{after}"), modifier))
 }
 
 async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result<ParquetMetaData, ArchiveError> {
@@ -178,12 +181,16 @@ async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result
     ParquetMetaDataReader::decode_metadata(&metadata).map_err(ArchiveError::reading(&manifest.object))
 }
 
-fn bytes_of(group: &RowGroupMetaData) -> Range<u64> {
-    let ranges = group.columns().iter().map(|column| {
-        let (start, length) = column.byte_range();
-        start..start.saturating_add(length)
-    });
-    ranges.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+/// Where a row group stands; `None` where its footer says what no file has. The reader's own sum of this panics there.
+fn bytes_of(group: &RowGroupMetaData) -> Option<Range<u64>> {
+    let mut whole: Option<Range<u64>> = None;
+    for column in group.columns() {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let (start, length) = (u64::try_from(start).ok()?, u64::try_from(column.compressed_size()).ok()?);
+        let end = start.checked_add(length)?;
+        whole = Some(whole.map_or(start..end, |whole| whole.start.min(start)..whole.end.max(end)));
+    }
+    Some(whole.unwrap_or(0..0))
 }
 
 /// An object that is read from front to end, a row group at a time: each is a request of its own, which can be tried again.
@@ -305,4 +312,57 @@ fn read_cells(reader: ColumnReader, column: &Column, rows: usize) -> Result<Cell
         _ => return Err(ParquetError::General(format!("column \"{}\" is of another type", column.name))),
     }
     Ok(cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::file::metadata::ColumnChunkMetaData;
+    use parquet::schema::types::SchemaDescriptor;
+
+    use super::super::columns::schema;
+    use super::*;
+
+    #[test]
+    fn a_row_group_stands_where_a_file_has_room_or_nowhere() {
+        let column = Column { name: "n".to_owned(), kind: Kind::Int8, nullable: false };
+        let schema = Arc::new(SchemaDescriptor::new(schema(&[column]).unwrap()));
+        let place = |dictionary: Option<i64>, data: i64, size: i64| {
+            let chunk = ColumnChunkMetaData::builder(schema.column(0))
+                .set_dictionary_page_offset(dictionary)
+                .set_data_page_offset(data)
+                .set_total_compressed_size(size);
+            let group = RowGroupMetaData::builder(schema.clone()).set_column_metadata(vec![chunk.build().unwrap()]);
+            bytes_of(&group.build().unwrap())
+        };
+        assert_eq!(place(None, 4, 10), Some(4..14));
+        assert_eq!(place(Some(4), 20, 30), Some(4..34));
+        assert_eq!(place(None, i64::MAX, i64::MAX), Some(i64::MAX as u64..2 * i64::MAX as u64));
+        for (dictionary, data, size) in [(None, -1, 10), (None, 4, -1), (Some(-1), 4, 10)] {
+            assert_eq!(place(dictionary, data, size), None);
+        }
+    }
+
+    #[test]
+    fn the_types_that_a_manifest_names_are_read_or_refused() {
+        let decimal = |precision, scale| Some(Kind::Decimal { precision, scale });
+        for (sql_type, expected) in [
+            ("bigint", Some(Kind::Int8)),
+            ("timestamp(3) with time zone", Some(Kind::Timestamptz)),
+            ("character varying(80)", Some(Kind::Text)),
+            ("character varying(10485760)", Some(Kind::Text)),
+            ("numeric(78,0)", Some(Kind::Word)),
+            ("numeric(20,4)", decimal(20, 4)),
+            ("numeric(20)", decimal(20, 0)),
+            ("numeric(5,-2)", None),
+            ("numeric", None),
+            ("numeric(32767,65535)", None),
+            ("numeric(65556,4)", None),
+            ("numeric(-20,4)", None),
+            ("numeric(20,4", None),
+            ("numeric()", None),
+        ] {
+            let kind = base_type(sql_type).and_then(|(name, modifier)| Kind::of(&name, modifier));
+            assert_eq!(kind, expected, "{sql_type}");
+        }
+    }
 }

@@ -11,6 +11,9 @@ use super::manifest::{Counted, FORMAT, Manifest};
 use super::{ArchiveError, open, read, write};
 use crate::{Bounds, Table};
 
+/// More is no manifest: a table has 1,600 columns at most, whose entries take some 300 bytes each.
+const LARGEST_MANIFEST: u64 = 4 * 1024 * 1024;
+
 /// Where archives are kept: an object store, and a prefix in it.
 #[derive(Clone)]
 pub struct Archive {
@@ -158,6 +161,10 @@ impl Archive {
         let mut manifests = Vec::new();
         for object in objects {
             let place = object.location;
+            if object.size > LARGEST_MANIFEST {
+                let why = format!("it is no manifest: it has {} bytes", object.size);
+                return Err(ArchiveError::Corrupt { object: place.to_string(), why });
+            }
             let answer = self.store.get(&place).await.map_err(ArchiveError::doing("read", &place))?;
             let json = answer.bytes().await.map_err(ArchiveError::doing("read", &place))?;
             manifests.push(serde_json::from_slice::<Manifest>(&json).map_err(|error| ArchiveError::Corrupt {
@@ -246,4 +253,24 @@ pub(super) fn object_of(manifest: &Manifest) -> Result<Path, ArchiveError> {
 /// Whether a file is some version of the leaf whose files begin so.
 fn is_version(file: Option<&str>, name: Option<&str>) -> bool {
     file.zip(name).is_some_and(|(file, name)| file.starts_with(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manifest_is_not_read_when_it_is_too_large_to_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Archive::open(&format!("file://{}", folder.path().display()), []).unwrap();
+        assert_eq!(archive.list(None).await.unwrap(), []);
+        let place = folder.path().join("manifests/public.t/key=1");
+        std::fs::create_dir_all(&place).unwrap();
+        let file = std::fs::File::create(place.join("t.v0001.json")).unwrap();
+        for (bytes, why) in [(LARGEST_MANIFEST, "expected value"), (1 << 33, "it has 8589934592 bytes")] {
+            file.set_len(bytes).unwrap();
+            let refused = archive.list(None).await.unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
 }

@@ -202,6 +202,42 @@ fn too_much_at_once_is_not_begun() {
     assert_eq!(begin(0..40, 1, true), (41, false));
 }
 
+#[test]
+fn words_are_read_as_they_are_written() {
+    let fates = [Fate::Keep, Fate::Detach, Fate::Drop, Fate::Archive];
+    assert_eq!(Fate::NAMES.iter().map(|name| name.parse()).collect::<Vec<_>>(), fates.map(Ok));
+    assert_eq!("dropped".parse::<Fate>(), Err(()));
+    for (act, word, lock) in [
+        (Act::Note(State::Attached), "note", "none"),
+        (Act::Seal, "seal", "SHARE ROW EXCLUSIVE on the leaf"),
+        (Act::Archive, "archive", "ACCESS SHARE on the leaf"),
+        (Act::Retire, "retire", "rows of the registry"),
+        (Act::Detach, "detach", "SHARE UPDATE EXCLUSIVE on parent and leaf"),
+        (Act::Finalize, "finalize", "SHARE UPDATE EXCLUSIVE on the parent"),
+        (Act::Recount, "recount", "ACCESS SHARE on the leaf"),
+        (Act::Drop, "drop", "ACCESS EXCLUSIVE on the detached table"),
+        (Act::Discard, "discard", "ACCESS EXCLUSIVE on the detached table"),
+    ] {
+        assert!(act.word() == word && act.lock().starts_with(lock), "{act:?}: {} {}", act.word(), act.lock());
+    }
+}
+
+#[test]
+fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
+    for (obstacle, text) in [
+        (Obstacle::Held { hold: Box::new(hold(0, 1)) }, "held by a (r, hold 1)"),
+        (Obstacle::Breaker { leaves: 4, share: 0.25 }, "4 leaves with 25 % of the bytes would go at once"),
+        (Obstacle::Newest, "the newest leaf of its key"),
+        (Obstacle::Grace { until: day(0) }, "kept until 2024-10-04 00:00 (grace)"),
+        (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detaching has not ended"),
+        (Obstacle::Off { switch: "drop" }, "partitions.drop is false"),
+        (Obstacle::NoArchive, "partitions.archive_url is not set"),
+        (Obstacle::Differs, "see `archive verify`"),
+    ] {
+        assert!(obstacle.to_string().contains(text), "{obstacle}");
+    }
+}
+
 /// A database and a manager that crashes.
 struct Model {
     rng: StdRng,
