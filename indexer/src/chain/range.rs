@@ -52,7 +52,7 @@ impl RangeSizer {
         self.size
     }
 
-    /// `blocks` blocks held `logs` logs in `bytes` bytes: aim at the target by that density, at most [`GROWTH`] times as wide.
+    /// `blocks` blocks held `logs` logs in `bytes` bytes: aim at the target by that density, at most four times as wide.
     pub fn fetched(&mut self, blocks: u64, logs: u64, bytes: u64) {
         let by_logs = self.target_logs.saturating_mul(blocks) / logs.max(1);
         let by_bytes = self.target_bytes.saturating_mul(blocks) / bytes.max(1);

@@ -1,4 +1,4 @@
-//! The chain's nodes: JSON-RPC in, [`BlockBatch`]es out, failures named for the caller's next move.
+//! The chain's nodes: JSON-RPC in, [`BlockBatch`](crate::chain::batch::BlockBatch)es out, failures named for the caller's next move.
 //!
 //! Never touches the database.
 

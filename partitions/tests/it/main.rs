@@ -276,14 +276,10 @@ async fn other_ddl_is_retried_and_does_not_make_writers_wait() {
     let run = tokio::spawn(async move { make(&mut client, &transfers(), &days(2)).await.unwrap() });
     let writer = as_role(&database, "dalp_writer").await;
     // A second wait is another try; a row that begins and ends within one wait did not stand behind it.
-    let (began, mut waits, mut written, mut number) = (Instant::now(), BTreeSet::new(), 0, 0);
+    // It ends after ten tries, when the other keeps its lock: so does this.
+    let (mut waits, mut written, mut number) = (BTreeSet::new(), 0, 0);
     while waits.len() < 2 || written < 3 {
-        assert!(!run.is_finished(), "it does not wait for the other's lock");
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "{} tries, {written} rows of {number} beside them",
-            waits.len()
-        );
+        assert!(!run.is_finished(), "{} tries, {written} rows of {number} beside them", waits.len());
         let Some(wait) = waiting(&admin, pid).await else {
             tokio::time::sleep(Duration::from_millis(2)).await;
             continue;

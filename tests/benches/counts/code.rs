@@ -15,7 +15,7 @@ pub const WALK: &str = "--walk";
 /// Blocks of logs whose allocations are counted.
 const BLOCKS: u64 = 100;
 /// The same for instructions, of which a program under valgrind carries out some fifty times fewer a second.
-const FEW_BLOCKS: u64 = 10;
+const FEW_BLOCKS: u64 = 2;
 /// The stages whose instructions are counted.
 const STAGES: &[&str] =
     &["body → logs, as no node writes them", "**body → rows, typed**", "**body → rows, raw and typed**"];
