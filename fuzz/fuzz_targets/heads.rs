@@ -129,7 +129,7 @@ fn fitting(mut fields: FullHeader, receipts: Receipts) {
     let sealed = SealedHeader::new(fields, hash, transactions).expect("its own hash");
     let mut logs = Logs::default();
     for row in 0..receipts.logs.len() {
-        logs.push(sealed.block(), None, receipts.logs.get(row));
+        logs.push(sealed.block(), receipts.logs.get(row));
     }
     let receipts = Receipts { logs, ..receipts };
     if !proof(&sealed, receipts.clone()) {

@@ -6,7 +6,7 @@ mod cut;
 use alloy::primitives::{B256, U256, keccak256};
 use chrono::{DateTime, Utc};
 use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
-use dalp_indexer::chain::block::{BlockRange, BlockRef, Header, TimeSource};
+use dalp_indexer::chain::block::{BlockRange, BlockRef, Header};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::store::append::Lane;
@@ -32,7 +32,7 @@ pub fn block(number: u64) -> BlockRef {
 pub fn header(number: u64) -> Header {
     let parent = number.checked_sub(1).map_or(B256::ZERO, |below| block(below).hash);
     let (hash, time) = (block(number).hash, FIRST_TIME + number as i64);
-    Header { number, hash, parent: Some(parent), time, time_source: TimeSource::Header, bloom: None }
+    Header { number, hash, parent: Some(parent), time, bloom: None }
 }
 
 /// Blocks 0 to [`BLOCKS`] - 1 with [`LOGS`] logs each, all transfers.
@@ -53,7 +53,7 @@ fn batch() -> BlockBatch {
                 topics: &topics,
                 data: data.as_slice(),
             };
-            logs.push(block(number), Some(header(number).time), log);
+            logs.push(block(number), log);
         }
     }
     let range = BlockRange { first: 0, last: BLOCKS - 1 };

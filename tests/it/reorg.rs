@@ -115,3 +115,27 @@ fn below_finalized_the_chain_stops_and_nothing_is_removed() {
         service.stop().await;
     });
 }
+
+#[test]
+fn a_chain_whose_finality_is_never_now_leaves_what_was_final_to_its_operator() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let site = Site::new(&database, &anvil.http_url());
+        let service = Service::start(&site.clone().with("finality = \"depth:2\"").config()).await.unwrap();
+        for seed in 0..8 {
+            burst(anvil.rpc(), &deployed, 2, seed).await;
+        }
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        anvil.rpc().reorg(6).await.unwrap();
+        anvil.rpc().mine(9, 1).await.unwrap();
+        let client = database.superuser().await;
+        let count = "SELECT count(*) FROM dalp_indexed.logs";
+        let before: i64 = client.query_one(count, &[]).await.unwrap().get(0);
+        let service = Service::start(&site.config()).await.unwrap();
+        waits_for(&service, "reindex --from").await;
+        assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), before);
+        service.stop().await;
+    });
+}

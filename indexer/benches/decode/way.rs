@@ -7,7 +7,7 @@ use std::fmt::Write;
 use alloy::hex;
 use alloy::primitives::{Address, B256, U256, keccak256};
 use dalp_indexer::chain::batch::{BlockBatch, Logs};
-use dalp_indexer::chain::block::{BlockRange, Header, TimeSource};
+use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::events::erc20;
 use dalp_indexer::source::logs;
@@ -84,7 +84,6 @@ fn batch(blocks: u64, logs: Logs, filter: &Filter) -> BlockBatch {
         hash: block_hash(number),
         parent: None,
         time: 1_700_000_000 + number as i64,
-        time_source: TimeSource::Log,
         bloom: None,
     };
     let range = BlockRange { first: 1, last: blocks };

@@ -30,8 +30,6 @@ pub struct Logs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     block: BlockRef,
-    /// The block time the logs themselves carry; `None` when absent or when they disagree.
-    time: Option<i64>,
     /// Rows `start..end`.
     start: usize,
     end: usize,
@@ -82,8 +80,8 @@ impl Logs {
         self.data_end.reserve(rows);
     }
 
-    /// Appends one log of `block`; `time` is the log's own `blockTimestamp` where the node gives one.
-    pub fn push(&mut self, block: BlockRef, time: Option<i64>, log: Log<'_>) {
+    /// Appends one log of `block`. Its own `blockTimestamp` is not looked at: a row's time is its header's.
+    pub fn push(&mut self, block: BlockRef, log: Log<'_>) {
         let row = self.len();
         self.log_index.push(log.log_index);
         self.tx_index.push(log.tx_index);
@@ -96,11 +94,8 @@ impl Logs {
         match self.runs.last_mut() {
             Some(run) if run.block == block => {
                 run.end = row + 1;
-                if run.time != time {
-                    run.time = None;
-                }
             }
-            _ => self.runs.push(Run { block, time, start: row, end: row + 1 }),
+            _ => self.runs.push(Run { block, start: row, end: row + 1 }),
         }
     }
 
@@ -137,7 +132,7 @@ impl Logs {
     pub fn extend(&mut self, other: &Logs, keep: impl Fn(&Log<'_>) -> bool) {
         for run in &other.runs {
             for log in (run.start..run.end).map(|i| other.get(i)).filter(|log| keep(log)) {
-                self.push(run.block, run.time, log);
+                self.push(run.block, log);
             }
         }
     }
@@ -146,12 +141,12 @@ impl Logs {
     pub fn extend_block(&mut self, other: &Logs, number: u64) {
         for run in other.runs.iter().filter(|run| run.block.number == number) {
             for log in (run.start..run.end).map(|i| other.get(i)) {
-                self.push(run.block, run.time, log);
+                self.push(run.block, log);
             }
         }
     }
 
-    /// Whether both hold the same logs of the same blocks in the same order, whatever times they carry.
+    /// Whether both hold the same logs of the same blocks in the same order.
     pub fn same_rows(&self, other: &Logs) -> bool {
         let places = |logs: &Logs| logs.runs.iter().map(|run| (run.block, run.start, run.end)).collect::<Vec<_>>();
         self.len() == other.len()
@@ -173,9 +168,9 @@ impl Logs {
         }
     }
 
-    /// Blocks that have logs, with the time their logs carry, in order of arrival.
-    pub fn blocks(&self) -> impl Iterator<Item = (BlockRef, Option<i64>)> + '_ {
-        self.runs.iter().map(|run| (run.block, run.time))
+    /// Blocks that have logs, in order of arrival.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockRef> + '_ {
+        self.runs.iter().map(|run| run.block)
     }
 
     fn bloom_of(&self, run: Run) -> Bloom {
@@ -364,7 +359,7 @@ impl BlockBatch {
         let mut logs = Logs::default();
         logs.extend(&self.logs, |log| !stored(log));
         // A block all of whose logs are stored has no run any more.
-        let header_of = |run: &Run| self.headers.binary_search_by_key(&run.block.number, |h| h.number).unwrap_or(0);
+        let header_of = |run: &Run| self.headers.partition_point(|header| header.number < run.block.number);
         self.run_header = logs.runs.iter().map(header_of).collect();
         self.logs = logs;
         self
@@ -536,7 +531,6 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::chain::block::TimeSource;
 
     fn hash(n: u64) -> B256 {
         B256::left_padding_from(&n.to_be_bytes())
@@ -548,7 +542,6 @@ mod tests {
             hash: hash(number),
             parent: Some(hash(number.wrapping_sub(1))),
             time: number as i64,
-            time_source: TimeSource::Header,
             bloom: Some(Box::new(Bloom::ZERO)),
         }
     }
@@ -565,7 +558,7 @@ mod tests {
                 topics: &topics,
                 data: &[1, 2],
             };
-            logs.push(BlockRef { number, hash: hash(number) }, Some(number as i64), log);
+            logs.push(BlockRef { number, hash: hash(number) }, log);
         }
         logs
     }
@@ -644,7 +637,7 @@ mod tests {
                     topics: &topics[..rng.random_range(0..8).min(1)],
                     data: &[],
                 };
-                logs.push(BlockRef { number: 1, hash: hash(1) }, None, log);
+                logs.push(BlockRef { number: 1, hash: hash(1) }, log);
             }
             for filter in &filters {
                 let first = (0..logs.len()).find(|row| !filter.selects(&logs.get(*row)));
@@ -697,15 +690,6 @@ mod tests {
         let range = BlockRange { first: 1, last: 2 };
         let batch = BlockBatch::new(range, vec![header(1), broken], Logs::default(), &Filter::default());
         assert_eq!(batch.err(), Some(Defect::NotLinked { number: 2 }));
-    }
-
-    #[test]
-    fn logs_whose_times_disagree_carry_none() {
-        let mut logs = logs(&[(1, 0)]);
-        let log = Log { log_index: 1, tx_index: 0, tx_hash: hash(9), address: Address::ZERO, topics: &[], data: &[] };
-        logs.push(BlockRef { number: 1, hash: hash(1) }, Some(2), log);
-        assert_eq!(logs.blocks().map(|(_, time)| time).collect::<Vec<_>>(), [None]);
-        assert_eq!((logs.get(0).data.len(), logs.get(1).data.len()), (2, 0));
     }
 
     #[test]

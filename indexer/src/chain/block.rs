@@ -26,13 +26,11 @@ pub struct Header {
     pub number: u64,
     /// Hash of this block.
     pub hash: B256,
-    /// Hash of the block below; `None` only when the header was inferred from its logs (see [`TimeSource::Log`]).
+    /// Hash of the block below, where it is known.
     pub parent: Option<B256>,
-    /// Unix seconds.
+    /// Unix seconds, as the header itself says: every row of the block has this time.
     pub time: i64,
-    /// Where `time` comes from.
-    pub time_source: TimeSource,
-    /// The block's logs bloom, where the header was fetched.
+    /// The block's logs bloom, where the node gives one.
     pub bloom: Option<Box<Bloom>>,
 }
 
@@ -40,25 +38,6 @@ impl Header {
     /// The block this header is of.
     pub fn block(&self) -> BlockRef {
         BlockRef { number: self.number, hash: self.hash }
-    }
-}
-
-/// Where a block's time was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeSource {
-    /// The block's own header.
-    Header,
-    /// The `blockTimestamp` on which all of the block's logs agree, between boundary headers that were fetched.
-    Log,
-}
-
-impl TimeSource {
-    /// The word stored in `blocks.time_source`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TimeSource::Header => "header",
-            TimeSource::Log => "log",
-        }
     }
 }
 
@@ -115,9 +94,8 @@ mod tests {
     #[test]
     fn a_block_is_named_by_number_and_hash() {
         let hash = B256::repeat_byte(0xab);
-        let header = Header { number: 7, hash, parent: None, time: 1, time_source: TimeSource::Log, bloom: None };
+        let header = Header { number: 7, hash, parent: None, time: 1, bloom: None };
         assert_eq!(header.block(), BlockRef { number: 7, hash });
         assert_eq!(header.block().to_string(), format!("7 (0x{})", "ab".repeat(32)));
-        assert_eq!([TimeSource::Header, TimeSource::Log].map(TimeSource::as_str), ["header", "log"]);
     }
 }

@@ -140,14 +140,7 @@ mod tests {
         ] {
             assert_eq!(filter.selects(&log(emitter, topics)), passes, "{filter:?} {emitter} {topics:?}");
             let bloom = super::super::bloom::of([(Address::repeat_byte(emitter), topics)].into_iter());
-            let header = Header {
-                number: 1,
-                hash: B256::ZERO,
-                parent: None,
-                time: 0,
-                time_source: super::super::block::TimeSource::Header,
-                bloom: Some(Box::new(bloom)),
-            };
+            let header = Header { number: 1, hash: B256::ZERO, parent: None, time: 0, bloom: Some(Box::new(bloom)) };
             assert!(!passes || filter.may_select_from(&header), "what passes shows in the bloom");
             assert!(filter.may_select_from(&Header { bloom: None, ..header }), "no bloom proves nothing");
         }

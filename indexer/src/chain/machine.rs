@@ -206,6 +206,8 @@ pub enum Wait {
     Jump(u64),
     /// Reading the state row.
     Reload,
+    /// A node that says which of two branches is final: the nodes' leaves ours below what was final.
+    Finality,
     /// An operator.
     Operator(Stop),
 }
@@ -222,6 +224,9 @@ impl fmt::Display for Wait {
             Wait::Unwind => f.write_str("PostgreSQL: unwind of orphaned blocks"),
             Wait::Jump(number) => write!(f, "PostgreSQL: the tail's jump to block {number}"),
             Wait::Reload => f.write_str("PostgreSQL: state of the chain"),
+            Wait::Finality => f.write_str(
+                "a node that calls a block final: the nodes' chain leaves the stored one below a final block",
+            ),
             Wait::Operator(stop) => write!(f, "an operator: {stop}"),
         }
     }
@@ -282,6 +287,9 @@ pub struct Machine {
     confirmed: Option<(Tail, BlockRef)>,
     /// The head at which the node did not have the block to jump to: not tried again before the next one.
     not_jumped: Option<BlockRef>,
+    /// The head at which the nodes' branch left ours below what is settled, and none called it final: not compared again
+    /// before the next one.
+    undecided: Option<BlockRef>,
     next_id: u64,
 }
 
@@ -324,6 +332,7 @@ impl Machine {
             agreed: None,
             confirmed: None,
             not_jumped: None,
+            undecided: None,
             next_id: 0,
         }
     }
@@ -363,6 +372,7 @@ impl Machine {
             (Doing::Jumping(to), _) => Wait::Jump(*to),
             (Doing::Reloading, _) => Wait::Reload,
             (Doing::Nothing, None) => Wait::FirstHead,
+            (Doing::Nothing, Some(head)) if self.undecided == Some(head) => Wait::Finality,
             (Doing::Nothing, Some(head)) => match self.slots.get(&self.tail.next) {
                 Some(slot) => Wait::Fetch(slot.range),
                 None if head.number + 1 < self.tail.next => Wait::NodeBehind(self.tail.next - 1),
@@ -520,9 +530,13 @@ impl Machine {
             self.confirmed = Some((self.tail, anchor));
         } else if !self.may_leave(anchor, to) {
             // Perhaps a stale node's branch: ask one that is on the final chain.
-            let newest = self.anchors.back().filter(|newest| newest.settles >= to.next).map(|newest| newest.block);
-            if let Some(newest) = newest {
-                self.compare(newest, actions);
+            match self.anchors.back().filter(|newest| newest.settles >= to.next).map(|newest| newest.block) {
+                Some(newest) => self.compare(newest, actions),
+                // What is stored was final by another setting, and by this one no node will ever say what is.
+                None if self.finality == Finality::Never => {
+                    self.stop(Stop::BelowFinalized { finalized: self.settled.unwrap_or(self.start) }, actions);
+                }
+                None => self.undecided = self.head,
             }
         } else if let Some(finalized) = self.settled.filter(|settled| to.next <= *settled) {
             self.stop(Stop::BelowFinalized { finalized }, actions);
@@ -594,6 +608,9 @@ impl Machine {
         }
         let same_height = head.number + 1 == self.tail.next;
         let differs = same_height && self.tail.hash.is_some_and(|hash| hash != head.hash);
+        if self.undecided == Some(head) {
+            return;
+        }
         if differs || (!same_height && self.finality == Finality::Never) {
             self.compare(head, actions);
         }
@@ -616,7 +633,10 @@ impl Machine {
             _ => true,
         };
         if !stands {
-            return self.compare(link.last, actions);
+            if self.undecided.is_none() || self.undecided != self.head {
+                self.compare(link.last, actions);
+            }
+            return;
         }
         let Some(slot) = self.slots.remove(&self.tail.next) else { return };
         let finalized = self.settled.max(self.settled_with(&slot.blocks));

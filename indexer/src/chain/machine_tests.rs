@@ -103,6 +103,56 @@ fn nothing_is_unwound_below_finalized() {
     assert!(matches!(m.wait(), Wait::Operator(_)));
 }
 
+/// A machine that stored final blocks up to 89, and whose node went on from a block further down.
+fn left_below_89(finality: Finality) -> (Machine, Vec<Action>) {
+    let mut m = machine(finality, 100);
+    let tail = m.tail();
+    m.step(loaded(tail, Some(89)));
+    let other = |number| BlockRef { number, hash: hash(1, number) };
+    m.step(Input::Head { head: other(120), finalized: None });
+    let asked = m.step(fetched(0, Link { parent: Some(other(99).hash), last: other(120) }, 0));
+    assert!(matches!(asked[..], [Action::Forget, Action::Compare { floor: Some(89), .. }]), "{asked:?}");
+    let actions = m.step(Input::Compared(Fork::Below));
+    (m, actions)
+}
+
+#[test]
+fn what_was_final_by_another_setting_stops_a_chain_that_never_is() {
+    let (m, actions) = left_below_89(Finality::Never);
+    assert!(actions.contains(&Action::Stop(Stop::BelowFinalized { finalized: 89 })), "{actions:?}");
+    assert!(m.wait().to_string().contains("reindex --from"), "{}", m.wait());
+}
+
+#[test]
+fn branches_that_no_node_calls_final_are_compared_once_a_head() {
+    let (mut m, actions) = left_below_89(Finality::Tag);
+    let other = |number| BlockRef { number, hash: hash(1, number) };
+    let fetched = |actions: &[Action]| match actions {
+        [.., Action::Fetch { id, .. }] => {
+            let link = Link { parent: Some(other(99).hash), last: other(120) };
+            Input::Fetched { id: *id, link, logs: 0, bytes: 0, blocks: vec![link.last] }
+        }
+        actions => panic!("no fetch: {actions:?}"),
+    };
+    assert_eq!(m.step(fetched(&actions)), [], "nothing is new: no second comparison");
+    assert_eq!(m.wait(), Wait::Finality);
+    let actions = m.step(Input::Head { head: other(121), finalized: None });
+    assert!(matches!(actions[..], [Action::Forget, Action::Compare { .. }]), "{actions:?}");
+    let actions = m.step(Input::Compared(Fork::Below));
+    m.step(fetched(&actions));
+    let actions = m.step(Input::Head { head: other(122), finalized: Some(other(95)) });
+    let anchor = match actions[..] {
+        [Action::Forget, Action::Compare { anchor, .. }] => anchor,
+        ref actions => panic!("not compared: {actions:?}"),
+    };
+    assert_eq!(anchor, other(120));
+    let actions = m.step(Input::Compared(Fork::Below));
+    let compare = Action::Compare { floor: Some(89), anchor: other(95) };
+    assert!(actions.contains(&compare), "by a block that is called final: {actions:?}");
+    let stop = Action::Stop(Stop::BelowFinalized { finalized: 89 });
+    assert!(m.step(Input::Compared(Fork::Below)).contains(&stop));
+}
+
 #[test]
 fn a_lower_head_is_a_lagging_node_except_where_heads_may_move_back() {
     let mut m = machine(Finality::Depth(10), 100);

@@ -5,7 +5,7 @@ use alloy::consensus::Header as FullHeader;
 use alloy::primitives::B256;
 
 use super::batch::{Level, Logs};
-use super::block::{BlockRef, Header, TimeSource};
+use super::block::{BlockRef, Header};
 use super::receipts::Receipts;
 
 /// How far blocks are to be verified.
@@ -93,7 +93,6 @@ impl SealedHeader {
             hash: self.hash,
             parent: Some(self.fields.parent_hash),
             time: i64::try_from(self.fields.timestamp).ok()?,
-            time_source: TimeSource::Header,
             bloom: Some(Box::new(self.fields.logs_bloom)),
         })
     }
@@ -140,7 +139,7 @@ fn check_places(sealed: &SealedHeader, receipts: &Receipts) -> Result<(), &'stat
     if !hashes.eq(sealed.transactions.iter().copied()) {
         return Err("its receipts are not those of its transactions, one for each and in order");
     }
-    if receipts.logs.blocks().any(|(block, _)| block != sealed.block()) {
+    if receipts.logs.blocks().any(|block| block != sealed.block()) {
         return Err("a log of its receipts names another block");
     }
     let mut row = 0;
@@ -223,7 +222,7 @@ mod tests {
                 topics: &topics,
                 data: &[1],
             };
-            receipts.logs.push(block, None, log);
+            receipts.logs.push(block, log);
         }
         for tx_index in 0..2u64 {
             receipts.all.push(Receipt {

@@ -144,7 +144,7 @@ mod tests {
                     topics: &topics,
                     data: &data,
                 };
-                ours.logs.push(BlockRef { number: 1, hash: B256::ZERO }, None, log);
+                ours.logs.push(BlockRef { number: 1, hash: B256::ZERO }, log);
                 known.push(alloy::primitives::Log { address, data: LogData::new_unchecked(topics, data.into()) });
             }
             let logs_end = ours.logs.len();

@@ -237,7 +237,7 @@ impl<'a> Audit<'a> {
         for rows in [&mut expected.logs, &mut expected.transfers, &mut expected.quarantine, &mut expected.blocks] {
             rows.retain(inside);
         }
-        let with_logs: BTreeSet<u64> = batch.logs().blocks().map(|(block, _)| block.number).collect();
+        let with_logs: BTreeSet<u64> = batch.logs().blocks().map(|block| block.number).collect();
         self.complete(&mut expected, &stored).await?;
         // The coverage decides which other headers are stored: a range's ends, and each block of the tail.
         let there: BTreeSet<u64> = stored.blocks.iter().map(|entry| entry.number).collect();

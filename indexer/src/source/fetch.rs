@@ -8,7 +8,7 @@ use serde_json::json;
 use super::node::{Call, Node};
 use super::{Answer, Filter, HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
 use crate::chain::batch::{BlockBatch, Defect, Level, Logs, Piece};
-use crate::chain::block::{BlockRange, BlockRef, Header, TimeSource};
+use crate::chain::block::{BlockRange, BlockRef, Header};
 
 /// Blocks of a refused range that are proved by receipts at once; a longer one is asked for in halves first.
 const PROVED_AT_ONCE: u64 = 32;
@@ -55,8 +55,8 @@ impl Source {
         }
     }
 
-    /// Logs and boundary headers from one node, in as many calls as it answers fastest, then the headers of blocks whose logs
-    /// do not carry a trustworthy time. Each call brings both ends of what it asks for, so that parts of two chains do not join.
+    /// Logs and boundary headers from one node, in as many calls as it answers fastest, each with the headers of the blocks that
+    /// have logs. Each call brings both ends of what it asks for, so that parts of two chains do not join.
     async fn returned(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
         let (mut headers, mut logs, mut next) = (Vec::new(), Logs::default(), Some(range));
         while let Some(rest) = next {
@@ -70,28 +70,27 @@ impl Source {
             let (first, last) = (node.header(&first, part.first)?, node.header(&last, part.last)?);
             let found = node.logs(answer)?;
             node.paced(portion, found.bytes() as u64, took);
-            headers.extend(self.inferred(node, part, &found, first, last).await?);
+            headers.extend(self.with_rows(node, &found, first, last).await?);
             next = BlockRange::new(part.last + 1, rest.last);
             logs = if logs.is_empty() { found } else { logs.joined(&found) };
         }
         Ok((headers, logs))
     }
 
-    /// The headers of a part: its ends, and between them those of the blocks that have logs.
-    async fn inferred(
+    /// The headers of a part: its ends, and between them those of the blocks that have logs. What a log says of its block's time
+    /// is a claim like any other, and dates no row.
+    async fn with_rows(
         &self,
         node: &Node,
-        part: BlockRange,
         logs: &Logs,
         first: Header,
         last: Header,
     ) -> Result<Vec<Header>, SourceError> {
-        let headers = inferred_headers(logs, &first, &last);
-        let unknown: Vec<u64> =
-            headers.iter().filter(|(_, header)| header.is_none()).map(|(block, _)| block.number).collect();
-        let mut fetched = self.headers(node, &unknown).await?.into_iter();
-        let between = headers.into_iter().filter_map(|(_, header)| header.or_else(|| fetched.next()));
-        let last = (part.blocks() > 1).then_some(last);
+        let ends = [first.number, last.number];
+        let between: Vec<u64> =
+            logs.blocks().map(|block| block.number).filter(|number| !ends.contains(number)).collect();
+        let between = self.headers(node, &between).await?;
+        let last = (ends[0] != ends[1]).then_some(last);
         Ok(std::iter::once(first).chain(between).chain(last).collect())
     }
 
@@ -290,59 +289,5 @@ impl Source {
             }
         }
         Ok(headers)
-    }
-}
-
-/// A header for every block that has logs, boundaries aside: from the logs' own time where they agree and it lies
-/// between the boundary headers' times, `None` where it has to be fetched.
-fn inferred_headers(logs: &Logs, first: &Header, last: &Header) -> Vec<(BlockRef, Option<Header>)> {
-    let inner = logs.blocks().filter(|(block, _)| block.number != first.number && block.number != last.number);
-    inner
-        .map(|(block, time)| {
-            let time = time.filter(|time| (first.time..=last.time).contains(time));
-            let header = time.map(|time| Header {
-                number: block.number,
-                hash: block.hash,
-                parent: None,
-                time,
-                time_source: TimeSource::Log,
-                bloom: None,
-            });
-            (block, header)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use alloy::primitives::{Address, B256};
-
-    use super::*;
-
-    #[test]
-    fn a_time_outside_the_boundaries_is_fetched() {
-        let header = |number, time| Header {
-            number,
-            hash: B256::repeat_byte(number as u8),
-            parent: None,
-            time,
-            time_source: TimeSource::Header,
-            bloom: None,
-        };
-        let mut logs = Logs::default();
-        for (number, time) in [(1, 10), (2, 15), (3, 99), (4, 20)] {
-            let log = crate::chain::batch::Log {
-                log_index: 0,
-                tx_index: 0,
-                tx_hash: B256::ZERO,
-                address: Address::ZERO,
-                topics: &[],
-                data: &[],
-            };
-            logs.push(BlockRef { number, hash: B256::repeat_byte(number as u8) }, Some(time), log);
-        }
-        let inferred = inferred_headers(&logs, &header(1, 10), &header(4, 20));
-        let times: Vec<_> = inferred.iter().map(|(b, h)| (b.number, h.as_ref().map(|h| h.time))).collect();
-        assert_eq!(times, [(2, Some(15)), (3, None)]);
     }
 }

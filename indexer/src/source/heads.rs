@@ -199,7 +199,7 @@ impl PubSubConnect for Once {
 enum End {
     /// Nobody wants heads any more.
     Unwanted,
-    /// The node serves another chain: it is not asked again.
+    /// The node serves another chain.
     Refused(String),
     /// It cannot be had, or broke.
     Failed(String),
@@ -229,8 +229,7 @@ impl Socket {
             match self.subscribe().await {
                 End::Unwanted => return,
                 End::Refused(why) => {
-                    error!(%node, why, "its heads are not used; correct ws_urls and restart");
-                    return;
+                    error!(%node, why, "its heads are not used until it serves the right chain; correct ws_urls");
                 }
                 End::Failed(why) => {
                     let why = self.secrets.clean(&why);
@@ -311,11 +310,10 @@ mod tests {
     use alloy::primitives::B256;
 
     use super::*;
-    use crate::chain::block::TimeSource;
 
     fn header(number: u64) -> Header {
         let hash = B256::repeat_byte(number as u8);
-        Header { number, hash, parent: None, time: 0, time_source: TimeSource::Header, bloom: None }
+        Header { number, hash, parent: None, time: 0, bloom: None }
     }
 
     #[test]

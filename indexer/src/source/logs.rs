@@ -36,7 +36,7 @@ pub fn read(cursor: &mut Cursor<'_>) -> Option<Logs> {
             let count = 1 + cursor.left() / (cursor.position() - begin);
             logs.reserve(count, count * log.topic_count, count * log.data.len());
         }
-        logs.push(BlockRef { number: log.number, hash: log.block_hash }, log.time, log.row());
+        logs.push(BlockRef { number: log.number, hash: log.block_hash }, log.row());
         Some(())
     })?;
     (!logs.is_empty()).then_some(logs)
@@ -47,7 +47,6 @@ pub fn read(cursor: &mut Cursor<'_>) -> Option<Logs> {
 struct PlainLog {
     number: u64,
     block_hash: B256,
-    time: Option<i64>,
     log_index: u32,
     tx_index: u32,
     tx_hash: B256,
@@ -63,7 +62,6 @@ const REQUIRED: u32 = 0xff;
 impl PlainLog {
     fn read(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
         let mut seen = 0;
-        self.time = None;
         cursor.fields(|cursor, name| {
             let bit = match name {
                 b"address" => {
@@ -98,15 +96,9 @@ impl PlainLog {
                     self.log_index = small(cursor.quantity()?)?;
                     7
                 }
-                b"blockTimestamp" => {
-                    if !cursor.word("null") {
-                        self.time = i64::try_from(cursor.quantity()?).ok();
-                    }
-                    8
-                }
                 b"removed" => {
                     cursor.word("false").then_some(())?;
-                    9
+                    8
                 }
                 other => return unknown(other).then(|| cursor.scalar())?,
             };
@@ -198,7 +190,6 @@ pub(super) struct RpcLog<'a> {
     data: Text<'a>,
     block_hash: Text<'a>,
     block_number: Text<'a>,
-    block_timestamp: Option<Text<'a>>,
     transaction_hash: Text<'a>,
     transaction_index: Text<'a>,
     log_index: Text<'a>,
@@ -219,7 +210,6 @@ impl RpcLog<'_> {
             number: quantity("blockNumber", &self.block_number)?,
             hash: word("blockHash", &self.block_hash)?,
         };
-        let time = self.block_timestamp.as_ref().map(|text| quantity("blockTimestamp", text)).transpose()?;
         let log = Log {
             log_index: index("logIndex", &self.log_index)?,
             tx_index: index("transactionIndex", &self.transaction_index)?,
@@ -228,7 +218,7 @@ impl RpcLog<'_> {
             topics: &self.topics.words[..self.topics.count],
             data,
         };
-        logs.push(block, time.and_then(|time| i64::try_from(time).ok()), log);
+        logs.push(block, log);
         Ok(())
     }
 }
@@ -318,7 +308,7 @@ mod tests {
         assert_eq!(row.topics, [B256::repeat_byte(1), B256::repeat_byte(2)]);
         assert_eq!((row.data, row.log_index, row.tx_index), (&[0, 255][..], 7, 2));
         let block = BlockRef { number: 16, hash: B256::repeat_byte(3) };
-        assert_eq!(logs.blocks().collect::<Vec<_>>(), [(block, Some(0x65))]);
+        assert_eq!(logs.blocks().collect::<Vec<_>>(), [block]);
     }
 
     #[test]

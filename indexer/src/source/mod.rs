@@ -30,7 +30,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::chain::block::{BlockRef, Header, TimeSource};
+use crate::chain::block::{BlockRef, Header};
 pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
 use crate::events::erc20::TRANSFER;
@@ -144,7 +144,7 @@ impl Source {
     }
 
     /// Chain id and genesis hash, asked of every node. Nodes that do not answer are left out as long as one does, and are
-    /// asked before their first use; nodes of another chain than the configured one are refused for good.
+    /// asked before their first use; nodes of another chain than the configured one are refused until they serve it.
     ///
     /// # Errors
     /// The last failure when no node answers.
@@ -218,12 +218,14 @@ impl Source {
         }
     }
 
-    /// The node's hashes at `numbers`; `None` for heights that it does not know.
+    /// The node's hashes at `numbers`; `None` for heights that it does not know. By what it says here stored blocks are told
+    /// from orphaned ones, so it is asked which chain it serves before.
     ///
     /// # Errors
     /// See [`SourceError`].
     pub async fn hashes(&self, numbers: &[u64]) -> Result<Vec<Option<B256>>, SourceError> {
         let node = self.node();
+        node.check_anew().await?;
         let mut hashes = Vec::with_capacity(numbers.len());
         for chunk in numbers.chunks(HEADERS_PER_CALL) {
             let answers = node.batch_of(chunk.iter().map(|n| header_by_number(*n)).collect()).await?;
@@ -273,7 +275,6 @@ impl RpcHeader {
             hash: self.hash?,
             parent: Some(self.parent_hash),
             time: i64::try_from(self.timestamp.to::<u64>()).ok()?,
-            time_source: TimeSource::Header,
             bloom: self.logs_bloom,
         })
     }

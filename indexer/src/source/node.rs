@@ -40,15 +40,26 @@ pub struct Node {
 struct Record {
     health: Health,
     limits: Limits,
-    /// Whether it told which chain it serves since it was last out of reach.
+    /// Whether it told that it serves the right chain since a call to it last failed.
     checked: bool,
-    /// Which other chain it serves.
-    refused: Option<String>,
+    /// It served another chain when it was last asked.
+    refused: Option<Refused>,
     /// Wide ranges whose answer did not come whole, in a row.
     cuts: u32,
     /// How much is asked for in one call.
     pace: Pace,
 }
+
+/// A node of another chain.
+#[derive(Debug)]
+struct Refused {
+    why: String,
+    /// When it told that chain.
+    at: Instant,
+}
+
+/// How often a node of another chain is asked which chain it serves: an operator may have put it right.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Wide answers that fail in the middle, in a row, from which on the width is taken for the reason.
 const CUTS: u32 = 2;
@@ -138,35 +149,52 @@ impl Node {
         Ok(Identity { chain_id: chain_id.to(), genesis: self.header(genesis, 0)?.hash })
     }
 
-    /// Asks for the node's chain where it is not known, and refuses the node for good where it is another one.
+    /// Asks for the node's chain where it is not known. A node of another chain is asked for nothing else until it serves
+    /// ours.
     pub async fn check(&self) -> Result<(), SourceError> {
         let Some(expected) = self.expected.get() else { return Ok(()) };
         {
             let record = self.record();
-            if record.checked || record.refused.is_some() {
+            if record.checked {
                 return Ok(());
+            }
+            if let Some(refused) = &record.refused
+                && let Some(left) = ASK_AGAIN.checked_sub(refused.at.elapsed())
+            {
+                return Err(self.error(refused.why.clone(), Some(left)));
             }
         }
         let found = self.identity().await?;
         self.judge(found, *expected)
     }
 
+    /// Asks for the node's chain whether it is known or not: before anything is removed for what it says.
+    pub async fn check_anew(&self) -> Result<(), SourceError> {
+        self.record().checked = false;
+        self.check().await
+    }
+
     /// Holds the chain that the node serves against the one that it has to serve.
     pub fn judge(&self, found: Identity, expected: Identity) -> Result<(), SourceError> {
-        if found == expected {
-            self.record().checked = true;
+        let mut record = self.record();
+        record.checked = found == expected;
+        if record.checked {
+            if record.refused.take().is_some() {
+                tracing::info!(node = self.name, "it serves chain {} again", expected.chain_id);
+            }
             return Ok(());
         }
         let why = format!(
-            "refused: it serves chain {} (genesis {}), not chain {} (genesis {}); take its URL out of rpc_urls, or point \
-             it to the right chain and restart",
+            "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and is asked for nothing until it does; take \
+             its URL out of rpc_urls, or point it to the right chain. Where a devnet was started anew, restart with \
+             `--reset-on-chain-change`",
             found.chain_id, found.genesis, expected.chain_id, expected.genesis
         );
-        let known = self.record().refused.replace(why.clone()).is_some();
-        if !known {
+        if record.refused.as_ref().is_none_or(|known| known.why != why) {
             tracing::warn!(node = self.name, "{why}");
         }
-        Err(SourceError::Retry { node: self.name.clone(), why, after: None })
+        record.refused = Some(Refused { why: why.clone(), at: Instant::now() });
+        Err(self.error(why, Some(ASK_AGAIN)))
     }
 
     /// `N` calls in one JSON-RPC batch, answered in their order.
@@ -322,6 +350,10 @@ impl Node {
 
     /// No successful answer came.
     fn no_body(&self, error: HttpError, asked: Asked) -> Failure {
+        if matches!(error, HttpError::Cut(_) | HttpError::Unreachable(_)) {
+            // What the next connection leads to may be something else.
+            self.record().checked = false;
+        }
         let (status, body, after) = match error {
             HttpError::Status { status, body, after } => (status, body, after),
             HttpError::TooLarge(limit) => return self.over_the_cap(limit, asked),
@@ -505,9 +537,9 @@ impl Node {
         let mut report = NodeReport { name: self.name.clone(), ..NodeReport::default() };
         record.health.report(&mut report, Instant::now());
         record.limits.report(&mut report);
-        if let Some(why) = &record.refused {
+        if let Some(refused) = &record.refused {
             report.state = "refused".into();
-            report.last_error = Some(why.clone());
+            report.last_error = Some(refused.why.clone());
         }
         report
     }

@@ -340,6 +340,34 @@ async fn a_node_of_another_chain_is_refused_and_never_called() {
 }
 
 #[tokio::test]
+async fn a_node_that_turns_into_another_chain_is_asked_for_nothing_until_it_serves_ours_again() {
+    let genesis = Arc::new(AtomicU64::new(1));
+    let serves = genesis.clone();
+    let server = Server::start(move |request| chain(serves.load(Ordering::SeqCst) as u8)(request)).await;
+    let node = node(&server);
+    node.expected.set(Identity { chain_id: 1, genesis: B256::repeat_byte(1) }).unwrap();
+    let head = || node.batch([Call::new("eth_getBlockByNumber", json!(["latest", false]))]);
+    head().await.unwrap();
+    genesis.store(2, Ordering::SeqCst);
+    node.check_anew().await.unwrap_err();
+    let before = server.asked().len();
+    for _ in 0..3 {
+        let error = head().await.unwrap_err();
+        assert!(error.to_string().contains("refused: it serves chain 1"), "{error}");
+    }
+    assert_eq!(server.asked().len(), before, "not asked at all");
+    let later = || node.record().refused.as_mut().unwrap().at -= ASK_AGAIN;
+    later();
+    head().await.unwrap_err();
+    assert_eq!(server.methods()[before..], ["eth_chainId+eth_getBlockByNumber"], "for its chain alone");
+    genesis.store(1, Ordering::SeqCst);
+    head().await.unwrap_err();
+    later();
+    head().await.unwrap();
+    assert_eq!(node.standing(Instant::now()).0, Grade::Good);
+}
+
+#[tokio::test]
 async fn a_node_that_was_away_is_checked_before_it_is_used() {
     let first = Server::start(chain(1)).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

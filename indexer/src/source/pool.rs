@@ -132,7 +132,7 @@ impl Pool {
         let expected = *self.expected.get_or_init(|| *first);
         for (node, answer) in self.nodes.iter().zip(&told) {
             match answer {
-                // The warning is the answer: this node is not called again.
+                // The warning is the answer: this node is asked for nothing else.
                 Some(Ok(found)) => _ = node.judge(*found, expected),
                 Some(Err(error)) => warn!(%error, "{UNKNOWN}"),
                 None => warn!(node = node.name(), "no answer yet: {UNKNOWN}"),
@@ -183,8 +183,9 @@ impl Pool {
     pub fn due(&self) -> Vec<&Node> {
         let (now, current) = (Instant::now(), self.node());
         let due = |node: &&Node| match node.standing(now).0 {
-            Grade::Refused | Grade::Resting(_) => false,
-            Grade::Unchecked | Grade::Troubled => true,
+            Grade::Resting(_) => false,
+            // One of another chain is asked for its chain alone, now and then.
+            Grade::Refused | Grade::Unchecked | Grade::Troubled => true,
             Grade::Good | Grade::Lagging => node.head_age(now).is_none_or(|age| age >= SURVEY),
         };
         self.nodes.iter().filter(|node| !std::ptr::eq(*node, current)).filter(due).collect()

@@ -154,27 +154,25 @@ pub(super) async fn add_blocks(tx: &Client, claim: &Claim, batch: &BlockBatch, s
     let times: Vec<_> = headers.iter().map(|header| timestamp(header.time)).collect();
     let hashes: Vec<_> = headers.iter().map(|header| header.hash.to_vec()).collect();
     let parents: Vec<_> = headers.iter().map(|header| header.parent.map(|parent| parent.to_vec())).collect();
-    let sources: Vec<_> = headers.iter().map(|header| header.time_source.as_str()).collect();
-    let params: [(&(dyn ToSql + Sync), Type); 6] = [
+    let params: [(&(dyn ToSql + Sync), Type); 5] = [
         (&int8(claim.chain_id), Type::INT8),
         (&numbers, Type::INT8_ARRAY),
         (&times, Type::TIMESTAMPTZ_ARRAY),
         (&hashes, Type::BYTEA_ARRAY),
         (&parents, Type::BYTEA_ARRAY),
-        (&sources, Type::TEXT_ARRAY),
     ];
     tx.execute_typed(sql, &params).await?;
     Ok(())
 }
 
 /// A block that is stored already is a failure.
-pub(super) const ADD_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) \
-                                     SELECT $1, number, time, hash, parent_hash, time_source \
-                                     FROM unnest($2, $3, $4, $5, $6) AS b (number, time, hash, parent_hash, time_source)";
+pub(super) const ADD_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) \
+                                     SELECT $1, number, time, hash, parent_hash \
+                                     FROM unnest($2, $3, $4, $5) AS b (number, time, hash, parent_hash)";
 /// The tail, a neighbouring range or another source may have some of them.
-const JOIN_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash, time_source) \
-                           SELECT $1, number, time, hash, parent_hash, time_source \
-                           FROM unnest($2, $3, $4, $5, $6) AS b (number, time, hash, parent_hash, time_source) \
+const JOIN_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) \
+                           SELECT $1, number, time, hash, parent_hash \
+                           FROM unnest($2, $3, $4, $5) AS b (number, time, hash, parent_hash) \
                            ON CONFLICT (chain_id, number) DO NOTHING";
 
 /// Whether the batch's blocks are the stored ones, and its ends join their stored neighbours. The state row is locked

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256, U256};
 use dalp_fixtures::Cluster;
 use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
-use dalp_indexer::chain::block::{BlockRange, Header, TimeSource};
+use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::events::erc20::TRANSFER;
@@ -60,7 +60,6 @@ pub fn header(fork: u64, number: u64, parent: Option<B256>) -> Header {
         hash: hash(fork, number),
         parent: parent.or_else(|| number.checked_sub(1).map(|below| hash(fork, below))),
         time: BEGIN + number as i64 * SECONDS,
-        time_source: TimeSource::Header,
         bloom: None,
     }
 }
@@ -88,7 +87,7 @@ pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<BlockBatc
                 topics: &topics,
                 data: &U256::from(number * 1_000 + index).to_be_bytes::<32>(),
             };
-            all.push(header.block(), Some(header.time), log);
+            all.push(header.block(), log);
         }
         headers.push(header);
     }

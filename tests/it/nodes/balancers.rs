@@ -10,7 +10,7 @@ use dalp_tests::stage::{anvil, anvil_with, head, stage, until};
 use dalp_tests::truth::{Row, on_chain, stored};
 
 use super::{CHAIN, exact};
-use crate::burst;
+use crate::{burst, waits_for};
 
 /// How far behind the lagging node is.
 const BEHIND: u64 = 2;
@@ -156,4 +156,37 @@ fn a_node_of_another_chain_is_left_out() {
         })
         .await;
     });
+}
+
+#[test]
+fn a_devnet_that_started_anew_under_a_running_indexer_is_asked_for_nothing_and_unwinds_nothing() {
+    dalp_tests::run(async {
+        let (database, first, anew) = (stage().await.database().await, anvil().await, anvil_of(999).await);
+        let deployed = deploy(first.rpc()).await.unwrap();
+        let front = FaultyNode::start(&[first.http_url(), anew.http_url()]).await.unwrap();
+        let service = Service::start(&Site::new(&database, &front.url()).config()).await.unwrap();
+        for seed in 0..5 {
+            burst(first.rpc(), &deployed, 2, seed).await;
+        }
+        exact(&service, &database, &first, 0).await;
+        let other = front.inject(Rule::new(Fault::Route { upstream: 1 }));
+        waits_for(&service, "refused: it serves chain 999").await;
+        burst(first.rpc(), &deployed, 2, 77).await;
+        let asked = front.inject(Rule::new(Fault::Delay { ms: 0 }).on("eth_getLogs"));
+        let chain = front.inject(Rule::new(Fault::Delay { ms: 0 }).on("eth_chainId"));
+        until("the node to be asked for its chain again", || async { chain.matched() > 0 }).await;
+        assert_eq!(asked.matched(), 0, "a refused node is asked for nothing else");
+        let reorgs: i64 =
+            database.superuser().await.query_one("SELECT count(*) FROM dalp_indexed.reorg", &[]).await.unwrap().get(0);
+        assert_eq!(reorgs, 0, "nothing was unwound for it");
+        other.off();
+        exact(&service, &database, &first, 0).await;
+        service.stop().await;
+    });
+}
+
+async fn anvil_of(chain_id: u64) -> Anvil {
+    let anvil = anvil_with(AnvilOptions { chain_id, ..AnvilOptions::default() }).await;
+    anvil.rpc().mine(20, 1).await.unwrap();
+    anvil
 }
