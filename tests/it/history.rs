@@ -203,6 +203,70 @@ fn a_changed_filter_gets_its_history_beside_the_head_and_stores_nothing_twice() 
 }
 
 #[test]
+fn rows_of_the_filter_before_are_neither_extra_nor_repaired_away() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let (before, added) = (B256::repeat_byte(0x41), B256::repeat_byte(0x42));
+        let site = |topics: &[B256]| {
+            let topics: Vec<_> = topics.iter().map(|topic| format!("\"{topic}\"")).collect();
+            let site = site(&database, &anvil).with("finality = \"depth:64\"");
+            site.with(&format!("topics = [{}]", topics.join(", ")))
+        };
+        let service = Service::start(&site(&[before]).config()).await.unwrap();
+        for _ in 0..40 {
+            emit(anvil.rpc(), &deployed, &[before], &[1]).await;
+            emit(anvil.rpc(), &deployed, &[added], &[2]).await;
+        }
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        let client = database.superuser().await;
+        let count = || one::<i64>(&client, "SELECT count(*) FROM dalp_indexed.logs");
+        // The new source covers what becomes final, and the rest of it is the old one's alone.
+        let wider = site(&[before, added]);
+        let service = Service::start(&wider.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let settled = head(anvil.rpc()).await - 64;
+        until("what is final to be fetched", || async {
+            one::<Option<i64>>(&client, "SELECT complete_to FROM dalp_indexed.progress").await >= Some(settled as i64)
+        })
+        .await;
+        let rows = count().await;
+        assert!(one::<i64>(&client, "SELECT gap_blocks FROM dalp_indexed.progress").await > 0, "the rest waits");
+        for command in ["verify", "repair"] {
+            let output = wider.call(&[command]);
+            let (told, error) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr).into_owned());
+            assert!(told.contains("no difference"), "{command}: {told}");
+            assert!(
+                output.status.code() == Some(1) && error.contains("are not stored by its present filter"),
+                "{error}"
+            );
+            assert_eq!(count().await, rows, "{command} took rows that the source before vouches for");
+        }
+        // A wrong row there is found and mended all the same; one that nobody vouches for goes.
+        let last = head(anvil.rpc()).await;
+        let of_before = |row: &Row| row.0[7] == before.to_string();
+        let broken =
+            "DELETE FROM dalp_indexed.logs WHERE block_number = (SELECT max(block_number) FROM dalp_indexed.logs)";
+        assert_eq!(client.execute(broken, &[]).await.unwrap(), 1);
+        let output = wider.call(&["repair"]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("repaired 1 blocks"), "{output:?}");
+        let known = stored(&client, 31_337, 0, last).await;
+        let known: Vec<&Row> = known.iter().filter(|row| of_before(row)).collect();
+        assert_eq!(known, selected(&anvil, last, of_before).await.iter().collect::<Vec<_>>());
+        anvil.rpc().mine(80, 1).await.unwrap();
+        caught_up(&database, &anvil).await;
+        no_gaps(&client).await;
+        let both = |row: &Row| [before, added].iter().any(|topic| row.0[7] == topic.to_string());
+        assert_eq!(stored(&client, 31_337, 0, last).await, selected(&anvil, last, both).await);
+        let output = wider.call(&["verify"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        service.stop().await;
+    });
+}
+
+#[test]
 fn orphaned_logs_are_kept_with_the_fork_point_and_the_epoch_moves() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil().await);

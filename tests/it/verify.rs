@@ -11,7 +11,7 @@ use dalp_indexer::chain::batch::Level;
 use dalp_indexer::chain::block::{BlockRange, BlockRef};
 use dalp_indexer::service::{Service, join};
 use dalp_indexer::store::repair::Replacement;
-use dalp_indexer::store::{Claim, Store, StoreError};
+use dalp_indexer::store::{Store, StoreError};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
 use dalp_tests::truth::{assert_exact, full_verify, on_chain};
@@ -517,7 +517,10 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         service.stop().await;
         let (config, client) = (site.config(), database.superuser().await);
         let store = Store::open(&config.database).await.unwrap();
+        let (_, overtaken) = join(&config.chains[0], &store).await.unwrap();
+        store.seize(31_337).await.unwrap();
         let (source, claim) = join(&config.chains[0], &store).await.unwrap();
+        assert_ne!(claim.token, overtaken.token);
         let tail = head(anvil.rpc()).await;
         let hash = anvil.rpc().block_hash(tail).await.unwrap().unwrap();
         let anchor = BlockRef { number: tail, hash };
@@ -537,7 +540,6 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         };
         let before = state().await;
         let orphan = BlockRef { hash: B256::repeat_byte(1), ..anchor };
-        let overtaken = Claim { token: claim.token - 1, ..claim.clone() };
         for (claim, batch, anchor) in [(&claim, &batch, orphan), (&overtaken, &batch, anchor), (&claim, &above, anchor)]
         {
             let refused = store.repair(claim, Replacement::Batch(batch), &[], anchor).await;

@@ -354,11 +354,15 @@ impl BlockBatch {
         self.level
     }
 
-    /// The batch without the logs that are `stored` already, by another source.
-    pub fn without(mut self, stored: impl Fn(&Log<'_>) -> bool) -> Self {
+    /// The batch with those of its logs that `keep` is true for, given their block.
+    pub fn retain(mut self, keep: impl Fn(u64, &Log<'_>) -> bool) -> Self {
         let mut logs = Logs::default();
-        logs.extend(&self.logs, |log| !stored(log));
-        // A block all of whose logs are stored has no run any more.
+        for run in &self.logs.runs {
+            for log in (run.start..run.end).map(|row| self.logs.get(row)).filter(|log| keep(run.block.number, log)) {
+                logs.push(run.block, log);
+            }
+        }
+        // A block none of whose logs stays has no run any more.
         let header_of = |run: &Run| self.headers.partition_point(|header| header.number < run.block.number);
         self.run_header = logs.runs.iter().map(header_of).collect();
         self.logs = logs;
@@ -710,9 +714,9 @@ mod tests {
         assert_eq!(batch.row_times().collect::<Vec<_>>(), [headers[0].time, headers[2].time]);
         assert_eq!(batch.bytes(), 3 * (72 + 32 + 2) + 4 * 400);
         assert!([Some(block(1)), Some(block(3))].contains(&batch.sampled()), "one with logs");
-        let last = batch.without(|log| log.log_index < 5);
+        let last = batch.retain(|number, log| number > 1 && log.log_index >= 5);
         assert_eq!((rows(&last), last.sampled()), (vec![(3, 5)], Some(block(3))));
-        let none = last.without(|_| true);
+        let none = last.retain(|_, _| false);
         assert!(rows(&none).is_empty() && none.sampled().is_some_and(|block| range.contains(block.number)));
     }
 

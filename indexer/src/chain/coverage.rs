@@ -26,6 +26,12 @@ impl Coverage {
         &self.0
     }
 
+    /// Whether block `number` is covered.
+    pub fn contains(&self, number: u64) -> bool {
+        let at = self.0.partition_point(|range| range.last < number);
+        self.0.get(at).is_some_and(|range| range.contains(number))
+    }
+
     /// Number of blocks covered.
     pub fn blocks(&self) -> u64 {
         self.0.iter().map(|r| r.blocks()).sum()
@@ -66,6 +72,10 @@ mod tests {
         let coverage = Coverage::new([r(10, 19), r(0, 4), r(20, 20), r(5, 6), r(15, 17)]);
         assert_eq!(coverage.ranges(), [r(0, 6), r(10, 20)]);
         assert_eq!(coverage.blocks(), 18);
+        assert_eq!(
+            [0, 6, 7, 9, 10, 20, 21].map(|number| coverage.contains(number)),
+            [true, true, false, false, true, true, false]
+        );
         assert_eq!(Coverage::new([r(3, 9), r(4, 5)]).ranges(), [r(3, 9)]);
     }
 

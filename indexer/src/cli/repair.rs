@@ -10,7 +10,6 @@ use super::Failure;
 use super::verify::{Audit, ScopeArgs, chains, open_store};
 use crate::chain::batch::Level;
 use crate::chain::block::BlockRange;
-use crate::chain::coverage::Coverage;
 use crate::config::{Chain, Config};
 use crate::maintenance::Leaves;
 use crate::service;
@@ -34,6 +33,7 @@ pub struct RepairArgs {
 /// Whatever keeps a range from being replaced; ranges before it are repaired.
 pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Result<(), Failure> {
     let store = open_store(&config).await?;
+    let mut missing = Ok(());
     let leaves = Leaves::open(&config).await.map_err(service::ServiceError::from)?;
     for chain in chains(&config, &args.scope)? {
         let audit = Audit::open(chain, &store, &args.scope).await?;
@@ -41,6 +41,7 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
         println!("{}", report.text());
         let broken = report.findings.blocks();
         if args.dry_run || broken.blocks() == 0 {
+            missing = missing.and(report.whole());
             continue;
         }
         drop(audit);
@@ -49,8 +50,9 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
             repair.mend(*range).await?;
         }
         println!("repaired {} blocks of \"{}\"", broken.blocks(), chain.name);
+        missing = missing.and(report.whole());
     }
-    Ok(())
+    missing
 }
 
 struct Repair<'r> {
@@ -113,11 +115,12 @@ impl Repair<'_> {
         }
         let selected = audit.source.filter();
         let stored = self.store.stored(&audit.claim, range, selected).await.map_err(Step::of)?;
-        let covered = Coverage::new(stored.covered.iter().copied());
+        let covered = stored.covered_by_any();
         for part in covered.ranges() {
             // Every header is fetched: each block of the tail must be stored again.
             let fetched = audit.fetch(*part, audit.level.max(Level::Linked)).await;
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
+            let batch = batch.retain(|number, log| stored.calls_for(number, log));
             self.leaves.cover(audit.claim.chain_id, &batch, stored.floors).await.map_err(Step::of)?;
             self.write(audit, Replacement::Batch(&batch), &stored.foreign).await?;
         }

@@ -78,7 +78,7 @@ pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Resul
         println!("{}", text.map_err(|error| Failure::other(error.to_string()))?);
     }
     match reports.iter().map(|report| report.findings.rows()).sum() {
-        0 => Ok(()),
+        0 => reports.iter().try_for_each(Report::whole),
         rows => {
             Err(Failure::other(format!("{rows} rows differ from the chain; `dalp-indexer repair` fetches them anew")))
         }
@@ -129,6 +129,7 @@ pub(super) struct Look {
 /// What was found in all.
 pub(super) struct Report {
     chain: String,
+    start_block: u64,
     want: BlockRange,
     level: Level,
     covered: Coverage,
@@ -173,6 +174,7 @@ impl<'a> Audit<'a> {
             self.store.coverage(self.claim.chain_id, self.claim.source_id).await.map_err(|error| stored(&error))?;
         let mut report = Report {
             chain: self.chain.name.clone(),
+            start_block: self.chain.start_block,
             want: self.want,
             level: self.level,
             covered: clip(&coverage, self.want),
@@ -226,13 +228,13 @@ impl<'a> Audit<'a> {
     pub(super) async fn look(&self, range: BlockRange, level: Level) -> Result<Look, Trouble> {
         let selected = self.source.filter();
         let stored = again(|| self.store.stored(&self.claim, range, selected)).await?;
-        if stored.covered.is_empty() {
+        let covered = stored.covered_by_any();
+        if covered.blocks() == 0 {
             let differences = differences(stored, ExpectedRows::default(), true);
             return Ok(Look { differences, logs: 0, bytes: 0, level: None });
         }
-        let batch = self.fetch(range, level).await?;
-        let covered = Coverage::new(stored.covered.iter().copied());
-        let inside = |entry: &Entry| covered.ranges().iter().any(|range| range.contains(entry.number));
+        let batch = self.fetch(range, level).await?.retain(|number, log| stored.calls_for(number, log));
+        let inside = |entry: &Entry| covered.contains(entry.number);
         let mut expected = ExpectedRows::of(&batch, self.claim.raw, stored.floors);
         for rows in [&mut expected.logs, &mut expected.transfers, &mut expected.quarantine, &mut expected.blocks] {
             rows.retain(inside);
@@ -430,6 +432,23 @@ fn take_oldest(todo: &mut VecDeque<BlockRange>, blocks: u64) -> Option<BlockRang
 }
 
 impl Report {
+    /// What was not compared is no success, however much of the rest agrees. Blocks below the chain's first one are not asked for.
+    ///
+    /// # Errors
+    /// Blocks that the source does not cover.
+    pub(super) fn whole(&self) -> Result<(), Failure> {
+        let wanted = BlockRange::new(self.want.first.max(self.start_block), self.want.last);
+        let missing = wanted.map_or(Vec::new(), |wanted| self.covered.gaps(wanted));
+        match missing.iter().map(|gap| gap.blocks()).sum::<u64>() {
+            0 => Ok(()),
+            blocks => Err(Failure::other(format!(
+                "{blocks} blocks of \"{}\" are not stored by its present filter, so nothing vouches for them: let `dalp-indexer run` \
+                 fetch them (`dalp-indexer status` shows the gap), then verify again",
+                self.chain
+            ))),
+        }
+    }
+
     fn json(&self) -> serde_json::Value {
         let ranges = |blocks: &[BlockRange]| blocks.iter().map(|r| [r.first, r.last]).collect::<Vec<_>>();
         let differences: Vec<_> = self

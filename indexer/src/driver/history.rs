@@ -212,7 +212,7 @@ impl Fill {
         let stored: Vec<&Filter> = self.piece.stored.iter().filter_map(|id| self.filters.get(id)).collect();
         let batch = match stored[..] {
             [] => batch,
-            _ => batch.without(|log| stored.iter().any(|filter| filter.selects(log))),
+            _ => batch.retain(|_, log| !stored.iter().any(|filter| filter.selects(log))),
         };
         match self.commit(&batch).await? {
             None => Ok(Done::Filled { id, range, answered, stored: batch.logs().len() as u64, bytes }),

@@ -1,16 +1,19 @@
 //! Reading what is stored, for an audit, and raising the recorded level of what it found right.
 
+use alloy::primitives::B256;
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::{Timestamp, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::encode::decimal;
+use super::history::filter_of;
 use super::retention::{Floors, is_absurd, is_below, read_floors};
 use super::rows::{ABSURD, TIME};
-use super::{Claim, Store, StoreError, begin, begin_reading, int8, timestamp};
+use super::{Claim, Store, StoreError, begin, begin_reading, hash, int8, timestamp, uint8};
 use crate::chain::audit::Entry;
-use crate::chain::batch::{BlockBatch, Level};
+use crate::chain::batch::{BlockBatch, Level, Log};
 use crate::chain::block::{BlockRange, BlockRef};
+use crate::chain::coverage::Coverage;
 use crate::chain::filter::Filter;
 use crate::events::erc20::{self, Decoded, TRANSFER};
 
@@ -27,10 +30,27 @@ pub struct StoredRange {
     pub quarantine: Vec<Entry>,
     /// What is below them is nobody's to judge, and not in here.
     pub floors: Floors,
-    /// What of the range is covered, clipped to it.
-    pub covered: Vec<BlockRange>,
-    /// Block and log index of rows that another filter selected: not ours to judge.
+    /// What of the range our source covers, clipped to it.
+    pub covered: Coverage,
+    /// The other sources that cover some of it, and what: where ours does not cover a block, they vouch for its rows.
+    pub others: Vec<(Filter, Coverage)>,
+    /// Block and log index of rows that our filter does not select: not ours to judge.
     pub foreign: Vec<(i64, i32)>,
+}
+
+impl StoredRange {
+    /// What of the range is covered by any source.
+    pub fn covered_by_any(&self) -> Coverage {
+        let others = self.others.iter().flat_map(|(_, covered)| covered.ranges());
+        Coverage::new(self.covered.ranges().iter().chain(others).copied())
+    }
+
+    /// Whether a log of block `number`, which our filter selects, is to be stored: where our source covers the block, else where
+    /// another that selects it does.
+    pub fn calls_for(&self, number: u64, log: &Log<'_>) -> bool {
+        let vouches = |(filter, covered): &(Filter, Coverage)| covered.contains(number) && filter.selects(log);
+        self.covered.contains(number) || self.others.iter().any(vouches)
+    }
 }
 
 /// The rows that a batch makes.
@@ -121,8 +141,8 @@ impl Store {
             (&high, Type::TIMESTAMPTZ),
         ];
         let floors = read_floors(&tx, claim.chain_id).await?;
-        let covered = covered(&tx, claim, range).await?;
-        let mut stored = StoredRange { covered, floors, ..StoredRange::default() };
+        let mut stored = StoredRange { floors, ..StoredRange::default() };
+        (stored.covered, stored.others) = covered(&tx, claim, range).await?;
         for sql in [LOGS_INSIDE, LOGS_OUTSIDE] {
             stored.logs.extend(tx.query_typed(sql, &timed).await?.iter().map(log_entry));
         }
@@ -203,13 +223,29 @@ impl StoredRange {
     }
 }
 
-async fn covered(tx: &Client, claim: &Claim, range: BlockRange) -> Result<Vec<BlockRange>, StoreError> {
-    let (source_id, first, last) = (claim.source_id.as_slice(), int8(range.first), int8(range.last));
-    let params: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&int8(claim.chain_id), Type::INT8), (&source_id, Type::BYTEA), (&first, Type::INT8), (&last, Type::INT8)];
-    let rows = tx.query_typed(COVERED, &params).await?;
-    let number = |value: i64| u64::try_from(value).unwrap_or(0);
-    Ok(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1)))).collect())
+/// What of the range our source covers, and what each other one does that covers some of it.
+async fn covered(
+    tx: &Client,
+    claim: &Claim,
+    range: BlockRange,
+) -> Result<(Coverage, Vec<(Filter, Coverage)>), StoreError> {
+    let (first, last) = (int8(range.first), int8(range.last));
+    let params: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&int8(claim.chain_id), Type::INT8), (&first, Type::INT8), (&last, Type::INT8)];
+    let (mut own, mut others) = (Vec::new(), Vec::<(B256, Filter, Vec<BlockRange>)>::new());
+    for row in tx.query_typed(COVERED, &params).await? {
+        let id = hash(row.get(0))?;
+        let Some(part) = BlockRange::new(uint8(row.get(2))?, uint8(row.get(3))?) else { continue };
+        if id == claim.source_id {
+            own.push(part);
+        } else if let Some((_, _, parts)) = others.last_mut().filter(|(known, ..)| *known == id) {
+            parts.push(part);
+        } else {
+            others.push((id, filter_of(id, row.get(1))?, vec![part]));
+        }
+    }
+    let others = others.into_iter().map(|(_, filter, parts)| (filter, Coverage::new(parts))).collect();
+    Ok((Coverage::new(own), others))
 }
 
 /// Under the state row's lock: whether `anchor` is still stored, and the range not above the tail. A statement of its own,
@@ -303,8 +339,9 @@ const BLOCKS: &str = "SELECT number, 0::int4, time, hash, parent_hash FROM dalp_
 /// Infinite bounds come as null.
 const TIMES: &str = "SELECT CASE WHEN isfinite(lower(t)) THEN lower(t) END, CASE WHEN isfinite(upper(t)) THEN upper(t) END \
                      FROM dalp_indexed.block_time_range($1, $2, $3) AS t";
-const COVERED: &str = "SELECT GREATEST(from_block, $3), LEAST(to_block, $4) FROM dalp_indexed.coverage \
-                       WHERE chain_id = $1 AND source_id = $2 AND from_block <= $4 AND to_block >= $3 ORDER BY from_block";
+const COVERED: &str = "SELECT v.source_id, s.definition, GREATEST(v.from_block, $2), LEAST(v.to_block, $3) \
+                       FROM dalp_indexed.coverage v JOIN dalp_indexed.source s USING (chain_id, source_id) \
+                       WHERE v.chain_id = $1 AND v.from_block <= $3 AND v.to_block >= $2 ORDER BY v.source_id, v.from_block";
 const OTHER_SOURCE: &str = "SELECT 1 FROM dalp_indexed.source WHERE chain_id = $1 AND source_id <> $2 LIMIT 1";
 const LOCK: &str = "SELECT 1 FROM dalp_indexed.chain_state WHERE chain_id = $1 AND token = $2 FOR UPDATE";
 const ANCHOR: &str = "SELECT 1 FROM dalp_indexed.chain_state AS s WHERE s.chain_id = $1 AND s.tail_number >= $2 \
@@ -321,7 +358,7 @@ const SET_LEVEL: &str = "WITH ranks AS (SELECT ARRAY['returned', 'linked', 'bloo
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::{Address, B256};
+    use alloy::primitives::Address;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Store, StoreError, begin, begin_brief, history, int8};
+use super::{Store, StoreError, begin, begin_brief, hash, history, int8, uint8};
 use crate::chain::block::BlockRef;
 use crate::chain::filter::Filter;
 use crate::chain::machine::Tail;
@@ -29,7 +29,8 @@ pub struct NewChain {
     pub reset: bool,
 }
 
-/// The right to write one chain, until somebody claims it after us.
+/// The right to write one chain, until somebody claims it after us. The store alone makes one: by the lease, by joining its
+/// holder, or by taking a chain over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The chain.
@@ -42,6 +43,17 @@ pub struct Claim {
     pub start_block: u64,
     /// Whether logs are stored as they came, beside the typed rows.
     pub raw: bool,
+    _made: Made,
+}
+
+/// Keeps everybody else from writing a [`Claim`] down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Made;
+
+impl Claim {
+    pub(super) fn new(chain_id: u64, token: i64, source_id: B256, start_block: u64, raw: bool) -> Self {
+        Self { chain_id, token, source_id, start_block, raw, _made: Made }
+    }
 }
 
 /// A chain's state row.
@@ -93,12 +105,11 @@ impl Store {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
         drop(connection);
-        let newest = u64::try_from(row.get::<_, i64>(1) + 1).unwrap_or(0);
-        let mut recent = self.blocks_below(claim.chain_id, newest, 0, RECENT).await?;
+        let next = uint8(row.get::<_, i64>(1) + 1)?;
+        let mut recent = self.blocks_below(claim.chain_id, next, 0, RECENT).await?;
         recent.reverse();
-        let hash = row.get::<_, Option<&[u8]>>(2).and_then(|hash| B256::try_from(hash).ok());
-        let next = u64::try_from(row.get::<_, i64>(1) + 1).unwrap_or(0);
-        let finalized = row.get::<_, Option<i64>>(3).and_then(|number| u64::try_from(number).ok());
+        let hash = row.get::<_, Option<&[u8]>>(2).map(hash).transpose()?;
+        let finalized = row.get::<_, Option<i64>>(3).map(uint8).transpose()?;
         Ok(State { tail: Tail { next, hash }, tail_time: row.get(4), finalized, recent })
     }
 }
@@ -118,7 +129,7 @@ pub(super) async fn enter(tx: &Client, chain: &NewChain, take_over: bool) -> Res
     check_same(chain, row.get(1), row.get(2), row.get(3))?;
     let source_id = source(tx, chain, row.get(4), take_over).await?;
     let (chain_id, start_block, raw) = (chain.chain_id, chain.start_block, chain.filter.raw);
-    Ok(Claim { chain_id, token: row.get(0), source_id, start_block, raw })
+    Ok(Claim::new(chain_id, row.get(0), source_id, start_block, raw))
 }
 
 async fn register(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
@@ -159,7 +170,7 @@ async fn register(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
 pub(super) fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_block: i64) -> Result<(), StoreError> {
     let fatal = |why| Err(StoreError::Fatal { why });
     if genesis != chain.genesis.as_slice() {
-        let stored = B256::try_from(genesis).unwrap_or_default();
+        let stored = hash(genesis)?;
         return fatal(format!(
             "chain {} (\"{name}\") is stored with genesis {stored}, but the node's genesis is {}: it is another chain, or a \
              devnet that was started anew. Nothing was changed. Point chains.{}.rpc_urls to the stored chain, use another \

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::read::block_ref;
-use super::{Claim, Store, StoreError, begin, int8, timestamp};
+use super::{Claim, Store, StoreError, begin, hash, int8, timestamp, uint8};
 use crate::chain::backfill::{Piece, pieces};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::coverage::Coverage;
@@ -54,13 +54,14 @@ impl Store {
             )
             .await?;
         let anchor = tx.query_typed_opt(ANCHOR, &params).await?;
-        let anchor = anchor.and_then(|row| block_ref(row.get(0), row.get(1)));
+        let anchor = anchor.map(|row| block_ref(row.get(0), row.get(1))).transpose()?;
         let mut sources = covered(&tx, claim.chain_id).await?;
         tx.commit().await?;
         if row.get::<_, i64>(0) != claim.token {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
-        let tail = u64::try_from(row.get::<_, i64>(1)).ok();
+        // One below the first block, where nothing is stored.
+        let tail = uint8(row.get::<_, i64>(1) + 1)?.checked_sub(1);
         let below = tail.and_then(|tail| BlockRange::new(claim.start_block, tail));
         let Some(want) = want.or(below) else {
             return Ok(Missing::default());
@@ -176,20 +177,25 @@ async fn covered(tx: &Client, chain_id: u64) -> Result<Vec<Covered>, StoreError>
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
     let mut sources: Vec<Covered> = Vec::new();
     for row in tx.query_typed(COVERED, &params).await? {
-        let id = B256::try_from(row.get::<_, &[u8]>(0)).unwrap_or_default();
+        let id = hash(row.get(0))?;
         if sources.last().is_none_or(|source| source.id != id) {
-            let filter = serde_json::from_value(row.get(1)).map_err(|error| StoreError::Fatal {
-                why: format!("dalp_indexed.source: the definition of {id} is not a filter: {error}"),
-            })?;
+            let filter = filter_of(id, row.get(1))?;
             sources.push(Covered { id, filter, ranges: Vec::new() });
         }
         let (Some(from), Some(to)) = (row.get::<_, Option<i64>>(2), row.get::<_, Option<i64>>(3)) else { continue };
-        let range = u64::try_from(from).ok().zip(u64::try_from(to).ok()).and_then(|(a, b)| BlockRange::new(a, b));
+        let range = BlockRange::new(uint8(from)?, uint8(to)?);
         if let (Some(range), Some(source)) = (range, sources.last_mut()) {
             source.ranges.push((range, row.get(4)));
         }
     }
     Ok(sources)
+}
+
+/// A source's filter, as it is stored.
+pub(super) fn filter_of(id: B256, definition: serde_json::Value) -> Result<Filter, StoreError> {
+    serde_json::from_value(definition).map_err(|error| StoreError::Fatal {
+        why: format!("dalp_indexed.source: the definition of {id} is not a filter: {error}"),
+    })
 }
 
 const COVERED: &str = "SELECT s.source_id, s.definition, c.from_block, c.to_block, c.level \

@@ -20,6 +20,7 @@ pub mod rows;
 mod session;
 pub mod unwind;
 
+use alloy::primitives::B256;
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
@@ -138,6 +139,24 @@ const LIMIT_BRIEF: &str = "SELECT set_config('lock_timeout', '10s', true), set_c
 /// Unix seconds as a timestamp; the range of block times that PostgreSQL and chrono both hold.
 pub(crate) fn timestamp(seconds: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(seconds, 0).filter(|_| encode::pg_micros(seconds).is_some())
+}
+
+/// A block number as it is stored. The tables' CHECKs keep out what is none.
+fn uint8(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_negative| StoreError::Fatal {
+        why: format!("the database holds block number {number}, which no dalp-indexer writes: find out who did, and `dalp-indexer reindex`"),
+    })
+}
+
+/// A hash as it is stored: 32 bytes, by the tables' CHECKs.
+fn hash(bytes: &[u8]) -> Result<B256, StoreError> {
+    B256::try_from(bytes).map_err(|_length| StoreError::Fatal {
+        why: format!(
+            "the database holds a hash of {} bytes where 32 are, which no dalp-indexer writes: find out who did, and \
+             `dalp-indexer reindex`",
+            bytes.len()
+        ),
+    })
 }
 
 fn int8(number: u64) -> i64 {

@@ -4,7 +4,7 @@ use alloy::primitives::B256;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Store, StoreError, int8};
+use super::{Store, StoreError, int8, uint8};
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::coverage::Coverage;
 use crate::status::{ChainStatus, VerifiedTo};
@@ -35,7 +35,7 @@ impl Store {
                 &params,
             )
             .await?;
-        Ok(rows.iter().filter_map(|row| block_ref(row.get(0), row.get(1))).collect())
+        rows.iter().map(|row| block_ref(row.get(0), row.get(1))).collect()
     }
 
     /// What is covered of a chain's source.
@@ -52,8 +52,8 @@ impl Store {
                 &params,
             )
             .await?;
-        let number = |value: i64| u64::try_from(value).unwrap_or(0);
-        Ok(Coverage::new(rows.iter().filter_map(|row| BlockRange::new(number(row.get(0)), number(row.get(1))))))
+        let ranges = rows.iter().map(|row| Ok(BlockRange::new(uint8(row.get(0))?, uint8(row.get(1))?)));
+        Ok(Coverage::new(ranges.collect::<Result<Vec<_>, StoreError>>()?.into_iter().flatten()))
     }
 
     /// How far each level of verification reaches.
@@ -101,8 +101,8 @@ const VERIFIED_TO: &str = "SELECT max(verified_to) FILTER (WHERE level = 'return
                            FROM dalp_indexed.verified WHERE chain_id = $1";
 
 /// A block as it is stored.
-pub(super) fn block_ref(number: i64, hash: &[u8]) -> Option<BlockRef> {
-    Some(BlockRef { number: u64::try_from(number).ok()?, hash: B256::try_from(hash).ok()? })
+pub(super) fn block_ref(number: i64, hash: &[u8]) -> Result<BlockRef, StoreError> {
+    Ok(BlockRef { number: uint8(number)?, hash: super::hash(hash)? })
 }
 
 const HEARTBEAT: &str = "INSERT INTO dalp_indexed.chain_status (chain_id, head_number, head_time, finalized, waits_for, instance, updated_at) \

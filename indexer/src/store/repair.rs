@@ -20,6 +20,9 @@ const DELETE: [&str; 3] = [
      SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)",
 ];
 const DELETE_BLOCKS: &str = "DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
+/// Asked under the state row's lock, with which every coverage is committed.
+const COVERED_NOW: &str =
+    "SELECT 1 FROM dalp_indexed.coverage WHERE chain_id = $1 AND from_block <= $3 AND to_block >= $2 LIMIT 1";
 const FENCE: &str =
     "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2";
 
@@ -28,7 +31,7 @@ const FENCE: &str =
 pub enum Replacement<'b> {
     /// The rows of this batch, which covers the range and has every header of it.
     Batch(&'b BlockBatch),
-    /// Nothing: the range is not covered, so what lies there was never committed with it.
+    /// Nothing: no source covers the range, so what lies there was never committed with it.
     Nothing(BlockRange),
 }
 
@@ -94,6 +97,11 @@ impl Store {
             return Err(StoreError::TailMoved { chain_id: claim.chain_id });
         }
         hold_anchor(&tx, claim, range, anchor).await?;
+        if matches!(replacement, Replacement::Nothing(_)) && tx.query_typed_opt(COVERED_NOW, &of[..3]).await?.is_some()
+        {
+            // A writer beside us committed rows there meanwhile, and they may be among those that were deleted here.
+            return Err(StoreError::TailMoved { chain_id: claim.chain_id });
+        }
         if let Replacement::Batch(batch) = replacement {
             set_level(&tx, claim, range, batch.level(), true).await?;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use alloy::primitives::B256;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Claim, NewChain, Store, StoreError, begin_brief, int8};
+use super::{Claim, NewChain, Store, StoreError, begin_brief, hash, int8, uint8};
 use crate::chain::machine::Tail;
 use crate::status::instance;
 
@@ -35,12 +35,12 @@ impl Store {
         let Some(row) = tx.query_typed_opt(SEIZE, &params[..1]).await? else { return Ok(None) };
         tx.execute_typed(TAKE, &params).await?;
         tx.commit().await?;
-        let hash = |at: usize| row.get::<_, Option<&[u8]>>(at).and_then(|hash| B256::try_from(hash).ok());
-        let number = |at: usize| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0);
-        let source_id = hash(3).unwrap_or_default();
-        let claim = Claim { chain_id, token: row.get(0), source_id, start_block: number(2), raw: true };
-        let next = u64::try_from(row.get::<_, i64>(4) + 1).unwrap_or(0);
-        Ok(Some(Seized { claim, tail: Tail { next, hash: hash(5) }, genesis: hash(1).unwrap_or_default() }))
+        let stored = |at: usize| row.get::<_, Option<&[u8]>>(at).map(hash).transpose();
+        // No source was followed yet: nothing is covered under that name.
+        let source_id = stored(3)?.unwrap_or(B256::ZERO);
+        let claim = Claim::new(chain_id, row.get(0), source_id, uint8(row.get(2))?, true);
+        let tail = Tail { next: uint8(row.get::<_, i64>(4) + 1)?, hash: stored(5)? };
+        Ok(Some(Seized { claim, tail, genesis: hash(row.get(1))? }))
     }
 
     /// The tail from which blocks `from` and above are to be read: on the highest stored block below it, or at the first.
@@ -116,7 +116,7 @@ impl Store {
         let row = connection
             .query_typed_opt("SELECT genesis_hash FROM dalp_indexed.chain_state WHERE chain_id = $1", &params)
             .await?;
-        Ok(row.and_then(|row| B256::try_from(row.get::<_, &[u8]>(0)).ok()))
+        row.map(|row| hash(row.get(0))).transpose()
     }
 }
 

@@ -98,8 +98,10 @@ fn encode_refused(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &L
     copy.bytes(why.0.as_bytes()).bytes(why.1.as_bytes());
 }
 
+/// A time that PostgreSQL does not hold is refused before rows are encoded. It would be the last of all, never the first:
+/// what is old may be dropped.
 fn micros(header: &Header) -> i64 {
-    pg_micros(header.time).unwrap_or(0)
+    pg_micros(header.time).unwrap_or(i64::MAX - 1)
 }
 
 /// Bytes worth one write: large enough to be cheap, small enough to start streaming early.
