@@ -22,3 +22,5 @@ ALTER TABLE dalp_indexed.blocks
 COMMENT ON COLUMN dalp_indexed.coverage.level IS
     'What the range was checked against: returned (what came back agrees with itself), linked (every header, by its parent hash), bloom (linked, and no address or topic was left out or added by the headers'' blooms; data, order and positions of the logs are the node''s word), receipts (linked, and proved by each header''s receipts root).';
 COMMENT ON COLUMN dalp_indexed.blocks.time_source IS 'Where the time comes from: the header, always. Versions before stored "log" where the logs of the block told it.';
+COMMENT ON COLUMN dalp_indexed.node.state IS
+    'unknown, up, resting (its circuit breaker is open), caught (its logs were proved wrong: it is asked only where no other node works, and then for receipts) or refused (another chain).';

@@ -44,6 +44,18 @@ pub struct Receipts {
 impl Receipts {
     /// The receipts root of these receipts. Blooms are recomputed, so the root commits to them as well.
     pub fn root(&self) -> B256 {
+        self.root_with(EMPTY)
+    }
+
+    /// Whether a header with `root` commits to these receipts. ganache writes a failed transaction's status as a zero byte instead
+    /// of an empty string: the root commits to the same receipts.
+    pub fn are_those_of(&self, root: B256) -> bool {
+        let failed = self.all.iter().any(|receipt| receipt.outcome == Outcome::Status(false));
+        self.root() == root || (failed && self.root_with(0) == root)
+    }
+
+    /// `failure`: the byte that encodes the status of a transaction that failed.
+    fn root_with(&self, failure: u8) -> B256 {
         let mut begin = 0;
         let encoded: Vec<Vec<u8>> = self
             .all
@@ -51,13 +63,13 @@ impl Receipts {
             .map(|receipt| {
                 let logs = begin..receipt.logs_end;
                 begin = receipt.logs_end;
-                self.encode(receipt, logs)
+                self.encode(receipt, logs, failure)
             })
             .collect();
         ordered_trie_root_encoded(&encoded)
     }
 
-    fn encode(&self, receipt: &Receipt, logs: std::ops::Range<usize>) -> Vec<u8> {
+    fn encode(&self, receipt: &Receipt, logs: std::ops::Range<usize>, failure: u8) -> Vec<u8> {
         let all = || logs.clone().map(|row| self.logs.get(row));
         let bloom = bloom::of(all().map(|log| (log.address, log.topics)));
         let logs_length = all().map(|log| prefixed(log_length(&log))).sum();
@@ -72,7 +84,8 @@ impl Receipts {
         }
         list(payload, &mut out);
         match &receipt.outcome {
-            Outcome::Status(success) => success.encode(&mut out),
+            Outcome::Status(true) => true.encode(&mut out),
+            Outcome::Status(false) => out.push(failure),
             Outcome::Root(root) => root.encode(&mut out),
         }
         receipt.cumulative_gas.encode(&mut out);
@@ -84,6 +97,9 @@ impl Receipts {
         out
     }
 }
+
+/// The empty string in RLP, as which EIP-658 encodes a failure.
+const EMPTY: u8 = 0x80;
 
 fn list(payload_length: usize, out: &mut Vec<u8>) {
     Prefix { list: true, payload_length }.encode(out);
@@ -172,6 +188,16 @@ mod tests {
             let (ours, theirs) = pair(of);
             assert_eq!(ours.root(), ordered_trie_root_encoded(&theirs));
         }
+    }
+
+    #[test]
+    fn a_failed_transaction_of_ganache_is_proved_by_the_root_that_ganache_writes() {
+        let (ours, _) = pair(&[(2, Outcome::Status(false), 0xcf48, 0)]);
+        // Of the block of a contract whose creation reverts, from ganache 7.9.2.
+        let root = b256!("632c2c08e6343045fd6f66b4a11842bb2dd5872c4cd054a26c4baa0b92062fff");
+        assert!(ours.are_those_of(root) && ours.are_those_of(ours.root()) && ours.root() != root);
+        let (other, _) = pair(&[(2, Outcome::Status(true), 0xcf48, 0)]);
+        assert!(!other.are_those_of(root) && !other.are_those_of(ours.root()));
     }
 
     #[test]

@@ -24,9 +24,14 @@ impl Source {
 
     async fn whole_range(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
         let level = self.history_level().await?;
-        let batch = self.range_to(range, level).await?;
-        if level == Level::Returned && self.takes_samples().await? && !self.sample(&batch).await? {
+        // Chosen once: the sample is the answering node's.
+        let node = self.node();
+        let batch = self.checked_by(node, range, level).await?;
+        if level == Level::Returned && self.takes_samples().await? && !self.sample(node, &batch).await? {
             return self.suspicious(range, "the sample's receipts hold other logs".into()).await;
+        }
+        if batch.level() < Level::Bloom {
+            node.gave(range);
         }
         Ok(batch)
     }
@@ -40,15 +45,26 @@ impl Source {
     }
 
     async fn checked(&self, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
-        let level = self.at_most(level).await?;
-        let node = self.node();
+        self.checked_by(self.node(), range, self.at_most(level).await?).await
+    }
+
+    async fn checked_by(&self, node: &Node, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
+        // No other node works: this one is believed where receipts prove what it says.
+        let level = if node.caught().is_some() { Level::Receipts } else { level };
         let (headers, logs) = match level {
             Level::Receipts => return self.proved_range(node, range).await,
             Level::Returned => self.returned(node, range).await?,
             Level::Linked | Level::Bloom => self.linked(node, range).await?,
         };
+        let headers = headers.into_iter().map(|header| self.with_its_bloom(header)).collect();
         match BlockBatch::new(range, headers, logs, &self.filter) {
             Err(defect @ (Defect::Bloom { .. } | Defect::OtherFork { .. } | Defect::NotAsked { .. })) => {
+                if let Defect::Bloom { number } = defect {
+                    match self.best_level().await? {
+                        Level::Receipts => node.catch(number, "they do not agree with its header's bloom"),
+                        _ => self.bloom_refuted(node, number),
+                    }
+                }
                 self.suspicious(range, defect.to_string()).await
             }
             other => node.whole(other),
@@ -147,7 +163,7 @@ impl Source {
 
     async fn tip(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
         let node = self.node();
-        if self.tail_level().await? == Level::Receipts {
+        if self.tail_level().await? == Level::Receipts || node.caught().is_some() {
             return self.proved_range(node, range).await;
         }
         let numbers: Vec<u64> = (range.first..=range.last).collect();
@@ -179,6 +195,7 @@ impl Source {
     async fn pinned(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
         let node = self.node();
         let proved = match self.tail_level().await? {
+            _ if node.caught().is_some() => self.prove_block(node, block).await,
             Level::Receipts => self.prove_block(node, block).await,
             _ => Ok(None),
         };
@@ -208,7 +225,7 @@ impl Source {
     /// Suspicious are logs of another block, logs that do not agree with the header's bloom, and no logs at all for a block
     /// whose bloom admits what is watched: a node may know a block before it knows its logs.
     async fn believed(&self, node: &Node, header: Header, answer: Answer) -> Result<Piece, SourceError> {
-        let (logs, selected) = (node.logs(answer)?, &self.filter);
+        let (header, logs, selected) = (self.with_its_bloom(header), node.logs(answer)?, &self.filter);
         let range = BlockRange { first: header.number, last: header.number };
         let empty = logs.is_empty() && !selected.is_everything() && selected.may_select_from(&header);
         let defect = BlockBatch::new(range, vec![header.clone()], logs.clone(), selected).err();
@@ -224,6 +241,9 @@ impl Source {
             let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
             let all = node.logs(all)?;
             let everything = BlockBatch::new(range, vec![header.clone()], all, &Filter::default());
+            if let Err(Defect::Bloom { number }) = everything {
+                self.bloom_refuted(node, number);
+            }
             let mut passing = Logs::default();
             passing.extend(node.whole(everything)?.logs(), |log| selected.selects(log));
             return Ok(Piece::Returned(header, passing));
@@ -254,8 +274,7 @@ impl Source {
 
     /// Proves one block of a batch by its receipts and compares: one with logs where there is one, chosen by the range, so
     /// that the same range has the same sample. Receipts that cannot be had are no sample.
-    async fn sample(&self, batch: &BlockBatch) -> Result<bool, SourceError> {
-        let node = self.node();
+    async fn sample(&self, node: &Node, batch: &BlockBatch) -> Result<bool, SourceError> {
         let Some(block) = batch.sampled() else { return Ok(true) };
         let proved = match self.prove_block(node, block).await {
             Ok(Some(proved)) => proved,
@@ -274,6 +293,23 @@ impl Source {
             self.distrust(node, block, "its logs are not those of the block's receipts");
         }
         Ok(same)
+    }
+
+    /// A node that was caught is asked for the logs around the block where it was wrong, and acquitted if all of them are those
+    /// that the blocks' receipts prove.
+    pub(super) async fn probation(&self, node: &Node, block: u64) {
+        let first = block.saturating_sub(PROVED_AT_ONCE - 1);
+        let range = BlockRange { first, last: block };
+        let compared = async {
+            let (_, returned) = self.returned(node, range).await?;
+            let proved = self.proved_range(node, range).await?;
+            Ok::<_, SourceError>(proved.logs().same_rows(&returned))
+        };
+        match compared.await {
+            Ok(true) => node.acquit(),
+            Ok(false) => node.catch(block, "its logs around that block are wrong still"),
+            Err(error) => tracing::debug!(node = node.name(), %error, "it has not proved itself"),
+        }
     }
 
     fn logs_call(&self, at: serde_json::Value) -> Call {

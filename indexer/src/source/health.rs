@@ -33,6 +33,8 @@ pub enum Grade {
     Troubled,
     /// Nobody knows yet which chain it serves.
     Unchecked,
+    /// Its logs were proved wrong, and it has not proved itself since.
+    Caught,
     /// Its circuit breaker is open until then.
     Resting(Instant),
     /// It serves another chain.

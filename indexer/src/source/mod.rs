@@ -216,6 +216,9 @@ impl Source {
         for failure in join_all(asked).await.into_iter().filter_map(Result::err) {
             tracing::debug!(error = %failure, "a node in reserve does not work");
         }
+        for (node, block) in self.pool.on_probation() {
+            self.probation(node, block).await;
+        }
     }
 
     /// The node's hashes at `numbers`; `None` for heights that it does not know. By what it says here stored blocks are told

@@ -44,6 +44,10 @@ struct Record {
     checked: bool,
     /// It served another chain when it was last asked.
     refused: Option<Refused>,
+    /// What it was caught at: its logs were proved wrong by receipts.
+    caught: Option<Caught>,
+    /// Blocks of which it gave logs that nothing but their own agreement vouches for, the first and the last.
+    gave: Option<BlockRange>,
     /// Wide ranges whose answer did not come whole, in a row.
     cuts: u32,
     /// How much is asked for in one call.
@@ -57,6 +61,19 @@ struct Refused {
     /// When it told that chain.
     at: Instant,
 }
+
+/// A node whose logs were proved wrong.
+#[derive(Clone, Debug)]
+pub struct Caught {
+    /// The block whose logs were wrong.
+    pub block: u64,
+    why: String,
+    /// When it may prove itself.
+    again: Instant,
+}
+
+/// How long a node that was caught is left alone before it may prove itself.
+const PROBATION: Duration = Duration::from_secs(10);
 
 /// How often a node of another chain is asked which chain it serves: an operator may have put it right.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -128,6 +145,48 @@ impl Node {
 
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its logs of `block` are not those that the block's receipts prove. It is asked only where no other node works, and then
+    /// for receipts, until it gives right logs again.
+    pub fn catch(&self, block: u64, what: &str) {
+        let mut record = self.record();
+        let before = record.gave.map_or(String::new(), |gave| {
+            format!(
+                "; what it gave before of {gave} was taken at level returned: `dalp-indexer repair --from {} --to {}` proves it by \
+                 receipts",
+                gave.first, gave.last
+            )
+        });
+        let why =
+            format!("caught: eth_getLogs is not to be trusted, its logs of block {block} are wrong ({what}){before}");
+        if record.caught.is_none() {
+            tracing::warn!(node = self.name, "{why}");
+        }
+        record.caught = Some(Caught { block, why, again: Instant::now() + PROBATION });
+    }
+
+    /// It gave the right logs where it had given wrong ones.
+    pub fn acquit(&self) {
+        self.record().caught = None;
+        tracing::info!(node = self.name, "its logs are right again");
+    }
+
+    /// What it was caught at.
+    pub fn caught(&self) -> Option<Caught> {
+        self.record().caught.clone()
+    }
+
+    /// The same, once it may prove itself.
+    pub fn on_probation(&self) -> Option<Caught> {
+        self.caught().filter(|caught| caught.again <= Instant::now())
+    }
+
+    /// It gave logs of `range` at level returned.
+    pub fn gave(&self, range: BlockRange) {
+        let mut record = self.record();
+        let gave = record.gave.get_or_insert(range);
+        (gave.first, gave.last) = (gave.first.min(range.first), gave.last.max(range.last));
     }
 
     /// How much of `range` to ask for in the next call.
@@ -515,6 +574,7 @@ impl Node {
         let unchecked = !record.checked && self.expected.get().is_some();
         let grade = match record.health.grade(now) {
             _ if record.refused.is_some() => Grade::Refused,
+            grade if record.caught.is_some() => grade.max(Grade::Caught),
             grade if unchecked => grade.max(Grade::Unchecked),
             grade => grade,
         };
@@ -537,6 +597,10 @@ impl Node {
         let mut report = NodeReport { name: self.name.clone(), ..NodeReport::default() };
         record.health.report(&mut report, Instant::now());
         record.limits.report(&mut report);
+        if let Some(caught) = &record.caught {
+            report.state = "caught".into();
+            report.last_error = Some(caught.why.clone());
+        }
         if let Some(refused) = &record.refused {
             report.state = "refused".into();
             report.last_error = Some(refused.why.clone());

@@ -183,7 +183,9 @@ fn nothing_is_read_that_serde_refuses_or_reads_otherwise() {
 #[test]
 fn a_field_given_twice_is_left_to_serde_which_refuses_it() {
     let mut rng = StdRng::seed_from_u64(9);
-    let log = serde_json::to_value(log(&mut rng)).unwrap();
+    let mut log = serde_json::to_value(log(&mut rng)).unwrap();
+    // Not read by either.
+    log.as_object_mut().unwrap().remove("blockTimestamp");
     let text = format!("[{log}]");
     assert!(plainly(&text).is_some());
     for (name, value) in log.as_object().unwrap() {

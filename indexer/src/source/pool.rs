@@ -185,10 +185,15 @@ impl Pool {
         let due = |node: &&Node| match node.standing(now).0 {
             Grade::Resting(_) => false,
             // One of another chain is asked for its chain alone, now and then.
-            Grade::Refused | Grade::Unchecked | Grade::Troubled => true,
+            Grade::Refused | Grade::Unchecked | Grade::Troubled | Grade::Caught => true,
             Grade::Good | Grade::Lagging => node.head_age(now).is_none_or(|age| age >= SURVEY),
         };
         self.nodes.iter().filter(|node| !std::ptr::eq(*node, current)).filter(due).collect()
+    }
+
+    /// The nodes that may prove themselves now.
+    pub fn on_probation(&self) -> impl Iterator<Item = (&Node, u64)> {
+        self.nodes.iter().filter_map(|node| Some((node, node.on_probation()?.block)))
     }
 
     /// What is known of each node.

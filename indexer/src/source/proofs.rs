@@ -5,15 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::consensus::Header as FullHeader;
 use alloy::primitives::B256;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::OnceCell;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -21,7 +20,7 @@ use super::node::{Call, Node};
 use super::receipts::{parse, parse_each};
 use super::{Answer, HEADERS_PER_CALL, Source, SourceError, header_by_number};
 use crate::chain::batch::Level;
-use crate::chain::block::BlockRef;
+use crate::chain::block::{BlockRef, Header};
 use crate::chain::proof::{Disproof, Proved, SealedHeader, Verify};
 use crate::chain::receipts::Receipts;
 
@@ -34,8 +33,16 @@ const PROBES: usize = 3;
 /// How often, and the pause between.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
+/// After these pauses, the first and the longest, receipts that proved nothing are tried again.
+const FIRST_AGAIN: Duration = Duration::from_secs(5);
+const LAST_AGAIN: Duration = Duration::from_secs(600);
 /// The same contradiction so many times over is taken for the chain's own way, not for a node's fault.
 const STUBBORN: u32 = 6;
+/// The same for logs that are not those of their header's bloom, where no receipts can decide: there is less to lose, as a level
+/// below `bloom` promises nothing of them.
+const STUBBORN_BLOOM: u32 = 4;
+/// Once so many blocks were taken without proof, the chain is known for it, and one more is believed at the second try.
+const KNOWN_FOR_IT: u64 = 3;
 /// Contradictions that are remembered.
 const REMEMBERED: usize = 64;
 
@@ -65,25 +72,58 @@ impl fmt::Display for Capabilities {
 #[derive(Debug)]
 pub(super) struct Proofs {
     verify: Verify,
-    /// Why receipts prove nothing here; `None`: they do. Learned once, when it is first needed.
-    probed: OnceCell<Option<String>>,
+    /// Learned when it is first needed.
+    probed: Mutex<Option<Probed>>,
+    /// Held by who asks for it.
+    probing: tokio::sync::Mutex<()>,
     distrusted: AtomicU64,
     refused: AtomicU64,
     unproved: AtomicU64,
+    /// Whether blooms prove nothing here: zero, or without the logs of system transactions.
+    bloomless: AtomicBool,
     /// Names of nodes without `eth_getBlockReceipts`.
     one_by_one: Mutex<BTreeSet<String>>,
     /// The last contradictions, and how often each was met.
     contradictions: Mutex<Vec<(Disproof, u32)>>,
 }
 
+/// What the last probe told.
+#[derive(Clone, Debug)]
+struct Probed {
+    /// Why receipts prove nothing here; `None`: they do, and that is final.
+    reason: Option<String>,
+    /// When it is asked again: what failed may have been trouble of a moment.
+    again: Instant,
+    /// The pause before that.
+    pause: Duration,
+}
+
 impl Proofs {
+    /// The strongest level: by receipts, where nothing speaks against them.
+    fn best(&self, reason: Option<&String>) -> Level {
+        match (reason, self.bloomless.load(Ordering::Relaxed)) {
+            (None, _) => Level::Receipts,
+            (Some(_), false) => Level::Bloom,
+            (Some(_), true) => Level::Linked,
+        }
+    }
+
+    /// What is known, unless it is time to ask again.
+    fn known(&self) -> Option<Level> {
+        let probed = lock(&self.probed);
+        let probed = probed.as_ref()?;
+        (probed.reason.is_none() || Instant::now() < probed.again).then(|| self.best(probed.reason.as_ref()))
+    }
+
     pub(super) fn new(verify: Verify) -> Self {
         Self {
             verify,
-            probed: OnceCell::new(),
+            probed: Mutex::default(),
+            probing: tokio::sync::Mutex::default(),
             distrusted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unproved: AtomicU64::new(0),
+            bloomless: AtomicBool::new(false),
             one_by_one: Mutex::default(),
             contradictions: Mutex::default(),
         }
@@ -133,9 +173,10 @@ impl Source {
     /// What can be verified, as far as it is known: until the first block was fetched, nothing is.
     pub fn capabilities(&self) -> Capabilities {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let reason = self.proofs.probed.get().cloned().unwrap_or_else(|| Some("nothing was fetched yet".into()));
+        let probed = lock(&self.proofs.probed).clone();
+        let reason = probed.map_or_else(|| Some("nothing was fetched yet".into()), |probed| probed.reason);
         Capabilities {
-            best: if reason.is_none() { Level::Receipts } else { Level::Bloom },
+            best: self.proofs.best(reason.as_ref()),
             reason: reason.unwrap_or_default(),
             distrusted: count(&self.proofs.distrusted),
             refused: count(&self.proofs.refused),
@@ -143,13 +184,30 @@ impl Source {
         }
     }
 
-    /// The strongest level of this chain: asks a node for it the first time.
+    /// The strongest level of this chain: asks a node for it the first time, and again now and then where receipts proved
+    /// nothing so far.
     ///
     /// # Errors
     /// See [`SourceError`]: a chain whose receipts prove nothing is no error.
     pub async fn best_level(&self) -> Result<Level, SourceError> {
-        let reason = self.proofs.probed.get_or_try_init(|| self.probe()).await?;
-        Ok(if reason.is_none() { Level::Receipts } else { Level::Bloom })
+        if let Some(level) = self.proofs.known() {
+            return Ok(level);
+        }
+        let _alone = self.proofs.probing.lock().await;
+        // Who held it before may have asked.
+        if let Some(level) = self.proofs.known() {
+            return Ok(level);
+        }
+        let before = lock(&self.proofs.probed).clone();
+        let (reason, pause) = match before {
+            None => (self.probe().await?, FIRST_AGAIN),
+            Some(Probed { pause, .. }) => (self.probe_again().await.err(), pause * 2),
+        };
+        let pause = pause.min(LAST_AGAIN);
+        let probed = Probed { reason, again: Instant::now() + pause, pause };
+        let level = self.proofs.best(probed.reason.as_ref());
+        *lock(&self.proofs.probed) = Some(probed);
+        Ok(level)
     }
 
     /// The level to which blocks at the tail are fetched.
@@ -170,7 +228,11 @@ impl Source {
 
     /// `level`, or the strongest one below it that the chain allows.
     pub(super) async fn at_most(&self, level: Level) -> Result<Level, SourceError> {
-        if level == Level::Receipts { self.best_level().await } else { Ok(level) }
+        match level {
+            Level::Receipts => self.best_level().await,
+            Level::Bloom if self.bloomless() => Ok(Level::Linked),
+            level => Ok(level),
+        }
     }
 
     /// Whether one block of each range of history is proved as a sample.
@@ -184,20 +246,8 @@ impl Source {
         let mut reason = None;
         for _ in 0..ATTEMPTS {
             let node = self.node();
-            let newest = Call::new("eth_getBlockByNumber", json!(["latest", false]));
-            let [newest] = node.batch([newest]).await?;
-            let number = node.any_header(&newest)?.number;
-            let below = (number.saturating_sub(LOOK_BACK)..number).rev().map(header_by_number).collect();
-            let mut answers = node.batch_of(below).await?;
-            answers.insert(0, newest);
-            let why = match self.prove_some(node, &answers).await {
-                Ok(()) => {
-                    info!(node = node.name(), "blocks of this chain are proved by their receipts");
-                    return Ok(None);
-                }
-                Err(Unproved::Disproved(disproof)) => disproof.to_string(),
-                Err(Unproved::Source(error)) => format!("its receipts are not to be had: {error}"),
-            };
+            let answers = newest(node).await?;
+            let Err(why) = self.proves(node, &answers).await else { return Ok(None) };
             // Another node may know better: this one is less liked from now on.
             _ = node.retry(&why);
             reason = Some(why);
@@ -208,6 +258,25 @@ impl Source {
             reason.as_deref().unwrap_or_default()
         );
         Ok(reason)
+    }
+
+    /// The same once more, later. It tells nothing new of a node that fails as before, so it is not held against it.
+    async fn probe_again(&self) -> Result<(), String> {
+        let node = self.node();
+        let answers = newest(node).await.map_err(|error| format!("its receipts are not to be had: {error}"))?;
+        self.proves(node, &answers).await
+    }
+
+    /// Why these blocks are not proved by their receipts.
+    async fn proves(&self, node: &Node, headers: &[Answer]) -> Result<(), String> {
+        match self.prove_some(node, headers).await {
+            Ok(()) => {
+                info!(node = node.name(), "blocks of this chain are proved by their receipts");
+                Ok(())
+            }
+            Err(Unproved::Disproved(disproof)) => Err(disproof.to_string()),
+            Err(Unproved::Source(error)) => Err(format!("its receipts are not to be had: {error}")),
+        }
     }
 
     /// Proves one of the newest blocks that have transactions: an empty block proves little, and some chains have odd blocks
@@ -263,7 +332,9 @@ impl Source {
     /// the chain's own.
     fn disproved(&self, node: &Node, disproof: &Disproof) -> Result<Option<Proved>, SourceError> {
         let times = self.proofs.met(disproof);
-        if self.proofs.verify == Verify::Auto && times >= STUBBORN {
+        let known_for_it = self.proofs.unproved.load(Ordering::Relaxed) >= KNOWN_FOR_IT;
+        let stubborn = if known_for_it { 2 } else { STUBBORN };
+        if self.proofs.verify == Verify::Auto && times >= stubborn {
             self.proofs.unproved.fetch_add(1, Ordering::Relaxed);
             warn!(node = node.name(), "{disproof}, {times} times over: taken without this proof");
             return Ok(None);
@@ -273,6 +344,26 @@ impl Source {
             "refused receipts that are not the block's: {disproof}. If every node of this chain answers so, set its \
              `verify` to \"bloom\""
         )))
+    }
+
+    /// Whether blooms prove nothing on this chain.
+    pub(super) fn bloomless(&self) -> bool {
+        self.proofs.bloomless.load(Ordering::Relaxed)
+    }
+
+    /// The header as it is held against logs: without its bloom where blooms prove nothing.
+    pub(super) fn with_its_bloom(&self, header: Header) -> Header {
+        if self.bloomless() { Header { bloom: None, ..header } } else { header }
+    }
+
+    /// The logs of a block are not those of its header's bloom, and no receipts decide. Met again and again, it is the chain's own
+    /// way: from then on blooms are not looked at, and no level says that they were.
+    pub(super) fn bloom_refuted(&self, node: &Node, number: u64) {
+        let what = "its logs are not those of its header's bloom";
+        let times = self.proofs.met(&Disproof::Contradiction { number, what });
+        if times >= STUBBORN_BLOOM && !self.proofs.bloomless.swap(true, Ordering::Relaxed) {
+            warn!(node = node.name(), "block {number}: {what}, {times} times over: blooms prove nothing on this chain");
+        }
     }
 
     /// The proved block of this hash, for what is suspicious or sampled; no way around it.
@@ -333,8 +424,18 @@ impl Source {
     /// Notes that a node's logs of a block were not what its receipts prove.
     pub(super) fn distrust(&self, node: &Node, block: BlockRef, what: &str) {
         self.proofs.distrusted.fetch_add(1, Ordering::Relaxed);
-        warn!(node = node.name(), %block, "eth_getLogs is not to be trusted: {what}; the receipts' logs are used");
+        node.catch(block.number, what);
     }
+}
+
+/// The newest headers, the head's first.
+async fn newest(node: &Node) -> Result<Vec<Answer>, SourceError> {
+    let [newest] = node.batch([Call::new("eth_getBlockByNumber", json!(["latest", false]))]).await?;
+    let number = node.any_header(&newest)?.number;
+    let below = (number.saturating_sub(LOOK_BACK)..number).rev().map(header_by_number).collect();
+    let mut answers = node.batch_of(below).await?;
+    answers.insert(0, newest);
+    Ok(answers)
 }
 
 /// All receipts of a block. An error answer counts as "not offered".

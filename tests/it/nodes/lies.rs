@@ -1,10 +1,13 @@
 //! Answers that are not true. At the tip, where everything is proved, none gets through; in history none that what came back
 //! contradicts.
 
-use dalp_fixtures::Deployed;
 use dalp_fixtures::faulty::{Fault, Rule};
+use dalp_fixtures::{Deployed, FaultyNode};
+use dalp_indexer::service::Service;
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{stage, until};
 
-use super::{Case, Meanwhile, check_history, check_tip};
+use super::{Case, Meanwhile, check_history, check_tip, exact, history};
 
 /// Told of logs by `eth_getLogs` and by receipts alike.
 fn lies() -> Vec<(&'static str, Fault)> {
@@ -103,4 +106,72 @@ fn what_contradicts_itself_in_history_is_not_stored() {
     let alone: Vec<Case> = told.into_iter().map(case).collect();
     let beside = alone.iter().cloned().map(Case::beside_an_honest_node);
     dalp_tests::run(check_history(alone.iter().cloned().chain(beside).collect()));
+}
+
+#[test]
+fn a_node_that_was_caught_is_asked_for_proofs_alone_until_it_is_right_again() {
+    dalp_tests::run(async {
+        let anvil = history().await;
+        for honest in [true, false] {
+            let (database, liar) =
+                (stage().await.database().await, FaultyNode::start(&[anvil.http_url()]).await.unwrap());
+            let lie = liar.inject(Rule::new(Fault::LogDropped).on("eth_getLogs"));
+            let mut site = Site::new(&database, &liar.url());
+            site.rpc_urls.extend(honest.then(|| anvil.http_url()));
+            let service = Service::start(&site.config()).await.unwrap();
+            exact(&service, &database, &anvil, 0).await;
+            let status = service.status();
+            let state = || status.borrow()[0].nodes[0].state.clone();
+            until("the node to be told as caught", || async { state() == "caught" }).await;
+            let said = status.borrow()[0].nodes[0].last_error.clone().unwrap_or_default();
+            assert!(said.contains("its logs of block"), "{said}");
+            lie.off();
+            until("the node to have proved itself", || async { state() == "up" }).await;
+            service.stop().await;
+        }
+    });
+}
+
+#[test]
+fn receipts_that_fail_at_first_are_tried_again() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, history().await);
+        let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+        let refused = ["eth_getBlockReceipts", "eth_getTransactionReceipt"].map(|method| {
+            node.inject(Rule::new(Fault::Refused { code: -32_000, message: "not now".into() }).on(method))
+        });
+        let service = Service::start(&Site::new(&database, &node.url()).config()).await.unwrap();
+        let status = service.status();
+        let level = || status.borrow()[0].verification.clone();
+        until("the level to be told as bloom", || async { level().contains("not now") }).await;
+        refused.iter().for_each(|rule| rule.off());
+        until("receipts to be tried again", || async {
+            anvil.rpc().mine(1, 1).await.unwrap();
+            level() == "receipts"
+        })
+        .await;
+        exact(&service, &database, &anvil, 0).await;
+        service.stop().await;
+    });
+}
+
+#[test]
+fn a_chain_whose_blooms_are_empty_is_indexed_at_a_level_that_says_so() {
+    dalp_tests::run(async {
+        let anvil = history().await;
+        for verify in ["auto", "bloom", "returned"] {
+            let (database, node) =
+                (stage().await.database().await, FaultyNode::start(&[anvil.http_url()]).await.unwrap());
+            node.inject(Rule::new(Fault::HeaderBloomEmpty));
+            let site = Site::new(&database, &node.url()).with(&format!("verify = \"{verify}\""));
+            let service = Service::start(&site.config()).await.unwrap();
+            exact(&service, &database, &anvil, 0).await;
+            let client = database.superuser().await;
+            let sql = "SELECT count(*) FROM dalp_indexed.coverage WHERE level NOT IN ('returned', 'linked')";
+            let stronger: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+            // A block without logs agrees with an empty bloom.
+            assert!(verify == "bloom" || stronger == 0, "{verify}: {stronger} ranges are called bloom");
+            service.stop().await;
+        }
+    });
 }
