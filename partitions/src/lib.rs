@@ -30,6 +30,7 @@ mod policy;
 mod registry;
 mod restore;
 mod retire;
+mod session;
 mod sizes;
 mod sizing;
 mod undo;

@@ -18,6 +18,7 @@ use crate::{
     archive,
     registry::{Entry, Presence, State, read_inventory, refresh, register},
     retire::{Act, Fate, Move, Terms, plan_moves},
+    session::{self, Kind},
 };
 
 /// Key of the advisory lock that lets one session of a database retire, undo and restore at a time: "dalpret" in ASCII.
@@ -97,7 +98,9 @@ async fn run(
         let moves: Vec<Move> =
             planned.moves.into_iter().filter(|next| !given_up.contains(&(next.entry.id, next.act))).collect();
         if moves.is_empty() {
-            outcome.obstacles = planned.obstacles;
+            let (faults, others) = planned.obstacles.into_iter().partition(|(_, obstacle)| obstacle.is_fault());
+            outcome.obstacles = others;
+            outcome.failed.extend(Vec::into_iter(faults).map(|(entry, obstacle)| refused(table, entry, &obstacle)));
             return Ok(outcome);
         }
         let moved: Vec<i64> = moves.iter().map(|next| next.entry.id).collect();
@@ -129,13 +132,19 @@ async fn run(
     }
 }
 
+/// A leaf that must be mended before it can move.
+fn refused(table: &Table, entry: Entry, obstacle: &Obstacle) -> (Move, Error) {
+    let refused = Error::Refused { leaf: table.sibling(&entry.leaf), why: obstacle.to_string() };
+    (Move { entry, act: Act::Seal }, refused)
+}
+
 /// Session settings of everything here, and the lock that only one session has. No session of ours is without time limits.
 pub(crate) async fn begin_session(client: &Client, table: &Table) -> Result<(), Error> {
     let doing = || Error::doing("begin to maintain partitions", table);
     let settings = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET search_path = pg_catalog; SET jit = off; \
                     SET lock_timeout = '2s'; SET statement_timeout = '60s'; \
                     SET idle_in_transaction_session_timeout = '60s'";
-    client.batch_execute(settings).await.map_err(doing())?;
+    session::settle(client, settings).await.map_err(doing())?;
     let locked = client.query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&RETIRE_KEY, Type::INT8)]).await;
     if locked.map_err(doing())?.get(0) {
         return Ok(());
@@ -474,10 +483,9 @@ impl Worker<'_> {
 /// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
 pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &Entry) -> Result<Transaction<'c>, Error> {
     let doing = || Error::doing("lock a leaf in the registry", table);
-    let transaction = client.transaction().await.map_err(doing())?;
-    let begin =
+    let settings =
         format!("{BEGIN}; SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '60s'");
-    transaction.batch_execute(&begin).await.map_err(doing())?;
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let row =
         transaction.query_typed_opt(&table.registered(LOCK_ENTRY), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
     match row.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {

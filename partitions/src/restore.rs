@@ -14,6 +14,7 @@ use crate::{
     moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, seal_statements},
     read,
     registry::{Entry, State, read_inventory},
+    session::{self, Kind},
     undo::{drop_checks, lower_floor},
 };
 
@@ -120,8 +121,7 @@ async fn plan_table(
 ) -> Result<Entry, Error> {
     let doing = || Error::doing("make the table of a restore", table);
     let (leaf, parent_name) = (table.sibling(&manifest.leaf), table.sibling(parent));
-    let transaction = client.transaction().await.map_err(doing())?;
-    transaction.batch_execute(BEGIN).await.map_err(doing())?;
+    let transaction = session::begin(client, Kind::Write, BEGIN).await.map_err(doing())?;
     let make = format!("CREATE TABLE {leaf} (LIKE {parent_name} {LIKE} INCLUDING INDEXES)");
     transaction.batch_execute(&make).await.map_err(doing())?;
     let (from, to) = (bounds.from(), (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to()));

@@ -74,6 +74,16 @@ pub enum ArchiveError {
         /// What differs.
         why: String,
     },
+    /// Row security would hide rows: what is not seen is neither counted nor archived.
+    #[error(
+        "could not {doing} {table}: row security would hide some of its rows from this role. As its owner: ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY, or give this role BYPASSRLS"
+    )]
+    Filtered {
+        /// What was being done.
+        doing: &'static str,
+        /// The table.
+        table: String,
+    },
     /// The database refused, or the connection to it was lost.
     #[error("could not {doing} {table}: {why}")]
     Database {
@@ -103,6 +113,9 @@ impl ArchiveError {
     pub(super) fn asking(doing: &'static str, table: &str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let table = table.to_owned();
         move |error| {
+            if crate::session::is_filtered(&error) {
+                return Self::Filtered { doing, table };
+            }
             let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             Self::Database { doing, table, why }
         }

@@ -17,13 +17,14 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, CopyOutStream, IsolationLevel, Transaction};
+use tokio_postgres::{Client, CopyOutStream, Transaction};
 
 use super::ArchiveError;
 use super::columns::{Cells, Column, Group, Kind, Values, schema};
 use super::manifest::{Counted, Extent, FORMAT, Manifest, ManifestColumn};
 use super::store::Archive;
 use crate::catalog::quoted;
+use crate::session;
 use crate::{Bounds, Table};
 
 /// Rows of a row group: what DuckDB likes best, and about 12 MB of logs.
@@ -232,8 +233,7 @@ pub(super) async fn export(
 ) -> Result<Export, ArchiveError> {
     let relation = table.sibling(leaf);
     let doing = || ArchiveError::asking("archive", &relation);
-    let builder = client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead);
-    let transaction = builder.start().await.map_err(doing())?;
+    let transaction = session::begin(client, session::Kind::Snapshot, "SET LOCAL jit = off").await.map_err(doing())?;
     let layout = Layout::of(&transaction, &relation).await?;
     let facts = format!(
         "SELECT (SELECT count(*) FROM {relation}), pg_relation_size(to_regclass($1)), current_setting('server_version')"

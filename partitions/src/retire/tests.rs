@@ -26,6 +26,7 @@ fn leaf(from: i64, state: State, presence: Presence) -> Entry {
         manifest: None,
         seal: None,
         seal_now: None,
+        filtered: false,
         detached_at: None,
     }
 }

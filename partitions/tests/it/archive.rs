@@ -179,6 +179,13 @@ pub fn retention() -> Retention {
     }
 }
 
+/// What a plan of these tests goes by.
+pub fn with_terms<T>(plan: impl FnOnce(&Terms<'_>) -> T) -> T {
+    let (retention, reference) = (retention(), Reference::Final(BTreeMap::from([(CHAIN, now())])));
+    let switches = Switches::ALL;
+    plan(&Terms { retention: &retention, switches, reference: &reference, can_archive: true, allow_many: false })
+}
+
 pub async fn run(client: &mut Client, archive: &Archive, switches: Switches) -> Outcome {
     let (retention, reference) = (retention(), Reference::Final(BTreeMap::from([(CHAIN, now())])));
     let terms = Terms { retention: &retention, switches, reference: &reference, can_archive: true, allow_many: false };

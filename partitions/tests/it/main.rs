@@ -12,6 +12,7 @@ mod indexes;
 mod locks;
 mod meanwhile;
 mod retire;
+mod rows;
 mod s3;
 mod said;
 #[path = "../../../migrations/tests/it/server.rs"]
