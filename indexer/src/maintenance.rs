@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::{
-    Archive, Bounds, Catalog, Fate, Indexed, Leaf, Need, Policy, Table, Target, build, ensure, extend, read, read_leaf,
-    sizes, unseal,
+    Archive, ArchiveError, Bounds, Catalog, Fate, Indexed, Leaf, Need, Policy, Table, Target, build, ensure, extend,
+    read, read_leaf, set_aside, sizes, unseal,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
@@ -231,7 +231,13 @@ impl Leaves {
                     version = manifest.version,
                     "a sealed partition is written again: its archive is void"
                 );
-                archive.void(manifest).await?;
+                match set_aside(client, table, archive, manifest).await {
+                    // The archive of the database that this one is a copy of: there it is valid.
+                    Err(dalp_partitions::Error::Archive(error @ ArchiveError::NotOurs { .. })) => {
+                        warn!(leaf = name, "{error}")
+                    }
+                    aside => aside?,
+                }
             }
         }
         Ok(())

@@ -120,7 +120,7 @@ impl Error {
 }
 
 /// The server's words: the driver's own say "db error" and no more.
-fn words(error: &tokio_postgres::Error) -> String {
+pub(crate) fn words(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),
         None => error.to_string(),

@@ -115,6 +115,10 @@ pub struct Entry {
     pub seal: Option<String>,
     /// Mark of the seal now; `None` without one.
     pub seal_now: Option<String>,
+    /// Names this life of the leaf in archives; empty if it is not registered.
+    pub incarnation: String,
+    /// The archive that its manifest is of, if that is known.
+    pub place: Option<String>,
     /// Whether row security would hide rows of it from the current role.
     pub filtered: bool,
     /// When it was detached.
@@ -197,7 +201,8 @@ const ENTRIES: &str = r"
            COALESCE(known.version, 0),
            COALESCE(pages.pages * current_setting('block_size')::int8, pg_total_relation_size(class.oid), known.bytes, 0)::int8,
            COALESCE(known.rows, NULLIF(class.reltuples, -1)::int8), known.manifest, known.seal, seal.mark, known.detached_at,
-           CASE WHEN class.relrowsecurity THEN row_security_active(class.oid) ELSE false END
+           CASE WHEN class.relrowsecurity THEN row_security_active(class.oid) ELSE false END,
+           COALESCE(known.incarnation::text, ''), known.place
     FROM known
     FULL JOIN standing ON standing.oid = known.relid
     LEFT JOIN pg_catalog.pg_class AS class ON class.oid = COALESCE(standing.oid, known.relid)
@@ -285,6 +290,8 @@ fn entry(row: &Row) -> Option<Entry> {
         seal_now: row.get(13),
         detached_at: row.get(14),
         filtered: row.get(15),
+        incarnation: row.get(16),
+        place: row.get(17),
     })
 }
 

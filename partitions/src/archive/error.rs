@@ -4,7 +4,7 @@
 use object_store::path::Path;
 
 /// Why an archive could not be written, read or trusted.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
     /// This build has no archives.
@@ -58,6 +58,14 @@ pub enum ArchiveError {
         /// The object.
         object: String,
     },
+    /// The place is not this database's to write to: nothing was sealed or written.
+    #[error("nothing is archived in {place}: {why}")]
+    NotOurs {
+        /// The archive.
+        place: String,
+        /// Whose it is, and what to do.
+        why: String,
+    },
     /// A manifest of this version is there already.
     #[error("{object} is in the archive already, and a manifest is never overwritten: archive as the next version")]
     Exists {
@@ -83,6 +91,16 @@ pub enum ArchiveError {
         doing: &'static str,
         /// The table.
         table: String,
+    },
+    /// The table does not take the values.
+    #[error("could not {doing} {table}: {why}")]
+    Values {
+        /// What was being done.
+        doing: &'static str,
+        /// The table.
+        table: String,
+        /// What the server said.
+        why: String,
     },
     /// The database refused, or the connection to it was lost.
     #[error("could not {doing} {table}: {why}")]
@@ -117,7 +135,10 @@ impl ArchiveError {
                 return Self::Filtered { doing, table };
             }
             let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Self::Database { doing, table, why }
+            match crate::refit::is_of_values(error.code()) {
+                true => Self::Values { doing, table, why },
+                false => Self::Database { doing, table, why },
+            }
         }
     }
 

@@ -27,6 +27,8 @@ fn leaf(from: i64, state: State, presence: Presence) -> Entry {
         seal: None,
         seal_now: None,
         filtered: false,
+        incarnation: String::new(),
+        place: None,
         detached_at: None,
     }
 }

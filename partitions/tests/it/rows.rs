@@ -3,7 +3,7 @@
 use dalp_partitions::archive::count;
 use dalp_partitions::{Act, ArchiveError, Error, Severity, State, Switches, audit, plan_moves, read_inventory};
 
-use super::archive::{Folder, acts, run, with_terms};
+use super::archive::{Folder, acts, run, with_terms, write};
 use super::retire::filled;
 use super::*;
 
@@ -54,7 +54,7 @@ async fn a_leaf_whose_rows_are_hidden_from_us_is_refused_before_it_is_sealed() {
         .unwrap();
     let outcome = run(&mut client, &folder.archive(), Switches::ALL).await;
     assert_eq!(acts(&outcome), [Act::Seal, Act::Archive, Act::Retire, Act::Detach, Act::Drop], "{:?}", outcome.failed);
-    let manifests = folder.archive().list(None).await.unwrap();
+    let manifests = folder.archive().list(None).await.unwrap().manifests;
     assert_eq!(manifests.iter().find(|manifest| manifest.leaf == LEAF).unwrap().counted.rows, 24);
 }
 
@@ -66,7 +66,7 @@ async fn rows_that_are_hidden_after_the_seal_are_neither_counted_nor_archived() 
     // The session's own setting is of no importance.
     client.batch_execute("SET row_security = on").await.unwrap();
     let bounds = dalp_partitions::Bounds::new(None, at("2030-01-01T00:00:00Z")).unwrap();
-    let error = folder.archive().write(&mut client, &logs(), CHAIN, LEAF, bounds, 1).await.unwrap_err();
+    let error = write(&folder.archive(), &mut client, &logs(), LEAF, bounds, 1).await.unwrap_err();
     assert!(matches!(error, ArchiveError::Filtered { .. }), "{error}");
     assert!(error.to_string().contains("NO FORCE ROW LEVEL SECURITY"), "{error}");
     assert_eq!(folder.files(""), [""; 0]);
