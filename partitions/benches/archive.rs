@@ -61,7 +61,8 @@ fn main() {
         let folder = tempfile::tempdir().unwrap();
         let archive = Archive::open(&format!("file://{}", folder.path().display()), []).unwrap();
         let bounds = Bounds::new(Some(DAY.parse().unwrap()), "2024-03-21T00:00:00Z".parse().unwrap()).unwrap();
-        let server = ServerIdentity { database: "bench".to_owned(), oid: 1, system: None, timeline: "1".to_owned() };
+        let server =
+            ServerIdentity { database: "bench".to_owned(), oid: 1, system: None, timeline: "1".to_owned(), port: None };
         let identity = Identity { installation: "bench".to_owned(), incarnation: "bench".to_owned(), server };
         println!(
             "| run | archived, rows/s | our CPU, us/row | Parquet of the heap | restored, rows/s | our CPU, us/row |"

@@ -2,7 +2,7 @@
 //!
 //! A registry, and every copy of it, has the name of one installation. A place has a marker with the name of the installation that used it
 //! first, and claims, of which the newest names the database that writes there. A dump that was restored, a base backup, and a database
-//! that was set back to an earlier time carry the same rows: they are told by the server (another oid, system or timeline), or by the claim,
+//! that was set back to an earlier time carry the same rows: they are told by the server (another oid, system, timeline or port), or by the claim,
 //! which one of both renewed meanwhile. They read; to write, one of them takes the place over ([`adopt`]).
 
 use std::collections::HashSet;
@@ -129,7 +129,8 @@ const KNOWN: &str = "
            (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()),
            left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8), claims, token, pending,
            (SELECT count(*) FROM registry.leaf WHERE manifest IS NOT NULL AND leaf.place = $1),
-           ARRAY(SELECT manifest->>'object' FROM registry.leaf WHERE manifest IS NOT NULL AND leaf.place IS NULL)
+           ARRAY(SELECT manifest->>'object' FROM registry.leaf WHERE manifest IS NOT NULL AND leaf.place IS NULL),
+           current_setting('port')::int4
     FROM (SELECT) AS one LEFT JOIN registry.archive_place ON place = $1";
 const SYSTEM: &str = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
 const MAY_ASK: &str = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
@@ -142,7 +143,8 @@ async fn known(client: &Client, table: &Table, place: &str) -> Result<Known, Err
         true => Some(client.query_typed_one(SYSTEM, &[]).await.map_err(doing())?.get(0)),
         false => None,
     };
-    let server = ServerIdentity { database: row.get(1), oid: row.get(2), system, timeline: row.get(3) };
+    let server =
+        ServerIdentity { database: row.get(1), oid: row.get(2), system, timeline: row.get(3), port: row.get(9) };
     Ok(Known {
         installation: row.get(0),
         server,

@@ -91,10 +91,9 @@ pub async fn survey(client: &Client, table: &Table, archive: &Archive) -> Result
 /// What is wrong with it.
 pub async fn verify(archive: &Archive, archived: &Archived) -> Result<u64, ArchiveError> {
     let named = |error: ArchiveError| match (&archived.elsewhere, error) {
-        (Some(place), ArchiveError::Missing { object }) => ArchiveError::NotOurs {
-            place: archive.name().to_owned(),
-            why: format!("{object} is not there, and the registry has it in {place}: look there"),
-        },
+        (Some(place), ArchiveError::Missing { object }) => {
+            ArchiveError::Missing { object: format!("{object} (which the registry has in {place})") }
+        }
         (_, error) => error,
     };
     archive.check_manifest(&archived.manifest).await.map_err(named)?;

@@ -131,20 +131,28 @@ pub struct ServerIdentity {
     pub system: Option<String>,
     /// Grows when a base backup or an earlier time is restored, and when a standby is promoted.
     pub timeline: String,
+    /// Where it listens: a copy beside it, that was started from a base backup without being promoted, has all else.
+    #[serde(default)]
+    pub port: Option<i32>,
 }
 
 impl ServerIdentity {
     /// Whether it is the same database, whatever it is called.
     pub fn is_same(&self, other: &Self) -> bool {
         let systems = self.system.as_ref().zip(other.system.as_ref());
-        self.oid == other.oid && self.timeline == other.timeline && systems.is_none_or(|(own, other)| own == other)
+        let ports = self.port.zip(other.port);
+        (self.oid, &self.timeline) == (other.oid, &other.timeline)
+            && systems.is_none_or(|(own, other)| own == other)
+            && ports.is_none_or(|(own, other)| own == other)
     }
 }
 
 impl fmt::Display for ServerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let system = self.system.as_deref().unwrap_or("unknown");
-        write!(f, "database \"{}\" (oid {}, timeline {}, system {system})", self.database, self.oid, self.timeline)
+        let port = self.port.map_or_else(|| "?".to_owned(), |port| port.to_string());
+        let Self { database, oid, timeline, .. } = self;
+        write!(f, "database \"{database}\" (oid {oid}, timeline {timeline}, port {port}, system {system})")
     }
 }
 

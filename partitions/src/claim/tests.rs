@@ -4,7 +4,7 @@ use super::*;
 
 fn server(oid: u32, timeline: &str) -> ServerIdentity {
     let system = Some("7".to_owned());
-    ServerIdentity { database: "a".to_owned(), oid, system, timeline: timeline.to_owned() }
+    ServerIdentity { database: "a".to_owned(), oid, system, timeline: timeline.to_owned(), port: Some(5432) }
 }
 
 fn known() -> Known {
@@ -62,6 +62,7 @@ fn a_place_without_a_marker_is_ours_only_the_first_time() {
 fn a_marked_place_is_written_by_the_database_of_its_newest_claim() {
     let begun = Known { pending: Some("t4".to_owned()), ..used() };
     let unknown = Known { server: ServerIdentity { system: None, ..server(5, "1") }, ..used() };
+    let beside = ServerIdentity { port: Some(5433), ..server(5, "1") };
     let renamed = ServerIdentity { database: "b".to_owned(), ..server(5, "1") };
     for (known, found, expected) in [
         (used(), marked("i", "t3", server(5, "1")), Ok(4)),
@@ -75,6 +76,7 @@ fn a_marked_place_is_written_by_the_database_of_its_newest_claim() {
         // A dump restored, a base backup promoted, and one of two that are alike in all but the claim.
         (used(), marked("i", "t3", server(6, "1")), Err("adopt")),
         (used(), marked("i", "t3", server(5, "2")), Err("adopt")),
+        (used(), marked("i", "t3", beside), Err("adopt")),
         (used(), marked("i", "t9", server(5, "1")), Err("adopt")),
         (known(), marked("i", "t3", server(5, "1")), Err("adopt")),
     ] {

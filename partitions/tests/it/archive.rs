@@ -71,7 +71,8 @@ pub async fn write(
     bounds: Bounds,
     version: u32,
 ) -> Result<Manifest, ArchiveError> {
-    let server = ServerIdentity { database: "d".to_owned(), oid: 1, system: None, timeline: "1".to_owned() };
+    let server =
+        ServerIdentity { database: "d".to_owned(), oid: 1, system: None, timeline: "1".to_owned(), port: None };
     let identity = Identity { installation: "i".to_owned(), incarnation: "l".to_owned(), server };
     archive.write(client, table, &Subject { key: CHAIN, leaf, bounds, version, identity: &identity }).await
 }
