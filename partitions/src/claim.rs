@@ -185,6 +185,14 @@ pub async fn look(client: &Client, table: &Table, archive: &Archive) -> Result<O
     }
 }
 
+/// An error where this database may not write.
+pub(crate) async fn must_be_ours(client: &Client, table: &Table, archive: &Archive) -> Result<(), Error> {
+    match look(client, table, archive).await? {
+        None => Ok(()),
+        Some(why) => Err(ArchiveError::NotOurs { place: archive.name().to_owned(), why }.into()),
+    }
+}
+
 /// Renews our claim to a place, or makes the first one. An error, and nothing was written, where the place is not ours.
 pub(crate) async fn enter(client: &Client, table: &Table, archive: &Archive) -> Result<Entered, Error> {
     let place = archive.name().to_owned();
@@ -295,9 +303,7 @@ const FORGET: &str = "UPDATE registry.leaf SET manifest = NULL, updated_at = clo
 /// # Errors
 /// When the place is not ours; when the server or the store refuses.
 pub async fn set_aside(client: &Client, table: &Table, archive: &Archive, manifest: &Manifest) -> Result<(), Error> {
-    if let Some(why) = look(client, table, archive).await? {
-        return Err(ArchiveError::NotOurs { place: archive.name().to_owned(), why }.into());
-    }
+    must_be_ours(client, table, archive).await?;
     archive.void(manifest).await?;
     // An earlier life of the leaf, that was restored from it, does not have it any more either.
     let forgotten = client.query_typed(&table.registered(FORGET), &[(&manifest.object, Type::TEXT)]).await;

@@ -60,5 +60,5 @@ pub use restore::{Request, Restored, restore, restore_into};
 pub use retire::{Act, Fate, Move, Moves, Obstacle, Reference, Retention, Switches, Terms, is_due, plan_moves};
 pub use sizes::sizes;
 pub use sizing::{Choice, LeafSize, Target, rate};
-pub use survey::{Archived, Survey, Verified, missing, note_verified, survey, verified, verify};
+pub use survey::{Archived, Survey, Verified, missing, note_verified, repair, survey, verified, verify};
 pub use undo::{Undone, undo, unseal};

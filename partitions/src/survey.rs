@@ -7,7 +7,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{Archive, ArchiveError, Entry, Error, Finding, Manifest, Severity, Table};
+use crate::{Archive, ArchiveError, Entry, Error, Finding, Manifest, Severity, Table, claim};
 
 /// An archive that the registry lists, or that stands in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Archived {
     pub ids: Vec<i64>,
     /// The archive that it is in, by the registry, if that is not the one that was asked.
     pub elsewhere: Option<String>,
+    /// Whether object and manifest are there, by their names and the object's size.
+    pub stands: bool,
 }
 
 impl Archived {
@@ -53,7 +55,7 @@ async fn registered(client: &Client, table: &Table, place: &str, survey: &mut Su
                 let next = survey.archives.len();
                 let at = *by_object.entry(manifest.object.clone()).or_insert(next);
                 if at == next {
-                    survey.archives.push(Archived { manifest, ids: Vec::new(), elsewhere: row.get(2) });
+                    survey.archives.push(Archived { manifest, ids: Vec::new(), elsewhere: row.get(2), stands: false });
                 }
                 survey.archives[at].ids.push(id);
             }
@@ -73,12 +75,17 @@ async fn registered(client: &Client, table: &Table, place: &str, survey: &mut Su
 pub async fn survey(client: &Client, table: &Table, archive: &Archive) -> Result<Survey, Error> {
     let mut survey = Survey::default();
     registered(client, table, archive.name(), &mut survey).await?;
-    let listing = archive.list(Some(&format!("{}.{}", table.schema, table.name))).await?;
+    let name = format!("{}.{}", table.schema, table.name);
+    let listing = archive.list(Some(&name)).await?;
     survey.unreadable.extend(listing.unreadable);
     for manifest in listing.manifests {
         if !survey.archives.iter().any(|known| known.manifest.object == manifest.object) {
-            survey.archives.push(Archived { manifest, ids: Vec::new(), elsewhere: None });
+            survey.archives.push(Archived { manifest, ids: Vec::new(), elsewhere: None, stands: false });
         }
+    }
+    let sizes = archive.sizes(&name).await?;
+    for archived in &mut survey.archives {
+        archived.stands = archive.judge(&archived.manifest, &sizes).is_ok();
     }
     let order = |archived: &Archived| (archived.manifest.key, archived.manifest.to, archived.manifest.created_at);
     survey.archives.sort_by_key(order);
@@ -98,6 +105,24 @@ pub async fn verify(archive: &Archive, archived: &Archived) -> Result<u64, Archi
     };
     archive.check_manifest(&archived.manifest).await.map_err(named)?;
     Ok(archive.verify(&archived.manifest).await?.rows)
+}
+
+/// Writes the registry's manifest beside an object that is whole, where there is none or another: that goes below `void/`. Answers whether
+/// that was to be done.
+///
+/// # Errors
+/// When the object is not what the registry's manifest says, when the place is not ours, and when the server or the store refuses.
+pub async fn repair(client: &Client, table: &Table, archive: &Archive, archived: &Archived) -> Result<bool, Error> {
+    let manifest = &archived.manifest;
+    match archive.check_manifest(manifest).await {
+        Ok(()) => return Ok(false),
+        Err(ArchiveError::Missing { .. } | ArchiveError::Corrupt { .. }) if archived.is_registered() => {}
+        Err(error) => return Err(error.into()),
+    }
+    archive.verify(manifest).await?;
+    claim::must_be_ours(client, table, archive).await?;
+    archive.replace_manifest(manifest).await?;
+    Ok(true)
 }
 
 /// What a leaf's rows are dropped for: the store has what the registry lists, the manifest as it was written and the object, which is read

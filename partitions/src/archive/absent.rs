@@ -58,6 +58,10 @@ impl Archive {
         match self.0 {}
     }
 
+    pub(crate) async fn replace_manifest(&self, _: &Manifest) -> Result<(), ArchiveError> {
+        match self.0 {}
+    }
+
     pub(crate) async fn void_earlier(&self, _: &Manifest) -> Result<(), ArchiveError> {
         match self.0 {}
     }

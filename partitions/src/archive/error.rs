@@ -52,7 +52,7 @@ pub enum ArchiveError {
     },
     /// An object that should be there is not.
     #[error(
-        "{object} is missing from the archive: restore it from a copy, or archive its leaf again while that still stands"
+        "{object} is missing from the archive: restore it from a copy, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by `dalp-indexer partitions archive repair`"
     )]
     Missing {
         /// The object.

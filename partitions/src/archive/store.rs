@@ -204,6 +204,13 @@ impl Archive {
         }
     }
 
+    /// Writes the manifest beside its object once more; what stood there goes below `void/`.
+    pub(crate) async fn replace_manifest(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
+        let place = self.manifest_of(manifest)?;
+        self.set_aside(&place).await?;
+        self.put_once(&place, manifest).await
+    }
+
     /// The manifests of a table (`schema.table`), or of all, by key and time, and what is wrong with those that cannot be read.
     pub async fn list(&self, table: Option<&str>) -> Result<Listing, ArchiveError> {
         let prefix = match table {

@@ -3,7 +3,7 @@
 use dalp_partitions::{
     Act, ArchiveError, State, Switches, look, missing, note_verified, restore, survey, verified, verify,
 };
-use dalp_partitions::{Archive, Outcome, read_inventory};
+use dalp_partitions::{Archive, Outcome, read_inventory, repair};
 
 use super::archive::{Folder, KEPT, acts, manifests, request, run};
 use super::retire::filled;
@@ -148,9 +148,15 @@ async fn one_manifest_that_is_lost_or_cannot_be_read_is_named_and_the_others_wor
         let restored = restore(&mut client, &logs(), &archive, &request(&all[at].manifest.leaf)).await.unwrap();
         assert_eq!((restored.rows, strings(&admin, rows).await), (24, vec![left.to_string()]));
     }
+    // Written again from the registry, all is as it was.
+    for archived in &all {
+        let was_bad = [&all[0], &all[1]].contains(&archived);
+        assert_eq!(repair(&client, &logs(), &archive, archived).await.unwrap(), was_bad);
+    }
+    assert_eq!(judged(&client, &archive).await, [const { None }; 6]);
+    assert_eq!(folder.files("void").len(), 1, "the damaged one is kept");
 }
 
-/// A manifest that says less than the file has, or the file less than the manifest.
 #[tokio::test]
 async fn a_restore_that_is_refused_leaves_no_trace() {
     let (_database, admin, mut client) = filled().await;

@@ -1,7 +1,7 @@
 //! `partitions archive` and `restore`.
 
 use clap::Subcommand;
-use dalp_partitions::{Archived, Request, Survey, note_verified, survey};
+use dalp_partitions::{Archived, Manifest, Request, Survey, note_verified, survey};
 use serde::Serialize;
 
 use super::{Failure, LeafArgs, Selection, Session, author, bare, failed, grid, print_json, size, tables};
@@ -20,6 +20,12 @@ pub enum ArchiveCommand {
   dalp-indexer partitions archive verify
   dalp-indexer partitions archive verify --leaf logs_1_20240301")]
     Verify(VerifyArgs),
+    /// Write manifests that are lost or damaged again, from the registry, where the file is whole; exit code 1 if one is not
+    #[command(after_help = "Example:
+  dalp-indexer partitions archive repair
+
+Reads the files whole. A damaged manifest goes below void/.")]
+    Repair(Selection),
     /// Write to the archive from this database from now on, a copy of the one that wrote there, or that one set back to an earlier time
     #[command(after_help = "Example:
   dalp-indexer partitions archive adopt --author ops
@@ -67,11 +73,33 @@ struct Verified {
     error: Option<String>,
 }
 
+/// An archive and its manifest.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    /// Whether the registry lists it.
+    registered: bool,
+    /// Whether the store has it.
+    there: bool,
+}
+
+impl<'a> Listed<'a> {
+    fn of(archived: &'a Archived) -> Self {
+        Self { manifest: &archived.manifest, registered: archived.is_registered(), there: archived.stands }
+    }
+}
+
+fn word(is_so: bool) -> String {
+    (if is_so { "yes" } else { "no" }).to_owned()
+}
+
 /// Runs one command.
 pub(super) async fn run(session: &mut Session, config: &Config, command: ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::List(selection) => list(session, config, &selection).await,
         ArchiveCommand::Verify(args) => verify(session, config, &args).await,
+        ArchiveCommand::Repair(selection) => repair(session, config, &selection).await,
         ArchiveCommand::Adopt(args) => adopt(session, config, &args).await,
     }
 }
@@ -98,13 +126,14 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
     }
     let all: Vec<&Archived> = surveys.iter().flat_map(|(_, survey)| &survey.archives).collect();
     if selection.json {
-        return print_json(&all.iter().map(|archived| &archived.manifest).collect::<Vec<_>>());
+        return print_json(&all.into_iter().map(Listed::of).collect::<Vec<_>>());
     }
     if all.is_empty() {
         println!("nothing is archived in {}", session.archive()?.name());
         return Ok(());
     }
-    let mut grid = grid(&["leaf", "version", "rows", "bytes", "of the table's", "written", "registered", "object"]);
+    let mut grid =
+        grid(&["leaf", "version", "rows", "bytes", "of the table's", "written", "registered", "there", "object"]);
     for archived in all {
         let found = &archived.manifest;
         let share = found.bytes as f64 * 100.0 / found.heap_bytes.max(1) as f64;
@@ -115,7 +144,8 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
             &size(found.bytes as f64),
             &format!("{share:.0} %"),
             &found.created_at.format("%Y-%m-%d %H:%M").to_string(),
-            &(if archived.is_registered() { "yes" } else { "no" }).to_owned(),
+            &word(archived.is_registered()),
+            &word(archived.stands),
             &found.object,
         ]);
     }
@@ -171,6 +201,38 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
         }
         _ => Err(Failure::other(bad.join("\n"))),
     }
+}
+
+#[derive(Serialize)]
+struct Repaired {
+    object: String,
+    /// Whether its manifest was written again.
+    repaired: bool,
+    error: Option<String>,
+}
+
+async fn repair(session: &Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
+    let (archive, mut told) = (session.archive()?, Vec::new());
+    for (table, survey) in surveys(session, config, selection).await? {
+        for archived in survey.archives {
+            let repaired = dalp_partitions::repair(&session.client, &table.table, archive, &archived).await;
+            told.push(Repaired {
+                object: archived.manifest.object,
+                repaired: repaired.as_ref().is_ok_and(|repaired| *repaired),
+                error: repaired.err().map(|error| error.to_string()),
+            });
+        }
+    }
+    if selection.json {
+        print_json(&told)?;
+    } else {
+        for repaired in told.iter().filter(|told| told.repaired) {
+            println!("{}: its manifest is written again", repaired.object);
+        }
+        println!("{} of {} manifests written again", told.iter().filter(|told| told.repaired).count(), told.len());
+    }
+    let errors: Vec<&str> = told.iter().filter_map(|told| told.error.as_deref()).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Failure::other(errors.join("\n"))) }
 }
 
 /// Takes the archive over for this database.
