@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::{
-    Archive, Bounds, Catalog, Fate, Indexed, Leaf, Need, Policy, Table, Target, build, ensure, extend, read, read_leaf,
-    sizes, unseal,
+    Archive, ArchiveError, Bounds, Catalog, Fate, Indexed, Leaf, Need, Policy, Table, Target, build, ensure, extend,
+    read, read_leaf, set_aside, sizes, unseal,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
@@ -102,7 +102,8 @@ impl Connector {
     /// See [`LeavesError`].
     pub async fn connect(&self) -> Result<Client, LeavesError> {
         let client = connect_direct(&self.database, &self.database.admin_url).await?;
-        let set_role = format!("SET ROLE \"{}\"", self.role.replace('"', "\"\""));
+        // What decides about rows sees all of them, or is refused.
+        let set_role = format!("SET row_security = off; SET ROLE \"{}\"", self.role.replace('"', "\"\""));
         client.batch_execute(&set_role).await.map_err(|error| self.refused(&error))?;
         Ok(client)
     }
@@ -230,7 +231,13 @@ impl Leaves {
                     version = manifest.version,
                     "a sealed partition is written again: its archive is void"
                 );
-                archive.void(manifest).await?;
+                match set_aside(client, table, archive, manifest).await {
+                    // The archive of the database that this one is a copy of: there it is valid.
+                    Err(dalp_partitions::Error::Archive(error @ ArchiveError::NotOurs { .. })) => {
+                        warn!(leaf = name, "{error}")
+                    }
+                    aside => aside?,
+                }
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dalp_fixtures::tools::{postgres, say_stderr};
 use dalp_fixtures::{Cluster, Settings};
 use dalp_migrations::Roles;
-use dalp_partitions::{Archive, Bounds, Need, Policy, Table, ensure};
+use dalp_partitions::{Archive, Bounds, Identity, Need, Policy, ServerIdentity, Subject, Table, ensure};
 use tokio_postgres::{Client, NoTls};
 
 const DAY: &str = "2024-03-20T00:00:00Z";
@@ -61,6 +61,9 @@ fn main() {
         let folder = tempfile::tempdir().unwrap();
         let archive = Archive::open(&format!("file://{}", folder.path().display()), []).unwrap();
         let bounds = Bounds::new(Some(DAY.parse().unwrap()), "2024-03-21T00:00:00Z".parse().unwrap()).unwrap();
+        let server =
+            ServerIdentity { database: "bench".to_owned(), oid: 1, system: None, timeline: "1".to_owned(), port: None };
+        let identity = Identity { installation: "bench".to_owned(), incarnation: "bench".to_owned(), server };
         println!(
             "| run | archived, rows/s | our CPU, us/row | Parquet of the heap | restored, rows/s | our CPU, us/row |"
         );
@@ -69,7 +72,8 @@ fn main() {
             let per_row = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(rows);
             let rate = |time: Duration| f64::from(rows) / time.as_secs_f64();
             let (began, used) = (Instant::now(), cpu());
-            let manifest = archive.write(&mut client, &table, 1, "logs_1_20240320", bounds, run).await.unwrap();
+            let subject = Subject { key: 1, leaf: "logs_1_20240320", bounds, version: run, identity: &identity };
+            let manifest = archive.write(&mut client, &table, &subject).await.unwrap();
             let (took, burnt) = (began.elapsed(), cpu() - used);
             assert_eq!(manifest.counted.rows, u64::from(rows));
             client

@@ -14,6 +14,7 @@ use crate::{
     Catalog, Error, Index, Need, Plan, Policy, Step, Table,
     catalog::{is_current, quoted, read, read_created, read_in},
     plan,
+    session::{self, Kind},
 };
 
 /// Most leaves made in one transaction: it holds the parent for as long as they take.
@@ -110,8 +111,8 @@ async fn apply_some(
     make_plan: impl FnOnce(&Catalog) -> Result<Plan, crate::PlanError>,
 ) -> Result<(Vec<Step>, Catalog), Error> {
     let doing = || Error::doing("make partitions", table);
-    let transaction = client.transaction().await.map_err(doing())?;
-    transaction.batch_execute(&format!("{BEGIN}; SELECT pg_advisory_xact_lock({LANE_KEY})")).await.map_err(doing())?;
+    let settings = format!("{BEGIN}; SELECT pg_advisory_xact_lock({LANE_KEY})");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let mut catalog = match is_current(&transaction, table, known).await? {
         true => known.clone(),
         false => read_in(&transaction, table, key).await?,

@@ -10,7 +10,11 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{Bounds, Error, Index, Interval, Table, catalog::quoted};
+use crate::{
+    Bounds, Error, Index, Interval, Table,
+    catalog::quoted,
+    session::{self, Kind},
+};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +67,8 @@ struct Facts {
     options: Option<String>,
     other_identity: bool,
     other_security: bool,
+    /// Row security would hide rows of it from the current role.
+    filtered: bool,
     /// Names, order, storage or compression of its columns are not its parent's.
     other_layout: bool,
     /// Columns whose storage or compression differ.
@@ -140,7 +146,8 @@ const FACTS: &str = r"
            COALESCE(wanted.indexes, 0) - COALESCE(index.inherited, 0), COALESCE(index.invalid, 0),
            CASE WHEN own.keys IS NULL OR c.relkind = 'p' THEN 0
                 ELSE (SELECT count(*) FROM unnest(own.keys) AS key WHERE key <> ALL (COALESCE(index.keys, '{}'))) END,
-           triggers, COALESCE(foreign_key.keys, 0)
+           triggers, COALESCE(foreign_key.keys, 0),
+           CASE WHEN c.relrowsecurity AND c.relkind <> 'p' THEN row_security_active(c.oid) ELSE false END
     FROM child JOIN pg_catalog.pg_class AS c ON c.oid = child.oid JOIN parent AS p ON p.oid = child.parent
     LEFT JOIN layout ON layout.oid = child.oid LEFT JOIN layout AS of_parent ON of_parent.oid = child.parent
     LEFT JOIN index ON index.oid = child.oid LEFT JOIN wanted ON wanted.parent = child.parent
@@ -176,10 +183,9 @@ const REGISTRY: &str = "SELECT COALESCE(has_table_privilege(to_regclass($1), 'SE
 /// When the server refuses. A table that is not there, or not partitioned, has no findings.
 pub async fn audit(client: &mut Client, table: &Table) -> Result<Vec<Finding>, Error> {
     let doing = || Error::doing("audit the partitions", table);
-    let transaction = client.build_transaction().read_only(true).start().await.map_err(doing())?;
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; \
                     SET LOCAL statement_timeout = '60s'";
-    transaction.batch_execute(settings).await.map_err(doing())?;
+    let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
     let facts = facts(&transaction, table).await.map_err(doing())?;
     let (detached, now) = detached(&transaction, table).await.map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
@@ -232,6 +238,7 @@ fn fact(row: &Row) -> Facts {
         lacking_indexes: row.get(18),
         triggers: row.get(19),
         foreign_keys: row.get(20),
+        filtered: row.get(21),
     }
 }
 
@@ -376,6 +383,14 @@ fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
         let next = format!("as a superuser: ALTER TABLE {name} OWNER TO the owner of {parent}");
         found(Error, "another role owns it: it cannot be maintained".to_owned(), next);
     }
+    if fact.filtered {
+        let what = "row security would hide rows of it from this role: it can be neither counted nor archived";
+        found(
+            Error,
+            what.to_owned(),
+            format!("ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY; queries of the table go by its own"),
+        );
+    }
     if fact.foreign_keys > 0 {
         let next = "drop them: detaching and dropping would lock the other table".to_owned();
         found(Error, format!("{} foreign keys lead from or to it", fact.foreign_keys), next);
@@ -428,9 +443,9 @@ fn drifted(fact: &Facts, findings: &mut Vec<Finding>) {
         let next = "drop them, or make them on the table".to_owned();
         found(Warning, format!("it has triggers that its parent has not: {triggers}"), next);
     }
-    if fact.other_security {
-        let next = format!("ALTER TABLE {name} ENABLE, DISABLE, FORCE or NO FORCE ROW LEVEL SECURITY as on {parent}");
-        found(Warning, "its row security is not that of its parent".to_owned(), next);
+    if fact.other_security && !fact.filtered {
+        let next = "nothing for queries of the table, which go by the table's own; rights on the leaf alone are to be looked at";
+        found(Warning, "its row security is not that of its parent".to_owned(), next.to_owned());
     }
     if fact.other_identity {
         let next = format!("ALTER TABLE {name} REPLICA IDENTITY as on {parent}, or subscribers miss its changes");

@@ -8,7 +8,10 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{Bounds, Catalog, Error, Index, Leaf, Step};
+use crate::{
+    Bounds, Catalog, Error, Index, Leaf, Step,
+    session::{self, Kind},
+};
 
 /// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`; or, *flat*, by
 /// `RANGE (time_column)` at once.
@@ -149,11 +152,9 @@ pub async fn read_leaf(
 
 async fn reading<'c>(client: &'c mut Client, table: &Table) -> Result<Transaction<'c>, Error> {
     let doing = || Error::doing("read partitions", table);
-    let transaction = client.build_transaction().read_only(true).start().await.map_err(doing())?;
     // Nothing that a login's defaults say may bend how times are printed and read.
     let utc = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'";
-    transaction.batch_execute(utc).await.map_err(doing())?;
-    Ok(transaction)
+    session::begin(client, Kind::Read, utc).await.map_err(doing())
 }
 
 /// The same inside a transaction whose TimeZone and DateStyle are set.

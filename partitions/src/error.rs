@@ -35,6 +35,16 @@ pub enum Error {
         /// The server's words.
         message: String,
     },
+    /// Row security would hide rows: nothing is decided by a part of them.
+    #[error(
+        "could not {doing} of {table}: row security would hide some of its rows from this role. As its owner: ALTER TABLE … NO FORCE ROW LEVEL SECURITY, or give this role BYPASSRLS"
+    )]
+    Filtered {
+        /// What was being done.
+        doing: &'static str,
+        /// Schema and name, quoted.
+        table: String,
+    },
     /// Somebody held a lock in our way, each time we tried.
     #[error(
         "{table}: no lock to make partitions in {tries} tries; in the way: {holders}. Let those sessions end, or end them with pg_terminate_backend; nothing was changed by the last try, and the next call continues"
@@ -101,6 +111,7 @@ impl Error {
             let table = table.to_string();
             let message = words(&source);
             match source.code() {
+                _ if crate::session::is_filtered(&source) => Self::Filtered { doing, table },
                 Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => Self::NotOwner { table, message },
                 _ => Self::Database { doing, table, message, source },
             }
@@ -109,7 +120,7 @@ impl Error {
 }
 
 /// The server's words: the driver's own say "db error" and no more.
-fn words(error: &tokio_postgres::Error) -> String {
+pub(crate) fn words(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),
         None => error.to_string(),

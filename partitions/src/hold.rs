@@ -16,6 +16,7 @@ use crate::{
     activity::{Deed, activity_table, ensure_activity, record},
     apply::{BEGIN, is_passing},
     registry::register,
+    session::{self, Kind},
 };
 
 /// A move holds its leaf's row of the registry for less than that, but for counting its rows.
@@ -156,8 +157,8 @@ async fn add(
     author: &str,
 ) -> Result<(i64, usize), Error> {
     let doing = || Error::doing("add a legal hold", table);
-    let transaction = client.transaction().await.map_err(doing())?;
-    transaction.batch_execute(&format!("{BEGIN}; {BRIEFLY}")).await.map_err(doing())?;
+    let settings = format!("{BEGIN}; {BRIEFLY}");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let scope_of: [(&(dyn ToSql + Sync), Type); 5] = [
         (&table.schema, Type::TEXT),
         (&table.name, Type::TEXT),
@@ -185,8 +186,8 @@ pub async fn release_hold(client: &mut Client, registry: &str, id: i64, by: &str
     ensure_activity(client, registry).await?;
     let table = activity_table(registry);
     let doing = || Error::doing("release a legal hold", registry);
-    let transaction = client.transaction().await.map_err(doing())?;
-    transaction.batch_execute(&format!("{BEGIN}; {BRIEFLY}")).await.map_err(doing())?;
+    let settings = format!("{BEGIN}; {BRIEFLY}");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
     let Some(row) = transaction.query_typed_opt(&table.registered(RELEASE), &parameters).await.map_err(doing())? else {
         let why =

@@ -7,6 +7,7 @@ use crate::{
     apply::{BEGIN, create_index, is_passing},
     catalog::read_leaf,
     moves::PATIENCE,
+    session::{self, Kind},
 };
 
 /// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.
@@ -80,10 +81,9 @@ async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usiz
     let (doing, name) = (|| Error::doing("build the indexes of a leaf", table), table.sibling(&leaf.name));
     let lacking = leaf.lacks(&table.leaf_indexes);
     let statements: Vec<String> = lacking.iter().map(|index| create_index(&name, index, "")).collect();
-    let transaction = client.transaction().await.map_err(doing())?;
     // A build takes as long as the leaf is large; the lock for it is had at once or later.
-    let begin = format!("{BEGIN}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{PATIENCE}'");
-    transaction.batch_execute(&begin).await.map_err(doing())?;
+    let settings = format!("{BEGIN}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{PATIENCE}'");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     transaction.batch_execute(&statements.join(";\n")).await.map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
     Ok(statements.len())

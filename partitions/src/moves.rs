@@ -12,12 +12,15 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Archive, Bounds, Error, Manifest, Obstacle, Table,
+    Archive, Bounds, Error, Identity, Manifest, Obstacle, Subject, Table,
     activity::{Deed, ensure_activity, record},
     apply::{BEGIN, is_passing, pause},
     archive,
+    claim::{self, Entered},
     registry::{Entry, Presence, State, read_inventory, refresh, register},
     retire::{Act, Fate, Move, Terms, plan_moves},
+    session::{self, Kind},
+    survey,
 };
 
 /// Key of the advisory lock that lets one session of a database retire, undo and restore at a time: "dalpret" in ASCII.
@@ -91,21 +94,36 @@ async fn run(
     let mut outcome = Outcome::default();
     // A move that failed is not tried again in this run.
     let mut given_up = HashSet::new();
+    let mut entered = None;
     let mut inventory = read_inventory(client, table).await?;
     loop {
         let planned = plan_moves(&inventory, terms);
         let moves: Vec<Move> =
             planned.moves.into_iter().filter(|next| !given_up.contains(&(next.entry.id, next.act))).collect();
         if moves.is_empty() {
-            outcome.obstacles = planned.obstacles;
+            let (faults, others) = planned.obstacles.into_iter().partition(|(_, obstacle)| obstacle.is_fault());
+            outcome.obstacles = others;
+            outcome.failed.extend(Vec::into_iter(faults).map(|(entry, obstacle)| refused(table, entry, &obstacle)));
             return Ok(outcome);
         }
         let moved: Vec<i64> = moves.iter().map(|next| next.entry.id).collect();
+        if terms.retention.fate == Fate::Archive && entered.is_none() {
+            match enter(client, table, archive, &moves).await {
+                Ok(place) => entered = place,
+                Err((first, error)) => {
+                    outcome.failed.push((first, error));
+                    given_up
+                        .extend(moves.iter().filter(|next| is_for_archive(next)).map(|next| (next.entry.id, next.act)));
+                    continue;
+                }
+            }
+        }
         for next in moves {
             let mut worker = Worker {
                 client,
                 table,
                 archive,
+                entered: entered.as_ref(),
                 fate: terms.retention.fate,
                 grace: terms.retention.grace,
                 has_begun: false,
@@ -129,13 +147,40 @@ async fn run(
     }
 }
 
+/// Makes sure, before anything is sealed for it, that the archive is ours to write to. An error comes with the first of the moves that
+/// are not made then.
+async fn enter(
+    client: &Client,
+    table: &Table,
+    archive: Option<&Archive>,
+    moves: &[Move],
+) -> Result<Option<Entered>, (Move, Error)> {
+    match (archive, moves.iter().find(|next| is_for_archive(next))) {
+        (Some(archive), Some(first)) => {
+            claim::enter(client, table, archive).await.map(Some).map_err(|error| (first.clone(), error))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether a move is of no use where nothing may be archived.
+fn is_for_archive(next: &Move) -> bool {
+    matches!(next.act, Act::Seal | Act::Archive)
+}
+
+/// A leaf that must be mended before it can move.
+fn refused(table: &Table, entry: Entry, obstacle: &Obstacle) -> (Move, Error) {
+    let refused = Error::Refused { leaf: table.sibling(&entry.leaf), why: obstacle.to_string() };
+    (Move { entry, act: Act::Seal }, refused)
+}
+
 /// Session settings of everything here, and the lock that only one session has. No session of ours is without time limits.
 pub(crate) async fn begin_session(client: &Client, table: &Table) -> Result<(), Error> {
     let doing = || Error::doing("begin to maintain partitions", table);
     let settings = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET search_path = pg_catalog; SET jit = off; \
                     SET lock_timeout = '2s'; SET statement_timeout = '60s'; \
                     SET idle_in_transaction_session_timeout = '60s'";
-    client.batch_execute(settings).await.map_err(doing())?;
+    session::settle(client, settings).await.map_err(doing())?;
     let locked = client.query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&RETIRE_KEY, Type::INT8)]).await;
     if locked.map_err(doing())?.get(0) {
         return Ok(());
@@ -225,6 +270,8 @@ struct Worker<'w> {
     client: &'w mut Client,
     table: &'w Table,
     archive: Option<&'w Archive>,
+    /// The archive as a place that this database may write to.
+    entered: Option<&'w Entered>,
     fate: Fate,
     grace: chrono::TimeDelta,
     /// Whether the detaching was begun: the registry is no more as the move says, so it is not tried again.
@@ -316,7 +363,7 @@ impl Worker<'_> {
     async fn archive(&mut self, next: &Move) -> Result<Duration, Error> {
         let (table, began, entry) = (self.table, Instant::now(), &next.entry);
         let doing = || Error::doing("archive a leaf", table);
-        let Some(store) = self.archive else {
+        let (Some(store), Some(entered)) = (self.archive, self.entered) else {
             let why = "there is no archive: set partitions.archive_url".to_owned();
             return Err(Error::Unfit { what: table.sibling(&entry.leaf), why });
         };
@@ -329,15 +376,21 @@ impl Worker<'_> {
         transaction.query_typed(&table.registered(BEGIN_ARCHIVE), &parameters).await.map_err(doing())?;
         transaction.commit().await.map_err(doing())?;
         self.client.batch_execute("SET statement_timeout = 0").await.map_err(doing())?;
-        let written =
-            store.write(self.client, table, entry.key, &entry.leaf, entry.bounds, version.unsigned_abs()).await;
+        let identity = Identity {
+            installation: entered.installation.clone(),
+            incarnation: entry.incarnation.clone(),
+            server: entered.server.clone(),
+        };
+        let (leaf, version_of) = (entry.leaf.as_str(), version.unsigned_abs());
+        let subject = Subject { key: entry.key, leaf, bounds: entry.bounds, version: version_of, identity: &identity };
+        let written = store.write(self.client, table, &subject).await;
         self.client.batch_execute("SET statement_timeout = '60s'").await.map_err(doing())?;
         let manifest = written?;
         let begun = Entry { state, version, ..entry.clone() };
         let transaction = locked(self.client, table, &begun).await?;
-        archived(&transaction, table, &begun, &manifest).await?;
+        archived(&transaction, table, &begun, &manifest, store.name()).await?;
         finish(transaction, deed, began, Duration::ZERO).await?;
-        store.void_others(&manifest).await?;
+        store.void_earlier(&manifest).await?;
         Ok(Duration::ZERO)
     }
 
@@ -433,7 +486,7 @@ impl Worker<'_> {
                 let why = "its archive cannot be read: set partitions.archive_url".to_owned();
                 return Err(Error::Refused { leaf: table.sibling(&entry.leaf), why });
             };
-            store.verify(&manifest).await?;
+            survey::prove(store, table, entry, &manifest).await?;
         }
         let deed = self.deed("partition.drop", next);
         let transaction = self.locked(next).await?;
@@ -474,10 +527,9 @@ impl Worker<'_> {
 /// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
 pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &Entry) -> Result<Transaction<'c>, Error> {
     let doing = || Error::doing("lock a leaf in the registry", table);
-    let transaction = client.transaction().await.map_err(doing())?;
-    let begin =
+    let settings =
         format!("{BEGIN}; SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '60s'");
-    transaction.batch_execute(&begin).await.map_err(doing())?;
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let row =
         transaction.query_typed_opt(&table.registered(LOCK_ENTRY), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
     match row.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {
@@ -533,12 +585,18 @@ async fn archived(
     table: &Table,
     entry: &Entry,
     manifest: &Manifest,
+    place: &str,
 ) -> Result<(), Error> {
     let doing = || Error::doing("note that a leaf is archived", table);
     let json = serde_json::to_value(manifest).unwrap_or_default();
     let rows = i64::try_from(manifest.counted.rows).unwrap_or(i64::MAX);
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8), (&entry.seal_now, Type::TEXT)];
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&entry.id, Type::INT8),
+        (&json, Type::JSONB),
+        (&rows, Type::INT8),
+        (&entry.seal_now, Type::TEXT),
+        (&place, Type::TEXT),
+    ];
     match transaction
         .query_typed_opt(&table.registered(&format!("{END_ARCHIVE} {MARK} RETURNING leaf_id")), &parameters)
         .await
@@ -565,7 +623,7 @@ const BEGIN_ARCHIVE: &str = "UPDATE registry.leaf SET state = $2, version = $3, 
 const END_ARCHIVE: &str = "
     UPDATE registry.leaf AS e
     SET state = CASE WHEN state = 'DETACHED' THEN state ELSE 'ARCHIVED' END, manifest = $2, rows = $3, seal = $4,
-        archived_at = clock_timestamp(), updated_at = clock_timestamp()
+        archived_at = clock_timestamp(), verified_at = clock_timestamp(), updated_at = clock_timestamp(), place = $5
     WHERE leaf_id = $1 AND $4 = ";
 const SET_SEAL: &str = "UPDATE registry.leaf AS e SET updated_at = clock_timestamp(), seal = ";
 

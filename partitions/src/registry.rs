@@ -11,6 +11,7 @@ use tokio_postgres::{
 use crate::{
     Bounds, Error, Table,
     hold::{Hold, standing},
+    session::{self, Kind},
 };
 
 /// How far a leaf is on its way from attached to dropped.
@@ -114,6 +115,12 @@ pub struct Entry {
     pub seal: Option<String>,
     /// Mark of the seal now; `None` without one.
     pub seal_now: Option<String>,
+    /// Names this life of the leaf in archives; empty if it is not registered.
+    pub incarnation: String,
+    /// The archive that its manifest is of, if that is known.
+    pub place: Option<String>,
+    /// Whether row security would hide rows of it from the current role.
+    pub filtered: bool,
     /// When it was detached.
     pub detached_at: Option<DateTime<Utc>>,
 }
@@ -193,7 +200,9 @@ const ENTRIES: &str = r"
            COALESCE(standing.parent, (SELECT parent.relname::text FROM parent WHERE parent.key = known.key)),
            COALESCE(known.version, 0),
            COALESCE(pages.pages * current_setting('block_size')::int8, pg_total_relation_size(class.oid), known.bytes, 0)::int8,
-           COALESCE(known.rows, NULLIF(class.reltuples, -1)::int8), known.manifest, known.seal, seal.mark, known.detached_at
+           COALESCE(known.rows, NULLIF(class.reltuples, -1)::int8), known.manifest, known.seal, seal.mark, known.detached_at,
+           CASE WHEN class.relrowsecurity THEN row_security_active(class.oid) ELSE false END,
+           COALESCE(known.incarnation::text, ''), known.place
     FROM known
     FULL JOIN standing ON standing.oid = known.relid
     LEFT JOIN pg_catalog.pg_class AS class ON class.oid = COALESCE(standing.oid, known.relid)
@@ -231,13 +240,8 @@ pub(crate) async fn refresh(
 
 async fn read_some(client: &mut Client, table: &Table, ids: Option<&[i64]>) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
-    let builder = client.build_transaction().read_only(true);
-    let transaction =
-        builder.isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await.map_err(doing())?;
-    transaction
-        .batch_execute("SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off")
-        .await
-        .map_err(doing())?;
+    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off";
+    let transaction = session::begin(client, Kind::Snapshot, settings).await.map_err(doing())?;
     let inventory = inventory_in(&transaction, table, ids).await?;
     transaction.commit().await.map_err(doing())?;
     Ok(inventory)
@@ -285,6 +289,9 @@ fn entry(row: &Row) -> Option<Entry> {
         seal: row.get(12),
         seal_now: row.get(13),
         detached_at: row.get(14),
+        filtered: row.get(15),
+        incarnation: row.get(16),
+        place: row.get(17),
     })
 }
 

@@ -1,8 +1,8 @@
-//! A leaf that was dropped, back from its archive: loaded into a table of its own, compared on the way, and attached.
+//! A leaf that was dropped, back from its archive: loaded into a table of its own, compared there, and attached.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{
-    Client,
+    Client, Transaction,
     types::{ToSql, Type},
 };
 
@@ -11,11 +11,28 @@ use crate::{
     activity::{Deed, ensure_activity, record},
     add_hold,
     apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
+    catalog::quoted,
     moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, seal_statements},
-    read,
+    read, refit,
     registry::{Entry, State, read_inventory},
+    release_hold,
+    session::{self, Kind},
+    survey::{Archived, survey},
     undo::{drop_checks, lower_floor},
 };
+
+/// What is to be brought back, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// The leaf.
+    pub leaf: &'r str,
+    /// The object of the archive to take, where several are of a leaf of this name.
+    pub object: Option<&'r str>,
+    /// Why.
+    pub reason: &'r str,
+    /// Who asks for it.
+    pub author: &'r str,
+}
 
 /// What [`restore`] did.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +41,8 @@ pub struct Restored {
     pub leaf: String,
     /// Its rows.
     pub rows: u64,
+    /// The columns whose values were cast to another type, each exactly.
+    pub cast: Vec<String>,
     /// The hold that keeps it from being retired at the next run.
     pub hold: i64,
     /// The earliest time served now; `None` if all is.
@@ -34,59 +53,175 @@ pub struct Restored {
 /// at its next run. The floor goes down to it if no newer leaf is missing.
 ///
 /// Wants a direct connection of its own whose current role owns the table; its session settings are changed. What a crash leaves of it,
-/// the next `retire` discards.
+/// the next `retire` discards; what was refused leaves nothing.
 pub async fn restore(
     client: &mut Client,
     table: &Table,
     archive: &Archive,
-    leaf: &str,
-    reason: &str,
-    author: &str,
+    request: &Request<'_>,
 ) -> Result<Restored, Error> {
     begin_session(client, table).await?;
-    let restored = restore_leaf(client, table, archive, leaf, reason, author).await;
+    let restored = restore_leaf(client, table, archive, request).await;
     let ended = end_session(client, table).await;
     let restored = restored?;
     ended.map(|()| restored)
+}
+
+/// Loads an archive into a table of its own, with the columns that were archived. Answers its rows.
+///
+/// # Errors
+/// As [`restore`]; then nothing is made.
+pub async fn restore_into(
+    client: &mut Client,
+    table: &Table,
+    archive: &Archive,
+    request: &Request<'_>,
+    into: (&str, &str),
+) -> Result<u64, Error> {
+    begin_session(client, table).await?;
+    let restored = load_into(client, table, archive, request, into).await;
+    let ended = end_session(client, table).await;
+    let restored = restored?;
+    ended.map(|()| restored)
+}
+
+async fn load_into(
+    client: &mut Client,
+    table: &Table,
+    archive: &Archive,
+    request: &Request<'_>,
+    (schema, name): (&str, &str),
+) -> Result<u64, Error> {
+    let doing = || Error::doing("restore into a table", table);
+    ensure_activity(client, &table.registry).await?;
+    let manifest = choose(client, table, archive, request).await?;
+    let into = format!("{}.{}", quoted(schema), quoted(name));
+    let transaction = session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}")).await.map_err(doing())?;
+    let stands = transaction.query_typed_one("SELECT to_regclass($1) IS NOT NULL", &[(&into, Type::TEXT)]).await;
+    if stands.map_err(doing())?.get(0) {
+        let why = "it stands already: name a table that does not, with `--into`".to_owned();
+        return Err(Error::Unfit { what: into, why });
+    }
+    transaction.batch_execute(&refit::archived_table(&manifest, &into)?).await.map_err(doing())?;
+    archive.load(&transaction, &manifest, &into).await?;
+    refit::prove(&transaction, &manifest, &into).await?;
+    let deed = Deed::new("partition.restore", format!("{schema}.{name}")).with_detail(serde_json::json!({
+        "key": manifest.key, "leaf": manifest.leaf, "rows": manifest.counted.rows, "object": manifest.object,
+        "reason": request.reason, "author": request.author
+    }));
+    record(&transaction, &deed).await?;
+    transaction.commit().await.map_err(doing())?;
+    client.batch_execute(&format!("ANALYZE {into}")).await.map_err(doing())?;
+    Ok(manifest.counted.rows)
+}
+
+const INSTALLATION: &str = "SELECT installation::text FROM registry.installation";
+
+/// The archive that is meant: the one of this object, or the only one of a leaf of this name that is whole.
+async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Request<'_>) -> Result<Manifest, Error> {
+    let Request { leaf, object, .. } = *request;
+    let unfit = |why: String| Error::Unfit { what: table.sibling(leaf), why };
+    let installation = client.query_typed_one(&table.registered(INSTALLATION), &[]).await;
+    let installation: String = installation.map_err(Error::doing("look up the installation", table))?.get(0);
+    let mut found = survey(client, table, archive).await?.archives;
+    found.retain(|archived| archived.manifest.leaf == leaf);
+    if let Some(object) = object {
+        let chosen = found.into_iter().find(|archived| archived.manifest.object == object);
+        return chosen.map(|archived| archived.manifest).ok_or_else(|| {
+            unfit(format!("there is no archive {object} of it: `dalp-indexer partitions archive list` shows them"))
+        });
+    }
+    let mut candidates = candidates(&found, &installation);
+    if candidates.len() > 1 {
+        let mut whole = Vec::new();
+        for manifest in candidates {
+            if archive.check(&manifest).await.is_ok() {
+                whole.push(manifest);
+            }
+        }
+        candidates = whole;
+    }
+    match candidates.as_slice() {
+        [manifest] => Ok(manifest.clone()),
+        [] if found.is_empty() => Err(unfit(format!(
+            "{} holds no archive of it: `dalp-indexer partitions archive list` shows what there is",
+            archive.name()
+        ))),
+        [] => Err(unfit(format!(
+            "what {} holds of that name is of another installation, or not there any more: {}. `restore {leaf} --archive OBJECT` takes \
+             one all the same",
+            archive.name(),
+            named(found.iter().map(|archived| &archived.manifest))
+        ))),
+        several => Err(unfit(format!(
+            "several archives are of a leaf of that name: {}. Choose one: `restore {leaf} --archive OBJECT`",
+            named(several.iter())
+        ))),
+    }
+}
+
+/// The newest archive of each life of the leaf in this installation; of those that do not say whose they are, if there is none.
+fn candidates(found: &[Archived], installation: &str) -> Vec<Manifest> {
+    let is_own = |archived: &&Archived| {
+        let identity = archived.manifest.identity.as_ref();
+        archived.is_registered() || identity.is_some_and(|identity| identity.installation == installation)
+    };
+    let mut own: Vec<&Archived> = found.iter().filter(is_own).collect();
+    if own.is_empty() {
+        own = found.iter().filter(|archived| archived.manifest.identity.is_none()).collect();
+    }
+    let mut lives: Vec<Manifest> = Vec::new();
+    for Archived { manifest, .. } in own {
+        match lives.iter_mut().find(|other| other.life() == manifest.life()) {
+            Some(other) if other.version < manifest.version => *other = manifest.clone(),
+            Some(_) => {}
+            None => lives.push(manifest.clone()),
+        }
+    }
+    lives
+}
+
+fn named<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> String {
+    let name = |manifest: &Manifest| {
+        let server = manifest.identity.as_ref().map(|identity| format!(", of {}", identity.server)).unwrap_or_default();
+        let at = manifest.created_at.format("%Y-%m-%d %H:%M");
+        format!("{} ({} rows, written {at}{server})", manifest.object, manifest.counted.rows)
+    };
+    manifests.map(name).collect::<Vec<_>>().join(", ")
 }
 
 async fn restore_leaf(
     client: &mut Client,
     table: &Table,
     archive: &Archive,
-    leaf: &str,
-    reason: &str,
-    author: &str,
+    request: &Request<'_>,
 ) -> Result<Restored, Error> {
     ensure_activity(client, &table.registry).await?;
-    let name = format!("{}.{}", table.schema, table.name);
+    let leaf = request.leaf;
     let unfit = |why: String| Error::Unfit { what: table.sibling(leaf), why };
-    let found = archive.list(Some(&name)).await?.into_iter().filter(|manifest| manifest.leaf == leaf);
-    let Some(manifest) = found.max_by_key(|manifest| manifest.version) else {
-        let why = format!(
-            "{} holds no archive of it: `dalp-indexer partitions archive list` shows what there is",
-            archive.name()
-        );
-        return Err(unfit(why));
-    };
+    let manifest = choose(client, table, archive, request).await?;
     let bounds = Bounds::new(manifest.from, manifest.to).ok_or_else(|| unfit("its manifest has no times".into()))?;
     let catalog = read(client, table, manifest.key).await?;
     let parent = fitting_parent(&catalog, leaf, bounds).map_err(unfit)?;
-    let entry = plan_table(client, table, &manifest, bounds, &parent).await?;
-    fill(client, table, archive, &manifest, &entry).await?;
+    let (entry, cast) = fill(client, table, archive, &manifest, bounds, &parent).await?;
+    // Plans know nothing of a new table.
+    let analyze = format!("ANALYZE {}", table.sibling(leaf));
+    client.batch_execute(&analyze).await.map_err(Error::doing("analyze a restored leaf", table))?;
     let to = (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to());
     let scope = Scope { key: Some(manifest.key), from: bounds.from(), to };
-    let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
+    let (hold, _) = add_hold(client, table, &scope, request.reason, request.author).await?;
     let mut again = 0;
-    while let Err(error) = attach(client, table, &manifest, &entry).await {
+    while let Err(error) = attach(client, table, &manifest, archive.name(), &entry).await {
         again += 1;
         if !is_passing(&error) || again == TRIES {
+            // It keeps nothing: the table that was made goes at the next run.
+            release_hold(client, &table.registry, hold, request.author).await?;
             return Err(error);
         }
         tokio::time::sleep(pause(again)).await;
     }
     let floor = lower_floor(client, table, &entry).await?;
-    Ok(Restored { leaf: leaf.to_owned(), rows: manifest.counted.rows, hold, floor })
+    Ok(Restored { leaf: leaf.to_owned(), rows: manifest.counted.rows, cast, hold, floor })
 }
 
 /// The sub-parent, if nothing stands where the leaf belongs.
@@ -95,7 +230,10 @@ fn fitting_parent(catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<Strin
         return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
     };
     if let Some(other) = catalog.leaves.iter().find(|other| other.bounds.overlaps(&bounds)) {
-        return Err(format!("leaf \"{}\" holds some of its times: detach that first", other.name));
+        return Err(format!(
+            "leaf \"{}\" holds some of its times: detach that first, or `restore --into TABLE`",
+            other.name
+        ));
     }
     if catalog.names.contains(leaf) {
         return Err(
@@ -110,20 +248,55 @@ const PLANNED: &str = "
     INSERT INTO registry.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time, state, version)
     VALUES ($1, $2, $3, $4, to_regclass($5), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8) RETURNING leaf_id";
 
-/// Makes the table, sealed against nobody yet, and says in the registry what it is for: one transaction.
-async fn plan_table(
+/// What a load may take.
+const LONG: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'";
+
+/// Makes the table, says in the registry what it is for, loads and counts its rows, seals it and proves its bounds, so that attaching it is
+/// a matter of milliseconds: one transaction, of which nothing is left where an archive is refused. Answers the columns that were cast.
+async fn fill(
     client: &mut Client,
     table: &Table,
+    archive: &Archive,
     manifest: &Manifest,
     bounds: Bounds,
     parent: &str,
-) -> Result<Entry, Error> {
-    let doing = || Error::doing("make the table of a restore", table);
+) -> Result<(Entry, Vec<String>), Error> {
+    let doing = || Error::doing("restore a leaf", table);
     let (leaf, parent_name) = (table.sibling(&manifest.leaf), table.sibling(parent));
-    let transaction = client.transaction().await.map_err(doing())?;
-    transaction.batch_execute(BEGIN).await.map_err(doing())?;
+    let transaction = session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}")).await.map_err(doing())?;
     let make = format!("CREATE TABLE {leaf} (LIKE {parent_name} {LIKE} INCLUDING INDEXES)");
     transaction.batch_execute(&make).await.map_err(doing())?;
+    let id = plan_entry(&transaction, table, manifest, bounds, &leaf).await.map_err(doing())?;
+    let cast = refit::load(&transaction, table, archive, manifest, &leaf).await?;
+    let row = transaction
+        .query_typed_one(
+            "SELECT pg_get_partition_constraintdef(to_regclass($1))",
+            &[(&parent_name as &(dyn ToSql + Sync), Type::TEXT)],
+        )
+        .await
+        .map_err(doing())?;
+    let time = quoted(&table.time_column);
+    let mut proof = vec![format!("{time} IS NOT NULL"), format!("{time} < '{}'::timestamptz", manifest.to)];
+    proof.extend(manifest.from.map(|from| format!("{time} >= '{from}'::timestamptz")));
+    proof.extend(row.get::<_, Option<String>>(0));
+    let mut statements = seal_statements(table, &leaf);
+    statements.push(format!("ALTER TABLE {leaf} ADD CONSTRAINT dalp_restored CHECK ({})", proof.join(" AND ")));
+    transaction.batch_execute(&statements.join("; ")).await.map_err(doing())?;
+    transaction.commit().await.map_err(doing())?;
+    let inventory = read_inventory(client, table).await?;
+    let entry = inventory.entries.into_iter().find(|entry| entry.id == id);
+    let entry = entry.map(|entry| Entry { parent: Some(parent.to_owned()), ..entry });
+    Ok((entry.ok_or_else(|| Error::Refused { leaf, why: "its table went away".to_owned() })?, cast))
+}
+
+/// The registry's row of a table that was made. Answers its id.
+async fn plan_entry(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    manifest: &Manifest,
+    bounds: Bounds,
+    leaf: &str,
+) -> Result<i64, tokio_postgres::Error> {
     let (from, to) = (bounds.from(), (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to()));
     let version = i32::try_from(manifest.version).unwrap_or(i32::MAX);
     let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
@@ -136,56 +309,21 @@ async fn plan_table(
         (&to, Type::TIMESTAMPTZ),
         (&version, Type::INT4),
     ];
-    let id: i64 = transaction.query_typed_one(&table.registered(PLANNED), &parameters).await.map_err(doing())?.get(0);
-    transaction.commit().await.map_err(doing())?;
-    let inventory = read_inventory(client, table).await?;
-    let entry = inventory.entries.into_iter().find(|entry| entry.id == id);
-    let entry = entry.map(|entry| Entry { parent: Some(parent.to_owned()), ..entry });
-    entry.ok_or_else(|| Error::Refused { leaf, why: "its table went away".to_owned() })
-}
-
-/// Loads the rows, seals the table and proves its bounds, so that attaching it is a matter of milliseconds.
-async fn fill(
-    client: &mut Client,
-    table: &Table,
-    archive: &Archive,
-    manifest: &Manifest,
-    entry: &Entry,
-) -> Result<(), Error> {
-    let doing = || Error::doing("restore a leaf", table);
-    let leaf = table.sibling(&entry.leaf);
-    let transaction = locked(client, table, entry).await?;
-    transaction
-        .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'")
-        .await
-        .map_err(doing())?;
-    archive.load(&transaction, manifest, &leaf).await?;
-    let parent = entry.parent.as_ref().map(|parent| table.sibling(parent)).unwrap_or_default();
-    let row = transaction
-        .query_typed_one(
-            "SELECT pg_get_partition_constraintdef(to_regclass($1))",
-            &[(&parent as &(dyn ToSql + Sync), Type::TEXT)],
-        )
-        .await
-        .map_err(doing())?;
-    let time = crate::catalog::quoted(&table.time_column);
-    let mut proof = vec![format!("{time} IS NOT NULL"), format!("{time} < '{}'::timestamptz", manifest.to)];
-    proof.extend(manifest.from.map(|from| format!("{time} >= '{from}'::timestamptz")));
-    proof.extend(row.get::<_, Option<String>>(0));
-    let mut statements = seal_statements(table, &leaf);
-    statements.push(format!("ALTER TABLE {leaf} ADD CONSTRAINT dalp_restored CHECK ({})", proof.join(" AND ")));
-    transaction.batch_execute(&statements.join("; ")).await.map_err(doing())?;
-    transaction.commit().await.map_err(doing())?;
-    // Plans know nothing of a new table.
-    client.batch_execute(&format!("ANALYZE {leaf}")).await.map_err(doing())
+    Ok(transaction.query_typed_one(&table.registered(PLANNED), &parameters).await?.get(0))
 }
 
 const ATTACHED: &str = "
     UPDATE registry.leaf AS e
     SET state = 'ARCHIVED', manifest = $2, rows = $3, archived_at = clock_timestamp(), sealed_at = clock_timestamp(),
-        updated_at = clock_timestamp(), seal = ";
+        updated_at = clock_timestamp(), verified_at = clock_timestamp(), place = $4, seal = ";
 
-async fn attach(client: &mut Client, table: &Table, manifest: &Manifest, entry: &Entry) -> Result<(), Error> {
+async fn attach(
+    client: &mut Client,
+    table: &Table,
+    manifest: &Manifest,
+    place: &str,
+    entry: &Entry,
+) -> Result<(), Error> {
     let doing = || Error::doing("attach a restored leaf", table);
     let (leaf, parent) = (table.sibling(&entry.leaf), crate::moves::parent_of(table, entry));
     let transaction = locked(client, table, entry).await?;
@@ -199,8 +337,8 @@ async fn attach(client: &mut Client, table: &Table, manifest: &Manifest, entry: 
     drop_checks(&transaction, table, &leaf, &parent).await?;
     let json = serde_json::to_value(manifest).unwrap_or_default();
     let rows = i64::try_from(manifest.counted.rows).unwrap_or(i64::MAX);
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8)];
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8), (&place, Type::TEXT)];
     transaction
         .query_typed(&table.registered(&format!("{ATTACHED} {MARK} WHERE leaf_id = $1")), &parameters)
         .await

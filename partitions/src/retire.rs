@@ -210,6 +210,15 @@ pub enum Obstacle {
     NoArchive,
     /// Its rows are not those in the archive.
     Differs,
+    /// Row security would hide rows of it from our role: they would be neither counted nor archived.
+    RowSecurity,
+}
+
+impl Obstacle {
+    /// Whether somebody must mend something before the leaf can move: told as a failure.
+    pub fn is_fault(&self) -> bool {
+        matches!(self, Self::RowSecurity)
+    }
 }
 
 impl fmt::Display for Obstacle {
@@ -226,6 +235,10 @@ impl fmt::Display for Obstacle {
             Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
             Self::Off { switch } => write!(f, "partitions.{switch} is false"),
             Self::NoArchive => f.write_str("to be archived, and partitions.archive_url is not set"),
+            Self::RowSecurity => f.write_str(
+                "row security would hide rows of it from this role, and what is not seen is not archived: as its owner, \
+                 ALTER TABLE … NO FORCE ROW LEVEL SECURITY; queries of the table go by the table's own",
+            ),
             Self::Differs => {
                 f.write_str("its seal was broken and its rows are not those in the archive: see `archive verify`")
             }
@@ -325,6 +338,9 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
     }
     if is_newest(inventory, entry) {
         return Next::Blocked(Obstacle::Newest);
+    }
+    if entry.filtered {
+        return Next::Blocked(Obstacle::RowSecurity);
     }
     if entry.state < State::Retired
         && let Some(breaker) = breakers.get(&entry.key)

@@ -6,7 +6,10 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{Bounds, Error, LeafSize, Table};
+use crate::{
+    Bounds, Error, LeafSize, Table,
+    session::{self, Kind},
+};
 
 /// The leaves of one key that are attached and take rows, with their bytes. Partitions that are not managed have no times and are
 /// left out.
@@ -38,10 +41,9 @@ const SIZES: &str = r"
 /// looked at under ACCESS SHARE. Try again later.
 pub async fn sizes(client: &mut Client, table: &Table, key: i64) -> Result<Vec<LeafSize>, Error> {
     let doing = || Error::doing("read the sizes of the leaves", table);
-    let transaction = client.build_transaction().read_only(true).start().await.map_err(doing())?;
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; \
                     SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '60s'";
-    transaction.batch_execute(settings).await.map_err(doing())?;
+    let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&key, Type::INT8), (&table.flat, Type::BOOL)];
     let rows = transaction.query_typed(SIZES, &parameters).await.map_err(doing())?;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio_postgres::{
     Client, Transaction,
+    error::SqlState,
     types::{ToSql, Type},
 };
 
@@ -16,6 +17,7 @@ use crate::{
         set_state, unseal_statements,
     },
     registry::{Entry, Inventory, Presence, State, read_inventory},
+    release_hold,
 };
 
 /// What [`undo`] did.
@@ -58,8 +60,14 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     let to = (last.bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| last.bounds.to());
     let scope = Scope { key: Some(first.key), from: first.bounds.from(), to };
     let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
-    for entry in &back {
-        bring_back(client, table, entry).await?;
+    for (at, entry) in back.iter().enumerate() {
+        if let Err(error) = bring_back(client, table, entry).await {
+            // What came back is held; a hold on nothing would be in the way of what is done next.
+            if at == 0 {
+                release_hold(client, &table.registry, hold, author).await?;
+            }
+            return Err(error);
+        }
     }
     let floor = lower_floor(client, table, first).await?;
     Ok(Undone { leaves: back.iter().map(|entry| entry.leaf.clone()).collect(), hold, floor })
@@ -106,7 +114,7 @@ async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(),
              ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}",
             entry.bounds
         );
-        transaction.batch_execute(&lock).await.map_err(doing())?;
+        transaction.batch_execute(&lock).await.map_err(|error| unlike(table, entry, doing()(error)))?;
         drop_checks(&transaction, table, &leaf, &parent).await?;
     }
     let is_whole = entry.manifest.is_some() && entry.seal.is_some() && entry.seal == entry.seal_now;
@@ -120,6 +128,23 @@ async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(),
         .with_detail(serde_json::json!({ "key": entry.key, "state": entry.state.word() }));
     record(&transaction, &deed).await?;
     transaction.commit().await.map_err(doing())
+}
+
+/// The table has other columns than when the leaf was detached: the server names the first.
+fn unlike(table: &Table, entry: &Entry, error: Error) -> Error {
+    match &error {
+        Error::Database { source, message, .. } if source.code() == Some(&SqlState::DATATYPE_MISMATCH) => {
+            Error::Unfit {
+                what: table.sibling(&entry.leaf),
+                why: format!(
+                    "the table is another than when it was detached: {message}. ALTER TABLE {} until its columns are those of the table, then \
+                 `undo` it again; nothing was changed",
+                    table.sibling(&entry.leaf)
+                ),
+            }
+        }
+        _ => error,
+    }
 }
 
 const CHECKS: &str = "SELECT conname::text FROM pg_catalog.pg_constraint AS c \

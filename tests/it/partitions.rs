@@ -84,7 +84,9 @@ fn old_days_are_archived_and_dropped_by_command_and_brought_back() {
         a_plan_shows_what_would_be_done(&plain, &site);
         let left = all_but_the_held_day_go(&site, &client).await;
         a_day_is_restored(&site, &client, left).await;
+        rows_are_restored_beside_the_table(&site, &client).await;
         a_changed_file_is_found(&site, folder.path());
+        an_archive_that_is_lost_is_named(&site, folder.path());
     });
 }
 
@@ -136,6 +138,14 @@ async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
     assert!(said(site, &["partitions", "hold", "release", "1"], 0).contains("released"));
 }
 
+async fn rows_are_restored_beside_the_table(site: &Site, client: &Client) {
+    let restore = ["partitions", "restore", "logs_31337_20240303", "--reason", "audit", "--into"];
+    let beside: Vec<_> = restore.into_iter().chain(["dalp_indexed.beside"]).collect();
+    assert!(said(site, &beside, 0).contains("has the 5 rows"));
+    assert_eq!(one(client, "SELECT count(*) FROM dalp_indexed.beside").await, 5);
+    assert!(said(site, &beside, 1).contains("it stands already"));
+}
+
 fn a_changed_file_is_found(site: &Site, folder: &Path) {
     // A folder where an object should be.
     std::fs::create_dir_all(folder.join("probe/x")).unwrap();
@@ -145,6 +155,31 @@ fn a_changed_file_is_found(site: &Site, folder: &Path) {
     bytes[10] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     assert!(said(site, &["partitions", "archive", "verify"], 1).contains("cannot be trusted"));
+    std::fs::remove_dir_all(folder.join("probe")).unwrap();
+}
+
+/// The registry is the list: what the store lost is named, by whoever looks, and a folder is not made again.
+fn an_archive_that_is_lost_is_named(site: &Site, folder: &Path) {
+    let listed = json(site, &["partitions", "archive", "list", "--json"]);
+    let objects: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|manifest| manifest["object"].as_str().unwrap()).collect();
+    let status = json(site, &["partitions", "status", "--table", "logs", "--json"]);
+    assert_eq!(status["tables"][0]["verified"], status["tables"][0]["archived"], "{status}");
+    assert!(status["tables"][0]["verified_since"].is_string(), "{status}");
+    std::fs::remove_dir_all(folder).unwrap();
+    for command in [["partitions", "archive", "verify"].as_slice(), &["partitions", "doctor"], &["partitions", "audit"]]
+    {
+        let named = said(site, command, 1);
+        let missing = objects.iter().filter(|object| {
+            let stem = object.rsplit('/').next().unwrap().trim_end_matches(".parquet");
+            named.contains(stem)
+        });
+        // A grid breaks long names.
+        assert!(command[1] != "archive" || missing.count() == objects.len(), "{command:?}: {named}");
+        assert!(named.contains("missing"), "{command:?}: {named}");
+    }
+    assert!(said(site, &["partitions", "apply", "--table", "logs"], 1).contains("archive.json"));
+    assert!(!folder.exists(), "it is not made again");
 }
 
 #[test]

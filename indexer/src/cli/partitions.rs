@@ -56,9 +56,10 @@ Takes milliseconds. A hold is put on what came back, or the policy would take it
     /// Bring a dropped leaf back from its archive
     #[command(after_help = "Example:
   dalp-indexer partitions restore logs_1_20240301 --reason 'audit 2026'
+  dalp-indexer partitions restore logs_1_20240301 --reason 'audit 2026' --into dalp_indexed.logs_of_march
 
-Its rows are compared with what was archived before it is attached. A hold is put on it, as for undo.")]
-    Restore(LeafArgs),
+Its rows are compared with what was archived before it is attached; where the table is another by now, `--into` takes them as they were. A hold is put on it, as for undo.")]
+    Restore(archive::RestoreArgs),
     /// Keep rows whatever a policy says
     #[command(subcommand)]
     Hold(hold::HoldCommand),

@@ -1,11 +1,12 @@
 //! What stands in the place of archives in a build without them: a type that has no values, so that nothing can be written or read.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 
 use tokio_postgres::{Client, Transaction};
 
-use super::{ArchiveError, Counted, Manifest};
-use crate::{Bounds, Table};
+use super::{ArchiveError, Claim, Counted, Listing, Manifest, ManifestColumn, Marker, Probed, Subject};
+use crate::Table;
 
 /// Where archives are kept; there is none in a build without the feature `archive`.
 #[derive(Clone, Debug)]
@@ -23,44 +24,73 @@ impl Archive {
     }
 
     /// Cannot be called.
-    pub async fn write(
-        &self,
-        _client: &mut Client,
-        _table: &Table,
-        _key: i64,
-        _leaf: &str,
-        _bounds: Bounds,
-        _version: u32,
-    ) -> Result<Manifest, ArchiveError> {
+    pub async fn write(&self, _: &mut Client, _: &Table, _: &Subject<'_>) -> Result<Manifest, ArchiveError> {
         match self.0 {}
     }
 
     /// Cannot be called.
-    pub async fn probe(&self) -> Result<(), ArchiveError> {
+    pub async fn probe(&self) -> Result<Probed, ArchiveError> {
         match self.0 {}
     }
 
     /// Cannot be called.
-    pub async fn verify(&self, _manifest: &Manifest) -> Result<Counted, ArchiveError> {
+    pub async fn verify(&self, _: &Manifest) -> Result<Counted, ArchiveError> {
         match self.0 {}
     }
 
     /// Cannot be called.
-    pub async fn check(&self, _manifest: &Manifest) -> Result<(), ArchiveError> {
+    pub async fn check(&self, _: &Manifest) -> Result<(), ArchiveError> {
         match self.0 {}
     }
 
     /// Cannot be called.
-    pub async fn list(&self, _table: Option<&str>) -> Result<Vec<Manifest>, ArchiveError> {
+    pub async fn check_manifest(&self, _: &Manifest) -> Result<(), ArchiveError> {
         match self.0 {}
     }
 
     /// Cannot be called.
-    pub async fn void(&self, _manifest: &Manifest) -> Result<(), ArchiveError> {
+    pub async fn list(&self, _: Option<&str>) -> Result<Listing, ArchiveError> {
         match self.0 {}
     }
 
-    pub(crate) async fn void_others(&self, _manifest: &Manifest) -> Result<(), ArchiveError> {
+    /// Cannot be called.
+    pub async fn void(&self, _: &Manifest) -> Result<(), ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn replace_manifest(&self, _: &Manifest) -> Result<(), ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn void_earlier(&self, _: &Manifest) -> Result<(), ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) fn make(&self) -> Result<(), ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn marker(&self) -> Result<Option<Marker>, ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn mark(&self, _: &Marker) -> Result<(), ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn newest_claim(&self) -> Result<Option<Claim>, ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn claim(&self, _: &Claim) -> Result<Claim, ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn sizes(&self, _: &str) -> Result<HashMap<String, u64>, ArchiveError> {
+        match self.0 {}
+    }
+
+    pub(crate) fn judge(&self, _: &Manifest, _: &HashMap<String, u64>) -> Result<(), ArchiveError> {
         match self.0 {}
     }
 
@@ -77,5 +107,19 @@ impl Archive {
 
 /// Always [`ArchiveError::NotBuilt`]: rows are counted as archives count them.
 pub async fn count(_transaction: &Transaction<'_>, _table: &Table, _leaf: &str) -> Result<Counted, ArchiveError> {
+    Err(ArchiveError::NotBuilt)
+}
+
+/// Always [`ArchiveError::NotBuilt`].
+pub(crate) async fn count_as(
+    _transaction: &Transaction<'_>,
+    _manifest: &Manifest,
+    _relation: &str,
+) -> Result<Counted, ArchiveError> {
+    Err(ArchiveError::NotBuilt)
+}
+
+/// Always [`ArchiveError::NotBuilt`].
+pub(crate) fn safe_type<'c>(_manifest: &Manifest, _column: &'c ManifestColumn) -> Result<&'c str, ArchiveError> {
     Err(ArchiveError::NotBuilt)
 }

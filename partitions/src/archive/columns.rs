@@ -60,7 +60,7 @@ impl Kind {
             "bigint" => Self::Int8,
             "real" => Self::Float4,
             "double precision" => Self::Float8,
-            "text" | "character varying" | "character" | "json" | "name" => Self::Text,
+            "text" | "character varying" | "character" | "bpchar" | "json" | "name" => Self::Text,
             "jsonb" => Self::Jsonb,
             "bytea" => Self::Bytes,
             "timestamp with time zone" => Self::Timestamptz,

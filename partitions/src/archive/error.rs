@@ -4,7 +4,7 @@
 use object_store::path::Path;
 
 /// Why an archive could not be written, read or trusted.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
     /// This build has no archives.
@@ -52,11 +52,19 @@ pub enum ArchiveError {
     },
     /// An object that should be there is not.
     #[error(
-        "{object} is missing from the archive: restore it from a copy, or archive its leaf again while that still stands"
+        "{object} is missing from the archive: restore it from a copy, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by `dalp-indexer partitions archive repair`"
     )]
     Missing {
         /// The object.
         object: String,
+    },
+    /// The place is not this database's to write to: nothing was sealed or written.
+    #[error("nothing is archived in {place}: {why}")]
+    NotOurs {
+        /// The archive.
+        place: String,
+        /// Whose it is, and what to do.
+        why: String,
     },
     /// A manifest of this version is there already.
     #[error("{object} is in the archive already, and a manifest is never overwritten: archive as the next version")]
@@ -72,6 +80,26 @@ pub enum ArchiveError {
         /// The object.
         object: String,
         /// What differs.
+        why: String,
+    },
+    /// Row security would hide rows: what is not seen is neither counted nor archived.
+    #[error(
+        "could not {doing} {table}: row security would hide some of its rows from this role. As its owner: ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY, or give this role BYPASSRLS"
+    )]
+    Filtered {
+        /// What was being done.
+        doing: &'static str,
+        /// The table.
+        table: String,
+    },
+    /// The table does not take the values.
+    #[error("could not {doing} {table}: {why}")]
+    Values {
+        /// What was being done.
+        doing: &'static str,
+        /// The table.
+        table: String,
+        /// What the server said.
         why: String,
     },
     /// The database refused, or the connection to it was lost.
@@ -103,8 +131,14 @@ impl ArchiveError {
     pub(super) fn asking(doing: &'static str, table: &str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let table = table.to_owned();
         move |error| {
+            if crate::session::is_filtered(&error) {
+                return Self::Filtered { doing, table };
+            }
             let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Self::Database { doing, table, why }
+            match crate::refit::is_of_values(error.code()) {
+                true => Self::Values { doing, table, why },
+                false => Self::Database { doing, table, why },
+            }
         }
     }
 

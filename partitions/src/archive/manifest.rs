@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "archive")]
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
+use super::ArchiveError;
+use crate::Bounds;
+
 /// Version of the format: of the manifest and of the file.
 pub const FORMAT: u32 = 1;
 
@@ -97,6 +100,119 @@ pub struct ManifestColumn {
     pub nullable: bool,
 }
 
+/// Whose an archive is: names alone are given again, to another table, to another life of a leaf, in another database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The installation: names a registry, and each copy of it.
+    pub installation: String,
+    /// Names this life of the leaf.
+    pub incarnation: String,
+    /// Where its rows were read.
+    pub server: ServerIdentity,
+}
+
+impl Identity {
+    /// Its part of a file's name.
+    #[cfg(feature = "archive")]
+    pub(super) fn label(&self) -> String {
+        let short = |id: &str| id.chars().filter(char::is_ascii_alphanumeric).take(12).collect::<String>();
+        format!("{}-{}", short(&self.installation), short(&self.incarnation))
+    }
+}
+
+/// A database, told from copies of it that carry the same rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerIdentity {
+    /// Its name.
+    pub database: String,
+    /// Its oid: a dump that was restored, and a database made from a template, have another.
+    pub oid: u32,
+    /// Of the cluster: `None` where the server does not tell.
+    pub system: Option<String>,
+    /// Grows when a base backup or an earlier time is restored, and when a standby is promoted.
+    pub timeline: String,
+    /// Where it listens: a copy beside it, that was started from a base backup without being promoted, has all else.
+    #[serde(default)]
+    pub port: Option<i32>,
+}
+
+impl ServerIdentity {
+    /// Whether it is the same database, whatever it is called.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let systems = self.system.as_ref().zip(other.system.as_ref());
+        let ports = self.port.zip(other.port);
+        (self.oid, &self.timeline) == (other.oid, &other.timeline)
+            && systems.is_none_or(|(own, other)| own == other)
+            && ports.is_none_or(|(own, other)| own == other)
+    }
+}
+
+impl fmt::Display for ServerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let system = self.system.as_deref().unwrap_or("unknown");
+        let port = self.port.map_or_else(|| "?".to_owned(), |port| port.to_string());
+        let Self { database, oid, timeline, .. } = self;
+        write!(f, "database \"{database}\" (oid {oid}, timeline {timeline}, port {port}, system {system})")
+    }
+}
+
+/// What stands in an archive.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// By table, key and time.
+    pub manifests: Vec<Manifest>,
+    /// What is wrong with each that cannot be read.
+    pub unreadable: Vec<ArchiveError>,
+}
+
+/// What a store was found to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed {
+    /// Whether it refuses to write an object as new that is there: without, two writers are not told from one.
+    pub writes_once: bool,
+}
+
+/// Says whose a place is. Written once, when it is used for the first time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The installation.
+    pub installation: String,
+    /// The database that came first.
+    pub server: ServerIdentity,
+    /// When.
+    pub made_at: DateTime<Utc>,
+}
+
+/// Says which database writes to a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    /// Each is one greater than the one before.
+    pub number: u64,
+    /// Nobody else's: a copy of the database makes another.
+    pub token: String,
+    /// The database.
+    pub server: ServerIdentity,
+    /// When.
+    pub claimed_at: DateTime<Utc>,
+}
+
+/// A leaf that is about to be archived.
+#[derive(Debug, Clone)]
+pub struct Subject<'s> {
+    /// Value of the list level; 0 without one.
+    pub key: i64,
+    /// Its name.
+    pub leaf: &'s str,
+    /// The times that it holds.
+    pub bounds: Bounds,
+    /// Greater than that of any archive of this incarnation.
+    pub version: u32,
+    /// Whose it is.
+    pub identity: &'s Identity,
+}
+
 /// What is in an archive and how it was verified. Written once, after the file was read back; never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -133,11 +249,32 @@ pub struct Manifest {
     pub server: String,
     /// What wrote it.
     pub software: String,
+    /// Whose it is; `None` for what was written before archives said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 impl Manifest {
     /// Whether rows that were counted are those that are archived.
     pub fn is_of(&self, counted: &Counted) -> bool {
         self.counted == *counted
+    }
+
+    /// What two archives of one leaf's life have in common.
+    pub fn life(&self) -> (&str, &str, Option<(&str, &str)>) {
+        let identity = self.identity.as_ref();
+        let life = identity.map(|identity| (identity.installation.as_str(), identity.incarnation.as_str()));
+        (&self.table, &self.leaf, life)
+    }
+
+    /// The part of it in which another one differs.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let (own, others) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
+        let (own, others) = (own.as_object()?, others.as_object()?);
+        let differs = |key: &&String| own.get(*key) != others.get(*key);
+        let key = own.keys().chain(others.keys()).find(differs)?;
+        let said =
+            |of: &serde_json::Map<String, serde_json::Value>| of.get(key).map_or_else(String::new, ToString::to_string);
+        Some(format!("\"{key}\" is {} there, and {} in the registry", said(others), said(own)))
     }
 }

@@ -18,6 +18,8 @@ mod error;
 pub mod fuzzing;
 mod manifest;
 #[cfg(feature = "archive")]
+mod marker;
+#[cfg(feature = "archive")]
 mod numeric;
 #[cfg(feature = "archive")]
 mod open;
@@ -30,9 +32,16 @@ mod write;
 
 #[cfg(not(feature = "archive"))]
 pub use absent::{Archive, count};
+#[cfg(not(feature = "archive"))]
+pub(crate) use absent::{count_as, safe_type};
 pub use error::ArchiveError;
-pub use manifest::{Counted, Extent, FORMAT, Manifest, ManifestColumn, RowHash};
+pub(crate) use manifest::{Claim, Marker};
+pub use manifest::{
+    Counted, Extent, FORMAT, Identity, Listing, Manifest, ManifestColumn, Probed, RowHash, ServerIdentity, Subject,
+};
 #[cfg(feature = "archive")]
 pub use store::Archive;
 #[cfg(feature = "archive")]
 pub use write::count;
+#[cfg(feature = "archive")]
+pub(crate) use {read::safe_type, write::count_as};

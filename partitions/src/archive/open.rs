@@ -1,5 +1,6 @@
 //! From a URL and options to an object store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 #[cfg(feature = "_cloud")]
 use std::time::Duration;
@@ -13,8 +14,52 @@ use url::Url;
 
 use super::ArchiveError;
 
+/// Where objects are kept.
+#[derive(Clone)]
+pub(super) enum Store {
+    /// A service.
+    #[cfg_attr(not(feature = "_cloud"), expect(dead_code, reason = "a folder alone"))]
+    Cloud(Arc<dyn ObjectStore>),
+    /// A folder, which may not be there: what is mounted later, or is no more, is looked for at each use, and never made in passing.
+    Folder(PathBuf),
+}
+
+impl Store {
+    /// The store, if it is there.
+    pub fn get(&self) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
+        match self {
+            Self::Cloud(store) => Ok(store.clone()),
+            Self::Folder(folder) => {
+                let missing = || object_store::Error::NotFound {
+                    path: folder.display().to_string(),
+                    source: std::io::Error::from(std::io::ErrorKind::NotFound).into(),
+                };
+                if !folder.is_dir() {
+                    return Err(missing());
+                }
+                let store = LocalFileSystem::new_with_prefix(folder)?;
+                Ok(Arc::new(store.with_fsync(true)))
+            }
+        }
+    }
+
+    /// Whether one object may be out of reach alone.
+    pub fn is_folder(&self) -> bool {
+        matches!(self, Self::Folder(_))
+    }
+
+    /// Makes the folder, if it is one.
+    pub fn make(&self) -> Result<(), ArchiveError> {
+        match self {
+            Self::Cloud(_) => Ok(()),
+            Self::Folder(folder) => std::fs::create_dir_all(folder)
+                .map_err(|error| ArchiveError::Url { why: format!("{}: {error}", folder.display()) }),
+        }
+    }
+}
+
 /// A store and the prefix in it.
-type Place = (Arc<dyn ObjectStore>, Path);
+type Place = (Store, Path);
 
 /// What a user of a smaller build must know.
 const NOT_ALL: &str = " that this program was built with: see its features s3, gcs and azure";
@@ -58,12 +103,10 @@ pub(super) fn store(url: &Url, name: &str, options: &[(String, String)]) -> Resu
 /// The folder is the store: nothing outside it can be named.
 fn folder(url: &Url, name: &str) -> Result<Place, ArchiveError> {
     let folder = url.to_file_path().map_err(|()| ArchiveError::Url { why: format!("{name}: no folder") })?;
-    std::fs::create_dir_all(&folder)
-        .map_err(|error| ArchiveError::Url { why: format!("{}: {error}", folder.display()) })?;
-    let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| unfit(name, &error))?;
-    Ok((Arc::new(store.with_fsync(true)), Path::default()))
+    Ok((Store::Folder(folder), Path::default()))
 }
 
+#[cfg(feature = "_cloud")]
 fn unfit(name: &str, error: &object_store::Error) -> ArchiveError {
     ArchiveError::Url { why: format!("{name}: {error}") }
 }
@@ -78,7 +121,7 @@ fn built<S: ObjectStore>(
     prefix: Path,
     name: &str,
 ) -> Result<Place, ArchiveError> {
-    store.map(|store| (Arc::new(store) as Arc<dyn ObjectStore>, prefix)).map_err(|error| unfit(name, &error))
+    store.map(|store| (Store::Cloud(Arc::new(store)), prefix)).map_err(|error| unfit(name, &error))
 }
 
 /// The builder with what the environment says and, above it, the options. A misspelt option would be as good as none.

@@ -18,7 +18,7 @@ use tokio_postgres::Transaction;
 
 use super::ArchiveError;
 use super::columns::{Cells, Column, Group, Kind, Values};
-use super::manifest::{Counted, Manifest};
+use super::manifest::{Counted, Manifest, ManifestColumn};
 use super::store::{Archive, object_of};
 use super::write::Counter;
 use crate::catalog::quoted;
@@ -150,6 +150,17 @@ pub(super) fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
     columns.collect()
 }
 
+/// The type of an archived column, for SQL: a manifest is nobody's word to be said to a server, unless it names a type known here.
+pub(crate) fn safe_type<'c>(manifest: &Manifest, column: &'c ManifestColumn) -> Result<&'c str, ArchiveError> {
+    let sql_type = column.sql_type.as_str();
+    let is_plain = sql_type.chars().all(|letter| letter.is_ascii_alphanumeric() || " (),".contains(letter));
+    let kind = base_type(sql_type).and_then(|(name, modifier)| Kind::of(&name, modifier));
+    match kind.filter(|_| is_plain) {
+        Some(_) => Ok(sql_type),
+        None => Err(corrupt(manifest, format!("its manifest names a type that is not known here: {sql_type:?}"))),
+    }
+}
+
 /// `numeric(78,0)` as the name and the modifier that the catalog has.
 fn base_type(sql_type: &str) -> Option<(String, i32)> {
     let Some((name, rest)) = sql_type.split_once('(') else { return Some((sql_type.to_owned(), -1)) };
@@ -168,7 +179,8 @@ async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result
     if manifest.bytes < 2 * TAIL {
         return Err(odd("it is too short for a Parquet file"));
     }
-    let mut tail = archive.store.get_range(object, manifest.bytes - TAIL..manifest.bytes).await.map_err(doing())?;
+    let store = archive.store().map_err(doing())?;
+    let mut tail = store.get_range(object, manifest.bytes - TAIL..manifest.bytes).await.map_err(doing())?;
     if tail.len() < 8 || &tail[4..] != b"PAR1" {
         return Err(odd("it does not end as a Parquet file does"));
     }
@@ -177,7 +189,7 @@ async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result
         return Err(odd("its footer has an absurd length"));
     }
     let range = manifest.bytes - TAIL - length..manifest.bytes - TAIL;
-    let metadata = archive.store.get_range(object, range).await.map_err(doing())?;
+    let metadata = store.get_range(object, range).await.map_err(doing())?;
     ParquetMetaDataReader::decode_metadata(&metadata).map_err(ArchiveError::reading(&manifest.object))
 }
 
@@ -215,8 +227,9 @@ impl Window {
         if end == self.position {
             return Ok(Bytes::new());
         }
-        let read = self.archive.store.get_range(&self.object, self.position..end).await;
-        let bytes = read.map_err(ArchiveError::doing("read", &self.object))?;
+        let doing = || ArchiveError::doing("read", &self.object);
+        let store = self.archive.store().map_err(doing())?;
+        let bytes = store.get_range(&self.object, self.position..end).await.map_err(doing())?;
         if bytes.len() as u64 != end - self.position {
             return Err(corrupt(manifest, "it ends before its last row group does".to_owned()));
         }

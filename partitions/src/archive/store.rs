@@ -1,13 +1,15 @@
 //! An object store and what is done with archives in it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use tokio_postgres::{Client, Transaction};
 
-use super::manifest::{Counted, FORMAT, Manifest};
+use super::manifest::{Counted, FORMAT, Listing, Manifest, Probed, Subject};
 use super::{ArchiveError, open, read, write};
 use crate::{Bounds, Table};
 
@@ -17,7 +19,7 @@ const LARGEST_MANIFEST: u64 = 4 * 1024 * 1024;
 /// Where archives are kept: an object store, and a prefix in it.
 #[derive(Clone)]
 pub struct Archive {
-    pub(super) store: Arc<dyn ObjectStore>,
+    place: open::Store,
     prefix: Path,
     /// Scheme, host and path: what may be shown.
     name: String,
@@ -38,13 +40,23 @@ impl Archive {
         let parsed = url::Url::parse(url).map_err(|error| ArchiveError::Url { why: error.to_string() })?;
         let name = format!("{}://{}{}", parsed.scheme(), parsed.host_str().unwrap_or(""), parsed.path());
         let options: Vec<(String, String)> = options.into_iter().collect();
-        let (store, prefix) = open::store(&parsed, &name, &options)?;
-        Ok(Self { store, prefix, name })
+        let (place, prefix) = open::store(&parsed, &name, &options)?;
+        Ok(Self { place, prefix, name })
     }
 
     /// Scheme, host and path, without secrets.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The store, if it is there: a folder may be mounted later, or be no more.
+    pub(super) fn store(&self) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
+        self.place.get()
+    }
+
+    /// Makes the folder of a place that is used for the first time.
+    pub(crate) fn make(&self) -> Result<(), ArchiveError> {
+        self.place.make()
     }
 
     /// Archives a leaf that nobody writes to: exports it from one snapshot under a temporary name, reads that back and compares, gives it
@@ -55,55 +67,50 @@ impl Archive {
         &self,
         client: &mut Client,
         table: &Table,
-        key: i64,
-        leaf: &str,
-        bounds: Bounds,
-        version: u32,
+        subject: &Subject<'_>,
     ) -> Result<Manifest, ArchiveError> {
         let temporary = self.at(&["tmp", &format!("{:032x}.parquet", rand::random::<u128>())]);
-        let written = write::export(self, client, table, leaf, &temporary).await;
+        let written = write::export(self, client, table, subject.leaf, &temporary).await;
         let settled = match written {
-            Ok(export) => self.settle(export, table, key, leaf, bounds, version, &temporary).await,
+            Ok(export) => self.settle(export, table, subject, &temporary).await,
             Err(error) => Err(error),
         };
         if settled.is_err() {
             // Best effort: what stays below tmp/ is nobody's archive.
-            let _ = self.store.delete(&temporary).await;
+            let _ = self.delete(&temporary).await;
         }
         settled
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all of them are the manifest's")]
     async fn settle(
         &self,
         export: write::Export,
         table: &Table,
-        key: i64,
-        leaf: &str,
-        bounds: Bounds,
-        version: u32,
+        subject: &Subject<'_>,
         temporary: &Path,
     ) -> Result<Manifest, ArchiveError> {
-        let folder = self.folder(table, key, &bounds);
-        let object = folder.clone().join(format!("{leaf}.v{version:04}.parquet"));
-        let mut manifest = export.manifest(table, key, leaf, bounds, version);
+        let folder = self.folder(table, subject.key, &subject.bounds);
+        let (leaf, label) = (subject.leaf, subject.identity.label());
+        let object = folder.join(format!("{leaf}.{label}.v{:04}.parquet", subject.version));
+        let mut manifest = export.manifest(table, subject);
         manifest.object = temporary.to_string();
         self.verify(&manifest).await?;
         manifest.object = object.to_string();
-        let place = self.manifest_of(&manifest);
-        // After a restored database, versions may come that there are: what they hold stays.
+        let place = self.manifest_of(&manifest)?;
+        let store = self.store().map_err(ArchiveError::doing("look for", &object))?;
+        // Nothing that stands is written over.
         for taken in [&object, &place] {
-            match self.store.head(taken).await {
+            match store.head(taken).await {
                 Err(object_store::Error::NotFound { .. }) => {}
                 Ok(_) => return Err(ArchiveError::Exists { object: taken.to_string() }),
                 Err(error) => return Err(ArchiveError::doing("look for", taken)(error)),
             }
         }
-        self.store.rename(temporary, &object).await.map_err(ArchiveError::doing("name the archive", &object))?;
+        store.rename(temporary, &object).await.map_err(ArchiveError::doing("name the archive", &object))?;
         let named = self.conclude(&manifest, &place).await;
         if named.as_ref().is_err_and(|error| !matches!(error, ArchiveError::Exists { .. })) {
             // A file without its manifest would be read by every query. Best effort: the next version sets it aside.
-            let _ = self.store.delete(&object).await;
+            let _ = self.delete(&object).await;
         }
         named.map(|()| manifest)
     }
@@ -111,25 +118,65 @@ impl Archive {
     /// Writes the manifest of an object that has its name.
     async fn conclude(&self, manifest: &Manifest, place: &Path) -> Result<(), ArchiveError> {
         self.check(manifest).await?;
-        let json = serde_json::to_vec_pretty(manifest)
-            .map_err(|error| ArchiveError::Corrupt { object: place.to_string(), why: error.to_string() })?;
-        let once = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let put = self.store.put_opts(place, json.into(), once).await;
-        put.map(drop).map_err(ArchiveError::doing("write the manifest", place))
+        self.put_once(place, manifest).await
     }
 
-    /// Writes a small object (`probe`), reads it, compares, and removes it: whether the store is there and may be used.
-    pub async fn probe(&self) -> Result<(), ArchiveError> {
+    /// Writes an object that is not there yet: [`ArchiveError::Exists`] if it is.
+    pub(super) async fn put_once(&self, place: &Path, value: &impl serde::Serialize) -> Result<(), ArchiveError> {
+        let json = serde_json::to_vec_pretty(value)
+            .map_err(|error| ArchiveError::Corrupt { object: place.to_string(), why: error.to_string() })?;
+        let once = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let store = self.store().map_err(ArchiveError::doing("write", place))?;
+        store.put_opts(place, json.into(), once).await.map(drop).map_err(ArchiveError::doing("write", place))
+    }
+
+    /// Reads a small object; `None` where there is none.
+    pub(super) async fn get_small(&self, place: &Path) -> Result<Option<Bytes>, ArchiveError> {
+        let doing = || ArchiveError::doing("read", place);
+        let read = async {
+            let answer = self.store()?.get(place).await?;
+            if answer.meta.size > LARGEST_MANIFEST {
+                return Ok(Err(answer.meta.size));
+            }
+            answer.bytes().await.map(Ok)
+        };
+        match read.await {
+            Ok(Ok(bytes)) => Ok(Some(bytes)),
+            Ok(Err(size)) => {
+                let why = format!("it is no manifest: it has {size} bytes");
+                Err(ArchiveError::Corrupt { object: place.to_string(), why })
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(doing()(error)),
+        }
+    }
+
+    async fn delete(&self, place: &Path) -> Result<(), object_store::Error> {
+        self.store()?.delete(place).await
+    }
+
+    /// Writes a small object (`probe`), reads it, compares, and removes it: whether the store is there and may be used. Then tries to write
+    /// one twice as if it were new: whether the store keeps one writer from overwriting another's object.
+    pub async fn probe(&self) -> Result<Probed, ArchiveError> {
         let place = self.at(&["probe"]);
         let text = chrono::Utc::now().to_rfc3339();
-        self.store.put(&place, text.clone().into()).await.map_err(ArchiveError::doing("write", &place))?;
-        let answer = self.store.get(&place).await.map_err(ArchiveError::doing("read", &place))?;
-        let read = answer.bytes().await.map_err(ArchiveError::doing("read", &place))?;
-        if read != text.as_bytes() {
+        let store = self.store().map_err(ArchiveError::doing("write", &place))?;
+        store.put(&place, text.clone().into()).await.map_err(ArchiveError::doing("write", &place))?;
+        let read = self.get_small(&place).await?;
+        self.delete(&place).await.map_err(ArchiveError::doing("remove", &place))?;
+        if read.as_deref() != Some(text.as_bytes()) {
             let why = "what was read is not what had just been written".to_owned();
             return Err(ArchiveError::Corrupt { object: place.to_string(), why });
         }
-        self.store.delete(&place).await.map_err(ArchiveError::doing("remove", &place))
+        let once = self.at(&[&format!("probe-{:016x}", rand::random::<u64>())]);
+        self.put_once(&once, &text).await?;
+        let again = self.put_once(&once, &text).await;
+        self.delete(&once).await.map_err(ArchiveError::doing("remove", &once))?;
+        match again {
+            Err(ArchiveError::Exists { .. }) => Ok(Probed { writes_once: true }),
+            Ok(()) => Ok(Probed { writes_once: false }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads the whole object again and compares it with its manifest: size, checksum, rows, extents, row hash.
@@ -140,62 +187,105 @@ impl Archive {
     /// Whether the object is there and as large as the manifest says.
     pub async fn check(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
         let object = object_of(manifest)?;
-        let found = self.store.head(&object).await.map_err(ArchiveError::doing("look for", &object))?;
-        match found.size == manifest.bytes {
-            true => Ok(()),
-            false => {
-                let why = format!("it has {} bytes, and {} were written", found.size, manifest.bytes);
-                Err(ArchiveError::Corrupt { object: manifest.object.clone(), why })
-            }
+        let doing = || ArchiveError::doing("look for", &object);
+        let found = self.store().map_err(doing())?.head(&object).await.map_err(doing())?;
+        sized(manifest, found.size)
+    }
+
+    /// Whether the manifest stands beside its object, and says the same.
+    pub async fn check_manifest(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
+        let place = self.manifest_of(manifest)?;
+        let Some(json) = self.get_small(&place).await? else {
+            return Err(ArchiveError::Missing { object: place.to_string() });
+        };
+        match manifest.difference(&parsed(&place, &json)?) {
+            None => Ok(()),
+            Some(why) => Err(ArchiveError::Corrupt { object: place.to_string(), why }),
         }
     }
 
-    /// The manifests of a table (`schema.table`), or of all, by key and time.
-    pub async fn list(&self, table: Option<&str>) -> Result<Vec<Manifest>, ArchiveError> {
+    /// Writes the manifest beside its object once more; what stood there goes below `void/`.
+    pub(crate) async fn replace_manifest(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
+        let place = self.manifest_of(manifest)?;
+        self.set_aside(&place).await?;
+        self.put_once(&place, manifest).await
+    }
+
+    /// The manifests of a table (`schema.table`), or of all, by key and time, and what is wrong with those that cannot be read.
+    pub async fn list(&self, table: Option<&str>) -> Result<Listing, ArchiveError> {
         let prefix = match table {
             Some(table) => self.at(&["manifests", table]),
             None => self.at(&["manifests"]),
         };
-        let doing = || ArchiveError::doing("list", &prefix);
-        let objects: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.map_err(doing())?;
-        let mut manifests = Vec::new();
-        for object in objects {
-            let place = object.location;
-            if object.size > LARGEST_MANIFEST {
-                let why = format!("it is no manifest: it has {} bytes", object.size);
-                return Err(ArchiveError::Corrupt { object: place.to_string(), why });
+        let mut listing = Listing::default();
+        for object in self.objects(&prefix).await? {
+            let read = match self.get_small(&object.location).await {
+                Ok(Some(json)) => parsed(&object.location, &json),
+                // It was set aside meanwhile.
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(manifest) => listing.manifests.push(manifest),
+                // A service that does not answer would not let others be read either.
+                Err(error @ ArchiveError::Store { .. }) if !self.place.is_folder() => return Err(error),
+                Err(error) => listing.unreadable.push(error),
             }
-            let answer = self.store.get(&place).await.map_err(ArchiveError::doing("read", &place))?;
-            let json = answer.bytes().await.map_err(ArchiveError::doing("read", &place))?;
-            manifests.push(serde_json::from_slice::<Manifest>(&json).map_err(|error| ArchiveError::Corrupt {
-                object: place.to_string(),
-                why: format!("it is no manifest: {error}"),
-            })?);
         }
-        manifests.sort_by(|a, b| (&a.table, a.key, a.to, a.version).cmp(&(&b.table, b.key, b.to, b.version)));
-        Ok(manifests)
+        let order = |manifest: &Manifest| {
+            (manifest.table.clone(), manifest.key, manifest.to, manifest.version, manifest.created_at)
+        };
+        listing.manifests.sort_by_key(order);
+        Ok(listing)
+    }
+
+    /// What stands below a prefix; nothing where there is no folder.
+    pub(super) async fn objects(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, ArchiveError> {
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(ArchiveError::doing("list", prefix)(error)),
+        };
+        store.list(Some(prefix)).try_collect().await.map_err(ArchiveError::doing("list", prefix))
+    }
+
+    /// The places of all objects and manifests of a table, with their sizes: a look at all without reading any.
+    pub(crate) async fn sizes(&self, table: &str) -> Result<HashMap<String, u64>, ArchiveError> {
+        let mut sizes = HashMap::new();
+        for kind in ["data", "manifests"] {
+            let found = self.objects(&self.at(&[kind, table])).await?;
+            sizes.extend(found.into_iter().map(|object| (object.location.to_string(), object.size)));
+        }
+        Ok(sizes)
+    }
+
+    /// What a look at all says of one archive.
+    pub(crate) fn judge(&self, manifest: &Manifest, sizes: &HashMap<String, u64>) -> Result<(), ArchiveError> {
+        let (object, place) = (object_of(manifest)?.to_string(), self.manifest_of(manifest)?.to_string());
+        match (sizes.get(&object), sizes.contains_key(&place)) {
+            (None, _) => Err(ArchiveError::Missing { object }),
+            (_, false) => Err(ArchiveError::Missing { object: place }),
+            (Some(size), true) => sized(manifest, *size),
+        }
     }
 
     /// Takes an archive that is no longer valid, as its leaf was written again, out of the data: below `void/`, where no query looks.
     pub async fn void(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
-        for place in [self.manifest_of(manifest), object_of(manifest)?] {
+        for place in [self.manifest_of(manifest)?, object_of(manifest)?] {
             self.set_aside(&place).await?;
         }
         Ok(())
     }
 
-    /// Takes every other version of the leaf out of the data, whole or not: also what a crash left.
-    pub(crate) async fn void_others(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
-        let (object, place) = (object_of(manifest)?, self.manifest_of(manifest));
+    /// Takes earlier versions of the same life of the leaf out of the data, whole or not: also what a crash left. What another life of a
+    /// leaf of this name left, or another database, is not touched.
+    pub(crate) async fn void_earlier(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
+        let (object, place) = (object_of(manifest)?, self.manifest_of(manifest)?);
         for own in [place, object] {
             let parent = Path::from_iter(own.parts().take(own.parts().count().saturating_sub(1)));
             // As the store writes it: names may be encoded there.
-            let version = format!(".v{:04}.", manifest.version);
-            let name = own.filename().and_then(|file| Some(format!("{}.v", file.rsplit_once(&version)?.0)));
-            let doing = || ArchiveError::doing("list", &parent);
-            let found: Vec<_> = self.store.list(Some(&parent)).try_collect().await.map_err(doing())?;
-            for other in found.into_iter().map(|found| found.location) {
-                if other != own && is_version(other.filename(), name.as_deref()) {
+            for other in self.objects(&parent).await?.into_iter().map(|found| found.location) {
+                if is_earlier(other.filename(), own.filename()) {
                     self.set_aside(&other).await?;
                 }
             }
@@ -207,9 +297,10 @@ impl Archive {
     async fn set_aside(&self, place: &Path) -> Result<(), ArchiveError> {
         let rest = place.prefix_match(&self.prefix).map(Iterator::collect::<Vec<_>>).unwrap_or_default();
         let aside = self.prefix.parts().chain([object_store::path::PathPart::from("void")]).chain(rest).collect();
-        match self.store.rename(place, &aside).await {
+        let doing = || ArchiveError::doing("set aside", place);
+        match self.store().map_err(doing())?.rename(place, &aside).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(ArchiveError::doing("set aside", place)(error)),
+            Err(error) => Err(doing()(error)),
         }
     }
 
@@ -224,7 +315,7 @@ impl Archive {
         read::load(self, transaction, manifest, into).await
     }
 
-    fn at(&self, parts: &[&str]) -> Path {
+    pub(super) fn at(&self, parts: &[&str]) -> Path {
         self.prefix.parts().chain(parts.iter().map(|part| object_store::path::PathPart::from(*part))).collect()
     }
 
@@ -235,9 +326,14 @@ impl Archive {
         self.at(&["data", &table, &key, &format!("from={from}")])
     }
 
-    fn manifest_of(&self, manifest: &Manifest) -> Path {
-        let (key, name) = (format!("key={}", manifest.key), format!("{}.v{:04}.json", manifest.leaf, manifest.version));
-        self.at(&["manifests", &manifest.table, &key, &name])
+    /// Beside the object, by the same name.
+    fn manifest_of(&self, manifest: &Manifest) -> Result<Path, ArchiveError> {
+        let object = object_of(manifest)?;
+        let odd = |why: String| ArchiveError::Corrupt { object: manifest.object.clone(), why };
+        let stem = object.filename().and_then(|file| file.strip_suffix(".parquet"));
+        let stem = stem.ok_or_else(|| odd("it is not named as an archive is".to_owned()))?;
+        let folder = self.at(&["manifests", &manifest.table, &format!("key={}", manifest.key)]);
+        Path::parse(format!("{folder}/{stem}.json")).map_err(|error| odd(error.to_string()))
     }
 }
 
@@ -250,27 +346,65 @@ pub(super) fn object_of(manifest: &Manifest) -> Result<Path, ArchiveError> {
     Path::parse(&manifest.object).map_err(|error| odd(error.to_string()))
 }
 
-/// Whether a file is some version of the leaf whose files begin so.
-fn is_version(file: Option<&str>, name: Option<&str>) -> bool {
-    file.zip(name).is_some_and(|(file, name)| file.starts_with(name))
+/// Whether a file is an earlier version of what `own` is a version of: `<name>.v0001.parquet` beside `<name>.v0002.parquet`.
+fn is_earlier(file: Option<&str>, own: Option<&str>) -> bool {
+    fn version(file: &str) -> Option<(&str, u32, &str)> {
+        let (rest, ending) = file.rsplit_once('.')?;
+        let (name, version) = rest.rsplit_once(".v")?;
+        Some((name, version.parse().ok()?, ending))
+    }
+    let versions = file.and_then(version).zip(own.and_then(version));
+    versions.is_some_and(|(file, own)| (file.0, file.2) == (own.0, own.2) && file.1 < own.1)
+}
+
+fn parsed(place: &Path, json: &[u8]) -> Result<Manifest, ArchiveError> {
+    let wrong = |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is no manifest: {error}") };
+    serde_json::from_slice(json).map_err(wrong)
+}
+
+fn sized(manifest: &Manifest, size: u64) -> Result<(), ArchiveError> {
+    match size == manifest.bytes {
+        true => Ok(()),
+        false => {
+            let why = format!("it has {size} bytes, and {} were written", manifest.bytes);
+            Err(ArchiveError::Corrupt { object: manifest.object.clone(), why })
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn an_earlier_version_is_one_of_the_same_name() {
+        let own = Some("logs.a-b.v0012.parquet");
+        for (file, expected) in [
+            ("logs.a-b.v0011.parquet", true),
+            ("logs.a-b.v0012.parquet", false),
+            ("logs.a-b.v0013.parquet", false),
+            ("logs.a-c.v0001.parquet", false),
+            ("logs.v0001.parquet", false),
+            ("logs.a-b.v0001.json", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_earlier(Some(file), own), expected, "{file}");
+        }
+    }
+
     #[tokio::test]
     async fn a_manifest_is_not_read_when_it_is_too_large_to_be_one() {
         let folder = tempfile::tempdir().unwrap();
         let archive = Archive::open(&format!("file://{}", folder.path().display()), []).unwrap();
-        assert_eq!(archive.list(None).await.unwrap(), []);
+        assert_eq!(archive.list(None).await.unwrap(), Listing::default());
         let place = folder.path().join("manifests/public.t/key=1");
         std::fs::create_dir_all(&place).unwrap();
         let file = std::fs::File::create(place.join("t.v0001.json")).unwrap();
         for (bytes, why) in [(LARGEST_MANIFEST, "expected value"), (1 << 33, "it has 8589934592 bytes")] {
             file.set_len(bytes).unwrap();
-            let refused = archive.list(None).await.unwrap_err().to_string();
-            assert!(refused.contains(why), "{refused}");
+            let listing = archive.list(None).await.unwrap();
+            let refused = listing.unreadable[0].to_string();
+            assert!(refused.contains(why) && listing.manifests.is_empty(), "{refused}");
         }
     }
 }

@@ -17,14 +17,14 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, CopyOutStream, IsolationLevel, Transaction};
+use tokio_postgres::{Client, CopyOutStream, Transaction};
 
 use super::ArchiveError;
 use super::columns::{Cells, Column, Group, Kind, Values, schema};
-use super::manifest::{Counted, Extent, FORMAT, Manifest, ManifestColumn};
+use super::manifest::{Counted, Extent, FORMAT, Manifest, ManifestColumn, Subject};
 use super::store::Archive;
 use crate::catalog::quoted;
-use crate::{Bounds, Table};
+use crate::{Table, session};
 
 /// Rows of a row group: what DuckDB likes best, and about 12 MB of logs.
 const GROUP_ROWS: usize = 122_880;
@@ -137,16 +137,45 @@ pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> 
     let relation = table.sibling(leaf);
     let layout = Layout::of(transaction, &relation).await?;
     let sql = format!("COPY {relation} ({}) TO STDOUT (FORMAT binary)", layout.names());
-    let mut counter = layout.counter();
-    let mut tuples = Tuples::of(transaction, &sql, &relation).await?;
-    let mut group = Group::of(&layout.columns);
-    while let Some(tuple) = tuples.next(&layout.columns, &mut group).await? {
-        counter.add(&layout.columns, &tuple);
+    drain(transaction, &sql, &relation, &layout.columns, layout.counter()).await
+}
+
+/// Counts the rows of any table under the names and types of a manifest's columns, as they were counted when they were archived.
+pub(crate) async fn count_as(
+    transaction: &Transaction<'_>,
+    manifest: &Manifest,
+    relation: &str,
+) -> Result<Counted, ArchiveError> {
+    let unknown = || ArchiveError::Corrupt {
+        object: manifest.object.clone(),
+        why: "its manifest names a type that is not known here".to_owned(),
+    };
+    let columns = super::read::columns_of(manifest).ok_or_else(unknown)?;
+    let mut values = Vec::new();
+    for column in &manifest.columns {
+        values.push(format!("{}::{}", quoted(&column.name), super::read::safe_type(manifest, column)?));
+    }
+    let sql = format!("COPY (SELECT {} FROM ONLY {relation}) TO STDOUT (FORMAT binary)", values.join(", "));
+    let counter = Counter::like(&columns, &manifest.counted);
+    drain(transaction, &sql, relation, &columns, counter).await
+}
+
+async fn drain(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    relation: &str,
+    columns: &[Column],
+    mut counter: Counter,
+) -> Result<Counted, ArchiveError> {
+    let mut tuples = Tuples::of(transaction, sql, relation).await?;
+    let mut group = Group::of(columns);
+    while let Some(tuple) = tuples.next(columns, &mut group).await? {
+        counter.add(columns, &tuple);
         if group.rows >= 4_096 {
-            group = Group::of(&layout.columns);
+            group = Group::of(columns);
         }
     }
-    Ok(counter.finish(&layout.columns))
+    Ok(counter.finish(columns))
 }
 
 /// The rows of a COPY.
@@ -194,7 +223,7 @@ pub(super) struct Export {
 }
 
 impl Export {
-    pub fn manifest(self, table: &Table, key: i64, leaf: &str, bounds: Bounds, version: u32) -> Manifest {
+    pub fn manifest(self, table: &Table, subject: &Subject<'_>) -> Manifest {
         let columns = self.layout.columns.iter().zip(self.layout.sql_types).map(|(column, sql_type)| ManifestColumn {
             name: column.name.clone(),
             sql_type,
@@ -204,11 +233,11 @@ impl Export {
         Manifest {
             format: FORMAT,
             table: format!("{}.{}", table.schema, table.name),
-            key,
-            leaf: leaf.to_owned(),
-            from: bounds.from(),
-            to: bounds.to(),
-            version,
+            key: subject.key,
+            leaf: subject.leaf.to_owned(),
+            from: subject.bounds.from(),
+            to: subject.bounds.to(),
+            version: subject.version,
             counted: self.counted,
             object: String::new(),
             bytes: self.bytes,
@@ -218,6 +247,7 @@ impl Export {
             created_at: Utc::now(),
             server: self.server,
             software: concat!("dalp-partitions ", env!("CARGO_PKG_VERSION")).to_owned(),
+            identity: Some(subject.identity.clone()),
         }
     }
 }
@@ -232,8 +262,7 @@ pub(super) async fn export(
 ) -> Result<Export, ArchiveError> {
     let relation = table.sibling(leaf);
     let doing = || ArchiveError::asking("archive", &relation);
-    let builder = client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead);
-    let transaction = builder.start().await.map_err(doing())?;
+    let transaction = session::begin(client, session::Kind::Snapshot, "SET LOCAL jit = off").await.map_err(doing())?;
     let layout = Layout::of(&transaction, &relation).await?;
     let facts = format!(
         "SELECT (SELECT count(*) FROM {relation}), pg_relation_size(to_regclass($1)), current_setting('server_version')"
@@ -305,8 +334,8 @@ impl File {
         let schema = schema(&layout.columns).map_err(&wrong)?;
         let writer = SerializedFileWriter::new(sink.clone(), schema, Arc::new(properties(layout, table, leaf)))
             .map_err(&wrong)?;
-        let upload =
-            archive.store.put_multipart(object).await.map_err(ArchiveError::doing("begin to upload", object))?;
+        let store = archive.store().map_err(ArchiveError::doing("begin to upload", object))?;
+        let upload = store.put_multipart(object).await.map_err(ArchiveError::doing("begin to upload", object))?;
         let upload = WriteMultipart::new_with_chunk_size(upload, PART);
         Ok(Self { writer, sink, upload, checksum: Sha256::new(), bytes: 0, name: object.to_string() })
     }

@@ -19,6 +19,7 @@ fn day(day: u32) -> Facts {
         options: None,
         other_identity: false,
         other_security: false,
+        filtered: false,
         other_layout: false,
         other_columns: Vec::new(),
         missing_indexes: 0,
@@ -80,7 +81,8 @@ fn what_should_not_be_is_told() {
         (vec![Facts { options: some("{fillfactor=70}"), ..day(1) }], Info, "fillfactor"),
         (vec![Facts { options: some("{autovacuum_enabled=false}"), ..day(1) }], Warning, "autovacuum"),
         (vec![Facts { other_identity: true, ..day(1) }], Warning, "replica identity"),
-        (vec![Facts { other_security: true, ..day(1) }], Warning, "row security"),
+        (vec![Facts { other_security: true, ..day(1) }], Warning, "its row security"),
+        (vec![Facts { other_security: true, filtered: true, ..day(1) }], Error, "hide rows"),
         (vec![Facts { other_columns: vec!["data".into()], other_layout: true, ..day(1) }], Info, "parent's: data"),
     ] {
         one(&judge(&facts, &[], at(20)), severity, what);

@@ -26,6 +26,9 @@ fn leaf(from: i64, state: State, presence: Presence) -> Entry {
         manifest: None,
         seal: None,
         seal_now: None,
+        filtered: false,
+        incarnation: String::new(),
+        place: None,
         detached_at: None,
     }
 }

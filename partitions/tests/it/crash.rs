@@ -115,7 +115,7 @@ async fn check(database: &Database, folder: &Folder, what: &str) {
                    (SELECT count(*) FROM pg_class WHERE relname = 'logs_31337_20240311'))";
     let expected = ["205 logs_31337_20240311 DROPPED 1 1 2024-03-12 00:00:00 0 0"];
     assert_eq!(strings(&admin, facts).await, expected, "{what}");
-    let archived = folder.archive().list(None).await.unwrap();
+    let archived = folder.archive().list(None).await.unwrap().manifests;
     assert_eq!((archived.len(), folder.files("data").len()), (1, 1), "{what}: {:?}", folder.files(""));
     assert_eq!(folder.archive().verify(&archived[0]).await.unwrap().rows, 24, "{what}");
 }

@@ -11,7 +11,11 @@ mod doctor;
 mod indexes;
 mod locks;
 mod meanwhile;
+mod ours;
+mod proof;
+mod refit;
 mod retire;
+mod rows;
 mod s3;
 mod said;
 #[path = "../../../migrations/tests/it/server.rs"]

@@ -8,7 +8,7 @@ use dalp_partitions::{Act, Archive, ArchiveError, Switches};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::archive::{Folder, acts, run};
+use super::archive::{Folder, acts, run, write};
 use super::retire::filled;
 use super::*;
 
@@ -23,6 +23,11 @@ struct Faults {
 impl Faults {
     /// `cut`: it closes in the middle of what it is sent, instead of answering 503.
     async fn before(server: u16, cut: bool) -> Self {
+        Self::with(server, cut, false).await
+    }
+
+    /// `careless`: conditions of a request are not passed on, as by a store that does not know them.
+    async fn with(server: u16, cut: bool, careless: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (left, failed) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
@@ -31,7 +36,7 @@ impl Faults {
             while let Ok((client, _)) = listener.accept().await {
                 let (left, failed) = (shared.clone(), counted.clone());
                 tokio::spawn(async move {
-                    let _ = serve(client, server, cut, &left, &failed).await;
+                    let _ = serve(client, server, (cut, careless), &left, &failed).await;
                 });
             }
         });
@@ -57,7 +62,7 @@ impl Faults {
 async fn serve(
     mut client: TcpStream,
     server: u16,
-    cut: bool,
+    (cut, careless): (bool, bool),
     left: &AtomicI64,
     failed: &AtomicI64,
 ) -> std::io::Result<()> {
@@ -79,6 +84,13 @@ async fn serve(
                         client.write_all(b"HTTP/1.1 503 Slow Down\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await?;
                     }
                     return Ok(());
+                }
+                if careless {
+                    let name = b"if-none-match";
+                    let is_it = |piece: &[u8]| piece.eq_ignore_ascii_case(name);
+                    if let Some(at) = from_client[..read].windows(name.len()).position(is_it) {
+                        from_client[at] = b'x';
+                    }
                 }
                 upstream.write_all(&from_client[..read]).await?;
             }
@@ -116,12 +128,12 @@ async fn an_object_store_that_fails_now_and_then_gets_whole_archives_or_none() {
         if !cut {
             let leaf = "logs_31337_20240311";
             let bounds = dalp_partitions::Bounds::new(None, at("2024-03-12T00:00:00Z")).unwrap();
-            let error = faults.archive().write(&mut client, &logs(), CHAIN, leaf, bounds, 1).await.unwrap_err();
+            let error = write(&faults.archive(), &mut client, &logs(), leaf, bounds, 1).await.unwrap_err();
             println!("gave up after {:?}: {error}", began.elapsed());
             assert!(matches!(error, ArchiveError::Store { .. }) && !format!("{error:?}").contains("geheim"), "{error}");
         }
         faults.left.store(0, Ordering::SeqCst);
-        assert_eq!(faults.archive().list(None).await.unwrap().len(), if cut { 6 } else { 0 });
+        assert_eq!(faults.archive().list(None).await.unwrap().manifests.len(), if cut { 6 } else { 0 });
         // Now and then: it is tried again.
         faults.failed.store(0, Ordering::SeqCst);
         faults.left.store(3, Ordering::SeqCst);
@@ -135,8 +147,7 @@ async fn an_object_store_that_fails_now_and_then_gets_whole_archives_or_none() {
         let bounds = dalp_partitions::Bounds::new(None, at("2024-03-12T00:00:00Z")).unwrap();
         for (left, version) in [(2, 8), (-1, 9)] {
             faults.left.store(left, Ordering::SeqCst);
-            let written =
-                faults.archive().write(&mut client, &logs(), CHAIN, "logs_31337_20240311", bounds, version).await;
+            let written = write(&faults.archive(), &mut client, &logs(), "logs_31337_20240311", bounds, version).await;
             faults.left.store(0, Ordering::SeqCst);
             assert_eq!(written.is_ok(), left > 0, "{written:?}");
             if let Ok(manifest) = written {
@@ -144,17 +155,29 @@ async fn an_object_store_that_fails_now_and_then_gets_whole_archives_or_none() {
                 faults.archive().void(&manifest).await.unwrap();
             }
         }
-        assert_eq!(faults.archive().list(None).await.unwrap().len(), 6);
+        assert_eq!(faults.archive().list(None).await.unwrap().manifests.len(), 6);
         // Cut in the middle of reading before the drop.
         faults.left.store(3, Ordering::SeqCst);
         let outcome = run(&mut client, &faults.archive(), Switches::ALL).await;
         assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
         assert_eq!(acts(&outcome), [Act::Retire, Act::Detach, Act::Drop]);
         assert!(faults.failed.load(Ordering::SeqCst) >= 3);
-        for manifest in faults.archive().list(Some("dalp_indexed.logs")).await.unwrap() {
+        for manifest in faults.archive().list(Some("dalp_indexed.logs")).await.unwrap().manifests {
             faults.archive().verify(&manifest).await.unwrap();
         }
     }
+}
+
+/// A store that takes a condition for nothing is known by it, and a claim is read back there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_ignores_conditions_is_told() {
+    let (_database, _admin, mut client) = filled().await;
+    let server = S3Server::start(say_stderr).await.unwrap();
+    bucket(&server).await;
+    let careless = Faults::with(server.port(), false, true).await;
+    assert!(!careless.archive().probe().await.unwrap().writes_once);
+    assert!(run(&mut client, &careless.archive(), Switches::ALL).await.failed.is_empty());
+    println!("the server itself: {:?}", Faults::before(server.port(), false).await.archive().probe().await);
 }
 
 /// What DuckDB says of all files of the table.
@@ -185,7 +208,8 @@ async fn duckdb_reads_archives_as_they_are() {
         .unwrap();
     let numbers = Archive::open(&format!("file://{}", folder.path_of("numbers").display()), []).unwrap();
     let bounds = dalp_partitions::Bounds::new(None, at("2030-01-01T00:00:00Z")).unwrap();
-    numbers.write(&mut client, &transfers, CHAIN, "erc20_transfer_31337_20240320", bounds, 1).await.unwrap();
+    std::fs::create_dir(folder.path_of("numbers")).unwrap();
+    write(&numbers, &mut client, &transfers, "erc20_transfer_31337_20240320", bounds, 1).await.unwrap();
 
     let python = python(say_stderr).await.unwrap();
     let output =

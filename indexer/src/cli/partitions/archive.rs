@@ -1,11 +1,11 @@
 //! `partitions archive` and `restore`.
 
 use clap::Subcommand;
-use dalp_partitions::Manifest;
+use dalp_partitions::{Archived, Manifest, Request, Survey, note_verified, survey};
 use serde::Serialize;
 
 use super::{Failure, LeafArgs, Selection, Session, author, bare, failed, grid, print_json, size, tables};
-use crate::config::Config;
+use crate::config::{Config, ManagedTable};
 
 /// What to do with archives.
 #[derive(Debug, Subcommand)]
@@ -15,11 +15,44 @@ pub enum ArchiveCommand {
   dalp-indexer partitions archive list --table logs
   dalp-indexer partitions archive list --json | jq '.[] | {leaf, rows, object}'")]
     List(Selection),
-    /// Read archives whole and compare them with their manifests; exit code 1 if one cannot be trusted
+    /// Read all archives whole, those that the registry lists and others in the store; exit code 1 if one is missing or cannot be trusted
     #[command(after_help = "Examples:
   dalp-indexer partitions archive verify
   dalp-indexer partitions archive verify --leaf logs_1_20240301")]
     Verify(VerifyArgs),
+    /// Write manifests that are lost or damaged again, from the registry, where the file is whole; exit code 1 if one is not
+    #[command(after_help = "Example:
+  dalp-indexer partitions archive repair
+
+Reads the files whole. A damaged manifest goes below void/.")]
+    Repair(Selection),
+    /// Write to the archive from this database from now on, a copy of the one that wrote there, or that one set back to an earlier time
+    #[command(after_help = "Example:
+  dalp-indexer partitions archive adopt --author ops
+
+A place has one writer. What is archived there stays, beside what is archived from now on.")]
+    Adopt(AdoptArgs),
+}
+
+/// Arguments of `adopt`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AdoptArgs {
+    /// Who asks for it [default: the user of the system]
+    #[arg(long)]
+    pub author: Option<String>,
+}
+
+/// Arguments of `restore`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub leaf: LeafArgs,
+    /// Which archive, by its object as `archive list` shows it, where several are of a leaf of this name
+    #[arg(long, value_name = "OBJECT")]
+    pub archive: Option<String>,
+    /// Load it into a new table with the columns as they were archived, instead of the table that it was of
+    #[arg(long, value_name = "TABLE")]
+    pub into: Option<String>,
 }
 
 /// Arguments of `verify`.
@@ -40,35 +73,69 @@ struct Verified {
     error: Option<String>,
 }
 
+/// An archive and its manifest.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    /// Whether the registry lists it.
+    registered: bool,
+    /// Whether the store has it.
+    there: bool,
+}
+
+impl<'a> Listed<'a> {
+    fn of(archived: &'a Archived) -> Self {
+        Self { manifest: &archived.manifest, registered: archived.is_registered(), there: archived.stands }
+    }
+}
+
+fn word(is_so: bool) -> String {
+    (if is_so { "yes" } else { "no" }).to_owned()
+}
+
 /// Runs one command.
 pub(super) async fn run(session: &mut Session, config: &Config, command: ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::List(selection) => list(session, config, &selection).await,
         ArchiveCommand::Verify(args) => verify(session, config, &args).await,
+        ArchiveCommand::Repair(selection) => repair(session, config, &selection).await,
+        ArchiveCommand::Adopt(args) => adopt(session, config, &args).await,
     }
 }
 
-async fn manifests(session: &Session, config: &Config, selection: &Selection) -> Result<Vec<Manifest>, Failure> {
+/// What is archived of the tables that are selected.
+async fn surveys<'c>(
+    session: &Session,
+    config: &'c Config,
+    selection: &Selection,
+) -> Result<Vec<(&'c ManagedTable, Survey)>, Failure> {
     let archive = session.archive()?;
-    let mut found = Vec::new();
+    let mut surveys = Vec::new();
     for table in tables(config, selection.table.as_deref())? {
-        let name = format!("{}.{}", table.table.schema, table.table.name);
-        found.extend(archive.list(Some(&name)).await.map_err(failed)?);
+        surveys.push((table, survey(&session.client, &table.table, archive).await.map_err(failed)?));
     }
-    Ok(found)
+    Ok(surveys)
 }
 
+/// What cannot be read is named beside the rest.
 async fn list(session: &Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
-    let manifests = manifests(session, config, selection).await?;
-    if selection.json {
-        return print_json(&manifests);
+    let surveys = surveys(session, config, selection).await?;
+    for error in surveys.iter().flat_map(|(_, survey)| &survey.unreadable) {
+        eprintln!("{error}");
     }
-    if manifests.is_empty() {
+    let all: Vec<&Archived> = surveys.iter().flat_map(|(_, survey)| &survey.archives).collect();
+    if selection.json {
+        return print_json(&all.into_iter().map(Listed::of).collect::<Vec<_>>());
+    }
+    if all.is_empty() {
         println!("nothing is archived in {}", session.archive()?.name());
         return Ok(());
     }
-    let mut grid = grid(&["leaf", "version", "rows", "bytes", "of the table's", "written", "object"]);
-    for found in &manifests {
+    let mut grid =
+        grid(&["leaf", "version", "rows", "bytes", "of the table's", "written", "registered", "there", "object"]);
+    for archived in all {
+        let found = &archived.manifest;
         let share = found.bytes as f64 * 100.0 / found.heap_bytes.max(1) as f64;
         grid.add_row([
             &found.leaf,
@@ -77,6 +144,8 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
             &size(found.bytes as f64),
             &format!("{share:.0} %"),
             &found.created_at.format("%Y-%m-%d %H:%M").to_string(),
+            &word(archived.is_registered()),
+            &word(archived.stands),
             &found.object,
         ]);
     }
@@ -84,25 +153,37 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
     Ok(())
 }
 
-/// Every archive is read, whatever is found in one.
+/// Every archive is read, whatever is found in one. Those that the registry lists come first to mind: the store may have lost them.
 async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result<(), Failure> {
     let (mut bad, mut told) = (Vec::new(), Vec::new());
     let (mut rows, mut files) = (0, 0);
-    for manifest in manifests(session, config, &args.selection).await? {
-        let schema = manifest.table.split('.').next().unwrap_or_default();
-        if args.leaf.as_ref().is_some_and(|leaf| bare(schema, leaf) != manifest.leaf) {
-            continue;
-        }
-        files += 1;
-        match session.archive()?.verify(&manifest).await {
-            Ok(counted) => {
-                rows += counted.rows;
-                eprintln!("{}: {} rows, as written", manifest.object, counted.rows);
-                told.push(Verified { object: manifest.object, rows: Some(counted.rows), error: None });
+    for (table, survey) in surveys(session, config, &args.selection).await? {
+        let leaf = args.leaf.as_ref().map(|leaf| bare(&table.table.schema, leaf));
+        for archived in survey.archives {
+            if leaf.as_ref().is_some_and(|leaf| *leaf != archived.manifest.leaf) {
+                continue;
             }
-            Err(error) => {
-                bad.push(error.to_string());
-                told.push(Verified { object: manifest.object, rows: None, error: Some(error.to_string()) });
+            files += 1;
+            let object = archived.manifest.object.clone();
+            match dalp_partitions::verify(session.archive()?, &archived).await {
+                Ok(counted) => {
+                    note_verified(&session.client, &table.table, &archived).await.map_err(failed)?;
+                    rows += counted;
+                    let beside = if archived.is_registered() { "" } else { "; the registry does not list it" };
+                    eprintln!("{object}: {counted} rows, as written{beside}");
+                    told.push(Verified { object, rows: Some(counted), error: None });
+                }
+                Err(error) => {
+                    bad.push(error.to_string());
+                    told.push(Verified { object, rows: None, error: Some(error.to_string()) });
+                }
+            }
+        }
+        // One of the registry's is told by its own manifest, too.
+        for error in survey.unreadable.iter().map(ToString::to_string) {
+            let is_asked = leaf.as_ref().is_none_or(|leaf| error.contains(leaf.as_str()));
+            if is_asked && !bad.contains(&error) {
+                bad.push(error);
             }
         }
     }
@@ -122,31 +203,92 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
     }
 }
 
-/// Brings a dropped leaf back.
-pub(super) async fn restore(session: &mut Session, config: &Config, args: &LeafArgs) -> Result<(), Failure> {
+#[derive(Serialize)]
+struct Repaired {
+    object: String,
+    /// Whether its manifest was written again.
+    repaired: bool,
+    error: Option<String>,
+}
+
+async fn repair(session: &Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
+    let (archive, mut told) = (session.archive()?, Vec::new());
+    for (table, survey) in surveys(session, config, selection).await? {
+        for archived in survey.archives {
+            let repaired = dalp_partitions::repair(&session.client, &table.table, archive, &archived).await;
+            told.push(Repaired {
+                object: archived.manifest.object,
+                repaired: repaired.as_ref().is_ok_and(|repaired| *repaired),
+                error: repaired.err().map(|error| error.to_string()),
+            });
+        }
+    }
+    if selection.json {
+        print_json(&told)?;
+    } else {
+        for repaired in told.iter().filter(|told| told.repaired) {
+            println!("{}: its manifest is written again", repaired.object);
+        }
+        println!("{} of {} manifests written again", told.iter().filter(|told| told.repaired).count(), told.len());
+    }
+    let errors: Vec<&str> = told.iter().filter_map(|told| told.error.as_deref()).collect();
+    if errors.is_empty() { Ok(()) } else { Err(Failure::other(errors.join("\n"))) }
+}
+
+/// Takes the archive over for this database.
+async fn adopt(session: &mut Session, config: &Config, args: &AdoptArgs) -> Result<(), Failure> {
     let archive = session.archive()?.clone();
-    let all = archive.list(None).await.map_err(failed)?;
-    let of = config.tables.iter().find(|table| {
-        let (leaf, name) =
-            (bare(&table.table.schema, &args.leaf), format!("{}.{}", table.table.schema, table.table.name));
-        all.iter().any(|manifest| manifest.table == name && manifest.leaf == leaf)
-    });
-    let Some(table) = of else {
+    let Some(table) = config.tables.first() else {
+        return Err(Failure::usage("no table is looked after: nothing is archived"));
+    };
+    let author = author(args.author.as_deref());
+    dalp_partitions::adopt(&mut session.client, &table.table, &archive, &author).await.map_err(failed)?;
+    println!("this database writes to {} from now on; a copy of it, or its original, reads there", archive.name());
+    Ok(())
+}
+
+/// Brings a dropped leaf back.
+pub(super) async fn restore(session: &mut Session, config: &Config, args: &RestoreArgs) -> Result<(), Failure> {
+    let archive = session.archive()?.clone();
+    let mut of = None;
+    for table in &config.tables {
+        let leaf = bare(&table.table.schema, &args.leaf.leaf);
+        let survey = survey(&session.client, &table.table, &archive).await.map_err(failed)?;
+        if survey.archives.iter().any(|archived| archived.manifest.leaf == leaf) {
+            of = Some((table, leaf));
+            break;
+        }
+    }
+    let Some((table, leaf)) = of else {
         return Err(Failure::other(format!(
             "{} holds no archive of \"{}\": `dalp-indexer partitions archive list` shows what there is",
             archive.name(),
-            args.leaf
+            args.leaf.leaf
         )));
     };
-    let (leaf, author) = (bare(&table.table.schema, &args.leaf), author(args.author.as_deref()));
-    let client = &mut session.client;
-    let restored = dalp_partitions::restore(client, &table.table, &archive, &leaf, &args.reason, &author).await;
-    let restored = restored.map_err(failed)?;
+    let author = author(args.leaf.author.as_deref());
+    let request = Request { leaf: &leaf, object: args.archive.as_deref(), reason: &args.leaf.reason, author: &author };
+    let (client, schema) = (&mut session.client, &table.table.schema);
+    if let Some(into) = &args.into {
+        let (schema, name) = into.split_once('.').unwrap_or((schema, into));
+        let rows = dalp_partitions::restore_into(client, &table.table, &archive, &request, (schema, name)).await;
+        println!(
+            "{schema}.{name} has the {} rows of {leaf}, as they were archived; it is no part of {}",
+            rows.map_err(failed)?,
+            table.table.name
+        );
+        return Ok(());
+    }
+    let restored = dalp_partitions::restore(client, &table.table, &archive, &request).await.map_err(failed)?;
     let floor = restored.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
+    let cast = match restored.cast.is_empty() {
+        true => String::new(),
+        false => format!("; cast to the types of now, each value exactly: {}", restored.cast.join(", ")),
+    };
     println!(
-        "{}.{} is back with {} rows, as they were archived\n{floor} of {} are served now\nhold {} keeps it: \
+        "{schema}.{} is back with {} rows, as they were archived{cast}\n{floor} of {} are served now\nhold {} keeps it: \
          `dalp-indexer partitions hold release {}` lets it go",
-        table.table.schema, restored.leaf, restored.rows, table.table.name, restored.hold, restored.hold
+        restored.leaf, restored.rows, table.table.name, restored.hold, restored.hold
     );
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{Archive, Fate, Finding, Limits, Severity};
+use dalp_partitions::{Archive, Fate, Finding, Limits, Severity, look, missing};
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, tables};
@@ -42,7 +42,33 @@ pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Se
         let findings = dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed)?;
         all.extend(findings.into_iter().map(|finding| Found::of(&table.name, finding)));
     }
+    all.extend(lost(session, config, selection).await?);
     report(&all, selection)
+}
+
+/// The archives that the registry lists and the store lacks. A store that does not answer is a finding, too.
+async fn lost(session: &Session, config: &Config, selection: &Selection) -> Result<Vec<Found>, Failure> {
+    let mut all = Vec::new();
+    for table in tables(config, selection.table.as_deref())? {
+        match missing(&session.client, &table.table, session.archive.as_ref()).await {
+            Ok(findings) => all.extend(findings.into_iter().map(|finding| Found::of(&table.name, finding))),
+            Err(dalp_partitions::Error::Archive(error)) => {
+                all.push(Found::of(&table.name, of_archive(session, &error)))
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(all)
+}
+
+fn of_archive(session: &Session, error: &impl ToString) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        object: session.archive.as_ref().map_or_else(String::new, |archive| archive.name().to_owned()),
+        what: format!("the archive cannot be used: {}", error.to_string()),
+        next: "see partitions.archive_url and archive_options, and what the store allows: put, get, list, copy, delete"
+            .to_owned(),
+    }
 }
 
 /// Prints what will keep the manager from its work.
@@ -58,8 +84,9 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         all.extend(late);
     }
     if let Some(archive) = &session.archive {
-        all.extend(unusable(archive).await);
+        all.extend(unusable(session, archive, config).await?);
     }
+    all.extend(lost(session, config, selection).await?);
     report(&all, selection)
 }
 
@@ -80,16 +107,32 @@ fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>)
     Some(Found::of(&table.name, finding))
 }
 
-async fn unusable(archive: &Archive) -> Option<Found> {
-    let error = archive.probe().await.err()?;
-    let finding = Finding {
-        severity: Severity::Error,
-        object: archive.name().to_owned(),
-        what: format!("the archive cannot be used: {error}"),
-        next: "see partitions.archive_url and archive_options, and what the store allows: put, get, list, copy, delete"
-            .to_owned(),
+/// Whether the archive is ours to write to, and does what is asked of it.
+async fn unusable(session: &Session, archive: &Archive, config: &Config) -> Result<Option<Found>, Failure> {
+    let Some(table) = config.tables.first() else { return Ok(None) };
+    let finding = match look(&session.client, &table.table, archive).await {
+        Ok(None) => match archive.probe().await {
+            Ok(probed) if probed.writes_once => return Ok(None),
+            Ok(_) => Finding {
+                severity: Severity::Warning,
+                object: archive.name().to_owned(),
+                what:
+                    "the store ignores conditional writes (If-None-Match): of two that write at once, neither is told"
+                        .to_owned(),
+                next: "let one database write there and no other; or take a store that knows them".to_owned(),
+            },
+            Err(error) => of_archive(session, &error),
+        },
+        Ok(Some(why)) => Finding {
+            severity: Severity::Error,
+            object: archive.name().to_owned(),
+            what: "nothing is archived there".to_owned(),
+            next: why,
+        },
+        Err(dalp_partitions::Error::Archive(error)) => of_archive(session, &error),
+        Err(error) => return Err(failed(error)),
     };
-    Some(Found::of("", finding))
+    Ok(Some(Found::of("", finding)))
 }
 
 fn report(all: &[Found], selection: &Selection) -> Result<(), Failure> {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{Entry, Fate, Presence, Size, State, forecast, growth, is_due, plan_moves, read_inventory};
+use dalp_partitions::{
+    Entry, Fate, Presence, Size, State, forecast, growth, is_due, plan_moves, read_inventory, verified,
+};
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, size, tables};
@@ -32,6 +34,10 @@ struct Row {
     detached_bytes: i64,
     /// Leaves whose archive is valid, dropped ones among them.
     archived: i64,
+    /// Of these, how many were read whole and found as written.
+    verified: i64,
+    /// When, of the one where it is longest ago.
+    verified_since: Option<DateTime<Utc>>,
     dropped: i64,
     /// Earliest time served; none if all is.
     floor: Option<DateTime<Utc>>,
@@ -76,6 +82,7 @@ async fn rows(
     let reference = reference(&session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let terms = terms(table, &config.partitions, &reference, session.archive.is_some(), false);
+    let verified = verified(&session.client, &table.table).await.map_err(failed)?;
     let obstacles = plan_moves(&inventory, &terms).obstacles;
     let mut keys: BTreeMap<i64, Vec<&Entry>> = BTreeMap::new();
     for entry in &inventory.entries {
@@ -107,6 +114,8 @@ async fn rows(
             detached: detached.len(),
             archived: gone.get(&key).map_or(0, |(_, archived)| *archived)
                 + entries.iter().filter(|entry| entry.manifest.is_some()).count() as i64,
+            verified: verified.get(&key).map_or(0, |verified| verified.verified),
+            verified_since: verified.get(&key).and_then(|verified| verified.since),
             dropped: gone.get(&key).map_or(0, |(dropped, _)| *dropped),
             floor: inventory.floors.get(&key).copied(),
             bytes_per_day: growth(&sizes, now),
@@ -119,6 +128,15 @@ async fn rows(
         }
     });
     Ok(rows.collect())
+}
+
+/// How many archives were verified, and when the one was for which it is longest ago.
+fn verified_of(row: &Row) -> String {
+    match row.verified_since {
+        Some(since) => format!("{}, {} or later", row.verified, since.format("%Y-%m-%d %H:%M")),
+        None if row.archived > 0 => "none yet".to_owned(),
+        None => "-".to_owned(),
+    }
 }
 
 fn word(fate: Fate) -> &'static str {
@@ -146,6 +164,7 @@ fn print(report: &Report) {
         "held",
         "detached",
         "archived",
+        "verified",
         "blocked",
         "served from",
         "last success",
@@ -173,6 +192,7 @@ fn print(report: &Report) {
             &row.held.to_string(),
             &format!("{} ({})", row.detached, size(row.detached_bytes as f64)),
             &row.archived.to_string(),
+            &verified_of(row),
             &row.blocked.to_string(),
             &row.floor.map_or_else(|| "the beginning".to_owned(), |floor| date(Some(floor))),
             &date(row.last_success),

@@ -1,0 +1,118 @@
+//! What comes back is what was stored, into a table that is another by now: cast where that is exact, else refused, with a way round.
+
+use dalp_partitions::{Reference, Scope, Switches, Terms, add_hold, holds, restore, restore_into, retire, undo};
+
+use super::archive::{Folder, request, retention};
+use super::*;
+
+fn own() -> Table {
+    Table::flat("dalp_assets", "seen", "at").registered_in("dalp_indexed")
+}
+
+const LEAF: &str = "seen_20240312";
+
+/// A table of somebody else with a leaf of two days, of which the first is archived and gone.
+async fn archived(folder: &Folder, switches: Switches) -> (Database, Client, Client) {
+    let (database, admin) = database().await;
+    admin
+        .batch_execute(
+            "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
+             CREATE TABLE dalp_assets.seen (at timestamptz NOT NULL, n bigint, v bigint NOT NULL, t text, w numeric(20,4), PRIMARY KEY (at, v)) \
+             PARTITION BY RANGE (at); \
+             CREATE TABLE dalp_assets.seen_20240312 PARTITION OF dalp_assets.seen FOR VALUES FROM ('2024-03-12 00:00+00') TO ('2024-03-13 00:00+00'); \
+             CREATE TABLE dalp_assets.seen_later PARTITION OF dalp_assets.seen FOR VALUES FROM ('2024-03-13 00:00+00') TO ('2124-03-13 00:00+00'); \
+             INSERT INTO dalp_assets.seen VALUES ('2024-03-12 01:00+00', 1, 1700000000, 'a', 1.5), ('2024-03-12 02:00+00', NULL, 2, NULL, 2); \
+             RESET ROLE",
+        )
+        .await
+        .unwrap();
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let retention = retention();
+    let terms =
+        Terms { retention: &retention, switches, reference: &Reference::Now, can_archive: true, allow_many: true };
+    let outcome = retire(&mut client, &own(), &terms, Some(&folder.archive())).await.unwrap();
+    assert!(outcome.failed.is_empty() && !outcome.done.is_empty(), "{:?}", outcome.failed);
+    (database, admin, client)
+}
+
+async fn rows(admin: &Client, table: &str) -> Vec<String> {
+    strings(admin, &format!("SELECT (to_jsonb(r) - 'at')::text FROM {table} AS r ORDER BY v::text")).await
+}
+
+#[tokio::test]
+async fn a_type_that_holds_the_values_is_cast_to_and_another_is_refused() {
+    let folder = Folder::new();
+    let (_database, admin, mut client) = archived(&folder, Switches::ALL).await;
+    let trace = "SELECT concat((SELECT string_agg(state, ',' ORDER BY leaf_id) FROM dalp_indexed.leaf WHERE table_name = 'seen'), ' ', \
+                 (SELECT count(*) FROM pg_class WHERE relnamespace = 'dalp_assets'::regnamespace), ' ', \
+                 (SELECT count(*) FROM dalp_indexed.legal_hold))";
+    let before = strings(&admin, trace).await;
+    for (change, named) in [
+        ("ALTER v TYPE timestamptz USING to_timestamp(v)", "\"v\"|timestamp with time zone"),
+        ("ALTER v TYPE smallint USING 1", "column \"v\" was bigint and is smallint now"),
+        ("ALTER w TYPE numeric(20,0)", "column \"w\" was numeric(20,4) and is numeric(20,0) now"),
+        ("DROP COLUMN t", "column \"t\" was archived"),
+        ("RENAME COLUMN t TO text", "column \"t\" was archived"),
+        ("ADD COLUMN more int NOT NULL", "column \"more\" takes no null"),
+        ("ALTER n SET NOT NULL", "\"n\""),
+        ("ADD CONSTRAINT small CHECK (v < 10) NOT VALID", "small"),
+    ] {
+        // Each change alone: the table as it was stands beside.
+        admin.batch_execute(&format!("BEGIN; ALTER TABLE dalp_assets.seen {change}; COMMIT")).await.unwrap();
+        let error = restore(&mut client, &own(), &folder.archive(), &request(LEAF)).await.unwrap_err().to_string();
+        assert!(named.split('|').all(|named| error.contains(named)) && error.contains("--into"), "{change}: {error}");
+        let back = match change {
+            "ALTER v TYPE timestamptz USING to_timestamp(v)" | "ALTER v TYPE smallint USING 1" => {
+                "ALTER v TYPE bigint USING 1"
+            }
+            "ALTER w TYPE numeric(20,0)" => "ALTER w TYPE numeric(20,4)",
+            "DROP COLUMN t" => "ADD COLUMN t text",
+            "RENAME COLUMN t TO text" => "RENAME COLUMN text TO t",
+            "ADD COLUMN more int NOT NULL" => "DROP COLUMN more",
+            "ALTER n SET NOT NULL" => "ALTER n DROP NOT NULL",
+            _ => "DROP CONSTRAINT small",
+        };
+        admin.batch_execute(&format!("ALTER TABLE dalp_assets.seen {back}")).await.unwrap();
+        assert_eq!(strings(&admin, trace).await, before, "{change} leaves no trace");
+    }
+    // Under the archived schema, whatever the table is now.
+    admin.batch_execute("ALTER TABLE dalp_assets.seen DROP COLUMN t").await.unwrap();
+    let into = ("dalp_assets", "seen as it was");
+    assert_eq!(restore_into(&mut client, &own(), &folder.archive(), &request(LEAF), into).await.unwrap(), 2);
+    let was = [r#"{"n": 1, "t": "a", "v": 1700000000, "w": 1.5000}"#, r#"{"n": null, "t": null, "v": 2, "w": 2.0000}"#];
+    assert_eq!(rows(&admin, "dalp_assets.\"seen as it was\"").await, was);
+    let again = restore_into(&mut client, &own(), &folder.archive(), &request(LEAF), into).await.unwrap_err();
+    assert!(again.to_string().contains("it stands already"), "{again}");
+    // What holds every value is cast to; a column that came later has its default.
+    admin
+        .batch_execute(
+            "ALTER TABLE dalp_assets.seen ADD COLUMN t varchar(9), ALTER v TYPE numeric(78,0), ALTER w TYPE numeric(30,6), \
+             ALTER n TYPE text, ADD COLUMN kind text NOT NULL DEFAULT 'old'",
+        )
+        .await
+        .unwrap();
+    let restored = restore(&mut client, &own(), &folder.archive(), &request(LEAF)).await.unwrap();
+    assert_eq!((restored.rows, restored.cast.as_slice()), (2, ["n", "v", "t", "w"].map(str::to_owned).as_slice()));
+    let now = [
+        r#"{"n": "1", "t": "a", "v": 1700000000, "w": 1.500000, "kind": "old"}"#,
+        r#"{"n": null, "t": null, "v": 2, "w": 2.000000, "kind": "old"}"#,
+    ];
+    assert_eq!(rows(&admin, "dalp_assets.seen").await, now);
+}
+
+#[tokio::test]
+async fn undo_into_a_table_that_changed_says_so_and_leaves_no_hold() {
+    let folder = Folder::new();
+    let (_database, admin, mut client) = archived(&folder, Switches { drop: false, ..Switches::ALL }).await;
+    admin.batch_execute("ALTER TABLE dalp_assets.seen ADD COLUMN more int").await.unwrap();
+    let error = undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap_err().to_string();
+    assert!(error.contains("more") && error.contains("another than when it was detached"), "{error}");
+    assert_eq!(holds(&client, &own(), false).await.unwrap(), []);
+    // A hold that somebody else put stays.
+    let all = Scope { key: None, from: None, to: None };
+    add_hold(&mut client, &own(), &all, "case", "counsel").await.unwrap();
+    undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap_err();
+    assert_eq!(holds(&client, &own(), false).await.unwrap().len(), 1);
+    admin.batch_execute(&format!("ALTER TABLE dalp_assets.{LEAF} ADD COLUMN more int")).await.unwrap();
+    assert_eq!(undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap().leaves, [LEAF]);
+}
