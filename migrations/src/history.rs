@@ -20,6 +20,7 @@ const FILES: &[(&str, &str)] = files![
     "V0004__lease_reorgs_nodes_levels",
     "V0005__leaf_indexes",
     "V0006__retention",
+    "V0008__identity_of_leaves",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

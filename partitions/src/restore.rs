@@ -11,7 +11,7 @@ use crate::{
     activity::{Deed, ensure_activity, record},
     add_hold,
     apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
-    moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, seal_statements},
+    moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, parent_of, seal_statements},
     read,
     registry::{Entry, State, read_inventory},
     undo::{drop_checks, lower_floor},
@@ -71,7 +71,7 @@ async fn restore_leaf(
     };
     let bounds = Bounds::new(manifest.from, manifest.to).ok_or_else(|| unfit("its manifest has no times".into()))?;
     let catalog = read(client, table, manifest.key).await?;
-    let parent = fitting_parent(&catalog, leaf, bounds).map_err(unfit)?;
+    let parent = fitting_parent(table, &catalog, leaf, bounds).map_err(unfit)?;
     let entry = plan_table(client, table, &manifest, bounds, &parent).await?;
     fill(client, table, archive, &manifest, &entry).await?;
     let to = (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to());
@@ -90,8 +90,8 @@ async fn restore_leaf(
 }
 
 /// The sub-parent, if nothing stands where the leaf belongs.
-fn fitting_parent(catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<String, String> {
-    let Some(parent) = catalog.sub_parent.clone() else {
+fn fitting_parent(table: &Table, catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<String, String> {
+    let Some(parent) = &catalog.sub_parent else {
         return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
     };
     if let Some(other) = catalog.leaves.iter().find(|other| other.bounds.overlaps(&bounds)) {
@@ -103,12 +103,13 @@ fn fitting_parent(catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<Strin
                 .to_owned(),
         );
     }
-    Ok(parent)
+    Ok(table.sibling(parent))
 }
 
 const PLANNED: &str = "
-    INSERT INTO registry.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time, state, version)
-    VALUES ($1, $2, $3, $4, to_regclass($5), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8) RETURNING leaf_id";
+    INSERT INTO registry.leaf (table_schema, table_name, key, leaf_schema, leaf, relid, catalog, from_time, to_time, state, version)
+    VALUES ($1, $2, $3, $1, $4, to_regclass($5), registry.catalog_identity(), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8)
+    RETURNING leaf_id";
 
 /// Makes the table, sealed against nobody yet, and says in the registry what it is for: one transaction.
 async fn plan_table(
@@ -119,10 +120,10 @@ async fn plan_table(
     parent: &str,
 ) -> Result<Entry, Error> {
     let doing = || Error::doing("make the table of a restore", table);
-    let (leaf, parent_name) = (table.sibling(&manifest.leaf), table.sibling(parent));
+    let leaf = table.sibling(&manifest.leaf);
     let transaction = client.transaction().await.map_err(doing())?;
     transaction.batch_execute(BEGIN).await.map_err(doing())?;
-    let make = format!("CREATE TABLE {leaf} (LIKE {parent_name} {LIKE} INCLUDING INDEXES)");
+    let make = format!("CREATE TABLE {leaf} (LIKE {parent} {LIKE} INCLUDING INDEXES)");
     transaction.batch_execute(&make).await.map_err(doing())?;
     let (from, to) = (bounds.from(), (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to()));
     let version = i32::try_from(manifest.version).unwrap_or(i32::MAX);
@@ -153,14 +154,14 @@ async fn fill(
     entry: &Entry,
 ) -> Result<(), Error> {
     let doing = || Error::doing("restore a leaf", table);
-    let leaf = table.sibling(&entry.leaf);
+    let leaf = entry.relation();
     let transaction = locked(client, table, entry).await?;
     transaction
         .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'")
         .await
         .map_err(doing())?;
     archive.load(&transaction, manifest, &leaf).await?;
-    let parent = entry.parent.as_ref().map(|parent| table.sibling(parent)).unwrap_or_default();
+    let parent = parent_of(table, entry);
     let row = transaction
         .query_typed_one(
             "SELECT pg_get_partition_constraintdef(to_regclass($1))",
@@ -187,7 +188,7 @@ const ATTACHED: &str = "
 
 async fn attach(client: &mut Client, table: &Table, manifest: &Manifest, entry: &Entry) -> Result<(), Error> {
     let doing = || Error::doing("attach a restored leaf", table);
-    let (leaf, parent) = (table.sibling(&entry.leaf), crate::moves::parent_of(table, entry));
+    let (leaf, parent) = (entry.relation(), parent_of(table, entry));
     let transaction = locked(client, table, entry).await?;
     let attach = format!(
         "SELECT pg_advisory_xact_lock({LANE_KEY}); SET LOCAL lock_timeout = '{PATIENCE}'; \
@@ -205,7 +206,7 @@ async fn attach(client: &mut Client, table: &Table, manifest: &Manifest, entry: 
         .query_typed(&table.registered(&format!("{ATTACHED} {MARK} WHERE leaf_id = $1")), &parameters)
         .await
         .map_err(doing())?;
-    let deed = Deed::new("partition.restore", format!("{}.{}", table.schema, entry.leaf))
+    let deed = Deed::new("partition.restore", entry.to_string())
         .with_detail(serde_json::json!({ "key": entry.key, "rows": rows, "object": manifest.object }));
     record(&transaction, &deed).await?;
     transaction.commit().await.map_err(doing())?;

@@ -206,6 +206,8 @@ pub enum Obstacle {
         /// Which switch.
         switch: &'static str,
     },
+    /// Somebody else took it out of its table.
+    Taken,
     /// It must be archived, and no archive is configured.
     NoArchive,
     /// Its rows are not those in the archive.
@@ -225,6 +227,9 @@ impl fmt::Display for Obstacle {
             Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
             Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
             Self::Off { switch } => write!(f, "partitions.{switch} is false"),
+            Self::Taken => f.write_str(
+                "somebody took it out of its table: it is left alone. Attach it again, or `dalp-indexer partitions undo` does, and it follows the policy",
+            ),
             Self::NoArchive => f.write_str("to be archived, and partitions.archive_url is not set"),
             Self::Differs => {
                 f.write_str("its seal was broken and its rows are not those in the archive: see `archive verify`")
@@ -297,13 +302,15 @@ fn reconciled(entry: &Entry) -> Option<Act> {
     match (entry.state, entry.presence) {
         (S::Planned, P::Attached) => Some(Act::Note(S::Attached)),
         (S::Planned, P::Standalone | P::Absent) => Some(Act::Discard),
+        (S::Taken, P::Standalone | P::Elsewhere) => None,
+        (_, P::Elsewhere) => Some(Act::Note(S::Taken)),
         // A detaching was begun, by us or by hand, and did not end. Ending it is the only way on, or back.
         (_, P::Pending) => Some(Act::Finalize),
-        (S::Attached | S::Sealed | S::Archiving | S::Archived | S::Retired | S::Detaching, P::Standalone) => {
-            Some(Act::Note(S::Detached))
-        }
+        (S::Detaching, P::Standalone) => Some(Act::Note(S::Detached)),
+        // Detached by hand, to keep it or for another purpose: it is not ours any more.
+        (S::Attached | S::Sealed | S::Archiving | S::Archived | S::Retired, P::Standalone) => Some(Act::Note(S::Taken)),
         // Attached again by hand.
-        (S::Detached, P::Attached) => Some(Act::Note(S::Attached)),
+        (S::Detached | S::Taken, P::Attached) => Some(Act::Note(S::Attached)),
         (S::Dropped, _) => None,
         (_, P::Absent) => Some(Act::Note(S::Dropped)),
         _ => None,
@@ -315,6 +322,9 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
     let begun = entry.state > State::Attached;
     if terms.retention.fate == Fate::Keep || (!begun && !is_due(inventory, terms, entry)) {
         return Next::Rest;
+    }
+    if entry.state == State::Taken {
+        return if is_due(inventory, terms, entry) { Next::Blocked(Obstacle::Taken) } else { Next::Rest };
     }
     // Detached is where this fate ends: nothing stands in the way of it.
     if entry.state == State::Detached && terms.retention.fate == Fate::Detach {
@@ -340,11 +350,20 @@ fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
     let sealing = if archives { (switches.archive, "archive") } else { (switches.detach, "detach") };
     let (act, (on, switch)) = match entry.state {
         State::Attached => (Act::Seal, sealing),
+        // In a catalog that was restored from a dump, every seal is another.
+        State::Archived | State::Retired | State::Detaching if archives && !entry.is_proved() => {
+            let act = match (&entry.seal_now, &entry.manifest) {
+                (None, _) => Act::Seal,
+                (Some(_), None) => Act::Archive,
+                (Some(_), Some(_)) => Act::Recount,
+            };
+            (act, sealing)
+        }
         State::Sealed | State::Archiving if archives => (Act::Archive, sealing),
         State::Sealed | State::Archiving | State::Archived => (Act::Retire, (switches.detach, "detach")),
         State::Retired | State::Detaching => (Act::Detach, (switches.detach, "detach")),
         State::Detached => return last_step(inventory, terms, entry),
-        State::Planned | State::Dropped => return Next::Rest,
+        State::Planned | State::Taken | State::Dropped => return Next::Rest,
     };
     let must_archive = act == Act::Archive || (act == Act::Seal && archives);
     let pending = |other: &&Entry| other.key == entry.key && other.presence == Presence::Pending;
@@ -372,10 +391,8 @@ fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
     }
     let below_floor = inventory.floors.get(&entry.key).is_some_and(|floor| entry.bounds.to() <= *floor);
     match until {
-        // Detached by hand before its time.
         _ if !below_floor && !is_due(inventory, terms, entry) => Next::Rest,
         _ if !below_floor && !terms.switches.detach => Next::Blocked(Obstacle::Off { switch: "detach" }),
-        // Detached by hand without it: from here on nobody writes to it.
         _ if !below_floor && entry.seal_now.is_none() => Next::Move(Act::Seal),
         _ if !below_floor => Next::Move(Act::Retire),
         Some(until) if until > inventory.now => Next::Blocked(Obstacle::Grace { until }),

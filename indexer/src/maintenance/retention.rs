@@ -1,6 +1,6 @@
 //! Retention on a timer: what is due is archived, retired, detached and dropped, table by table, beside the writing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ pub(crate) async fn make_ahead(
     Ok(made)
 }
 
-/// The newest time of each key.
+/// The newest time of each key that leaves are made for.
 pub(crate) async fn needs(
     client: &mut Client,
     table: &ManagedTable,
@@ -141,13 +141,16 @@ pub(crate) async fn needs(
 ) -> Result<Vec<(i64, DateTime<Utc>)>, LeavesError> {
     let now = Utc::now();
     Ok(match heads {
-        Some(heads) => heads.iter().map(|(key, head)| (*key, *head)).collect(),
+        Some(heads) => {
+            let inventory = read_inventory(client, &table.table).await?;
+            let all = heads.iter().map(|(key, head)| (*key, *head));
+            all.filter(|(key, _)| !inventory.is_off_boarded(*key)).collect()
+        }
         None if table.table.flat => vec![(0, now)],
-        // A key that nobody wrote to has no sub-parent, and gets none.
+        // A key that nobody wrote to has no sub-parent, and gets none; nor does one whose sub-parent somebody took away.
         None => {
             let inventory = read_inventory(client, &table.table).await?;
-            let keys: BTreeSet<i64> = inventory.entries.iter().map(|entry| entry.key).collect();
-            keys.into_iter().map(|key| (key, now)).collect()
+            inventory.keys.into_iter().map(|key| (key, now)).collect()
         }
     })
 }

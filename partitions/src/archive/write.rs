@@ -134,7 +134,7 @@ fn ordinal(kind: Kind, field: &[u8]) -> i64 {
 
 /// Counts the rows of a leaf as it is now.
 pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> Result<Counted, ArchiveError> {
-    let relation = table.sibling(leaf);
+    let relation = table.leaf(leaf);
     let layout = Layout::of(transaction, &relation).await?;
     let sql = format!("COPY {relation} ({}) TO STDOUT (FORMAT binary)", layout.names());
     let mut counter = layout.counter();
@@ -230,7 +230,7 @@ pub(super) async fn export(
     leaf: &str,
     object: &Path,
 ) -> Result<Export, ArchiveError> {
-    let relation = table.sibling(leaf);
+    let relation = table.leaf(leaf);
     let doing = || ArchiveError::asking("archive", &relation);
     let builder = client.build_transaction().read_only(true).isolation_level(IsolationLevel::RepeatableRead);
     let transaction = builder.start().await.map_err(doing())?;

@@ -15,6 +15,7 @@ fn leaf(from: i64, state: State, presence: Presence) -> Entry {
     Entry {
         id: from + 1_000,
         key: KEY,
+        schema: "dalp_indexed".to_owned(),
         leaf: format!("logs_{from}"),
         bounds: Bounds::new(Some(day(from)), day(from + 1)).unwrap(),
         state,
@@ -71,17 +72,19 @@ fn next(
 #[test]
 fn the_catalog_decides_before_any_policy() {
     use {Presence as P, State as S};
-    let presences = [P::Attached, P::Pending, P::Standalone, P::Absent];
-    let on_its_way = [None, Some(Act::Finalize), Some(Act::Note(S::Detached)), Some(Act::Note(S::Dropped))];
+    let presences = [P::Attached, P::Pending, P::Standalone, P::Elsewhere, P::Absent];
+    let (again, end, gone) = (Some(Act::Note(S::Attached)), Some(Act::Finalize), Some(Act::Note(S::Dropped)));
+    let taken = Some(Act::Note(S::Taken));
     let table = [
-        (S::Planned, [Some(Act::Note(S::Attached)), Some(Act::Finalize), Some(Act::Discard), Some(Act::Discard)]),
-        (S::Attached, on_its_way),
-        (S::Sealed, on_its_way),
-        (S::Archiving, on_its_way),
-        (S::Archived, on_its_way),
-        (S::Retired, on_its_way),
-        (S::Detaching, on_its_way),
-        (S::Detached, [Some(Act::Note(S::Attached)), Some(Act::Finalize), None, Some(Act::Note(S::Dropped))]),
+        (S::Planned, [again, end, Some(Act::Discard), taken, Some(Act::Discard)]),
+        (S::Attached, [None, end, taken, taken, gone]),
+        (S::Sealed, [None, end, taken, taken, gone]),
+        (S::Archiving, [None, end, taken, taken, gone]),
+        (S::Archived, [None, end, taken, taken, gone]),
+        (S::Retired, [None, end, taken, taken, gone]),
+        (S::Detaching, [None, end, Some(Act::Note(S::Detached)), taken, gone]),
+        (S::Detached, [again, end, None, taken, gone]),
+        (S::Taken, [again, end, None, None, gone]),
     ];
     for (state, presence, act) in
         table.into_iter().flat_map(|(state, acts)| presences.into_iter().zip(acts).map(move |(p, act)| (state, p, act)))
@@ -107,19 +110,39 @@ fn a_leaf_goes_step_by_step() {
         (Fate::Archive, S::Archived, Act::Retire),
         (Fate::Detach, S::Sealed, Act::Retire),
     ] {
-        assert_eq!(next(fate, leaf(0, state, P::Attached), |_, _| ()), Ok(Some(act)), "{fate:?} {state}");
-        let held = next(fate, leaf(0, state, P::Attached), |inventory, _| inventory.holds.push(hold(0, 1)));
+        let leaf = || Entry {
+            manifest: (state >= S::Archived).then(|| serde_json::json!({})),
+            seal: (state >= S::Sealed).then(|| "s".into()),
+            seal_now: (state >= S::Sealed).then(|| "s".into()),
+            ..leaf(0, state, P::Attached)
+        };
+        assert_eq!(next(fate, leaf(), |_, _| ()), Ok(Some(act)), "{fate:?} {state}");
+        let held = next(fate, leaf(), |inventory, _| inventory.holds.push(hold(0, 1)));
         assert!(matches!(held, Err(Obstacle::Held { .. })), "{held:?}");
-        let newest = next(fate, leaf(0, state, P::Attached), |inventory, _| _ = inventory.entries.pop());
+        let newest = next(fate, leaf(), |inventory, _| _ = inventory.entries.pop());
         assert_eq!(newest, Err(Obstacle::Newest));
         let off = Switches { create: true, archive: false, detach: false, drop: false };
-        let off = next(fate, leaf(0, state, P::Attached), |_, terms| terms.switches = off);
+        let off = next(fate, leaf(), |_, terms| terms.switches = off);
         assert!(matches!(off, Err(Obstacle::Off { .. })), "{off:?}");
     }
     let second = next(Fate::Drop, leaf(0, S::Retired, P::Attached), |inventory, _| {
         inventory.entries.push(leaf(-1, S::Detaching, P::Pending));
     });
     assert_eq!(second, Err(Obstacle::Pending { leaf: "logs_-1".to_owned() }), "one detaching of a parent at a time");
+    // Its seal is not the one behind which it was counted: a restored dump has others.
+    for (state, act) in [(S::Archived, Act::Recount), (S::Retired, Act::Recount), (S::Detaching, Act::Recount)] {
+        let other = Entry {
+            manifest: Some(serde_json::json!({})),
+            seal: Some("s".into()),
+            seal_now: Some("t".into()),
+            ..leaf(0, state, P::Attached)
+        };
+        assert_eq!(next(Fate::Archive, other.clone(), |_, _| ()), Ok(Some(act)), "{state}");
+        let open = Entry { seal_now: None, ..other.clone() };
+        assert_eq!(next(Fate::Archive, open, |_, _| ()), Ok(Some(Act::Seal)), "{state}");
+        let bare = Entry { manifest: None, ..other };
+        assert_eq!(next(Fate::Archive, bare, |_, _| ()), Ok(Some(Act::Archive)), "{state}");
+    }
     let nowhere = next(Fate::Archive, leaf(0, S::Attached, P::Attached), |_, terms| terms.can_archive = false);
     assert_eq!(nowhere, Err(Obstacle::NoArchive));
 }
@@ -231,6 +254,7 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
         (Obstacle::Grace { until: day(0) }, "kept until 2024-10-04 00:00 (grace)"),
         (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detaching has not ended"),
         (Obstacle::Off { switch: "drop" }, "partitions.drop is false"),
+        (Obstacle::Taken, "somebody took it out of its table: it is left alone"),
         (Obstacle::NoArchive, "partitions.archive_url is not set"),
         (Obstacle::Differs, "see `archive verify`"),
     ] {
@@ -319,8 +343,9 @@ impl Model {
                     let at = self.rng.random_range(0..count);
                     let entry = &mut self.inventory.entries[at];
                     entry.presence = match entry.presence {
-                        Presence::Attached => Presence::Pending,
-                        Presence::Standalone => Presence::Attached,
+                        Presence::Attached => [Presence::Pending, Presence::Standalone][self.rng.random_range(0..2)],
+                        Presence::Standalone => [Presence::Attached, Presence::Elsewhere][self.rng.random_range(0..2)],
+                        Presence::Elsewhere => Presence::Attached,
                         other => other,
                     };
                 }
@@ -370,7 +395,9 @@ impl Model {
                 }
             }
             (Act::Finalize, false) => {
-                (entry.state, entry.presence, entry.detached_at) = (State::Detached, Presence::Standalone, Some(now));
+                let is_ours = matches!(entry.state, State::Detaching | State::Detached);
+                entry.state = if is_ours { State::Detached } else { State::Taken };
+                (entry.presence, entry.detached_at) = (Presence::Standalone, is_ours.then_some(now));
             }
             (Act::Recount, false) => entry.seal = entry.seal_now.clone(),
             (Act::Drop, false) | (Act::Discard, false) => {

@@ -8,6 +8,7 @@ mod audit;
 mod crash;
 mod cut;
 mod doctor;
+mod identity;
 mod indexes;
 mod locks;
 mod meanwhile;

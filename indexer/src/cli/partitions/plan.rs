@@ -71,7 +71,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         let moves = plan_moves(&inventory, &terms);
         all.moves.extend(moves.moves.iter().map(|next| planned(table, next)));
         all.obstacles.extend(moves.obstacles.iter().map(|(entry, why)| Blocked {
-            leaf: named(table, entry),
+            leaf: entry.to_string(),
             key: entry.key,
             state: entry.state.word(),
             why: why.to_string(),
@@ -119,13 +119,9 @@ fn print(all: &Plan) {
     }
 }
 
-fn named(table: &ManagedTable, entry: &Entry) -> String {
-    format!("{}.{}", table.table.schema, entry.leaf)
-}
-
 fn planned(table: &ManagedTable, next: &Move) -> Planned {
     Planned {
-        leaf: named(table, &next.entry),
+        leaf: next.entry.to_string(),
         key: next.entry.key,
         state: next.entry.state.word(),
         act: next.act.word(),
@@ -191,14 +187,14 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
         match retire_table(&mut session.client, table, &config.partitions, archive, args.allow_many).await {
             Ok(outcome) => {
                 applied.done.extend(outcome.done.iter().map(|done| Made {
-                    leaf: format!("{}.{}", table.table.schema, done.leaf),
+                    leaf: format!("{}.{}", done.schema, done.leaf),
                     key: done.key,
                     act: done.act.word(),
                     seconds: done.took.as_secs_f64(),
                     lock_wait: done.waited.as_secs_f64(),
                 }));
                 let blocked = |entry: &Entry, why: String| Blocked {
-                    leaf: named(table, entry),
+                    leaf: entry.to_string(),
                     key: entry.key,
                     state: entry.state.word(),
                     why,
@@ -263,7 +259,7 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
     let floor = undone.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
     println!(
         "served again: {}\n{floor} of {} are served now\nhold {} keeps them: `dalp-indexer partitions hold release {}` lets them go",
-        undone.leaves.iter().map(|leaf| format!("{}.{leaf}", table.table.schema)).collect::<Vec<_>>().join(", "),
+        undone.leaves.join(", "),
         table.table.name,
         undone.hold,
         undone.hold
