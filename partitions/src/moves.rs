@@ -1,7 +1,7 @@
 //! Carries out moves: one leaf at a time, each in transactions that leave a state from which the next run goes on.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     apply::{BEGIN, is_passing, pause},
     archive,
     registry::{Entry, Presence, State, read_inventory, refresh, register},
-    retire::{Act, Fate, Move, Terms, plan_moves},
+    retire::{Act, Fate, Move, Terms, plan_moves, stopped},
 };
 
 /// Key of the advisory lock that lets one session of a database retire, undo and restore at a time: "dalpret" in ASCII.
@@ -61,6 +61,19 @@ pub struct Outcome {
     pub failed: Vec<(Move, Error)>,
 }
 
+impl Outcome {
+    /// The keys of which nothing began to go, as too much would have at once.
+    pub fn stopped(&self) -> BTreeMap<i64, &Obstacle> {
+        stopped(&self.obstacles)
+    }
+
+    /// Why the run did not do all that it should; `None` if it did.
+    fn trouble(&self) -> Option<String> {
+        let failed = self.failed.first().map(|(_, error)| error.to_string());
+        failed.or_else(|| self.stopped().first_key_value().map(|(key, why)| format!("key {key}: {why}")))
+    }
+}
+
 /// Makes moves until there are none: takes up what was cut short, and retires what is due. Safe to call again after a crash
 /// anywhere, and from several processes (all but one are told [`Error::Busy`]).
 ///
@@ -74,7 +87,7 @@ pub async fn retire(
     begin_session(client, table).await?;
     let outcome = run(client, table, terms, archive).await;
     let noted = match &outcome {
-        Ok(outcome) => note_run(client, table, outcome.failed.first().map(|(_, error)| error.to_string())).await,
+        Ok(outcome) => note_run(client, table, outcome.trouble()).await,
         Err(error) => note_run(client, table, Some(error.to_string())).await,
     };
     let ended = end_session(client, table).await;
@@ -180,6 +193,7 @@ pub fn statements(table: &Table, next: &Move) -> Vec<String> {
         Act::Seal => seal_statements(table, &leaf),
         Act::Detach => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} CONCURRENTLY")],
         Act::Finalize => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE")],
+        Act::Attach => crate::undo::statements(&next.entry, &parent),
         Act::Drop | Act::Discard => vec![format!("DROP TABLE {leaf}")],
         Act::Archive | Act::Recount => vec![format!("COPY (SELECT … FROM {leaf}) TO STDOUT (FORMAT binary)")],
         Act::Retire => {
@@ -262,6 +276,7 @@ impl Worker<'_> {
             Act::Retire => self.retire(next).await,
             Act::Detach => self.detach(next).await,
             Act::Finalize => self.finalize(next).await,
+            Act::Attach => crate::undo::attach(self.client, self.table, &next.entry).await.map(|()| Duration::ZERO),
             Act::Recount => self.recount(next).await,
             Act::Drop => self.drop(next).await,
             Act::Discard => self.discard(next).await,
@@ -300,6 +315,7 @@ impl Worker<'_> {
         let doing = || Error::doing("seal a leaf", table);
         let deed = self.deed("partition.seal", next);
         let transaction = self.locked(next).await?;
+        refuse_held(&transaction, table, &next.entry).await?;
         let leaf = next.entry.relation();
         let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN SHARE ROW EXCLUSIVE MODE"), PATIENCE)
             .await
@@ -391,6 +407,7 @@ impl Worker<'_> {
         let doing = || Error::doing("end the detaching of a leaf", table);
         let deed = self.deed("partition.finalize", next);
         let transaction = self.locked(next).await?;
+        refuse_held(&transaction, table, &next.entry).await?;
         let statement = statements(table, next).concat();
         let waited = lock(&transaction, &statement, FINALIZE_PATIENCE).await.map_err(doing())?;
         is_the_leaf(&transaction, table, &next.entry).await?;
@@ -615,7 +632,23 @@ pub(crate) async fn set_state(
     transaction.query_typed(&table.registered(SET_STATE), &parameters).await.map(drop)
 }
 
-/// What forbids that a leaf goes on, by what is committed now: the transaction holds its row, which holds wait for. With a grace
+/// The hold that keeps a leaf, by what is committed now: the transaction holds its row, which holds wait for.
+const HELD: &str = "
+    SELECT format('a legal hold touches it (hold %s by %s: %s)', hold_id, author, reason) FROM registry.leaf AS e
+    JOIN registry.legal_hold AS h ON h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
+     AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
+     AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time)
+    WHERE e.leaf_id = $1 ORDER BY hold_id LIMIT 1";
+
+async fn refuse_held(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
+    let row = transaction.query_typed_opt(&table.registered(HELD), &[(&entry.id, Type::INT8)]).await;
+    match row.map_err(Error::doing("look for legal holds", table))? {
+        Some(hold) => Err(Error::Refused { leaf: entry.relation(), why: hold.get(0) }),
+        None => Ok(()),
+    }
+}
+
+/// What else forbids that a leaf goes on, by what is committed now. With a grace
 /// period, it is the rule of dropping. $1 row, $2 whether it must be archived, $3 grace in seconds or null.
 const RULE: &str = "
     WITH root AS (
@@ -624,11 +657,6 @@ const RULE: &str = "
         SELECT oid FROM root UNION ALL SELECT inhrelid FROM pg_inherits JOIN root ON inhparent = root.oid
     )
     SELECT array_to_string(ARRAY[
-        CASE WHEN EXISTS (SELECT FROM registry.legal_hold AS h
-                          WHERE h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
-                            AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
-                            AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time))
-             THEN 'a legal hold touches it' END,
         CASE WHEN $2 AND e.manifest IS NULL THEN 'it is not archived' END,
         CASE WHEN NOT EXISTS (SELECT FROM registry.leaf AS n JOIN pg_inherits AS i ON i.inhrelid = n.relid
                               JOIN parent ON parent.oid = i.inhparent
@@ -661,6 +689,7 @@ async fn rule(
     fate: Fate,
     grace: Option<chrono::TimeDelta>,
 ) -> Result<(), Error> {
+    refuse_held(transaction, table, entry).await?;
     let must_archive = fate == Fate::Archive;
     #[expect(clippy::cast_precision_loss, reason = "seconds of a grace period")]
     let grace = grace.map(|grace| grace.num_milliseconds() as f64 / 1_000.0);

@@ -368,6 +368,17 @@ fn entry(row: &Row) -> Option<Entry> {
     })
 }
 
+const BEGUN: &str = "
+    SELECT EXISTS (SELECT FROM standing WHERE pending)
+        OR EXISTS (SELECT FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state IN ('PLANNED', 'DETACHING'))";
+
+/// Whether something was begun that must be ended or taken back, whatever the policy says now: a detaching, or a restore.
+pub async fn is_begun(client: &Client, table: &Table) -> Result<bool, Error> {
+    let sql = table.registered(&format!("WITH {KNOWN} {BEGUN}"));
+    let row = client.query_typed_one(&sql, &entries_of(table, &None)).await;
+    Ok(row.map_err(Error::doing("look what was begun", table))?.get(0))
+}
+
 /// Takes over what the catalog says of the leaves that stand, and the oids of this catalog where it is another than it was. A table that
 /// stands alone keeps its name here: another one says that somebody renamed it.
 const RECOGNISE: &str = "

@@ -9,8 +9,8 @@ use tokio_postgres::{
 use crate::{
     Archive, Bounds, Catalog, Error, Manifest, Scope, Table,
     activity::{Deed, ensure_activity, record},
-    add_hold,
     apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
+    hold::place,
     moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, parent_of, seal_statements},
     read,
     registry::{Entry, State, read_inventory},
@@ -76,7 +76,7 @@ async fn restore_leaf(
     fill(client, table, archive, &manifest, &entry).await?;
     let to = (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to());
     let scope = Scope { key: Some(manifest.key), from: bounds.from(), to };
-    let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
+    let (hold, _) = place(client, table, &scope, reason, author).await?;
     let mut again = 0;
     while let Err(error) = attach(client, table, &manifest, &entry).await {
         again += 1;

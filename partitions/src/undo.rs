@@ -9,8 +9,8 @@ use tokio_postgres::{
 use crate::{
     Error, Manifest, Scope, Table,
     activity::{Deed, ensure_activity, record},
-    add_hold,
     apply::{LANE_KEY, is_passing, pause},
+    hold::place,
     moves::{
         FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, is_the_leaf, locked, manifest_of,
         parent_of, set_state, unseal_statements,
@@ -70,7 +70,7 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     };
     let to = (last.bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| last.bounds.to());
     let scope = Scope { key: Some(first.key), from: first.bounds.from(), to };
-    let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
+    let (hold, _) = place(client, table, &scope, reason, author).await?;
     for entry in &back {
         bring_back(client, table, entry).await?;
     }
@@ -90,7 +90,7 @@ fn on_their_way(inventory: &Inventory, first: &Entry) -> Vec<Entry> {
 }
 
 /// Tries for a while: each try waits briefly, as others wait behind it.
-async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+pub(crate) async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
     for again in 1..=TRIES {
         match attach(client, table, entry).await {
             Err(error) if is_passing(&error) => tokio::time::sleep(pause(again)).await,
@@ -101,9 +101,19 @@ async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result
     Err(Error::Locked { table: entry.relation(), tries: TRIES, holders })
 }
 
+/// What attaches it again.
+pub(crate) fn statements(entry: &Entry, parent: &str) -> Vec<String> {
+    let leaf = entry.relation();
+    let finalize =
+        (entry.presence == Presence::Pending).then(|| format!("ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE"));
+    let attach = (entry.presence != Presence::Attached)
+        .then(|| format!("ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}", entry.bounds));
+    finalize.into_iter().chain(attach).collect()
+}
+
 /// Attaches it if it is not, and says so. The CHECK that `DETACH CONCURRENTLY` left spares the scan; it goes in the same transaction,
 /// while nobody else sees the leaf.
-async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
     let doing = || Error::doing("attach a leaf again", table);
     let (leaf, parent) = (entry.relation(), parent_of(table, entry));
     let transaction = locked(client, table, entry).await?;

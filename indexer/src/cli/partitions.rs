@@ -177,10 +177,11 @@ fn bare(schema: &str, leaf: &str) -> String {
     rest.unwrap_or(leaf).to_owned()
 }
 
-/// Who asks: as said, or the user of the system.
-fn author(said: Option<&str>) -> String {
+/// Who asks: as said, or the user of the system. The record is for people who ask who it was.
+fn author(said: Option<&str>) -> Result<String, Failure> {
     let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
-    said.map(str::to_owned).or_else(user).unwrap_or_else(|| "unknown".to_owned())
+    let author = said.map(str::to_owned).or_else(user).filter(|author| !author.trim().is_empty());
+    author.ok_or_else(|| Failure::usage("nobody says who asks for it, and the system does not know: add --author NAME"))
 }
 
 /// A date, meaning its midnight in UTC, or RFC 3339.

@@ -44,11 +44,11 @@ async fn as_owner(database: &Database, sql: &str) {
 const SEALED: &str = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'dalp_seal_rows' ORDER BY 1";
 
 /// A table of somebody else, whose leaves stand in another schema.
-fn own() -> Table {
+pub fn own() -> Table {
     Table::flat("app", "os", "at").registered_in("dalp_indexed")
 }
 
-async fn own_table() -> (Database, Client, Client) {
+pub async fn own_table() -> (Database, Client, Client) {
     let (database, admin) = database().await;
     admin
         .batch_execute(

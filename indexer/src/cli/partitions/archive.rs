@@ -138,7 +138,7 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &LeafA
             args.leaf
         )));
     };
-    let (leaf, author) = (bare(&table.table.schema, &args.leaf), author(args.author.as_deref()));
+    let (leaf, author) = (bare(&table.table.schema, &args.leaf), author(args.author.as_deref())?);
     let client = &mut session.client;
     let restored = dalp_partitions::restore(client, &table.table, &archive, &leaf, &args.reason, &author).await;
     let restored = restored.map_err(failed)?;
