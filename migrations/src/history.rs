@@ -21,6 +21,8 @@ const FILES: &[(&str, &str)] = files![
     "V0005__leaf_indexes",
     "V0006__retention",
     "V0007__whose_archives",
+    "V0008__identity_of_leaves",
+    "V0009__hashes_have_their_length",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

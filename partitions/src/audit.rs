@@ -173,6 +173,12 @@ const DETACHED: &str = "
     WHERE table_schema = $1 AND table_name = $2 AND state = 'DETACHED'
       AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relid AND NOT relispartition)";
 
+/// Leaves that somebody took out of the table, by key. They are nobody's to mend.
+const TAKEN: &str = "
+    SELECT key, count(*), min(format('%s.%s', leaf_schema, leaf)) FROM registry.leaf
+    WHERE table_schema = $1 AND table_name = $2 AND state = 'TAKEN' AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relid)
+    GROUP BY key ORDER BY key";
+
 /// Whether there is a registry that may be read, and the server's clock.
 const REGISTRY: &str = "SELECT COALESCE(has_table_privilege(to_regclass($1), 'SELECT'), false), clock_timestamp()";
 
@@ -188,8 +194,38 @@ pub async fn audit(client: &mut Client, table: &Table) -> Result<Vec<Finding>, E
     let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
     let facts = facts(&transaction, table).await.map_err(doing())?;
     let (detached, now) = detached(&transaction, table).await.map_err(doing())?;
+    let taken = taken(&transaction, table).await.map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
-    Ok(judge(&facts, &detached, now))
+    Ok([judge(&facts, &detached, now), taken].concat())
+}
+
+async fn taken(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Finding>, tokio_postgres::Error> {
+    if !registry(transaction, table).await?.0 {
+        return Ok(Vec::new());
+    }
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
+    let rows = transaction.query_typed(&table.registered(TAKEN), &parameters).await?;
+    let finding = |row: &Row| Finding {
+        severity: Severity::Info,
+        object: row.get(2),
+        what: format!(
+            "somebody took it out of the table, or moved or renamed it then ({} leaves of key {}): left alone, no policy goes for it",
+            row.get::<_, i64>(1),
+            row.get::<_, i64>(0)
+        ),
+        next: "nothing, if that is meant; `dalp-indexer partitions undo` attaches it again".to_owned(),
+    };
+    Ok(rows.iter().map(finding).collect())
+}
+
+/// Whether there is a registry that may be read, and the server's clock.
+async fn registry(
+    transaction: &Transaction<'_>,
+    table: &Table,
+) -> Result<(bool, DateTime<Utc>), tokio_postgres::Error> {
+    let registry = format!("{}.leaf", quoted(&table.registry));
+    let row = transaction.query_typed_one(REGISTRY, &[(&registry, Type::TEXT)]).await?;
+    Ok((row.get(0), row.get(1)))
 }
 
 async fn facts(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Facts>, tokio_postgres::Error> {
@@ -247,10 +283,8 @@ async fn detached(
     transaction: &Transaction<'_>,
     table: &Table,
 ) -> Result<(Vec<Detached>, DateTime<Utc>), tokio_postgres::Error> {
-    let registry = format!("{}.leaf", quoted(&table.registry));
-    let row = transaction.query_typed_one(REGISTRY, &[(&registry, Type::TEXT)]).await?;
-    let now = row.get(1);
-    if !row.get::<_, bool>(0) {
+    let (is_there, now) = registry(transaction, table).await?;
+    if !is_there {
         return Ok((Vec::new(), now));
     }
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];

@@ -17,7 +17,7 @@ use crate::{
 /// `RANGE (time_column)` at once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Table {
-    /// Its schema; the sub-parents and leaves stand there, too.
+    /// Its schema; sub-parents and leaves are made there, too.
     pub schema: String,
     /// Its name.
     pub name: String,
@@ -30,6 +30,8 @@ pub struct Table {
     /// Indexes that each leaf has on its own, beside those of the table. The table does not have them, so that a leaf
     /// can be attached and loaded without.
     pub leaf_indexes: Vec<Index>,
+    /// The schema of the leaf that is looked at, where that is another than the table's.
+    pub leaf_schema: Option<String>,
 }
 
 impl Table {
@@ -43,6 +45,7 @@ impl Table {
             time_column: time_column.into(),
             flat: false,
             leaf_indexes: Vec::new(),
+            leaf_schema: None,
         }
     }
 
@@ -69,9 +72,19 @@ impl Table {
         self
     }
 
+    /// The same, for a leaf in a schema that may be another.
+    pub(crate) fn of_leaf_in(&self, schema: &str) -> Self {
+        Self { leaf_schema: Some(schema.to_owned()), ..self.clone() }
+    }
+
+    /// A leaf of it, quoted.
+    pub(crate) fn leaf(&self, name: &str) -> String {
+        qualified(self.leaf_schema.as_ref().unwrap_or(&self.schema), name)
+    }
+
     /// Another table of the same schema, quoted.
     pub(crate) fn sibling(&self, name: &str) -> String {
-        format!("{}.{}", quoted(&self.schema), quoted(name))
+        qualified(&self.schema, name)
     }
 }
 
@@ -85,6 +98,11 @@ impl fmt::Display for Table {
 /// An identifier as SQL takes it.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table as SQL takes it.
+pub(crate) fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(name))
 }
 
 /// The table, the sub-parent of one key (of a flat table itself), and the names in use.

@@ -88,6 +88,18 @@ pub enum Error {
         /// What the rule said.
         why: String,
     },
+    /// A hold stands, but what it keeps was on its way out when it was added.
+    #[error(
+        "hold {hold} stands from now on, but it came too late for {leaf}, whose detaching had begun: {why}. `dalp-indexer partitions undo {leaf} --reason …` attaches it again; nothing that is held is dropped"
+    )]
+    TooLate {
+        /// The hold.
+        hold: i64,
+        /// The leaf, with its schema.
+        leaf: String,
+        /// Why it could not be stopped.
+        why: String,
+    },
     /// There is nowhere to write down what is done, so that it is not done.
     #[error(
         "dalp_audit.activity is not there or not the partitioner's, and nothing is retired without a record: as the owner of dalp_audit, run make_activity('<partitioner role>', '<reader role>') of the registry's schema"

@@ -15,8 +15,10 @@ use crate::{
     Bounds, Error, Table,
     activity::{Deed, activity_table, ensure_activity, record},
     apply::{BEGIN, is_passing},
-    registry::register,
+    moves::{begin_session, end_session},
+    registry::{Entry, Presence, State, read_inventory, register},
     session::{self, Kind},
+    undo::bring_back,
 };
 
 /// A move holds its leaf's row of the registry for less than that, but for counting its rows.
@@ -114,9 +116,44 @@ fn hold(row: &Row) -> Hold {
     }
 }
 
-/// Adds a hold. When it returns, no leaf that it touches will be retired, detached or dropped until it is released; what was
-/// dropped before is not brought back. Answers its id and how many leaves that stand it touches.
+/// Adds a hold. When it returns, no leaf that it touches will be sealed, retired, detached or dropped until it is released; what was
+/// dropped before is not brought back. A detaching of such a leaf that has begun is taken back. Answers its id and how many leaves
+/// that stand it touches.
+///
+/// # Errors
+/// [`Error::TooLate`] where a detaching could not be taken back: the hold stands all the same.
 pub async fn add_hold(
+    client: &mut Client,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<(i64, usize), Error> {
+    let (id, touched) = place(client, table, scope, reason, author).await?;
+    let inventory = read_inventory(client, table).await?;
+    let hold =
+        |entry: &&Entry| inventory.holds.iter().any(|hold| hold.id == id && hold.touches(entry.key, &entry.bounds));
+    let going = |entry: &&Entry| entry.state == State::Detaching || entry.presence == Presence::Pending;
+    for entry in inventory.entries.iter().filter(hold).filter(going) {
+        stop(client, table, entry).await.map_err(|error| Error::TooLate {
+            hold: id,
+            leaf: entry.to_string(),
+            why: error.to_string(),
+        })?;
+    }
+    Ok((id, touched))
+}
+
+/// Takes a detaching back, unless a run is at it.
+async fn stop(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+    begin_session(client, table).await?;
+    let stopped = bring_back(client, table, entry).await;
+    let ended = end_session(client, table).await;
+    stopped.and(ended)
+}
+
+/// Adds a hold, and stops nothing that has begun.
+pub(crate) async fn place(
     client: &mut Client,
     table: &Table,
     scope: &Scope,
@@ -138,6 +175,7 @@ pub async fn add_hold(
         });
     }
     ensure_activity(client, &table.registry).await?;
+    refuse_unknown_key(client, table, scope).await?;
     // A leaf without a row could not be locked: a run that registers it meanwhile would not wait for the hold.
     register(client, table).await?;
     for _ in 1..TRIES {
@@ -147,6 +185,26 @@ pub async fn add_hold(
         }
     }
     add(client, table, scope, reason, author).await
+}
+
+/// A key is known where it has a sub-parent, where a leaf of it was ever registered, or where its rows would have a floor.
+const KEYS: &str = "
+    SELECT key FROM registry.leaf WHERE table_schema = $1 AND table_name = $2
+    UNION SELECT key FROM registry.retention_floor WHERE table_schema = $1 AND table_name = $2";
+
+/// A hold on nothing would look like one that keeps something.
+async fn refuse_unknown_key(client: &mut Client, table: &Table, scope: &Scope) -> Result<(), Error> {
+    let Some(key) = scope.key else { return Ok(()) };
+    let mut known = read_inventory(client, table).await?.keys;
+    let names = [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT)];
+    let rows = client.query_typed(&table.registered(KEYS), &names).await;
+    known.extend(rows.map_err(Error::doing("read the keys", table))?.iter().map(|row| row.get::<_, i64>(0)));
+    if known.contains(&key) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.iter().take(20).map(i64::to_string).collect();
+    let why = format!("there is no key {key}; there is {}: name one of them, or none for all", known.join(", "));
+    Err(Error::Unfit { what: format!("hold on {table}"), why })
 }
 
 async fn add(
@@ -175,6 +233,17 @@ async fn add(
     record(&transaction, &deed).await?;
     transaction.commit().await.map_err(doing())?;
     Ok((id, touched))
+}
+
+const ALL: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by, table_schema, \
+                   table_name FROM registry.legal_hold WHERE $1 OR released_at IS NULL ORDER BY hold_id";
+
+/// The holds of all tables that are registered in the schema `registry`, looked after or not, each with its table's schema and name.
+pub async fn all_holds(client: &Client, registry: &str, all: bool) -> Result<Vec<(String, String, Hold)>, Error> {
+    let sql = activity_table(registry).registered(ALL);
+    let rows = client.query_typed(&sql, &[(&all, Type::BOOL)]).await;
+    let rows = rows.map_err(Error::doing("read the legal holds", registry))?;
+    Ok(rows.iter().map(|row| (row.get(9), row.get(10), hold(row))).collect())
 }
 
 /// Releases a hold that is registered in the schema `registry`; its row stays. An error if there is none of this id that stands.

@@ -1,7 +1,7 @@
 //! Carries out moves: one leaf at a time, each in transactions that leave a state from which the next run goes on.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     archive,
     claim::{self, Entered},
     registry::{Entry, Presence, State, read_inventory, refresh, register},
-    retire::{Act, Fate, Move, Terms, plan_moves},
+    retire::{Act, Fate, Move, Terms, plan_moves, stopped},
     session::{self, Kind},
     survey,
 };
@@ -41,6 +41,8 @@ pub(crate) const TRIES: u32 = 10;
 pub struct Done {
     /// The move.
     pub act: Act,
+    /// The leaf's schema.
+    pub schema: String,
     /// The leaf's name.
     pub leaf: String,
     /// Value of the list level.
@@ -62,6 +64,19 @@ pub struct Outcome {
     pub failed: Vec<(Move, Error)>,
 }
 
+impl Outcome {
+    /// The keys of which nothing began to go, as too much would have at once.
+    pub fn stopped(&self) -> BTreeMap<i64, &Obstacle> {
+        stopped(&self.obstacles)
+    }
+
+    /// Why the run did not do all that it should; `None` if it did.
+    fn trouble(&self) -> Option<String> {
+        let failed = self.failed.first().map(|(_, error)| error.to_string());
+        failed.or_else(|| self.stopped().first_key_value().map(|(key, why)| format!("key {key}: {why}")))
+    }
+}
+
 /// Makes moves until there are none: takes up what was cut short, and retires what is due. Safe to call again after a crash
 /// anywhere, and from several processes (all but one are told [`Error::Busy`]).
 ///
@@ -75,7 +90,7 @@ pub async fn retire(
     begin_session(client, table).await?;
     let outcome = run(client, table, terms, archive).await;
     let noted = match &outcome {
-        Ok(outcome) => note_run(client, table, outcome.failed.first().map(|(_, error)| error.to_string())).await,
+        Ok(outcome) => note_run(client, table, outcome.trouble()).await,
         Err(error) => note_run(client, table, Some(error.to_string())).await,
     };
     let ended = end_session(client, table).await;
@@ -218,11 +233,12 @@ async fn note_run(client: &Client, table: &Table, error: Option<String>) -> Resu
 
 /// The statements that make a move, as they are sent, without the registry's own.
 pub fn statements(table: &Table, next: &Move) -> Vec<String> {
-    let (leaf, parent) = (table.sibling(&next.entry.leaf), parent_of(table, &next.entry));
+    let (leaf, parent) = (next.entry.relation(), parent_of(table, &next.entry));
     match next.act {
         Act::Seal => seal_statements(table, &leaf),
         Act::Detach => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} CONCURRENTLY")],
         Act::Finalize => vec![format!("ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE")],
+        Act::Attach => crate::undo::statements(&next.entry, &parent),
         Act::Drop | Act::Discard => vec![format!("DROP TABLE {leaf}")],
         Act::Archive | Act::Recount => vec![format!("COPY (SELECT … FROM {leaf}) TO STDOUT (FORMAT binary)")],
         Act::Retire => {
@@ -253,13 +269,13 @@ pub(crate) fn unseal_statements(leaf: &str) -> Vec<String> {
 
 /// The locks of the first half of `DETACH CONCURRENTLY`.
 fn lock_for_detach(table: &Table, entry: &Entry) -> String {
-    [parent_of(table, entry), table.sibling(&entry.leaf)]
+    [parent_of(table, entry), entry.relation()]
         .map(|name| format!("LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE"))
         .join("; ")
 }
 
 pub(crate) fn parent_of(table: &Table, entry: &Entry) -> String {
-    entry.parent.as_ref().map_or_else(|| table.to_string(), |parent| table.sibling(parent))
+    entry.parent.clone().unwrap_or_else(|| table.to_string())
 }
 
 fn literal(bounds: &Bounds) -> String {
@@ -285,8 +301,9 @@ impl Worker<'_> {
         for again in 1.. {
             match self.once(next).await {
                 Ok(waited) => {
-                    let (leaf, key) = (next.entry.leaf.clone(), next.entry.key);
-                    return Ok(Done { act: next.act, leaf, key, took: began.elapsed(), waited });
+                    let (schema, leaf) = (next.entry.schema.clone(), next.entry.leaf.clone());
+                    let (key, took) = (next.entry.key, began.elapsed());
+                    return Ok(Done { act: next.act, schema, leaf, key, took, waited });
                 }
                 Err(error) if is_passing(&error) && again < TRIES && !self.has_begun => {
                     tokio::time::sleep(pause(again)).await;
@@ -306,6 +323,7 @@ impl Worker<'_> {
             Act::Retire => self.retire(next).await,
             Act::Detach => self.detach(next).await,
             Act::Finalize => self.finalize(next).await,
+            Act::Attach => crate::undo::attach(self.client, self.table, &next.entry).await.map(|()| Duration::ZERO),
             Act::Recount => self.recount(next).await,
             Act::Drop => self.drop(next).await,
             Act::Discard => self.discard(next).await,
@@ -315,10 +333,7 @@ impl Worker<'_> {
     fn deed(&self, action: &'static str, next: &Move) -> Deed {
         let statement = statements(self.table, next).pop();
         let detail = serde_json::json!({ "key": next.entry.key, "state": next.entry.state.word() });
-        Deed {
-            statement,
-            ..Deed::new(action, format!("{}.{}", self.table.schema, next.entry.leaf)).with_detail(detail)
-        }
+        Deed { statement, ..Deed::new(action, next.entry.to_string()).with_detail(detail) }
     }
 
     /// A transaction that holds the leaf's row of the registry, which is as it was when the move was decided.
@@ -333,9 +348,7 @@ impl Worker<'_> {
         let entry = &next.entry;
         // Attached again with its seal whole, it is as far as it was before it was detached.
         let state = match state {
-            State::Attached if entry.manifest.is_some() && entry.seal_now.is_some() && entry.seal == entry.seal_now => {
-                State::Archived
-            }
+            State::Attached if entry.is_proved() => State::Archived,
             State::Attached if entry.seal_now.is_some() => State::Sealed,
             state => state,
         };
@@ -349,11 +362,13 @@ impl Worker<'_> {
         let doing = || Error::doing("seal a leaf", table);
         let deed = self.deed("partition.seal", next);
         let transaction = self.locked(next).await?;
-        let leaf = table.sibling(&next.entry.leaf);
+        refuse_held(&transaction, table, &next.entry).await?;
+        let leaf = next.entry.relation();
         let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN SHARE ROW EXCLUSIVE MODE"), PATIENCE)
             .await
             .map_err(doing())?;
         transaction.batch_execute(&seal_statements(table, &leaf).join("; ")).await.map_err(doing())?;
+        is_the_leaf(&transaction, table, &next.entry).await?;
         let state = if next.entry.state == State::Detached { State::Detached } else { State::Sealed };
         set_state(&transaction, table, &next.entry, state).await.map_err(doing())?;
         finish(transaction, deed, began, waited).await
@@ -365,7 +380,7 @@ impl Worker<'_> {
         let doing = || Error::doing("archive a leaf", table);
         let (Some(store), Some(entered)) = (self.archive, self.entered) else {
             let why = "there is no archive: set partitions.archive_url".to_owned();
-            return Err(Error::Unfit { what: table.sibling(&entry.leaf), why });
+            return Err(Error::Unfit { what: entry.relation(), why });
         };
         let deed = self.deed("partition.archive", next);
         let transaction = self.locked(next).await?;
@@ -383,7 +398,8 @@ impl Worker<'_> {
         };
         let (leaf, version_of) = (entry.leaf.as_str(), version.unsigned_abs());
         let subject = Subject { key: entry.key, leaf, bounds: entry.bounds, version: version_of, identity: &identity };
-        let written = store.write(self.client, table, &subject).await;
+        let placed = table.of_leaf_in(&entry.schema);
+        let written = store.write(self.client, &placed, &subject).await;
         self.client.batch_execute("SET statement_timeout = '60s'").await.map_err(doing())?;
         let manifest = written?;
         let begun = Entry { state, version, ..entry.clone() };
@@ -444,9 +460,14 @@ impl Worker<'_> {
         let doing = || Error::doing("end the detaching of a leaf", table);
         let deed = self.deed("partition.finalize", next);
         let transaction = self.locked(next).await?;
+        refuse_held(&transaction, table, &next.entry).await?;
         let statement = statements(table, next).concat();
         let waited = lock(&transaction, &statement, FINALIZE_PATIENCE).await.map_err(doing())?;
-        set_state(&transaction, table, &next.entry, State::Detached).await.map_err(doing())?;
+        is_the_leaf(&transaction, table, &next.entry).await?;
+        // What somebody else began to detach is theirs.
+        let state =
+            if matches!(next.entry.state, State::Detaching | State::Detached) { State::Detached } else { State::Taken };
+        set_state(&transaction, table, &next.entry, state).await.map_err(doing())?;
         finish(transaction, deed, began, waited).await
     }
 
@@ -455,16 +476,16 @@ impl Worker<'_> {
         let (table, began, entry) = (self.table, Instant::now(), &next.entry);
         let doing = || Error::doing("count the rows of a leaf", table);
         let deed = self.deed("partition.recount", next);
-        let manifest = manifest_of(table, entry)?;
+        let manifest = manifest_of(entry)?;
         let transaction = self.locked(next).await?;
         transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(doing())?;
-        let counted = archive::count(&transaction, table, &entry.leaf).await?;
+        let counted = archive::count(&transaction, &table.of_leaf_in(&entry.schema), &entry.leaf).await?;
         if !manifest.is_of(&counted) {
             let why = format!(
                 "its seal was broken, and {} rows in the table are not the {} in the archive: look at both",
                 counted.rows, manifest.counted.rows
             );
-            return Err(Error::Refused { leaf: table.sibling(&entry.leaf), why });
+            return Err(Error::Refused { leaf: entry.relation(), why });
         }
         transaction
             .query_typed(
@@ -481,16 +502,16 @@ impl Worker<'_> {
         let (table, began, fate, grace, entry) = (self.table, Instant::now(), self.fate, self.grace, &next.entry);
         let doing = || Error::doing("drop a leaf", table);
         if fate == Fate::Archive {
-            let manifest = manifest_of(table, entry)?;
+            let manifest = manifest_of(entry)?;
             let Some(store) = self.archive else {
                 let why = "its archive cannot be read: set partitions.archive_url".to_owned();
-                return Err(Error::Refused { leaf: table.sibling(&entry.leaf), why });
+                return Err(Error::Refused { leaf: entry.relation(), why });
             };
             survey::prove(store, table, entry, &manifest).await?;
         }
         let deed = self.deed("partition.drop", next);
         let transaction = self.locked(next).await?;
-        let leaf = table.sibling(&entry.leaf);
+        let leaf = entry.relation();
         let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN ACCESS EXCLUSIVE MODE"), PATIENCE)
             .await
             .map_err(doing())?;
@@ -506,6 +527,7 @@ impl Worker<'_> {
         let deed = self.deed("partition.discard", next);
         let transaction = self.locked(next).await?;
         if next.entry.presence == Presence::Standalone {
+            is_the_leaf(&transaction, table, &next.entry).await?;
             let drop = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {}", statements(table, next).concat());
             transaction.batch_execute(&drop).await.map_err(doing())?;
         }
@@ -535,7 +557,7 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
     match row.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {
         Some((state, version)) if state == entry.state.word() && version == entry.version => Ok(transaction),
         found => Err(Error::Refused {
-            leaf: table.sibling(&entry.leaf),
+            leaf: entry.relation(),
             why: format!(
                 "somebody else moved it meanwhile ({} instead of {})",
                 found.map_or_else(|| "gone".to_owned(), |(state, _)| state),
@@ -544,6 +566,20 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
         }),
     }
 }
+
+/// Refuses to go on where the name means another table than the registry's row: somebody renamed it meanwhile, or moved it. Asked
+/// behind a lock on the table, or after the statement that took it, it stays true until the transaction ends.
+pub(crate) async fn is_the_leaf(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&entry.relation(), Type::TEXT)];
+    let row = transaction.query_typed_opt(&table.registered(IS_THE_LEAF), &parameters).await;
+    match row.map_err(Error::doing("look whether a table is the leaf", table))? {
+        Some(_) => Ok(()),
+        None => Err(Error::Refused { leaf: entry.relation(), why: "it is not the table that it was".to_owned() }),
+    }
+}
+
+const IS_THE_LEAF: &str = "SELECT FROM registry.leaf WHERE leaf_id = $1 AND relid = to_regclass($2)::oid \
+                           AND catalog = registry.catalog_identity()";
 
 /// Says `statement`, which takes a lock, within `patience`; answers how long it took.
 async fn lock(
@@ -564,18 +600,17 @@ async fn finish(transaction: Transaction<'_>, deed: Deed, began: Instant, waited
     Ok(waited)
 }
 
-pub(crate) fn manifest_of(table: &Table, entry: &Entry) -> Result<Manifest, Error> {
+pub(crate) fn manifest_of(entry: &Entry) -> Result<Manifest, Error> {
     let parsed = entry.manifest.clone().map(serde_json::from_value::<Manifest>);
     match parsed {
         Some(Ok(manifest)) => Ok(manifest),
         Some(Err(error)) => Err(Error::Refused {
-            leaf: table.sibling(&entry.leaf),
+            leaf: entry.relation(),
             why: format!("its manifest in the registry cannot be read ({error}): compare it with the archive's own"),
         }),
-        None => Err(Error::Refused {
-            leaf: table.sibling(&entry.leaf),
-            why: "it has no manifest: it is not archived".to_owned(),
-        }),
+        None => {
+            Err(Error::Refused { leaf: entry.relation(), why: "it has no manifest: it is not archived".to_owned() })
+        }
     }
 }
 
@@ -603,10 +638,9 @@ async fn archived(
         .map_err(doing())?
     {
         Some(_) => Ok(()),
-        None => Err(Error::Refused {
-            leaf: table.sibling(&entry.leaf),
-            why: "its seal was broken while it was archived".to_owned(),
-        }),
+        None => {
+            Err(Error::Refused { leaf: entry.relation(), why: "its seal was broken while it was archived".to_owned() })
+        }
     }
 }
 
@@ -656,26 +690,46 @@ pub(crate) async fn set_state(
     transaction.query_typed(&table.registered(SET_STATE), &parameters).await.map(drop)
 }
 
-/// What forbids that a leaf goes on, by what is committed now: the transaction holds its row, which holds wait for. With a grace
+/// The hold that keeps a leaf, by what is committed now: the transaction holds its row, which holds wait for.
+const HELD: &str = "
+    SELECT format('a legal hold touches it (hold %s by %s: %s)', hold_id, author, reason) FROM registry.leaf AS e
+    JOIN registry.legal_hold AS h ON h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
+     AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
+     AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time)
+    WHERE e.leaf_id = $1 ORDER BY hold_id LIMIT 1";
+
+async fn refuse_held(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
+    let row = transaction.query_typed_opt(&table.registered(HELD), &[(&entry.id, Type::INT8)]).await;
+    match row.map_err(Error::doing("look for legal holds", table))? {
+        Some(hold) => Err(Error::Refused { leaf: entry.relation(), why: hold.get(0) }),
+        None => Ok(()),
+    }
+}
+
+/// What else forbids that a leaf goes on, by what is committed now. With a grace
 /// period, it is the rule of dropping. $1 row, $2 whether it must be archived, $3 grace in seconds or null.
 const RULE: &str = "
+    WITH root AS (
+        SELECT to_regclass(format('%I.%I', table_schema, table_name))::oid AS oid FROM registry.leaf WHERE leaf_id = $1
+    ), parent AS (
+        SELECT oid FROM root UNION ALL SELECT inhrelid FROM pg_inherits JOIN root ON inhparent = root.oid
+    )
     SELECT array_to_string(ARRAY[
-        CASE WHEN EXISTS (SELECT FROM registry.legal_hold AS h
-                          WHERE h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
-                            AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
-                            AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time))
-             THEN 'a legal hold touches it' END,
         CASE WHEN $2 AND e.manifest IS NULL THEN 'it is not archived' END,
         CASE WHEN NOT EXISTS (SELECT FROM registry.leaf AS n JOIN pg_inherits AS i ON i.inhrelid = n.relid
+                              JOIN parent ON parent.oid = i.inhparent
                               WHERE n.table_schema = e.table_schema AND n.table_name = e.table_name AND n.key = e.key
                                 AND n.state <> 'DROPPED' AND NOT i.inhdetachpending AND n.to_time > e.to_time)
              THEN 'it is the newest leaf of its key' END,
         CASE WHEN $2 AND e.seal IS DISTINCT FROM mark.now THEN 'its seal was broken since its rows were counted' END,
         CASE WHEN mark.now IS NULL THEN 'it is not sealed' END,
         CASE WHEN $3::float8 IS NOT NULL AND e.state <> 'DETACHED' THEN 'its state is ' || e.state END,
+        CASE WHEN e.relid IS DISTINCT FROM to_regclass(format('%I.%I', e.leaf_schema, e.leaf))::oid
+                  OR e.catalog <> registry.catalog_identity()
+             THEN 'it is not the table that it was' END,
         CASE WHEN $3 IS NOT NULL AND (EXISTS (SELECT FROM pg_inherits WHERE inhrelid = e.relid)
                                       OR NOT EXISTS (SELECT FROM pg_class WHERE oid = e.relid AND relname = e.leaf AND NOT relispartition
-                                                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.table_schema)))
+                                                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.leaf_schema)))
              THEN 'it is attached, or not the table that was detached' END,
         CASE WHEN $3 IS NOT NULL AND NOT EXISTS (SELECT FROM registry.retention_floor AS f
                                                  WHERE f.table_schema = e.table_schema AND f.table_name = e.table_name
@@ -693,6 +747,7 @@ async fn rule(
     fate: Fate,
     grace: Option<chrono::TimeDelta>,
 ) -> Result<(), Error> {
+    refuse_held(transaction, table, entry).await?;
     let must_archive = fate == Fate::Archive;
     #[expect(clippy::cast_precision_loss, reason = "seconds of a grace period")]
     let grace = grace.map(|grace| grace.num_milliseconds() as f64 / 1_000.0);
@@ -702,7 +757,7 @@ async fn rule(
     let row = transaction.query_typed_one(&sql, &parameters).await.map_err(Error::doing("look at the rule", table))?;
     match row.get::<_, String>(0).as_str() {
         "" => Ok(()),
-        why => Err(Error::Refused { leaf: table.sibling(&entry.leaf), why: why.to_owned() }),
+        why => Err(Error::Refused { leaf: entry.relation(), why: why.to_owned() }),
     }
 }
 
@@ -720,7 +775,7 @@ pub(crate) async fn blockers(
     entry: &Entry,
     with_snapshots: bool,
 ) -> Result<String, Error> {
-    let relations = [table.sibling(&entry.leaf), parent_of(table, entry)];
+    let relations = [entry.relation(), parent_of(table, entry)];
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
         [(&relations.as_slice(), Type::TEXT_ARRAY), (&with_snapshots, Type::BOOL)];
     let row = client.query_typed_one(BLOCKERS, &parameters).await;

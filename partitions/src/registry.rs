@@ -1,6 +1,10 @@
 //! What is intended with each leaf, and what stands: rows of `registry.leaf` beside the catalog's facts about them.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{
@@ -10,6 +14,7 @@ use tokio_postgres::{
 
 use crate::{
     Bounds, Error, Table,
+    catalog::qualified,
     hold::{Hold, standing},
     session::{self, Kind},
 };
@@ -33,13 +38,15 @@ pub enum State {
     Detaching,
     /// A table of its own, kept for the grace period.
     Detached,
+    /// Somebody else took it out of its table, moved or renamed it: it is left alone.
+    Taken,
     /// Gone.
     Dropped,
 }
 
 impl State {
     /// All, in order, with their words.
-    const WORDS: [(Self, &'static str); 9] = [
+    const WORDS: [(Self, &'static str); 10] = [
         (Self::Planned, "PLANNED"),
         (Self::Attached, "ATTACHED"),
         (Self::Sealed, "SEALED"),
@@ -48,6 +55,7 @@ impl State {
         (Self::Retired, "RETIRED"),
         (Self::Detaching, "DETACHING"),
         (Self::Detached, "DETACHED"),
+        (Self::Taken, "TAKEN"),
         (Self::Dropped, "DROPPED"),
     ];
 
@@ -79,8 +87,10 @@ pub enum Presence {
     Attached,
     /// `DETACH CONCURRENTLY` has begun and not ended.
     Pending,
-    /// A table of its own.
+    /// A table of its own, with the name and in the schema that it had as a leaf.
     Standalone,
+    /// It is a partition of another parent, or a table of its own that somebody renamed or moved.
+    Elsewhere,
     /// There is no such table.
     Absent,
 }
@@ -92,6 +102,8 @@ pub struct Entry {
     pub id: i64,
     /// Value of the list level; 0 without one.
     pub key: i64,
+    /// Its schema.
+    pub schema: String,
     /// Its name, without schema.
     pub leaf: String,
     /// The times that it holds.
@@ -100,7 +112,7 @@ pub struct Entry {
     pub state: State,
     /// What the catalog says.
     pub presence: Presence,
-    /// The sub-parent that it belongs to, without schema: the table itself where that is flat. `None` if that is gone.
+    /// The sub-parent that it belongs to, as SQL takes it: the table itself where that is flat. `None` if that is gone.
     pub parent: Option<String>,
     /// Version of its archive; 0 before the first.
     pub version: i32,
@@ -125,11 +137,38 @@ pub struct Entry {
     pub detached_at: Option<DateTime<Utc>>,
 }
 
+impl Entry {
+    /// As SQL takes it.
+    pub fn relation(&self) -> String {
+        qualified(&self.schema, &self.leaf)
+    }
+
+    /// Whether it is archived, and nobody can have changed a row since.
+    pub fn is_proved(&self) -> bool {
+        self.manifest.is_some() && self.seal.is_some() && self.seal == self.seal_now
+    }
+
+    /// Whether somebody means it by this name, with or without its schema.
+    pub fn is_called(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.schema).and_then(|rest| rest.strip_prefix('.'));
+        name == self.leaf || rest == Some(&self.leaf)
+    }
+}
+
+/// Its schema and name, as people write them.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.leaf)
+    }
+}
+
 /// Everything that decides about the leaves of a table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inventory {
     /// The leaves that are not dropped, by key and time.
     pub entries: Vec<Entry>,
+    /// The keys that have a sub-parent: 0 alone for a table without a list level.
+    pub keys: BTreeSet<i64>,
     /// The holds that stand.
     pub holds: Vec<Hold>,
     /// The earliest time served, by key; without an entry all is.
@@ -143,30 +182,58 @@ impl Inventory {
     pub fn holds_on<'i>(&'i self, entry: &'i Entry) -> impl Iterator<Item = &'i Hold> {
         self.holds.iter().filter(|hold| hold.touches(entry.key, &entry.bounds))
     }
+
+    /// Whether somebody took the key's sub-parent out of the table: nothing is made for it until it is added again.
+    pub fn is_off_boarded(&self, key: i64) -> bool {
+        let is_there = |entry: &Entry| entry.key == key && entry.presence != Presence::Absent;
+        !self.keys.contains(&key) && self.entries.iter().any(is_there)
+    }
 }
 
-/// The leaves of a table as the catalog has them: `parent` and `standing` for a WITH. $1 schema, $2 table, $3 whether it is flat, $4 the
-/// registry's ids of the leaves that matter, null for all.
-const STANDING: &str = r"
+/// The leaves of a table as the catalog has them, and the registry's rows of them, each with the oid that it means (`found`): for a
+/// WITH. $1 schema, $2 table, $3 whether it is flat, $4 the registry's ids of the leaves that matter, null for all.
+///
+/// A row of another catalog means the table of its name, if that has its bounds and key, or stands alone. What was detached by us is
+/// sealed: a table of that name without the seal is somebody's own.
+const KNOWN: &str = r"
     parent AS (
-        SELECT root.oid, root.relname, 0::int8 AS key
+        SELECT root.oid, root.relname, root.relnamespace, 0::int8 AS key
         FROM pg_catalog.pg_class AS root
         WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2 AND $3
       UNION ALL
-        SELECT sub.oid, sub.relname,
+        SELECT sub.oid, sub.relname, sub.relnamespace,
                (regexp_match(pg_get_expr(sub.relpartbound, sub.oid), '^FOR VALUES IN \(''?(-?[0-9]+)''?\)$'))[1]::int8
         FROM pg_catalog.pg_class AS root
         JOIN pg_catalog.pg_inherits ON inhparent = root.oid JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid
         WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2 AND NOT $3
+          AND NOT inhdetachpending
     ), standing AS (
-        SELECT leaf.oid, leaf.relname::text AS leaf, parent.key, parent.relname::text AS parent, inhdetachpending AS pending,
+        SELECT leaf.oid, space.nspname::text AS leaf_schema, leaf.relname::text AS leaf, parent.key, parent.oid AS parent,
+               inhdetachpending AS pending,
                CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END AS from_time,
                CASE WHEN part[2] IN ('MAXVALUE', '''infinity''') THEN 'infinity' ELSE trim('''' FROM part[2])::timestamptz END AS to_time
         FROM parent
-        JOIN pg_catalog.pg_inherits ON inhparent = parent.oid JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
+        JOIN pg_catalog.pg_inherits ON inhparent = parent.oid JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid
+        JOIN pg_catalog.pg_namespace AS space ON space.oid = leaf.relnamespace,
              LATERAL string_to_array(left(substr(pg_get_expr(leaf.relpartbound, 0), 18), -1), ') TO (') AS part
         WHERE part[2] IS NOT NULL AND parent.key IS NOT NULL
           AND ($4::int8[] IS NULL OR inhrelid = ANY (ARRAY(SELECT relid FROM registry.leaf WHERE leaf_id = ANY ($4))))
+    ), here AS MATERIALIZED (
+        SELECT registry.catalog_identity() AS catalog
+    ), known AS MATERIALIZED (
+        SELECT e.*, COALESCE(e.leaf_schema, e.table_schema) AS of_schema,
+               CASE WHEN e.catalog = here.catalog THEN e.relid ELSE alike.oid END AS found
+        FROM registry.leaf AS e CROSS JOIN here LEFT JOIN LATERAL (
+            SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+            LEFT JOIN standing AS s ON s.oid = c.oid
+            WHERE e.catalog <> here.catalog AND n.nspname = COALESCE(e.leaf_schema, e.table_schema) AND c.relname = e.leaf
+              AND c.relkind IN ('r', 'f')
+              AND CASE WHEN s.oid IS NOT NULL
+                       THEN s.key = e.key AND s.from_time IS NOT DISTINCT FROM e.from_time AND s.to_time = e.to_time
+                       ELSE e.state NOT IN ('PLANNED', 'DETACHING', 'DETACHED')
+                            OR EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = c.oid AND tgname = 'dalp_seal_rows') END
+        ) AS alike ON true
+        WHERE e.table_schema = $1 AND e.table_name = $2 AND e.state <> 'DROPPED' AND ($4::int8[] IS NULL OR e.leaf_id = ANY ($4))
     )";
 
 /// The registry's leaves with what the catalog has, those that stand in the catalog alone among them (with id 0).
@@ -174,13 +241,10 @@ const STANDING: &str = r"
 /// Sizes of analyzed leaves are summed from the catalog: asking for each makes the session load, and keep, what it knows of every
 /// leaf and of every index on it (2.4 s instead of 0.2 s for 5,000 leaves).
 const ENTRIES: &str = r"
-    , known AS (
-        SELECT * FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED'
-          AND ($4 IS NULL OR leaf_id = ANY ($4))
-    ), analyzed AS MATERIALIZED (
+    , analyzed AS MATERIALIZED (
         SELECT class.oid, class.reltoastrelid AS toast, class.relpages FROM pg_catalog.pg_class AS class
         WHERE $4 IS NULL AND class.reltuples > 0
-          AND class.oid = ANY (ARRAY(SELECT oid FROM standing UNION SELECT relid FROM known WHERE relid IS NOT NULL))
+          AND class.oid = ANY (ARRAY(SELECT oid FROM standing UNION SELECT found FROM known WHERE found IS NOT NULL))
     ), pages AS MATERIALIZED (
         SELECT oid, sum(relpages) AS pages
         FROM (SELECT oid, relpages FROM analyzed
@@ -191,27 +255,35 @@ const ENTRIES: &str = r"
               JOIN pg_catalog.pg_class AS of_index ON of_index.oid = indexrelid) AS part
         GROUP BY oid
     )
-    SELECT COALESCE(known.leaf_id, 0), COALESCE(standing.key, known.key), COALESCE(standing.leaf, known.leaf),
+    SELECT COALESCE(known.leaf_id, 0), COALESCE(standing.key, known.key), COALESCE(space.nspname::text, known.of_schema),
+           COALESCE(class.relname::text, known.leaf),
            CASE WHEN standing.oid IS NOT NULL THEN standing.from_time ELSE known.from_time END,
            NULLIF(COALESCE(standing.to_time, known.to_time), 'infinity'),
            COALESCE(known.state, 'ATTACHED'),
-           CASE WHEN standing.pending THEN 'pending' WHEN standing.oid IS NOT NULL THEN 'attached'
-                WHEN class.oid IS NOT NULL THEN 'standalone' ELSE 'absent' END,
-           COALESCE(standing.parent, (SELECT parent.relname::text FROM parent WHERE parent.key = known.key)),
+           CASE WHEN standing.pending THEN 'pending' WHEN standing.oid IS NOT NULL THEN 'attached' WHEN class.oid IS NULL THEN 'absent'
+                WHEN class.relispartition OR (space.nspname, class.relname) <> (known.of_schema, known.leaf) THEN 'elsewhere'
+                ELSE 'standalone' END,
+           parent.relname::text, parent_space.nspname::text,
            COALESCE(known.version, 0),
            COALESCE(pages.pages * current_setting('block_size')::int8, pg_total_relation_size(class.oid), known.bytes, 0)::int8,
            COALESCE(known.rows, NULLIF(class.reltuples, -1)::int8), known.manifest, known.seal, seal.mark, known.detached_at,
            CASE WHEN class.relrowsecurity THEN row_security_active(class.oid) ELSE false END,
            COALESCE(known.incarnation::text, ''), known.place
     FROM known
-    FULL JOIN standing ON standing.oid = known.relid
-    LEFT JOIN pg_catalog.pg_class AS class ON class.oid = COALESCE(standing.oid, known.relid)
+    FULL JOIN standing ON standing.oid = known.found
+    LEFT JOIN pg_catalog.pg_class AS class ON class.oid = COALESCE(standing.oid, known.found)
+    LEFT JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
+    LEFT JOIN parent AS of_key ON of_key.key = known.key
+    LEFT JOIN parent ON parent.oid = COALESCE(standing.parent, of_key.oid)
+    LEFT JOIN pg_catalog.pg_namespace AS parent_space ON parent_space.oid = parent.relnamespace
     LEFT JOIN pages ON pages.oid = class.oid
     LEFT JOIN LATERAL (
         SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid)
                    || ':' || class.relfilenode::text) AS mark
         FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = class.oid AND starts_with(t.tgname::text, 'dalp_seal')) AS seal ON true
-    ORDER BY 2, 5 NULLS LAST";
+    ORDER BY 2, 6 NULLS LAST";
+
+const KEYS: &str = "SELECT key FROM parent WHERE key IS NOT NULL";
 
 const FLOORS: &str = "SELECT key, NULLIF(floor, '-infinity'), clock_timestamp() FROM registry.retention_floor \
                       WHERE table_schema = $1 AND table_name = $2";
@@ -250,16 +322,21 @@ async fn read_some(client: &mut Client, table: &Table, ids: Option<&[i64]>) -> R
 async fn inventory_in(transaction: &Transaction<'_>, table: &Table, ids: Option<&[i64]>) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
     let rows = transaction
-        .query_typed(&table.registered(&format!("WITH {STANDING} {ENTRIES}")), &entries_of(table, &ids))
+        .query_typed(&table.registered(&format!("WITH {KNOWN} {ENTRIES}")), &entries_of(table, &ids))
         .await
         .map_err(doing())?;
     let entries = rows.iter().filter_map(entry).collect();
+    let rows = transaction
+        .query_typed(&table.registered(&format!("WITH {KNOWN} {KEYS}")), &entries_of(table, &ids))
+        .await
+        .map_err(doing())?;
+    let keys = rows.iter().map(|row| row.get(0)).collect();
     let holds = standing(transaction, table).await?;
     let names = [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT)];
     let rows = transaction.query_typed(&table.registered(FLOORS), &names).await.map_err(doing())?;
     let floors = rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<DateTime<Utc>>>(1)?))).collect();
     let now = transaction.query_typed_one("SELECT clock_timestamp()", &[]).await.map_err(doing())?.get(0);
-    Ok(Inventory { entries, holds, floors, now })
+    Ok(Inventory { entries, keys, holds, floors, now })
 }
 
 fn entries_of<'e>(table: &'e Table, ids: &'e Option<&'e [i64]>) -> [(&'e (dyn ToSql + Sync), Type); 4] {
@@ -268,45 +345,77 @@ fn entries_of<'e>(table: &'e Table, ids: &'e Option<&'e [i64]>) -> [(&'e (dyn To
 
 /// `None` for a state of a newer binary, which is left alone.
 fn entry(row: &Row) -> Option<Entry> {
-    let to = row.get::<_, Option<DateTime<Utc>>>(4).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let to = row.get::<_, Option<DateTime<Utc>>>(5).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let parent: (Option<&str>, Option<&str>) = (row.get(9), row.get(8));
     Some(Entry {
         id: row.get(0),
         key: row.get(1),
-        leaf: row.get(2),
-        bounds: Bounds::new(row.get(3), to)?,
-        state: row.get::<_, String>(5).parse().ok()?,
-        presence: match row.get::<_, String>(6).as_str() {
+        schema: row.get(2),
+        leaf: row.get(3),
+        bounds: Bounds::new(row.get(4), to)?,
+        state: row.get::<_, String>(6).parse().ok()?,
+        presence: match row.get::<_, String>(7).as_str() {
             "attached" => Presence::Attached,
             "pending" => Presence::Pending,
             "standalone" => Presence::Standalone,
+            "elsewhere" => Presence::Elsewhere,
             _ => Presence::Absent,
         },
-        parent: row.get(7),
-        version: row.get(8),
-        bytes: row.get(9),
-        rows: row.get(10),
-        manifest: row.get(11),
-        seal: row.get(12),
-        seal_now: row.get(13),
-        detached_at: row.get(14),
-        filtered: row.get(15),
-        incarnation: row.get(16),
-        place: row.get(17),
+        parent: parent.0.zip(parent.1).map(|(schema, name)| qualified(schema, name)),
+        version: row.get(10),
+        bytes: row.get(11),
+        rows: row.get(12),
+        manifest: row.get(13),
+        seal: row.get(14),
+        seal_now: row.get(15),
+        detached_at: row.get(16),
+        filtered: row.get(17),
+        incarnation: row.get(18),
+        place: row.get(19),
     })
 }
 
+const BEGUN: &str = "
+    SELECT EXISTS (SELECT FROM standing WHERE pending)
+        OR EXISTS (SELECT FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state IN ('PLANNED', 'DETACHING'))";
+
+/// Whether something was begun that must be ended or taken back, whatever the policy says now: a detaching, or a restore.
+pub async fn is_begun(client: &Client, table: &Table) -> Result<bool, Error> {
+    let sql = table.registered(&format!("WITH {KNOWN} {BEGUN}"));
+    let row = client.query_typed_one(&sql, &entries_of(table, &None)).await;
+    Ok(row.map_err(Error::doing("look what was begun", table))?.get(0))
+}
+
+/// Takes over what the catalog says of the leaves that stand, and the oids of this catalog where it is another than it was. A table that
+/// stands alone keeps its name here: another one says that somebody renamed it.
+const RECOGNISE: &str = "
+    UPDATE registry.leaf AS e
+    SET relid = k.found, catalog = here.catalog, key = COALESCE(s.key, e.key),
+        leaf_schema = COALESCE(s.leaf_schema, k.of_schema), leaf = COALESCE(s.leaf, e.leaf),
+        from_time = CASE WHEN s.oid IS NULL THEN e.from_time ELSE s.from_time END, to_time = COALESCE(s.to_time, e.to_time),
+        updated_at = clock_timestamp()
+    FROM here, known AS k LEFT JOIN standing AS s ON s.oid = k.found
+    WHERE e.leaf_id = k.leaf_id
+      AND (e.catalog <> here.catalog OR e.leaf_schema IS NULL
+        OR s.oid IS NOT NULL
+           AND (s.key, s.leaf_schema, s.leaf, s.to_time) IS DISTINCT FROM (e.key, e.leaf_schema, e.leaf, e.to_time)
+        OR s.oid IS NOT NULL AND s.from_time IS DISTINCT FROM e.from_time)
+    RETURNING e.leaf_id";
+
 /// Gives each leaf that stands and that the registry does not know a row there.
 const REGISTER: &str = "
-    INSERT INTO registry.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time)
-    SELECT $1, $2, key, leaf, oid, from_time, to_time FROM standing
-    WHERE NOT EXISTS (SELECT FROM registry.leaf AS known WHERE known.relid = standing.oid AND known.state <> 'DROPPED')
+    INSERT INTO registry.leaf (table_schema, table_name, key, leaf_schema, leaf, relid, catalog, from_time, to_time)
+    SELECT $1, $2, key, leaf_schema, leaf, oid, here.catalog, from_time, to_time FROM standing, here
+    WHERE NOT EXISTS (SELECT FROM known WHERE known.found = standing.oid)
     ON CONFLICT DO NOTHING RETURNING leaf_id";
 
-/// Registers what stands and is not known yet. Answers how many.
-pub(crate) async fn register(client: &Client, table: &Table) -> Result<u64, Error> {
-    let rows =
-        client.query_typed(&table.registered(&format!("WITH {STANDING} {REGISTER}")), &entries_of(table, &None)).await;
-    Ok(rows.map_err(Error::doing("register leaves", table))?.len() as u64)
+/// Recognises what stands, and registers what is not known yet. Whoever goes by oids in the registry calls this first.
+pub(crate) async fn register(client: &Client, table: &Table) -> Result<(), Error> {
+    for statement in [RECOGNISE, REGISTER] {
+        let sql = table.registered(&format!("WITH {KNOWN} {statement}"));
+        client.query_typed(&sql, &entries_of(table, &None)).await.map_err(Error::doing("register leaves", table))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use tokio_postgres::{
 use crate::{
     Archive, Bounds, Catalog, Error, Manifest, Scope, Table,
     activity::{Deed, ensure_activity, record},
-    add_hold,
     apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
     catalog::quoted,
-    moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, seal_statements},
+    hold::place,
+    moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, parent_of, seal_statements},
     read, refit,
     registry::{Entry, State, read_inventory},
     release_hold,
@@ -202,14 +202,14 @@ async fn restore_leaf(
     let manifest = choose(client, table, archive, request).await?;
     let bounds = Bounds::new(manifest.from, manifest.to).ok_or_else(|| unfit("its manifest has no times".into()))?;
     let catalog = read(client, table, manifest.key).await?;
-    let parent = fitting_parent(&catalog, leaf, bounds).map_err(unfit)?;
+    let parent = fitting_parent(table, &catalog, leaf, bounds).map_err(unfit)?;
     let (entry, cast) = fill(client, table, archive, &manifest, bounds, &parent).await?;
     // Plans know nothing of a new table.
     let analyze = format!("ANALYZE {}", table.sibling(leaf));
     client.batch_execute(&analyze).await.map_err(Error::doing("analyze a restored leaf", table))?;
     let to = (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to());
     let scope = Scope { key: Some(manifest.key), from: bounds.from(), to };
-    let (hold, _) = add_hold(client, table, &scope, request.reason, request.author).await?;
+    let (hold, _) = place(client, table, &scope, request.reason, request.author).await?;
     let mut again = 0;
     while let Err(error) = attach(client, table, &manifest, archive.name(), &entry).await {
         again += 1;
@@ -225,8 +225,8 @@ async fn restore_leaf(
 }
 
 /// The sub-parent, if nothing stands where the leaf belongs.
-fn fitting_parent(catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<String, String> {
-    let Some(parent) = catalog.sub_parent.clone() else {
+fn fitting_parent(table: &Table, catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<String, String> {
+    let Some(parent) = &catalog.sub_parent else {
         return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
     };
     if let Some(other) = catalog.leaves.iter().find(|other| other.bounds.overlaps(&bounds)) {
@@ -241,12 +241,13 @@ fn fitting_parent(catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<Strin
                 .to_owned(),
         );
     }
-    Ok(parent)
+    Ok(table.sibling(parent))
 }
 
 const PLANNED: &str = "
-    INSERT INTO registry.leaf (table_schema, table_name, key, leaf, relid, from_time, to_time, state, version)
-    VALUES ($1, $2, $3, $4, to_regclass($5), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8) RETURNING leaf_id";
+    INSERT INTO registry.leaf (table_schema, table_name, key, leaf_schema, leaf, relid, catalog, from_time, to_time, state, version)
+    VALUES ($1, $2, $3, $1, $4, to_regclass($5), registry.catalog_identity(), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8)
+    RETURNING leaf_id";
 
 /// What a load may take.
 const LONG: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'";
@@ -262,16 +263,16 @@ async fn fill(
     parent: &str,
 ) -> Result<(Entry, Vec<String>), Error> {
     let doing = || Error::doing("restore a leaf", table);
-    let (leaf, parent_name) = (table.sibling(&manifest.leaf), table.sibling(parent));
+    let leaf = table.sibling(&manifest.leaf);
     let transaction = session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}")).await.map_err(doing())?;
-    let make = format!("CREATE TABLE {leaf} (LIKE {parent_name} {LIKE} INCLUDING INDEXES)");
+    let make = format!("CREATE TABLE {leaf} (LIKE {parent} {LIKE} INCLUDING INDEXES)");
     transaction.batch_execute(&make).await.map_err(doing())?;
     let id = plan_entry(&transaction, table, manifest, bounds, &leaf).await.map_err(doing())?;
     let cast = refit::load(&transaction, table, archive, manifest, &leaf).await?;
     let row = transaction
         .query_typed_one(
             "SELECT pg_get_partition_constraintdef(to_regclass($1))",
-            &[(&parent_name as &(dyn ToSql + Sync), Type::TEXT)],
+            &[(&parent as &(dyn ToSql + Sync), Type::TEXT)],
         )
         .await
         .map_err(doing())?;
@@ -325,7 +326,7 @@ async fn attach(
     entry: &Entry,
 ) -> Result<(), Error> {
     let doing = || Error::doing("attach a restored leaf", table);
-    let (leaf, parent) = (table.sibling(&entry.leaf), crate::moves::parent_of(table, entry));
+    let (leaf, parent) = (entry.relation(), parent_of(table, entry));
     let transaction = locked(client, table, entry).await?;
     let attach = format!(
         "SELECT pg_advisory_xact_lock({LANE_KEY}); SET LOCAL lock_timeout = '{PATIENCE}'; \
@@ -343,7 +344,7 @@ async fn attach(
         .query_typed(&table.registered(&format!("{ATTACHED} {MARK} WHERE leaf_id = $1")), &parameters)
         .await
         .map_err(doing())?;
-    let deed = Deed::new("partition.restore", format!("{}.{}", table.schema, entry.leaf))
+    let deed = Deed::new("partition.restore", entry.to_string())
         .with_detail(serde_json::json!({ "key": entry.key, "rows": rows, "object": manifest.object }));
     record(&transaction, &deed).await?;
     transaction.commit().await.map_err(doing())?;

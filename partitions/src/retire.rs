@@ -58,7 +58,7 @@ pub struct Retention {
     /// Most leaves of one key that may begin to go in one run. More is a clock that jumped or a policy that changed: nothing is
     /// done then until somebody allows it. Default: 10.
     pub max_leaves: usize,
-    /// Greatest share of a key's bytes that may begin to go in one run; a single leaf always may. Default: 0.3.
+    /// Greatest share of a key's bytes that may begin to go in one run, be it one leaf. Default: 0.3.
     pub max_share: f64,
 }
 
@@ -86,22 +86,19 @@ impl Switches {
     pub const ALL: Self = Self { create: true, archive: true, detach: true, drop: true };
 }
 
-/// From when retention counts back.
+/// From when retention counts back. Never from the clock alone: it may jump, and a writer that stands ages nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
-    /// From now: rows are final when they are written.
-    Now,
-    /// From the last final time of each key, or from now if that is earlier. Of a key without one, nothing is due.
+    /// From the last final time of each key, or from now if that is earlier: of a chain, that of its last final block; else that of the
+    /// newest row ([`crate::newest_rows`]). Of a key without one, nothing is due.
     Final(BTreeMap<i64, DateTime<Utc>>),
 }
 
 impl Reference {
     /// The time that counts as now for `key`; `None` where nothing is final yet.
     pub fn end(&self, key: i64, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match self {
-            Self::Now => Some(now),
-            Self::Final(times) => times.get(&key).map(|time| now.min(*time)),
-        }
+        let Self::Final(times) = self;
+        times.get(&key).map(|time| now.min(*time))
     }
 
     /// Rows of `key` before this are due; `None` if none is.
@@ -125,6 +122,8 @@ pub enum Act {
     Detach,
     /// A detaching that was cut short is ended.
     Finalize,
+    /// A detaching that a hold came into is taken back: ended, and attached again.
+    Attach,
     /// Its rows are compared with the archive again, as its seal was broken.
     Recount,
     /// It is dropped.
@@ -143,6 +142,7 @@ impl Act {
             Self::Retire => "retire",
             Self::Detach => "detach",
             Self::Finalize => "finalize",
+            Self::Attach => "attach",
             Self::Recount => "recount",
             Self::Drop => "drop",
             Self::Discard => "discard",
@@ -159,7 +159,7 @@ impl Act {
             Self::Detach => {
                 "SHARE UPDATE EXCLUSIVE on parent and leaf; then, when older readers have ended (30 s), ACCESS EXCLUSIVE on the leaf"
             }
-            Self::Finalize => "SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on the leaf",
+            Self::Finalize | Self::Attach => "SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on the leaf",
             Self::Drop | Self::Discard => "ACCESS EXCLUSIVE on the detached table, 200 ms at most",
         }
     }
@@ -206,6 +206,8 @@ pub enum Obstacle {
         /// Which switch.
         switch: &'static str,
     },
+    /// Somebody else took it out of its table.
+    Taken,
     /// It must be archived, and no archive is configured.
     NoArchive,
     /// Its rows are not those in the archive.
@@ -227,13 +229,17 @@ impl fmt::Display for Obstacle {
             Self::Held { hold } => write!(f, "held by {} ({}, hold {})", hold.author, hold.reason, hold.id),
             Self::Breaker { leaves, share } => write!(
                 f,
-                "{leaves} leaves with {:.0} % of the bytes would go at once: look whether that is meant, then `apply --allow-many`",
+                "{leaves} leaves with {:.0} % of the bytes would go at once, more than max_leaves_per_run or max_share_per_run allow: \
+                 look whether that is meant, then `dalp-indexer partitions apply --allow-many`",
                 share * 100.0
             ),
             Self::Newest => f.write_str("the newest leaf of its key"),
             Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
             Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
             Self::Off { switch } => write!(f, "partitions.{switch} is false"),
+            Self::Taken => f.write_str(
+                "somebody took it out of its table: it is left alone. Attach it again, or `dalp-indexer partitions undo` does, and it follows the policy",
+            ),
             Self::NoArchive => f.write_str("to be archived, and partitions.archive_url is not set"),
             Self::RowSecurity => f.write_str(
                 "row security would hide rows of it from this role, and what is not seen is not archived: as its owner, \
@@ -270,14 +276,32 @@ pub struct Terms<'t> {
     pub allow_many: bool,
 }
 
+impl Moves {
+    /// The keys of which nothing begins to go, as too much would at once.
+    pub fn stopped(&self) -> BTreeMap<i64, &Obstacle> {
+        stopped(&self.obstacles)
+    }
+}
+
+/// The breakers among obstacles, by key.
+pub(crate) fn stopped(obstacles: &[(Entry, Obstacle)]) -> BTreeMap<i64, &Obstacle> {
+    let is_breaker = |why: &Obstacle| matches!(why, Obstacle::Breaker { .. });
+    obstacles.iter().filter(|(_, why)| is_breaker(why)).map(|(entry, why)| (entry.key, why)).collect()
+}
+
 /// Decides the next move of each leaf.
 pub fn plan_moves(inventory: &Inventory, terms: &Terms<'_>) -> Moves {
     let breakers = breakers(inventory, terms);
     let mut moves = Moves::default();
     for entry in &inventory.entries {
-        let next = match reconciled(entry) {
-            Some(act) => Next::Move(act),
-            None => onward(inventory, terms, entry, &breakers),
+        let hold = inventory.holds_on(entry).next();
+        let next = match (reconciled(entry), hold) {
+            // Nothing that is held goes on its way; what we began is taken back.
+            (None, Some(_)) if entry.state == State::Detaching => Next::Move(Act::Attach),
+            (Some(Act::Finalize), Some(_)) if entry.state == State::Detaching => Next::Move(Act::Attach),
+            (Some(Act::Finalize), Some(hold)) => Next::Blocked(Obstacle::Held { hold: Box::new(hold.clone()) }),
+            (Some(act), _) => Next::Move(act),
+            (None, _) => onward(inventory, terms, entry, &breakers),
         };
         match next {
             Next::Move(act) => moves.moves.push(Move { entry: entry.clone(), act }),
@@ -310,13 +334,15 @@ fn reconciled(entry: &Entry) -> Option<Act> {
     match (entry.state, entry.presence) {
         (S::Planned, P::Attached) => Some(Act::Note(S::Attached)),
         (S::Planned, P::Standalone | P::Absent) => Some(Act::Discard),
+        (S::Taken, P::Standalone | P::Elsewhere) => None,
+        (_, P::Elsewhere) => Some(Act::Note(S::Taken)),
         // A detaching was begun, by us or by hand, and did not end. Ending it is the only way on, or back.
         (_, P::Pending) => Some(Act::Finalize),
-        (S::Attached | S::Sealed | S::Archiving | S::Archived | S::Retired | S::Detaching, P::Standalone) => {
-            Some(Act::Note(S::Detached))
-        }
+        (S::Detaching, P::Standalone) => Some(Act::Note(S::Detached)),
+        // Detached by hand, to keep it or for another purpose: it is not ours any more.
+        (S::Attached | S::Sealed | S::Archiving | S::Archived | S::Retired, P::Standalone) => Some(Act::Note(S::Taken)),
         // Attached again by hand.
-        (S::Detached, P::Attached) => Some(Act::Note(S::Attached)),
+        (S::Detached | S::Taken, P::Attached) => Some(Act::Note(S::Attached)),
         (S::Dropped, _) => None,
         (_, P::Absent) => Some(Act::Note(S::Dropped)),
         _ => None,
@@ -328,6 +354,9 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
     let begun = entry.state > State::Attached;
     if terms.retention.fate == Fate::Keep || (!begun && !is_due(inventory, terms, entry)) {
         return Next::Rest;
+    }
+    if entry.state == State::Taken {
+        return if is_due(inventory, terms, entry) { Next::Blocked(Obstacle::Taken) } else { Next::Rest };
     }
     // Detached is where this fate ends: nothing stands in the way of it.
     if entry.state == State::Detached && terms.retention.fate == Fate::Detach {
@@ -356,11 +385,20 @@ fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
     let sealing = if archives { (switches.archive, "archive") } else { (switches.detach, "detach") };
     let (act, (on, switch)) = match entry.state {
         State::Attached => (Act::Seal, sealing),
+        // In a catalog that was restored from a dump, every seal is another.
+        State::Archived | State::Retired | State::Detaching if archives && !entry.is_proved() => {
+            let act = match (&entry.seal_now, &entry.manifest) {
+                (None, _) => Act::Seal,
+                (Some(_), None) => Act::Archive,
+                (Some(_), Some(_)) => Act::Recount,
+            };
+            (act, sealing)
+        }
         State::Sealed | State::Archiving if archives => (Act::Archive, sealing),
         State::Sealed | State::Archiving | State::Archived => (Act::Retire, (switches.detach, "detach")),
         State::Retired | State::Detaching => (Act::Detach, (switches.detach, "detach")),
         State::Detached => return last_step(inventory, terms, entry),
-        State::Planned | State::Dropped => return Next::Rest,
+        State::Planned | State::Taken | State::Dropped => return Next::Rest,
     };
     let must_archive = act == Act::Archive || (act == Act::Seal && archives);
     let pending = |other: &&Entry| other.key == entry.key && other.presence == Presence::Pending;
@@ -388,10 +426,8 @@ fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
     }
     let below_floor = inventory.floors.get(&entry.key).is_some_and(|floor| entry.bounds.to() <= *floor);
     match until {
-        // Detached by hand before its time.
         _ if !below_floor && !is_due(inventory, terms, entry) => Next::Rest,
         _ if !below_floor && !terms.switches.detach => Next::Blocked(Obstacle::Off { switch: "detach" }),
-        // Detached by hand without it: from here on nobody writes to it.
         _ if !below_floor && entry.seal_now.is_none() => Next::Move(Act::Seal),
         _ if !below_floor => Next::Move(Act::Retire),
         Some(until) if until > inventory.now => Next::Blocked(Obstacle::Grace { until }),
@@ -426,7 +462,7 @@ fn breakers(inventory: &Inventory, terms: &Terms<'_>) -> BTreeMap<i64, Obstacle>
     let trips = keys.into_iter().filter_map(|(key, (leaves, due, all))| {
         #[expect(clippy::cast_precision_loss, reason = "a share of bytes")]
         let share = if all > 0 { due as f64 / all as f64 } else { 0.0 };
-        let too_many = leaves > terms.retention.max_leaves || (leaves > 1 && share > terms.retention.max_share);
+        let too_many = leaves > terms.retention.max_leaves || share > terms.retention.max_share;
         (too_many && !terms.allow_many).then_some((key, Obstacle::Breaker { leaves, share }))
     });
     trips.collect()

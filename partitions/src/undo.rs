@@ -10,14 +10,14 @@ use tokio_postgres::{
 use crate::{
     Error, Manifest, Scope, Table,
     activity::{Deed, ensure_activity, record},
-    add_hold,
     apply::{LANE_KEY, is_passing, pause},
+    hold::place,
+    hold::release_hold,
     moves::{
-        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, locked, manifest_of, parent_of,
-        set_state, unseal_statements,
+        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, is_the_leaf, locked, manifest_of,
+        parent_of, set_state, unseal_statements,
     },
-    registry::{Entry, Inventory, Presence, State, read_inventory},
-    release_hold,
+    registry::{Entry, Inventory, Presence, State, read_inventory, register},
 };
 
 /// What [`undo`] did.
@@ -45,13 +45,26 @@ pub async fn undo(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
 
 async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, author: &str) -> Result<Undone, Error> {
     ensure_activity(client, &table.registry).await?;
+    register(client, table).await?;
     let inventory = read_inventory(client, table).await?;
     let what = table.sibling(leaf);
-    let Some(first) = inventory.entries.iter().find(|entry| entry.leaf == leaf) else {
+    let Some(first) =
+        inventory.entries.iter().find(|entry| entry.is_called(leaf) && entry.presence != Presence::Absent)
+    else {
         let why = "there is no such leaf that is not dropped: `dalp-indexer partitions status` lists them, \
                    `dalp-indexer partitions restore` brings back what is archived";
         return Err(Error::Unfit { what, why: why.to_owned() });
     };
+    if first.presence == Presence::Elsewhere {
+        let why = format!(
+            "somebody renamed it, or made it a partition of another table: once it is free again, ALTER TABLE {} ATTACH PARTITION {} \
+             FOR VALUES {}",
+            parent_of(table, first),
+            first.relation(),
+            first.bounds
+        );
+        return Err(Error::Unfit { what, why });
+    }
     let back = on_their_way(&inventory, first);
     let Some(last) = back.last() else {
         let why = "nothing was begun with it, nor with a newer leaf of its key: there is nothing to undo";
@@ -59,7 +72,7 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     };
     let to = (last.bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| last.bounds.to());
     let scope = Scope { key: Some(first.key), from: first.bounds.from(), to };
-    let (hold, _) = add_hold(client, table, &scope, reason, author).await?;
+    let (hold, _) = place(client, table, &scope, reason, author).await?;
     for (at, entry) in back.iter().enumerate() {
         if let Err(error) = bring_back(client, table, entry).await {
             // What came back is held; a hold on nothing would be in the way of what is done next.
@@ -76,15 +89,16 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
 /// The leaf and the newer ones of its key with which something was begun, oldest first.
 fn on_their_way(inventory: &Inventory, first: &Entry) -> Vec<Entry> {
     let is_begun = |entry: &&Entry| {
-        entry.key == first.key
-            && entry.bounds.to() >= first.bounds.to()
-            && (entry.state > State::Attached || entry.presence == Presence::Pending)
+        // What somebody took out of the table comes back when it is asked for by name alone.
+        let is_meant = entry.id == first.id || entry.state != State::Taken && entry.bounds.to() > first.bounds.to();
+        let is_begun = entry.state > State::Attached || entry.presence == Presence::Pending;
+        entry.key == first.key && is_meant && is_begun && entry.presence != Presence::Absent
     };
     inventory.entries.iter().filter(is_begun).cloned().collect()
 }
 
 /// Tries for a while: each try waits briefly, as others wait behind it.
-async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+pub(crate) async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
     for again in 1..=TRIES {
         match attach(client, table, entry).await {
             Err(error) if is_passing(&error) => tokio::time::sleep(pause(again)).await,
@@ -92,14 +106,24 @@ async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result
         }
     }
     let holders = blockers(client, table, entry, entry.presence == Presence::Pending).await?;
-    Err(Error::Locked { table: table.sibling(&entry.leaf), tries: TRIES, holders })
+    Err(Error::Locked { table: entry.relation(), tries: TRIES, holders })
+}
+
+/// What attaches it again.
+pub(crate) fn statements(entry: &Entry, parent: &str) -> Vec<String> {
+    let leaf = entry.relation();
+    let finalize =
+        (entry.presence == Presence::Pending).then(|| format!("ALTER TABLE {parent} DETACH PARTITION {leaf} FINALIZE"));
+    let attach = (entry.presence != Presence::Attached)
+        .then(|| format!("ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}", entry.bounds));
+    finalize.into_iter().chain(attach).collect()
 }
 
 /// Attaches it if it is not, and says so. The CHECK that `DETACH CONCURRENTLY` left spares the scan; it goes in the same transaction,
 /// while nobody else sees the leaf.
-async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
     let doing = || Error::doing("attach a leaf again", table);
-    let (leaf, parent) = (table.sibling(&entry.leaf), parent_of(table, entry));
+    let (leaf, parent) = (entry.relation(), parent_of(table, entry));
     let transaction = locked(client, table, entry).await?;
     transaction.batch_execute(&format!("SELECT pg_advisory_xact_lock({LANE_KEY})")).await.map_err(doing())?;
     if entry.presence == Presence::Pending {
@@ -115,16 +139,16 @@ async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(),
             entry.bounds
         );
         transaction.batch_execute(&lock).await.map_err(|error| unlike(table, entry, doing()(error)))?;
+        is_the_leaf(&transaction, table, entry).await?;
         drop_checks(&transaction, table, &leaf, &parent).await?;
     }
-    let is_whole = entry.manifest.is_some() && entry.seal.is_some() && entry.seal == entry.seal_now;
-    let state = if is_whole { State::Archived } else { State::Attached };
-    if !is_whole {
+    let state = if entry.is_proved() { State::Archived } else { State::Attached };
+    if !entry.is_proved() {
         let unseal = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {}", unseal_statements(&leaf).join("; "));
         transaction.batch_execute(&unseal).await.map_err(doing())?;
     }
     set_state(&transaction, table, entry, state).await.map_err(doing())?;
-    let deed = Deed::new("partition.undo", format!("{}.{}", table.schema, entry.leaf))
+    let deed = Deed::new("partition.undo", entry.to_string())
         .with_detail(serde_json::json!({ "key": entry.key, "state": entry.state.word() }));
     record(&transaction, &deed).await?;
     transaction.commit().await.map_err(doing())
@@ -204,8 +228,10 @@ pub(crate) async fn lower_floor(
 /// A leaf below the floor stays sealed: [`Error::Refused`].
 pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Option<Manifest>, Error> {
     ensure_activity(client, &table.registry).await?;
+    register(client, table).await?;
     let inventory = read_inventory(client, table).await?;
-    let Some(entry) = inventory.entries.iter().find(|entry| entry.leaf == leaf && entry.state > State::Attached) else {
+    let Some(entry) = inventory.entries.iter().find(|entry| entry.is_called(leaf) && entry.state > State::Attached)
+    else {
         return Ok(None);
     };
     let name = table.sibling(leaf);
@@ -213,7 +239,7 @@ pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Op
         let why = format!("it is {}: rows of its times are not stored any more", entry.state);
         return Err(Error::Refused { leaf: name, why });
     }
-    let void = entry.manifest.is_some().then(|| manifest_of(table, entry)).transpose()?;
+    let void = entry.manifest.is_some().then(|| manifest_of(entry)).transpose()?;
     for again in 1..=TRIES {
         match open(client, table, entry).await {
             Err(error) if is_passing(&error) => tokio::time::sleep(pause(again)).await,
@@ -226,7 +252,7 @@ pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Op
 
 async fn open(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
     let doing = || Error::doing("open a sealed leaf", table);
-    let name = table.sibling(&entry.leaf);
+    let name = entry.relation();
     let transaction = locked(client, table, entry).await?;
     let open = format!(
         "SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; {}",
@@ -234,7 +260,7 @@ async fn open(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), E
     );
     transaction.batch_execute(&open).await.map_err(doing())?;
     transaction.query_typed(&table.registered(VOID), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
-    let deed = Deed::new("partition.unseal", format!("{}.{}", table.schema, entry.leaf));
+    let deed = Deed::new("partition.unseal", entry.to_string());
     record(&transaction, &deed).await?;
     transaction.commit().await.map_err(doing())
 }

@@ -130,12 +130,15 @@ async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
 
 async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
     let leaf = "dalp_indexed.logs_31337_20240304";
-    let restored = said(site, &["partitions", "restore", leaf, "--reason", "audit"], 0);
+    let restored = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 0);
     assert!(restored.contains("is back with 5 rows"), "{restored}");
     assert_eq!(one(client, LOGS).await, left + 5);
     said(site, &["verify"], 0);
-    assert!(said(site, &["partitions", "undo", "logs_31337_20240302", "--reason", "x"], 1).contains("restore"));
-    assert!(said(site, &["partitions", "hold", "release", "1"], 0).contains("released"));
+    assert!(
+        said(site, &["partitions", "undo", "logs_31337_20240302", "--reason", "x", "--author", "ops"], 1)
+            .contains("restore")
+    );
+    assert!(said(site, &["partitions", "hold", "release", "1", "--author", "counsel"], 0).contains("released"));
 }
 
 async fn rows_are_restored_beside_the_table(site: &Site, client: &Client) {
@@ -260,7 +263,7 @@ fn a_table_of_somebody_else_is_looked_after_as_well() {
         assert_eq!(acts, ["seal", "retire", "detach"], "{applied}");
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.position").await, 1);
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.old").await, 1);
-        said(&site, &["partitions", "undo", "dalp_assets.old", "--reason", "still needed"], 0);
+        said(&site, &["partitions", "undo", "dalp_assets.old", "--reason", "still needed", "--author", "ops"], 0);
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.position").await, 2);
         let record = "SELECT count(*) FROM dalp_audit.activity WHERE object = 'dalp_assets.old'";
         assert_eq!(one(&client, record).await, 4, "seal, retire, detach, undo");

@@ -9,6 +9,7 @@ mod status;
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Subcommand;
 use comfy_table::Table as Grid;
+use dalp_partitions::Presence;
 use serde::Serialize;
 use tokio_postgres::Client;
 
@@ -147,20 +148,29 @@ fn tables<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&'c ManagedT
     }
 }
 
-/// The table that a leaf belongs to, by the registry and the catalog, and the leaf's name without schema.
+/// The table that a leaf belongs to, by the registry and the catalog, and the leaf's name with its schema.
 async fn table_of<'c>(
     session: &mut Session,
     config: &'c Config,
     leaf: &str,
 ) -> Result<Option<(&'c ManagedTable, String)>, Failure> {
+    let mut found = Vec::new();
     for table in &config.tables {
-        let name = bare(&table.table.schema, leaf);
         let inventory = dalp_partitions::read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
-        if inventory.entries.iter().any(|entry| entry.leaf == name) {
-            return Ok(Some((table, name)));
-        }
+        let meant = inventory.entries.into_iter().filter(|entry| entry.is_called(leaf));
+        found.extend(meant.map(|entry| (table, entry)));
     }
-    Ok(None)
+    // What was moved from one table to another is the other's.
+    found.sort_by_key(|(_, entry)| (entry.to_string(), entry.presence == Presence::Elsewhere));
+    found.dedup_by_key(|(_, entry)| entry.to_string());
+    let mut found: Vec<_> = found.into_iter().map(|(table, entry)| (table, entry.to_string())).collect();
+    match &found[..] {
+        [_, _, ..] => {
+            let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+            Err(Failure::usage(format!("\"{leaf}\" may be {}: say it with its schema", names.join(" or "))))
+        }
+        _ => Ok(found.pop()),
+    }
 }
 
 fn bare(schema: &str, leaf: &str) -> String {
@@ -168,10 +178,11 @@ fn bare(schema: &str, leaf: &str) -> String {
     rest.unwrap_or(leaf).to_owned()
 }
 
-/// Who asks: as said, or the user of the system.
-fn author(said: Option<&str>) -> String {
+/// Who asks: as said, or the user of the system. The record is for people who ask who it was.
+fn author(said: Option<&str>) -> Result<String, Failure> {
     let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
-    said.map(str::to_owned).or_else(user).unwrap_or_else(|| "unknown".to_owned())
+    let author = said.map(str::to_owned).or_else(user).filter(|author| !author.trim().is_empty());
+    author.ok_or_else(|| Failure::usage("nobody says who asks for it, and the system does not know: add --author NAME"))
 }
 
 /// A date, meaning its midnight in UTC, or RFC 3339.

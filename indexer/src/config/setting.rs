@@ -611,7 +611,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Int(1, 100),
         Default::Value("30"),
         "What share of a chain's bytes may begin to go in one run, in percent.",
-        "As max_leaves_per_run; a single partition always may.",
+        "As max_leaves_per_run, be it a single partition.",
     ),
     many(
         "indexes.logs",

@@ -1,11 +1,13 @@
 //! Retention on a timer: what is due is archived, retired, detached and dropped, table by table, beside the writing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{Act, Archive, Fate, Need, Outcome, Reference, Terms, ensure, read_inventory, retire};
+use dalp_partitions::{
+    Act, Archive, Fate, Need, Outcome, Reference, Terms, ensure, is_begun, newest_rows, read_inventory, retire,
+};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -71,7 +73,10 @@ impl Leaves {
         for table in &self.managed {
             self.analyze(client, table).await;
         }
-        for table in self.managed.iter().filter(|table| table.retention.fate != Fate::Keep) {
+        for table in &self.managed {
+            if is_left_alone(client, table).await? {
+                continue;
+            }
             let retired = retire_table(client, table, &self.partitions, self.archive.as_ref(), false).await;
             reports.send_modify(|reports| note(reports, table, &retired));
             let moved = match &retired {
@@ -133,7 +138,7 @@ pub(crate) async fn make_ahead(
     Ok(made)
 }
 
-/// The newest time of each key.
+/// The newest time of each key that leaves are made for.
 pub(crate) async fn needs(
     client: &mut Client,
     table: &ManagedTable,
@@ -141,13 +146,16 @@ pub(crate) async fn needs(
 ) -> Result<Vec<(i64, DateTime<Utc>)>, LeavesError> {
     let now = Utc::now();
     Ok(match heads {
-        Some(heads) => heads.iter().map(|(key, head)| (*key, *head)).collect(),
+        Some(heads) => {
+            let inventory = read_inventory(client, &table.table).await?;
+            let all = heads.iter().map(|(key, head)| (*key, *head));
+            all.filter(|(key, _)| !inventory.is_off_boarded(*key)).collect()
+        }
         None if table.table.flat => vec![(0, now)],
-        // A key that nobody wrote to has no sub-parent, and gets none.
+        // A key that nobody wrote to has no sub-parent, and gets none; nor does one whose sub-parent somebody took away.
         None => {
             let inventory = read_inventory(client, &table.table).await?;
-            let keys: BTreeSet<i64> = inventory.entries.iter().map(|entry| entry.key).collect();
-            keys.into_iter().map(|key| (key, now)).collect()
+            inventory.keys.into_iter().map(|key| (key, now)).collect()
         }
     })
 }
@@ -166,13 +174,21 @@ fn note(reports: &mut Vec<TableReport>, table: &ManagedTable, retired: &Result<O
             }
             report.failures += outcome.failed.len() as u64;
             report.blocked = outcome.obstacles.len() as u64;
-            if outcome.failed.is_empty() {
+            if outcome.failed.is_empty() && outcome.stopped().is_empty() {
                 report.succeeded_at = Some(chrono::Utc::now());
             }
         }
         Err(LeavesError::Partitions(dalp_partitions::Error::Busy { .. })) => {}
         Err(_) => report.failures += 1,
     }
+}
+
+/// Whether nothing is to be done with a table: it keeps its rows, and no detaching or restore was begun that must be ended.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub(crate) async fn is_left_alone(client: &Client, table: &ManagedTable) -> Result<bool, LeavesError> {
+    Ok(table.retention.fate == Fate::Keep && !is_begun(client, &table.table).await?)
 }
 
 /// One run of one table's retention.
@@ -197,6 +213,9 @@ pub(crate) async fn retire_table(
             _ => info!(leaf, act, seconds, lock_wait, "partition"),
         }
     }
+    for (key, why) in outcome.stopped() {
+        warn!(table = table.name, key, "nothing of it is retired: {why}");
+    }
     for (next, error) in &outcome.failed {
         warn!(leaf = next.entry.leaf, act = next.act.word(), "{error}");
     }
@@ -207,9 +226,13 @@ pub(crate) async fn retire_table(
 ///
 /// # Errors
 /// Where the database cannot be asked.
-pub(crate) async fn reference(client: &Client, table: &ManagedTable) -> Result<Reference, LeavesError> {
+pub(crate) async fn reference(client: &mut Client, table: &ManagedTable) -> Result<Reference, LeavesError> {
     if !table.is_of_chains() {
-        return Ok(Reference::Now);
+        let times = match table.retention.fate {
+            Fate::Keep => BTreeMap::new(),
+            _ => newest_rows(client, &table.table, table.retention.keep).await?,
+        };
+        return Ok(Reference::Final(times));
     }
     let times = final_times(client).await;
     times.map(Reference::Final).map_err(|error| LeavesError::Lost { why: explain(&error) })

@@ -61,6 +61,33 @@ impl Database {
         Self { name }
     }
 
+    /// Another one, made of a dump of this one.
+    pub async fn restored(&self) -> Self {
+        let other = Self::create().await;
+        let bin = postgres(say_stderr).await.unwrap().bin;
+        let command = |program: &str, database: &str| {
+            let mut command = std::process::Command::new(bin.join(program));
+            command.arg("-h").arg(SERVER.socket_dir()).args([
+                "-p",
+                &SERVER.port().to_string(),
+                "-U",
+                SUPERUSER,
+                "-d",
+                database,
+            ]);
+            command
+        };
+        let dump = command("pg_dump", &self.name).output().unwrap();
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        let file = std::env::temp_dir().join(format!("dalp-dump-{}-{}.sql", std::process::id(), other.name));
+        std::fs::write(&file, dump.stdout).unwrap();
+        let load =
+            command("psql", &other.name).args(["-q", "-v", "ON_ERROR_STOP=1", "-f"]).arg(&file).output().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+        other
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -264,7 +264,7 @@ async fn fill(client: &Client) {
 
 /// How many leaves there are; the first reading of the inventory, later ones, plans and audits, in ms.
 async fn look(client: &mut Client, table: &Table, runs: usize) -> (usize, [Vec<f64>; 4]) {
-    let (retention, reference) = (Retention::default(), Reference::Now);
+    let (retention, reference) = (Retention::default(), Reference::Final([(KEY, Utc::now())].into()));
     let terms = Terms {
         retention: &retention,
         switches: Switches::ALL,

@@ -161,7 +161,7 @@ pub async fn ours(client: &mut Client, keep: i64) -> Outcome {
     let terms = Terms {
         retention: &retention,
         switches: Switches::ALL,
-        reference: &Reference::Now,
+        reference: &Reference::Final([(KEY, Utc::now())].into()),
         can_archive: false,
         allow_many: true,
     };

@@ -134,7 +134,7 @@ fn ordinal(kind: Kind, field: &[u8]) -> i64 {
 
 /// Counts the rows of a leaf as it is now.
 pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> Result<Counted, ArchiveError> {
-    let relation = table.sibling(leaf);
+    let relation = table.leaf(leaf);
     let layout = Layout::of(transaction, &relation).await?;
     let sql = format!("COPY {relation} ({}) TO STDOUT (FORMAT binary)", layout.names());
     drain(transaction, &sql, &relation, &layout.columns, layout.counter()).await
@@ -260,7 +260,7 @@ pub(super) async fn export(
     leaf: &str,
     object: &Path,
 ) -> Result<Export, ArchiveError> {
-    let relation = table.sibling(leaf);
+    let relation = table.leaf(leaf);
     let doing = || ArchiveError::asking("archive", &relation);
     let transaction = session::begin(client, session::Kind::Snapshot, "SET LOCAL jit = off").await.map_err(doing())?;
     let layout = Layout::of(&transaction, &relation).await?;

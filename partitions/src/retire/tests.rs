@@ -15,6 +15,7 @@ fn leaf(from: i64, state: State, presence: Presence) -> Entry {
     Entry {
         id: from + 1_000,
         key: KEY,
+        schema: "dalp_indexed".to_owned(),
         leaf: format!("logs_{from}"),
         bounds: Bounds::new(Some(day(from)), day(from + 1)).unwrap(),
         state,
@@ -74,24 +75,31 @@ fn next(
 #[test]
 fn the_catalog_decides_before_any_policy() {
     use {Presence as P, State as S};
-    let presences = [P::Attached, P::Pending, P::Standalone, P::Absent];
-    let on_its_way = [None, Some(Act::Finalize), Some(Act::Note(S::Detached)), Some(Act::Note(S::Dropped))];
+    let presences = [P::Attached, P::Pending, P::Standalone, P::Elsewhere, P::Absent];
+    let (again, end, gone) = (Some(Act::Note(S::Attached)), Some(Act::Finalize), Some(Act::Note(S::Dropped)));
+    let taken = Some(Act::Note(S::Taken));
     let table = [
-        (S::Planned, [Some(Act::Note(S::Attached)), Some(Act::Finalize), Some(Act::Discard), Some(Act::Discard)]),
-        (S::Attached, on_its_way),
-        (S::Sealed, on_its_way),
-        (S::Archiving, on_its_way),
-        (S::Archived, on_its_way),
-        (S::Retired, on_its_way),
-        (S::Detaching, on_its_way),
-        (S::Detached, [Some(Act::Note(S::Attached)), Some(Act::Finalize), None, Some(Act::Note(S::Dropped))]),
+        (S::Planned, [again, end, Some(Act::Discard), taken, Some(Act::Discard)]),
+        (S::Attached, [None, end, taken, taken, gone]),
+        (S::Sealed, [None, end, taken, taken, gone]),
+        (S::Archiving, [None, end, taken, taken, gone]),
+        (S::Archived, [None, end, taken, taken, gone]),
+        (S::Retired, [None, end, taken, taken, gone]),
+        (S::Detaching, [None, end, Some(Act::Note(S::Detached)), taken, gone]),
+        (S::Detached, [again, end, None, taken, gone]),
+        (S::Taken, [again, end, None, None, gone]),
     ];
     for (state, presence, act) in
         table.into_iter().flat_map(|(state, acts)| presences.into_iter().zip(acts).map(move |(p, act)| (state, p, act)))
     {
-        // Whatever the policy: even with none, and even held.
+        // Whatever the policy: even with none, and even held; but that nothing held is detached.
+        assert_eq!(next(Fate::Keep, leaf(0, state, presence), |_, _| ()), Ok(act), "{state} {presence:?}");
         let got = next(Fate::Keep, leaf(0, state, presence), |inventory, _| inventory.holds.push(hold(0, 1)));
-        assert_eq!(got, Ok(act), "{state} {presence:?}");
+        match (state, presence) {
+            (S::Detaching, P::Attached | P::Pending) => assert_eq!(got, Ok(Some(Act::Attach)), "{state} {presence:?}"),
+            (_, P::Pending) => assert!(matches!(got, Err(Obstacle::Held { .. })), "{state} {got:?}"),
+            _ => assert_eq!(got, Ok(act), "{state} {presence:?}"),
+        }
     }
 }
 
@@ -103,26 +111,47 @@ fn a_leaf_goes_step_by_step() {
         (Fate::Drop, S::Sealed, Act::Retire),
         (Fate::Drop, S::Archived, Act::Retire),
         (Fate::Drop, S::Retired, Act::Detach),
-        (Fate::Drop, S::Detaching, Act::Detach),
         (Fate::Archive, S::Attached, Act::Seal),
         (Fate::Archive, S::Sealed, Act::Archive),
         (Fate::Archive, S::Archiving, Act::Archive),
         (Fate::Archive, S::Archived, Act::Retire),
         (Fate::Detach, S::Sealed, Act::Retire),
     ] {
-        assert_eq!(next(fate, leaf(0, state, P::Attached), |_, _| ()), Ok(Some(act)), "{fate:?} {state}");
-        let held = next(fate, leaf(0, state, P::Attached), |inventory, _| inventory.holds.push(hold(0, 1)));
+        let leaf = || Entry {
+            manifest: (state >= S::Archived).then(|| serde_json::json!({})),
+            seal: (state >= S::Sealed).then(|| "s".into()),
+            seal_now: (state >= S::Sealed).then(|| "s".into()),
+            ..leaf(0, state, P::Attached)
+        };
+        assert_eq!(next(fate, leaf(), |_, _| ()), Ok(Some(act)), "{fate:?} {state}");
+        let held = next(fate, leaf(), |inventory, _| inventory.holds.push(hold(0, 1)));
         assert!(matches!(held, Err(Obstacle::Held { .. })), "{held:?}");
-        let newest = next(fate, leaf(0, state, P::Attached), |inventory, _| _ = inventory.entries.pop());
+        let newest = next(fate, leaf(), |inventory, _| _ = inventory.entries.pop());
         assert_eq!(newest, Err(Obstacle::Newest));
         let off = Switches { create: true, archive: false, detach: false, drop: false };
-        let off = next(fate, leaf(0, state, P::Attached), |_, terms| terms.switches = off);
+        let off = next(fate, leaf(), |_, terms| terms.switches = off);
         assert!(matches!(off, Err(Obstacle::Off { .. })), "{off:?}");
     }
+    let detaching = next(Fate::Drop, leaf(0, S::Detaching, P::Attached), |_, _| ());
+    assert_eq!(detaching, Ok(Some(Act::Detach)));
     let second = next(Fate::Drop, leaf(0, S::Retired, P::Attached), |inventory, _| {
         inventory.entries.push(leaf(-1, S::Detaching, P::Pending));
     });
     assert_eq!(second, Err(Obstacle::Pending { leaf: "logs_-1".to_owned() }), "one detaching of a parent at a time");
+    // Its seal is not the one behind which it was counted: a restored dump has others.
+    for (state, act) in [(S::Archived, Act::Recount), (S::Retired, Act::Recount), (S::Detaching, Act::Recount)] {
+        let other = Entry {
+            manifest: Some(serde_json::json!({})),
+            seal: Some("s".into()),
+            seal_now: Some("t".into()),
+            ..leaf(0, state, P::Attached)
+        };
+        assert_eq!(next(Fate::Archive, other.clone(), |_, _| ()), Ok(Some(act)), "{state}");
+        let open = Entry { seal_now: None, ..other.clone() };
+        assert_eq!(next(Fate::Archive, open, |_, _| ()), Ok(Some(Act::Seal)), "{state}");
+        let bare = Entry { manifest: None, ..other };
+        assert_eq!(next(Fate::Archive, bare, |_, _| ()), Ok(Some(Act::Archive)), "{state}");
+    }
     let nowhere = next(Fate::Archive, leaf(0, S::Attached, P::Attached), |_, terms| terms.can_archive = false);
     assert_eq!(nowhere, Err(Obstacle::NoArchive));
 }
@@ -144,9 +173,10 @@ fn only_what_is_wholly_older_than_retention_is_due() {
     let nothing_final = Reference::Final(BTreeMap::new());
     let inventory = Inventory { now: day(NOW), ..Inventory::default() };
     assert!(!is_due(&inventory, &terms(&retention, &nothing_final), &attached()));
-    assert!(is_due(&inventory, &terms(&retention, &Reference::Now), &attached()));
+    let reference = Reference::Final(BTreeMap::from([(KEY, day(NOW))]));
+    assert!(is_due(&inventory, &terms(&retention, &reference), &attached()));
     let forever = Retention { keep: TimeDelta::MAX, ..retention };
-    assert!(!is_due(&inventory, &terms(&forever, &Reference::Now), &attached()));
+    assert!(!is_due(&inventory, &terms(&forever, &reference), &attached()));
 }
 
 #[test]
@@ -187,7 +217,7 @@ fn a_detached_leaf_waits_for_its_grace_and_its_proof() {
 
 #[test]
 fn too_much_at_once_is_not_begun() {
-    let (retention, reference) = (retention(Fate::Drop), Reference::Now);
+    let (retention, reference) = (retention(Fate::Drop), Reference::Final(BTreeMap::from([(KEY, day(NOW))])));
     let begin = |days: std::ops::Range<i64>, young: i64, allow_many| {
         let mut entries: Vec<Entry> = days.map(|from| leaf(from, State::Attached, Presence::Attached)).collect();
         entries.extend((0..young).map(|more| leaf(NOW + more, State::Attached, Presence::Attached)));
@@ -195,13 +225,19 @@ fn too_much_at_once_is_not_begun() {
         entries.push(leaf(-9, State::Retired, Presence::Attached));
         let inventory = Inventory { entries, now: day(NOW), ..Inventory::default() };
         let moves = plan_moves(&inventory, &Terms { allow_many, ..terms(&retention, &reference) });
-        let is_tripped = moves.obstacles.iter().any(|(_, why)| matches!(why, Obstacle::Breaker { .. }));
-        (moves.moves.len(), is_tripped)
+        (moves.moves.len(), moves.stopped().contains_key(&KEY))
     };
     assert_eq!(begin(0..3, 9, false), (4, false));
     assert_eq!(begin(0..4, 9, false), (1, true), "more than three leaves");
     assert_eq!(begin(0..2, 1, false), (1, true), "two thirds of the bytes");
-    assert_eq!(begin(0..1, 1, false), (2, false), "a single leaf always may");
+    assert_eq!(begin(0..1, 1, false), (2, false), "half of the bytes");
+    let alone = |bytes, allow_many| {
+        let large = Entry { bytes, ..leaf(0, State::Attached, Presence::Attached) };
+        let entries = vec![large, leaf(NOW, State::Attached, Presence::Attached)];
+        let inventory = Inventory { entries, now: day(NOW), ..Inventory::default() };
+        plan_moves(&inventory, &Terms { allow_many, ..terms(&retention, &reference) }).moves.len()
+    };
+    assert_eq!((alone(101, false), alone(101, true), alone(100, false)), (0, 1, 1), "a single leaf, too");
     assert_eq!(begin(0..40, 1, true), (41, false));
 }
 
@@ -217,6 +253,7 @@ fn words_are_read_as_they_are_written() {
         (Act::Retire, "retire", "rows of the registry"),
         (Act::Detach, "detach", "SHARE UPDATE EXCLUSIVE on parent and leaf"),
         (Act::Finalize, "finalize", "SHARE UPDATE EXCLUSIVE on the parent"),
+        (Act::Attach, "attach", "SHARE UPDATE EXCLUSIVE on the parent"),
         (Act::Recount, "recount", "ACCESS SHARE on the leaf"),
         (Act::Drop, "drop", "ACCESS EXCLUSIVE on the detached table"),
         (Act::Discard, "discard", "ACCESS EXCLUSIVE on the detached table"),
@@ -234,6 +271,7 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
         (Obstacle::Grace { until: day(0) }, "kept until 2024-10-04 00:00 (grace)"),
         (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detaching has not ended"),
         (Obstacle::Off { switch: "drop" }, "partitions.drop is false"),
+        (Obstacle::Taken, "somebody took it out of its table: it is left alone"),
         (Obstacle::NoArchive, "partitions.archive_url is not set"),
         (Obstacle::Differs, "see `archive verify`"),
     ] {
@@ -322,8 +360,9 @@ impl Model {
                     let at = self.rng.random_range(0..count);
                     let entry = &mut self.inventory.entries[at];
                     entry.presence = match entry.presence {
-                        Presence::Attached => Presence::Pending,
-                        Presence::Standalone => Presence::Attached,
+                        Presence::Attached => [Presence::Pending, Presence::Standalone][self.rng.random_range(0..2)],
+                        Presence::Standalone => [Presence::Attached, Presence::Elsewhere][self.rng.random_range(0..2)],
+                        Presence::Elsewhere => Presence::Attached,
                         other => other,
                     };
                 }
@@ -373,14 +412,22 @@ impl Model {
                 }
             }
             (Act::Finalize, false) => {
-                (entry.state, entry.presence, entry.detached_at) = (State::Detached, Presence::Standalone, Some(now));
+                let is_ours = matches!(entry.state, State::Detaching | State::Detached);
+                entry.state = if is_ours { State::Detached } else { State::Taken };
+                (entry.presence, entry.detached_at) = (Presence::Standalone, is_ours.then_some(now));
+            }
+            (Act::Attach, false) => {
+                let is_proved = entry.is_proved();
+                (entry.state, entry.presence) = (State::Attached, Presence::Attached);
+                if is_proved { entry.state = State::Archived } else { entry.seal_now = None }
             }
             (Act::Recount, false) => entry.seal = entry.seal_now.clone(),
             (Act::Drop, false) | (Act::Discard, false) => {
                 self.dropped.push(entry.id - 1_000);
                 self.inventory.entries.remove(at);
             }
-            (Act::Seal | Act::Retire | Act::Finalize | Act::Recount | Act::Drop | Act::Discard, true) => {}
+            (Act::Seal | Act::Retire | Act::Finalize | Act::Attach | Act::Recount | Act::Drop | Act::Discard, true) => {
+            }
         }
     }
 
@@ -390,8 +437,10 @@ impl Model {
         if next.act == Act::Drop {
             self.judge_drop(&next.entry);
         }
-        if matches!(next.act, Act::Retire | Act::Detach | Act::Drop) {
+        if matches!(next.act, Act::Seal | Act::Retire | Act::Detach | Act::Finalize | Act::Drop) {
             assert!(!is_held, "{:?} of a held leaf", next.act);
+        }
+        if matches!(next.act, Act::Retire | Act::Detach | Act::Drop) {
             assert!(!is_newest(&self.inventory, &next.entry), "{:?} of the newest leaf", next.act);
         }
         let mut pending = self.inventory.entries.iter().filter(|entry| entry.presence == Presence::Pending);
@@ -416,7 +465,7 @@ impl Model {
         let goes = |next: &&Move| stands(&next.entry) && matches!(next.act, Act::Seal | Act::Archive | Act::Retire);
         let (going, all) =
             (moves.iter().filter(goes).count(), self.inventory.entries.iter().filter(|entry| stands(entry)).count());
-        assert!(going <= 3 && (going <= 1 || going * 2 <= all), "{going} of {all} go at once");
+        assert!(going <= 3 && going * 2 <= all, "{going} of {all} go at once");
     }
 
     /// A run, which may crash at any move; then runs to the end.

@@ -8,6 +8,8 @@ mod audit;
 mod crash;
 mod cut;
 mod doctor;
+mod holds;
+mod identity;
 mod indexes;
 mod locks;
 mod meanwhile;

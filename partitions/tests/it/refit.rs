@@ -28,8 +28,8 @@ async fn archived(folder: &Folder, switches: Switches) -> (Database, Client, Cli
         .unwrap();
     let mut client = as_role(&database, "dalp_partitioner").await;
     let retention = retention();
-    let terms =
-        Terms { retention: &retention, switches, reference: &Reference::Now, can_archive: true, allow_many: true };
+    let reference = Reference::Final(std::collections::BTreeMap::from([(0, chrono::Utc::now())]));
+    let terms = Terms { retention: &retention, switches, reference: &reference, can_archive: true, allow_many: true };
     let outcome = retire(&mut client, &own(), &terms, Some(&folder.archive())).await.unwrap();
     assert!(outcome.failed.is_empty() && !outcome.done.is_empty(), "{:?}", outcome.failed);
     (database, admin, client)

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use dalp_partitions::{
     Act, Entry, Error, Fate, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms, add_hold, holds,
-    read_inventory, release_hold, retire, undo,
+    newest_rows, read_inventory, release_hold, retire, undo,
 };
 
+use super::identity::{own, own_table};
 use super::*;
 
 /// Days before now() that rows are kept.
@@ -159,6 +160,56 @@ async fn what_was_detached_is_served_again_by_undo() {
     let outcome = run(&mut client, &retention(Fate::Drop), STOPPED).await;
     assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Seal, Act::Retire, Act::Detach], 9));
     assert!(matches!(undo(&mut client, &logs(), "logs_31337_20240320", "r", "a").await, Err(Error::Unfit { .. })));
+}
+
+/// By the database's clock all of it is years old. What is newest stands a day after what is old.
+#[tokio::test]
+async fn a_table_of_somebody_else_ages_by_its_newest_row() {
+    let (_database, admin, mut client) = own_table().await;
+    let plan = |keep| Retention { keep: TimeDelta::days(keep), ..retention(Fate::Detach) };
+    let by_rows = async |client: &mut Client, keep: i64| {
+        let reference = Reference::Final(newest_rows(client, &own(), TimeDelta::days(keep)).await.unwrap());
+        let retention = plan(keep);
+        let terms = Terms {
+            retention: &retention,
+            switches: STOPPED,
+            reference: &reference,
+            can_archive: false,
+            allow_many: false,
+        };
+        let outcome = retire(client, &own(), &terms, None).await.unwrap();
+        assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+        outcome.done.len()
+    };
+    let newest = newest_rows(&mut client, &own(), TimeDelta::days(3)).await.unwrap();
+    assert_eq!(newest, BTreeMap::from([(0, at("2024-03-20T01:00:00Z"))]));
+    assert_eq!(newest_rows(&mut client, &own(), TimeDelta::days(200_000)).await.unwrap(), BTreeMap::new());
+    // Leaves ahead are empty; a row of a time to come is one of now.
+    admin
+        .batch_execute(
+            "SET ROLE dalp_partitioner; CREATE TABLE part.os_3 PARTITION OF app.os FOR VALUES FROM ('2024-03-21Z') TO ('2024-03-22Z'); \
+             CREATE TABLE part.os_9 PARTITION OF app.os FOR VALUES FROM ('2024-03-22Z') TO (MAXVALUE)",
+        )
+        .await
+        .unwrap();
+    assert_eq!(by_rows(&mut client, 19).await, 0);
+    assert_eq!(by_rows(&mut client, 18).await, 3);
+    admin.batch_execute("INSERT INTO app.os VALUES ('infinity', 9)").await.unwrap();
+    let newest = newest_rows(&mut client, &own(), TimeDelta::days(3)).await.unwrap();
+    let now: DateTime<Utc> = admin.query_one("SELECT clock_timestamp()", &[]).await.unwrap().get(0);
+    assert!(newest[&0] <= now && newest[&0] > at("2026-01-01T00:00:00Z"), "{newest:?}");
+}
+
+/// Too much at once: nothing goes, and the run says so where runs are noted.
+#[tokio::test]
+async fn a_stopped_breaker_is_no_success() {
+    let (_database, admin, mut client) = filled().await;
+    let few = Retention { max_leaves: 5, ..retention(Fate::Drop) };
+    let outcome = run(&mut client, &few, Switches::ALL).await;
+    assert_eq!((outcome.done.len(), outcome.stopped().into_keys().collect::<Vec<_>>()), (0, vec![CHAIN]));
+    let noted = "SELECT last_error FROM dalp_indexed.partition_run WHERE failures = 1 AND succeeded_at IS NULL";
+    let noted = strings(&admin, noted).await;
+    assert!(noted[0].contains("6 leaves") && noted[0].contains("apply --allow-many"), "{noted:?}");
 }
 
 /// The move was planned when nothing was held: the rule is looked at once more behind the locks.

@@ -241,7 +241,7 @@ async fn adopt(session: &mut Session, config: &Config, args: &AdoptArgs) -> Resu
     let Some(table) = config.tables.first() else {
         return Err(Failure::usage("no table is looked after: nothing is archived"));
     };
-    let author = author(args.author.as_deref());
+    let author = author(args.author.as_deref())?;
     dalp_partitions::adopt(&mut session.client, &table.table, &archive, &author).await.map_err(failed)?;
     println!("this database writes to {} from now on; a copy of it, or its original, reads there", archive.name());
     Ok(())
@@ -266,7 +266,7 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
             args.leaf.leaf
         )));
     };
-    let author = author(args.leaf.author.as_deref());
+    let author = author(args.leaf.author.as_deref())?;
     let request = Request { leaf: &leaf, object: args.archive.as_deref(), reason: &args.leaf.reason, author: &author };
     let (client, schema) = (&mut session.client, &table.table.schema);
     if let Some(into) = &args.into {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{Archive, Fate, Finding, Limits, Severity, look, missing};
+use dalp_partitions::{Archive, Fate, Finding, Limits, Obstacle, Severity, look, missing, plan_moves, read_inventory};
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, tables};
 use crate::config::{Config, ManagedTable};
+use crate::maintenance::retention::{reference, terms};
 use crate::store::retention::{Run, last_run};
 
 #[derive(Serialize)]
@@ -82,6 +83,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         let run = run.map_err(|error| Failure::other(error.to_string()))?;
         let late = late(table, &run, config.partitions.maintenance_interval, Utc::now());
         all.extend(late);
+        all.extend(stopped(session, config, table).await?);
     }
     if let Some(archive) = &session.archive {
         all.extend(unusable(session, archive, config).await?);
@@ -105,6 +107,21 @@ fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>)
         next: "see that `dalp-indexer run` runs, or do it now: `dalp-indexer partitions apply`".to_owned(),
     };
     Some(Found::of(&table.name, finding))
+}
+
+/// The keys of which nothing begins to go, as too much would at once.
+async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Found>, Failure> {
+    let reference = reference(&mut session.client, table).await.map_err(failed)?;
+    let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+    let moves = plan_moves(&inventory, &terms(table, &config.partitions, &reference, session.archive.is_some(), false));
+    let finding = |(key, why): (i64, &Obstacle)| Finding {
+        severity: Severity::Error,
+        object: format!("{}.{}", table.table.schema, table.table.name),
+        what: format!("nothing of key {key} is retired: {why}"),
+        next: "see `dalp-indexer partitions plan`; once that is meant: `dalp-indexer partitions apply --allow-many`"
+            .to_owned(),
+    };
+    Ok(moves.stopped().into_iter().map(|stopped| Found::of(&table.name, finding(stopped))).collect())
 }
 
 /// Whether the archive is ours to write to, and does what is asked of it.

@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use dalp_partitions::{Scope, add_hold, holds, release_hold};
+use dalp_partitions::{Scope, add_hold, all_holds, release_hold};
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, author, failed, grid, print_json, tables, time};
-use crate::config::{Config, REGISTRY};
+use crate::config::{Config, ManagedTable, REGISTRY};
 
 /// What to do with holds.
 #[derive(Debug, Subcommand)]
@@ -93,7 +93,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: HoldCom
         HoldCommand::Add(args) => add(session, config, &args).await,
         HoldCommand::List(args) => list(session, config, &args).await,
         HoldCommand::Release(args) => {
-            let by = author(args.author.as_deref());
+            let by = author(args.author.as_deref())?;
             release_hold(&mut session.client, REGISTRY, args.id, &by).await.map_err(failed)?;
             println!("hold {} is released by {by}", args.id);
             Ok(())
@@ -109,7 +109,7 @@ async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(
     };
     let key = args.key.or_else(|| chain.and_then(|id| i64::try_from(id).ok()));
     let scope = Scope { key, from: args.from, to: args.to };
-    let author = author(args.author.as_deref());
+    let author = author(args.author.as_deref())?;
     let (id, touched) =
         add_hold(&mut session.client, &table.table, &scope, &args.reason, &author).await.map_err(failed)?;
     println!("hold {id} keeps {} ({scope}); it touches {touched} registered leaves", table.table.name);
@@ -118,22 +118,27 @@ async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(
 
 async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result<(), Failure> {
     let mut listed = Vec::new();
-    for table in tables(config, args.selection.table.as_deref())? {
-        for hold in holds(&session.client, &table.table, args.all).await.map_err(failed)? {
-            let (released_at, released_by) = hold.released.unzip();
-            listed.push(Listed {
-                id: hold.id,
-                table: table.name.clone(),
-                key: hold.scope.key,
-                from: hold.scope.from,
-                to: hold.scope.to,
-                reason: hold.reason,
-                author: hold.author,
-                created_at: hold.created_at,
-                released_at,
-                released_by,
-            });
+    // A hold stands whether its table is looked after or not.
+    for (schema, name, hold) in all_holds(&session.client, REGISTRY, args.all).await.map_err(failed)? {
+        let is_it = |table: &&ManagedTable| table.table.schema == schema && table.table.name == name;
+        let full = format!("{schema}.{name}");
+        let table = config.tables.iter().find(is_it).map_or_else(|| full.clone(), |table| table.name.clone());
+        if args.selection.table.as_ref().is_some_and(|wanted| *wanted != table && *wanted != full) {
+            continue;
         }
+        let (released_at, released_by) = hold.released.unzip();
+        listed.push(Listed {
+            id: hold.id,
+            table,
+            key: hold.scope.key,
+            from: hold.scope.from,
+            to: hold.scope.to,
+            reason: hold.reason,
+            author: hold.author,
+            created_at: hold.created_at,
+            released_at,
+            released_by,
+        });
     }
     if args.selection.json {
         return print_json(&listed);

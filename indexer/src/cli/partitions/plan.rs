@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Failure, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
-use crate::maintenance::retention::{make_ahead, needs, reference, retire_table, terms};
+use crate::maintenance::retention::{is_left_alone, make_ahead, needs, reference, retire_table, terms};
 use crate::store::retention::head_times;
 
 /// Arguments of `apply`.
@@ -65,13 +65,13 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     let mut all = Plan { create: Vec::new(), moves: Vec::new(), obstacles: Vec::new() };
     for table in tables(config, selection.table.as_deref())? {
         all.create.extend(creations(session, config, table).await?);
-        let reference = reference(&session.client, table).await.map_err(failed)?;
+        let reference = reference(&mut session.client, table).await.map_err(failed)?;
         let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
         let terms = terms(table, &config.partitions, &reference, session.archive.is_some(), false);
         let moves = plan_moves(&inventory, &terms);
         all.moves.extend(moves.moves.iter().map(|next| planned(table, next)));
         all.obstacles.extend(moves.obstacles.iter().map(|(entry, why)| Blocked {
-            leaf: named(table, entry),
+            leaf: entry.to_string(),
             key: entry.key,
             state: entry.state.word(),
             why: why.to_string(),
@@ -119,13 +119,9 @@ fn print(all: &Plan) {
     }
 }
 
-fn named(table: &ManagedTable, entry: &Entry) -> String {
-    format!("{}.{}", table.table.schema, entry.leaf)
-}
-
 fn planned(table: &ManagedTable, next: &Move) -> Planned {
     Planned {
-        leaf: named(table, &next.entry),
+        leaf: next.entry.to_string(),
         key: next.entry.key,
         state: next.entry.state.word(),
         act: next.act.word(),
@@ -184,21 +180,21 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
                 Err(error) => failures.push(format!("{}: {error}", table.name)),
             }
         }
-        if table.retention.fate == Fate::Keep {
+        if is_left_alone(&session.client, table).await.map_err(failed)? {
             continue;
         }
         let archive = session.archive.as_ref();
         match retire_table(&mut session.client, table, &config.partitions, archive, args.allow_many).await {
             Ok(outcome) => {
                 applied.done.extend(outcome.done.iter().map(|done| Made {
-                    leaf: format!("{}.{}", table.table.schema, done.leaf),
+                    leaf: format!("{}.{}", done.schema, done.leaf),
                     key: done.key,
                     act: done.act.word(),
                     seconds: done.took.as_secs_f64(),
                     lock_wait: done.waited.as_secs_f64(),
                 }));
                 let blocked = |entry: &Entry, why: String| Blocked {
-                    leaf: named(table, entry),
+                    leaf: entry.to_string(),
                     key: entry.key,
                     state: entry.state.word(),
                     why,
@@ -206,6 +202,9 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
                 applied
                     .failed
                     .extend(outcome.failed.iter().map(|(next, error)| blocked(&next.entry, error.to_string())));
+                let stopped =
+                    outcome.stopped().into_iter().map(|(key, why)| format!("{} (key {key}): {why}", table.name));
+                failures.extend(stopped);
                 applied.obstacles.extend(outcome.obstacles.iter().map(|(entry, why)| blocked(entry, why.to_string())));
             }
             Err(error) => failures.push(format!("{}: {error}", table.name)),
@@ -257,13 +256,13 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
             args.leaf
         )));
     };
-    let author = author(args.author.as_deref());
+    let author = author(args.author.as_deref())?;
     let undone =
         dalp_partitions::undo(&mut session.client, &table.table, &leaf, &args.reason, &author).await.map_err(failed)?;
     let floor = undone.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
     println!(
         "served again: {}\n{floor} of {} are served now\nhold {} keeps them: `dalp-indexer partitions hold release {}` lets them go",
-        undone.leaves.iter().map(|leaf| format!("{}.{leaf}", table.table.schema)).collect::<Vec<_>>().join(", "),
+        undone.leaves.join(", "),
         table.table.name,
         undone.hold,
         undone.hold

@@ -79,7 +79,7 @@ async fn rows(
     run: &Run,
     gone: &BTreeMap<i64, (i64, i64)>,
 ) -> Result<Vec<Row>, Failure> {
-    let reference = reference(&session.client, table).await.map_err(failed)?;
+    let reference = reference(&mut session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let terms = terms(table, &config.partitions, &reference, session.archive.is_some(), false);
     let verified = verified(&session.client, &table.table).await.map_err(failed)?;

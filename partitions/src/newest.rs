@@ -1,0 +1,72 @@
+//! The time of the newest row of a table: what its retention counts back from where no chain says what is final.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_postgres::{Client, Transaction};
+
+use crate::{
+    Error, Inventory, Presence, Table,
+    catalog::quoted,
+    registry::{Entry, read_inventory},
+    session::{self, Kind},
+};
+
+/// The time of the newest row of each key of which something is older than `keep` by the clock; of the others nothing is due, whatever
+/// their rows say, and they are not looked at. A table without rows has no time, and nothing of it is due.
+///
+/// A clock that jumped ahead ages nothing by that, and a table whose writer stands keeps what it has. A row of a time to come counts as
+/// one of now.
+///
+/// # Errors
+/// When the server refuses; also where a policy hides rows from us, as an older one would be taken for the newest.
+pub async fn newest_rows(
+    client: &mut Client,
+    table: &Table,
+    keep: TimeDelta,
+) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
+    let doing = || Error::doing("look for the newest row", table);
+    let inventory = read_inventory(client, table).await?;
+    let settings = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '60s'; SET LOCAL jit = off";
+    let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
+    let mut newest = BTreeMap::new();
+    for key in aged(&inventory, keep) {
+        for entry in downwards(&inventory, key) {
+            if let Some(time) = newest_of(&transaction, table, entry).await.map_err(doing())? {
+                newest.insert(key, time);
+                break;
+            }
+        }
+    }
+    transaction.commit().await.map_err(doing())?;
+    Ok(newest)
+}
+
+/// The keys with a leaf that is older than `keep` by the clock.
+fn aged(inventory: &Inventory, keep: TimeDelta) -> BTreeSet<i64> {
+    let Some(cutoff) = inventory.now.checked_sub_signed(keep) else { return BTreeSet::new() };
+    let old = inventory.entries.iter().filter(|entry| entry.bounds.to() <= cutoff);
+    old.map(|entry| entry.key).collect()
+}
+
+/// The leaves of a key that stand, from those of now on down.
+fn downwards(inventory: &Inventory, key: i64) -> impl Iterator<Item = &Entry> {
+    let now = inventory.now;
+    inventory.entries.iter().rev().filter(move |entry| {
+        let is_begun = entry.bounds.from().is_none_or(|from| from <= now);
+        entry.key == key && entry.presence == Presence::Attached && is_begun
+    })
+}
+
+async fn newest_of(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    entry: &Entry,
+) -> Result<Option<DateTime<Utc>>, tokio_postgres::Error> {
+    let (time, leaf) = (quoted(&table.time_column), entry.relation());
+    let sql = format!(
+        "SELECT CASE WHEN newest > clock_timestamp() THEN clock_timestamp() ELSE NULLIF(newest, '-infinity') END \
+         FROM (SELECT max({time}) AS newest FROM {leaf}) AS rows"
+    );
+    Ok(transaction.query_typed_one(&sql, &[]).await?.get(0))
+}
