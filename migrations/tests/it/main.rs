@@ -238,7 +238,7 @@ async fn each_role_can_do_its_work() {
     let (_database, client) = migrated().await;
     client.batch_execute(LEAF).await.unwrap();
     let state = "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) \
-                 VALUES (1, 'devnet', '', 0, -1)";
+                 VALUES (1, 'devnet', decode(repeat('01', 32), 'hex'), 0, -1)";
     for (role, allowed) in [
         ("dalp_writer", LOG),
         ("dalp_writer", state),
@@ -253,6 +253,27 @@ async fn each_role_can_do_its_work() {
         ("dalp_reader", "SELECT FROM dalp_indexed.later"),
     ] {
         assert_eq!(as_role(&client, role, allowed).await, None, "{role}: {allowed}");
+    }
+}
+
+#[tokio::test]
+async fn a_hash_of_another_length_and_a_number_that_is_none_are_not_stored() {
+    let (_database, client) = migrated().await;
+    for values in
+        ["'\\x01', 0, -1", "decode(repeat('01', 32), 'hex'), -1, -1", "decode(repeat('01', 32), 'hex'), 0, -2"]
+    {
+        let sql = format!(
+            "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) VALUES (1, 'x', {values})"
+        );
+        let error = client.batch_execute(&sql).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::CHECK_VIOLATION), "{values}");
+    }
+    for (number, hash) in [(0, 31), (0, 33), (-1, 32)] {
+        let sql = format!(
+            "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash) VALUES (1, {number}, now(), decode(repeat('01', {hash}), 'hex'))"
+        );
+        let error = client.batch_execute(&sql).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::CHECK_VIOLATION), "{number} {hash}");
     }
 }
 
@@ -313,7 +334,7 @@ async fn a_block_range_query_prunes_through_the_time_range() {
              CREATE TABLE dalp_indexed.logs_1_2025 (LIKE dalp_indexed.logs); \
              ALTER TABLE dalp_indexed.logs_1 ATTACH PARTITION dalp_indexed.logs_1_2025 \
                  FOR VALUES FROM ('2025-01-01') TO ('2026-01-01'); RESET ROLE; \
-             INSERT INTO dalp_indexed.blocks SELECT 1, n, '2024-01-01Z'::timestamptz + n * interval '1 day', '' \
+             INSERT INTO dalp_indexed.blocks SELECT 1, n, '2024-01-01Z'::timestamptz + n * interval '1 day', decode(repeat('01', 32), 'hex') \
                  FROM generate_series(0, 700, 10) AS n"
         ))
         .await

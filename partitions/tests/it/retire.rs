@@ -50,7 +50,7 @@ pub async fn filled() -> (Database, Client, Client) {
     admin
         .batch_execute(
             "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) \
-             VALUES (31337, 'devnet', '', 0, -1); \
+             VALUES (31337, 'devnet', decode(repeat('01', 32), 'hex'), 0, -1); \
              INSERT INTO dalp_indexed.logs SELECT 31337, t, row_number() OVER (ORDER BY t), 0, 0, '\\x01', '\\x02', '\\x03', \
                     NULL, NULL, NULL, NULL, '\\x04' \
              FROM generate_series('2024-03-11'::timestamptz, '2024-03-20 12:00+00', '1 hour') AS t",
