@@ -142,7 +142,7 @@ async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
 }
 
 async fn rows_are_restored_beside_the_table(site: &Site, client: &Client) {
-    let restore = ["partitions", "restore", "logs_31337_20240303", "--reason", "audit", "--into"];
+    let restore = ["partitions", "restore", "logs_31337_20240303", "--reason", "audit", "--author", "ops", "--into"];
     let beside: Vec<_> = restore.into_iter().chain(["dalp_indexed.beside"]).collect();
     assert!(said(site, &beside, 0).contains("has the 5 rows"));
     assert_eq!(one(client, "SELECT count(*) FROM dalp_indexed.beside").await, 5);
