@@ -78,7 +78,7 @@ impl Table {
     }
 
     /// A leaf of it, quoted.
-    pub(crate) fn leaf(&self, name: &str) -> String {
+    pub fn leaf(&self, name: &str) -> String {
         qualified(self.leaf_schema.as_ref().unwrap_or(&self.schema), name)
     }
 
