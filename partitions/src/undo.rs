@@ -11,8 +11,7 @@ use crate::{
     Error, Manifest, Scope, Table,
     activity::{Deed, ensure_activity, record},
     apply::{LANE_KEY, is_passing, pause},
-    hold::place,
-    hold::release_hold,
+    hold::{place, release_hold},
     moves::{
         FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, is_the_leaf, locked, manifest_of,
         parent_of, set_state, unseal_statements,

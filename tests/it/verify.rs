@@ -2,7 +2,7 @@
 
 mod liar;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, B256};
@@ -14,7 +14,7 @@ use dalp_indexer::store::repair::Replacement;
 use dalp_indexer::store::{Store, StoreError};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
-use dalp_tests::truth::{assert_exact, full_verify, on_chain};
+use dalp_tests::truth::{assert_exact, full_verify, on_chain, stored};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -207,6 +207,41 @@ fn a_chain_that_receipts_do_not_prove_is_indexed_by_blooms() {
             assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
             assert_eq!(levels(&client).await, BTreeMap::from([("bloom".into(), last as i64 + 1)]));
             full_verify(&site);
+        }
+    });
+}
+
+#[test]
+fn logs_that_no_root_and_no_bloom_commit_to_are_indexed_at_a_level_that_says_so() {
+    dalp_tests::run(async {
+        for setting in ["auto", "bloom", "returned"] {
+            let (database, anvil) = (stage().await.database().await, anvil().await);
+            let deployed = deploy(anvil.rpc()).await.unwrap();
+            for seed in 0..45 {
+                burst(anvil.rpc(), &deployed, 3, seed).await;
+            }
+            let chain = Liar::start(anvil.http_url(), liar::system_logs).await;
+            let site = Site::new(&database, &chain.url()).with(&format!("verify = \"{setting}\""));
+            let service = Service::start(&site.config()).await.unwrap();
+            caught_up(&database, &anvil).await;
+            for seed in 0..20 {
+                burst(anvil.rpc(), &deployed, 3, 100 + seed).await;
+            }
+            caught_up(&database, &anvil).await;
+            service.stop().await;
+            let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
+            let rows = stored(&client, 31_337, 0, last).await;
+            let (own, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.0[6] == liar::SYSTEM);
+            let known = on_chain(anvil.rpc(), 0, last).await;
+            assert_eq!(others, known, "{setting}");
+            let blocks: BTreeSet<u64> =
+                known.iter().map(|row| row.0[0].parse().unwrap()).filter(|n| n % 16 == 0).collect();
+            assert_eq!(own.len(), blocks.len(), "{setting}: one in each sixteenth block with logs");
+            let sql = "SELECT count(*) FROM dalp_indexed.coverage AS c JOIN dalp_indexed.logs AS l \
+                         ON l.chain_id = c.chain_id AND l.block_number BETWEEN c.from_block AND c.to_block \
+                       WHERE l.address = decode($1, 'hex') AND c.level IN ('bloom', 'receipts')";
+            let claimed: i64 = client.query_one(sql, &[&&liar::SYSTEM[2..]]).await.unwrap().get(0);
+            assert_eq!(claimed, 0, "{setting}: no more is said than is proved");
         }
     });
 }
@@ -548,6 +583,9 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
             assert_eq!(raised, Err(StoreError::TailMoved { chain_id: 31_337 }));
             assert_eq!(state().await, before, "a refused repair leaves everything as it was");
         }
+        let covered = store.repair(&claim, Replacement::Nothing(broken), &[], anchor).await;
+        assert_eq!(covered, Err(StoreError::TailMoved { chain_id: 31_337 }), "a source vouches for it by now");
+        assert_eq!(state().await, before);
         store.repair(&claim, Replacement::Batch(&batch), &[], anchor).await.unwrap();
         assert_eq!(state().await, (before.0 + 1, before.1 + 3));
         assert_exact(&client, anvil.rpc(), 31_337, 0, tail).await;

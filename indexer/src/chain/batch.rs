@@ -92,9 +92,7 @@ impl Logs {
         self.data.extend_from_slice(log.data);
         self.data_end.push(self.data.len());
         match self.runs.last_mut() {
-            Some(run) if run.block == block => {
-                run.end = row + 1;
-            }
+            Some(run) if run.block == block => run.end = row + 1,
             _ => self.runs.push(Run { block, start: row, end: row + 1 }),
         }
     }
@@ -128,19 +126,11 @@ impl Logs {
         self
     }
 
-    /// Appends the rows of `other` for which `keep` is true.
-    pub fn extend(&mut self, other: &Logs, keep: impl Fn(&Log<'_>) -> bool) {
+    /// Appends the rows of `other` for which `keep` is true, given the number of their block.
+    pub fn extend(&mut self, other: &Logs, keep: impl Fn(u64, &Log<'_>) -> bool) {
         for run in &other.runs {
-            for log in (run.start..run.end).map(|i| other.get(i)).filter(|log| keep(log)) {
-                self.push(run.block, log);
-            }
-        }
-    }
-
-    /// Appends the rows of `other` that are of block `number`.
-    pub fn extend_block(&mut self, other: &Logs, number: u64) {
-        for run in other.runs.iter().filter(|run| run.block.number == number) {
-            for log in (run.start..run.end).map(|i| other.get(i)) {
+            let number = run.block.number;
+            for log in (run.start..run.end).map(|row| other.get(row)).filter(|log| keep(number, log)) {
                 self.push(run.block, log);
             }
         }
@@ -185,8 +175,9 @@ pub enum Level {
     Returned,
     /// Every header of the range was fetched and links to the one below.
     Linked,
-    /// Linked, and each header's bloom proves its block's logs: it equals the one recomputed from all of them, or shows
-    /// that the block holds nothing of what is watched.
+    /// Linked, and no emitter or topic was left out or added, by the headers' blooms: each equals the one recomputed from all
+    /// logs of its block, or shows that the block holds nothing of what is watched. Data, order and places of the logs, and how
+    /// often one came, are the node's word.
     Bloom,
     /// Linked, and each header's receipts root is that of the receipts which hold the logs.
     Receipts,
@@ -296,11 +287,11 @@ impl BlockBatch {
         for piece in pieces {
             match piece {
                 Piece::Returned(header, returned) => {
-                    logs.extend(&returned, |_| true);
+                    logs.extend(&returned, |_, _| true);
                     headers.push(header);
                 }
                 Piece::Proved(block) => {
-                    logs.extend(block.logs(), |log| selected.selects(log));
+                    logs.extend(block.logs(), |_, log| selected.selects(log));
                     proved.push(block.header().number);
                     headers.push(block.header().clone());
                 }
@@ -354,14 +345,10 @@ impl BlockBatch {
         self.level
     }
 
-    /// The batch with those of its logs that `keep` is true for, given their block.
+    /// The batch with those of its logs that `keep` is true for, given the number of their block.
     pub fn retain(mut self, keep: impl Fn(u64, &Log<'_>) -> bool) -> Self {
         let mut logs = Logs::default();
-        for run in &self.logs.runs {
-            for log in (run.start..run.end).map(|row| self.logs.get(row)).filter(|log| keep(run.block.number, log)) {
-                logs.push(run.block, log);
-            }
-        }
+        logs.extend(&self.logs, keep);
         // A block none of whose logs stays has no run any more.
         let header_of = |run: &Run| self.headers.partition_point(|header| header.number < run.block.number);
         self.run_header = logs.runs.iter().map(header_of).collect();
@@ -728,7 +715,7 @@ mod tests {
             assert!(!logs(&all).same_rows(&logs(other)) && !logs(other).same_rows(&logs(&all)), "{other:?}");
         }
         let mut fourth = Logs::default();
-        fourth.extend_block(&logs(&all), 4);
+        fourth.extend(&logs(&all), |number, _| number == 4);
         assert_eq!(fourth, logs(&[(4, 0)]));
         let mut roomy = Logs::default();
         roomy.reserve(3, 6, 50);

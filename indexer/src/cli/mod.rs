@@ -87,13 +87,14 @@ Blocks that are stored already are not stored twice.")]
 For a chain that rewrote final blocks, or a database that was restored. Stop the indexer before, or let it go on: it
 waits for its turn. Without --yes nothing is removed.")]
     Reindex(reindex::ReindexArgs),
-    /// Compare what is stored with the chain, row by row; exit code 1 if anything differs
+    /// Compare what is stored with the chain, row by row; exit code 1 if anything differs or was not compared
     #[command(after_help = "Examples:
   dalp-indexer verify                                    everything, as far as the chain can prove it
   dalp-indexer verify --from 18000000 --to 18099999 --level returned
   dalp-indexer verify --json | jq '.chains[].differences'
 
-Beside a running indexer, it disturbs nothing. Blocks that are right are recorded with the level they were verified to.")]
+Beside a running indexer, it disturbs nothing. Blocks that the present filter does not cover yet are not compared: that is no
+success. Blocks that are right are recorded with the level they were verified to.")]
     Verify(verify::VerifyArgs),
     /// Fetch blocks anew whose stored rows differ from the chain, and replace their rows
     #[command(after_help = "Examples:

@@ -50,7 +50,7 @@ impl Source {
 
     async fn checked_by(&self, node: &Node, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
         // No other node works: this one is believed where receipts prove what it says.
-        let level = if node.caught().is_some() { Level::Receipts } else { level };
+        let level = if node.is_caught() { Level::Receipts } else { level };
         let (headers, logs) = match level {
             Level::Receipts => return self.proved_range(node, range).await,
             Level::Returned => self.returned(node, range).await?,
@@ -163,7 +163,7 @@ impl Source {
 
     async fn tip(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
         let node = self.node();
-        if self.tail_level().await? == Level::Receipts || node.caught().is_some() {
+        if self.tail_level().await? == Level::Receipts || node.is_caught() {
             return self.proved_range(node, range).await;
         }
         let numbers: Vec<u64> = (range.first..=range.last).collect();
@@ -195,7 +195,7 @@ impl Source {
     async fn pinned(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
         let node = self.node();
         let proved = match self.tail_level().await? {
-            _ if node.caught().is_some() => self.prove_block(node, block).await,
+            _ if node.is_caught() => self.prove_block(node, block).await,
             Level::Receipts => self.prove_block(node, block).await,
             _ => Ok(None),
         };
@@ -245,11 +245,11 @@ impl Source {
                 self.bloom_refuted(node, number);
             }
             let mut passing = Logs::default();
-            passing.extend(node.whole(everything)?.logs(), |log| selected.selects(log));
+            passing.extend(node.whole(everything)?.logs(), |_, log| selected.selects(log));
             return Ok(Piece::Returned(header, passing));
         };
         let mut passing = Logs::default();
-        passing.extend(proved.logs(), |log| selected.selects(log));
+        passing.extend(proved.logs(), |_, log| selected.selects(log));
         if !passing.same_rows(&logs) {
             let what = defect.map_or("it left logs out".to_owned(), |defect| defect.to_string());
             self.distrust(node, block, &what);
@@ -286,8 +286,8 @@ impl Source {
             }
         };
         let (mut passing, mut returned) = (Logs::default(), Logs::default());
-        passing.extend(proved.logs(), |log| self.filter.selects(log));
-        returned.extend_block(batch.logs(), block.number);
+        passing.extend(proved.logs(), |_, log| self.filter.selects(log));
+        returned.extend(batch.logs(), |number, _| number == block.number);
         let same = passing.same_rows(&returned);
         if !same {
             self.distrust(node, block, "its logs are not those of the block's receipts");

@@ -63,10 +63,10 @@ struct Refused {
 }
 
 /// A node whose logs were proved wrong.
-#[derive(Clone, Debug)]
-pub struct Caught {
+#[derive(Debug)]
+struct Caught {
     /// The block whose logs were wrong.
-    pub block: u64,
+    block: u64,
     why: String,
     /// When it may prove itself.
     again: Instant,
@@ -172,14 +172,17 @@ impl Node {
         tracing::info!(node = self.name, "its logs are right again");
     }
 
-    /// What it was caught at.
-    pub fn caught(&self) -> Option<Caught> {
-        self.record().caught.clone()
+    /// Whether its logs were proved wrong, and it has not proved itself since.
+    pub fn is_caught(&self) -> bool {
+        self.record().caught.is_some()
     }
 
-    /// The same, once it may prove itself.
-    pub fn on_probation(&self) -> Option<Caught> {
-        self.caught().filter(|caught| caught.again <= Instant::now())
+    /// The block at which it was caught, once it may prove itself; then not before the next time.
+    pub fn on_probation(&self) -> Option<u64> {
+        let mut record = self.record();
+        let caught = record.caught.as_mut().filter(|caught| caught.again <= Instant::now())?;
+        caught.again = Instant::now() + PROBATION;
+        Some(caught.block)
     }
 
     /// It gave logs of `range` at level returned.
@@ -536,6 +539,11 @@ impl Node {
             batch.map_err(|defect| self.retry(&format!("refused an answer that does not hold together: {defect}")))?;
         self.record().health.whole();
         Ok(batch)
+    }
+
+    /// What it seemed to have done wrong is the chain's own way.
+    pub fn excuse(&self) {
+        self.record().health.whole();
     }
 
     /// It does not have `what`, which is held against it when it goes on.

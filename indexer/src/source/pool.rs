@@ -193,7 +193,7 @@ impl Pool {
 
     /// The nodes that may prove themselves now.
     pub fn on_probation(&self) -> impl Iterator<Item = (&Node, u64)> {
-        self.nodes.iter().filter_map(|node| Some((node, node.on_probation()?.block)))
+        self.nodes.iter().filter_map(|node| Some((node, node.on_probation()?)))
     }
 
     /// What is known of each node.

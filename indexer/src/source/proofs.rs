@@ -41,8 +41,9 @@ const STUBBORN: u32 = 6;
 /// The same for logs that are not those of their header's bloom, where no receipts can decide: there is less to lose, as a level
 /// below `bloom` promises nothing of them.
 const STUBBORN_BLOOM: u32 = 4;
-/// Once so many blocks were taken without proof, the chain is known for it, and one more is believed at the second try.
-const KNOWN_FOR_IT: u64 = 3;
+/// The same once a chain is known for it: enough for another node to be asked. Each refusal has a whole range asked for again, and such
+/// a block may be each sixteenth.
+const STUBBORN_AGAIN: u32 = 2;
 /// Contradictions that are remembered.
 const REMEMBERED: usize = 64;
 
@@ -332,11 +333,19 @@ impl Source {
     /// the chain's own.
     fn disproved(&self, node: &Node, disproof: &Disproof) -> Result<Option<Proved>, SourceError> {
         let times = self.proofs.met(disproof);
-        let known_for_it = self.proofs.unproved.load(Ordering::Relaxed) >= KNOWN_FOR_IT;
-        let stubborn = if known_for_it { 2 } else { STUBBORN };
-        if self.proofs.verify == Verify::Auto && times >= stubborn {
-            self.proofs.unproved.fetch_add(1, Ordering::Relaxed);
-            warn!(node = node.name(), "{disproof}, {times} times over: taken without this proof");
+        let known_for_it = self.proofs.unproved.load(Ordering::Relaxed) > 0;
+        let stubborn = if known_for_it { STUBBORN_AGAIN } else { STUBBORN };
+        // Who asks for receipts and nothing less waits for them.
+        if self.proofs.verify != Verify::To(Level::Receipts) && times >= stubborn {
+            if times == stubborn {
+                self.proofs.unproved.fetch_add(1, Ordering::Relaxed);
+            }
+            match known_for_it {
+                false => warn!(node = node.name(), "{disproof}, {times} times over: taken without this proof"),
+                true => debug!(node = node.name(), "{disproof}: taken without this proof, as others of this chain"),
+            }
+            // The chain's way is not the node's fault.
+            node.excuse();
             return Ok(None);
         }
         warn!(node = node.name(), "refused receipts: {disproof}");
