@@ -40,7 +40,7 @@ pub fn in_columns(read: &[AlloyLog]) -> Option<Logs> {
             topics: log.topics(),
             data: &log.inner.data.data,
         };
-        logs.push(block, log.block_timestamp.and_then(|time| i64::try_from(time).ok()), row);
+        logs.push(block, row);
     }
     Some(logs)
 }

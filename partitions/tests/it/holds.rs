@@ -1,10 +1,8 @@
 //! Holds beside a detaching that has begun, and what they keep.
 
-use std::collections::BTreeMap;
-
 use dalp_partitions::{
-    Act, Error, Fate, Obstacle, Outcome, Presence, Reference, Retention, Scope, State, Switches, Terms, add_hold,
-    all_holds, is_begun, read_inventory, release_hold, retire,
+    Act, Error, Fate, Obstacle, Outcome, Presence, Scope, State, add_hold, all_holds, is_begun, read_inventory,
+    release_hold,
 };
 
 use super::meanwhile::{pid, until};
@@ -15,17 +13,7 @@ const LEAF: &str = "logs_31337_20240311";
 
 /// 03-11 is the only one that is due.
 async fn run(client: &mut Client, fate: Fate) -> Outcome {
-    let retention =
-        Retention { fate, keep: TimeDelta::days(8), grace: TimeDelta::zero(), max_leaves: 100, max_share: 1.0 };
-    let reference = Reference::Final(BTreeMap::from([(CHAIN, now())]));
-    let terms = Terms {
-        retention: &retention,
-        switches: Switches::ALL,
-        reference: &reference,
-        can_archive: false,
-        allow_many: false,
-    };
-    retire(client, &logs(), &terms, None).await.unwrap()
+    retire_older(client, &logs(), CHAIN, 8, fate, None).await.unwrap()
 }
 
 async fn hold(client: &mut Client) -> Result<(i64, usize), Error> {
@@ -43,20 +31,11 @@ async fn pending(database: &Database) -> Client {
     let reader = database.connect().await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
     let client = as_role(database, "dalp_partitioner").await;
-    let retention = Retention {
-        fate: Fate::Drop,
-        keep: TimeDelta::days(8),
-        grace: TimeDelta::zero(),
-        max_leaves: 100,
-        max_share: 1.0,
-    };
     let ours = pid(&client).await;
     let task = tokio::spawn(async move {
-        let (mut client, reference) = (client, Reference::Final(BTreeMap::from([(CHAIN, now())])));
-        let switches = Switches::ALL;
-        let terms =
-            Terms { retention: &retention, switches, reference: &reference, can_archive: false, allow_many: false };
-        let _ = retire(&mut client, &logs(), &terms, None).await;
+        let mut client = client;
+        // Its session is ended below.
+        retire_older(&mut client, &logs(), CHAIN, 8, Fate::Drop, None).await.unwrap_err();
     });
     until(database, "SELECT count(*) FROM pg_inherits WHERE inhdetachpending").await;
     let end = format!("SELECT pg_terminate_backend({ours})");

@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dalp_partitions::{
-    Act, Entry, Fate, Obstacle, Outcome, Presence, Reference, Retention, State, Switches, Terms, read_inventory,
-    restore, retire, undo,
-};
+use dalp_partitions::{Act, Entry, Fate, Obstacle, Outcome, Presence, State, Switches, read_inventory, restore, undo};
 
 use super::archive::{Folder, request};
 use super::retire::filled;
@@ -13,17 +10,7 @@ use super::*;
 
 /// Leaves of a day, of which those that end three days before now() go at once.
 async fn run(client: &mut Client, table: &Table, key: i64, fate: Fate) -> Outcome {
-    let retention =
-        Retention { fate, keep: TimeDelta::days(3), grace: TimeDelta::zero(), max_leaves: 100, max_share: 1.0 };
-    let reference = Reference::Final(BTreeMap::from([(key, now())]));
-    let terms = Terms {
-        retention: &retention,
-        switches: Switches::ALL,
-        reference: &reference,
-        can_archive: false,
-        allow_many: false,
-    };
-    let outcome = retire(client, table, &terms, None).await.unwrap();
+    let outcome = retire_older(client, table, key, 3, fate, None).await.unwrap();
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     outcome
 }
@@ -88,22 +75,7 @@ async fn a_table_of_the_same_name_elsewhere_is_not_touched() {
 async fn a_leaf_in_another_schema_is_archived_and_comes_back() {
     let (_database, admin, mut client) = own_table().await;
     let folder = Folder::new();
-    let retention = Retention {
-        fate: Fate::Archive,
-        keep: TimeDelta::days(3),
-        grace: TimeDelta::zero(),
-        max_leaves: 100,
-        max_share: 1.0,
-    };
-    let reference = Reference::Final(BTreeMap::from([(0, now())]));
-    let terms = Terms {
-        retention: &retention,
-        switches: Switches::ALL,
-        reference: &reference,
-        can_archive: true,
-        allow_many: false,
-    };
-    let outcome = retire(&mut client, &own(), &terms, Some(&folder.archive())).await.unwrap();
+    let outcome = retire_older(&mut client, &own(), 0, 3, Fate::Archive, Some(&folder.archive())).await.unwrap();
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     assert_eq!(strings(&admin, "SELECT n::text FROM app.os ORDER BY n").await, ["2"]);
     admin.batch_execute("DROP TABLE app.os_1").await.unwrap();

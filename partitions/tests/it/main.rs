@@ -26,14 +26,17 @@ mod sizes;
 mod zones;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     pin::pin,
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cut::cut;
-use dalp_partitions::{Error, Need, Policy, Report, Step, Table, ensure, extend, read};
+use dalp_partitions::{
+    Archive, Error, Fate, Need, Outcome, Policy, Reference, Report, Retention, Step, Switches, Table, Terms, ensure,
+    extend, read, retire,
+};
 use futures_util::SinkExt;
 use server::Database;
 use tokio_postgres::Client;
@@ -54,6 +57,23 @@ fn logs() -> Table {
 
 fn transfers() -> Table {
     Table::new("dalp_indexed", "erc20_transfer", "block_time")
+}
+
+/// One run for a key's leaves that end so many days before now().
+async fn retire_older(
+    client: &mut Client,
+    table: &Table,
+    key: i64,
+    days: i64,
+    fate: Fate,
+    archive: Option<&Archive>,
+) -> Result<Outcome, Error> {
+    let (keep, grace) = (TimeDelta::days(days), TimeDelta::zero());
+    let retention = Retention { fate, keep, grace, max_leaves: 100, max_share: 1.0 };
+    let reference = Reference::Final(BTreeMap::from([(key, now())]));
+    let (switches, can_archive) = (Switches::ALL, archive.is_some());
+    let terms = Terms { retention: &retention, switches, reference: &reference, can_archive, allow_many: false };
+    retire(client, table, &terms, archive).await
 }
 
 fn days(count: i64) -> Need {
