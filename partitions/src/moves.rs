@@ -16,9 +16,11 @@ use crate::{
     activity::{Deed, ensure_activity, record},
     apply::{BEGIN, is_passing, pause},
     archive,
+    blockers::blockers_of,
     claim::{self, Entered},
     registry::{Entry, Presence, State, read_inventory, refresh, register},
     retire::{Act, Fate, Move, Terms, plan_moves, stopped},
+    rule::{refuse_held, rule},
     session::{self, Kind},
     survey,
 };
@@ -323,7 +325,9 @@ impl Worker<'_> {
             Act::Retire => self.retire(next).await,
             Act::Detach => self.detach(next).await,
             Act::Finalize => self.finalize(next).await,
-            Act::Attach => crate::undo::attach(self.client, self.table, &next.entry).await.map(|()| Duration::ZERO),
+            Act::Attach => {
+                crate::undo::attach(self.client, self.table, &next.entry, false).await.map(|()| Duration::ZERO)
+            }
             Act::Recount => self.recount(next).await,
             Act::Drop => self.drop(next).await,
             Act::Discard => self.discard(next).await,
@@ -522,28 +526,34 @@ impl Worker<'_> {
     }
 
     async fn discard(&mut self, next: &Move) -> Result<Duration, Error> {
-        let (table, began) = (self.table, Instant::now());
-        let doing = || Error::doing("drop the table of a restore that was cut short", table);
-        let deed = self.deed("partition.discard", next);
-        let transaction = self.locked(next).await?;
-        if next.entry.presence == Presence::Standalone {
-            is_the_leaf(&transaction, table, &next.entry).await?;
-            let drop = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {}", statements(table, next).concat());
-            transaction.batch_execute(&drop).await.map_err(doing())?;
-        }
-        set_state(&transaction, table, &next.entry, State::Dropped).await.map_err(doing())?;
-        finish(transaction, deed, began, Duration::ZERO).await
+        discard(self.client, self.table, &next.entry).await
     }
 
     async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
         let mut failure = error.to_string();
         if is_passing(error) || is_cancelled(error) {
-            let blockers = blockers(self.client, self.table, &next.entry, next.act == Act::Finalize).await?;
+            let blockers = blockers_of(self.client, self.table, &next.entry, next.act == Act::Finalize).await?;
             failure = format!("{failure}; in the way: {blockers}");
         }
         let deed = Deed { failure: Some(failure), ..self.deed("partition.failed", next) };
         record(self.client, &deed).await
     }
+}
+
+/// Takes back what a restore of an older program made that did not come to its end.
+pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -> Result<Duration, Error> {
+    let began = Instant::now();
+    let doing = || Error::doing("drop the table of a restore that was cut short", table);
+    let drop = format!("DROP TABLE {}", entry.relation());
+    let transaction = locked(client, table, entry).await?;
+    if entry.presence == Presence::Standalone {
+        is_the_leaf(&transaction, table, entry).await?;
+        let sql = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {drop}");
+        transaction.batch_execute(&sql).await.map_err(doing())?;
+    }
+    set_state(&transaction, table, entry, State::Dropped).await.map_err(doing())?;
+    let deed = Deed { statement: Some(drop), ..Deed::new("partition.discard", entry.to_string()) };
+    finish(transaction, deed, began, Duration::ZERO).await
 }
 
 /// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
@@ -673,6 +683,8 @@ const SET_STATE: &str = "
         sealed_at = CASE $2 WHEN 'SEALED' THEN clock_timestamp() ELSE sealed_at END,
         rows = CASE $2 WHEN 'SEALED' THEN COALESCE(NULLIF((SELECT reltuples FROM pg_class WHERE oid = e.relid), -1)::int8, rows) ELSE rows END,
         bytes = CASE $2 WHEN 'SEALED' THEN COALESCE(pg_total_relation_size(e.relid), bytes) ELSE bytes END,
+        checks = CASE $2 WHEN 'DETACHING' THEN ARRAY(SELECT conname::text FROM pg_constraint WHERE conrelid = e.relid AND contype = 'c')
+                         ELSE checks END,
         retired_at = CASE $2 WHEN 'RETIRED' THEN clock_timestamp() ELSE retired_at END,
         detached_at = CASE WHEN $2 = 'DETACHED' THEN COALESCE(detached_at, clock_timestamp())
                            WHEN $2 = 'DROPPED' THEN detached_at END,
@@ -690,105 +702,8 @@ pub(crate) async fn set_state(
     transaction.query_typed(&table.registered(SET_STATE), &parameters).await.map(drop)
 }
 
-/// The hold that keeps a leaf, by what is committed now: the transaction holds its row, which holds wait for.
-const HELD: &str = "
-    SELECT format('a legal hold touches it (hold %s by %s: %s)', hold_id, author, reason) FROM registry.leaf AS e
-    JOIN registry.legal_hold AS h ON h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
-     AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
-     AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time)
-    WHERE e.leaf_id = $1 ORDER BY hold_id LIMIT 1";
-
-async fn refuse_held(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
-    let row = transaction.query_typed_opt(&table.registered(HELD), &[(&entry.id, Type::INT8)]).await;
-    match row.map_err(Error::doing("look for legal holds", table))? {
-        Some(hold) => Err(Error::Refused { leaf: entry.relation(), why: hold.get(0) }),
-        None => Ok(()),
-    }
-}
-
-/// What else forbids that a leaf goes on, by what is committed now. With a grace
-/// period, it is the rule of dropping. $1 row, $2 whether it must be archived, $3 grace in seconds or null.
-const RULE: &str = "
-    WITH root AS (
-        SELECT to_regclass(format('%I.%I', table_schema, table_name))::oid AS oid FROM registry.leaf WHERE leaf_id = $1
-    ), parent AS (
-        SELECT oid FROM root UNION ALL SELECT inhrelid FROM pg_inherits JOIN root ON inhparent = root.oid
-    )
-    SELECT array_to_string(ARRAY[
-        CASE WHEN $2 AND e.manifest IS NULL THEN 'it is not archived' END,
-        CASE WHEN NOT EXISTS (SELECT FROM registry.leaf AS n JOIN pg_inherits AS i ON i.inhrelid = n.relid
-                              JOIN parent ON parent.oid = i.inhparent
-                              WHERE n.table_schema = e.table_schema AND n.table_name = e.table_name AND n.key = e.key
-                                AND n.state <> 'DROPPED' AND NOT i.inhdetachpending AND n.to_time > e.to_time)
-             THEN 'it is the newest leaf of its key' END,
-        CASE WHEN $2 AND e.seal IS DISTINCT FROM mark.now THEN 'its seal was broken since its rows were counted' END,
-        CASE WHEN mark.now IS NULL THEN 'it is not sealed' END,
-        CASE WHEN $3::float8 IS NOT NULL AND e.state <> 'DETACHED' THEN 'its state is ' || e.state END,
-        CASE WHEN e.relid IS DISTINCT FROM to_regclass(format('%I.%I', e.leaf_schema, e.leaf))::oid
-                  OR e.catalog <> registry.catalog_identity()
-             THEN 'it is not the table that it was' END,
-        CASE WHEN $3 IS NOT NULL AND (EXISTS (SELECT FROM pg_inherits WHERE inhrelid = e.relid)
-                                      OR NOT EXISTS (SELECT FROM pg_class WHERE oid = e.relid AND relname = e.leaf AND NOT relispartition
-                                                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.leaf_schema)))
-             THEN 'it is attached, or not the table that was detached' END,
-        CASE WHEN $3 IS NOT NULL AND NOT EXISTS (SELECT FROM registry.retention_floor AS f
-                                                 WHERE f.table_schema = e.table_schema AND f.table_name = e.table_name
-                                                   AND f.key = e.key AND e.to_time <= f.floor)
-             THEN 'the floor is below its end' END,
-        CASE WHEN $3 IS NOT NULL AND (e.detached_at IS NULL OR clock_timestamp() < e.detached_at + make_interval(secs => $3))
-             THEN 'its grace period is not over' END
-    ], '; ')
-    FROM registry.leaf AS e, LATERAL (SELECT ";
-
-async fn rule(
-    transaction: &Transaction<'_>,
-    table: &Table,
-    entry: &Entry,
-    fate: Fate,
-    grace: Option<chrono::TimeDelta>,
-) -> Result<(), Error> {
-    refuse_held(transaction, table, entry).await?;
-    let must_archive = fate == Fate::Archive;
-    #[expect(clippy::cast_precision_loss, reason = "seconds of a grace period")]
-    let grace = grace.map(|grace| grace.num_milliseconds() as f64 / 1_000.0);
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&entry.id, Type::INT8), (&must_archive, Type::BOOL), (&grace, Type::FLOAT8)];
-    let sql = table.registered(&format!("{RULE} {MARK} AS now) AS mark WHERE e.leaf_id = $1"));
-    let row = transaction.query_typed_one(&sql, &parameters).await.map_err(Error::doing("look at the rule", table))?;
-    match row.get::<_, String>(0).as_str() {
-        "" => Ok(()),
-        why => Err(Error::Refused { leaf: entry.relation(), why: why.to_owned() }),
-    }
-}
-
 /// Whether statement_timeout ended it: several waits, none of them too long alone.
 fn is_cancelled(error: &Error) -> bool {
     let Error::Database { source, .. } = error else { return false };
     source.code() == Some(&SqlState::QUERY_CANCELED)
 }
-
-/// Who holds what a move of a leaf waited for: locks on the leaf or its parent, and, `with_snapshots`, on any table: FINALIZE
-/// waits for older snapshots, and whose they are is hidden from other roles.
-pub(crate) async fn blockers(
-    client: &Client,
-    table: &Table,
-    entry: &Entry,
-    with_snapshots: bool,
-) -> Result<String, Error> {
-    let relations = [entry.relation(), parent_of(table, entry)];
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&relations.as_slice(), Type::TEXT_ARRAY), (&with_snapshots, Type::BOOL)];
-    let row = client.query_typed_one(BLOCKERS, &parameters).await;
-    Ok(row.map_err(Error::doing("look up who is in the way", table))?.get(0))
-}
-
-const BLOCKERS: &str = "
-    SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s, %s for %s s)', a.pid, a.usename, a.application_name, a.state,
-                                               round(extract(epoch FROM clock_timestamp() - a.xact_start))), ', '),
-                    'nobody any more')
-    FROM pg_catalog.pg_stat_activity AS a
-    WHERE a.pid <> pg_backend_pid()
-      AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l
-                  WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation'
-                    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-                    AND (l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name) OR $2 AND l.relation >= 16384))";

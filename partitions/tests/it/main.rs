@@ -5,6 +5,7 @@
 mod analyze;
 mod archive;
 mod audit;
+mod back;
 mod crash;
 mod cut;
 mod doctor;
