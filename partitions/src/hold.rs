@@ -12,7 +12,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Bounds, Error, Table,
+    Bounds, Edge, Error, Table, Time,
     activity::{Deed, activity_table, ensure_activity, record},
     apply::{BEGIN, is_passing},
     moves::{begin_session, end_session},
@@ -63,6 +63,13 @@ impl Hold {
     }
 }
 
+impl Scope {
+    /// What lies between two edges, of one key.
+    pub(crate) fn of(key: i64, lower: Edge, upper: Edge) -> Self {
+        Self { key: Some(key), from: lower.time().finite(), to: upper.time().finite() }
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |time: Option<DateTime<Utc>>| time.map_or_else(|| "…".to_owned(), |time| time.to_rfc3339());
@@ -106,9 +113,10 @@ async fn read(client: &impl GenericClient, table: &Table, all: bool) -> Result<V
 
 fn hold(row: &Row) -> Hold {
     let released: Option<DateTime<Utc>> = row.get(7);
+    let time = |at: usize| row.get::<_, Option<Time>>(at).and_then(Time::finite);
     Hold {
         id: row.get(0),
-        scope: Scope { key: row.get(1), from: row.get(2), to: row.get(3) },
+        scope: Scope { key: row.get(1), from: time(2), to: time(3) },
         reason: row.get(4),
         author: row.get(5),
         created_at: row.get(6),

@@ -12,7 +12,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Archive, Bounds, Error, Identity, Manifest, Obstacle, Subject, Table,
+    Archive, Error, Identity, Manifest, Obstacle, Subject, Table,
     activity::{Deed, ensure_activity, record},
     apply::{BEGIN, is_passing, pause},
     archive,
@@ -35,8 +35,10 @@ const DETACH_PATIENCE: &str = "30s";
 pub(crate) const FINALIZE_PATIENCE: &str = "800ms";
 /// How long a lock on a table is waited for at a time: whoever comes after us waits behind us.
 pub(crate) const PATIENCE: &str = "200ms";
-/// Tries of a move that needs a lock which somebody else has, in one run.
+/// Tries of a move that needs a lock which somebody else has, where somebody waits for it.
 pub(crate) const TRIES: u32 = 10;
+/// The same in a run, which comes again: after all that was to be had at once.
+const LATE_TRIES: u32 = 4;
 
 /// A move that was made.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +75,7 @@ impl Outcome {
     }
 
     /// Why the run did not do all that it should; `None` if it did.
-    fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<String> {
         let failed = self.failed.first().map(|(_, error)| error.to_string());
         failed.or_else(|| self.stopped().first_key_value().map(|(key, why)| format!("key {key}: {why}")))
     }
@@ -108,29 +110,27 @@ async fn run(
 ) -> Result<Outcome, Error> {
     ensure_activity(client, &table.registry).await?;
     register(client, table).await?;
-    let mut outcome = Outcome::default();
-    // A move that failed is not tried again in this run.
-    let mut given_up = HashSet::new();
+    let mut run = Run { outcome: Outcome::default(), given_up: HashSet::new(), late: HashSet::new() };
     let mut entered = None;
     let mut inventory = read_inventory(client, table).await?;
     loop {
         let planned = plan_moves(&inventory, terms);
-        let moves: Vec<Move> =
-            planned.moves.into_iter().filter(|next| !given_up.contains(&(next.entry.id, next.act))).collect();
+        let (moves, tries) = run.next(planned.moves);
         if moves.is_empty() {
             let (faults, others) = planned.obstacles.into_iter().partition(|(_, obstacle)| obstacle.is_fault());
-            outcome.obstacles = others;
-            outcome.failed.extend(Vec::into_iter(faults).map(|(entry, obstacle)| refused(table, entry, &obstacle)));
-            return Ok(outcome);
+            run.outcome.obstacles = others;
+            let failed = Vec::into_iter(faults).map(|(entry, obstacle)| refused(table, entry, &obstacle));
+            run.outcome.failed.extend(failed);
+            return Ok(run.outcome);
         }
         let moved: Vec<i64> = moves.iter().map(|next| next.entry.id).collect();
         if terms.retention.fate == Fate::Archive && entered.is_none() {
             match enter(client, table, archive, &moves).await {
                 Ok(place) => entered = place,
                 Err((first, error)) => {
-                    outcome.failed.push((first, error));
-                    given_up
-                        .extend(moves.iter().filter(|next| is_for_archive(next)).map(|next| (next.entry.id, next.act)));
+                    run.outcome.failed.push((first, error));
+                    let useless = moves.iter().filter(|next| is_for_archive(next));
+                    run.given_up.extend(useless.map(|next| (next.entry.id, next.act)));
                     continue;
                 }
             }
@@ -145,22 +145,56 @@ async fn run(
                 grace: terms.retention.grace,
                 has_begun: false,
             };
-            match worker.carry_out(&next).await {
-                Ok(done) => outcome.done.push(done),
-                Err(error) => {
-                    worker.record_failure(&next, &error).await?;
-                    let stands_in_the_way = next.act == Act::Detach;
-                    given_up.insert((next.entry.id, next.act));
-                    outcome.failed.push((next, error));
-                    // It may be pending now, and no other of its parent can begin: the moves are planned again.
-                    if stands_in_the_way {
-                        break;
-                    }
-                }
+            if !run.make(&mut worker, next, tries).await? {
+                break;
             }
         }
         // What others did meanwhile is found out by each move itself, behind the lock of the leaf's row.
         refresh(client, table, &mut inventory, &moved).await?;
+    }
+}
+
+/// A run under way.
+struct Run {
+    outcome: Outcome,
+    /// Moves that failed: they are not tried again in this run.
+    given_up: HashSet<(i64, Act)>,
+    /// Leaves that could not be locked at once: they come when nothing else is left to do.
+    late: HashSet<i64>,
+}
+
+impl Run {
+    /// What comes next, and how often it is tried. Whoever is in the way of one leaf costs the others nothing; and a detaching, which waits
+    /// for readers, comes after what does not.
+    fn next(&self, mut moves: Vec<Move>) -> (Vec<Move>, u32) {
+        moves.retain(|next| !self.given_up.contains(&(next.entry.id, next.act)));
+        let is_late = |next: &Move| self.late.contains(&next.entry.id);
+        let tries = if moves.iter().all(is_late) { LATE_TRIES } else { 1 };
+        moves.retain(|next| tries > 1 || !is_late(next));
+        moves.sort_by_key(|next| next.act == Act::Detach);
+        (moves, tries)
+    }
+
+    /// Makes a move. Answers whether those that were planned with it can still be made.
+    async fn make(&mut self, worker: &mut Worker<'_>, next: Move, tries: u32) -> Result<bool, Error> {
+        let error = match worker.carry_out(&next, tries).await {
+            Ok(done) => {
+                self.outcome.done.push(done);
+                return Ok(true);
+            }
+            Err(error) => error,
+        };
+        if is_passing(&error) && tries == 1 && !worker.has_begun {
+            self.late.insert(next.entry.id);
+            return Ok(true);
+        }
+        let error = worker.named(&next, error).await?;
+        worker.record_failure(&next, &error).await?;
+        self.given_up.insert((next.entry.id, next.act));
+        // It may be pending now, and no other of its parent can begin: the moves are planned again.
+        let stands_in_the_way = next.act == Act::Detach;
+        self.outcome.failed.push((next, error));
+        Ok(!stands_in_the_way)
     }
 }
 
@@ -223,6 +257,14 @@ const NOTE_RUN: &str = "
     SET succeeded_at = COALESCE(EXCLUDED.succeeded_at, r.succeeded_at), failed_at = COALESCE(EXCLUDED.failed_at, r.failed_at),
         failures = CASE WHEN $3 IS NULL THEN 0 ELSE r.failures + 1 END, last_error = COALESCE($3, r.last_error)";
 
+/// Notes that a table could not be looked after at all, so that `status` and `doctor` say why.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn note_failure(client: &Client, table: &Table, why: &str) -> Result<(), Error> {
+    note_run(client, table, Some(why.to_owned())).await
+}
+
 async fn note_run(client: &Client, table: &Table, error: Option<String>) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&error, Type::TEXT)];
@@ -245,7 +287,7 @@ pub fn statements(table: &Table, next: &Move) -> Vec<String> {
         Act::Archive | Act::Recount => vec![format!("COPY (SELECT … FROM {leaf}) TO STDOUT (FORMAT binary)")],
         Act::Retire => {
             let floor = table.registered("registry.retention_floor");
-            vec![format!("UPDATE {floor} SET floor = '{}'", literal(&next.entry.bounds))]
+            vec![format!("UPDATE {floor} SET floor = '{}'", next.entry.bounds.upper().time())]
         }
         Act::Note(_) => Vec::new(),
     }
@@ -280,10 +322,6 @@ pub(crate) fn parent_of(table: &Table, entry: &Entry) -> String {
     entry.parent.clone().unwrap_or_else(|| table.to_string())
 }
 
-fn literal(bounds: &Bounds) -> String {
-    bounds.to().format("%Y-%m-%d %H:%M:%S+00").to_string()
-}
-
 struct Worker<'w> {
     client: &'w mut Client,
     table: &'w Table,
@@ -298,7 +336,7 @@ struct Worker<'w> {
 
 impl Worker<'_> {
     /// Makes one move, and tries again a little later where a lock was not to be had.
-    async fn carry_out(&mut self, next: &Move) -> Result<Done, Error> {
+    async fn carry_out(&mut self, next: &Move, tries: u32) -> Result<Done, Error> {
         let began = Instant::now();
         for again in 1.. {
             match self.once(next).await {
@@ -307,7 +345,7 @@ impl Worker<'_> {
                     let (key, took) = (next.entry.key, began.elapsed());
                     return Ok(Done { act: next.act, schema, leaf, key, took, waited });
                 }
-                Err(error) if is_passing(&error) && again < TRIES && !self.has_begun => {
+                Err(error) if is_passing(&error) && again < tries && !self.has_begun => {
                     tokio::time::sleep(pause(again)).await;
                 }
                 Err(error) => return Err(error),
@@ -420,7 +458,7 @@ impl Worker<'_> {
         let deed = self.deed("partition.retire", next);
         let transaction = self.locked(next).await?;
         rule(&transaction, table, entry, fate, None).await?;
-        let to = (entry.bounds.to() < chrono::DateTime::<chrono::Utc>::MAX_UTC).then(|| entry.bounds.to());
+        let to = entry.bounds.upper().time();
         let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
             (&table.schema, Type::TEXT),
             (&table.name, Type::TEXT),
@@ -482,8 +520,9 @@ impl Worker<'_> {
         let deed = self.deed("partition.recount", next);
         let manifest = manifest_of(entry)?;
         let transaction = self.locked(next).await?;
-        transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(doing())?;
-        let counted = archive::count(&transaction, &table.of_leaf_in(&entry.schema), &entry.leaf).await?;
+        let settings = format!("SET LOCAL statement_timeout = 0; {}", session::AS_WRITTEN);
+        transaction.batch_execute(&settings).await.map_err(doing())?;
+        let counted = archive::recount(&transaction, &manifest, &entry.relation()).await?;
         if !manifest.is_of(&counted) {
             let why = format!(
                 "its seal was broken, and {} rows in the table are not the {} in the archive: look at both",
@@ -529,13 +568,17 @@ impl Worker<'_> {
         discard(self.client, self.table, &next.entry).await
     }
 
-    async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
-        let mut failure = error.to_string();
-        if is_passing(error) || is_cancelled(error) {
-            let blockers = blockers_of(self.client, self.table, &next.entry, next.act == Act::Finalize).await?;
-            failure = format!("{failure}; in the way: {blockers}");
+    /// The same error; one of a lock that was not to be had says who has it.
+    async fn named(&self, next: &Move, error: Error) -> Result<Error, Error> {
+        if !is_passing(&error) && !is_cancelled(&error) {
+            return Ok(error);
         }
-        let deed = Deed { failure: Some(failure), ..self.deed("partition.failed", next) };
+        let holders = blockers_of(self.client, self.table, &next.entry, next.act == Act::Finalize).await?;
+        Ok(Error::InTheWay { act: next.act.word(), leaf: next.entry.relation(), holders })
+    }
+
+    async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
+        let deed = Deed { failure: Some(error.to_string()), ..self.deed("partition.failed", next) };
         record(self.client, &deed).await
     }
 }
@@ -673,7 +716,7 @@ const SET_SEAL: &str = "UPDATE registry.leaf AS e SET updated_at = clock_timesta
 
 const RAISE_FLOOR: &str = "
     INSERT INTO registry.retention_floor AS f (table_schema, table_name, key, floor, moves)
-    VALUES ($1, $2, $3, COALESCE($4, 'infinity'), 1)
+    VALUES ($1, $2, $3, $4, 1)
     ON CONFLICT (table_schema, table_name, key) DO UPDATE
     SET floor = EXCLUDED.floor, moves = f.moves + 1, moved_at = clock_timestamp() WHERE f.floor < EXCLUDED.floor";
 

@@ -7,7 +7,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Archive, Bounds, Catalog, Error, Manifest, Scope, Table,
+    Archive, Bounds, Catalog, Edge, Error, Manifest, Scope, Table, Time,
     activity::{Deed, ensure_activity, record},
     apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
     blockers::blockers,
@@ -16,7 +16,7 @@ use crate::{
     moves::{MARK, PATIENCE, TRIES, begin_session, discard, end_session, seal_statements},
     read, refit,
     registry::{Entry, Presence, State, read_inventory, register},
-    session::{self, Kind},
+    session::{self, AS_WRITTEN, Kind},
     survey::{Archived, survey},
     undo::lower_floor,
 };
@@ -47,6 +47,8 @@ pub struct Restored {
     pub hold: i64,
     /// The earliest time served now; `None` if all is.
     pub floor: Option<DateTime<Utc>>,
+    /// Whether its rows are: where newer leaves are missing, the floor stays above it.
+    pub is_served: bool,
 }
 
 /// Brings a dropped leaf back from its newest archive. It is sealed, as its archive stays valid, and held, or the policy would retire it
@@ -96,7 +98,8 @@ async fn load_into(
     ensure_activity(client, &table.registry).await?;
     let manifest = choose(client, table, archive, request).await?;
     let into = format!("{}.{}", quoted(schema), quoted(name));
-    let transaction = session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}")).await.map_err(doing())?;
+    let transaction =
+        session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}; {AS_WRITTEN}")).await.map_err(doing())?;
     let stands = transaction.query_typed_one("SELECT to_regclass($1) IS NOT NULL", &[(&into, Type::TEXT)]).await;
     if stands.map_err(doing())?.get(0) {
         let why = "it stands already: name a table that does not, with `--into`".to_owned();
@@ -201,9 +204,9 @@ async fn restore_leaf(
     let leaf = request.leaf;
     let unfit = |why: String| Error::Unfit { what: table.sibling(leaf), why };
     let manifest = choose(client, table, archive, request).await?;
-    let bounds = Bounds::new(manifest.from, manifest.to).ok_or_else(|| unfit("its manifest has no times".into()))?;
-    let to = (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to());
-    let scope = Scope { key: Some(manifest.key), from: bounds.from(), to };
+    let bounds =
+        Bounds::between(manifest.from, manifest.to).ok_or_else(|| unfit("its manifest has no times".into()))?;
+    let scope = Scope::of(manifest.key, bounds.lower(), bounds.upper());
     refuse_unfit(client, table, &scope, request.reason, request.author).await?;
     take_back(client, table, leaf).await?;
     let catalog = read(client, table, manifest.key).await?;
@@ -266,7 +269,7 @@ fn fitting_parent(
 
 const PLANNED: &str = "
     INSERT INTO registry.leaf (table_schema, table_name, key, leaf_schema, leaf, relid, catalog, from_time, to_time, state, version)
-    VALUES ($1, $2, $3, $1, $4, to_regclass($5), registry.catalog_identity(), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8)
+    VALUES ($1, $2, $3, $1, $4, to_regclass($5), registry.catalog_identity(), $6, $7, 'PLANNED', $8)
     RETURNING leaf_id";
 
 const ATTACHED: &str = "
@@ -279,6 +282,10 @@ const LONG: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transacti
 /// What the end of it may take, with the parent locked.
 const BRIEFLY: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
                        SET LOCAL lock_timeout = '2s'";
+
+fn at(edge: Edge) -> Option<Time> {
+    if let Edge::At(time) = edge { Some(time) } else { None }
+}
 
 /// A leaf on its way back into its table.
 struct Back<'b> {
@@ -298,7 +305,8 @@ impl Back<'_> {
     /// see; the end is tried again where a lock is not to be had, without loading the rows anew.
     async fn bring(&self, client: &mut Client) -> Result<Restored, Error> {
         let doing = || Error::doing("restore a leaf", self.table);
-        let transaction = session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}")).await.map_err(doing())?;
+        let transaction =
+            session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}; {AS_WRITTEN}")).await.map_err(doing())?;
         let (id, cast) = self.fill(&transaction).await?;
         let mut again = 1;
         let (hold, floor) = loop {
@@ -317,8 +325,9 @@ impl Back<'_> {
             again += 1;
         };
         transaction.commit().await.map_err(doing())?;
-        let leaf = self.manifest.leaf.clone();
-        Ok(Restored { leaf, rows: self.manifest.counted.rows, cast, hold, floor })
+        let (leaf, rows) = (self.manifest.leaf.clone(), self.manifest.counted.rows);
+        let is_served = floor.is_none_or(|floor| Edge::from(floor) <= self.bounds.lower());
+        Ok(Restored { leaf, rows, cast, hold, floor, is_served })
     }
 
     fn leaf(&self) -> String {
@@ -342,8 +351,9 @@ impl Back<'_> {
             .await
             .map_err(doing())?;
         let time = quoted(&table.time_column);
-        let mut proof = vec![format!("{time} IS NOT NULL"), format!("{time} < '{}'::timestamptz", manifest.to)];
-        proof.extend(manifest.from.map(|from| format!("{time} >= '{from}'::timestamptz")));
+        let mut proof = vec![format!("{time} IS NOT NULL")];
+        proof.extend(at(manifest.from).map(|from| format!("{time} >= '{from}'::timestamptz")));
+        proof.extend(at(manifest.to).map(|to| format!("{time} < '{to}'::timestamptz")));
         proof.extend(row.get::<_, Option<String>>(0));
         let mut statements = seal_statements(table, &leaf);
         statements.push(format!("ALTER TABLE {leaf} ADD CONSTRAINT dalp_restored CHECK ({})", proof.join(" AND ")));
@@ -356,7 +366,8 @@ impl Back<'_> {
     /// The registry's row of a table that was made. Answers its id.
     async fn plan(&self, transaction: &Transaction<'_>) -> Result<i64, tokio_postgres::Error> {
         let (table, manifest, bounds) = (self.table, self.manifest, self.bounds);
-        let (from, to) = (bounds.from(), self.scope.to);
+        let from = (bounds.lower() > Edge::MinValue).then(|| bounds.lower().time());
+        let to = bounds.upper().time();
         let version = i32::try_from(manifest.version).unwrap_or(i32::MAX);
         let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
             (&table.schema, Type::TEXT),

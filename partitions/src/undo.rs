@@ -8,7 +8,7 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Bounds, Error, Manifest, Scope, Table,
+    Bounds, Error, Manifest, Scope, Table, Time,
     activity::{Deed, ensure_activity, record},
     apply::{LANE_KEY, is_passing, pause},
     blockers::blockers_of,
@@ -77,8 +77,7 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
         let why = "nothing was begun with it, nor with a newer leaf of its key: there is nothing to undo";
         return Err(Error::Unfit { what, why: why.to_owned() });
     };
-    let to = (last.bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| last.bounds.to());
-    let scope = Scope { key: Some(first.key), from: first.bounds.from(), to };
+    let scope = Scope::of(first.key, first.bounds.lower(), last.bounds.upper());
     let hold = place(client, table, &scope, reason, author).await?.id;
     // The newest first, each with its floor: cut short anywhere, what is served has no holes, and the same command goes on.
     for (at, entry) in back.iter().rev().enumerate() {
@@ -204,9 +203,9 @@ async fn drop_check(transaction: &Transaction<'_>, table: &Table, entry: &Entry)
 const LOWER_FLOOR: &str = "
     UPDATE registry.retention_floor AS f
     SET floor = low.floor, moves = f.moves + 1, moved_at = clock_timestamp()
-    FROM (SELECT GREATEST(COALESCE($4::timestamptz, '-infinity'),
+    FROM (SELECT GREATEST($4::timestamptz,
                           (SELECT max(to_time) FROM registry.leaf AS e
-                           WHERE e.table_schema = $1 AND e.table_name = $2 AND e.key = $3 AND e.to_time > COALESCE($4, '-infinity')
+                           WHERE e.table_schema = $1 AND e.table_name = $2 AND e.key = $3 AND e.to_time > $4
                              AND e.retired_at IS NOT NULL
                              AND NOT EXISTS (SELECT FROM registry.leaf AS l JOIN pg_catalog.pg_inherits ON inhrelid = l.relid
                                              WHERE l.table_schema = $1 AND l.table_name = $2 AND l.key = $3
@@ -224,12 +223,12 @@ pub(crate) async fn lower_floor(
     bounds: Bounds,
 ) -> Result<Option<DateTime<Utc>>, Error> {
     let doing = || Error::doing("lower the floor", table);
-    let from = bounds.from();
+    let from = bounds.lower().time();
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&key, Type::INT8), (&from, Type::TIMESTAMPTZ)];
     client.query_typed(&table.registered(LOWER_FLOOR), &parameters).await.map_err(doing())?;
     let row = client.query_typed_opt(&table.registered(FLOOR), &parameters[..3]).await.map_err(doing())?;
-    Ok(row.and_then(|row| row.get(0)))
+    Ok(row.and_then(|row| row.get::<_, Option<Time>>(0)).map(Time::utc))
 }
 
 /// Opens a sealed leaf that rows must be written to, which voids its archive: it is archived again later, as a new version. Answers the
