@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, B256};
-use dalp_fixtures::{Anvil, AnvilOptions, Deployed, Rpc, deploy};
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, FaultyNode, Rpc, deploy};
 use dalp_indexer::chain::batch::Level;
 use dalp_indexer::chain::block::{BlockRange, BlockRef};
 use dalp_indexer::service::{Service, join};
@@ -14,7 +14,7 @@ use dalp_indexer::store::repair::Replacement;
 use dalp_indexer::store::{Store, StoreError};
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
-use dalp_tests::truth::{assert_exact, full_verify, on_chain, stored};
+use dalp_tests::truth::{assert_exact, full_verify, on_chain, stored, stored_in};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -27,6 +27,12 @@ const DAY: u64 = 24 * 3600;
 async fn levels(client: &Client) -> BTreeMap<String, i64> {
     let sql = "SELECT level, sum(to_block - from_block + 1)::int8 FROM dalp_indexed.coverage GROUP BY level";
     client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// The rows of the coverage: first block, last block, level.
+async fn coverage(client: &Client) -> Vec<(i64, i64, String)> {
+    let sql = "SELECT from_block, to_block, level FROM dalp_indexed.coverage ORDER BY source_id, from_block";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
 /// A block with transactions of each kind: legacy, with an access list, with a fee market, one that creates a contract,
@@ -312,6 +318,20 @@ fn what_was_verified_is_recorded_and_never_lowered() {
         verified(&["--from", "5", "--to", "15", "--level", "linked"]);
         assert_eq!(levels(&client).await["receipts"], 11, "a weaker proof changes nothing");
         assert_eq!(levels(&client).await["bloom"], 5 + 32.min(last as i64), "unfiltered and linked: blooms prove it");
+        let before = levels(&client).await;
+        // One row a block, as the tail commits them.
+        let split = "WITH gone AS (DELETE FROM dalp_indexed.coverage RETURNING *) INSERT INTO dalp_indexed.coverage \
+                     SELECT chain_id, source_id, n, n, level, committed_at FROM gone, generate_series(from_block, to_block) AS n";
+        client.execute(split, &[]).await.unwrap();
+        let store = Store::open(&site.config().database).await.unwrap();
+        store.compact_coverage(31_337).await.unwrap();
+        let compact = coverage(&client).await;
+        assert!(compact.len() < 10, "{compact:?}");
+        assert_eq!(levels(&client).await, before, "the same blocks at the same levels");
+        let touch = compact.windows(2).find(|pair| pair[0].2 == pair[1].2 && pair[0].1 + 1 == pair[1].0);
+        assert_eq!(touch, None, "{compact:?}");
+        store.compact_coverage(31_337).await.unwrap();
+        assert_eq!(coverage(&client).await, compact, "what is compact stays as it is");
         assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
         verified(&[]);
         assert_eq!(levels(&client).await, BTreeMap::from([("receipts".into(), last as i64 + 1)]));
@@ -457,10 +477,14 @@ async fn places(client: &Client, but: &[i64]) -> Vec<(String, String, i64)> {
     client.query(sql, &[&but]).await.unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
 /// A chain over several days with a block for each wrong, the first of them at block `.1`, and some between.
 async fn chain_with_days(anvil: &Anvil) -> (Deployed, u64) {
     let deployed = deploy(anvil.rpc()).await.unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = now();
     anvil.rpc().set_next_block_timestamp(now - 9 * DAY).await.unwrap();
     burst(anvil.rpc(), &deployed, 3, 1).await;
     anvil.rpc().set_next_block_timestamp(now - 3 * DAY).await.unwrap();
@@ -525,15 +549,35 @@ fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
         let dry = site.call(&["repair", "--dry-run"]);
         assert!(dry.status.success() && String::from_utf8_lossy(&dry.stdout).contains("altered value"));
         assert_eq!(site.call(&["verify"]).status.code(), Some(1), "a dry run changes nothing");
-        let output = site.call(&["repair"]);
+        // Through a door that counts: a repair costs what its blocks cost, each of them once, beside a whole look.
+        let door = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+        let counted = Site::new(&database, &door.url()).with("range_blocks = 10");
+        assert_eq!(counted.call(&["verify"]).status.code(), Some(1));
+        let look = door.requests();
+        let output = counted.call(&["repair"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (repaired, blocks) = (door.requests() - look, broken.len() as u64);
+        assert!(repaired <= look + 5 * blocks, "{repaired} requests for {blocks} blocks, a look alone is {look}");
         full_verify(&site);
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         assert_eq!(before, places(&client, &broken).await, "rows of other blocks were touched");
-        // The writer beside it goes on.
+        // The writer beside it goes on; also with a block that no table has a partition for, whose logs are kept as they came.
         burst(anvil.rpc(), &deployed, 3, 1000).await;
         caught_up(&database, &anvil).await;
-        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        let last = head(anvil.rpc()).await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
+        anvil.rpc().set_next_block_timestamp(now() + 101 * 365 * DAY).await.unwrap();
+        emit(anvil.rpc(), &deployed, &transfer(a, b), &[7; 32]).await;
+        caught_up(&database, &anvil).await;
+        let kept = stored_in("quarantine", &client, 31_337, last + 1, last + 1).await;
+        assert_eq!(kept, on_chain(anvil.rpc(), last + 1, last + 1).await);
+        let output = site.call(&["verify"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        let sentence = format!(
+            "1 logs are in dalp_indexed.quarantine and in no other table: their blocks lie more than a hundred years ahead ({})",
+            last + 1
+        );
+        assert!(output.status.success() && said.contains(&sentence), "{said}");
         assert!(running.stop().await.success(), "{}", running.log());
     });
 }

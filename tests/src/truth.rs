@@ -70,10 +70,16 @@ pub async fn on_chain(rpc: &Rpc, first: u64, last: u64) -> Vec<Row> {
 
 /// Every stored log of a chain in blocks `first..=last`.
 pub async fn stored(client: &Client, chain_id: i64, first: u64, last: u64) -> Vec<Row> {
-    let sql = "SELECT block_number, log_index, tx_index, extract(epoch FROM block_time)::int8, block_hash, tx_hash, address, \
-               topic0, topic1, topic2, topic3, data FROM dalp_indexed.logs \
-               WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3";
-    let rows = client.query(sql, &[&chain_id, &(first as i64), &(last as i64)]).await.expect("logs are read");
+    stored_in("logs", client, chain_id, first, last).await
+}
+
+/// As [`stored`], of the table `logs` or `quarantine`.
+pub async fn stored_in(table: &str, client: &Client, chain_id: i64, first: u64, last: u64) -> Vec<Row> {
+    let sql = format!(
+        "SELECT block_number, log_index, tx_index, extract(epoch FROM block_time)::int8, block_hash, tx_hash, address, \
+         topic0, topic1, topic2, topic3, data FROM dalp_indexed.{table} WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3"
+    );
+    let rows = client.query(&sql, &[&chain_id, &(first as i64), &(last as i64)]).await.expect("logs are read");
     let mut rows: Vec<Row> = rows
         .iter()
         .map(|row| {

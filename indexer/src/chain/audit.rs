@@ -37,7 +37,19 @@ impl Table {
                 &["tx_index", "block_hash", "tx_hash", "address", "topic0", "topic1", "topic2", "topic3", "data"]
             }
             Table::Transfers => &["token", "from_address", "to_address", "value", "tx_hash"],
-            Table::Quarantine => &["decoder", "reason"],
+            Table::Quarantine => &[
+                "decoder",
+                "reason",
+                "tx_index",
+                "block_hash",
+                "tx_hash",
+                "address",
+                "topic0",
+                "topic1",
+                "topic2",
+                "topic3",
+                "data",
+            ],
         }
     }
 }
@@ -226,7 +238,7 @@ mod tests {
             (Table::Blocks, "blocks", "hash", 2),
             (Table::Logs, "logs", "tx_index", 9),
             (Table::Transfers, "erc20_transfer", "token", 5),
-            (Table::Quarantine, "quarantine", "decoder", 2),
+            (Table::Quarantine, "quarantine", "decoder", 11),
         ] {
             assert_eq!((table.as_str(), table.columns()[0], table.columns().len()), (name, first, columns));
         }

@@ -10,11 +10,11 @@ use super::Failure;
 use super::verify::{Audit, ScopeArgs, chains, open_store};
 use crate::chain::batch::Level;
 use crate::chain::block::BlockRange;
-use crate::config::{Chain, Config};
+use crate::config::Config;
 use crate::maintenance::Leaves;
 use crate::service;
+use crate::store::StoreError;
 use crate::store::repair::Replacement;
-use crate::store::{Store, StoreError};
 
 /// Arguments of `repair`.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,8 +44,7 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
             missing = missing.and(report.whole());
             continue;
         }
-        drop(audit);
-        let mut repair = Repair { chain, store: &store, leaves: &leaves, scope: &args.scope };
+        let mut repair = Repair { audit, leaves: &leaves, scope: &args.scope };
         for range in broken.ranges() {
             repair.mend(*range).await?;
         }
@@ -56,8 +55,8 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
 }
 
 struct Repair<'r> {
-    chain: &'r Chain,
-    store: &'r Store,
+    /// The writer's token, the tail and the node's chain as they were when something last came between.
+    audit: Audit<'r>,
     leaves: &'r Leaves,
     scope: &'r ScopeArgs,
 }
@@ -85,36 +84,31 @@ impl Repair<'_> {
 
     async fn replace(&mut self, range: BlockRange) -> Result<(), Failure> {
         for _ in 0..TRIES {
-            // Joins anew each time: the writer's token, the tail and the node's chain as they are now.
-            let audit = Audit::open(self.chain, self.store, self.scope).await?;
-            match self.replace_once(&audit, range).await {
-                Ok(()) => {}
-                Err(Step::Failed(failure)) => return Err(failure),
-                Err(Step::Again(why)) => {
-                    warn!(%range, "not repaired yet: {why}");
-                    sleep(Duration::from_millis(300)).await;
-                    continue;
+            match self.replace_once(range).await {
+                Ok(()) => {
+                    info!(%range, "repaired");
+                    return Ok(());
                 }
+                Err(Step::Failed(failure)) => return Err(failure),
+                Err(Step::Again(why)) => warn!(%range, "not repaired yet: {why}"),
             }
-            let look = audit.look(range, audit.level).await.map_err(|trouble| trouble.failure(range))?;
-            if look.differences.is_empty() {
-                info!(%range, "repaired");
-                return Ok(());
-            }
+            sleep(Duration::from_millis(300)).await;
+            let (chain, store) = (self.audit.chain, self.audit.store);
+            self.audit = Audit::open(chain, store, self.scope).await?;
         }
         Err(Failure::other(format!(
             "{range} of \"{}\" still differs from the chain after {TRIES} attempts: see the warnings above, and run \
              `dalp-indexer verify`",
-            self.chain.name
+            self.audit.chain.name
         )))
     }
 
-    async fn replace_once(&self, audit: &Audit<'_>, range: BlockRange) -> Result<(), Step> {
+    async fn replace_once(&self, range: BlockRange) -> Result<(), Step> {
+        let audit = &self.audit;
         if range.last > audit.anchor.number {
             return Err(Step::Again("it lies above the tail now".into()));
         }
-        let selected = audit.source.filter();
-        let stored = self.store.stored(&audit.claim, range, selected).await.map_err(Step::of)?;
+        let stored = audit.stored(range).await.map_err(Step::of)?;
         let covered = stored.covered_by_any();
         for part in covered.ranges() {
             // Every header is fetched: each block of the tail must be stored again.
@@ -122,28 +116,36 @@ impl Repair<'_> {
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
             let batch = batch.retain(|number, log| stored.calls_for(number, log));
             self.leaves.cover(audit.claim.chain_id, &batch, stored.floors).await.map_err(Step::of)?;
-            self.write(audit, Replacement::Batch(&batch), &stored.foreign).await?;
+            self.write(Replacement::Batch(&batch), &stored.foreign).await?;
         }
         for gap in covered.gaps(range) {
-            self.write(audit, Replacement::Nothing(gap), &stored.foreign).await?;
+            self.write(Replacement::Nothing(gap), &stored.foreign).await?;
         }
         Ok(())
     }
 
-    async fn write(&self, audit: &Audit<'_>, replacement: Replacement<'_>, foreign: &[(i64, i32)]) -> Result<(), Step> {
+    /// Writes, and reads back: what is stored is what was fetched, so the chain is not asked for it twice.
+    async fn write(&self, replacement: Replacement<'_>, foreign: &[(i64, i32)]) -> Result<(), Step> {
+        let audit = &self.audit;
         if !audit.stands().await.map_err(|trouble| Step::Failed(trouble.into()))? {
             return Err(Step::Again("the chain was reorganised meanwhile".into()));
         }
-        match self.store.repair(&audit.claim, replacement, foreign, audit.anchor).await {
+        match audit.store.repair(&audit.claim, replacement, foreign, audit.anchor).await {
             Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
                 self.leaves.forget(audit.claim.chain_id);
-                let floors = self.store.learn_floors(audit.claim.chain_id).await.map_err(Step::of)?;
+                let floors = audit.store.learn_floors(audit.claim.chain_id).await.map_err(Step::of)?;
                 if let (StoreError::Sealed { .. }, Replacement::Batch(batch)) = (&error, replacement) {
                     self.leaves.unseal(audit.claim.chain_id, batch, floors).await.map_err(Step::of)?;
                 }
-                Err(Step::Again(format!("a partition went away or was sealed: {error}")))
+                return Err(Step::Again(format!("a partition went away or was sealed: {error}")));
             }
-            other => other.map_err(Step::of),
+            other => other.map_err(Step::of)?,
+        }
+        let stored = audit.stored(replacement.range()).await.map_err(Step::of)?;
+        let look = audit.compare(stored, replacement.batch()).await.map_err(|trouble| Step::Failed(trouble.into()))?;
+        match look.differences.len() {
+            0 => Ok(()),
+            rows => Err(Step::Again(format!("{rows} of its rows still differ: somebody else writes there"))),
         }
     }
 }

@@ -122,6 +122,8 @@ pub(super) struct Look {
     pub differences: Vec<Difference>,
     logs: u64,
     bytes: u64,
+    /// Its blocks, one for each log, whose time has no partition.
+    out_of_time: Vec<u64>,
     /// The level of what was fetched, where the range is covered.
     level: Option<Level>,
 }
@@ -134,6 +136,8 @@ pub(super) struct Report {
     level: Level,
     covered: Coverage,
     logs: u64,
+    /// Logs that are in the quarantine alone, and their blocks.
+    out_of_time: (u64, Coverage),
     pub findings: Findings,
 }
 
@@ -179,6 +183,7 @@ impl<'a> Audit<'a> {
             level: self.level,
             covered: clip(&coverage, self.want),
             logs: 0,
+            out_of_time: (0, Coverage::default()),
             findings: Findings::default(),
         };
         let bar = bars.add(progress(self.want.blocks()));
@@ -204,6 +209,7 @@ impl<'a> Audit<'a> {
             };
             sizer.fetched(range.blocks(), look.logs, look.bytes);
             report.logs += look.logs;
+            report.set_aside(&look.out_of_time);
             report.findings.add(&look.differences);
             if let (Some(level), true, true) = (look.level, look.differences.is_empty(), raise) {
                 self.raise(range, level).await?;
@@ -226,16 +232,28 @@ impl<'a> Audit<'a> {
 
     /// Compares one range.
     pub(super) async fn look(&self, range: BlockRange, level: Level) -> Result<Look, Trouble> {
-        let selected = self.source.filter();
-        let stored = again(|| self.store.stored(&self.claim, range, selected)).await?;
-        let covered = stored.covered_by_any();
-        if covered.blocks() == 0 {
-            let differences = differences(stored, ExpectedRows::default(), true);
-            return Ok(Look { differences, logs: 0, bytes: 0, level: None });
+        let stored = self.stored(range).await?;
+        if stored.covered_by_any().blocks() == 0 {
+            return self.compare(stored, None).await;
         }
         let batch = self.fetch(range, level).await?.retain(|number, log| stored.calls_for(number, log));
+        self.compare(stored, Some(&batch)).await
+    }
+
+    /// What is stored of a range.
+    pub(super) async fn stored(&self, range: BlockRange) -> Result<StoredRange, StoreError> {
+        again(|| self.store.stored(&self.claim, range, self.source.filter())).await
+    }
+
+    /// Compares what is stored of a range with that range on the chain, as far as any source covers it; `None`: none does.
+    pub(super) async fn compare(&self, stored: StoredRange, chain: Option<&BlockBatch>) -> Result<Look, Trouble> {
+        let Some(batch) = chain else {
+            let differences = differences(stored, ExpectedRows::default(), true);
+            return Ok(Look { differences, logs: 0, bytes: 0, out_of_time: Vec::new(), level: None });
+        };
+        let covered = stored.covered_by_any();
         let inside = |entry: &Entry| covered.contains(entry.number);
-        let mut expected = ExpectedRows::of(&batch, self.claim.raw, stored.floors);
+        let mut expected = ExpectedRows::of(batch, self.claim.raw, stored.floors);
         for rows in [&mut expected.logs, &mut expected.transfers, &mut expected.quarantine, &mut expected.blocks] {
             rows.retain(inside);
         }
@@ -245,9 +263,10 @@ impl<'a> Audit<'a> {
         let there: BTreeSet<u64> = stored.blocks.iter().map(|entry| entry.number).collect();
         let must = |number| with_logs.contains(&number) || number == self.anchor.number;
         expected.blocks.retain(|entry| there.contains(&entry.number) || must(entry.number));
+        let out_of_time = expected.out_of_time().collect();
         let differences = differences(stored, expected, false);
         let (logs, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
-        Ok(Look { differences, logs, bytes, level: Some(batch.level()) })
+        Ok(Look { differences, logs, bytes, out_of_time, level: Some(batch.level()) })
     }
 
     /// Adds what a range without all headers does not tell of blocks that are stored: their hashes.
@@ -449,6 +468,13 @@ impl Report {
         }
     }
 
+    fn set_aside(&mut self, blocks: &[u64]) {
+        let (logs, known) = &mut self.out_of_time;
+        *logs += blocks.len() as u64;
+        let more = blocks.iter().map(|&number| BlockRange { first: number, last: number });
+        *known = Coverage::new(known.ranges().iter().copied().chain(more));
+    }
+
     fn json(&self) -> serde_json::Value {
         let ranges = |blocks: &[BlockRange]| blocks.iter().map(|r| [r.first, r.last]).collect::<Vec<_>>();
         let differences: Vec<_> = self
@@ -461,6 +487,7 @@ impl Report {
         json!({
             "chain": self.chain, "from": self.want.first, "to": self.want.last, "level": self.level.as_str(),
             "logs": self.logs, "covered_blocks": self.covered.blocks(), "gaps": ranges(&self.covered.gaps(self.want)),
+            "out_of_time": { "logs": self.out_of_time.0, "blocks": ranges(self.out_of_time.1.ranges()) },
             "differences": differences,
         })
     }
@@ -477,6 +504,13 @@ impl Report {
         );
         if !gaps.is_empty() {
             text.push_str(&format!("\nnot stored, so not compared: {}", list(&gaps)));
+        }
+        if let (logs @ 1.., blocks) = &self.out_of_time {
+            text.push_str(&format!(
+                "\n{logs} logs are in dalp_indexed.quarantine and in no other table: their blocks lie more than a hundred years \
+                 ahead ({})",
+                list(blocks.ranges())
+            ));
         }
         if self.findings.is_empty() {
             return text + "\nno difference";

@@ -12,7 +12,7 @@ use super::rows::{ABSURD, TIME};
 use super::{Claim, Store, StoreError, begin, begin_reading, hash, int8, timestamp, uint8};
 use crate::chain::audit::Entry;
 use crate::chain::batch::{BlockBatch, Level, Log};
-use crate::chain::block::{BlockRange, BlockRef};
+use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::coverage::Coverage;
 use crate::chain::filter::Filter;
 use crate::events::erc20::{self, Decoded, TRANSFER};
@@ -79,26 +79,19 @@ impl ExpectedRows {
         }
         for (header, log) in batch.rows() {
             let bytes = |bytes: &[u8]| Some(bytes.to_vec());
-            let topic = |at: usize| log.topics.get(at).map(|topic| topic.to_vec());
             let (number, index, time) = (header.number, i64::from(log.log_index), header.time.saturating_mul(MICROS));
             let entry = |cells| Entry { number, index, time, cells };
+            let refused = |decoder: &str, reason: &str| {
+                let why = [bytes(decoder.as_bytes()), bytes(reason.as_bytes())];
+                entry(why.into_iter().chain(raw_cells(header, &log)).collect())
+            };
             if is_absurd(floors.latest, header.time) {
-                rows.quarantine.push(entry(vec![bytes(TIME.as_bytes()), bytes(ABSURD.as_bytes())]));
+                rows.quarantine.push(refused(TIME, ABSURD));
                 continue;
             }
-            rows.logs.extend((raw && !is_below(floors.logs, header.time)).then(|| {
-                entry(vec![
-                    Some(log.tx_index.to_string().into_bytes()),
-                    bytes(header.hash.as_slice()),
-                    bytes(log.tx_hash.as_slice()),
-                    bytes(log.address.as_slice()),
-                    topic(0),
-                    topic(1),
-                    topic(2),
-                    topic(3),
-                    bytes(log.data),
-                ])
-            }));
+            if raw && !is_below(floors.logs, header.time) {
+                rows.logs.push(entry(raw_cells(header, &log).into()));
+            }
             match erc20::decode(&log) {
                 Decoded::Transfer(_) if is_below(floors.transfers, header.time) => {}
                 Decoded::Transfer(transfer) => rows.transfers.push(entry(vec![
@@ -108,14 +101,36 @@ impl ExpectedRows {
                     Some(decimal(transfer.value).into_bytes()),
                     bytes(log.tx_hash.as_slice()),
                 ])),
-                Decoded::Malformed(reason) => {
-                    rows.quarantine.push(entry(vec![bytes(erc20::DECODER.as_bytes()), bytes(reason.as_bytes())]));
-                }
+                Decoded::Malformed(reason) => rows.quarantine.push(refused(erc20::DECODER, reason)),
                 Decoded::Other => {}
             }
         }
         rows
     }
+}
+
+impl ExpectedRows {
+    /// The blocks, one for each log, whose time no partition is made for: their logs are in the quarantine alone.
+    pub fn out_of_time(&self) -> impl Iterator<Item = u64> {
+        let by_time = |row: &&Entry| row.cells[0].as_deref() == Some(TIME.as_bytes());
+        self.quarantine.iter().filter(by_time).map(|row| row.number)
+    }
+}
+
+/// The columns of a log as it came, in their order.
+fn raw_cells(header: &Header, log: &Log<'_>) -> [Option<Vec<u8>>; 9] {
+    let topic = |at: usize| log.topics.get(at).map(|topic| topic.to_vec());
+    [
+        Some(log.tx_index.to_string().into_bytes()),
+        Some(header.hash.to_vec()),
+        Some(log.tx_hash.to_vec()),
+        Some(log.address.to_vec()),
+        topic(0),
+        topic(1),
+        topic(2),
+        topic(3),
+        Some(log.data.to_vec()),
+    ]
 }
 
 impl Store {
@@ -198,11 +213,14 @@ impl StoredRange {
 
     /// Puts aside rows that our filter does not select, where another source may have brought them.
     fn leave_to_others(&mut self, selected: &Filter) {
-        let ours = |entry: &Entry| {
-            let is = |at: usize, bytes: &[u8]| entry.cells[at].as_deref() == Some(bytes);
+        let selects = |log: &[Option<Vec<u8>>]| {
+            let is = |at: usize, bytes: &[u8]| log[at].as_deref() == Some(bytes);
             (selected.addresses.is_empty() || selected.addresses.iter().any(|address| is(3, address.as_slice())))
                 && (selected.topics.is_empty() || selected.topics.iter().any(|topic| is(4, topic.as_slice())))
         };
+        let ours = |entry: &Entry| selects(&entry.cells);
+        // Rows of versions before do not hold the log.
+        let refused_for_others = |entry: &&Entry| entry.cells[5].is_some() && !selects(&entry.cells[2..]);
         let key = |entry: &Entry| (int8(entry.number), i32::try_from(entry.index).unwrap_or(i32::MAX));
         // A typed row whose raw log is gone, or never was stored, is told by its token; only transfers are typed.
         let watched = |entry: &Entry| {
@@ -214,6 +232,7 @@ impl StoredRange {
         if !selected.raw {
             self.foreign.extend(self.transfers.iter().filter(|entry| !watched(entry)).map(key));
         }
+        self.foreign.extend(self.quarantine.iter().filter(refused_for_others).map(key));
         self.foreign.sort_unstable();
         let foreign = &self.foreign;
         let is_ours = |entry: &Entry| foreign.binary_search(&key(entry)).is_err();
@@ -318,7 +337,7 @@ fn transfer_entry(row: &Row) -> Entry {
 }
 
 fn quarantine_entry(row: &Row) -> Entry {
-    entry(row, vec![text(row, 3), text(row, 4)])
+    entry(row, [text(row, 3), text(row, 4), text(row, 5)].into_iter().chain((6..14).map(|at| bytes(row, at))).collect())
 }
 
 fn block_entry(row: &Row) -> Entry {
@@ -333,7 +352,8 @@ const TRANSFERS_INSIDE: &str = "SELECT block_number, log_index, block_time, toke
                                 FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND block_time BETWEEN $4 AND $5";
 const TRANSFERS_OUTSIDE: &str = "SELECT block_number, log_index, block_time, token, from_address, to_address, value::text, tx_hash \
                                  FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND (block_time < $4 OR block_time > $5)";
-const QUARANTINE: &str = "SELECT block_number, log_index, block_time, decoder, reason FROM dalp_indexed.quarantine \
+const QUARANTINE: &str = "SELECT block_number, log_index, block_time, decoder, reason, tx_index::text, block_hash, tx_hash, address, \
+                          topic0, topic1, topic2, topic3, data FROM dalp_indexed.quarantine \
                           WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3";
 const BLOCKS: &str = "SELECT number, 0::int4, time, hash, parent_hash FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
 /// Infinite bounds come as null.
@@ -375,18 +395,22 @@ mod tests {
             cells[0] = Some(token.to_vec());
             Entry { number: 5, index, time: 0, cells }
         };
-        let refused = |index| Entry { number: 5, index, time: 0, cells: vec![None, None] };
+        let refused = |index, address: Option<Address>| {
+            let mut cells = vec![None; 11];
+            (cells[5], cells[6]) = (address.map(|address| address.to_vec()), Some(B256::repeat_byte(7).to_vec()));
+            Entry { number: 5, index, time: 0, cells }
+        };
         let mut stored = StoredRange {
             logs: vec![log(0, ours), log(1, theirs)],
             transfers: vec![typed(0, ours), typed(1, theirs), typed(2, ours)],
-            quarantine: vec![refused(0), refused(1)],
+            quarantine: vec![refused(0, None), refused(1, None), refused(3, Some(ours)), refused(4, Some(theirs))],
             ..StoredRange::default()
         };
         stored.leave_to_others(&Filter { addresses: vec![ours], ..Filter::default() });
-        assert_eq!(stored.foreign, [(5, 1)]);
+        assert_eq!(stored.foreign, [(5, 1), (5, 4)]);
         let kept = |rows: &[Entry]| rows.iter().map(|entry| entry.index).collect::<Vec<_>>();
         assert_eq!(kept(&stored.logs), [0]);
         assert_eq!(kept(&stored.transfers), [0, 2], "one without a log is ours to judge");
-        assert_eq!(kept(&stored.quarantine), [0]);
+        assert_eq!(kept(&stored.quarantine), [0, 3], "one without a log is its log's");
     }
 }

@@ -35,11 +35,20 @@ pub enum Replacement<'b> {
     Nothing(BlockRange),
 }
 
-impl Replacement<'_> {
-    fn range(self) -> BlockRange {
+impl<'b> Replacement<'b> {
+    /// The blocks that it replaces.
+    pub fn range(self) -> BlockRange {
         match self {
             Replacement::Batch(batch) => batch.range(),
             Replacement::Nothing(range) => range,
+        }
+    }
+
+    /// What they are made of, if of anything.
+    pub fn batch(self) -> Option<&'b BlockBatch> {
+        match self {
+            Replacement::Batch(batch) => Some(batch),
+            Replacement::Nothing(_) => None,
         }
     }
 }
@@ -60,16 +69,13 @@ impl Store {
         anchor: BlockRef,
     ) -> Result<(), StoreError> {
         let range = replacement.range();
-        let rows = match replacement {
-            Replacement::Batch(batch) => {
-                if let Some(header) = batch.headers().iter().find(|header| pg_micros(header.time).is_none()) {
-                    let why = format!("block {} has the absurd time {} (Unix seconds)", header.number, header.time);
-                    return Err(StoreError::Fatal { why });
-                }
-                Some(Rows::encode(int8(claim.chain_id), batch, claim.raw, self.floors(claim.chain_id)))
-            }
-            Replacement::Nothing(_) => None,
-        };
+        let batch = replacement.batch();
+        if let Some(header) = batch.and_then(|batch| batch.headers().iter().find(|h| pg_micros(h.time).is_none())) {
+            let why = format!("block {} has the absurd time {} (Unix seconds)", header.number, header.time);
+            return Err(StoreError::Fatal { why });
+        }
+        let floors = self.floors(claim.chain_id);
+        let rows = batch.map(|batch| Rows::encode(int8(claim.chain_id), batch, claim.raw, floors));
         let mut connection = self.connection().await?;
         let tx = begin(&mut connection, claim).await?;
         let (chain_id, first, last) = (int8(claim.chain_id), int8(range.first), int8(range.last));
@@ -89,7 +95,7 @@ impl Store {
             let tables = rows.tables();
             copy(&tx, prepare(&tx, &tables).await?, tables).await?;
         }
-        if let Replacement::Batch(batch) = replacement {
+        if let Some(batch) = batch {
             add_blocks(&tx, claim, batch, ADD_BLOCKS).await?;
         }
         let fence: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&claim.token, Type::INT8)];
@@ -97,12 +103,11 @@ impl Store {
             return Err(StoreError::TailMoved { chain_id: claim.chain_id });
         }
         hold_anchor(&tx, claim, range, anchor).await?;
-        if matches!(replacement, Replacement::Nothing(_)) && tx.query_typed_opt(COVERED_NOW, &of[..3]).await?.is_some()
-        {
+        if batch.is_none() && tx.query_typed_opt(COVERED_NOW, &of[..3]).await?.is_some() {
             // A writer beside us committed rows there meanwhile, and they may be among those that were deleted here.
             return Err(StoreError::TailMoved { chain_id: claim.chain_id });
         }
-        if let Replacement::Batch(batch) = replacement {
+        if let Some(batch) = batch {
             set_level(&tx, claim, range, batch.level(), true).await?;
         }
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })

@@ -41,8 +41,8 @@ const COPY_LOGS: &str = "COPY dalp_indexed.logs (chain_id, block_time, block_num
                          address, topic0, topic1, topic2, topic3, data) FROM STDIN (FORMAT binary)";
 const COPY_TRANSFERS: &str = "COPY dalp_indexed.erc20_transfer (chain_id, block_time, block_number, log_index, token, \
                               from_address, to_address, value, tx_hash) FROM STDIN (FORMAT binary)";
-const COPY_QUARANTINE: &str = "COPY dalp_indexed.quarantine (chain_id, block_number, log_index, block_time, decoder, reason) \
-                               FROM STDIN (FORMAT binary)";
+const COPY_QUARANTINE: &str = "COPY dalp_indexed.quarantine (chain_id, block_number, log_index, block_time, decoder, reason, \
+                               tx_index, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data) FROM STDIN (FORMAT binary)";
 
 impl Rows {
     /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if `raw`, and of each
@@ -80,6 +80,10 @@ fn encode_log(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'
     let row = Fixed::<150>::row(13).int8(chain_id).int8(micros(header)).int8(int8(header.number));
     let row = row.int4(log.log_index).int4(log.tx_index);
     copy.fixed(&row.bytes(header.hash.0).bytes(log.tx_hash.0).bytes(log.address.0.0));
+    encode_words(copy, log);
+}
+
+fn encode_words(copy: &mut CopyBuffer, log: &Log<'_>) {
     for topic in 0..4 {
         copy.word(log.topics.get(topic));
     }
@@ -92,10 +96,12 @@ fn encode_transfer(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &
     copy.uint256(transfer.value).word(Some(&log.tx_hash));
 }
 
-/// `why`: who refused it, and the reason.
+/// The log as it came, as no other table may have it. `why`: who refused it, and the reason.
 fn encode_refused(copy: &mut CopyBuffer, chain_id: i64, header: &Header, log: &Log<'_>, why: (&str, &str)) {
-    copy.row(6).int8(chain_id).int8(int8(header.number)).int4(log.log_index).int8(micros(header));
-    copy.bytes(why.0.as_bytes()).bytes(why.1.as_bytes());
+    copy.row(15).int8(chain_id).int8(int8(header.number)).int4(log.log_index).int8(micros(header));
+    copy.bytes(why.0.as_bytes()).bytes(why.1.as_bytes()).int4(log.tx_index);
+    copy.bytes(header.hash.as_slice()).bytes(log.tx_hash.as_slice()).bytes(log.address.as_slice());
+    encode_words(copy, log);
 }
 
 /// A time that PostgreSQL does not hold is refused before rows are encoded. It would be the last of all, never the first:

@@ -162,12 +162,20 @@ const CLIP_COVERAGE: &str = "WITH straddling AS (\
                              INSERT INTO dalp_indexed.coverage (chain_id, source_id, from_block, to_block, level, committed_at) \
                              SELECT chain_id, source_id, from_block, $2 - 1, level, committed_at FROM straddling";
 
-const COMPACT: &str = "WITH runs AS (\
-                         SELECT source_id, level, unnest(range_agg(int8range(from_block, to_block, '[]'))) AS blocks, \
-                           count(*) AS pieces, max(committed_at) AS committed_at \
-                         FROM dalp_indexed.coverage WHERE chain_id = $1 GROUP BY source_id, level HAVING count(*) > 1), \
+/// A run is as many rows as touch each other. It is written only from what was deleted: the new row has the key of the run's first.
+const COMPACT: &str = "WITH marked AS (\
+                         SELECT *, from_block > max(to_block) OVER (PARTITION BY source_id, level ORDER BY from_block \
+                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) + 1 AS begins \
+                         FROM dalp_indexed.coverage WHERE chain_id = $1), \
+                       numbered AS (\
+                         SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY source_id, level ORDER BY from_block) AS run \
+                         FROM marked), \
+                       runs AS (\
+                         SELECT source_id, level, run, min(from_block) AS first, max(from_block) AS last \
+                         FROM numbered GROUP BY source_id, level, run HAVING count(*) > 1), \
                        gone AS (\
-                         DELETE FROM dalp_indexed.coverage c USING (SELECT DISTINCT source_id, level FROM runs) r \
-                         WHERE c.chain_id = $1 AND c.source_id = r.source_id AND c.level = r.level) \
+                         DELETE FROM dalp_indexed.coverage AS c USING runs AS r \
+                         WHERE c.chain_id = $1 AND c.source_id = r.source_id AND c.level = r.level AND c.from_block BETWEEN r.first AND r.last \
+                         RETURNING c.*, r.run) \
                        INSERT INTO dalp_indexed.coverage (chain_id, source_id, from_block, to_block, level, committed_at) \
-                       SELECT $1, source_id, lower(blocks), upper(blocks) - 1, level, committed_at FROM runs";
+                       SELECT $1, source_id, min(from_block), max(to_block), level, max(committed_at) FROM gone GROUP BY source_id, level, run";

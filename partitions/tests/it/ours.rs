@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use dalp_fixtures::{Cluster, cluster::Settings};
 use dalp_partitions::{
     Act, Archive, Manifest, Outcome, Reference, Switches, Terms, adopt, look, restore, restore_into, retire, set_aside,
     survey,
 };
 
 use super::archive::{Folder, acts, request, retention, run};
-use super::retire::filled;
+use super::retire::{fill, filled};
 use super::*;
 
 const LEAF: &str = "logs_31337_20240312";
@@ -81,6 +82,48 @@ async fn a_copy_of_a_database_reads_and_does_not_write_until_it_takes_over() {
     // And reads all the same: its leaves go, for what it archived before.
     let outcome = run(&mut client, &archive, Switches::ALL).await;
     assert_eq!(acts(&outcome), [Act::Retire, Act::Detach, Act::Drop], "{:?}", outcome.failed);
+}
+
+/// A base backup has all of the original's rows, its system identifier and oid; promoted, another timeline.
+#[tokio::test]
+async fn a_base_backup_that_was_promoted_reads_and_does_not_write_until_it_takes_over() {
+    let tools = dalp_fixtures::tools::postgres(dalp_fixtures::tools::say_stderr).await.unwrap();
+    let settings = || Settings::throwaway().with("wal_level", "replica");
+    let original = Cluster::temporary(&tools, settings()).await.unwrap();
+    let mut admin = superuser_of(&original).await;
+    dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default()).await.unwrap();
+    let mut client = superuser_of(&original).await;
+    client.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
+    fill(&admin, &mut client).await;
+    let folder = Folder::new();
+    let archive = folder.archive();
+    let no_further = Switches { detach: false, ..Switches::ALL };
+    assert!(run(&mut client, &archive, no_further).await.failed.is_empty());
+    let before = stored(&archive).await;
+
+    let copy = original.standby(&tools, settings(), None).await.unwrap();
+    let copied = superuser_of(&copy).await;
+    assert!(copied.query_one("SELECT pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
+    let mut other = superuser_of(&copy).await;
+    other.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
+    dalp_partitions::unseal(&mut other, &logs(), LEAF).await.unwrap().unwrap();
+    refused(&run(&mut other, &archive, no_further).await, "archive adopt");
+    assert_eq!((stored(&archive).await, folder.files("void")), (before, vec![]));
+    for manifest in stored(&archive).await {
+        archive.verify(&manifest).await.unwrap();
+    }
+
+    // After a failover it is the copy that goes on; the original, should it come back, does not.
+    adopt(&mut other, &logs(), &archive, "ops").await.unwrap();
+    assert_eq!(acts(&run(&mut other, &archive, no_further).await), [Act::Seal, Act::Archive]);
+    dalp_partitions::unseal(&mut client, &logs(), LEAF).await.unwrap().unwrap();
+    refused(&run(&mut client, &archive, no_further).await, "archive adopt");
+}
+
+async fn superuser_of(cluster: &Cluster) -> Client {
+    let (client, connection) = cluster.superuser_config().connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 /// Set back to what it was before, a database has the same oid, and knows an older claim.

@@ -46,7 +46,13 @@ async fn states(client: &mut Client) -> Vec<(String, State)> {
 pub async fn filled() -> (Database, Client, Client) {
     let (database, admin) = database().await;
     let mut client = as_role(&database, "dalp_partitioner").await;
-    make(&mut client, &logs(), &days(10)).await.unwrap();
+    fill(&admin, &mut client).await;
+    (database, admin, client)
+}
+
+/// As [`filled`], of a database that is migrated.
+pub async fn fill(admin: &Client, client: &mut Client) {
+    make(client, &logs(), &days(10)).await.unwrap();
     admin
         .batch_execute(
             "INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number) \
@@ -57,7 +63,6 @@ pub async fn filled() -> (Database, Client, Client) {
         )
         .await
         .unwrap();
-    (database, admin, client)
 }
 
 async fn count(client: &Client, from: &str) -> i64 {
