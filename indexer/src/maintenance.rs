@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::chain::batch::BlockBatch;
 use crate::config::{Config, Database, Interval, ManagedTable, Partitions};
+use crate::service::tasks::Pulse;
 use crate::status::{ChainStatus, Role};
 use crate::store::connect::{ConnectError, connect_direct, explain};
 use crate::store::history::MissingTimes;
@@ -64,9 +65,15 @@ pub enum LeavesError {
     /// The partition manager failed.
     #[error("{0}")]
     Partitions(#[from] dalp_partitions::Error),
-    /// The archive cannot be opened.
-    #[error("partitions.archive_url: {0}")]
-    Archive(#[from] dalp_partitions::ArchiveError),
+    /// A run came to its end, and did not do all that it should.
+    #[error("{why}")]
+    Undone {
+        /// What is left.
+        why: String,
+    },
+    /// Part of the program failed at it.
+    #[error("{0}")]
+    Panicked(String),
 }
 
 impl LeavesError {
@@ -79,7 +86,9 @@ impl LeavesError {
             Self::Partitions(dalp_partitions::Error::Locked { .. } | dalp_partitions::Error::Database { .. }) => {
                 StoreError::Retry { why }
             }
-            Self::Role { .. } | Self::Partitions(_) | Self::Archive(_) => StoreError::Fatal { why },
+            Self::Role { .. } | Self::Partitions(_) | Self::Panicked(_) | Self::Undone { .. } => {
+                StoreError::Fatal { why }
+            }
         }
     }
 }
@@ -130,7 +139,7 @@ pub struct Leaves {
     tables: Vec<ManagedTable>,
     /// All tables that are looked after.
     managed: Vec<ManagedTable>,
-    archive: Option<Archive>,
+    archive: Place,
     /// Chains without raw logs, which have leaves of typed tables only.
     typed: HashSet<u64>,
     /// One DDL lane in this process; the database has one across processes.
@@ -164,7 +173,7 @@ impl Leaves {
             every: config.partitions.maintenance_interval,
             tables: config.tables.iter().filter(|table| table.is_of_chains()).cloned().collect(),
             managed: config.tables.clone(),
-            archive: open_archive(&config.partitions)?,
+            archive: Place::open(&config.partitions),
             typed: config.chains.iter().filter(|chain| !chain.raw).map(|chain| chain.chain_id).collect(),
             client: Mutex::new(None),
             known: RwLock::default(),
@@ -174,6 +183,11 @@ impl Leaves {
         };
         *leaves.client.lock().await = Some(leaves.connect().await?);
         Ok(leaves)
+    }
+
+    /// Why the archive that is configured cannot be used at all.
+    pub fn archive_fault(&self) -> Option<&str> {
+        self.archive.fault.as_deref()
     }
 
     async fn connect(&self) -> Result<Client, LeavesError> {
@@ -225,7 +239,7 @@ impl Leaves {
         let names: HashSet<String> = times.filter_map(|time| Some(catalog.leaf_at(time)?.name.clone())).collect();
         for name in names {
             let void = unseal(client, table, &name).await?;
-            if let (Some(manifest), Some(archive)) = (&void, &self.archive) {
+            if let (Some(manifest), Some(archive)) = (&void, &self.archive.archive) {
                 info!(
                     leaf = name,
                     version = manifest.version,
@@ -375,6 +389,7 @@ impl Leaves {
         self: Arc<Self>,
         chains: Vec<watch::Receiver<ChainStatus>>,
         store: Store,
+        pulse: Pulse,
         mut stop: watch::Receiver<bool>,
     ) {
         let mut builder = Builder { leaves: self, store, client: None, loaded: HashMap::new() };
@@ -385,13 +400,14 @@ impl Leaves {
                 .filter(|status| status.role == Role::Leader)
                 .map(|status| status.chain_id)
                 .collect();
-            let mut pause = INDEX_LOOK;
+            let (mut pause, mut failed) = (INDEX_LOOK, None);
             for chain_id in led {
                 if let Err(error) = builder.turn(chain_id).await {
                     warn!(chain_id, "indexes of partitions: {error}");
-                    pause = INDEX_PAUSE;
+                    (pause, failed) = (INDEX_PAUSE, Some(format!("chain {chain_id}: {error}")));
                 }
             }
+            pulse.turn(failed);
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = sleep(pause) => {}
@@ -405,6 +421,7 @@ impl Leaves {
         self: Arc<Self>,
         chains: Vec<watch::Receiver<ChainStatus>>,
         store: Store,
+        pulse: Pulse,
         mut stop: watch::Receiver<bool>,
     ) {
         loop {
@@ -412,9 +429,11 @@ impl Leaves {
             // A standby leaves it to the leader, and learns what that made when it takes over.
             let statuses: Vec<ChainStatus> = chains.iter().map(|chain| chain.borrow().clone()).collect();
             let known = statuses.iter().all(|status| status.head_time.is_some());
+            let mut failed = None;
             for status in statuses.iter().filter(|status| status.role == Role::Leader) {
-                self.turn(status, &store).await;
+                failed = self.turn(status, &store).await.err().or(failed);
             }
+            pulse.turn(failed);
             let pause = if known { self.every } else { FIRST_LOOK };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -423,7 +442,8 @@ impl Leaves {
         }
     }
 
-    async fn turn(&self, status: &ChainStatus, store: &Store) {
+    /// An error says which chain has no leaves ahead, and why.
+    async fn turn(&self, status: &ChainStatus, store: &Store) -> Result<(), String> {
         let chain_id = status.chain_id;
         if let Err(error) = store.learn_floors(chain_id).await {
             debug!(chain_id, %error, "the retention floors are not known");
@@ -431,12 +451,14 @@ impl Leaves {
         if let Err(error) = self.choose_intervals(chain_id).await {
             debug!(chain_id, %error, "the sizes of the partitions are not known");
         }
-        if let Err(error) = self.ahead(chain_id, status.head_time).await {
-            warn!(chain_id, "partitions ahead of the head: {error}");
+        let ahead = self.ahead(chain_id, status.head_time).await.map_err(|error| format!("chain {chain_id}: {error}"));
+        if let Err(error) = &ahead {
+            warn!("partitions ahead of the head of {error}");
         }
         if let Err(error) = store.compact_coverage(chain_id).await {
             debug!(chain_id, %error, "coverage not compacted");
         }
+        ahead
     }
 
     /// Chooses each table's interval by the sizes of its full leaves, where that is wanted.
@@ -459,10 +481,12 @@ impl Leaves {
 
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>) -> Result<(), LeavesError> {
         let Some(head) = head.filter(|_| self.partitions.switches.create) else { return Ok(()) };
+        let mut ended = Ok(());
         for table in self.tables_of(chain_id) {
-            self.make(chain_id, table, &Need::ahead_of(head)).await?;
+            // One that fails keeps no other from its leaves.
+            ended = self.make(chain_id, table, &Need::ahead_of(head)).await.and(ended);
         }
-        Ok(())
+        ended
     }
 }
 
@@ -558,12 +582,54 @@ pub(crate) fn policy(partitions: &Partitions, table: &ManagedTable) -> Policy {
     }
 }
 
-/// The archive that is configured, if one is.
+/// What is wrong with a policy that keeps more leaves than there may be: said before they are made.
+pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String> {
+    let keep = (table.retention.fate != Fate::Keep).then_some(table.retention.keep.as_seconds_f64())?;
+    // Its own and those made ahead stand beside those that are kept.
+    let leaves = (keep / table.interval.seconds()).ceil() + f64::from(partitions.premake) + 1.0;
+    (leaves > f64::from(partitions.max_leaves)).then(|| {
+        format!(
+            "tables.{}: retention at interval = \"{}\" keeps {leaves:.0} leaves of a key, more than partitions.max_leaves = {}: from there \
+             on leaves are a step wider",
+            table.name,
+            table.interval.name(),
+            partitions.max_leaves
+        )
+    })
+}
+
+/// The tables that cannot be looked after as they are configured, each with the reason.
 ///
 /// # Errors
-/// What is wrong with its URL or options; it is not connected to.
-pub(crate) fn open_archive(partitions: &Partitions) -> Result<Option<Archive>, dalp_partitions::ArchiveError> {
-    let Some(url) = &partitions.archive_url else { return Ok(None) };
-    let pairs = partitions.archive_options.iter().filter_map(|pair| pair.expose().split_once('='));
-    Archive::open(url, pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))).map(Some)
+/// When the database cannot be asked.
+pub async fn unfit_tables(config: &Config) -> Result<Vec<String>, LeavesError> {
+    let mut client = Connector::new(config).connect().await?;
+    let mut found = Vec::new();
+    for managed in &config.tables {
+        if let Some(why) = dalp_partitions::unfit(&mut client, &managed.table).await? {
+            found.push(format!("tables.{}: {}: {why}", managed.name, managed.table));
+        }
+    }
+    Ok(found)
+}
+
+/// Where archives are. What is wrong with it stops archiving alone.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// The archive that is configured, if one is and can be used.
+    pub archive: Option<Archive>,
+    /// Why the one that is configured cannot be used.
+    pub fault: Option<String>,
+}
+
+impl Place {
+    /// By its URL and options; it is not connected to.
+    pub fn open(partitions: &Partitions) -> Self {
+        let Some(url) = &partitions.archive_url else { return Self::default() };
+        let pairs = partitions.archive_options.iter().filter_map(|pair| pair.expose().split_once('='));
+        match Archive::open(url, pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))) {
+            Ok(archive) => Self { archive: Some(archive), fault: None },
+            Err(error) => Self { archive: None, fault: Some(format!("partitions.archive_url: {error}")) },
+        }
+    }
 }

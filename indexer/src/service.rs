@@ -1,5 +1,6 @@
 //! Starts everything a deployment runs, and stops it on one path.
 
+pub mod tasks;
 mod tenure;
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::api::Published;
 use crate::config::{Chain, Config, Finality};
@@ -16,10 +17,11 @@ use crate::driver::ChainError;
 use crate::maintenance::{Leaves, LeavesError};
 use crate::source::heads::{News, follow};
 use crate::source::{Identity, Source, SourceError};
-use crate::status::{ChainStatus, TableReport};
+use crate::status::{ChainStatus, TableReport, TaskReport};
 use crate::store::lease::Lease;
 use crate::store::{Claim, NewChain, Store, StoreError};
 
+use self::tasks::{Tasks, watched};
 use self::tenure::Tenure;
 
 /// Why the service did not start, or ended.
@@ -72,6 +74,7 @@ pub enum ServiceError {
 pub struct Service {
     status: watch::Receiver<Vec<ChainStatus>>,
     tables: watch::Receiver<Vec<TableReport>>,
+    tasks: Tasks,
     stop: watch::Sender<bool>,
     chains: JoinSet<Result<(), ChainError>>,
     /// Helpers that end with `stop` or with their chain.
@@ -102,6 +105,7 @@ impl Service {
         let mut service = Self {
             status: watch::channel(Vec::new()).1,
             tables,
+            tasks: Tasks::default(),
             stop,
             chains: JoinSet::new(),
             helpers: Vec::new(),
@@ -111,13 +115,43 @@ impl Service {
         for chain in &config.chains {
             statuses.push(service.start_chain(chain, &store, &leaves, stopped.clone()).await?);
         }
-        let (indexing, retiring, keeping) = (leaves.clone(), leaves.clone(), leaves);
-        service.helpers.push(tokio::spawn(retiring.retire(statuses.clone(), store.clone(), reports, stopped.clone())));
-        service.helpers.push(tokio::spawn(indexing.index(statuses.clone(), store.clone(), stopped.clone())));
-        service.helpers.push(tokio::spawn(keeping.keep(statuses.clone(), store.clone(), stopped.clone())));
+        service.maintain(&leaves, &statuses, &store, &reports, &stopped);
         service.status = gather(statuses, &mut service.helpers);
         service.listen(config, stopped).await?;
         Ok(service)
+    }
+
+    /// Begins what looks after the partitions.
+    fn maintain(
+        &mut self,
+        leaves: &Arc<Leaves>,
+        chains: &[watch::Receiver<ChainStatus>],
+        store: &Store,
+        reports: &watch::Sender<Vec<TableReport>>,
+        stop: &watch::Receiver<bool>,
+    ) {
+        let [retention, indexes, premake, archive] =
+            ["retention", "indexes", "premake", "archive"].map(|name| self.tasks.pulse(name));
+        if let Some(why) = leaves.archive_fault() {
+            error!("nothing is archived: {why}");
+            archive.failing(why.to_owned());
+        }
+        let shared = || (leaves.clone(), chains.to_vec(), store.clone(), stop.clone());
+        let (with, pulse, told) = (shared(), retention.clone(), reports.clone());
+        self.helpers.push(tokio::spawn(watched(retention, stop.clone(), move || {
+            let (leaves, chains, store, stop) = with.clone();
+            leaves.retire(chains, store, told.clone(), pulse.clone(), stop)
+        })));
+        let (with, pulse) = (shared(), indexes.clone());
+        self.helpers.push(tokio::spawn(watched(indexes, stop.clone(), move || {
+            let (leaves, chains, store, stop) = with.clone();
+            leaves.index(chains, store, pulse.clone(), stop)
+        })));
+        let (with, pulse) = (shared(), premake.clone());
+        self.helpers.push(tokio::spawn(watched(premake, stop.clone(), move || {
+            let (leaves, chains, store, stop) = with.clone();
+            leaves.keep(chains, store, pulse.clone(), stop)
+        })));
     }
 
     async fn start_chain(
@@ -164,7 +198,8 @@ impl Service {
         let listen = |error| ServiceError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         self.http = Some(listener.local_addr().map_err(listen)?);
-        let published = Published { chains: self.status.clone(), tables: self.tables.clone() };
+        let published =
+            Published { chains: self.status.clone(), tables: self.tables.clone(), tasks: self.tasks.reports() };
         self.helpers.push(tokio::spawn(async move {
             let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
             if let Err(error) = crate::api::serve(listener, published, stop).await {
@@ -177,6 +212,11 @@ impl Service {
     /// Every chain's status, as it changes.
     pub fn status(&self) -> watch::Receiver<Vec<ChainStatus>> {
         self.status.clone()
+    }
+
+    /// How the background tasks do, as it changes.
+    pub fn tasks(&self) -> watch::Receiver<Vec<TaskReport>> {
+        self.tasks.reports()
     }
 
     /// Where the HTTP server listens.

@@ -175,6 +175,31 @@ impl ChainStatus {
     }
 }
 
+/// How a background task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Its last turn went well.
+    Well,
+    /// Its last turn failed; it tries again.
+    Failing,
+    /// It ended, or a part of it panicked, and it did no good turn since: a fault of the program.
+    Down,
+}
+
+/// One background task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskReport {
+    /// Its name.
+    pub name: &'static str,
+    /// How it does.
+    pub state: TaskState,
+    /// Turns that failed since the process began.
+    pub failures: u64,
+    /// Why, while it does not do well.
+    pub error: Option<String>,
+}
+
 /// What retention did with a table since the process began.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableReport {

@@ -15,6 +15,7 @@ use crate::{
     catalog::{is_current, quoted, read, read_created, read_in},
     plan,
     session::{self, Kind},
+    template::Template,
 };
 
 /// Most leaves made in one transaction: it holds the parent for as long as they take.
@@ -135,29 +136,36 @@ async fn create(
     steps: &[Step],
 ) -> Result<(), tokio_postgres::Error> {
     let parent = catalog.sub_parent.as_ref().map_or_else(|| table.to_string(), |name| table.sibling(name));
+    let newest = catalog.leaves.iter().rfind(|leaf| !leaf.detaching).map(|leaf| table.sibling(&leaf.name));
+    let template = Template::read(transaction, &parent, newest.as_deref()).await?;
+    let mut made = Vec::new();
     // The parent before the leaf: the other order deadlocks with readers.
     let mut sql =
         format!("SET LOCAL lock_timeout = '200ms'; LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE;\n");
     for step in steps {
         let (name, cut, values) = match step {
             Step::CreateSubParent { name } => {
-                (name, format!(" PARTITION BY RANGE ({})", quoted(&table.time_column)), format!("IN ({})", catalog.key))
+                let cut = format!(" PARTITION BY RANGE ({}){}", quoted(&table.time_column), template.clauses(false));
+                (name, cut, format!("IN ({})", catalog.key))
             }
-            Step::CreateLeaf { name, bounds, .. } => (name, String::new(), bounds.to_string()),
+            Step::CreateLeaf { name, bounds, .. } => (name, template.clauses(true), bounds.to_string()),
         };
         let name = table.sibling(name);
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            sql,
-            "CREATE TABLE {name} (LIKE {parent} {LIKE}){cut};\nALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES {values};"
-        );
+        let _ = writeln!(sql, "CREATE TABLE {name} (LIKE {parent} {LIKE}){cut};");
+        for statement in template.statements(&name) {
+            let _ = writeln!(sql, "{statement};");
+        }
+        let _ = writeln!(sql, "ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES {values};");
+        made.push(name.clone());
         if matches!(step, Step::CreateLeaf { bare: false, .. }) {
             for index in &table.leaf_indexes {
                 let _ = writeln!(sql, "{};", create_index(&name, index, ""));
             }
         }
     }
-    transaction.batch_execute(&sql).await
+    transaction.batch_execute(&sql).await?;
+    template.identify(transaction, &made).await
 }
 
 /// The statement that makes an index of a leaf, which the server names.

@@ -11,9 +11,10 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Bounds, Error, Index, Interval, Table,
-    catalog::quoted,
+    Bounds, Edge, Error, Index, Interval, Table,
+    catalog::{bounds, quoted},
     session::{self, Kind},
+    shape::must_fit,
 };
 
 /// How much a finding matters.
@@ -137,8 +138,7 @@ const FACTS: &str = r"
     )
     SELECT p.relname::text, c.relname::text, c.relkind::text, printed,
            CASE WHEN whole AND NOT first THEN split_part(printed, '''', 2)::timestamptz END,
-           CASE WHEN whole THEN NULLIF(NULLIF(split_part(printed, '''', CASE WHEN first THEN 2 ELSE 4 END), ''), 'infinity')::timestamptz
-           END,
+           CASE WHEN whole THEN NULLIF(split_part(printed, '''', CASE WHEN first THEN 2 ELSE 4 END), '')::timestamptz END,
            pending, c.relpersistence = 'u', c.relowner <> p.relowner, c.relacl::text, c.reltablespace <> p.reltablespace,
            c.reloptions::text, c.relreplident <> p.relreplident,
            c.relrowsecurity <> p.relrowsecurity OR c.relforcerowsecurity <> p.relforcerowsecurity,
@@ -192,6 +192,7 @@ pub async fn audit(client: &mut Client, table: &Table) -> Result<Vec<Finding>, E
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; \
                     SET LOCAL statement_timeout = '60s'";
     let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
+    must_fit(&transaction, table).await?;
     let facts = facts(&transaction, table).await.map_err(doing())?;
     let (detached, now) = detached(&transaction, table).await.map_err(doing())?;
     let taken = taken(&transaction, table).await.map_err(doing())?;
@@ -251,8 +252,7 @@ async fn facts(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Facts
 
 fn fact(row: &Row) -> Facts {
     let printed: String = row.get(3);
-    let to: Option<DateTime<Utc>> = row.get(5);
-    let bounds = Bounds::new(row.get(4), to.unwrap_or(DateTime::<Utc>::MAX_UTC));
+    let bounds = bounds(row, 4, 5);
     Facts {
         parent: row.get(0),
         object: row.get(1),
@@ -290,8 +290,7 @@ async fn detached(
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
     let rows = transaction.query_typed(&table.registered(DETACHED), &parameters).await?;
     let detached = rows.iter().filter_map(|row| {
-        let to: Option<DateTime<Utc>> = row.get(3);
-        let bounds = Bounds::new(row.get(2), to.unwrap_or(DateTime::<Utc>::MAX_UTC))?;
+        let bounds = bounds(row, 2, 3)?;
         Some(Detached { key: row.get(0), leaf: row.get(1), bounds })
     });
     Ok((detached.collect(), now))
@@ -308,8 +307,8 @@ fn judge(facts: &[Facts], detached: &[Detached], now: DateTime<Utc>) -> Vec<Find
         let before = at.checked_sub(1).map(|at| &facts[at]).filter(|before| before.parent == fact.parent);
         let (Some(before), Some(bounds)) = (before.and_then(|before| before.bounds), fact.bounds) else { continue };
         match bounds.from() {
-            Some(from) if from > before.to() => findings.push(gap(fact, before, from, now)),
-            Some(from) if from == before.to() => {}
+            Some(from) if bounds.lower() > before.upper() => findings.push(gap(fact, before, from, now)),
+            _ if bounds.lower() == before.upper() => {}
             // PostgreSQL does not allow it among attached ones.
             _ => findings.push(Finding {
                 severity: Severity::Error,
@@ -392,7 +391,15 @@ fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
         );
         found(Error, "its detaching began and did not end: it takes no rows and holds its place".to_owned(), next);
     }
-    if fact.bounds.is_some_and(|bounds| !is_aligned(&bounds)) {
+    let beyond = |edge: Edge| matches!(edge, Edge::At(time) if time.finite().is_none_or(|near| time != near));
+    if fact.bounds.is_some_and(|bounds| beyond(bounds.lower()) || beyond(bounds.upper())) {
+        let next = "nothing, if that is meant: it is kept, retired and archived as the others are".to_owned();
+        found(
+            Info,
+            format!("its bounds ({}) are infinite, or of a year that no calendar of ours has", fact.printed),
+            next,
+        );
+    } else if fact.bounds.is_some_and(|bounds| !is_aligned(&bounds)) {
         let next = "nothing: a neighbour stood in the way when it was made".to_owned();
         found(Info, format!("its bounds ({}) are no whole interval in UTC", fact.printed), next);
     }

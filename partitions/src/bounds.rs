@@ -1,63 +1,67 @@
 use std::fmt;
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Utc};
+
+use crate::time::Edge;
 
 /// The times that a leaf holds: from `from` (included) to `to` (excluded), as in `FOR VALUES FROM .. TO ..`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bounds {
-    from: Option<DateTime<Utc>>,
-    to: DateTime<Utc>,
+    lower: Edge,
+    upper: Edge,
 }
 
 impl Bounds {
     /// `from` of `None` means MINVALUE. `None` is the answer if the bounds would hold no time.
     pub fn new(from: Option<DateTime<Utc>>, to: DateTime<Utc>) -> Option<Self> {
-        from.is_none_or(|from| from < to).then_some(Self { from, to })
+        Self::between(from.map_or(Edge::MinValue, Edge::from), to.into())
     }
 
-    /// First time inside; `None` means MINVALUE.
+    /// As the server has them. `None` is the answer if they would hold nothing.
+    pub fn between(lower: Edge, upper: Edge) -> Option<Self> {
+        (lower < upper).then_some(Self { lower, upper })
+    }
+
+    /// Where they begin.
+    pub fn lower(&self) -> Edge {
+        self.lower
+    }
+
+    /// Where they end.
+    pub fn upper(&self) -> Edge {
+        self.upper
+    }
+
+    /// First time inside that can be computed with; `None` where there is no first.
     pub fn from(&self) -> Option<DateTime<Utc>> {
-        self.from
+        match self.lower {
+            Edge::MinValue => None,
+            Edge::At(time) if time == crate::Time::MINUS_INFINITY => None,
+            lower => Some(lower.time().utc()),
+        }
     }
 
-    /// First time after; `MAX_UTC` stands for MAXVALUE and infinity, which we never create.
+    /// First time after that can be computed with: `MAX_UTC` where there is none.
     pub fn to(&self) -> DateTime<Utc> {
-        self.to
+        self.upper.time().utc()
     }
 
     /// Whether a row of this time belongs here.
     pub fn contains(&self, time: DateTime<Utc>) -> bool {
-        self.from.is_none_or(|from| from <= time) && time < self.to
+        let time = Edge::from(time);
+        self.lower <= time && time < self.upper
     }
 
     /// Whether some time belongs to both.
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.from.is_none_or(|from| from < other.to) && other.from.is_none_or(|from| from < self.to)
+        self.lower < other.upper && other.lower < self.upper
     }
 }
 
 /// As PostgreSQL reads it: `FROM ('2024-01-01 00:00:00+00') TO ('2024-01-02 00:00:00+00')`.
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.from {
-            Some(from) => write!(f, "FROM ('{}') TO ('{}')", Literal(from), Literal(self.to)),
-            None => write!(f, "FROM (MINVALUE) TO ('{}')", Literal(self.to)),
-        }
-    }
-}
-
-/// A timestamptz literal that reads the same in every TimeZone and DateStyle. Not chrono's own format, which writes
-/// `+52217` for a year beyond 9999; PostgreSQL takes the bare number, and the year before 1 as `0001 BC`.
-struct Literal(DateTime<Utc>);
-
-impl fmt::Display for Literal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (is_common_era, year) = self.0.year_ce();
-        write!(f, "{year:04}{}", self.0.format("-%m-%d %H:%M:%S"))?;
-        if self.0.nanosecond() > 0 {
-            write!(f, ".{:06}", self.0.nanosecond() / 1_000)?;
-        }
-        f.write_str(if is_common_era { "+00" } else { "+00 BC" })
+        write!(f, "FROM ({}) TO ({})", self.lower, self.upper)
     }
 }
 
@@ -86,6 +90,7 @@ mod tests {
             bounds("2024-01-01T00:00:00Z", "+52217-06-30T01:02:03.004Z"),
             "FROM ('2024-01-01 00:00:00+00') TO ('52217-06-30 01:02:03.004000+00')"
         );
-        assert_eq!(Literal(at("0000-02-01T00:00:00Z")).to_string(), "0001-02-01 00:00:00+00 BC");
+        let whole = Bounds::between(Edge::MinValue, Edge::MaxValue).unwrap();
+        assert_eq!(whole.to_string(), "FROM (MINVALUE) TO (MAXVALUE)");
     }
 }

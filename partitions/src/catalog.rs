@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use chrono::{DateTime, Utc};
 use tokio_postgres::{
     Client, Row, Transaction,
     types::{ToSql, Type},
 };
 
 use crate::{
-    Bounds, Catalog, Error, Index, Leaf, Step,
+    Bounds, Catalog, Edge, Error, Index, Leaf, Step, Time,
     session::{self, Kind},
+    shape::must_fit,
 };
 
 /// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`; or, *flat*, by
@@ -125,7 +125,7 @@ const TABLES: &str = "
 const LEAVES: &str = r"
     SELECT leaf.relname::text, inhdetachpending, printed,
            CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
-           CASE WHEN part[2] NOT IN ('MAXVALUE', '''infinity''') THEN trim('''' FROM part[2])::timestamptz END,
+           CASE WHEN part[2] <> 'MAXVALUE' THEN trim('''' FROM part[2])::timestamptz END,
            ARRAY(SELECT (SELECT string_agg(attname::text, ',' ORDER BY place)
                          FROM unnest(indkey::int2[]) WITH ORDINALITY AS key (attnum, place)
                          JOIN pg_catalog.pg_attribute AS a ON attrelid = indrelid AND a.attnum = key.attnum)
@@ -183,6 +183,7 @@ pub(crate) async fn read_in(transaction: &Transaction<'_>, table: &Table, key: i
         (&key, Type::INT8),
         (&table.flat, Type::BOOL),
     ];
+    must_fit(transaction, table).await?;
     let row = transaction
         .query_typed_opt(TABLES, &parameters)
         .await
@@ -234,7 +235,7 @@ async fn leaves(
     let parameters = [(&table.sibling(sub_parent) as &(dyn ToSql + Sync), Type::TEXT), (&names, Type::TEXT_ARRAY)];
     let rows = transaction.query_typed(LEAVES, &parameters).await.map_err(Error::doing("read partitions", table))?;
     let mut leaves: Vec<Leaf> = rows.iter().map(|row| leaf(row, table)).collect::<Result<_, _>>()?;
-    leaves.sort_by_key(|leaf| leaf.bounds.to());
+    leaves.sort_by_key(|leaf| leaf.bounds.upper());
     Ok(leaves)
 }
 
@@ -244,12 +245,17 @@ async fn stamp(transaction: &Transaction<'_>, table: &Table, sub_parent: &str) -
     Ok(row.map_err(Error::doing("read partitions", table))?.get(0))
 }
 
+/// The bounds in two columns, of which nulls are MINVALUE and MAXVALUE.
+pub(crate) fn bounds(row: &Row, from: usize, to: usize) -> Option<Bounds> {
+    let lower = row.get::<_, Option<Time>>(from).map_or(Edge::MinValue, Edge::At);
+    let upper = row.get::<_, Option<Time>>(to).map_or(Edge::MaxValue, Edge::At);
+    Bounds::between(lower, upper)
+}
+
 /// A DEFAULT partition has no times and is refused, as it would make every ATTACH lock and scan it.
 fn leaf(row: &Row, table: &Table) -> Result<Leaf, Error> {
     let (name, printed): (String, String) = (row.get(0), row.get(2));
-    let from: Option<DateTime<Utc>> = row.get(3);
-    let to: Option<DateTime<Utc>> = row.get(4);
-    let bounds = if printed == "DEFAULT" { None } else { Bounds::new(from, to.unwrap_or(DateTime::<Utc>::MAX_UTC)) };
+    let bounds = if printed == "DEFAULT" { None } else { bounds(row, 3, 4) };
     match bounds {
         Some(bounds) => {
             let indexes = row.get::<_, Vec<String>>(5).iter().map(|columns| Index::on(columns.split(','))).collect();

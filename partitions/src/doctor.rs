@@ -103,20 +103,26 @@ const WHOLE: &str = "
                  ORDER BY 1)
     FROM root";
 
-/// Says what will keep the manager from its work. Changes nothing.
+/// Says what will keep the manager from its work, of the server and of who else is about. Changes nothing.
 ///
 /// # Errors
 /// When the server refuses.
-pub async fn doctor(client: &Client, tables: &[&Table], limits: &Limits) -> Result<Vec<Finding>, Error> {
+pub async fn doctor_server(client: &Client, limits: &Limits) -> Result<Vec<Finding>, Error> {
     let server = server(client).await.map_err(Error::doing("look at the settings", "the server"))?;
     let open = open(client, limits).await.map_err(Error::doing("look at the transactions", "the database"))?;
     let mut findings = judge_server(&server);
     findings.extend(open.iter().map(judge_open));
-    for table in tables {
-        let whole = whole(client, table).await.map_err(Error::doing("read the catalog", table))?;
-        findings.extend(judge_table(table, whole.as_ref(), &server, limits));
-    }
     Ok(findings)
+}
+
+/// The same of a table.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn doctor_table(client: &Client, table: &Table, limits: &Limits) -> Result<Vec<Finding>, Error> {
+    let server = server(client).await.map_err(Error::doing("look at the settings", "the server"))?;
+    let whole = whole(client, table).await.map_err(Error::doing("read the catalog", table))?;
+    Ok(judge_table(table, whole.as_ref(), &server, limits))
 }
 
 async fn server(client: &Client) -> Result<Server, tokio_postgres::Error> {

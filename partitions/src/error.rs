@@ -57,6 +57,18 @@ pub enum Error {
         /// Sessions that hold conflicting locks now: process id, lock, application.
         holders: String,
     },
+    /// Somebody held a lock in the way of a move, until our patience ended.
+    #[error(
+        "{act} of {leaf}: no lock to be had; in the way: {holders}. Let those sessions end, or end them with pg_terminate_backend(pid); every run tries again, and no other leaf waits for it"
+    )]
+    InTheWay {
+        /// The move.
+        act: &'static str,
+        /// The leaf, with its schema.
+        leaf: String,
+        /// Sessions that hold locks in the way: process id, role, application, state, and what they said last.
+        holders: String,
+    },
     /// The server refused a statement, or the connection broke.
     #[error(
         "could not {doing} of {table}: {message}. Check the server's log and the connection, then try again; what exists already is kept"

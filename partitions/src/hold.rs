@@ -7,16 +7,16 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{
-    Client, GenericClient, Row,
+    Client, GenericClient, Row, Transaction,
     types::{ToSql, Type},
 };
 
 use crate::{
-    Bounds, Error, Table,
+    Bounds, Edge, Error, Table, Time,
     activity::{Deed, activity_table, ensure_activity, record},
     apply::{BEGIN, is_passing},
     moves::{begin_session, end_session},
-    registry::{Entry, Presence, State, read_inventory, register},
+    registry::{Entry, Presence, read_inventory, register},
     session::{self, Kind},
     undo::bring_back,
 };
@@ -63,6 +63,13 @@ impl Hold {
     }
 }
 
+impl Scope {
+    /// What lies between two edges, of one key.
+    pub(crate) fn of(key: i64, lower: Edge, upper: Edge) -> Self {
+        Self { key: Some(key), from: lower.time().finite(), to: upper.time().finite() }
+    }
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |time: Option<DateTime<Utc>>| time.map_or_else(|| "…".to_owned(), |time| time.to_rfc3339());
@@ -76,7 +83,7 @@ impl fmt::Display for Scope {
 const LIST: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by \
                     FROM registry.legal_hold WHERE table_schema = $1 AND table_name = $2 AND ($3 OR released_at IS NULL) \
                     ORDER BY hold_id";
-const LOCK: &str = "SELECT leaf FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED' \
+const LOCK: &str = "SELECT CASE WHEN state = 'DETACHING' THEN leaf_id END FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED' \
                       AND ($3::int8 IS NULL OR key = $3) AND ($4::timestamptz IS NULL OR $4 < to_time) \
                       AND ($5::timestamptz IS NULL OR from_time IS NULL OR from_time < $5) ORDER BY leaf_id FOR UPDATE";
 const ADD: &str = "INSERT INTO registry.legal_hold (table_schema, table_name, key, from_time, to_time, reason, author) \
@@ -106,9 +113,10 @@ async fn read(client: &impl GenericClient, table: &Table, all: bool) -> Result<V
 
 fn hold(row: &Row) -> Hold {
     let released: Option<DateTime<Utc>> = row.get(7);
+    let time = |at: usize| row.get::<_, Option<Time>>(at).and_then(Time::finite);
     Hold {
         id: row.get(0),
-        scope: Scope { key: row.get(1), from: row.get(2), to: row.get(3) },
+        scope: Scope { key: row.get(1), from: time(2), to: time(3) },
         reason: row.get(4),
         author: row.get(5),
         created_at: row.get(6),
@@ -129,11 +137,12 @@ pub async fn add_hold(
     reason: &str,
     author: &str,
 ) -> Result<(i64, usize), Error> {
-    let (id, touched) = place(client, table, scope, reason, author).await?;
+    let Placed { id, touched, going } = place(client, table, scope, reason, author).await?;
     let inventory = read_inventory(client, table).await?;
     let hold =
         |entry: &&Entry| inventory.holds.iter().any(|hold| hold.id == id && hold.touches(entry.key, &entry.bounds));
-    let going = |entry: &&Entry| entry.state == State::Detaching || entry.presence == Presence::Pending;
+    // One that a run was detaching then may be detached by now.
+    let going = |entry: &&Entry| going.contains(&entry.id) || entry.presence == Presence::Pending;
     for entry in inventory.entries.iter().filter(hold).filter(going) {
         stop(client, table, entry).await.map_err(|error| Error::TooLate {
             hold: id,
@@ -144,10 +153,19 @@ pub async fn add_hold(
     Ok((id, touched))
 }
 
+/// A hold that was added.
+pub(crate) struct Placed {
+    pub id: i64,
+    /// How many leaves that stand it touches.
+    touched: usize,
+    /// Those of which a detaching had begun.
+    going: Vec<i64>,
+}
+
 /// Takes a detaching back, unless a run is at it.
 async fn stop(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
     begin_session(client, table).await?;
-    let stopped = bring_back(client, table, entry).await;
+    let stopped = bring_back(client, table, entry, false).await;
     let ended = end_session(client, table).await;
     stopped.and(ended)
 }
@@ -159,7 +177,25 @@ pub(crate) async fn place(
     scope: &Scope,
     reason: &str,
     author: &str,
-) -> Result<(i64, usize), Error> {
+) -> Result<Placed, Error> {
+    refuse_unfit(client, table, scope, reason, author).await?;
+    for _ in 1..TRIES {
+        match add(client, table, scope, reason, author).await {
+            Err(error) if is_passing(&error) => {}
+            added => return added,
+        }
+    }
+    add(client, table, scope, reason, author).await
+}
+
+/// Refuses a hold that says nothing or keeps nothing, and makes ready for one.
+pub(crate) async fn refuse_unfit(
+    client: &mut Client,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<(), Error> {
     if reason.trim().is_empty() || author.trim().is_empty() {
         return Err(Error::Unfit {
             what: format!("hold on {table}"),
@@ -177,14 +213,7 @@ pub(crate) async fn place(
     ensure_activity(client, &table.registry).await?;
     refuse_unknown_key(client, table, scope).await?;
     // A leaf without a row could not be locked: a run that registers it meanwhile would not wait for the hold.
-    register(client, table).await?;
-    for _ in 1..TRIES {
-        match add(client, table, scope, reason, author).await {
-            Err(error) if is_passing(&error) => {}
-            added => return added,
-        }
-    }
-    add(client, table, scope, reason, author).await
+    register(client, table).await
 }
 
 /// A key is known where it has a sub-parent, where a leaf of it was ever registered, or where its rows would have a floor.
@@ -207,16 +236,24 @@ async fn refuse_unknown_key(client: &mut Client, table: &Table, scope: &Scope) -
     Err(Error::Unfit { what: format!("hold on {table}"), why })
 }
 
-async fn add(
-    client: &mut Client,
+async fn add(client: &mut Client, table: &Table, scope: &Scope, reason: &str, author: &str) -> Result<Placed, Error> {
+    let doing = || Error::doing("add a legal hold", table);
+    let settings = format!("{BEGIN}; {BRIEFLY}");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
+    let placed = insert(&transaction, table, scope, reason, author).await?;
+    transaction.commit().await.map_err(doing())?;
+    Ok(placed)
+}
+
+/// Adds a hold that is fit, in a transaction that does more.
+pub(crate) async fn insert(
+    transaction: &Transaction<'_>,
     table: &Table,
     scope: &Scope,
     reason: &str,
     author: &str,
-) -> Result<(i64, usize), Error> {
+) -> Result<Placed, Error> {
     let doing = || Error::doing("add a legal hold", table);
-    let settings = format!("{BEGIN}; {BRIEFLY}");
-    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let scope_of: [(&(dyn ToSql + Sync), Type); 5] = [
         (&table.schema, Type::TEXT),
         (&table.name, Type::TEXT),
@@ -224,15 +261,14 @@ async fn add(
         (&scope.from, Type::TIMESTAMPTZ),
         (&scope.to, Type::TIMESTAMPTZ),
     ];
-    let touched = transaction.query_typed(&table.registered(LOCK), &scope_of).await.map_err(doing())?.len();
+    let touched = transaction.query_typed(&table.registered(LOCK), &scope_of).await.map_err(doing())?;
     let said: [(&(dyn ToSql + Sync), Type); 2] = [(&reason, Type::TEXT), (&author, Type::TEXT)];
     let parameters: Vec<_> = scope_of.into_iter().chain(said).collect();
     let id = transaction.query_typed_one(&table.registered(ADD), &parameters).await.map_err(doing())?.get(0);
     let deed = Deed::new("hold.add", format!("{}.{}", table.schema, table.name))
         .with_detail(serde_json::json!({ "hold": id, "scope": scope.to_string(), "reason": reason, "author": author }));
-    record(&transaction, &deed).await?;
-    transaction.commit().await.map_err(doing())?;
-    Ok((id, touched))
+    record(transaction, &deed).await?;
+    Ok(Placed { id, touched: touched.len(), going: touched.iter().filter_map(|row| row.get(0)).collect() })
 }
 
 const ALL: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by, table_schema, \

@@ -12,13 +12,15 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Archive, Bounds, Error, Identity, Manifest, Obstacle, Subject, Table,
+    Archive, Error, Identity, Manifest, Obstacle, Subject, Table,
     activity::{Deed, ensure_activity, record},
     apply::{BEGIN, is_passing, pause},
     archive,
+    blockers::blockers_of,
     claim::{self, Entered},
     registry::{Entry, Presence, State, read_inventory, refresh, register},
     retire::{Act, Fate, Move, Terms, plan_moves, stopped},
+    rule::{refuse_held, rule},
     session::{self, Kind},
     survey,
 };
@@ -33,8 +35,10 @@ const DETACH_PATIENCE: &str = "30s";
 pub(crate) const FINALIZE_PATIENCE: &str = "800ms";
 /// How long a lock on a table is waited for at a time: whoever comes after us waits behind us.
 pub(crate) const PATIENCE: &str = "200ms";
-/// Tries of a move that needs a lock which somebody else has, in one run.
+/// Tries of a move that needs a lock which somebody else has, where somebody waits for it.
 pub(crate) const TRIES: u32 = 10;
+/// The same in a run, which comes again: after all that was to be had at once.
+const LATE_TRIES: u32 = 4;
 
 /// A move that was made.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +75,7 @@ impl Outcome {
     }
 
     /// Why the run did not do all that it should; `None` if it did.
-    fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<String> {
         let failed = self.failed.first().map(|(_, error)| error.to_string());
         failed.or_else(|| self.stopped().first_key_value().map(|(key, why)| format!("key {key}: {why}")))
     }
@@ -106,29 +110,27 @@ async fn run(
 ) -> Result<Outcome, Error> {
     ensure_activity(client, &table.registry).await?;
     register(client, table).await?;
-    let mut outcome = Outcome::default();
-    // A move that failed is not tried again in this run.
-    let mut given_up = HashSet::new();
+    let mut run = Run { outcome: Outcome::default(), given_up: HashSet::new(), late: HashSet::new() };
     let mut entered = None;
     let mut inventory = read_inventory(client, table).await?;
     loop {
         let planned = plan_moves(&inventory, terms);
-        let moves: Vec<Move> =
-            planned.moves.into_iter().filter(|next| !given_up.contains(&(next.entry.id, next.act))).collect();
+        let (moves, tries) = run.next(planned.moves);
         if moves.is_empty() {
             let (faults, others) = planned.obstacles.into_iter().partition(|(_, obstacle)| obstacle.is_fault());
-            outcome.obstacles = others;
-            outcome.failed.extend(Vec::into_iter(faults).map(|(entry, obstacle)| refused(table, entry, &obstacle)));
-            return Ok(outcome);
+            run.outcome.obstacles = others;
+            let failed = Vec::into_iter(faults).map(|(entry, obstacle)| refused(table, entry, &obstacle));
+            run.outcome.failed.extend(failed);
+            return Ok(run.outcome);
         }
         let moved: Vec<i64> = moves.iter().map(|next| next.entry.id).collect();
         if terms.retention.fate == Fate::Archive && entered.is_none() {
             match enter(client, table, archive, &moves).await {
                 Ok(place) => entered = place,
                 Err((first, error)) => {
-                    outcome.failed.push((first, error));
-                    given_up
-                        .extend(moves.iter().filter(|next| is_for_archive(next)).map(|next| (next.entry.id, next.act)));
+                    run.outcome.failed.push((first, error));
+                    let useless = moves.iter().filter(|next| is_for_archive(next));
+                    run.given_up.extend(useless.map(|next| (next.entry.id, next.act)));
                     continue;
                 }
             }
@@ -143,22 +145,56 @@ async fn run(
                 grace: terms.retention.grace,
                 has_begun: false,
             };
-            match worker.carry_out(&next).await {
-                Ok(done) => outcome.done.push(done),
-                Err(error) => {
-                    worker.record_failure(&next, &error).await?;
-                    let stands_in_the_way = next.act == Act::Detach;
-                    given_up.insert((next.entry.id, next.act));
-                    outcome.failed.push((next, error));
-                    // It may be pending now, and no other of its parent can begin: the moves are planned again.
-                    if stands_in_the_way {
-                        break;
-                    }
-                }
+            if !run.make(&mut worker, next, tries).await? {
+                break;
             }
         }
         // What others did meanwhile is found out by each move itself, behind the lock of the leaf's row.
         refresh(client, table, &mut inventory, &moved).await?;
+    }
+}
+
+/// A run under way.
+struct Run {
+    outcome: Outcome,
+    /// Moves that failed: they are not tried again in this run.
+    given_up: HashSet<(i64, Act)>,
+    /// Leaves that could not be locked at once: they come when nothing else is left to do.
+    late: HashSet<i64>,
+}
+
+impl Run {
+    /// What comes next, and how often it is tried. Whoever is in the way of one leaf costs the others nothing; and a detaching, which waits
+    /// for readers, comes after what does not.
+    fn next(&self, mut moves: Vec<Move>) -> (Vec<Move>, u32) {
+        moves.retain(|next| !self.given_up.contains(&(next.entry.id, next.act)));
+        let is_late = |next: &Move| self.late.contains(&next.entry.id);
+        let tries = if moves.iter().all(is_late) { LATE_TRIES } else { 1 };
+        moves.retain(|next| tries > 1 || !is_late(next));
+        moves.sort_by_key(|next| next.act == Act::Detach);
+        (moves, tries)
+    }
+
+    /// Makes a move. Answers whether those that were planned with it can still be made.
+    async fn make(&mut self, worker: &mut Worker<'_>, next: Move, tries: u32) -> Result<bool, Error> {
+        let error = match worker.carry_out(&next, tries).await {
+            Ok(done) => {
+                self.outcome.done.push(done);
+                return Ok(true);
+            }
+            Err(error) => error,
+        };
+        if is_passing(&error) && tries == 1 && !worker.has_begun {
+            self.late.insert(next.entry.id);
+            return Ok(true);
+        }
+        let error = worker.named(&next, error).await?;
+        worker.record_failure(&next, &error).await?;
+        self.given_up.insert((next.entry.id, next.act));
+        // It may be pending now, and no other of its parent can begin: the moves are planned again.
+        let stands_in_the_way = next.act == Act::Detach;
+        self.outcome.failed.push((next, error));
+        Ok(!stands_in_the_way)
     }
 }
 
@@ -221,6 +257,14 @@ const NOTE_RUN: &str = "
     SET succeeded_at = COALESCE(EXCLUDED.succeeded_at, r.succeeded_at), failed_at = COALESCE(EXCLUDED.failed_at, r.failed_at),
         failures = CASE WHEN $3 IS NULL THEN 0 ELSE r.failures + 1 END, last_error = COALESCE($3, r.last_error)";
 
+/// Notes that a table could not be looked after at all, so that `status` and `doctor` say why.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn note_failure(client: &Client, table: &Table, why: &str) -> Result<(), Error> {
+    note_run(client, table, Some(why.to_owned())).await
+}
+
 async fn note_run(client: &Client, table: &Table, error: Option<String>) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&error, Type::TEXT)];
@@ -243,7 +287,7 @@ pub fn statements(table: &Table, next: &Move) -> Vec<String> {
         Act::Archive | Act::Recount => vec![format!("COPY (SELECT … FROM {leaf}) TO STDOUT (FORMAT binary)")],
         Act::Retire => {
             let floor = table.registered("registry.retention_floor");
-            vec![format!("UPDATE {floor} SET floor = '{}'", literal(&next.entry.bounds))]
+            vec![format!("UPDATE {floor} SET floor = '{}'", next.entry.bounds.upper().time())]
         }
         Act::Note(_) => Vec::new(),
     }
@@ -278,10 +322,6 @@ pub(crate) fn parent_of(table: &Table, entry: &Entry) -> String {
     entry.parent.clone().unwrap_or_else(|| table.to_string())
 }
 
-fn literal(bounds: &Bounds) -> String {
-    bounds.to().format("%Y-%m-%d %H:%M:%S+00").to_string()
-}
-
 struct Worker<'w> {
     client: &'w mut Client,
     table: &'w Table,
@@ -296,7 +336,7 @@ struct Worker<'w> {
 
 impl Worker<'_> {
     /// Makes one move, and tries again a little later where a lock was not to be had.
-    async fn carry_out(&mut self, next: &Move) -> Result<Done, Error> {
+    async fn carry_out(&mut self, next: &Move, tries: u32) -> Result<Done, Error> {
         let began = Instant::now();
         for again in 1.. {
             match self.once(next).await {
@@ -305,7 +345,7 @@ impl Worker<'_> {
                     let (key, took) = (next.entry.key, began.elapsed());
                     return Ok(Done { act: next.act, schema, leaf, key, took, waited });
                 }
-                Err(error) if is_passing(&error) && again < TRIES && !self.has_begun => {
+                Err(error) if is_passing(&error) && again < tries && !self.has_begun => {
                     tokio::time::sleep(pause(again)).await;
                 }
                 Err(error) => return Err(error),
@@ -323,7 +363,9 @@ impl Worker<'_> {
             Act::Retire => self.retire(next).await,
             Act::Detach => self.detach(next).await,
             Act::Finalize => self.finalize(next).await,
-            Act::Attach => crate::undo::attach(self.client, self.table, &next.entry).await.map(|()| Duration::ZERO),
+            Act::Attach => {
+                crate::undo::attach(self.client, self.table, &next.entry, false).await.map(|()| Duration::ZERO)
+            }
             Act::Recount => self.recount(next).await,
             Act::Drop => self.drop(next).await,
             Act::Discard => self.discard(next).await,
@@ -416,7 +458,7 @@ impl Worker<'_> {
         let deed = self.deed("partition.retire", next);
         let transaction = self.locked(next).await?;
         rule(&transaction, table, entry, fate, None).await?;
-        let to = (entry.bounds.to() < chrono::DateTime::<chrono::Utc>::MAX_UTC).then(|| entry.bounds.to());
+        let to = entry.bounds.upper().time();
         let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
             (&table.schema, Type::TEXT),
             (&table.name, Type::TEXT),
@@ -478,8 +520,9 @@ impl Worker<'_> {
         let deed = self.deed("partition.recount", next);
         let manifest = manifest_of(entry)?;
         let transaction = self.locked(next).await?;
-        transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(doing())?;
-        let counted = archive::count(&transaction, &table.of_leaf_in(&entry.schema), &entry.leaf).await?;
+        let settings = format!("SET LOCAL statement_timeout = 0; {}", session::AS_WRITTEN);
+        transaction.batch_execute(&settings).await.map_err(doing())?;
+        let counted = archive::recount(&transaction, &manifest, &entry.relation()).await?;
         if !manifest.is_of(&counted) {
             let why = format!(
                 "its seal was broken, and {} rows in the table are not the {} in the archive: look at both",
@@ -522,28 +565,38 @@ impl Worker<'_> {
     }
 
     async fn discard(&mut self, next: &Move) -> Result<Duration, Error> {
-        let (table, began) = (self.table, Instant::now());
-        let doing = || Error::doing("drop the table of a restore that was cut short", table);
-        let deed = self.deed("partition.discard", next);
-        let transaction = self.locked(next).await?;
-        if next.entry.presence == Presence::Standalone {
-            is_the_leaf(&transaction, table, &next.entry).await?;
-            let drop = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {}", statements(table, next).concat());
-            transaction.batch_execute(&drop).await.map_err(doing())?;
+        discard(self.client, self.table, &next.entry).await
+    }
+
+    /// The same error; one of a lock that was not to be had says who has it.
+    async fn named(&self, next: &Move, error: Error) -> Result<Error, Error> {
+        if !is_passing(&error) && !is_cancelled(&error) {
+            return Ok(error);
         }
-        set_state(&transaction, table, &next.entry, State::Dropped).await.map_err(doing())?;
-        finish(transaction, deed, began, Duration::ZERO).await
+        let holders = blockers_of(self.client, self.table, &next.entry, next.act == Act::Finalize).await?;
+        Ok(Error::InTheWay { act: next.act.word(), leaf: next.entry.relation(), holders })
     }
 
     async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
-        let mut failure = error.to_string();
-        if is_passing(error) || is_cancelled(error) {
-            let blockers = blockers(self.client, self.table, &next.entry, next.act == Act::Finalize).await?;
-            failure = format!("{failure}; in the way: {blockers}");
-        }
-        let deed = Deed { failure: Some(failure), ..self.deed("partition.failed", next) };
+        let deed = Deed { failure: Some(error.to_string()), ..self.deed("partition.failed", next) };
         record(self.client, &deed).await
     }
+}
+
+/// Takes back what a restore of an older program made that did not come to its end.
+pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -> Result<Duration, Error> {
+    let began = Instant::now();
+    let doing = || Error::doing("drop the table of a restore that was cut short", table);
+    let drop = format!("DROP TABLE {}", entry.relation());
+    let transaction = locked(client, table, entry).await?;
+    if entry.presence == Presence::Standalone {
+        is_the_leaf(&transaction, table, entry).await?;
+        let sql = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {drop}");
+        transaction.batch_execute(&sql).await.map_err(doing())?;
+    }
+    set_state(&transaction, table, entry, State::Dropped).await.map_err(doing())?;
+    let deed = Deed { statement: Some(drop), ..Deed::new("partition.discard", entry.to_string()) };
+    finish(transaction, deed, began, Duration::ZERO).await
 }
 
 /// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
@@ -663,7 +716,7 @@ const SET_SEAL: &str = "UPDATE registry.leaf AS e SET updated_at = clock_timesta
 
 const RAISE_FLOOR: &str = "
     INSERT INTO registry.retention_floor AS f (table_schema, table_name, key, floor, moves)
-    VALUES ($1, $2, $3, COALESCE($4, 'infinity'), 1)
+    VALUES ($1, $2, $3, $4, 1)
     ON CONFLICT (table_schema, table_name, key) DO UPDATE
     SET floor = EXCLUDED.floor, moves = f.moves + 1, moved_at = clock_timestamp() WHERE f.floor < EXCLUDED.floor";
 
@@ -673,6 +726,8 @@ const SET_STATE: &str = "
         sealed_at = CASE $2 WHEN 'SEALED' THEN clock_timestamp() ELSE sealed_at END,
         rows = CASE $2 WHEN 'SEALED' THEN COALESCE(NULLIF((SELECT reltuples FROM pg_class WHERE oid = e.relid), -1)::int8, rows) ELSE rows END,
         bytes = CASE $2 WHEN 'SEALED' THEN COALESCE(pg_total_relation_size(e.relid), bytes) ELSE bytes END,
+        checks = CASE $2 WHEN 'DETACHING' THEN ARRAY(SELECT conname::text FROM pg_constraint WHERE conrelid = e.relid AND contype = 'c')
+                         ELSE checks END,
         retired_at = CASE $2 WHEN 'RETIRED' THEN clock_timestamp() ELSE retired_at END,
         detached_at = CASE WHEN $2 = 'DETACHED' THEN COALESCE(detached_at, clock_timestamp())
                            WHEN $2 = 'DROPPED' THEN detached_at END,
@@ -690,105 +745,8 @@ pub(crate) async fn set_state(
     transaction.query_typed(&table.registered(SET_STATE), &parameters).await.map(drop)
 }
 
-/// The hold that keeps a leaf, by what is committed now: the transaction holds its row, which holds wait for.
-const HELD: &str = "
-    SELECT format('a legal hold touches it (hold %s by %s: %s)', hold_id, author, reason) FROM registry.leaf AS e
-    JOIN registry.legal_hold AS h ON h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
-     AND (h.key IS NULL OR h.key = e.key) AND (h.from_time IS NULL OR h.from_time < e.to_time)
-     AND (h.to_time IS NULL OR e.from_time IS NULL OR e.from_time < h.to_time)
-    WHERE e.leaf_id = $1 ORDER BY hold_id LIMIT 1";
-
-async fn refuse_held(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
-    let row = transaction.query_typed_opt(&table.registered(HELD), &[(&entry.id, Type::INT8)]).await;
-    match row.map_err(Error::doing("look for legal holds", table))? {
-        Some(hold) => Err(Error::Refused { leaf: entry.relation(), why: hold.get(0) }),
-        None => Ok(()),
-    }
-}
-
-/// What else forbids that a leaf goes on, by what is committed now. With a grace
-/// period, it is the rule of dropping. $1 row, $2 whether it must be archived, $3 grace in seconds or null.
-const RULE: &str = "
-    WITH root AS (
-        SELECT to_regclass(format('%I.%I', table_schema, table_name))::oid AS oid FROM registry.leaf WHERE leaf_id = $1
-    ), parent AS (
-        SELECT oid FROM root UNION ALL SELECT inhrelid FROM pg_inherits JOIN root ON inhparent = root.oid
-    )
-    SELECT array_to_string(ARRAY[
-        CASE WHEN $2 AND e.manifest IS NULL THEN 'it is not archived' END,
-        CASE WHEN NOT EXISTS (SELECT FROM registry.leaf AS n JOIN pg_inherits AS i ON i.inhrelid = n.relid
-                              JOIN parent ON parent.oid = i.inhparent
-                              WHERE n.table_schema = e.table_schema AND n.table_name = e.table_name AND n.key = e.key
-                                AND n.state <> 'DROPPED' AND NOT i.inhdetachpending AND n.to_time > e.to_time)
-             THEN 'it is the newest leaf of its key' END,
-        CASE WHEN $2 AND e.seal IS DISTINCT FROM mark.now THEN 'its seal was broken since its rows were counted' END,
-        CASE WHEN mark.now IS NULL THEN 'it is not sealed' END,
-        CASE WHEN $3::float8 IS NOT NULL AND e.state <> 'DETACHED' THEN 'its state is ' || e.state END,
-        CASE WHEN e.relid IS DISTINCT FROM to_regclass(format('%I.%I', e.leaf_schema, e.leaf))::oid
-                  OR e.catalog <> registry.catalog_identity()
-             THEN 'it is not the table that it was' END,
-        CASE WHEN $3 IS NOT NULL AND (EXISTS (SELECT FROM pg_inherits WHERE inhrelid = e.relid)
-                                      OR NOT EXISTS (SELECT FROM pg_class WHERE oid = e.relid AND relname = e.leaf AND NOT relispartition
-                                                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.leaf_schema)))
-             THEN 'it is attached, or not the table that was detached' END,
-        CASE WHEN $3 IS NOT NULL AND NOT EXISTS (SELECT FROM registry.retention_floor AS f
-                                                 WHERE f.table_schema = e.table_schema AND f.table_name = e.table_name
-                                                   AND f.key = e.key AND e.to_time <= f.floor)
-             THEN 'the floor is below its end' END,
-        CASE WHEN $3 IS NOT NULL AND (e.detached_at IS NULL OR clock_timestamp() < e.detached_at + make_interval(secs => $3))
-             THEN 'its grace period is not over' END
-    ], '; ')
-    FROM registry.leaf AS e, LATERAL (SELECT ";
-
-async fn rule(
-    transaction: &Transaction<'_>,
-    table: &Table,
-    entry: &Entry,
-    fate: Fate,
-    grace: Option<chrono::TimeDelta>,
-) -> Result<(), Error> {
-    refuse_held(transaction, table, entry).await?;
-    let must_archive = fate == Fate::Archive;
-    #[expect(clippy::cast_precision_loss, reason = "seconds of a grace period")]
-    let grace = grace.map(|grace| grace.num_milliseconds() as f64 / 1_000.0);
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&entry.id, Type::INT8), (&must_archive, Type::BOOL), (&grace, Type::FLOAT8)];
-    let sql = table.registered(&format!("{RULE} {MARK} AS now) AS mark WHERE e.leaf_id = $1"));
-    let row = transaction.query_typed_one(&sql, &parameters).await.map_err(Error::doing("look at the rule", table))?;
-    match row.get::<_, String>(0).as_str() {
-        "" => Ok(()),
-        why => Err(Error::Refused { leaf: entry.relation(), why: why.to_owned() }),
-    }
-}
-
 /// Whether statement_timeout ended it: several waits, none of them too long alone.
 fn is_cancelled(error: &Error) -> bool {
     let Error::Database { source, .. } = error else { return false };
     source.code() == Some(&SqlState::QUERY_CANCELED)
 }
-
-/// Who holds what a move of a leaf waited for: locks on the leaf or its parent, and, `with_snapshots`, on any table: FINALIZE
-/// waits for older snapshots, and whose they are is hidden from other roles.
-pub(crate) async fn blockers(
-    client: &Client,
-    table: &Table,
-    entry: &Entry,
-    with_snapshots: bool,
-) -> Result<String, Error> {
-    let relations = [entry.relation(), parent_of(table, entry)];
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&relations.as_slice(), Type::TEXT_ARRAY), (&with_snapshots, Type::BOOL)];
-    let row = client.query_typed_one(BLOCKERS, &parameters).await;
-    Ok(row.map_err(Error::doing("look up who is in the way", table))?.get(0))
-}
-
-const BLOCKERS: &str = "
-    SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s, %s for %s s)', a.pid, a.usename, a.application_name, a.state,
-                                               round(extract(epoch FROM clock_timestamp() - a.xact_start))), ', '),
-                    'nobody any more')
-    FROM pg_catalog.pg_stat_activity AS a
-    WHERE a.pid <> pg_backend_pid()
-      AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l
-                  WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation'
-                    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-                    AND (l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name) OR $2 AND l.relation >= 16384))";

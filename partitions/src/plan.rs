@@ -3,7 +3,7 @@ use std::iter::successors;
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 
-use crate::{Bounds, Policy, policy::WIDEST};
+use crate::{Bounds, Edge, Policy, policy::WIDEST};
 
 /// PostgreSQL cuts longer names off.
 const LONGEST_NAME: usize = 63;
@@ -69,14 +69,14 @@ impl Catalog {
     /// Puts a leaf in the place of the one of its name, or adds it.
     pub fn put(&mut self, leaf: Leaf) {
         self.leaves.retain(|old| old.name != leaf.name);
-        let place = self.leaves.partition_point(|other| other.bounds.to() < leaf.bounds.to());
+        let place = self.leaves.partition_point(|other| other.bounds.upper() < leaf.bounds.upper());
         self.names.insert(leaf.name.clone());
         self.leaves.insert(place, leaf);
     }
 
     /// The leaf that takes rows of this time, if there is one.
     pub fn leaf_at(&self, time: DateTime<Utc>) -> Option<&Leaf> {
-        let index = self.leaves.partition_point(|leaf| leaf.bounds.to() <= time);
+        let index = self.leaves.partition_point(|leaf| leaf.bounds.upper() <= Edge::from(time));
         self.leaves.get(index).filter(|leaf| leaf.bounds.contains(time) && !leaf.detaching)
     }
 
@@ -159,7 +159,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// Even leaves of a year would be too many.
+    /// Even leaves of a year would be too many, and some of the times are old.
     #[error(
         "table \"{table}\", key {key}, would have {would_be} leaves, more than max_leaves = {max_leaves}, even with leaves of a year: raise max_leaves, or retire old leaves"
     )]
@@ -193,7 +193,8 @@ pub enum PlanError {
 /// much as to make several. Gaps between leaves are normal, but for those from the head to the last leaf ahead of it.
 /// New leaves are aligned to the policy's interval and cut where a neighbour stands;
 /// times before [`Policy::first`] share the leaf FROM (MINVALUE). Absurd times get none, and keep nothing else from its own.
-/// When [`Policy::max_leaves`] would be passed, all that is missing is planned again with wider leaves.
+/// When [`Policy::max_leaves`] would be passed, all that is missing is planned again with wider leaves. Where even leaves of a year would be
+/// too many, others get none; those of now, and the head's, get leaves that are one step wider than the policy's.
 pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need) -> Result<Plan, PlanError> {
     let (absurd, rows): (BTreeSet<_>, BTreeSet<_>) =
         need.times.iter().copied().partition(|&time| policy.is_absurd(time, now));
@@ -211,12 +212,18 @@ pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need)
         if draft.new.is_empty() || would_be <= policy.max_leaves {
             let needed = draft.new.clone();
             need.load.into_iter().for_each(|load| draft.cover_onward(load));
-            let new = if draft.standing.len() <= policy.max_leaves { draft.new } else { needed };
-            let steps = named(catalog, &new, need.bare_until);
-            let mut quarantined = catalog.uncovered(absurd);
-            quarantined.retain(|&time| !new.iter().any(|bounds| bounds.contains(time)));
-            return Ok(Plan { steps, quarantined });
+            if draft.standing.len() > policy.max_leaves {
+                draft.new = needed;
+            }
+            return Ok(draft.done(catalog, absurd, need.bare_until));
         }
+    }
+    // Rows of now have a home whatever stands: a few leaves too many cost less than rows that are refused. Others wait for room.
+    let mut draft = Draft::new(catalog, policy, now, 1);
+    rows.iter().filter(|time| policy.is_of_now(**time, now)).for_each(|&time| draft.cover(time));
+    need.head.into_iter().for_each(|head| draft.cover_ahead(head));
+    if !draft.new.is_empty() && rows.iter().all(|&time| draft.bounds_at(time).is_some()) {
+        return Ok(draft.done(catalog, absurd, need.bare_until));
     }
     Err(PlanError::TooMany { table: catalog.table.clone(), key: catalog.key, would_be, max_leaves: policy.max_leaves })
 }
@@ -238,9 +245,16 @@ impl<'p> Draft<'p> {
         Self { policy, now, widened, standing, new: Vec::new() }
     }
 
+    fn done(self, catalog: &Catalog, absurd: BTreeSet<DateTime<Utc>>, bare_until: Option<DateTime<Utc>>) -> Plan {
+        let steps = named(catalog, &self.new, bare_until);
+        let mut quarantined = catalog.uncovered(absurd);
+        quarantined.retain(|&time| !self.new.iter().any(|bounds| bounds.contains(time)));
+        Plan { steps, quarantined }
+    }
+
     /// Where the bounds that hold `time` stand, or where they would.
     fn place(&self, time: DateTime<Utc>) -> usize {
-        self.standing.partition_point(|bounds| bounds.to() <= time)
+        self.standing.partition_point(|bounds| bounds.upper() <= Edge::from(time))
     }
 
     /// The bounds that hold `time`.
@@ -256,10 +270,9 @@ impl<'p> Draft<'p> {
         let Some(ideal) = self.policy.bounds_at(time, self.now, self.widened) else { return };
         let place = self.place(time);
         // The time is in no leaf: the one before ends at or before it, the one after begins after it.
-        let before = place.checked_sub(1).map(|before| self.standing[before].to());
-        let after = self.standing.get(place).and_then(Bounds::from);
-        let to = after.map_or(ideal.to(), |after| after.min(ideal.to()));
-        let Some(bounds) = Bounds::new(before.max(ideal.from()), to) else { return };
+        let before = place.checked_sub(1).map_or(Edge::MinValue, |before| self.standing[before].upper());
+        let after = self.standing.get(place).map_or(Edge::MaxValue, Bounds::lower);
+        let Some(bounds) = Bounds::between(before.max(ideal.lower()), after.min(ideal.upper())) else { return };
         self.standing.insert(place, bounds);
         self.new.insert(self.new.partition_point(|other| other.to() <= time), bounds);
     }

@@ -11,7 +11,12 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{Archive, ArchiveError, Error, Manifest, Table, archive, catalog::quoted, error::words};
+use crate::{
+    Archive, ArchiveError, Error, Manifest, Table,
+    archive::{self, ManifestColumn},
+    catalog::quoted,
+    error::words,
+};
 
 /// A column of the table as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +80,8 @@ pub(crate) async fn load(
     let unfit = |why: String| changed(table, manifest, &why);
     let now = columns(transaction, into).await?;
     let cast = compare(manifest, &now).map_err(unfit)?;
-    if cast.is_empty() {
+    let is_read = |column: &ManifestColumn| cast.contains(&column.name) || archive::is_written(column);
+    if !manifest.columns.iter().any(is_read) {
         archive.load(transaction, manifest, into).await.map_err(|error| explained(error, table, manifest))?;
     } else {
         let beside = table.sibling(&format!("dalp_restore_{:016x}", rand::random::<u64>()));
@@ -84,7 +90,7 @@ pub(crate) async fn load(
         archive.load(transaction, manifest, &beside).await?;
         let names = manifest.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
         let values = manifest.columns.iter().map(|column| match now.get(&column.name) {
-            Some(now) if cast.contains(&column.name) => format!("{}::{}", quoted(&column.name), now.sql_type),
+            Some(now) if is_read(column) => format!("{}::{}", quoted(&column.name), now.sql_type),
             _ => quoted(&column.name),
         });
         let values = values.collect::<Vec<_>>().join(", ");

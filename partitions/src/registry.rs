@@ -13,10 +13,11 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Bounds, Error, Table,
+    Bounds, Edge, Error, Table, Time,
     catalog::qualified,
     hold::{Hold, standing},
     session::{self, Kind},
+    shape::must_fit,
 };
 
 /// How far a leaf is on its way from attached to dropped.
@@ -162,6 +163,26 @@ impl fmt::Display for Entry {
     }
 }
 
+/// What of a parent makes the server refuse that a leaf of it is detached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hindrance {
+    /// It has a DEFAULT partition.
+    Default {
+        /// The partition, as SQL takes it.
+        partition: String,
+    },
+    /// A foreign key points to it.
+    Referenced {
+        /// The constraint and the table that it is of.
+        by: String,
+    },
+}
+
+fn hindrance(row: &Row) -> Option<Hindrance> {
+    let default = row.get::<_, Option<String>>(1).map(|partition| Hindrance::Default { partition });
+    default.or_else(|| row.get::<_, Option<String>>(2).map(|by| Hindrance::Referenced { by }))
+}
+
 /// Everything that decides about the leaves of a table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inventory {
@@ -169,10 +190,12 @@ pub struct Inventory {
     pub entries: Vec<Entry>,
     /// The keys that have a sub-parent: 0 alone for a table without a list level.
     pub keys: BTreeSet<i64>,
+    /// What refuses every detaching of a key's leaves.
+    pub hindrances: BTreeMap<i64, Hindrance>,
     /// The holds that stand.
     pub holds: Vec<Hold>,
     /// The earliest time served, by key; without an entry all is.
-    pub floors: BTreeMap<i64, DateTime<Utc>>,
+    pub floors: BTreeMap<i64, Time>,
     /// The database's clock.
     pub now: DateTime<Utc>,
 }
@@ -258,7 +281,7 @@ const ENTRIES: &str = r"
     SELECT COALESCE(known.leaf_id, 0), COALESCE(standing.key, known.key), COALESCE(space.nspname::text, known.of_schema),
            COALESCE(class.relname::text, known.leaf),
            CASE WHEN standing.oid IS NOT NULL THEN standing.from_time ELSE known.from_time END,
-           NULLIF(COALESCE(standing.to_time, known.to_time), 'infinity'),
+           COALESCE(standing.to_time, known.to_time),
            COALESCE(known.state, 'ATTACHED'),
            CASE WHEN standing.pending THEN 'pending' WHEN standing.oid IS NOT NULL THEN 'attached' WHEN class.oid IS NULL THEN 'absent'
                 WHEN class.relispartition OR (space.nspname, class.relname) <> (known.of_schema, known.leaf) THEN 'elsewhere'
@@ -283,7 +306,12 @@ const ENTRIES: &str = r"
         FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = class.oid AND starts_with(t.tgname::text, 'dalp_seal')) AS seal ON true
     ORDER BY 2, 6 NULLS LAST";
 
-const KEYS: &str = "SELECT key FROM parent WHERE key IS NOT NULL";
+/// The keys, and what would refuse every detaching of theirs: a DEFAULT partition, and a foreign key that points here.
+const KEYS: &str = r"
+    SELECT key, (SELECT partdefid::regclass::text FROM pg_catalog.pg_partitioned_table WHERE partrelid = parent.oid AND partdefid <> 0),
+           (SELECT format('%s of %s', conname, conrelid::regclass) FROM pg_catalog.pg_constraint
+            WHERE contype = 'f' AND confrelid = parent.oid ORDER BY conname LIMIT 1)
+    FROM parent WHERE key IS NOT NULL";
 
 const FLOORS: &str = "SELECT key, NULLIF(floor, '-infinity'), clock_timestamp() FROM registry.retention_floor \
                       WHERE table_schema = $1 AND table_name = $2";
@@ -305,7 +333,7 @@ pub(crate) async fn refresh(
     let mut entries = std::mem::take(&mut inventory.entries);
     entries.retain(|entry| !ids.contains(&entry.id));
     entries.extend(renewed.entries.iter().cloned());
-    entries.sort_by_key(|entry| (entry.key, entry.bounds.to()));
+    entries.sort_by_key(|entry| (entry.key, entry.bounds.upper()));
     *inventory = Inventory { entries, ..renewed };
     Ok(())
 }
@@ -314,6 +342,7 @@ async fn read_some(client: &mut Client, table: &Table, ids: Option<&[i64]>) -> R
     let doing = || Error::doing("read the registry of leaves", table);
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off";
     let transaction = session::begin(client, Kind::Snapshot, settings).await.map_err(doing())?;
+    must_fit(&transaction, table).await?;
     let inventory = inventory_in(&transaction, table, ids).await?;
     transaction.commit().await.map_err(doing())?;
     Ok(inventory)
@@ -331,12 +360,13 @@ async fn inventory_in(transaction: &Transaction<'_>, table: &Table, ids: Option<
         .await
         .map_err(doing())?;
     let keys = rows.iter().map(|row| row.get(0)).collect();
+    let hindrances = rows.iter().filter_map(|row| Some((row.get(0), hindrance(row)?))).collect();
     let holds = standing(transaction, table).await?;
     let names = [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT)];
     let rows = transaction.query_typed(&table.registered(FLOORS), &names).await.map_err(doing())?;
-    let floors = rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<DateTime<Utc>>>(1)?))).collect();
+    let floors = rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<Time>>(1)?))).collect();
     let now = transaction.query_typed_one("SELECT clock_timestamp()", &[]).await.map_err(doing())?.get(0);
-    Ok(Inventory { entries, keys, holds, floors, now })
+    Ok(Inventory { entries, keys, hindrances, holds, floors, now })
 }
 
 fn entries_of<'e>(table: &'e Table, ids: &'e Option<&'e [i64]>) -> [(&'e (dyn ToSql + Sync), Type); 4] {
@@ -345,14 +375,16 @@ fn entries_of<'e>(table: &'e Table, ids: &'e Option<&'e [i64]>) -> [(&'e (dyn To
 
 /// `None` for a state of a newer binary, which is left alone.
 fn entry(row: &Row) -> Option<Entry> {
-    let to = row.get::<_, Option<DateTime<Utc>>>(5).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let lower = row.get::<_, Option<Time>>(4).map_or(Edge::MinValue, Edge::At);
+    // Infinity stands for MAXVALUE, too, which holds whatever infinity does.
+    let upper = row.get::<_, Option<Time>>(5).filter(|time| *time < Time::INFINITY).map_or(Edge::MaxValue, Edge::At);
     let parent: (Option<&str>, Option<&str>) = (row.get(9), row.get(8));
     Some(Entry {
         id: row.get(0),
         key: row.get(1),
         schema: row.get(2),
         leaf: row.get(3),
-        bounds: Bounds::new(row.get(4), to)?,
+        bounds: Bounds::between(lower, upper)?,
         state: row.get::<_, String>(6).parse().ok()?,
         presence: match row.get::<_, String>(7).as_str() {
             "attached" => Presence::Attached,

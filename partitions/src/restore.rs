@@ -7,18 +7,18 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Archive, Bounds, Catalog, Error, Manifest, Scope, Table,
+    Archive, Bounds, Catalog, Edge, Error, Manifest, Scope, Table, Time,
     activity::{Deed, ensure_activity, record},
     apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
+    blockers::blockers,
     catalog::quoted,
-    hold::place,
-    moves::{MARK, PATIENCE, TRIES, begin_session, end_session, locked, parent_of, seal_statements},
+    hold::{insert, refuse_unfit},
+    moves::{MARK, PATIENCE, TRIES, begin_session, discard, end_session, seal_statements},
     read, refit,
-    registry::{Entry, State, read_inventory},
-    release_hold,
-    session::{self, Kind},
+    registry::{Entry, Presence, State, read_inventory, register},
+    session::{self, AS_WRITTEN, Kind},
     survey::{Archived, survey},
-    undo::{drop_checks, lower_floor},
+    undo::lower_floor,
 };
 
 /// What is to be brought back, and why.
@@ -47,13 +47,15 @@ pub struct Restored {
     pub hold: i64,
     /// The earliest time served now; `None` if all is.
     pub floor: Option<DateTime<Utc>>,
+    /// Whether its rows are: where newer leaves are missing, the floor stays above it.
+    pub is_served: bool,
 }
 
 /// Brings a dropped leaf back from its newest archive. It is sealed, as its archive stays valid, and held, or the policy would retire it
 /// at its next run. The floor goes down to it if no newer leaf is missing.
 ///
-/// Wants a direct connection of its own whose current role owns the table; its session settings are changed. What a crash leaves of it,
-/// the next `retire` discards; what was refused leaves nothing.
+/// Wants a direct connection of its own whose current role owns the table; its session settings are changed. It is one transaction: cut
+/// short anywhere, it leaves nothing, and the same call begins anew.
 pub async fn restore(
     client: &mut Client,
     table: &Table,
@@ -96,7 +98,8 @@ async fn load_into(
     ensure_activity(client, &table.registry).await?;
     let manifest = choose(client, table, archive, request).await?;
     let into = format!("{}.{}", quoted(schema), quoted(name));
-    let transaction = session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}")).await.map_err(doing())?;
+    let transaction =
+        session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}; {AS_WRITTEN}")).await.map_err(doing())?;
     let stands = transaction.query_typed_one("SELECT to_regclass($1) IS NOT NULL", &[(&into, Type::TEXT)]).await;
     if stands.map_err(doing())?.get(0) {
         let why = "it stands already: name a table that does not, with `--into`".to_owned();
@@ -197,35 +200,50 @@ async fn restore_leaf(
     request: &Request<'_>,
 ) -> Result<Restored, Error> {
     ensure_activity(client, &table.registry).await?;
+    register(client, table).await?;
     let leaf = request.leaf;
     let unfit = |why: String| Error::Unfit { what: table.sibling(leaf), why };
     let manifest = choose(client, table, archive, request).await?;
-    let bounds = Bounds::new(manifest.from, manifest.to).ok_or_else(|| unfit("its manifest has no times".into()))?;
+    let bounds =
+        Bounds::between(manifest.from, manifest.to).ok_or_else(|| unfit("its manifest has no times".into()))?;
+    let scope = Scope::of(manifest.key, bounds.lower(), bounds.upper());
+    refuse_unfit(client, table, &scope, request.reason, request.author).await?;
+    take_back(client, table, leaf).await?;
     let catalog = read(client, table, manifest.key).await?;
-    let parent = fitting_parent(table, &catalog, leaf, bounds).map_err(unfit)?;
-    let (entry, cast) = fill(client, table, archive, &manifest, bounds, &parent).await?;
-    // Plans know nothing of a new table.
-    let analyze = format!("ANALYZE {}", table.sibling(leaf));
-    client.batch_execute(&analyze).await.map_err(Error::doing("analyze a restored leaf", table))?;
-    let to = (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to());
-    let scope = Scope { key: Some(manifest.key), from: bounds.from(), to };
-    let (hold, _) = place(client, table, &scope, request.reason, request.author).await?;
-    let mut again = 0;
-    while let Err(error) = attach(client, table, &manifest, archive.name(), &entry).await {
-        again += 1;
-        if !is_passing(&error) || again == TRIES {
-            // It keeps nothing: the table that was made goes at the next run.
-            release_hold(client, &table.registry, hold, request.author).await?;
-            return Err(error);
-        }
-        tokio::time::sleep(pause(again)).await;
+    let is_detached = is_detached(client, table, leaf).await?;
+    let parent = fitting_parent(table, &catalog, leaf, bounds, is_detached).map_err(unfit)?;
+    let back = Back { table, archive, manifest: &manifest, bounds, parent: &parent, scope: &scope, request };
+    back.bring(client).await
+}
+
+/// Drops what a restore of an older program left that was cut short.
+async fn take_back(client: &mut Client, table: &Table, leaf: &str) -> Result<(), Error> {
+    let inventory = read_inventory(client, table).await?;
+    let is_left = |entry: &&Entry| {
+        let is_alone = matches!(entry.presence, Presence::Standalone | Presence::Absent);
+        entry.state == State::Planned && is_alone && entry.is_called(leaf)
+    };
+    for entry in inventory.entries.iter().filter(is_left) {
+        discard(client, table, entry).await?;
     }
-    let floor = lower_floor(client, table, &entry).await?;
-    Ok(Restored { leaf: leaf.to_owned(), rows: manifest.counted.rows, cast, hold, floor })
+    Ok(())
+}
+
+async fn is_detached(client: &mut Client, table: &Table, leaf: &str) -> Result<bool, Error> {
+    let entries = read_inventory(client, table).await?.entries;
+    let is_it =
+        |entry: &Entry| entry.is_called(leaf) && entry.schema == table.schema && entry.presence == Presence::Standalone;
+    Ok(entries.iter().any(is_it))
 }
 
 /// The sub-parent, if nothing stands where the leaf belongs.
-fn fitting_parent(table: &Table, catalog: &Catalog, leaf: &str, bounds: Bounds) -> Result<String, String> {
+fn fitting_parent(
+    table: &Table,
+    catalog: &Catalog,
+    leaf: &str,
+    bounds: Bounds,
+    is_detached: bool,
+) -> Result<String, String> {
     let Some(parent) = &catalog.sub_parent else {
         return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
     };
@@ -235,119 +253,160 @@ fn fitting_parent(table: &Table, catalog: &Catalog, leaf: &str, bounds: Bounds) 
             other.name
         ));
     }
+    if is_detached {
+        return Err(format!(
+            "it is not dropped, but detached: `dalp-indexer partitions undo {leaf} --reason …` attaches it"
+        ));
+    }
     if catalog.names.contains(leaf) {
-        return Err(
-            "a table of this name stands: if it is the detached leaf, `dalp-indexer partitions undo` attaches it"
-                .to_owned(),
-        );
+        return Err(format!(
+            "another table has its name, which is none of ours: ALTER TABLE {} RENAME TO something else",
+            table.sibling(leaf)
+        ));
     }
     Ok(table.sibling(parent))
 }
 
 const PLANNED: &str = "
     INSERT INTO registry.leaf (table_schema, table_name, key, leaf_schema, leaf, relid, catalog, from_time, to_time, state, version)
-    VALUES ($1, $2, $3, $1, $4, to_regclass($5), registry.catalog_identity(), $6, COALESCE($7, 'infinity'::timestamptz), 'PLANNED', $8)
+    VALUES ($1, $2, $3, $1, $4, to_regclass($5), registry.catalog_identity(), $6, $7, 'PLANNED', $8)
     RETURNING leaf_id";
-
-/// What a load may take.
-const LONG: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'";
-
-/// Makes the table, says in the registry what it is for, loads and counts its rows, seals it and proves its bounds, so that attaching it is
-/// a matter of milliseconds: one transaction, of which nothing is left where an archive is refused. Answers the columns that were cast.
-async fn fill(
-    client: &mut Client,
-    table: &Table,
-    archive: &Archive,
-    manifest: &Manifest,
-    bounds: Bounds,
-    parent: &str,
-) -> Result<(Entry, Vec<String>), Error> {
-    let doing = || Error::doing("restore a leaf", table);
-    let leaf = table.sibling(&manifest.leaf);
-    let transaction = session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}")).await.map_err(doing())?;
-    let make = format!("CREATE TABLE {leaf} (LIKE {parent} {LIKE} INCLUDING INDEXES)");
-    transaction.batch_execute(&make).await.map_err(doing())?;
-    let id = plan_entry(&transaction, table, manifest, bounds, &leaf).await.map_err(doing())?;
-    let cast = refit::load(&transaction, table, archive, manifest, &leaf).await?;
-    let row = transaction
-        .query_typed_one(
-            "SELECT pg_get_partition_constraintdef(to_regclass($1))",
-            &[(&parent as &(dyn ToSql + Sync), Type::TEXT)],
-        )
-        .await
-        .map_err(doing())?;
-    let time = quoted(&table.time_column);
-    let mut proof = vec![format!("{time} IS NOT NULL"), format!("{time} < '{}'::timestamptz", manifest.to)];
-    proof.extend(manifest.from.map(|from| format!("{time} >= '{from}'::timestamptz")));
-    proof.extend(row.get::<_, Option<String>>(0));
-    let mut statements = seal_statements(table, &leaf);
-    statements.push(format!("ALTER TABLE {leaf} ADD CONSTRAINT dalp_restored CHECK ({})", proof.join(" AND ")));
-    transaction.batch_execute(&statements.join("; ")).await.map_err(doing())?;
-    transaction.commit().await.map_err(doing())?;
-    let inventory = read_inventory(client, table).await?;
-    let entry = inventory.entries.into_iter().find(|entry| entry.id == id);
-    let entry = entry.map(|entry| Entry { parent: Some(parent.to_owned()), ..entry });
-    Ok((entry.ok_or_else(|| Error::Refused { leaf, why: "its table went away".to_owned() })?, cast))
-}
-
-/// The registry's row of a table that was made. Answers its id.
-async fn plan_entry(
-    transaction: &Transaction<'_>,
-    table: &Table,
-    manifest: &Manifest,
-    bounds: Bounds,
-    leaf: &str,
-) -> Result<i64, tokio_postgres::Error> {
-    let (from, to) = (bounds.from(), (bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| bounds.to()));
-    let version = i32::try_from(manifest.version).unwrap_or(i32::MAX);
-    let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
-        (&table.schema, Type::TEXT),
-        (&table.name, Type::TEXT),
-        (&manifest.key, Type::INT8),
-        (&manifest.leaf, Type::TEXT),
-        (&leaf, Type::TEXT),
-        (&from, Type::TIMESTAMPTZ),
-        (&to, Type::TIMESTAMPTZ),
-        (&version, Type::INT4),
-    ];
-    Ok(transaction.query_typed_one(&table.registered(PLANNED), &parameters).await?.get(0))
-}
 
 const ATTACHED: &str = "
     UPDATE registry.leaf AS e
     SET state = 'ARCHIVED', manifest = $2, rows = $3, archived_at = clock_timestamp(), sealed_at = clock_timestamp(),
         updated_at = clock_timestamp(), verified_at = clock_timestamp(), place = $4, seal = ";
 
-async fn attach(
-    client: &mut Client,
-    table: &Table,
-    manifest: &Manifest,
-    place: &str,
-    entry: &Entry,
-) -> Result<(), Error> {
-    let doing = || Error::doing("attach a restored leaf", table);
-    let (leaf, parent) = (entry.relation(), parent_of(table, entry));
-    let transaction = locked(client, table, entry).await?;
-    let attach = format!(
-        "SELECT pg_advisory_xact_lock({LANE_KEY}); SET LOCAL lock_timeout = '{PATIENCE}'; \
-         LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; \
-         ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}",
-        entry.bounds
-    );
-    transaction.batch_execute(&attach).await.map_err(doing())?;
-    drop_checks(&transaction, table, &leaf, &parent).await?;
-    let json = serde_json::to_value(manifest).unwrap_or_default();
-    let rows = i64::try_from(manifest.counted.rows).unwrap_or(i64::MAX);
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&entry.id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8), (&place, Type::TEXT)];
-    transaction
-        .query_typed(&table.registered(&format!("{ATTACHED} {MARK} WHERE leaf_id = $1")), &parameters)
-        .await
-        .map_err(doing())?;
-    let deed = Deed::new("partition.restore", entry.to_string())
-        .with_detail(serde_json::json!({ "key": entry.key, "rows": rows, "object": manifest.object }));
-    record(&transaction, &deed).await?;
-    transaction.commit().await.map_err(doing())?;
-    debug_assert_eq!(entry.state, State::Planned);
-    Ok(())
+/// What a load may take.
+const LONG: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'";
+/// What the end of it may take, with the parent locked.
+const BRIEFLY: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
+                       SET LOCAL lock_timeout = '2s'";
+
+fn at(edge: Edge) -> Option<Time> {
+    if let Edge::At(time) = edge { Some(time) } else { None }
+}
+
+/// A leaf on its way back into its table.
+struct Back<'b> {
+    table: &'b Table,
+    archive: &'b Archive,
+    manifest: &'b Manifest,
+    bounds: Bounds,
+    /// The sub-parent, quoted.
+    parent: &'b str,
+    /// Of the hold that comes with it.
+    scope: &'b Scope,
+    request: &'b Request<'b>,
+}
+
+impl Back<'_> {
+    /// All in one transaction: table, rows, hold and floor are there together, or nothing is. Until its end it locks nothing that others
+    /// see; the end is tried again where a lock is not to be had, without loading the rows anew.
+    async fn bring(&self, client: &mut Client) -> Result<Restored, Error> {
+        let doing = || Error::doing("restore a leaf", self.table);
+        let transaction =
+            session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}; {AS_WRITTEN}")).await.map_err(doing())?;
+        let (id, cast) = self.fill(&transaction).await?;
+        let mut again = 1;
+        let (hold, floor) = loop {
+            transaction.batch_execute("SAVEPOINT filled").await.map_err(doing())?;
+            match self.attach(&transaction, id).await {
+                Ok(kept) => break kept,
+                Err(error) if !is_passing(&error) => return Err(error),
+                Err(_) if again == TRIES => {
+                    transaction.rollback().await.map_err(doing())?;
+                    let holders = blockers(client, &[self.parent.to_owned()], false).await?;
+                    return Err(Error::Locked { table: self.parent.to_owned(), tries: TRIES, holders });
+                }
+                Err(_) => transaction.batch_execute("ROLLBACK TO filled; RELEASE filled").await.map_err(doing())?,
+            }
+            tokio::time::sleep(pause(again)).await;
+            again += 1;
+        };
+        transaction.commit().await.map_err(doing())?;
+        let (leaf, rows) = (self.manifest.leaf.clone(), self.manifest.counted.rows);
+        let is_served = floor.is_none_or(|floor| Edge::from(floor) <= self.bounds.lower());
+        Ok(Restored { leaf, rows, cast, hold, floor, is_served })
+    }
+
+    fn leaf(&self) -> String {
+        self.table.sibling(&self.manifest.leaf)
+    }
+
+    /// Makes the table, loads and counts its rows, seals it and proves its bounds, so that attaching it is a matter of milliseconds. Answers
+    /// the registry's row of it, and the columns that were cast.
+    async fn fill(&self, transaction: &Transaction<'_>) -> Result<(i64, Vec<String>), Error> {
+        let (table, manifest, parent, leaf) = (self.table, self.manifest, self.parent, self.leaf());
+        let doing = || Error::doing("restore a leaf", table);
+        let make = format!("CREATE TABLE {leaf} (LIKE {parent} {LIKE} INCLUDING INDEXES)");
+        transaction.batch_execute(&make).await.map_err(doing())?;
+        let id = self.plan(transaction).await.map_err(doing())?;
+        let cast = refit::load(transaction, table, self.archive, manifest, &leaf).await?;
+        let row = transaction
+            .query_typed_one(
+                "SELECT pg_get_partition_constraintdef(to_regclass($1))",
+                &[(&parent as &(dyn ToSql + Sync), Type::TEXT)],
+            )
+            .await
+            .map_err(doing())?;
+        let time = quoted(&table.time_column);
+        let mut proof = vec![format!("{time} IS NOT NULL")];
+        proof.extend(at(manifest.from).map(|from| format!("{time} >= '{from}'::timestamptz")));
+        proof.extend(at(manifest.to).map(|to| format!("{time} < '{to}'::timestamptz")));
+        proof.extend(row.get::<_, Option<String>>(0));
+        let mut statements = seal_statements(table, &leaf);
+        statements.push(format!("ALTER TABLE {leaf} ADD CONSTRAINT dalp_restored CHECK ({})", proof.join(" AND ")));
+        // Plans know nothing of a new table.
+        statements.push(format!("ANALYZE {leaf}; {BRIEFLY}"));
+        transaction.batch_execute(&statements.join("; ")).await.map_err(doing())?;
+        Ok((id, cast))
+    }
+
+    /// The registry's row of a table that was made. Answers its id.
+    async fn plan(&self, transaction: &Transaction<'_>) -> Result<i64, tokio_postgres::Error> {
+        let (table, manifest, bounds) = (self.table, self.manifest, self.bounds);
+        let from = (bounds.lower() > Edge::MinValue).then(|| bounds.lower().time());
+        let to = bounds.upper().time();
+        let version = i32::try_from(manifest.version).unwrap_or(i32::MAX);
+        let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+            (&table.schema, Type::TEXT),
+            (&table.name, Type::TEXT),
+            (&manifest.key, Type::INT8),
+            (&manifest.leaf, Type::TEXT),
+            (&self.leaf(), Type::TEXT),
+            (&from, Type::TIMESTAMPTZ),
+            (&to, Type::TIMESTAMPTZ),
+            (&version, Type::INT4),
+        ];
+        Ok(transaction.query_typed_one(&table.registered(PLANNED), &parameters).await?.get(0))
+    }
+
+    /// Answers the hold, and where the floor is now.
+    async fn attach(&self, transaction: &Transaction<'_>, id: i64) -> Result<(i64, Option<DateTime<Utc>>), Error> {
+        let (table, manifest, parent, leaf) = (self.table, self.manifest, self.parent, self.leaf());
+        let doing = || Error::doing("attach a restored leaf", table);
+        let attach = format!(
+            "SELECT pg_advisory_xact_lock({LANE_KEY}); SET LOCAL lock_timeout = '{PATIENCE}'; \
+             LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; \
+             ALTER TABLE {parent} ATTACH PARTITION {leaf} FOR VALUES {}; ALTER TABLE {leaf} DROP CONSTRAINT dalp_restored",
+            self.bounds
+        );
+        transaction.batch_execute(&attach).await.map_err(doing())?;
+        let json = serde_json::to_value(manifest).unwrap_or_default();
+        let rows = i64::try_from(manifest.counted.rows).unwrap_or(i64::MAX);
+        let place = self.archive.name();
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+            [(&id, Type::INT8), (&json, Type::JSONB), (&rows, Type::INT8), (&place, Type::TEXT)];
+        transaction
+            .query_typed(&table.registered(&format!("{ATTACHED} {MARK} WHERE leaf_id = $1")), &parameters)
+            .await
+            .map_err(doing())?;
+        let deed = Deed::new("partition.restore", format!("{}.{}", table.schema, manifest.leaf))
+            .with_detail(serde_json::json!({ "key": manifest.key, "rows": rows, "object": manifest.object }));
+        record(transaction, &deed).await?;
+        let hold = insert(transaction, table, self.scope, self.request.reason, self.request.author).await?.id;
+        let floor = lower_floor(transaction, table, manifest.key, self.bounds).await?;
+        Ok((hold, floor))
+    }
 }

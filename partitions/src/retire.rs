@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     Hold,
-    registry::{Entry, Inventory, Presence, State},
+    registry::{Entry, Hindrance, Inventory, Presence, State},
 };
 
 /// What becomes of a leaf whose time is over.
@@ -214,12 +214,17 @@ pub enum Obstacle {
     Differs,
     /// Row security would hide rows of it from our role: they would be neither counted nor archived.
     RowSecurity,
+    /// The server would refuse to detach it.
+    Hindered {
+        /// Why.
+        by: Hindrance,
+    },
 }
 
 impl Obstacle {
     /// Whether somebody must mend something before the leaf can move: told as a failure.
     pub fn is_fault(&self) -> bool {
-        matches!(self, Self::RowSecurity)
+        matches!(self, Self::RowSecurity | Self::Hindered { .. })
     }
 }
 
@@ -240,7 +245,18 @@ impl fmt::Display for Obstacle {
             Self::Taken => f.write_str(
                 "somebody took it out of its table: it is left alone. Attach it again, or `dalp-indexer partitions undo` does, and it follows the policy",
             ),
-            Self::NoArchive => f.write_str("to be archived, and partitions.archive_url is not set"),
+            Self::NoArchive => f.write_str(
+                "to be archived, and there is no archive that can be used: see partitions.archive_url, and `dalp-indexer partitions doctor`",
+            ),
+            Self::Hindered { by: Hindrance::Default { partition } } => write!(
+                f,
+                "{partition} is a DEFAULT partition, beside which the server detaches none concurrently: move its rows into leaves of their own \
+                 (`dalp-indexer partitions fill` makes them), then detach it"
+            ),
+            Self::Hindered { by: Hindrance::Referenced { by } } => write!(
+                f,
+                "foreign key {by} points here, and the server detaches nothing from under it without locking that table: drop the constraint"
+            ),
             Self::RowSecurity => f.write_str(
                 "row security would hide rows of it from this role, and what is not seen is not archived: as its owner, \
                  ALTER TABLE … NO FORCE ROW LEVEL SECURITY; queries of the table go by the table's own",
@@ -321,6 +337,44 @@ pub fn is_due(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> bool {
             .is_some_and(|cutoff| entry.bounds.to() <= cutoff)
 }
 
+/// The way of a leaf from a move on, as far as nothing stands in it: what `plan` shows. Where it waits for its grace, the rest is left out.
+pub fn way(inventory: &Inventory, terms: &Terms<'_>, first: &Move) -> Vec<Move> {
+    let mut alone = Inventory { floors: inventory.floors.clone(), now: inventory.now, ..Inventory::default() };
+    let mut way = vec![first.clone()];
+    while let Some(Move { entry, act }) = way.last()
+        && way.len() < LONGEST_WAY
+    {
+        let mut entry = entry.clone();
+        let mark = || Some(String::new());
+        match act {
+            Act::Note(state) => entry.state = *state,
+            Act::Seal => (entry.seal_now, entry.state) = (mark(), entry.state.max(State::Sealed)),
+            Act::Archive => {
+                (entry.manifest, entry.seal) = (Some(serde_json::Value::Null), entry.seal_now.clone());
+                entry.state = entry.state.max(State::Archived);
+            }
+            Act::Recount => entry.seal.clone_from(&entry.seal_now),
+            Act::Retire => {
+                alone.floors.insert(entry.key, entry.bounds.upper().time());
+                entry.state = entry.state.max(State::Retired);
+            }
+            Act::Detach | Act::Finalize => {
+                (entry.state, entry.presence) = (State::Detached, Presence::Standalone);
+                entry.detached_at = Some(inventory.now);
+            }
+            Act::Attach | Act::Drop | Act::Discard => break,
+        }
+        match step(&alone, terms, &entry) {
+            Next::Move(act) => way.push(Move { entry, act }),
+            Next::Blocked(_) | Next::Rest => break,
+        }
+    }
+    way
+}
+
+/// More than there are kinds of moves: none comes twice but sealing.
+const LONGEST_WAY: usize = 9;
+
 enum Next {
     Move(Act),
     Blocked(Obstacle),
@@ -370,6 +424,9 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
     }
     if entry.filtered {
         return Next::Blocked(Obstacle::RowSecurity);
+    }
+    if let Some(by) = inventory.hindrances.get(&entry.key).filter(|_| entry.presence == Presence::Attached) {
+        return Next::Blocked(Obstacle::Hindered { by: by.clone() });
     }
     if entry.state < State::Retired
         && let Some(breaker) = breakers.get(&entry.key)
@@ -424,7 +481,7 @@ fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
             (false, ..) => Next::Move(Act::Seal),
         };
     }
-    let below_floor = inventory.floors.get(&entry.key).is_some_and(|floor| entry.bounds.to() <= *floor);
+    let below_floor = inventory.floors.get(&entry.key).is_some_and(|floor| entry.bounds.upper().time() <= *floor);
     match until {
         _ if !below_floor && !is_due(inventory, terms, entry) => Next::Rest,
         _ if !below_floor && !terms.switches.detach => Next::Blocked(Obstacle::Off { switch: "detach" }),
@@ -441,7 +498,7 @@ fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
 /// Whether no attached leaf of the key holds later times.
 fn is_newest(inventory: &Inventory, entry: &Entry) -> bool {
     !inventory.entries.iter().any(|other| {
-        other.key == entry.key && other.presence == Presence::Attached && other.bounds.to() > entry.bounds.to()
+        other.key == entry.key && other.presence == Presence::Attached && other.bounds.upper() > entry.bounds.upper()
     })
 }
 

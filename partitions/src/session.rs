@@ -8,6 +8,11 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 /// Said in every transaction here, and in every session.
 const WHOLE: &str = "row_security = off";
 
+/// How values are written as text, whatever a login's defaults say: of the same values, the same text.
+pub(crate) const AS_WRITTEN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; \
+                                     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'; \
+                                     SET LOCAL search_path = pg_catalog; SET LOCAL lc_monetary = 'C'";
+
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

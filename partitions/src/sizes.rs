@@ -1,13 +1,12 @@
 //! Reads how large leaves are.
 
-use chrono::{DateTime, Utc};
 use tokio_postgres::{
     Client,
     types::{ToSql, Type},
 };
 
 use crate::{
-    Bounds, Error, LeafSize, Table,
+    Error, LeafSize, Table,
     session::{self, Kind},
 };
 
@@ -26,7 +25,7 @@ const SIZES: &str = r"
               (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
     )
     SELECT CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
-           CASE WHEN part[2] NOT IN ('MAXVALUE', '''infinity''') THEN trim('''' FROM part[2])::timestamptz END,
+           CASE WHEN part[2] <> 'MAXVALUE' THEN trim('''' FROM part[2])::timestamptz END,
            COALESCE(pg_total_relation_size(leaf.oid), 0)
     FROM parent JOIN pg_catalog.pg_inherits ON inhparent = parent.oid
     JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
@@ -49,8 +48,7 @@ pub async fn sizes(client: &mut Client, table: &Table, key: i64) -> Result<Vec<L
     let rows = transaction.query_typed(SIZES, &parameters).await.map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
     let sizes = rows.iter().filter_map(|row| {
-        let to: Option<DateTime<Utc>> = row.get(1);
-        let bounds = Bounds::new(row.get(0), to.unwrap_or(DateTime::<Utc>::MAX_UTC))?;
+        let bounds = crate::catalog::bounds(row, 0, 1)?;
         Some(LeafSize { bounds, bytes: row.get(2) })
     });
     Ok(sizes.collect())

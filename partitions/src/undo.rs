@@ -2,19 +2,20 @@
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{
-    Client, Transaction,
+    Client, GenericClient, Transaction,
     error::SqlState,
     types::{ToSql, Type},
 };
 
 use crate::{
-    Error, Manifest, Scope, Table,
+    Bounds, Error, Manifest, Scope, Table, Time,
     activity::{Deed, ensure_activity, record},
     apply::{LANE_KEY, is_passing, pause},
+    blockers::blockers_of,
     hold::{place, release_hold},
     moves::{
-        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, blockers, end_session, is_the_leaf, locked, manifest_of,
-        parent_of, set_state, unseal_statements,
+        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, end_session, is_the_leaf, locked, manifest_of, parent_of,
+        set_state, unseal_statements,
     },
     registry::{Entry, Inventory, Presence, State, read_inventory, register},
 };
@@ -64,16 +65,23 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
         );
         return Err(Error::Unfit { what, why });
     }
+    if first.state == State::Planned {
+        let why = format!(
+            "a restore of it was cut short: `dalp-indexer partitions restore {} --reason …` takes that back and begins anew",
+            first.leaf
+        );
+        return Err(Error::Unfit { what, why });
+    }
     let back = on_their_way(&inventory, first);
     let Some(last) = back.last() else {
         let why = "nothing was begun with it, nor with a newer leaf of its key: there is nothing to undo";
         return Err(Error::Unfit { what, why: why.to_owned() });
     };
-    let to = (last.bounds.to() < DateTime::<Utc>::MAX_UTC).then(|| last.bounds.to());
-    let scope = Scope { key: Some(first.key), from: first.bounds.from(), to };
-    let (hold, _) = place(client, table, &scope, reason, author).await?;
-    for (at, entry) in back.iter().enumerate() {
-        if let Err(error) = bring_back(client, table, entry).await {
+    let scope = Scope::of(first.key, first.bounds.lower(), last.bounds.upper());
+    let hold = place(client, table, &scope, reason, author).await?.id;
+    // The newest first, each with its floor: cut short anywhere, what is served has no holes, and the same command goes on.
+    for (at, entry) in back.iter().rev().enumerate() {
+        if let Err(error) = bring_back(client, table, entry, true).await {
             // What came back is held; a hold on nothing would be in the way of what is done next.
             if at == 0 {
                 release_hold(client, &table.registry, hold, author).await?;
@@ -81,7 +89,7 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
             return Err(error);
         }
     }
-    let floor = lower_floor(client, table, first).await?;
+    let floor = lower_floor(client, table, first.key, first.bounds).await?;
     Ok(Undone { leaves: back.iter().map(|entry| entry.leaf.clone()).collect(), hold, floor })
 }
 
@@ -96,15 +104,16 @@ fn on_their_way(inventory: &Inventory, first: &Entry) -> Vec<Entry> {
     inventory.entries.iter().filter(is_begun).cloned().collect()
 }
 
-/// Tries for a while: each try waits briefly, as others wait behind it.
-pub(crate) async fn bring_back(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+/// Attaches a leaf again, and lowers the floor to it if it `serves` its rows from now on. Tries for a while: each try waits briefly, as
+/// others wait behind it.
+pub(crate) async fn bring_back(client: &mut Client, table: &Table, entry: &Entry, serves: bool) -> Result<(), Error> {
     for again in 1..=TRIES {
-        match attach(client, table, entry).await {
+        match attach(client, table, entry, serves).await {
             Err(error) if is_passing(&error) => tokio::time::sleep(pause(again)).await,
             ended => return ended,
         }
     }
-    let holders = blockers(client, table, entry, entry.presence == Presence::Pending).await?;
+    let holders = blockers_of(client, table, entry, entry.presence == Presence::Pending).await?;
     Err(Error::Locked { table: entry.relation(), tries: TRIES, holders })
 }
 
@@ -120,7 +129,7 @@ pub(crate) fn statements(entry: &Entry, parent: &str) -> Vec<String> {
 
 /// Attaches it if it is not, and says so. The CHECK that `DETACH CONCURRENTLY` left spares the scan; it goes in the same transaction,
 /// while nobody else sees the leaf.
-pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry, serves: bool) -> Result<(), Error> {
     let doing = || Error::doing("attach a leaf again", table);
     let (leaf, parent) = (entry.relation(), parent_of(table, entry));
     let transaction = locked(client, table, entry).await?;
@@ -139,7 +148,7 @@ pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry) ->
         );
         transaction.batch_execute(&lock).await.map_err(|error| unlike(table, entry, doing()(error)))?;
         is_the_leaf(&transaction, table, entry).await?;
-        drop_checks(&transaction, table, &leaf, &parent).await?;
+        drop_check(&transaction, table, entry).await?;
     }
     let state = if entry.is_proved() { State::Archived } else { State::Attached };
     if !entry.is_proved() {
@@ -147,6 +156,9 @@ pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry) ->
         transaction.batch_execute(&unseal).await.map_err(doing())?;
     }
     set_state(&transaction, table, entry, state).await.map_err(doing())?;
+    if serves {
+        lower_floor(&transaction, table, entry.key, entry.bounds).await?;
+    }
     let deed = Deed::new("partition.undo", entry.to_string())
         .with_detail(serde_json::json!({ "key": entry.key, "state": entry.state.word() }));
     record(&transaction, &deed).await?;
@@ -170,20 +182,17 @@ fn unlike(table: &Table, entry: &Entry, error: Error) -> Error {
     }
 }
 
-const CHECKS: &str = "SELECT conname::text FROM pg_catalog.pg_constraint AS c \
-                      WHERE conrelid = to_regclass($1) AND contype = 'c' AND coninhcount = 0 AND NOT EXISTS \
-                        (SELECT FROM pg_catalog.pg_constraint WHERE conrelid = to_regclass($2) AND conname = c.conname)";
+/// CHECKs that say what the bounds of an attached leaf say, beside those that it had before we detached it. $1 leaf, $2 its row.
+const CHECKS: &str = "SELECT conname::text FROM pg_catalog.pg_constraint AS c JOIN registry.leaf AS e ON e.leaf_id = $2 \
+                      WHERE conrelid = to_regclass($1) AND contype = 'c' AND coninhcount = 0 AND conname <> ALL (e.checks) \
+                        AND pg_get_expr(conbin, conrelid) = pg_get_partition_constraintdef(conrelid)";
 
-/// Drops the CHECKs that a leaf has and its parent has not.
-pub(crate) async fn drop_checks(
-    transaction: &Transaction<'_>,
-    table: &Table,
-    leaf: &str,
-    parent: &str,
-) -> Result<(), Error> {
+/// Drops the CHECK that our detaching left; those of others stay.
+async fn drop_check(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
     let doing = || Error::doing("drop the CHECK of a detaching", table);
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::TEXT), (&parent, Type::TEXT)];
-    for row in transaction.query_typed(CHECKS, &parameters).await.map_err(doing())? {
+    let leaf = entry.relation();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::TEXT), (&entry.id, Type::INT8)];
+    for row in transaction.query_typed(&table.registered(CHECKS), &parameters).await.map_err(doing())? {
         let drop = format!("ALTER TABLE {leaf} DROP CONSTRAINT {}", crate::catalog::quoted(row.get(0)));
         transaction.batch_execute(&drop).await.map_err(doing())?;
     }
@@ -194,9 +203,9 @@ pub(crate) async fn drop_checks(
 const LOWER_FLOOR: &str = "
     UPDATE registry.retention_floor AS f
     SET floor = low.floor, moves = f.moves + 1, moved_at = clock_timestamp()
-    FROM (SELECT GREATEST(COALESCE($4::timestamptz, '-infinity'),
+    FROM (SELECT GREATEST($4::timestamptz,
                           (SELECT max(to_time) FROM registry.leaf AS e
-                           WHERE e.table_schema = $1 AND e.table_name = $2 AND e.key = $3 AND e.to_time > COALESCE($4, '-infinity')
+                           WHERE e.table_schema = $1 AND e.table_name = $2 AND e.key = $3 AND e.to_time > $4
                              AND e.retired_at IS NOT NULL
                              AND NOT EXISTS (SELECT FROM registry.leaf AS l JOIN pg_catalog.pg_inherits ON inhrelid = l.relid
                                              WHERE l.table_schema = $1 AND l.table_name = $2 AND l.key = $3
@@ -208,17 +217,18 @@ const FLOOR: &str = "SELECT NULLIF(floor, '-infinity') FROM registry.retention_f
 
 /// Lowers the floor so that a leaf that is attached is served. Answers where it is.
 pub(crate) async fn lower_floor(
-    client: &mut Client,
+    client: &impl GenericClient,
     table: &Table,
-    entry: &Entry,
+    key: i64,
+    bounds: Bounds,
 ) -> Result<Option<DateTime<Utc>>, Error> {
     let doing = || Error::doing("lower the floor", table);
-    let from = entry.bounds.from();
+    let from = bounds.lower().time();
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&entry.key, Type::INT8), (&from, Type::TIMESTAMPTZ)];
+        [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&key, Type::INT8), (&from, Type::TIMESTAMPTZ)];
     client.query_typed(&table.registered(LOWER_FLOOR), &parameters).await.map_err(doing())?;
     let row = client.query_typed_opt(&table.registered(FLOOR), &parameters[..3]).await.map_err(doing())?;
-    Ok(row.and_then(|row| row.get(0)))
+    Ok(row.and_then(|row| row.get::<_, Option<Time>>(0)).map(Time::utc))
 }
 
 /// Opens a sealed leaf that rows must be written to, which voids its archive: it is archived again later, as a new version. Answers the
@@ -245,7 +255,7 @@ pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Op
             opened => return opened.map(|()| void),
         }
     }
-    let holders = blockers(client, table, entry, false).await?;
+    let holders = blockers_of(client, table, entry, false).await?;
     Err(Error::Locked { table: name, tries: TRIES, holders })
 }
 

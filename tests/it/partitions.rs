@@ -269,3 +269,82 @@ fn a_table_of_somebody_else_is_looked_after_as_well() {
         assert_eq!(one(&client, record).await, 4, "seal, retire, detach, undo");
     });
 }
+
+/// Tables that cannot be looked after, an archive that cannot be used, and too much at once: each stops itself, says so, and nothing else.
+#[test]
+fn one_bad_thing_stops_itself() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let client = database.superuser().await;
+        client
+            .batch_execute(
+                "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
+                 CREATE TABLE dalp_assets.numbered (day int NOT NULL) PARTITION BY RANGE (day); \
+                 CREATE TABLE dalp_assets.position (at timestamptz NOT NULL, n int8) PARTITION BY RANGE (at); \
+                 CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.position FOR VALUES FROM ('-infinity') TO ('2020-01-01 00:00+00'); \
+                 CREATE TABLE dalp_assets.far PARTITION OF dalp_assets.position FOR VALUES FROM ('290000-01-01 00:00+00') TO ('infinity'); \
+                 INSERT INTO dalp_assets.position VALUES ('2019-01-01', 1), ('290000-01-02', 2); RESET ROLE",
+            )
+            .await
+            .unwrap();
+        let more = "[partitions]\narchive_url = \"s3://no-such-bucket/x\"\n\
+                    [tables.logs]\naction = \"archive\"\nretention = \"9d\"\n\
+                    [tables.numbered]\ntable = \"dalp_assets.numbered\"\ntime_column = \"day\"\naction = \"drop\"\nretention = \"1d\"\n\
+                    [tables.position]\ntable = \"dalp_assets.position\"\ntime_column = \"at\"\naction = \"detach\"\nretention = \"2d\"\n";
+        let site = Site { more: more.to_owned(), ..Site::new(&database, &anvil.http_url()) };
+        each_is_told_and_the_rest_is_done(&site, &client).await;
+
+        // A running indexer does its work, and says what does not go.
+        anvil.rpc().mine(3, 60).await.unwrap();
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let tasks = service.tasks();
+        until("what fails to be told", || {
+            let tasks = tasks.borrow().clone();
+            let told = |name: &str, what: &str| {
+                tasks
+                    .iter()
+                    .any(|task| task.name == name && task.error.as_ref().is_some_and(|error| error.contains(what)))
+            };
+            let all =
+                told("archive", "archive_url") && told("retention", "numbered: ") && told("retention", "position: ");
+            std::future::ready(all)
+        })
+        .await;
+        service.stop().await;
+    });
+}
+
+async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
+    let checked = said(site, &["config", "check", "--connect"], 2);
+    assert!(checked.contains("tables.numbered") && !checked.contains("tables.position:"), "{checked}");
+    said(site, &["config", "check"], 0);
+    let plan = said(site, &["partitions", "plan", "--json"], 1);
+    assert!(plan.contains("numbered: ") && plan.contains("such as 20240131"), "{plan}");
+    assert!(plan.contains("position_") && plan.contains("allow-many"), "{plan}");
+    let applied = said(site, &["partitions", "apply"], 1);
+    for told in ["numbered: ", "nothing is archived: partitions.archive_url", "position (key 0): 1 leaves with"] {
+        assert!(applied.contains(told), "{told}: {applied}");
+    }
+    client.batch_execute("INSERT INTO dalp_assets.position VALUES (now(), 3)").await.unwrap();
+    let status = said(site, &["status", "--json"], 0);
+    assert!(status.contains("dalp_assets.position") && status.contains("such as 20240131"), "{status}");
+    let status = said(site, &["partitions", "status", "--json"], 1);
+    assert!(status.contains("position") && status.contains("numbered: ") && status.contains("allow-many"), "{status}");
+    for command in ["doctor", "audit"] {
+        let found = said(site, &["partitions", command, "--json"], 1);
+        assert!(found.contains("numbered") && found.contains("nothing of key 0"), "{command}: {found}");
+    }
+    let hold = ["partitions", "hold", "add", "--table", "position", "--reason", "case", "--author", "counsel"];
+    assert!(said(site, &hold, 0).contains("hold 1 keeps position"));
+    assert!(said(site, &["partitions", "hold", "list"], 0).contains("counsel"));
+    said(site, &["partitions", "hold", "release", "1", "--author", "counsel"], 0);
+
+    // A late row gets its leaf when somebody asks for it.
+    let late = "INSERT INTO dalp_assets.position VALUES ('2023-11-05 10:00+00', 4)";
+    assert_eq!(client.batch_execute(late).await.unwrap_err().code().unwrap().code(), "23514");
+    let fill = ["partitions", "fill", "--table", "position", "--at", "2023-11-05T10:00:00Z"];
+    assert!(said(site, &fill, 0).contains("position_20231101 is made"));
+    client.batch_execute(late).await.unwrap();
+    assert!(said(site, &fill, 0).contains("stands already"));
+}

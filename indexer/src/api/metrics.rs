@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::status::{ChainStatus, NodeReport, Role, TableReport};
+use crate::status::{ChainStatus, NodeReport, Role, TableReport, TaskReport, TaskState};
 
 /// The `Content-Type` that goes with [`render`].
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -69,7 +69,7 @@ fn flag(value: bool) -> Option<f64> {
 }
 
 /// The whole answer. What is not known has no sample, rather than a value that means something else.
-pub(super) fn render(chains: &[ChainStatus], tables: &[TableReport]) -> String {
+pub(super) fn render(chains: &[ChainStatus], tables: &[TableReport], tasks: &[TaskReport]) -> String {
     let mut text = String::new();
     for Metric(name, kind, help, value) in CHAIN {
         let samples = chains.iter().filter_map(|chain| Some((vec![("chain", chain.name.as_str())], value(chain)?)));
@@ -88,6 +88,10 @@ pub(super) fn render(chains: &[ChainStatus], tables: &[TableReport]) -> String {
         });
         family(&mut text, name, *kind, help, samples);
     }
+    for Metric(name, kind, help, value) in TASK {
+        let samples = tasks.iter().filter_map(|task| Some((vec![("task", task.name)], value(task)?)));
+        family(&mut text, name, *kind, help, samples);
+    }
     for Metric(name, kind, help, value) in TABLE {
         let samples = tables.iter().filter_map(|table| Some((vec![("table", table.name.as_str())], value(table)?)));
         family(&mut text, name, *kind, help, samples);
@@ -101,6 +105,15 @@ pub(super) fn render(chains: &[ChainStatus], tables: &[TableReport]) -> String {
     }
     text
 }
+
+const TASK: &[Metric<TaskReport>] = &[
+    Metric("task_up", Kind::Gauge, "1 if the last turn of a background task went well.", |t| {
+        flag(t.state == TaskState::Well)
+    }),
+    Metric("task_failures_total", Kind::Counter, "Turns of a background task that failed.", |t| {
+        Some(t.failures as f64)
+    }),
+];
 
 const TABLE: &[Metric<TableReport>] = &[
     Metric("retention_failures_total", Kind::Counter, "Moves of partitions and runs of retention that failed.", |t| {
@@ -184,7 +197,7 @@ mod tests {
     /// The samples of `chains`, without the lines about them.
     fn samples(chains: &[ChainStatus], metric: &str) -> Vec<String> {
         let start = format!("dalp_indexer_{metric}{{");
-        render(chains, &[])
+        render(chains, &[], &[])
             .lines()
             .filter_map(|line| line.strip_prefix(&start).map(|rest| format!("{{{rest}")))
             .collect()
@@ -223,7 +236,8 @@ mod tests {
             TableReport { name: "logs".into(), succeeded_at: Some(chrono::Utc::now()), ..TableReport::default() };
         table.count("drop", std::time::Duration::from_millis(500), std::time::Duration::ZERO);
         let other = TableReport { name: "activity".into(), ..table.clone() };
-        let text = render(&[chain(), known], &[table, other]);
+        let task = TaskReport { name: "retention", state: TaskState::Down, failures: 1, error: None };
+        let text = render(&[chain(), known], &[table, other], &[task]);
         let (mut declared, mut series) = (Vec::new(), std::collections::HashSet::new());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -237,7 +251,11 @@ mod tests {
                 assert!(value.parse::<f64>().unwrap().is_finite() && series.insert(name), "{line}");
             }
         }
-        assert_eq!(declared.len(), CHAIN.len() + NODE.len() + 1 + TABLE.len() + MOVES.len(), "{declared:?}");
+        assert_eq!(
+            declared.len(),
+            CHAIN.len() + NODE.len() + 1 + TASK.len() + TABLE.len() + MOVES.len(),
+            "{declared:?}"
+        );
     }
 
     #[test]
@@ -248,6 +266,6 @@ mod tests {
 
     #[test]
     fn without_a_chain_there_is_nothing_to_tell() {
-        assert_eq!(render(&[], &[]), "");
+        assert_eq!(render(&[], &[], &[]), "");
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
-use crate::status::{ChainStatus, TableReport};
+use crate::status::{ChainStatus, TableReport, TaskReport, TaskState};
 
 /// What was last published of the chains and of the tables.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Published {
     pub chains: watch::Receiver<Vec<ChainStatus>>,
     /// What retention did with each table.
     pub tables: watch::Receiver<Vec<TableReport>>,
+    /// How the background tasks do.
+    pub tasks: watch::Receiver<Vec<TaskReport>>,
 }
 
 /// How long open answers may take once the server is told to stop.
@@ -71,28 +73,31 @@ async fn health() -> Response {
     answer(StatusCode::OK, json!({ "status": "ok" }))
 }
 
-/// 200 only if every chain is ready; the body says what each waits for.
+/// 200 only if every chain is ready, and no background task is down; the body says what each waits for. A task that fails at its work (a
+/// lock, a store that does not answer) is no reason to keep readers away: it is named in the body.
 async fn ready(State(published): State<Published>) -> Response {
     let chains = published.chains.borrow().clone();
     // No chain at all has nothing to serve: an orchestrator must not send readers here.
-    let all = !chains.is_empty() && chains.iter().all(|chain| chain.ready);
+    let tasks = published.tasks.borrow().clone();
+    let works = tasks.iter().all(|task| task.state != TaskState::Down);
+    let all = works && !chains.is_empty() && chains.iter().all(|chain| chain.ready);
     let reasons: Vec<Value> = chains
         .iter()
         .map(|c| json!({ "name": c.name, "chain_id": c.chain_id, "ready": c.ready, "waits_for": c.waits_for }))
         .collect();
     let code = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(code, json!({ "ready": all, "chains": reasons }))
+    answer(code, json!({ "ready": all, "chains": reasons, "tasks": tasks }))
 }
 
-/// `{"chains": [...]}`, each as [`ChainStatus`] has it.
+/// `{"chains": [...], "tasks": [...]}`, each as [`ChainStatus`] and [`TaskReport`] have it.
 async fn chains(State(published): State<Published>) -> Response {
     let chains = published.chains.borrow().clone();
-    answer(StatusCode::OK, json!({ "chains": chains }))
+    answer(StatusCode::OK, json!({ "chains": chains, "tasks": *published.tasks.borrow() }))
 }
 
 /// The same in Prometheus' text format.
 async fn numbers(State(published): State<Published>) -> Response {
-    let text = metrics::render(&published.chains.borrow(), &published.tables.borrow());
+    let text = metrics::render(&published.chains.borrow(), &published.tables.borrow(), &published.tasks.borrow());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 

@@ -28,7 +28,7 @@ struct Server {
 }
 
 fn published(chains: watch::Receiver<Vec<ChainStatus>>) -> Published {
-    Published { chains, tables: watch::channel(Vec::new()).1 }
+    Published { chains, tables: watch::channel(Vec::new()).1, tasks: watch::channel(Vec::new()).1 }
 }
 
 async fn start() -> Server {
@@ -67,6 +67,25 @@ async fn answers_follow_the_status() {
     assert!(answer.contains("\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
     assert!(answer.contains("\ndalp_indexer_tail_block{chain=\"a\"} 5\n"), "{answer}");
     assert!(fetch(server.port, "/nothing").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn a_task_that_is_down_is_not_ready_and_one_that_fails_is_named() {
+    let chains = watch::channel(vec![chain("a", true)]).1;
+    for (state, code) in [(TaskState::Well, 200), (TaskState::Failing, 200), (TaskState::Down, 503)] {
+        let error = (state != TaskState::Well).then(|| "no lock".to_owned());
+        let tasks = watch::channel(vec![TaskReport { name: "retention", state, failures: 3, error }]).1;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let published = Published { tasks, ..published(chains.clone()) };
+        let server = tokio::spawn(serve(listener, published, std::future::pending()));
+        let answer = fetch(port, "/ready").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{state:?}: {answer}");
+        assert_eq!(answer.contains("no lock"), state != TaskState::Well, "{answer}");
+        let up = fetch(port, "/metrics").await.contains("\ndalp_indexer_task_up{task=\"retention\"} 1\n");
+        assert_eq!(up, state == TaskState::Well);
+        server.abort();
+    }
 }
 
 #[tokio::test]

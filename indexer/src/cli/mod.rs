@@ -206,7 +206,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Repair(args) => repair::run(load()?, args, bars).await,
         Command::Partitions(command) => partitions::run(load()?, command).await,
         Command::Sql(args) => sql::run(load()?, args).await,
-        Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),
+        Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod archive;
 mod doctor;
+mod fill;
 mod hold;
 mod plan;
 mod status;
@@ -15,7 +16,7 @@ use tokio_postgres::Client;
 
 use super::Failure;
 use crate::config::{Config, ManagedTable};
-use crate::maintenance::{Connector, LeavesError, open_archive};
+use crate::maintenance::{Connector, LeavesError, Place};
 
 /// What to do with partitions.
 #[derive(Debug, Subcommand)]
@@ -48,6 +49,12 @@ A running indexer does the same every partitions.maintenance_interval. Exit code
 
 Writes, reads and removes one small object in the archive, if there is one.")]
     Doctor(Selection),
+    /// Make the leaf that a late row needs, or open it where it is sealed
+    #[command(after_help = "Example:
+  dalp-indexer partitions fill --table position --at 2023-11-05T10:00:00Z
+
+Rows of times that are not made ahead are refused with SQLSTATE 23514 where no leaf takes them.")]
+    Fill(fill::FillArgs),
     /// Serve a leaf again that was sealed, retired or detached, and every newer one of its chain
     #[command(after_help = "Example:
   dalp-indexer partitions undo logs_1_20240301 --reason 'wrong policy'
@@ -105,6 +112,7 @@ pub async fn run(config: Config, command: PartitionsCommand) -> Result<(), Failu
         PartitionsCommand::Status(selection) => status::show(&mut session, &config, &selection).await,
         PartitionsCommand::Audit(selection) => doctor::audit(&mut session, &config, &selection).await,
         PartitionsCommand::Doctor(selection) => doctor::show(&mut session, &config, &selection).await,
+        PartitionsCommand::Fill(args) => fill::run(&mut session, &config, &args).await,
         PartitionsCommand::Undo(args) => plan::undo(&mut session, &config, &args).await,
         PartitionsCommand::Restore(args) => archive::restore(&mut session, &config, &args).await,
         PartitionsCommand::Hold(command) => hold::run(&mut session, &config, command).await,
@@ -115,20 +123,39 @@ pub async fn run(config: Config, command: PartitionsCommand) -> Result<(), Failu
 /// The partitioner's connection, and the archive.
 struct Session {
     client: Client,
-    archive: Option<dalp_partitions::Archive>,
+    place: Place,
 }
 
 impl Session {
     async fn open(config: &Config) -> Result<Self, Failure> {
-        let archive = open_archive(&config.partitions).map_err(LeavesError::from).map_err(failed)?;
         let client = Connector::new(config).connect().await.map_err(failed)?;
-        Ok(Self { client, archive })
+        Ok(Self { client, place: Place::open(&config.partitions) })
     }
 
     fn archive(&self) -> Result<&dalp_partitions::Archive, Failure> {
         let none =
             || Failure::usage("there is no archive: set partitions.archive_url, such as file:///var/lib/dalp/archive");
-        self.archive.as_ref().ok_or_else(none)
+        match (&self.place.archive, &self.place.fault) {
+            (Some(archive), _) => Ok(archive),
+            (None, Some(fault)) => Err(Failure::other(fault.clone())),
+            (None, None) => Err(none()),
+        }
+    }
+}
+
+/// What was wrong with tables, one a line: one that cannot be looked after keeps nothing of the others from being done or told.
+#[derive(Debug, Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    /// What a table answered, if it did.
+    fn keep<T>(&mut self, table: &ManagedTable, answer: Result<T, Failure>) -> Option<T> {
+        answer.map_err(|error| self.0.push(format!("{}: {error}", table.name))).ok()
+    }
+
+    /// An error if there were any.
+    fn end(self) -> Result<(), Failure> {
+        if self.0.is_empty() { Ok(()) } else { Err(Failure::other(self.0.join("\n"))) }
     }
 }
 

@@ -23,6 +23,16 @@ pub struct StatusArgs {
 #[derive(Serialize)]
 struct Report {
     chains: Vec<ChainReport>,
+    /// The tables whose partitions could not be looked after as they should, in the last run.
+    maintenance: Vec<Trouble>,
+}
+
+#[derive(Serialize)]
+struct Trouble {
+    table: String,
+    /// Runs that failed in a row.
+    failures: i32,
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,9 +73,10 @@ struct ChainReport {
 pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
     let client = connect_direct(&config.database, &config.database.reader_url).await?;
     let chains = read(&client).await.map_err(|error| Failure::other(explain(&error)))?;
+    let maintenance = troubles(&client).await.map_err(|error| Failure::other(explain(&error)))?;
     if args.json {
-        let text =
-            serde_json::to_string_pretty(&Report { chains }).map_err(|error| Failure::other(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&Report { chains, maintenance })
+            .map_err(|error| Failure::other(error.to_string()))?;
         println!("{text}");
     } else if chains.is_empty() {
         println!("no chain is indexed yet; start `dalp-indexer run`");
@@ -74,8 +85,20 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
         if chains.iter().any(|chain| !chain.nodes.is_empty()) {
             println!("{}", nodes_table(&chains));
         }
+        for Trouble { table, failures, error } in &maintenance {
+            let why = error.as_deref().unwrap_or_default();
+            println!("partitions of {table}: {failures} runs failed in a row; the last one: {why}");
+        }
     }
     Ok(())
+}
+
+const TROUBLES: &str = "SELECT format('%s.%s', table_schema, table_name), failures, last_error \
+                        FROM dalp_indexed.partition_run WHERE failures > 0 ORDER BY 1";
+
+async fn troubles(client: &Client) -> Result<Vec<Trouble>, tokio_postgres::Error> {
+    let rows = client.query_typed(TROUBLES, &[]).await?;
+    Ok(rows.iter().map(|row| Trouble { table: row.get(0), failures: row.get(1), error: row.get(2) }).collect())
 }
 
 async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error> {

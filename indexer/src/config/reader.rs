@@ -444,12 +444,31 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
     for name in settings.tables() {
         check_table(settings, name, &mut report);
     }
+    check_tables_once(settings, &mut report);
     let mut roles = BTreeMap::new();
     for name in ["migrator", "writer", "partitioner", "reader"] {
         let key = format!("roles.{name}");
         let role = settings.one::<String>(&key).unwrap_or_default();
         if let Some(first) = roles.insert(role.clone(), name) {
             report(key, format!("\"{role}\" is roles.{first} too: each needs a role of its own, with its own rights"));
+        }
+    }
+}
+
+/// A table has one policy: under two names, the stricter one would win for both. What the indexer keeps for itself has its own names.
+fn check_tables_once(settings: &Settings, report: &mut impl FnMut(String, String)) {
+    let mut seen: BTreeMap<(String, String), &str> = BTreeMap::new();
+    for name in settings.tables().filter(|name| !super::OWN_TABLES.contains(&name.as_str())) {
+        let key = format!("tables.{name}.table");
+        let named = settings.one::<String>(&key).ok();
+        let Some((schema, table)) = named.as_deref().and_then(super::value::table) else { continue };
+        let table = (schema.to_owned(), table.to_owned());
+        let is_ours = schema == super::REGISTRY || (schema, table.1.as_str()) == ("dalp_audit", "activity");
+        if is_ours {
+            let own = super::OWN_TABLES.join(", ");
+            report(key, format!("{}.{} is the indexer's own: its tables are looked after as {own}", table.0, table.1));
+        } else if let Some(first) = seen.insert(table.clone(), name) {
+            report(key, format!("{}.{} is tables.{first} already: a table has one policy", table.0, table.1));
         }
     }
 }

@@ -223,6 +223,12 @@ fn tables_are_configured_by_name() {
         ("[tables.logs]\ntable = \"a.b\"", "tables.logs.table"),
         ("[tables.mine]\ntable = \"a.b\"", "tables.mine.time_column"),
         ("[tables.mine]\ntable = \"ab\"\ntime_column = \"t\"", "tables.mine.table"),
+        (
+            "[tables.a]\ntable = \"s.t\"\ntime_column = \"t\"\n[tables.b]\ntable = \"s.t\"\ntime_column = \"t\"",
+            "s.t is tables.a already",
+        ),
+        ("[tables.a]\ntable = \"dalp_indexed.logs\"\ntime_column = \"t\"", "is the indexer's own"),
+        ("[tables.a]\ntable = \"dalp_audit.activity\"\ntime_column = \"t\"", "is the indexer's own"),
         ("[tables.Mine]", "tables.Mine"),
         ("[tables.logs]\nretenton = \"1d\"", "did you mean `tables.logs.retention`"),
     ] {

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Act, Archive, Fate, Need, Outcome, Reference, Terms, ensure, is_begun, newest_rows, read_inventory, retire,
+    Act, Fate, Need, Outcome, Reference, Terms, ensure, is_begun, newest_rows, note_failure, read_inventory, retire,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::Client;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::{Leaves, LeavesError, policy};
+use super::{Leaves, LeavesError, Place, policy};
 use crate::config::{ManagedTable, Partitions};
+use crate::service::tasks::{Pulse, caught};
 use crate::status::{ChainStatus, Role, TableReport};
 use crate::store::retention::final_times;
 use crate::store::{Store, connect::explain};
@@ -33,20 +34,21 @@ impl Leaves {
         chains: Vec<watch::Receiver<ChainStatus>>,
         store: Store,
         reports: watch::Sender<Vec<TableReport>>,
+        pulse: Pulse,
         mut stop: watch::Receiver<bool>,
     ) {
         let mut client = None;
         loop {
             // Who leads no chain leaves it to who does.
             let leads = chains.iter().any(|chain| chain.borrow().role == Role::Leader);
-            let turn = async { if leads { self.retire_all(&mut client, &store, &reports).await } else { Ok(()) } };
-            let pause = match turn.await {
-                Ok(()) => self.every,
-                Err(error) => {
-                    warn!("retention: {error}");
-                    PAUSE
-                }
-            };
+            let mut pause = self.every;
+            if leads && let Err(error) = self.connected(&mut client).await {
+                warn!("retention: {error}");
+                pulse.failing(error.to_string());
+                pause = PAUSE;
+            } else if leads {
+                self.turn_of_all(&mut client, &store, &reports, &pulse).await;
+            }
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = sleep(pause) => {}
@@ -54,52 +56,100 @@ impl Leaves {
         }
     }
 
-    async fn retire_all(
+    async fn connected<'c>(&self, client: &'c mut Option<Client>) -> Result<&'c mut Client, LeavesError> {
+        if client.as_ref().is_none_or(Client::is_closed) {
+            *client = Some(self.connect().await?);
+        }
+        client.as_mut().ok_or_else(|| LeavesError::Lost { why: "the connection was not made".to_owned() })
+    }
+
+    async fn turn_of_all(
         &self,
         client: &mut Option<Client>,
         store: &Store,
         reports: &watch::Sender<Vec<TableReport>>,
-    ) -> Result<(), LeavesError> {
-        let client = match client {
-            Some(client) if !client.is_closed() => client,
-            slot => slot.insert(self.connect().await?),
-        };
-        // The chains' own are made ahead of their heads.
-        for table in self.managed.iter().filter(|table| self.partitions.switches.create && !table.is_of_chains()) {
-            if let Err(error) = make_ahead(client, table, &self.partitions, None).await {
-                warn!(table = table.name, "partitions ahead: {error}");
-            }
+        pulse: &Pulse,
+    ) {
+        let (mut failed, mut down) = (Vec::new(), false);
+        if let Some(why) = self.archive_fault().filter(|_| self.managed.iter().any(archives)) {
+            error!("nothing is archived: {why}");
         }
-        for table in &self.managed {
-            self.analyze(client, table).await;
-        }
-        for table in &self.managed {
-            if is_left_alone(client, table).await? {
-                continue;
-            }
-            let retired = retire_table(client, table, &self.partitions, self.archive.as_ref(), false).await;
-            reports.send_modify(|reports| note(reports, table, &retired));
-            let moved = match &retired {
-                Ok(outcome) => !outcome.done.is_empty(),
-                Err(LeavesError::Partitions(dalp_partitions::Error::Busy { .. })) => false,
-                Err(error) => {
-                    warn!(table = table.name, "retention: {error}");
-                    true
+        // Leaves of now come first, whatever is wrong with what is old; the chains' own are made ahead of their heads.
+        for ahead in [true, false] {
+            for table in &self.managed {
+                let turn = caught(self.turn_of(client, table, store, reports, ahead)).await;
+                let Err(error) = turn.unwrap_or_else(|panic| Err(LeavesError::Panicked(panic))) else { continue };
+                warn!(table = table.name, "{}: {error}", if ahead { "partitions ahead" } else { "retention" });
+                if matches!(error, LeavesError::Panicked(_)) {
+                    // What it was at is not known.
+                    (*client, down) = (None, true);
                 }
-            };
-            if moved && table.is_of_chains() {
-                let chains: Vec<u64> =
-                    self.heads.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().copied().collect();
-                for chain_id in chains {
-                    self.forget(chain_id);
-                    if let Err(error) = store.learn_floors(chain_id).await {
-                        debug!(chain_id, %error, "the retention floors are not known");
-                    }
+                // A run that came to its end has said so itself.
+                if !matches!(error, LeavesError::Undone { .. })
+                    && let Ok(client) = self.connected(client).await
+                    && let Err(error) = note_failure(client, &table.table, &error.to_string()).await
+                {
+                    debug!(table = table.name, %error, "the failure is not noted");
                 }
+                failed.push(format!("{}: {error}", table.name));
             }
         }
-        Ok(())
+        match failed.is_empty() {
+            true => pulse.well(),
+            false if down => pulse.down(failed.join("; ")),
+            false => pulse.failing(failed.join("; ")),
+        }
     }
+
+    /// A table's part of a turn: its leaves `ahead`, or all else.
+    async fn turn_of(
+        &self,
+        client: &mut Option<Client>,
+        table: &ManagedTable,
+        store: &Store,
+        reports: &watch::Sender<Vec<TableReport>>,
+        ahead: bool,
+    ) -> Result<(), LeavesError> {
+        let client = self.connected(client).await?;
+        if ahead {
+            let makes = self.partitions.switches.create && !table.is_of_chains();
+            return if makes { make_ahead(client, table, &self.partitions, None).await.map(drop) } else { Ok(()) };
+        }
+        self.analyze(client, table).await;
+        if is_left_alone(client, table).await? {
+            return Ok(());
+        }
+        let retired = retire_table(client, table, &self.partitions, &self.archive, false).await;
+        reports.send_modify(|reports| note(reports, table, &retired));
+        let moved = match &retired {
+            Ok(outcome) => !outcome.done.is_empty(),
+            Err(error) => !is_busy(error),
+        };
+        if moved && table.is_of_chains() {
+            let chains: Vec<u64> =
+                self.heads.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().copied().collect();
+            for chain_id in chains {
+                self.forget(chain_id);
+                if let Err(error) = store.learn_floors(chain_id).await {
+                    debug!(chain_id, %error, "the retention floors are not known");
+                }
+            }
+        }
+        match retired {
+            Ok(outcome) => outcome.trouble().map_or(Ok(()), |why| Err(LeavesError::Undone { why })),
+            Err(error) if is_busy(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn archives(table: &ManagedTable) -> bool {
+    table.retention.fate == Fate::Archive
+}
+
+/// Whether somebody else does it.
+fn is_busy(error: &LeavesError) -> bool {
+    matches!(error, LeavesError::Partitions(dalp_partitions::Error::Busy { .. }))
 }
 
 impl Leaves {
@@ -178,8 +228,7 @@ fn note(reports: &mut Vec<TableReport>, table: &ManagedTable, retired: &Result<O
                 report.succeeded_at = Some(chrono::Utc::now());
             }
         }
-        Err(LeavesError::Partitions(dalp_partitions::Error::Busy { .. })) => {}
-        Err(_) => report.failures += 1,
+        Err(error) => report.failures += u64::from(!is_busy(error)),
     }
 }
 
@@ -199,10 +248,11 @@ pub(crate) async fn retire_table(
     client: &mut Client,
     table: &ManagedTable,
     partitions: &Partitions,
-    archive: Option<&Archive>,
+    place: &Place,
     allow_many: bool,
 ) -> Result<Outcome, LeavesError> {
     let reference = reference(client, table).await?;
+    let archive = place.archive.as_ref();
     let terms = terms(table, partitions, &reference, archive.is_some(), allow_many);
     let outcome = retire(client, &table.table, &terms, archive).await?;
     for done in &outcome.done {
@@ -215,6 +265,9 @@ pub(crate) async fn retire_table(
     }
     for (key, why) in outcome.stopped() {
         warn!(table = table.name, key, "nothing of it is retired: {why}");
+    }
+    if let Some(why) = place.fault.as_ref().filter(|_| archives(table)) {
+        warn!(table = table.name, "nothing of it is archived: {why}");
     }
     for (next, error) in &outcome.failed {
         warn!(leaf = next.entry.leaf, act = next.act.word(), "{error}");

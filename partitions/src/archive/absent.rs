@@ -120,6 +120,20 @@ pub(crate) async fn count_as(
 }
 
 /// Always [`ArchiveError::NotBuilt`].
+pub(crate) async fn recount(
+    _transaction: &Transaction<'_>,
+    _manifest: &Manifest,
+    _relation: &str,
+) -> Result<Counted, ArchiveError> {
+    Err(ArchiveError::NotBuilt)
+}
+
+/// Nothing is archived.
+pub(crate) fn is_written(_column: &ManifestColumn) -> bool {
+    false
+}
+
+/// Always [`ArchiveError::NotBuilt`].
 pub(crate) fn safe_type<'c>(_manifest: &Manifest, _column: &'c ManifestColumn) -> Result<&'c str, ArchiveError> {
     Err(ArchiveError::NotBuilt)
 }

@@ -35,9 +35,14 @@ pub(super) enum Kind {
         precision: i32,
         scale: i32,
     },
+    /// Any other type, and values that have no place in a file as what they are: as PostgreSQL writes them.
+    Written,
     /// A whole number of more digits, such as a uint256: a sign byte, then the 32 bytes of the word, big-endian, two's complement.
     Word,
 }
+
+/// What a manifest says of a [`Kind::Written`].
+pub(super) const WRITTEN: &str = "BYTE_ARRAY (STRING): as PostgreSQL writes it";
 
 /// Bytes of a [`Kind::Word`].
 pub(super) const WORD: usize = 33;
@@ -79,6 +84,11 @@ impl Kind {
         })
     }
 
+    /// The same; of a type that has no other place, as PostgreSQL writes it.
+    pub fn of_any(name: &str, modifier: i32) -> Self {
+        Self::of(name, modifier).unwrap_or(Self::Written)
+    }
+
     /// As people read it, for the manifest.
     pub fn parquet(self) -> String {
         match self {
@@ -88,6 +98,7 @@ impl Kind {
             Self::Float4 => "FLOAT".into(),
             Self::Float8 => "DOUBLE".into(),
             Self::Text | Self::Jsonb => "BYTE_ARRAY (STRING)".into(),
+            Self::Written => WRITTEN.into(),
             Self::Bytes => "BYTE_ARRAY".into(),
             Self::Timestamptz => "INT64 (TIMESTAMP MICROS, UTC)".into(),
             Self::Timestamp => "INT64 (TIMESTAMP MICROS)".into(),
@@ -118,7 +129,7 @@ fn field(column: &Column) -> parquet::errors::Result<TypePtr> {
         Kind::Int8 => (Physical::INT64, 0, None),
         Kind::Float4 => (Physical::FLOAT, 0, None),
         Kind::Float8 => (Physical::DOUBLE, 0, None),
-        Kind::Text | Kind::Jsonb => (Physical::BYTE_ARRAY, 0, Some(LogicalType::String)),
+        Kind::Text | Kind::Written | Kind::Jsonb => (Physical::BYTE_ARRAY, 0, Some(LogicalType::String)),
         Kind::Bytes => (Physical::BYTE_ARRAY, 0, None),
         Kind::Timestamptz => (Physical::INT64, 0, micros(true)),
         Kind::Timestamp => (Physical::INT64, 0, micros(false)),
@@ -166,7 +177,7 @@ impl Cells {
             Kind::Int8 | Kind::Timestamptz | Kind::Timestamp => Values::Int64(Vec::new()),
             Kind::Float4 => Values::Float(Vec::new()),
             Kind::Float8 => Values::Double(Vec::new()),
-            Kind::Text | Kind::Jsonb | Kind::Bytes => Values::Bytes(Vec::new()),
+            Kind::Text | Kind::Written | Kind::Jsonb | Kind::Bytes => Values::Bytes(Vec::new()),
             Kind::Uuid | Kind::Decimal { .. } | Kind::Word => Values::Fixed(Vec::new()),
         };
         Self { values, levels: Vec::new() }
@@ -178,10 +189,15 @@ impl Cells {
             (Kind::Bool, Values::Bool(values)) => values.push(field.try_get_u8().ok()? != 0),
             (Kind::Int2, Values::Int32(values)) => values.push(field.try_get_i16().ok()?.into()),
             (Kind::Int4, Values::Int32(values)) => values.push(field.try_get_i32().ok()?),
-            (Kind::Date, Values::Int32(values)) => values.push(field.try_get_i32().ok()?.checked_add(EPOCH_DAYS)?),
+            (Kind::Date, Values::Int32(values)) => {
+                let days = field.try_get_i32().ok().filter(|days| *days != i32::MIN)?;
+                values.push(days.checked_add(EPOCH_DAYS)?);
+            }
             (Kind::Int8, Values::Int64(values)) => values.push(field.try_get_i64().ok()?),
             (Kind::Timestamptz | Kind::Timestamp, Values::Int64(values)) => {
-                values.push(field.try_get_i64().ok()?.checked_add(EPOCH_MICROS)?);
+                // The infinities: plus overflows, and minus would be some time.
+                let micros = field.try_get_i64().ok().filter(|micros| *micros != i64::MIN)?;
+                values.push(micros.checked_add(EPOCH_MICROS)?);
             }
             (Kind::Float4, Values::Float(values)) => values.push(field.try_get_f32().ok()?),
             (Kind::Float8, Values::Double(values)) => values.push(field.try_get_f64().ok()?),
@@ -189,7 +205,7 @@ impl Cells {
                 field.try_get_u8().ok().filter(|version| *version == 1)?;
                 values.push(field.into());
             }
-            (Kind::Text | Kind::Bytes, Values::Bytes(values)) => values.push(field.into()),
+            (Kind::Text | Kind::Written | Kind::Bytes, Values::Bytes(values)) => values.push(field.into()),
             (Kind::Uuid, Values::Fixed(values)) => values.push(ByteArray::from(field).into()),
             (Kind::Decimal { scale, .. }, Values::Fixed(values)) => {
                 let wide = numeric::from_wire(&field, scale)?;
@@ -226,7 +242,7 @@ impl Cells {
                 into.put_u8(1);
                 into.put_slice(text);
             }
-            (Kind::Text | Kind::Bytes, Values::Bytes(values)) => sized(into, values.get(at)?.data()),
+            (Kind::Text | Kind::Written | Kind::Bytes, Values::Bytes(values)) => sized(into, values.get(at)?.data()),
             (Kind::Uuid, Values::Fixed(values)) => sized(into, values.get(at)?.data()),
             (Kind::Decimal { scale, .. }, Values::Fixed(values)) => {
                 numeric::put_wire(values.get(at)?.data(), scale, into)?;

@@ -18,21 +18,9 @@ pub enum ArchiveError {
         /// What is wrong.
         why: String,
     },
-    /// A column cannot be archived exactly.
+    /// A value has no place in a file as what it is, and its column is archived as text.
     #[error(
-        "{table}: column \"{column}\" of type {sql_type} cannot be archived; change its type, or choose another action than archive"
-    )]
-    Unsupported {
-        /// The leaf.
-        table: String,
-        /// The column.
-        column: String,
-        /// Its type.
-        sql_type: String,
-    },
-    /// A value cannot be archived exactly.
-    #[error(
-        "{table}: column \"{column}\" holds a value that cannot be archived (NaN or infinity, a time after the year 292,000, a number of more than 256 bits): correct it, or choose another action than archive"
+        "{table}: column \"{column}\" holds a value that cannot be archived: the server sent what is none of its type's"
     )]
     Unfit {
         /// The leaf.
@@ -52,7 +40,7 @@ pub enum ArchiveError {
     },
     /// An object that should be there is not.
     #[error(
-        "{object} is missing from the archive: restore it from a copy, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by `dalp-indexer partitions archive repair`"
+        "{object} is missing from the archive: put a copy of it back, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by `dalp-indexer partitions archive repair`"
     )]
     Missing {
         /// The object.
@@ -74,7 +62,7 @@ pub enum ArchiveError {
     },
     /// An object is not what was written.
     #[error(
-        "{object} cannot be trusted: {why}. Its leaf is not dropped; restore the object from a copy, or archive the leaf again"
+        "{object} cannot be trusted: {why}. Put a copy of it back; while its leaf stands, that is not dropped, and can be archived again"
     )]
     Corrupt {
         /// The object.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::ArchiveError;
-use crate::Bounds;
+use crate::{Bounds, Edge};
 
 /// Version of the format: of the manifest and of the file.
 pub const FORMAT: u32 = 1;
@@ -85,6 +85,13 @@ pub struct Counted {
     pub hash: RowHash,
     /// Of the whole numbers and times among the columns of the primary key.
     pub extents: BTreeMap<String, Extent>,
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows with hash {}", self.rows, self.hash)?;
+        self.extents.iter().try_for_each(|(column, of)| write!(f, ", {column} from {} to {}", of.min, of.max))
+    }
 }
 
 /// A column of an archive.
@@ -224,10 +231,10 @@ pub struct Manifest {
     pub key: i64,
     /// Name of the leaf.
     pub leaf: String,
-    /// First time that the leaf holds; `None` for MINVALUE.
-    pub from: Option<DateTime<Utc>>,
-    /// First time after.
-    pub to: DateTime<Utc>,
+    /// Where the leaf's times begin.
+    pub from: Edge,
+    /// Where they end.
+    pub to: Edge,
     /// Grows when a leaf was written again and archived anew.
     pub version: u32,
     /// What was counted, in the table and in the file.

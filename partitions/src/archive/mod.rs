@@ -33,7 +33,7 @@ mod write;
 #[cfg(not(feature = "archive"))]
 pub use absent::{Archive, count};
 #[cfg(not(feature = "archive"))]
-pub(crate) use absent::{count_as, safe_type};
+pub(crate) use absent::{count_as, is_written, recount, safe_type};
 pub use error::ArchiveError;
 pub(crate) use manifest::{Claim, Marker};
 pub use manifest::{
@@ -44,4 +44,7 @@ pub use store::Archive;
 #[cfg(feature = "archive")]
 pub use write::count;
 #[cfg(feature = "archive")]
-pub(crate) use {read::safe_type, write::count_as};
+pub(crate) use {
+    read::{is_written, safe_type},
+    write::{count_as, recount},
+};

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Transaction;
 
 use super::ArchiveError;
-use super::columns::{Cells, Column, Group, Kind, Values};
+use super::columns::{Cells, Column, Group, Kind, Values, WRITTEN};
 use super::manifest::{Counted, Manifest, ManifestColumn};
 use super::store::{Archive, object_of};
 use super::write::Counter;
@@ -96,7 +96,7 @@ impl<'m> Walk<'m> {
         match self.manifest.is_of(&counted) {
             true => Ok(counted),
             false => {
-                let why = format!("it holds {counted:?}, and {:?} was written", self.manifest.counted);
+                let why = format!("it holds {counted}, and {} was written", self.manifest.counted);
                 Err(corrupt(self.manifest, why))
             }
         }
@@ -143,15 +143,32 @@ pub(super) async fn load(
 
 /// The columns that a manifest names.
 pub(super) fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
-    let columns = manifest.columns.iter().map(|column| {
-        let (name, modifier) = base_type(&column.sql_type)?;
-        Some(Column { name: column.name.clone(), kind: Kind::of(&name, modifier)?, nullable: column.nullable })
-    });
+    let columns = manifest
+        .columns
+        .iter()
+        .map(|column| Some(Column { name: column.name.clone(), kind: kind_of(column)?, nullable: column.nullable }));
     columns.collect()
 }
 
-/// The type of an archived column, for SQL: a manifest is nobody's word to be said to a server, unless it names a type known here.
+fn kind_of(column: &ManifestColumn) -> Option<Kind> {
+    if is_written(column) {
+        return Some(Kind::Written);
+    }
+    let (name, modifier) = base_type(&column.sql_type)?;
+    Kind::of(&name, modifier)
+}
+
+/// Whether a column is archived as the text that PostgreSQL writes of it.
+pub(crate) fn is_written(column: &ManifestColumn) -> bool {
+    column.parquet_type == WRITTEN
+}
+
+/// The type that an archived column is sent as, for SQL: a manifest is nobody's word to be said to a server, unless it names a type known
+/// here.
 pub(crate) fn safe_type<'c>(manifest: &Manifest, column: &'c ManifestColumn) -> Result<&'c str, ArchiveError> {
+    if is_written(column) {
+        return Ok("text");
+    }
     let sql_type = column.sql_type.as_str();
     let is_plain = sql_type.chars().all(|letter| letter.is_ascii_alphanumeric() || " (),".contains(letter));
     let kind = base_type(sql_type).and_then(|(name, modifier)| Kind::of(&name, modifier));

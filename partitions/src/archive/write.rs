@@ -1,5 +1,6 @@
 //! From a leaf to a file.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,8 @@ const GROUP_BYTES: usize = 128 * 1024 * 1024;
 const PART: usize = 8 * 1024 * 1024;
 /// Parts under way at once.
 const PARALLEL_PARTS: usize = 4;
+/// For a column that is not known.
+const UNKNOWN: &str = "?";
 /// Signature, flags and the length of the extension, before the first tuple.
 const HEADER: usize = 19;
 
@@ -52,8 +55,12 @@ const COLUMNS: &str = "
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum";
 
 impl Layout {
-    /// Reads it. A column that cannot be archived exactly is an error.
-    pub async fn of(transaction: &Transaction<'_>, relation: &str) -> Result<Self, ArchiveError> {
+    /// Reads it. `written` are the columns of which some value has no place in a file as what it is.
+    pub async fn of(
+        transaction: &Transaction<'_>,
+        relation: &str,
+        written: &HashSet<String>,
+    ) -> Result<Self, ArchiveError> {
         let doing = || ArchiveError::asking("read the columns of", relation);
         let rows = transaction
             .query_typed(COLUMNS, &[(&relation as &(dyn ToSql + Sync), Type::TEXT)])
@@ -62,10 +69,7 @@ impl Layout {
         let (mut layout, mut key) = (Self { columns: Vec::new(), sql_types: Vec::new(), key: Vec::new() }, Vec::new());
         for row in rows {
             let (name, sql_type): (String, String) = (row.get(0), row.get(1));
-            let Some(kind) = Kind::of(&sql_type, row.get(2)) else {
-                let (table, column, sql_type) = (relation.to_owned(), name, row.get(4));
-                return Err(ArchiveError::Unsupported { table, column, sql_type });
-            };
+            let kind = if written.contains(&name) { Kind::Written } else { Kind::of_any(&sql_type, row.get(2)) };
             key.extend(row.get::<_, Option<i32>>(5).map(|place| (place, name.clone())));
             layout.columns.push(Column { name, kind, nullable: row.get(3) });
             layout.sql_types.push(row.get(4));
@@ -75,9 +79,13 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Their names for SQL.
-    pub fn names(&self) -> String {
-        self.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+    /// Their values for SQL, of the table that is called `leaf` there.
+    fn values(&self) -> String {
+        let value = |column: &Column| match column.kind {
+            Kind::Written => format!("leaf.{}::text", quoted(&column.name)),
+            _ => format!("leaf.{}", quoted(&column.name)),
+        };
+        self.columns.iter().map(value).collect::<Vec<_>>().join(", ")
     }
 
     /// Which columns have extents: those of the key that are numbers or times.
@@ -134,10 +142,28 @@ fn ordinal(kind: Kind, field: &[u8]) -> i64 {
 
 /// Counts the rows of a leaf as it is now.
 pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> Result<Counted, ArchiveError> {
-    let relation = table.leaf(leaf);
-    let layout = Layout::of(transaction, &relation).await?;
-    let sql = format!("COPY {relation} ({}) TO STDOUT (FORMAT binary)", layout.names());
-    drain(transaction, &sql, &relation, &layout.columns, layout.counter()).await
+    count_of(transaction, &table.leaf(leaf), &HashSet::new()).await
+}
+
+async fn count_of(
+    transaction: &Transaction<'_>,
+    relation: &str,
+    written: &HashSet<String>,
+) -> Result<Counted, ArchiveError> {
+    let layout = Layout::of(transaction, relation, written).await?;
+    let sql = format!("COPY (SELECT {} FROM ONLY {relation} AS leaf) TO STDOUT (FORMAT binary)", layout.values());
+    drain(transaction, &sql, relation, &layout.columns, layout.counter()).await
+}
+
+/// Counts the rows of a leaf as it is now, as they were counted when it was archived. A column that it got since makes a difference.
+pub(crate) async fn recount(
+    transaction: &Transaction<'_>,
+    manifest: &Manifest,
+    relation: &str,
+) -> Result<Counted, ArchiveError> {
+    let written = manifest.columns.iter().filter(|column| super::read::is_written(column));
+    let written = written.map(|column| column.name.clone()).collect();
+    count_of(transaction, relation, &written).await
 }
 
 /// Counts the rows of any table under the names and types of a manifest's columns, as they were counted when they were archived.
@@ -206,7 +232,7 @@ impl Tuples {
         }
         group.push(columns, &mut self.message).map_err(|column| ArchiveError::Unfit {
             table: self.relation.clone(),
-            column: column.map_or_else(|| "?".to_owned(), |column| column.name.clone()),
+            column: column.map_or_else(|| UNKNOWN.to_owned(), |column| column.name.clone()),
         })
     }
 }
@@ -235,8 +261,8 @@ impl Export {
             table: format!("{}.{}", table.schema, table.name),
             key: subject.key,
             leaf: subject.leaf.to_owned(),
-            from: subject.bounds.from(),
-            to: subject.bounds.to(),
+            from: subject.bounds.lower(),
+            to: subject.bounds.upper(),
             version: subject.version,
             counted: self.counted,
             object: String::new(),
@@ -260,10 +286,29 @@ pub(super) async fn export(
     leaf: &str,
     object: &Path,
 ) -> Result<Export, ArchiveError> {
+    // A column that holds what has no place in a file (NaN, an infinite time) is written as text, and the whole is begun anew.
+    let mut written = HashSet::new();
+    loop {
+        match export_as(archive, client, table, leaf, object, &written).await {
+            Err(ArchiveError::Unfit { column, .. }) if column != UNKNOWN && written.insert(column.clone()) => {}
+            exported => return exported,
+        }
+    }
+}
+
+async fn export_as(
+    archive: &Archive,
+    client: &mut Client,
+    table: &Table,
+    leaf: &str,
+    object: &Path,
+    written: &HashSet<String>,
+) -> Result<Export, ArchiveError> {
     let relation = table.leaf(leaf);
     let doing = || ArchiveError::asking("archive", &relation);
-    let transaction = session::begin(client, session::Kind::Snapshot, "SET LOCAL jit = off").await.map_err(doing())?;
-    let layout = Layout::of(&transaction, &relation).await?;
+    let settings = format!("SET LOCAL jit = off; {}", session::AS_WRITTEN);
+    let transaction = session::begin(client, session::Kind::Snapshot, &settings).await.map_err(doing())?;
+    let layout = Layout::of(&transaction, &relation, written).await?;
     let facts = format!(
         "SELECT (SELECT count(*) FROM {relation}), pg_relation_size(to_regclass($1)), current_setting('server_version')"
     );
@@ -346,9 +391,10 @@ impl File {
         relation: &str,
         layout: &Layout,
     ) -> Result<Counted, ArchiveError> {
-        let order: Vec<String> = layout.key.iter().map(|name| quoted(name)).collect();
+        let order: Vec<String> = layout.key.iter().map(|name| format!("leaf.{}", quoted(name))).collect();
         let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
-        let sql = format!("COPY (SELECT {} FROM ONLY {relation}{order}) TO STDOUT (FORMAT binary)", layout.names());
+        let sql =
+            format!("COPY (SELECT {} FROM ONLY {relation} AS leaf{order}) TO STDOUT (FORMAT binary)", layout.values());
         let columns = &layout.columns;
         let mut counter = layout.counter();
         let mut tuples = Tuples::of(transaction, &sql, relation).await?;

@@ -205,7 +205,10 @@ impl Check<'_> {
         let again = super::plan(self.after, self.policy, self.now, self.need).unwrap();
         assert_eq!(again, Plan { steps: Vec::new(), quarantined: plan.quarantined.clone() }, "not idempotent; {told}");
 
-        assert!(self.new.is_empty() || leaves.len() <= self.policy.max_leaves, "too many; {told}");
+        let is_over = !self.new.is_empty() && leaves.len() > self.policy.max_leaves;
+        let of_now = self.need.times.iter().filter(|time| self.policy.is_of_now(**time, self.now)).count();
+        let of_head = self.need.head.map_or(0, |_| self.policy.premake as usize + 1);
+        assert!(!is_over || self.new.len() <= of_now + of_head, "too many; {told}");
         let rows: BTreeSet<_> = self.need.times.iter().filter(|time| self.before.leaf_at(**time).is_none()).collect();
         let ahead = self.need.head.map_or(0, |_| self.policy.premake as usize + 1);
         let onward = self.need.load.map_or(0, |_| 2 * MOST_ONWARD);

@@ -188,7 +188,7 @@ fn a_detached_leaf_waits_for_its_grace_and_its_proof() {
         manifest: Some(serde_json::json!({})),
         ..leaf(0, State::Detached, Presence::Standalone)
     };
-    let floored = |inventory: &mut Inventory| _ = inventory.floors.insert(KEY, day(1));
+    let floored = |inventory: &mut Inventory| _ = inventory.floors.insert(KEY, day(1).into());
     assert_eq!(next(Fate::Archive, detached(7), |inventory, _| floored(inventory)), Ok(Some(Act::Drop)));
     let early = next(Fate::Archive, detached(6), |inventory, _| floored(inventory));
     assert_eq!(early, Err(Obstacle::Grace { until: day(NOW + 1) }));
@@ -272,7 +272,12 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
         (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detaching has not ended"),
         (Obstacle::Off { switch: "drop" }, "partitions.drop is false"),
         (Obstacle::Taken, "somebody took it out of its table: it is left alone"),
-        (Obstacle::NoArchive, "partitions.archive_url is not set"),
+        (Obstacle::NoArchive, "see partitions.archive_url"),
+        (Obstacle::Hindered { by: Hindrance::Default { partition: "s.rest".into() } }, "s.rest is a DEFAULT partition"),
+        (
+            Obstacle::Hindered { by: Hindrance::Referenced { by: "k of s.t".into() } },
+            "foreign key k of s.t points here",
+        ),
         (Obstacle::Differs, "see `archive verify`"),
     ] {
         assert!(obstacle.to_string().contains(text), "{obstacle}");
@@ -394,8 +399,8 @@ impl Model {
             }
             (Act::Archive, crash) => archive(entry, crash),
             (Act::Retire, false) => {
-                let floor = self.inventory.floors.entry(KEY).or_insert(entry.bounds.to());
-                *floor = (*floor).max(entry.bounds.to());
+                let floor = self.inventory.floors.entry(KEY).or_insert(entry.bounds.upper().time());
+                *floor = (*floor).max(entry.bounds.upper().time());
                 if entry.state != State::Detached {
                     entry.state = State::Retired;
                 }
@@ -450,7 +455,7 @@ impl Model {
     /// The never-drop rule, said once more and otherwise.
     fn judge_drop(&self, entry: &Entry) {
         assert_eq!((entry.state, entry.presence), (State::Detached, Presence::Standalone));
-        assert!(self.inventory.floors[&KEY] >= entry.bounds.to(), "above the floor");
+        assert!(self.inventory.floors[&KEY] >= entry.bounds.upper().time(), "above the floor");
         assert!(entry.seal_now.is_some(), "open to writes");
         assert!(self.inventory.now - entry.detached_at.unwrap() >= TimeDelta::days(7), "within its grace");
         assert!(matches!(self.fate, Fate::Drop | Fate::Archive));

@@ -1,11 +1,14 @@
 //! What keeps the manager from its work, against a real PostgreSQL.
 
-use dalp_partitions::{Finding, Limits, Severity, doctor};
+use dalp_partitions::{Finding, Limits, Severity, doctor_server, doctor_table};
 
 use super::*;
 
 async fn found(client: &Client, tables: &[&Table], limits: Limits) -> Vec<(String, Severity, String)> {
-    let findings: Vec<Finding> = doctor(client, tables, &limits).await.unwrap();
+    let mut findings: Vec<Finding> = doctor_server(client, &limits).await.unwrap();
+    for table in tables {
+        findings.extend(doctor_table(client, table, &limits).await.unwrap());
+    }
     // Sessions have numbers.
     let object = |object: &str| object.split(' ').next().unwrap_or_default().to_owned();
     findings.into_iter().map(|finding| (object(&finding.object), finding.severity, finding.what)).collect()

@@ -5,9 +5,11 @@
 mod analyze;
 mod archive;
 mod audit;
+mod back;
 mod crash;
 mod cut;
 mod doctor;
+mod edges;
 mod holds;
 mod identity;
 mod indexes;
@@ -22,6 +24,7 @@ mod s3;
 mod said;
 #[path = "../../../migrations/tests/it/server.rs"]
 mod server;
+mod shapes;
 mod sizes;
 mod zones;
 

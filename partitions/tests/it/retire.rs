@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dalp_partitions::{
     Act, Entry, Error, Fate, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms, add_hold, holds,
-    newest_rows, read_inventory, release_hold, retire, undo,
+    newest_rows, plan_moves, read_inventory, release_hold, retire, undo, way,
 };
 
 use super::identity::{own, own_table};
@@ -217,7 +217,7 @@ async fn a_stopped_breaker_is_no_success() {
     assert!(noted[0].contains("6 leaves") && noted[0].contains("apply --allow-many"), "{noted:?}");
 }
 
-/// The move was planned when nothing was held: the rule is looked at once more behind the locks.
+/// The move was planned when nothing was held: what holds it is seen when its lock is there at last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_comes_while_a_leaf_is_about_to_be_dropped_keeps_it() {
     let (database, admin, mut client) = filled().await;
@@ -234,7 +234,77 @@ async fn a_hold_that_comes_while_a_leaf_is_about_to_be_dropped_keeps_it() {
     assert_eq!(touched, 1);
     reader.batch_execute("COMMIT").await.unwrap();
     let outcome = task.await.unwrap();
-    let failed: Vec<_> = outcome.failed.iter().map(|(next, error)| (next.act, error.to_string())).collect();
-    assert!(matches!(&failed[..], [(Act::Drop, why)] if why.contains("a legal hold touches it")), "{failed:?}");
+    let failed = outcome.failed.iter().map(|(_, error)| error.to_string());
+    let held = outcome.obstacles.iter().filter(|(_, why)| matches!(why, Obstacle::Held { .. }));
+    let why: Vec<String> = failed.chain(held.map(|(_, why)| why.to_string())).collect();
+    assert!(why.len() == 1 && why[0].contains("counsel"), "{why:?}");
     assert_eq!((count(&admin, "logs_31337_20240311").await, outcome.done.len()), (24, 5));
+}
+
+/// One leaf is locked: the others are through before it is waited for, and who is in the way is named, with what they said.
+#[tokio::test]
+async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
+    let (database, admin, mut client) = filled().await;
+    let other = database.connect().await;
+    let lock = "BEGIN; LOCK TABLE dalp_indexed.logs_31337_20240311 IN ROW EXCLUSIVE MODE; SELECT 'what they said'";
+    let pid = super::meanwhile::pid(&other).await;
+    other.batch_execute(lock).await.unwrap();
+    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let dropped = outcome.done.iter().filter(|done| done.act == Act::Drop).count();
+    assert_eq!((dropped, outcome.done.len(), outcome.failed.len()), (5, 5 * 4, 1), "{:?}", outcome.failed);
+    let why = outcome.failed[0].1.to_string();
+    assert!(why.contains("logs_31337_20240311") && why.contains(&format!("pid {pid} ")), "{why}");
+    assert!(why.contains("SELECT 'what they said'") && why.contains("pg_terminate_backend"), "{why}");
+    // The same for whoever asks for the status, and for the record.
+    let noted = "SELECT last_error FROM dalp_indexed.partition_run WHERE failures = 1 UNION ALL \
+                 SELECT outcome FROM dalp_audit.activity WHERE action = 'partition.failed'";
+    assert_eq!(strings(&admin, noted).await, [why.clone(), why]);
+    other.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(run(&mut client, &retention(Fate::Drop), Switches::ALL).await.failed.len(), 0);
+}
+
+/// What the server would refuse in the end is known before anything is sealed.
+#[tokio::test]
+async fn what_refuses_every_detaching_is_known_before_the_first_move() {
+    let (database, admin, mut client) = filled().await;
+    let owner = as_role(&database, "dalp_partitioner").await;
+    let leaf = "CREATE TABLE dalp_indexed.rest (LIKE dalp_indexed.logs); ALTER TABLE dalp_indexed.logs_31337 ATTACH PARTITION dalp_indexed.rest DEFAULT";
+    owner.batch_execute(leaf).await.unwrap();
+    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    assert_eq!((outcome.done.len(), outcome.failed.len()), (0, 6), "{:?}", outcome.done);
+    let why = outcome.failed[0].1.to_string();
+    assert!(why.contains("dalp_indexed.rest is a DEFAULT partition"), "{why}");
+    owner.batch_execute("DROP TABLE dalp_indexed.rest").await.unwrap();
+    admin
+        .batch_execute(
+            "CREATE TABLE public.notes (c int8, t timestamptz, b int8, l int4, CONSTRAINT of_log FOREIGN KEY (c, t, b, l) \
+             REFERENCES dalp_indexed.logs_31337 (chain_id, block_time, block_number, log_index))",
+        )
+        .await
+        .unwrap();
+    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    assert_eq!((outcome.done.len(), outcome.failed.len()), (0, 6), "{:?}", outcome.done);
+    let why = outcome.failed[0].1.to_string();
+    assert!(why.contains("foreign key of_log of notes") || why.contains("foreign key of_log of public.notes"), "{why}");
+    let floors = "SELECT count(*)::text FROM dalp_indexed.retention_floor WHERE floor > '-infinity'";
+    assert_eq!(strings(&admin, floors).await, ["0"]);
+    admin.batch_execute("DROP TABLE public.notes").await.unwrap();
+
+    // The whole way is known, too.
+    let inventory = read_inventory(&mut client, &logs()).await.unwrap();
+    let (retention, reference) = (retention(Fate::Drop), finals());
+    let terms = Terms {
+        retention: &retention,
+        switches: Switches::ALL,
+        reference: &reference,
+        can_archive: false,
+        allow_many: false,
+    };
+    let first = &plan_moves(&inventory, &terms).moves[0];
+    let acts: Vec<Act> = way(&inventory, &terms, first).iter().map(|next| next.act).collect();
+    assert_eq!(acts, [Act::Seal, Act::Retire, Act::Detach, Act::Drop]);
+    let patient = Retention { grace: TimeDelta::days(1), fate: Fate::Archive, ..retention.clone() };
+    let terms = Terms { retention: &patient, can_archive: true, ..terms };
+    let acts: Vec<Act> = way(&inventory, &terms, first).iter().map(|next| next.act).collect();
+    assert_eq!(acts, [Act::Seal, Act::Archive, Act::Retire, Act::Detach]);
 }

@@ -285,10 +285,17 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
         true => String::new(),
         false => format!("; cast to the types of now, each value exactly: {}", restored.cast.join(", ")),
     };
+    let served = match restored.is_served {
+        true => format!("{floor} of {} are served now", table.table.name),
+        false => format!(
+            "{} has them; the retained_ views show {floor}, as newer partitions are missing: restore those, too",
+            table.table.name
+        ),
+    };
     println!(
-        "{schema}.{} is back with {} rows, as they were archived{cast}\n{floor} of {} are served now\nhold {} keeps it: \
+        "{schema}.{} is back with {} rows, as they were archived{cast}\n{served}\nhold {} keeps it: \
          `dalp-indexer partitions hold release {}` lets it go",
-        restored.leaf, restored.rows, table.table.name, restored.hold, restored.hold
+        restored.leaf, restored.rows, restored.hold, restored.hold
     );
     Ok(())
 }

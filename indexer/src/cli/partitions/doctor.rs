@@ -1,14 +1,18 @@
 //! `partitions audit` and `doctor`: what should not be.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{Archive, Fate, Finding, Limits, Obstacle, Severity, look, missing, plan_moves, read_inventory};
+use dalp_partitions::{
+    Archive, Fate, Finding, Limits, Obstacle, Presence, Severity, look, missing, plan_moves, read_inventory,
+};
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, tables};
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{reference, terms};
+use crate::store::connect::explain;
 use crate::store::retention::{Run, last_run};
 
 #[derive(Serialize)]
@@ -40,32 +44,64 @@ impl Found {
 pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let mut all = Vec::new();
     for table in tables(config, selection.table.as_deref())? {
-        let findings = dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed)?;
-        all.extend(findings.into_iter().map(|finding| Found::of(&table.name, finding)));
+        let findings = dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed);
+        all.extend(told(table, findings));
+        // What cannot be looked at was said already.
+        all.extend(told(table, Ok(crowded(session, config, table).await.unwrap_or_default())));
+        all.extend(told(table, Ok(stopped(session, config, table).await.unwrap_or_default())));
+        let lost = lost(session, table).await;
+        all.extend(told(table, lost));
     }
-    all.extend(lost(session, config, selection).await?);
     report(&all, selection)
 }
 
-/// The archives that the registry lists and the store lacks. A store that does not answer is a finding, too.
-async fn lost(session: &Session, config: &Config, selection: &Selection) -> Result<Vec<Found>, Failure> {
-    let mut all = Vec::new();
-    for table in tables(config, selection.table.as_deref())? {
-        match missing(&session.client, &table.table, session.archive.as_ref()).await {
-            Ok(findings) => all.extend(findings.into_iter().map(|finding| Found::of(&table.name, finding))),
-            Err(dalp_partitions::Error::Archive(error)) => {
-                all.push(Found::of(&table.name, of_archive(session, &error)))
-            }
-            Err(error) => return Err(failed(error)),
-        }
+/// What was found about a table. That it cannot be looked at is a finding, too, and keeps nothing of the others from being told.
+fn told(table: &ManagedTable, findings: Result<Vec<Finding>, Failure>) -> Vec<Found> {
+    let unreadable = |error: Failure| {
+        vec![Finding {
+            severity: Severity::Error,
+            object: format!("{}.{}", table.table.schema, table.table.name),
+            what: format!("it cannot be looked at: {error}"),
+            next: "mend what it says: until then nothing is made, retired or archived of this table".to_owned(),
+        }]
+    };
+    findings.unwrap_or_else(unreadable).into_iter().map(|finding| Found::of(&table.name, finding)).collect()
+}
+
+/// Keys that have as many leaves as there may be, and a policy that makes more.
+async fn crowded(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
+    let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+    let object = format!("{}.{}", table.table.schema, table.table.name);
+    let next = "choose a longer interval, a shorter retention, or raise partitions.max_leaves";
+    let found = |what| Finding { severity: Severity::Warning, object: object.clone(), what, next: next.to_owned() };
+    let mut leaves: BTreeMap<i64, u32> = BTreeMap::new();
+    for entry in inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached) {
+        *leaves.entry(entry.key).or_default() += 1;
     }
-    Ok(all)
+    let full = leaves.into_iter().filter(|(_, leaves)| *leaves >= config.partitions.max_leaves).map(|(key, leaves)| {
+        let max = config.partitions.max_leaves;
+        found(format!(
+            "key {key} has {leaves} leaves, and max_leaves is {max}: leaves of now are a step wider than its interval"
+        ))
+    });
+    Ok(crate::maintenance::crowding(&config.partitions, table).map(&found).into_iter().chain(full).collect())
+}
+
+/// The archives that the registry lists and the store lacks. A store that does not answer is a finding, too.
+async fn lost(session: &Session, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
+    if session.place.fault.is_some() {
+        return Ok(Vec::new());
+    }
+    match missing(&session.client, &table.table, session.place.archive.as_ref()).await {
+        Err(dalp_partitions::Error::Archive(error)) => Ok(vec![of_archive(session, &error)]),
+        found => found.map_err(failed),
+    }
 }
 
 fn of_archive(session: &Session, error: &impl ToString) -> Finding {
     Finding {
         severity: Severity::Error,
-        object: session.archive.as_ref().map_or_else(String::new, |archive| archive.name().to_owned()),
+        object: session.place.archive.as_ref().map_or_else(String::new, |archive| archive.name().to_owned()),
         what: format!("the archive cannot be used: {}", error.to_string()),
         next: "see partitions.archive_url and archive_options, and what the store allows: put, get, list, copy, delete"
             .to_owned(),
@@ -74,46 +110,66 @@ fn of_archive(session: &Session, error: &impl ToString) -> Finding {
 
 /// Prints what will keep the manager from its work.
 pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
-    let tables = tables(config, selection.table.as_deref())?;
-    let named: Vec<_> = tables.iter().map(|table| &table.table).collect();
-    let findings = dalp_partitions::doctor(&session.client, &named, &Limits::default()).await.map_err(failed)?;
-    let mut all: Vec<Found> = findings.into_iter().map(|finding| Found::of("", finding)).collect();
-    for table in &tables {
-        let run = last_run(&session.client, &table.table).await;
-        let run = run.map_err(|error| Failure::other(error.to_string()))?;
-        let late = late(table, &run, config.partitions.maintenance_interval, Utc::now());
-        all.extend(late);
-        all.extend(stopped(session, config, table).await?);
+    let mut all = Vec::new();
+    let findings = dalp_partitions::doctor_server(&session.client, &Limits::default()).await.map_err(failed)?;
+    all.extend(findings.into_iter().map(|finding| Found::of("", finding)));
+    for table in tables(config, selection.table.as_deref())? {
+        let found = found_of(session, config, table).await;
+        all.extend(told(table, found));
     }
-    if let Some(archive) = &session.archive {
-        all.extend(unusable(session, archive, config).await?);
+    let archives = config.tables.iter().any(|table| table.retention.fate == Fate::Archive);
+    match (&session.place.archive, &session.place.fault) {
+        (Some(archive), _) => all.extend(unusable(session, archive, config).await?),
+        (None, Some(why)) => {
+            let severity = if archives { Severity::Error } else { Severity::Warning };
+            all.push(Found::of("", Finding { severity, ..of_archive(session, why) }));
+        }
+        (None, None) => {}
     }
-    all.extend(lost(session, config, selection).await?);
     report(&all, selection)
 }
 
-/// A table with a policy that nothing was done about for three intervals.
-fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>) -> Option<Found> {
+/// What will keep the manager from looking after a table.
+async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
+    let limits = Limits { leaves: i64::from(config.partitions.max_leaves), ..Limits::default() };
+    let mut all = dalp_partitions::doctor_table(&session.client, &table.table, &limits).await.map_err(failed)?;
+    let run = last_run(&session.client, &table.table).await;
+    let run = run.map_err(|error| Failure::other(explain(&error)))?;
+    all.extend(late(table, &run, config.partitions.maintenance_interval, Utc::now()));
+    all.extend(crate::maintenance::crowding(&config.partitions, table).map(|what| Finding {
+        severity: Severity::Warning,
+        object: format!("{}.{}", table.table.schema, table.table.name),
+        what,
+        next: "choose a longer interval, a shorter retention, or raise partitions.max_leaves".to_owned(),
+    }));
+    all.extend(stopped(session, config, table).await?);
+    all.extend(lost(session, table).await?);
+    Ok(all)
+}
+
+/// A table with a policy that nothing was done about for three intervals, or whose last run did not do all.
+fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>) -> Option<Finding> {
     let is_recent = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default() <= interval * 3;
-    if table.retention.fate == Fate::Keep || run.succeeded_at.is_some_and(is_recent) {
+    let is_well = run.error.is_none() && run.succeeded_at.is_some_and(is_recent);
+    if table.retention.fate == Fate::Keep || is_well {
         return None;
     }
     let since = run.succeeded_at.map_or_else(|| "never".to_owned(), |at| format!("last at {at}"));
     let why = run.error.as_ref().map(|error| format!("; the last failure was: {error}")).unwrap_or_default();
-    let finding = Finding {
+    Some(Finding {
         severity: Severity::Warning,
         object: format!("{}.{}", table.table.schema, table.table.name),
         what: format!("its maintenance succeeded {since}{why}"),
         next: "see that `dalp-indexer run` runs, or do it now: `dalp-indexer partitions apply`".to_owned(),
-    };
-    Some(Found::of(&table.name, finding))
+    })
 }
 
 /// The keys of which nothing begins to go, as too much would at once.
-async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Found>, Failure> {
+async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     let reference = reference(&mut session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
-    let moves = plan_moves(&inventory, &terms(table, &config.partitions, &reference, session.archive.is_some(), false));
+    let moves =
+        plan_moves(&inventory, &terms(table, &config.partitions, &reference, session.place.archive.is_some(), false));
     let finding = |(key, why): (i64, &Obstacle)| Finding {
         severity: Severity::Error,
         object: format!("{}.{}", table.table.schema, table.table.name),
@@ -121,7 +177,7 @@ async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -
         next: "see `dalp-indexer partitions plan`; once that is meant: `dalp-indexer partitions apply --allow-many`"
             .to_owned(),
     };
-    Ok(moves.stopped().into_iter().map(|stopped| Found::of(&table.name, finding(stopped))).collect())
+    Ok(moves.stopped().into_iter().map(finding).collect())
 }
 
 /// Whether the archive is ours to write to, and does what is asked of it.
@@ -198,6 +254,6 @@ mod tests {
         assert!(late(&table(Fate::Drop), &run(4), minute, now).unwrap().what.contains("last at"));
         let failed = Run { succeeded_at: None, error: Some("no lock".to_owned()) };
         let found = late(&table(Fate::Drop), &failed, minute, now).unwrap();
-        assert!(found.what.contains("never") && found.what.contains("no lock") && !found.is_error);
+        assert!(found.what.contains("never") && found.what.contains("no lock") && found.severity < Severity::Error);
     }
 }

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{Entry, Fate, Move, Need, Step, plan, plan_moves, read, read_inventory, statements};
+use dalp_partitions::{
+    Entry, Fate, Move, Moves, Need, Obstacle, Outcome, Step, note_failure, plan, plan_moves, read, read_inventory,
+    statements, way,
+};
 use serde::Serialize;
 
-use super::{Failure, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
+use super::{Failure, Faults, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
 use crate::maintenance::retention::{is_left_alone, make_ahead, needs, reference, retire_table, terms};
@@ -26,10 +29,12 @@ pub struct ApplyArgs {
 struct Plan {
     /// Leaves that would be made ahead.
     create: Vec<Creation>,
-    /// The next move of each leaf that has one; further ones follow from it.
+    /// The way of each leaf that has one, from its next move on.
     moves: Vec<Planned>,
     /// What stands in the way of others.
     obstacles: Vec<Blocked>,
+    /// The tables of which no plan can be made, and why.
+    failed: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -50,6 +55,15 @@ struct Planned {
     statements: Vec<String>,
     bytes: i64,
     rows: Option<i64>,
+    /// What follows from it, as far as nothing stands in the way.
+    then: Vec<Following>,
+}
+
+#[derive(Serialize)]
+struct Following {
+    act: &'static str,
+    lock: &'static str,
+    statements: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -60,35 +74,52 @@ struct Blocked {
     why: String,
 }
 
+impl Blocked {
+    fn of(entry: &Entry, why: String) -> Self {
+        Self { leaf: entry.to_string(), key: entry.key, state: entry.state.word(), why }
+    }
+}
+
 /// Prints what would be done.
 pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
-    let mut all = Plan { create: Vec::new(), moves: Vec::new(), obstacles: Vec::new() };
+    let mut all = Plan { create: Vec::new(), moves: Vec::new(), obstacles: Vec::new(), failed: Vec::new() };
+    let mut faults = Faults::default();
     for table in tables(config, selection.table.as_deref())? {
-        all.create.extend(creations(session, config, table).await?);
-        let reference = reference(&mut session.client, table).await.map_err(failed)?;
-        let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
-        let terms = terms(table, &config.partitions, &reference, session.archive.is_some(), false);
-        let moves = plan_moves(&inventory, &terms);
-        all.moves.extend(moves.moves.iter().map(|next| planned(table, next)));
-        all.obstacles.extend(moves.obstacles.iter().map(|(entry, why)| Blocked {
-            leaf: entry.to_string(),
-            key: entry.key,
-            state: entry.state.word(),
-            why: why.to_string(),
-        }));
+        let create = creations(session, config, table).await;
+        all.create.extend(faults.keep(table, create).unwrap_or_default());
+        let moves = moves_of(session, config, table).await;
+        let Some(moves) = faults.keep(table, moves) else { continue };
+        all.moves.extend(moves.ways);
+        all.obstacles.extend(moves.obstacles.iter().map(|(entry, why)| Blocked::of(entry, why.to_string())));
     }
+    all.failed.clone_from(&faults.0);
     if selection.json {
-        return print_json(&all);
+        print_json(&all)?;
+        return faults.end();
     }
     print(&all);
     if config.tables.iter().all(|table| table.retention.fate == Fate::Keep) {
         println!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)");
     }
-    Ok(())
+    faults.end()
+}
+
+/// What would be done with a table's leaves, and what would not.
+struct Ways {
+    ways: Vec<Planned>,
+    obstacles: Vec<(Entry, Obstacle)>,
+}
+
+async fn moves_of(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Ways, Failure> {
+    let reference = reference(&mut session.client, table).await.map_err(failed)?;
+    let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+    let terms = terms(table, &config.partitions, &reference, session.place.archive.is_some(), false);
+    let Moves { moves, obstacles } = plan_moves(&inventory, &terms);
+    Ok(Ways { ways: moves.iter().map(|next| planned(table, &way(&inventory, &terms, next))).collect(), obstacles })
 }
 
 fn print(all: &Plan) {
-    if all.create.is_empty() && all.moves.is_empty() {
+    if all.create.is_empty() && all.moves.is_empty() && all.failed.is_empty() {
         println!("nothing to do now");
     }
     if !all.create.is_empty() {
@@ -104,10 +135,15 @@ fn print(all: &Plan) {
             let rows = next.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
             let bytes = size(next.bytes as f64);
             table.add_row([&next.leaf, next.state, next.act, &bytes, &rows, next.lock]);
+            for then in &next.then {
+                table.add_row(["", "", then.act, "", "", then.lock]);
+            }
         }
         println!("{table}");
-        for statement in all.moves.iter().flat_map(|next| &next.statements) {
-            println!("{statement};");
+        for next in &all.moves {
+            for statement in next.statements.iter().chain(next.then.iter().flat_map(|then| &then.statements)) {
+                println!("{statement};");
+            }
         }
     }
     if !all.obstacles.is_empty() {
@@ -119,8 +155,15 @@ fn print(all: &Plan) {
     }
 }
 
-fn planned(table: &ManagedTable, next: &Move) -> Planned {
+fn planned(table: &ManagedTable, way: &[Move]) -> Planned {
+    let (next, then) = (&way[0], &way[1..]);
+    let following = |next: &Move| Following {
+        act: next.act.word(),
+        lock: next.act.lock(),
+        statements: statements(&table.table, next),
+    };
     Planned {
+        then: then.iter().map(following).collect(),
         leaf: next.entry.to_string(),
         key: next.entry.key,
         state: next.entry.state.word(),
@@ -169,54 +212,58 @@ struct Made {
     lock_wait: f64,
 }
 
-/// Does what is due. A table that fails does not keep the others from being looked after.
+/// Does what is due. A table that fails does not keep the others from being looked after; leaves of now come before what is old.
 pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyArgs) -> Result<(), Failure> {
     let mut applied = Applied { made: 0, done: Vec::new(), failed: Vec::new(), obstacles: Vec::new() };
-    let mut failures = Vec::new();
-    for table in tables(config, args.selection.table.as_deref())? {
-        if config.partitions.switches.create {
-            match made_ahead(session, config, table).await {
-                Ok(made) => applied.made += made,
-                Err(error) => failures.push(format!("{}: {error}", table.name)),
-            }
-        }
-        if is_left_alone(&session.client, table).await.map_err(failed)? {
-            continue;
-        }
-        let archive = session.archive.as_ref();
-        match retire_table(&mut session.client, table, &config.partitions, archive, args.allow_many).await {
-            Ok(outcome) => {
-                applied.done.extend(outcome.done.iter().map(|done| Made {
-                    leaf: format!("{}.{}", done.schema, done.leaf),
-                    key: done.key,
-                    act: done.act.word(),
-                    seconds: done.took.as_secs_f64(),
-                    lock_wait: done.waited.as_secs_f64(),
-                }));
-                let blocked = |entry: &Entry, why: String| Blocked {
-                    leaf: entry.to_string(),
-                    key: entry.key,
-                    state: entry.state.word(),
-                    why,
-                };
-                applied
-                    .failed
-                    .extend(outcome.failed.iter().map(|(next, error)| blocked(&next.entry, error.to_string())));
-                let stopped =
-                    outcome.stopped().into_iter().map(|(key, why)| format!("{} (key {key}): {why}", table.name));
-                failures.extend(stopped);
-                applied.obstacles.extend(outcome.obstacles.iter().map(|(entry, why)| blocked(entry, why.to_string())));
-            }
-            Err(error) => failures.push(format!("{}: {error}", table.name)),
-        }
+    let mut faults = Faults::default();
+    let tables = tables(config, args.selection.table.as_deref())?;
+    for table in tables.iter().filter(|_| config.partitions.switches.create) {
+        let made = made_ahead(session, config, table).await;
+        applied.made += faults.keep(table, made).unwrap_or_default();
     }
-    failures.extend(applied.failed.iter().map(|failed| format!("{}: {}", failed.leaf, failed.why)));
+    for table in &tables {
+        let outcome = retired(session, config, table, args.allow_many).await;
+        let Some(Some(outcome)) = faults.keep(table, outcome) else { continue };
+        applied.done.extend(outcome.done.iter().map(|done| Made {
+            leaf: format!("{}.{}", done.schema, done.leaf),
+            key: done.key,
+            act: done.act.word(),
+            seconds: done.took.as_secs_f64(),
+            lock_wait: done.waited.as_secs_f64(),
+        }));
+        applied.failed.extend(outcome.failed.iter().map(|(next, error)| Blocked::of(&next.entry, error.to_string())));
+        let stopped = outcome.stopped().into_iter().map(|(key, why)| format!("{} (key {key}): {why}", table.name));
+        faults.0.extend(stopped);
+        applied.obstacles.extend(outcome.obstacles.iter().map(|(entry, why)| Blocked::of(entry, why.to_string())));
+    }
+    if tables.iter().any(|table| table.retention.fate == Fate::Archive) {
+        faults.0.extend(session.place.fault.iter().map(|why| format!("nothing is archived: {why}")));
+    }
+    faults.0.extend(applied.failed.iter().map(|failed| format!("{}: {}", failed.leaf, failed.why)));
     if args.selection.json {
         print_json(&applied)?;
     } else {
         print_applied(&applied);
     }
-    if failures.is_empty() { Ok(()) } else { Err(Failure::other(failures.join("\n"))) }
+    faults.end()
+}
+
+/// A run of a table's retention; `None` if nothing is to be done with it.
+async fn retired(
+    session: &mut Session,
+    config: &Config,
+    table: &ManagedTable,
+    allow_many: bool,
+) -> Result<Option<Outcome>, Failure> {
+    if is_left_alone(&session.client, table).await.map_err(failed)? {
+        return Ok(None);
+    }
+    let outcome = retire_table(&mut session.client, table, &config.partitions, &session.place, allow_many).await;
+    if let Err(error) = &outcome {
+        // Whoever asks for the status is told, too.
+        note_failure(&session.client, &table.table, &error.to_string()).await.ok();
+    }
+    outcome.map(Some).map_err(failed)
 }
 
 async fn made_ahead(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<usize, Failure> {

@@ -8,10 +8,11 @@ use dalp_partitions::{
 };
 use serde::Serialize;
 
-use super::{Failure, Selection, Session, failed, grid, print_json, size, tables};
+use super::{Failure, Faults, Selection, Session, failed, grid, print_json, size, tables};
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{reference, terms};
-use crate::store::retention::{Run, gone, last_run};
+use crate::store::connect::explain;
+use crate::store::retention::{gone, last_run};
 
 /// One table and key.
 #[derive(Serialize)]
@@ -54,34 +55,37 @@ struct Row {
 #[derive(Serialize)]
 struct Report {
     tables: Vec<Row>,
+    /// The tables that could not be looked at, and what else is wrong.
+    failed: Vec<String>,
 }
 
 /// Prints every table's state.
 pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
-    let mut report = Report { tables: Vec::new() };
+    let mut report = Report { tables: Vec::new(), failed: Vec::new() };
+    let mut faults = Faults::default();
     for table in tables(config, selection.table.as_deref())? {
-        let run = last_run(&session.client, &table.table).await;
-        let run = run.map_err(|error| Failure::other(error.to_string()))?;
-        let gone = gone(&session.client, &table.table).await.map_err(|error| Failure::other(error.to_string()))?;
-        report.tables.extend(rows(session, config, table, &run, &gone).await?);
+        let rows = rows(session, config, table).await;
+        report.tables.extend(faults.keep(table, rows).unwrap_or_default());
     }
+    if config.tables.iter().any(|table| table.retention.fate == Fate::Archive) {
+        faults.0.extend(session.place.fault.iter().map(|why| format!("nothing is archived: {why}")));
+    }
+    report.failed.clone_from(&faults.0);
     if selection.json {
-        return print_json(&report);
+        print_json(&report)?;
+    } else {
+        print(&report);
     }
-    print(&report);
-    Ok(())
+    faults.end()
 }
 
-async fn rows(
-    session: &mut Session,
-    config: &Config,
-    table: &ManagedTable,
-    run: &Run,
-    gone: &BTreeMap<i64, (i64, i64)>,
-) -> Result<Vec<Row>, Failure> {
+async fn rows(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Row>, Failure> {
+    let said = |error: tokio_postgres::Error| Failure::other(explain(&error));
+    let run = last_run(&session.client, &table.table).await.map_err(said)?;
+    let gone = gone(&session.client, &table.table).await.map_err(said)?;
     let reference = reference(&mut session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
-    let terms = terms(table, &config.partitions, &reference, session.archive.is_some(), false);
+    let terms = terms(table, &config.partitions, &reference, session.place.archive.is_some(), false);
     let verified = verified(&session.client, &table.table).await.map_err(failed)?;
     let obstacles = plan_moves(&inventory, &terms).obstacles;
     let mut keys: BTreeMap<i64, Vec<&Entry>> = BTreeMap::new();
@@ -117,7 +121,7 @@ async fn rows(
             verified: verified.get(&key).map_or(0, |verified| verified.verified),
             verified_since: verified.get(&key).and_then(|verified| verified.since),
             dropped: gone.get(&key).map_or(0, |(dropped, _)| *dropped),
-            floor: inventory.floors.get(&key).copied(),
+            floor: inventory.floors.get(&key).map(|floor| floor.utc()),
             bytes_per_day: growth(&sizes, now),
             forecast_30d: ahead(30),
             forecast_90d: ahead(90),
@@ -199,7 +203,9 @@ fn print(report: &Report) {
         ]);
     }
     if report.tables.is_empty() {
-        println!("no table has a partition yet");
+        if report.failed.is_empty() {
+            println!("no table has a partition yet");
+        }
         return;
     }
     println!("{leaves}\n{ways}");

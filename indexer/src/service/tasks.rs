@@ -1,0 +1,175 @@
+//! Background tasks, watched: one that fails, panics or ends is told by its name and begun anew, and the others go on.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::error;
+
+use crate::status::{TaskReport, TaskState};
+
+/// Pause before a task is begun anew; it doubles up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_secs(1);
+/// A task that worked for longer than that began anew with [`PAUSE`].
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How all background tasks do.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks(Arc<watch::Sender<Vec<TaskReport>>>);
+
+impl Tasks {
+    /// As it changes.
+    pub fn reports(&self) -> watch::Receiver<Vec<TaskReport>> {
+        self.0.subscribe()
+    }
+
+    /// A task by its name, which says of itself how it does.
+    pub fn pulse(&self, name: &'static str) -> Pulse {
+        let pulse = Pulse { name, tasks: self.clone() };
+        pulse.well();
+        pulse
+    }
+}
+
+/// Says how one task does.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    name: &'static str,
+    tasks: Tasks,
+}
+
+impl Pulse {
+    /// A turn went well.
+    pub fn well(&self) {
+        self.say(TaskState::Well, None);
+    }
+
+    /// A turn failed, and comes again.
+    pub fn failing(&self, why: String) {
+        self.say(TaskState::Failing, Some(why));
+    }
+
+    /// It ended, or a part of it panicked: a fault of the program.
+    pub fn down(&self, why: String) {
+        self.say(TaskState::Down, Some(why));
+    }
+
+    /// A turn ended, in which this failed.
+    pub fn turn(&self, failed: Option<String>) {
+        match failed {
+            Some(why) => self.failing(why),
+            None => self.well(),
+        }
+    }
+
+    fn say(&self, state: TaskState, why: Option<String>) {
+        self.tasks.0.send_if_modified(|tasks| {
+            let failed = u64::from(state != TaskState::Well);
+            match tasks.iter_mut().find(|task| task.name == self.name) {
+                // Most turns say what the one before said.
+                Some(task) if failed == 0 && task.state == state => return false,
+                Some(task) => {
+                    *task = TaskReport { name: self.name, state, failures: task.failures + failed, error: why }
+                }
+                None => tasks.push(TaskReport { name: self.name, state, failures: failed, error: why }),
+            }
+            true
+        });
+    }
+}
+
+/// Runs a task until `stop` turns true.
+pub async fn watched<F: Future<Output = ()>>(pulse: Pulse, stop: watch::Receiver<bool>, begin: impl FnMut() -> F) {
+    watched_with(PAUSE, pulse, stop, begin).await;
+}
+
+async fn watched_with<F: Future<Output = ()>>(
+    first_pause: Duration,
+    pulse: Pulse,
+    mut stop: watch::Receiver<bool>,
+    mut begin: impl FnMut() -> F,
+) {
+    let mut pause = first_pause;
+    loop {
+        let began = Instant::now();
+        let why = match caught(begin()).await {
+            Ok(()) if *stop.borrow() => return,
+            Ok(()) => "it ended by itself".to_owned(),
+            Err(panic) => panic,
+        };
+        if began.elapsed() > LONGEST_PAUSE {
+            pause = first_pause;
+        }
+        error!(task = pulse.name, "{why}; it is begun anew in {} s, and the rest goes on", pause.as_secs());
+        pulse.down(why);
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What a future answers; an error says how it panicked. What it was at must not be used any more.
+///
+/// # Errors
+/// The words of the panic.
+pub async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| words(panic.as_ref()))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}; please report this", text.unwrap_or("nobody knows how"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_ends_is_told_and_begun_anew() {
+        let (tasks, (stop, stopped)) = (Tasks::default(), watch::channel(false));
+        let (other, pulse) = (tasks.pulse("other"), tasks.pulse("task"));
+        other.failing("no lock".to_owned());
+        let (begun, mut seen) = watch::channel(0);
+        let begin = || {
+            let (pulse, begun, mut stopped) = (pulse.clone(), begun.clone(), stopped.clone());
+            async move {
+                begun.send_modify(|begun| *begun += 1);
+                let count = *begun.borrow();
+                match count {
+                    1 => panic!("leaf {count}"),
+                    2 => {}
+                    _ => {
+                        pulse.well();
+                        _ = stopped.wait_for(|stop| *stop).await;
+                    }
+                }
+            }
+        };
+        let mut reports = tasks.reports();
+        let states = async {
+            let mut states = Vec::new();
+            while states.len() < 3 {
+                reports.changed().await.unwrap();
+                let task = reports.borrow_and_update().iter().find(|task| task.name == "task").cloned().unwrap();
+                states.push((task.state, task.failures, task.error.unwrap_or_default()));
+            }
+            stop.send_replace(true);
+            states
+        };
+        let ((), states) =
+            tokio::join!(watched_with(Duration::from_millis(1), pulse.clone(), stopped.clone(), begin), states);
+        assert!(states[0].2.contains("panicked: leaf 1") && states[1].2.contains("ended by itself"), "{states:?}");
+        let told: Vec<_> = states.iter().map(|(state, failures, _)| (*state, *failures)).collect();
+        assert_eq!(told, [(TaskState::Down, 1), (TaskState::Down, 2), (TaskState::Well, 2)]);
+        assert_eq!(*seen.borrow_and_update(), 3);
+        let other = tasks.reports().borrow()[0].clone();
+        assert_eq!((other.name, other.state, other.failures), ("other", TaskState::Failing, 1));
+    }
+}

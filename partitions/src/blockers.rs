@@ -1,0 +1,38 @@
+//! Who is in the way of a move.
+
+use tokio_postgres::{
+    Client,
+    types::{ToSql, Type},
+};
+
+use crate::{Error, Table, moves::parent_of, registry::Entry};
+
+/// Who holds what a move of a leaf waited for: locks on the leaf or its parent.
+pub(crate) async fn blockers_of(
+    client: &Client,
+    table: &Table,
+    entry: &Entry,
+    with_snapshots: bool,
+) -> Result<String, Error> {
+    blockers(client, &[entry.relation(), parent_of(table, entry)], with_snapshots).await
+}
+
+/// Who holds locks on these tables, and, `with_snapshots`, on any: FINALIZE waits for older snapshots, and whose they are is hidden from
+/// other roles.
+pub(crate) async fn blockers(client: &Client, relations: &[String], with_snapshots: bool) -> Result<String, Error> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&relations, Type::TEXT_ARRAY), (&with_snapshots, Type::BOOL)];
+    let row = client.query_typed_one(BLOCKERS, &parameters).await;
+    Ok(row.map_err(Error::doing("look up who is in the way", "the table"))?.get(0))
+}
+
+const BLOCKERS: &str = "
+    SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s, %s for %s s: %s)', a.pid, a.usename, a.application_name, a.state,
+                                               round(extract(epoch FROM clock_timestamp() - a.xact_start)),
+                                               left(regexp_replace(a.query, '[[:space:]]+', ' ', 'g'), 100)), ', '),
+                    'nobody any more')
+    FROM pg_catalog.pg_stat_activity AS a
+    WHERE a.pid <> pg_backend_pid()
+      AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                  WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation'
+                    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+                    AND (l.relation = ANY (SELECT to_regclass(name)::oid FROM unnest($1) AS name) OR $2 AND l.relation >= 16384))";
