@@ -168,6 +168,6 @@ fn refused(bad: &Bad, calls: &[Call], told: Option<&[Response<'_>]>) {
 
 fn refusal(error: &ErrorAnswer) {
     for asked in [None, Some(1), Some(1_000)] {
-        Refusal::of(error.code, &error.message, asked);
+        Refusal::of(error.code, &error.message, asked, 0);
     }
 }

@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
     let blocks = input.len() as u64;
     for code in CODES {
         for asked in [None, Some(0), Some(1), Some(blocks), Some(u64::MAX)] {
-            let refusal = bounded(8 * input.len(), || Refusal::of(code, words, asked));
+            let refusal = bounded(8 * input.len(), || Refusal::of(code, words, asked, 2));
             if let Refusal::TooLarge { suggested: Some(suggested), .. } = refusal {
                 let asked = asked.expect("a question for no blocks is not too large");
                 assert!(suggested > 0 && suggested < asked.max(2), "{suggested} instead of {asked}");

@@ -1,6 +1,9 @@
 //! The loop that carries out what the machine says: the only file that awaits both source and store.
 
+mod chores;
+mod fetch;
 mod history;
+mod still;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::chain::backfill::FillInput;
 use crate::chain::batch::BlockBatch;
@@ -24,12 +27,17 @@ use crate::maintenance::Leaves;
 use crate::source::heads::News;
 use crate::source::pause::Backoff;
 use crate::source::{Source, SourceError};
-use crate::status::{ChainStatus, Meter, NodeReport, instance};
+use crate::status::{ChainStatus, Meter, Watchdog};
 use crate::store::append::Lane;
 use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
+use crate::task::{Lost, Watched};
 
 pub use self::history::{Context, History};
+
+use self::chores::Chores;
+use self::fetch::{Patience, Want, cover_ahead, fetch};
+use self::still::Stillness;
 
 /// One chain's loop and everything it works with.
 pub struct Driver {
@@ -101,7 +109,23 @@ struct Running {
     history: History,
     meter: Meter,
     tail_time: Option<i64>,
+    patience: Patience,
+    /// Whether our tail is on a chain with a final block: asked beside the fetches.
+    anchoring: Option<Watched<Option<Input>>>,
+    stillness: Stillness<Mark>,
+    watchdog: Watchdog<(Mark, u64)>,
 }
+
+/// What differs after each step that changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    tail: Tail,
+    head: Option<BlockRef>,
+    settled: Option<u64>,
+}
+
+/// Without progress for this long while there is something to do, a chain is told to stand still.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// A tail this many blocks below the newest final one leaves them to the backfill lane.
 const FAR_BEHIND: u64 = 1_024;
@@ -123,24 +147,22 @@ impl Driver {
         let mut running = self.start().await;
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut saved, mut levels) = (SavedNodes::default(), Levels::default());
+        let mut chores = Chores::default();
         loop {
+            // What repeats itself and changes nothing is taken up later.
+            let held = running.stillness.holds(Instant::now());
             let input = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
                 _ = beat.tick() => {
-                    self.status.send_modify(|status| status.nodes = self.source.reports());
-                    self.publish(&running);
-                    self.heartbeat();
-                    saved.save(&self.store, &self.status.borrow());
-                    running.history.go_on(running.machine.settled());
-                    levels.look(&self.store, self.claim.chain_id, &self.status);
+                    self.beat(&mut running, &mut chores);
                     continue;
                 }
+                () = running.stillness.over(), if held => continue,
                 Ok(()) = self.news.changed() => match self.head() {
                     Some(input) => input,
                     None => continue,
                 },
-                Some(done) = running.fetches.join_next() => match fetched(&mut running, done) {
+                Some(done) = running.fetches.join_next(), if !held => match self.fetched(&mut running, done)? {
                     Some(input) => input,
                     None => continue,
                 },
@@ -149,7 +171,11 @@ impl Driver {
                     Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
                     Err(error) => return Err(self.fatal(&error)),
                 },
-                done = working(&mut running.work) => {
+                anchored = anchoring(&mut running.anchoring) => match anchored {
+                    Some(input) => input,
+                    None => continue,
+                },
+                done = working(&mut running.work), if !held => {
                     running.work = None;
                     match done {
                         Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
@@ -160,7 +186,10 @@ impl Driver {
             if input == Input::Committed {
                 self.committed(&mut running);
             }
-            let moved = matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound);
+            let (seen, moved) = (
+                matches!(input, Input::Head { .. }),
+                matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound),
+            );
             running.machine.limit_range(self.source.max_range_blocks());
             for action in running.machine.step(input) {
                 self.perform(action, &mut running);
@@ -169,6 +198,11 @@ impl Driver {
             running.batches.retain(|id, _| running.machine.wants(*id));
             if moved {
                 running.history.step(FillInput::Moved);
+            }
+            // Heads come by themselves, changed or not.
+            if !seen && running.stillness.step(running.mark(), Instant::now()) {
+                let waits_for = running.machine.wait();
+                warn!("the same steps repeat and change nothing; they are slowed down. It waits for {waits_for}");
             }
             self.publish(&running);
         }
@@ -195,11 +229,69 @@ impl Driver {
             history,
             meter: Meter::default(),
             tail_time: None,
+            patience: Patience::new(),
+            anchoring: None,
+            stillness: Stillness::new(),
+            watchdog: Watchdog::default(),
             machine,
         };
         let first = running.machine.begin();
         self.perform(first, &mut running);
         running
+    }
+
+    /// Once a second.
+    fn beat(&self, running: &mut Running, chores: &mut Chores) {
+        running.history.go_on(running.machine.settled());
+        if let Some(block) = running.machine.unconfirmed().filter(|_| running.anchoring.is_none()) {
+            let asked = on_one_chain(self.source.clone(), block, running.machine.tail());
+            running.anchoring = Some(Watched::spawn(asked));
+        }
+        let busy = {
+            let status = self.status.borrow();
+            status.gap_blocks > 0 || status.lag_blocks.is_none_or(|lag| lag > 0)
+        };
+        let mark = (running.mark(), running.history.missing_blocks());
+        let still = running.watchdog.look(mark, busy, std::time::Instant::now());
+        let (before, now) = (self.status.borrow().stalled_seconds, still.as_secs());
+        self.status.send_modify(|status| {
+            status.nodes = self.source.reports();
+            status.stalled_seconds = now;
+        });
+        self.publish(running);
+        if before < STALLED.as_secs() && now >= STALLED.as_secs() {
+            let waits_for = self.status.borrow().waits_for.clone();
+            let history = self.status.borrow().history.clone();
+            warn!("no progress for {now} s; the tail waits for {waits_for}; history: {history}");
+        }
+        let failures = chores.beat(&self.store, &self.claim, &self.status, running.machine.settled());
+        let failures = failures + self.leaves.failures(self.claim.chain_id);
+        self.status.send_modify(|status| status.background_failures = failures);
+    }
+
+    /// What a fetch brought; none where it was given up on purpose.
+    fn fetched(
+        &self,
+        running: &mut Running,
+        done: Result<(FetchId, Result<BlockBatch, FetchFailure>), JoinError>,
+    ) -> Result<Option<Input>, ChainError> {
+        let (id, result) = match done {
+            Ok(done) => done,
+            Err(error) if error.is_cancelled() => return Ok(None),
+            Err(error) => {
+                let why = format!("a fetch: {}", Lost::from(error));
+                return Err(ChainError { chain: self.chain.name.clone(), why });
+            }
+        };
+        Ok(Some(match result {
+            Ok(batch) => {
+                let (link, logs, bytes) = (batch.link(), batch.logs().len() as u64, batch.bytes() as u64);
+                let blocks = batch.newest(TOLD).collect();
+                running.batches.insert(id, Arc::new(batch));
+                Input::Fetched { id, link, logs, bytes, blocks }
+            }
+            Err(failure) => Input::FetchFailed { id, failure },
+        }))
     }
 
     fn fatal(&self, error: &StoreError) -> ChainError {
@@ -227,17 +319,23 @@ impl Driver {
                 };
                 let (source, trouble) = (self.source.clone(), running.fetch_trouble.clone());
                 let (leaves, store, chain_id) = (self.leaves.clone(), self.store.clone(), self.claim.chain_id);
-                running.fetches.spawn(async move {
-                    let fetched = fetch(&source, what, &trouble).await;
+                let patience = running.patience.clone();
+                let fetching = async move {
+                    let fetched = fetch(&source, what, &trouble, &patience).await;
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }
                     (id, fetched)
-                });
+                };
+                running.fetches.spawn(fetching.in_current_span());
             }
             Action::Append { id, on, finalized } => {
-                // A fetch that was forgotten meanwhile cannot be asked for: the machine forgot it too.
-                let Some(batch) = running.batches.get(&id).cloned() else { return };
+                let Some(batch) = running.batches.get(&id).cloned() else {
+                    // The machine has it, and would wait for its commit for ever.
+                    let why = "the batch to append is not there; please report this".into();
+                    running.work = Some(Box::pin(async { Err(StoreError::Fatal { why }) }));
+                    return;
+                };
                 running.appending = Some(batch.clone());
                 running.work = Some(self.append(batch, on, finalized, running.work_trouble.clone()));
             }
@@ -388,7 +486,7 @@ impl Driver {
         self.status.send_modify(|status| {
             status.head = head.map(|header| header.number);
             status.head_time = head.and_then(|header| crate::store::timestamp(header.time));
-            status.finalized = machine.finalized();
+            status.finalized = machine.settled();
             status.tail = machine.tail().hash.map(|_| machine.tail().next - 1);
             if let Some(time) = running.tail_time {
                 status.tail_time = crate::store::timestamp(time);
@@ -404,24 +502,17 @@ impl Driver {
                 None => machine.wait().to_string(),
             };
             // A chain that waits for its operator falls behind, however near the head it stopped.
-            status.derive(trouble.is_none() && !matches!(machine.wait(), Wait::Operator(_)));
-        });
-    }
-
-    /// Writes the heartbeat row beside the loop; a slow database must not hold the loop up for it.
-    fn heartbeat(&self) {
-        let (store, status) = (self.store.clone(), self.status.borrow().clone());
-        tokio::spawn(async move {
-            let instance = instance();
-            let beat = tokio::time::timeout(Duration::from_secs(2), store.heartbeat(&status, &instance));
-            if let Ok(Err(error)) = beat.await {
-                tracing::debug!(%error, "no heartbeat");
-            }
+            let stopped = matches!(machine.wait(), Wait::Operator(_)) || running.stillness.is_still();
+            status.derive(trouble.is_none() && !stopped && running.history.knows());
         });
     }
 }
 
 impl Running {
+    fn mark(&self) -> Mark {
+        Mark { tail: self.machine.tail(), head: self.machine.head(), settled: self.machine.settled() }
+    }
+
     /// What of history is missing.
     fn tell_history(&self, status: &mut ChainStatus, start_block: u64) {
         let history = &self.history;
@@ -442,56 +533,22 @@ impl Running {
     }
 }
 
-/// What was last written of the nodes.
-#[derive(Default)]
-struct SavedNodes {
-    reports: Vec<NodeReport>,
-    at: Option<Instant>,
+/// What was told of a final block; pending while nobody is asked.
+async fn anchoring(asked: &mut Option<Watched<Option<Input>>>) -> Option<Input> {
+    let Some(task) = asked else { return std::future::pending().await };
+    let told = task.await;
+    *asked = None;
+    told.unwrap_or_else(|lost| {
+        error!("{lost}");
+        None
+    })
 }
 
-impl SavedNodes {
-    /// Writes how the nodes do, beside the loop, when it changed; now and then anyway, as latencies move and a write may
-    /// fail.
-    fn save(&mut self, store: &Store, status: &ChainStatus) {
-        let changed = self.reports.len() != status.nodes.len()
-            || self.reports.iter().zip(&status.nodes).any(|(old, new)| old.differs(new));
-        if !changed && self.at.is_some_and(|at| at.elapsed() < Duration::from_secs(60)) {
-            return;
-        }
-        (self.reports, self.at) = (status.nodes.clone(), Some(Instant::now()));
-        let (store, chain_id, reports) = (store.clone(), status.chain_id, status.nodes.clone());
-        tokio::spawn(async move {
-            let saving = tokio::time::timeout(Duration::from_secs(2), store.save_nodes(chain_id, &reports));
-            if let Ok(Err(error)) = saving.await {
-                tracing::debug!(chain_id, %error, "what is known of the nodes was not saved");
-            }
-        });
-    }
-}
-
-/// When the database was last asked how far each level of verification reaches.
-#[derive(Default)]
-struct Levels(Option<Instant>);
-
-/// Between two looks at the levels: the view reads the whole coverage of the chain.
-const LEVELS_EVERY: Duration = Duration::from_secs(10);
-
-impl Levels {
-    /// Asks beside the loop, now and then, and publishes the answer. Without one the last stays.
-    fn look(&mut self, store: &Store, chain_id: u64, status: &watch::Sender<ChainStatus>) {
-        if self.0.is_some_and(|at| at.elapsed() < LEVELS_EVERY) {
-            return;
-        }
-        self.0 = Some(Instant::now());
-        let (store, status) = (store.clone(), status.clone());
-        tokio::spawn(async move {
-            match tokio::time::timeout(LEVELS_EVERY / 2, store.verified_to(chain_id)).await {
-                Ok(Ok(verified_to)) => status.send_modify(|status| status.verified_to = verified_to),
-                Ok(Err(error)) => tracing::debug!(chain_id, %error, "how far blocks are verified was not read"),
-                Err(_late) => tracing::debug!(chain_id, "how far blocks are verified was not told in time"),
-            }
-        });
-    }
+/// Asks a node whether the chain of that final block is the one that our tail is on.
+async fn on_one_chain(source: Arc<Source>, block: BlockRef, tail: Tail) -> Option<Input> {
+    let number = tail.next.checked_sub(1)?;
+    let told = source.hashes(&[block.number, number]).await.ok()?;
+    (told == [Some(block.hash), tail.hash]).then_some(Input::Anchored { block, tail })
 }
 
 /// One piece of work if there is one; pending otherwise.
@@ -500,23 +557,6 @@ async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
         Some(work) => work.await,
         None => std::future::pending().await,
     }
-}
-
-fn fetched(
-    running: &mut Running,
-    done: Result<(FetchId, Result<BlockBatch, FetchFailure>), tokio::task::JoinError>,
-) -> Option<Input> {
-    // An aborted fetch was forgotten on purpose.
-    let (id, result) = done.ok()?;
-    Some(match result {
-        Ok(batch) => {
-            let (link, logs, bytes) = (batch.link(), batch.logs().len() as u64, batch.bytes() as u64);
-            let blocks = batch.newest(TOLD).collect();
-            running.batches.insert(id, Arc::new(batch));
-            Input::Fetched { id, link, logs, bytes, blocks }
-        }
-        Err(failure) => Input::FetchFailed { id, failure },
-    })
 }
 
 /// Hashes of a batch that the machine is told: enough to find the nodes' final block among them.
@@ -546,55 +586,6 @@ async fn unwind_all(
         }
     }
     Ok(())
-}
-
-#[derive(Clone, Copy)]
-enum Want {
-    Head(BlockRef),
-    NearHead(BlockRange),
-    Range(BlockRange),
-}
-
-/// Fetches until there is a batch or a reason to ask for something else.
-async fn fetch(source: &Source, want: Want, trouble: &Trouble) -> Result<BlockBatch, FetchFailure> {
-    let mut backoff = Backoff::new();
-    loop {
-        let answer = match want {
-            Want::Head(block) => source.block(block).await,
-            Want::NearHead(range) => source.near_head(range).await,
-            Want::Range(range) => source.range(range).await,
-        };
-        match answer {
-            Ok(batch) => {
-                trouble.set(None);
-                return Ok(batch);
-            }
-            Err(error @ SourceError::TooLarge { .. }) => {
-                info!("{error}; asking for less");
-                let SourceError::TooLarge { hint, .. } = error else { return Err(FetchFailure::Gone) };
-                return Err(FetchFailure::TooLarge { hint });
-            }
-            Err(error @ SourceError::Gone { .. }) => {
-                trouble.set(Some(error.to_string()));
-                sleep(FIRST_PAUSE / 2).await;
-                return Err(FetchFailure::Gone);
-            }
-            Err(error @ SourceError::Retry { after, .. }) => {
-                trouble.set(Some(error.to_string()));
-                if !source.moves_on(&error) {
-                    backoff.pause_at_least(after).await;
-                }
-            }
-        }
-    }
-}
-
-/// Makes a batch's leaves while those before it are still being appended: in history they take about as long as the rows.
-/// A failure is not told here: the append makes sure of its leaves itself, and knows what to do then.
-async fn cover_ahead(leaves: &Leaves, store: &Store, chain_id: u64, batch: &BlockBatch) {
-    if let Err(error) = leaves.cover(chain_id, batch, store.floors(chain_id)).await {
-        tracing::debug!(chain_id, %error, "no leaves ahead of the append");
-    }
 }
 
 async fn append_once(

@@ -13,4 +13,5 @@ mod simulation;
 pub mod source;
 pub mod status;
 pub mod store;
+mod task;
 pub mod telemetry;

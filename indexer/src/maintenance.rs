@@ -25,6 +25,7 @@ use crate::status::{ChainStatus, Role};
 use crate::store::connect::{ConnectError, connect_direct, explain};
 use crate::store::history::MissingTimes;
 use crate::store::{Floors, Store, StoreError, timestamp};
+use crate::task::Beside;
 
 /// How long a leaf stays bare after its last row while history goes on elsewhere: a load of minutes is done sooner
 /// without building beside it, one of hours must not keep what it has finished from being served.
@@ -145,6 +146,8 @@ pub struct Leaves {
     /// One DDL lane in this process; the database has one across processes.
     client: Mutex<Option<Client>>,
     known: RwLock<HashMap<(u64, String), Known>>,
+    /// What of each chain's upkeep failed.
+    upkeep: RwLock<HashMap<u64, Beside>>,
     /// Intervals that were chosen by size.
     chosen: RwLock<HashMap<(u64, String), Interval>>,
     /// The newest time known of each chain's head: what lies before is history, whose leaves are loaded bare.
@@ -177,6 +180,7 @@ impl Leaves {
             typed: config.chains.iter().filter(|chain| !chain.raw).map(|chain| chain.chain_id).collect(),
             client: Mutex::new(None),
             known: RwLock::default(),
+            upkeep: RwLock::default(),
             chosen: RwLock::default(),
             heads: RwLock::default(),
             lowest: RwLock::default(),
@@ -427,10 +431,12 @@ impl Leaves {
         loop {
             // Before the first head is known there is nothing to make ahead of it: look again soon.
             // A standby leaves it to the leader, and learns what that made when it takes over.
-            let statuses: Vec<ChainStatus> = chains.iter().map(|chain| chain.borrow().clone()).collect();
-            let known = statuses.iter().all(|status| status.head_time.is_some());
+            // A chain that cannot begin keeps no other waiting.
+            let statuses = chains.iter().map(|chain| chain.borrow().clone());
+            let led: Vec<ChainStatus> = statuses.filter(|status| status.role == Role::Leader).collect();
+            let known = !led.is_empty() && led.iter().all(|status| status.head_time.is_some());
             let mut failed = None;
-            for status in statuses.iter().filter(|status| status.role == Role::Leader) {
+            for status in &led {
                 failed = self.turn(status, &store).await.err().or(failed);
             }
             pulse.turn(failed);
@@ -445,20 +451,24 @@ impl Leaves {
     /// An error says which chain has no leaves ahead, and why.
     async fn turn(&self, status: &ChainStatus, store: &Store) -> Result<(), String> {
         let chain_id = status.chain_id;
-        if let Err(error) = store.learn_floors(chain_id).await {
-            debug!(chain_id, %error, "the retention floors are not known");
+        let ahead = self.ahead(chain_id, status.head_time).await.map_err(|error| error.to_string());
+        let outcomes = [
+            ("the retention floors", store.learn_floors(chain_id).await.map(drop).map_err(|error| error.to_string())),
+            ("the sizes of the partitions", self.choose_intervals(chain_id).await.map_err(|error| error.to_string())),
+            ("partitions ahead of the head", ahead.clone()),
+            ("compacting the coverage", store.compact_coverage(chain_id).await.map_err(|error| error.to_string())),
+        ];
+        let mut upkeep = self.upkeep.write().unwrap_or_else(PoisonError::into_inner);
+        let upkeep = upkeep.entry(chain_id).or_default();
+        for (what, outcome) in outcomes {
+            upkeep.tell(what, outcome);
         }
-        if let Err(error) = self.choose_intervals(chain_id).await {
-            debug!(chain_id, %error, "the sizes of the partitions are not known");
-        }
-        let ahead = self.ahead(chain_id, status.head_time).await.map_err(|error| format!("chain {chain_id}: {error}"));
-        if let Err(error) = &ahead {
-            warn!("partitions ahead of the head of {error}");
-        }
-        if let Err(error) = store.compact_coverage(chain_id).await {
-            debug!(chain_id, %error, "coverage not compacted");
-        }
-        ahead
+        ahead.map_err(|error| format!("chain {chain_id}: {error}"))
+    }
+
+    /// How often upkeep of a chain failed.
+    pub fn failures(&self, chain_id: u64) -> u64 {
+        self.upkeep.read().unwrap_or_else(PoisonError::into_inner).get(&chain_id).map_or(0, Beside::failures)
     }
 
     /// Chooses each table's interval by the sizes of its full leaves, where that is wanted.

@@ -1,28 +1,28 @@
 //! Starts everything a deployment runs, and stops it on one path.
 
+mod keeper;
 pub mod tasks;
 mod tenure;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, watch};
-use tokio::task::{JoinHandle, JoinSet};
-use tracing::{error, info, warn};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::api::Published;
 use crate::config::{Chain, Config, Finality};
 use crate::driver::ChainError;
 use crate::maintenance::{Leaves, LeavesError};
-use crate::source::heads::{News, follow};
 use crate::source::{Identity, Source, SourceError};
 use crate::status::{ChainStatus, TableReport, TaskReport};
-use crate::store::lease::Lease;
 use crate::store::{Claim, NewChain, Store, StoreError};
+use crate::task::Watched;
 
+use self::keeper::{First, Keeper};
 use self::tasks::{Tasks, watched};
-use self::tenure::Tenure;
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,17 +70,33 @@ pub enum ServiceError {
     Chain(#[from] ChainError),
 }
 
+impl ServiceError {
+    /// Whether waiting mends nothing: the configuration, or what is stored, must change.
+    fn is_for_the_operator(&self) -> bool {
+        match self {
+            Self::Usage(_) | Self::WrongChain { .. } | Self::Listen { .. } => true,
+            Self::Store(error) => matches!(error, StoreError::Fatal { .. }),
+            Self::Leaves(error) => matches!(error, LeavesError::Role { .. }),
+            Self::Node { .. } | Self::Chain(_) => false,
+        }
+    }
+}
+
 /// A running indexer.
 pub struct Service {
     status: watch::Receiver<Vec<ChainStatus>>,
     tables: watch::Receiver<Vec<TableReport>>,
     tasks: Tasks,
     stop: watch::Sender<bool>,
-    chains: JoinSet<Result<(), ChainError>>,
+    chains: JoinSet<()>,
     /// Helpers that end with `stop` or with their chain.
-    helpers: Vec<JoinHandle<()>>,
+    helpers: Vec<Watched<()>>,
     http: Option<std::net::SocketAddr>,
 }
+
+/// How long the first start of the chains is waited for: what only an operator can mend is told at once. A node that is silent is
+/// waited for beside the others.
+const FIRST: Duration = Duration::from_secs(5);
 
 /// How long a clean stop may take before what is left is dropped. Dropping is safe, only less polite.
 const GRACE: Duration = Duration::from_secs(3);
@@ -111,9 +127,17 @@ impl Service {
             helpers: Vec::new(),
             http: None,
         };
-        let mut statuses = Vec::new();
+        let (mut statuses, mut firsts) = (Vec::new(), Vec::new());
         for chain in &config.chains {
-            statuses.push(service.start_chain(chain, &store, &leaves, stopped.clone()).await?);
+            let (status, first) = service.begin(chain, &store, &leaves, stopped.clone());
+            statuses.push(status);
+            firsts.push(first);
+        }
+        let patience = tokio::time::Instant::now() + FIRST;
+        for first in firsts {
+            if let Ok(Ok(Err(error))) = tokio::time::timeout_at(patience, first).await {
+                return Err(error);
+            }
         }
         service.maintain(&leaves, &statuses, &store, &reports, &stopped);
         service.status = gather(statuses, &mut service.helpers);
@@ -138,74 +162,66 @@ impl Service {
         }
         let shared = || (leaves.clone(), chains.to_vec(), store.clone(), stop.clone());
         let (with, pulse, told) = (shared(), retention.clone(), reports.clone());
-        self.helpers.push(tokio::spawn(watched(retention, stop.clone(), move || {
+        self.helpers.push(Watched::spawn(watched(retention, stop.clone(), move || {
             let (leaves, chains, store, stop) = with.clone();
             leaves.retire(chains, store, told.clone(), pulse.clone(), stop)
         })));
         let (with, pulse) = (shared(), indexes.clone());
-        self.helpers.push(tokio::spawn(watched(indexes, stop.clone(), move || {
+        self.helpers.push(Watched::spawn(watched(indexes, stop.clone(), move || {
             let (leaves, chains, store, stop) = with.clone();
             leaves.index(chains, store, pulse.clone(), stop)
         })));
         let (with, pulse) = (shared(), premake.clone());
-        self.helpers.push(tokio::spawn(watched(premake, stop.clone(), move || {
+        self.helpers.push(Watched::spawn(watched(premake, stop.clone(), move || {
             let (leaves, chains, store, stop) = with.clone();
             leaves.keep(chains, store, pulse.clone(), stop)
         })));
     }
 
-    async fn start_chain(
+    /// Begins a chain, which goes on until the process is told to stop; answers how its first start went, too.
+    fn begin(
         &mut self,
         chain: &Chain,
         store: &Store,
         leaves: &Arc<Leaves>,
         stopped: watch::Receiver<bool>,
-    ) -> Result<watch::Receiver<ChainStatus>, ServiceError> {
-        let (source, new) = meet(chain).await?;
-        source.remember(&store.nodes(chain.chain_id).await?);
-        leaves.learn(chain.chain_id).await?;
-        if new.reset {
-            store.reset_if_changed(&new).await?;
-        }
-        let mut lease = Lease::new(store, new);
-        // The first bid is made here, so that what keeps it from ever being won is said before anything starts. What
-        // may pass (another process that starts at the same moment) is left to the next bid.
-        let bid = match lease.bid().await {
-            Err(StoreError::Retry { why }) => {
-                warn!(chain = chain.name, "the lease cannot be looked at yet: {why}");
-                None
-            }
-            bid => Some(bid?),
-        };
-        let (status, status_seen) = watch::channel(ChainStatus::new(chain.name.clone(), chain.chain_id));
-        let (news, news_seen) = watch::channel(News::default());
-        self.helpers.push(tokio::spawn(follow(source.clone(), chain.clone(), news)));
-        let tenure = Tenure {
-            chain: chain.clone(),
-            source,
-            store: store.clone(),
-            leaves: leaves.clone(),
-            lease: Arc::new(Mutex::new(lease)),
-            news: news_seen,
-            status,
-        };
-        self.chains.spawn(tenure.run(bid, stopped));
-        Ok(status_seen)
+    ) -> (watch::Receiver<ChainStatus>, oneshot::Receiver<Result<(), ServiceError>>) {
+        let (status, seen) = watch::channel(ChainStatus::new(chain.name.clone(), chain.chain_id));
+        let (first, started) = oneshot::channel();
+        let first: First = Arc::new(std::sync::Mutex::new(Some(first)));
+        let keeper = Keeper { chain: chain.clone(), store: store.clone(), leaves: leaves.clone(), status, first };
+        let span = info_span!("chain", name = chain.name);
+        self.chains.spawn(keeper.run(stopped).instrument(span));
+        (seen, started)
     }
 
-    async fn listen(&mut self, config: &Config, mut stopped: watch::Receiver<bool>) -> Result<(), ServiceError> {
+    async fn listen(&mut self, config: &Config, stopped: watch::Receiver<bool>) -> Result<(), ServiceError> {
         let Some(address) = config.http.listen else { return Ok(()) };
         let listen = |error| ServiceError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         self.http = Some(listener.local_addr().map_err(listen)?);
         let published =
             Published { chains: self.status.clone(), tables: self.tables.clone(), tasks: self.tasks.reports() };
-        self.helpers.push(tokio::spawn(async move {
-            let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
-            if let Err(error) = crate::api::serve(listener, published, stop).await {
-                warn!(%error, "the HTTP server ended");
+        let listener = Arc::new(std::sync::Mutex::new(Some(listener)));
+        let (pulse, stop) = (self.tasks.pulse("http"), stopped.clone());
+        self.helpers.push(Watched::spawn(watched(pulse, stop, move || {
+            let (published, listener, mut stopped) = (published.clone(), listener.clone(), stopped.clone());
+            async move {
+                let first = listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let listener = match first {
+                    Some(listener) => Ok(listener),
+                    None => TcpListener::bind(address).await,
+                };
+                let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
+                let served = match listener {
+                    Ok(listener) => crate::api::serve(listener, published, stop).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = served {
+                    warn!(%error, "the HTTP server ended");
+                }
             }
-        }));
+        })));
         Ok(())
     }
 
@@ -224,14 +240,13 @@ impl Service {
         self.http
     }
 
-    /// Waits until a chain ends by itself, which is a failure. Cancel-safe.
+    /// Waits until the service itself cannot go on: a chain that fails begins anew. Cancel-safe.
     pub async fn failed(&mut self) -> ServiceError {
         loop {
             match self.chains.join_next().await {
-                Some(Ok(Err(error))) => return error.into(),
-                Some(Ok(Ok(()))) => {}
+                Some(Ok(())) => {}
                 Some(Err(panic)) => {
-                    let why = format!("its task ended unexpectedly: {panic}; please report this");
+                    let why = crate::task::Lost::from(panic).to_string();
                     return ChainError { chain: "?".into(), why }.into();
                 }
                 None => std::future::pending().await,
@@ -246,9 +261,7 @@ impl Service {
         if tokio::time::timeout(GRACE, chains).await.is_err() {
             warn!("a chain did not stop in time; its uncommitted batch is dropped");
         }
-        for helper in self.helpers {
-            helper.abort();
-        }
+        drop(self.helpers);
     }
 }
 
@@ -289,14 +302,14 @@ pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim), 
 /// One watch over all chains.
 fn gather(
     chains: Vec<watch::Receiver<ChainStatus>>,
-    helpers: &mut Vec<JoinHandle<()>>,
+    helpers: &mut Vec<Watched<()>>,
 ) -> watch::Receiver<Vec<ChainStatus>> {
     let now: Vec<ChainStatus> = chains.iter().map(|chain| chain.borrow().clone()).collect();
     let (all, seen) = watch::channel(now);
     let all = Arc::new(all);
     for (at, mut chain) in chains.into_iter().enumerate() {
         let all = all.clone();
-        helpers.push(tokio::spawn(async move {
+        helpers.push(Watched::spawn(async move {
             while chain.changed().await.is_ok() {
                 let status = chain.borrow_and_update().clone();
                 all.send_modify(|all| all[at] = status);

@@ -83,6 +83,12 @@ pub struct ChainStatus {
     pub reorgs: u64,
     /// Logs that those unwinds moved to `dalp_indexed.orphaned_log`.
     pub orphaned_logs: u64,
+    /// How often its indexing ended for a failure and was begun anew.
+    pub stops: u64,
+    /// Seconds since anything moved, while there is something to do; 0 while it moves or has nothing to do.
+    pub stalled_seconds: u64,
+    /// Statements beside the indexing that failed, such as the heartbeat.
+    pub background_failures: u64,
     /// Partitions of this chain.
     pub leaves: u64,
     /// Partitions that are loaded, or about to be, and lack indexes: their rows are there and slow to find.
@@ -116,6 +122,10 @@ pub struct NodeReport {
     pub max_bytes: Option<u64>,
     /// Calls that it allows in one batch; none while no limit was met, 1 where it knows no batches.
     pub max_batch: Option<u64>,
+    /// Addresses or topics that it takes in one question; none while no limit was met.
+    pub max_list: Option<u64>,
+    /// Requests that it takes at once; none while it did not throttle.
+    pub max_parallel: Option<u64>,
     /// Methods that it does not offer.
     pub refused_methods: Vec<String>,
 }
@@ -151,6 +161,9 @@ impl ChainStatus {
             verified_to: VerifiedTo::default(),
             reorgs: 0,
             orphaned_logs: 0,
+            stops: 0,
+            stalled_seconds: 0,
+            background_failures: 0,
             leaves: 0,
             bare_leaves: 0,
             ready: false,
@@ -159,7 +172,21 @@ impl ChainStatus {
         }
     }
 
-    /// Fills in what follows from the other fields. `well`: nothing is failing.
+    /// Of which nothing is known any more; what it counted stays: a counter never falls.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self {
+            distrusted_answers: self.distrusted_answers,
+            reorgs: self.reorgs,
+            orphaned_logs: self.orphaned_logs,
+            stops: self.stops,
+            background_failures: self.background_failures,
+            leaves: self.leaves,
+            ..Self::new(self.name.clone(), self.chain_id)
+        }
+    }
+
+    /// Fills in what follows from the other fields. `well`: nothing is failing, and it is known what is missing.
     pub fn derive(&mut self, well: bool) {
         self.lag_blocks = self.head.map(|head| head.saturating_sub(self.tail.unwrap_or(0)));
         self.lag_seconds = match (self.lag_blocks, self.head_time, self.tail_time) {
@@ -228,6 +255,29 @@ impl TableReport {
 /// A chain this close to its head counts as caught up: the newest block is always on its way.
 const READY_LAG: u64 = 2;
 
+/// Tells for how long nothing moved while there was something to do.
+#[derive(Clone, Debug)]
+pub struct Watchdog<M> {
+    mark: Option<M>,
+    since: Option<Instant>,
+}
+
+impl<M> Default for Watchdog<M> {
+    fn default() -> Self {
+        Self { mark: None, since: None }
+    }
+}
+
+impl<M: PartialEq> Watchdog<M> {
+    /// `mark` differs from the last one if something moved; `busy`: there is something to do.
+    pub fn look(&mut self, mark: M, busy: bool, now: Instant) -> Duration {
+        if !busy || self.mark.as_ref() != Some(&mark) {
+            (self.mark, self.since) = (Some(mark), None);
+        }
+        now.saturating_duration_since(*self.since.get_or_insert(now))
+    }
+}
+
 /// Events a second over the last few seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(VecDeque<(Instant, u64)>);
@@ -249,5 +299,21 @@ impl Meter {
         let recent = self.0.iter().filter(|(at, _)| at.elapsed() <= WINDOW);
         let events: u64 = recent.map(|(_, events)| events).sum();
         events as f64 / WINDOW.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_that_does_not_move_is_noticed_while_it_has_something_to_do() {
+        let (mut dog, now) = (Watchdog::default(), Instant::now());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(dog.look(1, true, at(0)), Duration::ZERO);
+        assert_eq!(dog.look(1, true, at(90)), Duration::from_secs(90));
+        assert_eq!(dog.look(2, true, at(100)), Duration::ZERO, "it moved");
+        assert_eq!(dog.look(2, false, at(500)), Duration::ZERO, "nothing to do");
+        assert_eq!(dog.look(2, true, at(510)), Duration::from_secs(10));
     }
 }

@@ -56,17 +56,22 @@ pub fn init(format: LogFormat, rust_log: Option<&str>, bars: Option<MultiProgres
 }
 
 fn filter(rust_log: Option<&str>) -> Result<EnvFilter, TelemetryError> {
-    let given = rust_log
-        .filter(|text| !text.trim().is_empty())
-        .unwrap_or("info,alloy_pubsub=warn,alloy_transport_ws=warn,refinery_core=warn,tokio_postgres=warn");
+    let given =
+        rust_log.filter(|text| !text.trim().is_empty()).unwrap_or("info,refinery_core=warn,tokio_postgres=warn");
     EnvFilter::try_new(given).map_err(|error| TelemetryError::Filter { given: given.into(), cause: error.to_string() })
 }
 
 /// Crates whose lines below `info` hold whole URLs (and so API keys) or whole statements (and so passwords).
 const TELLTALES: &[&str] = &["alloy_", "reqwest", "hyper", "tungstenite", "tokio_tungstenite", "tokio_postgres"];
 
-/// Keeps secrets out of the logs, whatever filter a user writes.
+/// Crates whose lines say of a broken connection, several times over, what ours says once.
+const ECHOES: &[&str] = &["alloy_pubsub", "alloy_transport_ws"];
+
+/// Keeps secrets out of the logs, whatever filter a user writes, and what is said once already.
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
+    if ECHOES.iter().any(|name| metadata.target().starts_with(name)) {
+        return false;
+    }
     *metadata.level() <= Level::INFO || !TELLTALES.iter().any(|name| metadata.target().starts_with(name))
 }
 

@@ -107,6 +107,14 @@ fn an_older_token_appends_nothing_to_history() {
 }
 
 #[test]
+fn an_older_token_calls_nothing_final() {
+    dalp_tests::run(async {
+        let it = Overtaken::new(true).await;
+        it.only_the_token_decides(FENCED, async |store, claim| store.settle(claim, Some(1)).await).await;
+    });
+}
+
+#[test]
 fn an_older_token_unwinds_nothing() {
     dalp_tests::run(async {
         let it = Overtaken::new(true).await;

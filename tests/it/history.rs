@@ -143,8 +143,22 @@ fn after_an_outage_the_tail_jumps_and_what_was_orphaned_meanwhile_goes() {
         anvil.rpc().reorg(2).await.unwrap();
         let deployed_again = long_chain(&anvil).await;
         let service = Service::start(&site.config()).await.unwrap();
-        burst(anvil.rpc(), &deployed_again, 5, 77).await;
-        caught_up(&database, &anvil).await;
+        let mut told = service.status();
+        let first_ready = async {
+            loop {
+                let chain = told.borrow_and_update()[0].clone();
+                if chain.ready {
+                    return chain;
+                }
+                told.changed().await.expect("it goes on");
+            }
+        };
+        let working = async {
+            burst(anvil.rpc(), &deployed_again, 5, 77).await;
+            caught_up(&database, &anvil).await;
+        };
+        let (ready, ()) = tokio::join!(first_ready, working);
+        assert_eq!((ready.gap_blocks, ready.complete_to), (0, ready.tail), "ready before it is known what is missing");
         let client = database.superuser().await;
         no_gaps(&client).await;
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;

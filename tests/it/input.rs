@@ -4,7 +4,7 @@ use std::process::Output;
 
 use dalp_fixtures::deploy;
 use dalp_tests::indexer::{Site, command};
-use dalp_tests::stage::{ADMIN, anvil, stage};
+use dalp_tests::stage::{ADMIN, anvil, stage, until};
 
 use crate::{burst, caught_up};
 
@@ -102,7 +102,14 @@ fn the_wrong_chain_is_refused_and_nothing_is_lost() {
     dalp_tests::run(async {
         let (database, first) = (stage().await.database().await, anvil().await);
         let site = Site::new(&database, &first.http_url());
-        refused(&Site::new(&database, NOBODY).call(&["run"]), 1, &["127.0.0.1:9", "chains.it.rpc_urls"]);
+        // A node that is not there is waited for.
+        let mut waiting = Site::new(&database, NOBODY).spawn();
+        until("it to say so", || async {
+            let log = waiting.log();
+            ["127.0.0.1:9", "chains.it.rpc_urls", "begun anew"].iter().all(|words| log.contains(words))
+        })
+        .await;
+        assert!(waiting.stop().await.success(), "{}", waiting.log());
         let mut wrong = site.clone();
         wrong.chain_id = 1;
         refused(&wrong.call(&["run"]), 1, &["31337", "chains.it.chain_id"]);

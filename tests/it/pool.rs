@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
+use dalp_fixtures::faulty::{Fault, Rule};
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, FaultyNode, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{PATIENCE, anvil_with, head, stage, until};
@@ -217,5 +218,41 @@ fn a_socket_that_died_silently_is_replaced() {
         let client = database.superuser().await;
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         assert!(running.stop().await.success(), "{}", running.log());
+    });
+}
+
+/// A chain whose node is not there, one whose node fails at the start, and words that no text of a database holds.
+#[test]
+fn a_chain_that_cannot_begin_is_begun_anew_and_keeps_no_other_waiting() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        burst(anvil.rpc(), &deployed, 5, 1).await;
+        let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+        let failing = node.inject(Rule::new(Fault::Status { status: 500, retry_after: None, html: false }).times(5));
+        let mut site = Site::new(&database, &node.url());
+        site.more = "[chains.absent]\nchain_id = 7\nrpc_urls = [\"http://127.0.0.1:9\"]\n".into();
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        assert_eq!(failing.count(), 5);
+        let status = service.status();
+        let of = |name: &str| status.borrow().iter().find(|chain| chain.name == name).cloned().unwrap();
+        until("it to be begun anew", || async { of("absent").stops >= 2 }).await;
+        let absent = of("absent");
+        assert!(absent.waits_for.contains("a new start") && absent.waits_for.contains("rpc_urls"), "{absent:?}");
+        assert!(!absent.ready);
+        until("the other to be ready", || async { of("it").ready }).await;
+        // What a node says is told in the database, whatever it is made of.
+        let words = Fault::Refused { code: -32_603, message: "upstream: a\0b".into() };
+        node.inject(Rule::new(words).on("eth_getLogs").on("eth_getBlockReceipts"));
+        let client = database.superuser().await;
+        burst(anvil.rpc(), &deployed, 5, 2).await;
+        let sql = "SELECT FROM dalp_indexed.chain_status JOIN dalp_indexed.node USING (chain_id) \
+                   WHERE chain_id = 31337 AND waits_for LIKE '%upstream: a b%' AND last_error LIKE '%upstream: a b%'";
+        until("the heartbeat to tell", || async { !client.query(sql, &[]).await.unwrap().is_empty() }).await;
+        node.behave();
+        caught_up(&database, &anvil).await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        service.stop().await;
     });
 }

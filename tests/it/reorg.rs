@@ -108,6 +108,7 @@ fn below_finalized_the_chain_stops_and_nothing_is_removed() {
         let before = count().await;
         anvil.rpc().reorg(8).await.unwrap();
         waits_for(&service, "below finalized block").await;
+        waits_for(&service, "finality = \"never\"").await;
         // The next block is no reason to go on.
         anvil.rpc().mine(1, 1).await.unwrap();
         heard_of(&client, head(anvil.rpc()).await).await;

@@ -33,11 +33,12 @@ const HEADLESS: &[&str] = &[
 const MAY_USE: &[(&str, &[&str])] = &[
     ("chain", &[]),
     ("status", &[]),
+    ("task", &[]),
     ("telemetry", &[]),
     ("events", &["chain"]),
     ("config", &["chain"]),
     // `status` for what it tells of its nodes, `events` for what has a typed table: without raw logs nothing else is asked for.
-    ("source", &["chain", "config", "events", "status"]),
+    ("source", &["chain", "config", "events", "status", "task"]),
     ("store", &["chain", "config", "events", "status"]),
     ("api", &["chain", "config", "events", "status", "store"]),
 ];

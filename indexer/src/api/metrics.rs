@@ -42,6 +42,15 @@ const CHAIN: &[Metric<ChainStatus>] = &[
         Some(c.distrusted_answers as f64)
     }),
     Metric("reorgs_total", Kind::Counter, "Unwinds of orphaned blocks that were committed.", |c| Some(c.reorgs as f64)),
+    Metric("stops_total", Kind::Counter, "Times that indexing ended for a failure and was begun anew.", |c| {
+        Some(c.stops as f64)
+    }),
+    Metric("stalled_seconds", Kind::Gauge, "Seconds since anything moved, while there is something to do.", |c| {
+        Some(c.stalled_seconds as f64)
+    }),
+    Metric("background_failures_total", Kind::Counter, "Statements beside the indexing that failed.", |c| {
+        Some(c.background_failures as f64)
+    }),
     Metric("orphaned_logs_total", Kind::Counter, "Logs that unwinds moved out of the tables.", |c| {
         Some(c.orphaned_logs as f64)
     }),

@@ -126,6 +126,23 @@ impl Logs {
         self
     }
 
+    /// The logs of several answers about the same blocks, in the order of the chain.
+    #[must_use]
+    pub fn merged(parts: &[Logs]) -> Self {
+        let mut rows: Vec<(BlockRef, u32, usize, usize)> = Vec::with_capacity(parts.iter().map(Logs::len).sum());
+        for (part, logs) in parts.iter().enumerate() {
+            for run in &logs.runs {
+                rows.extend((run.start..run.end).map(|row| (run.block, logs.log_index[row], part, row)));
+            }
+        }
+        rows.sort_by_key(|(block, index, ..)| (block.number, block.hash, *index));
+        let mut merged = Logs::default();
+        for (block, _, part, row) in rows {
+            merged.push(block, parts[part].get(row));
+        }
+        merged
+    }
+
     /// Appends the rows of `other` for which `keep` is true, given the number of their block.
     pub fn extend(&mut self, other: &Logs, keep: impl Fn(u64, &Log<'_>) -> bool) {
         for run in &other.runs {

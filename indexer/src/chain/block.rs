@@ -19,6 +19,9 @@ impl fmt::Display for BlockRef {
     }
 }
 
+/// Block times, Unix seconds: from 1970 to the end of the year 9999. No other can be stored, and none is believed.
+pub const TIMES: std::ops::RangeInclusive<i64> = 0..=253_402_300_799;
+
 /// What we keep of a block header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

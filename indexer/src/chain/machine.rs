@@ -54,7 +54,7 @@ pub enum Input {
         /// The block tagged `finalized`.
         finalized: Option<BlockRef>,
     },
-    /// A fetch brought a batch that is whole.
+    /// A fetch brought a batch that is whole: the blocks of its range, or, near the head, the first of them.
     Fetched {
         /// Which fetch.
         id: FetchId,
@@ -95,6 +95,13 @@ pub enum Input {
     Jumped(BlockRef),
     /// The node did not have the block to jump to.
     NotJumped,
+    /// A node has both that final block and the block of this tail in one chain.
+    Anchored {
+        /// The final block.
+        block: BlockRef,
+        /// The tail.
+        tail: Tail,
+    },
 }
 
 /// Why a fetch cannot simply be repeated.
@@ -168,8 +175,9 @@ pub enum Stop {
     /// The node's chain leaves ours below a block that was final.
     #[error(
         "the node's chain differs from the stored one below finalized block {finalized}; nothing was removed. Check that \
-         the RPC URLs are of the right chain; if it really rewrote final blocks, remove what is stored of them with \
-         `dalp-indexer reindex --from BLOCK`"
+         the RPC URLs are of the right chain. If it really rewrote final blocks, remove what is stored of them with \
+         `dalp-indexer reindex --from {finalized}`, and from a lower block if it says so again. A devnet takes back what it calls \
+         final: set its `finality = \"never\"`"
     )]
     BelowFinalized {
         /// The finalized block.
@@ -312,6 +320,8 @@ const RECENT: usize = 16_384;
 
 /// Blocks this close to the head are fetched by hash: they may be reorganised between two calls.
 const NEAR_HEAD: u64 = 32;
+/// Of these, so many are fetched together: what fails of them is asked for again, and holds up no more.
+const TOGETHER: u64 = 8;
 
 impl Machine {
     /// A machine for a chain indexed from block `start`. Its first action, from [`Machine::begin`], is to load the
@@ -406,6 +416,7 @@ impl Machine {
             Input::Unwound => self.unwound(),
             Input::Jumped(block) => self.jumped(block),
             Input::NotJumped => self.not_jumped(),
+            Input::Anchored { block, tail } => self.anchored(block, tail),
         }
         self.jump(&mut actions);
         self.check_head(&mut actions);
@@ -431,12 +442,32 @@ impl Machine {
         self.head = Some(head);
     }
 
+    /// The final block below our tail that is not stored itself, and by which more of ours would be final: a node that has both it
+    /// and our tail can tell.
+    pub fn unconfirmed(&self) -> Option<BlockRef> {
+        let anchor = self.anchors.back().filter(|anchor| anchor.block.number < self.tail.next)?;
+        let known = self.recent.contains_key(&anchor.block.number) || self.doing != Doing::Nothing;
+        (!known && self.known_below(anchor.settles) > self.settled).then_some(anchor.block)
+    }
+
+    fn anchored(&mut self, block: BlockRef, tail: Tail) {
+        let settles = self.anchors.iter().filter(|anchor| anchor.block == block).map(|anchor| anchor.settles).max();
+        if let Some(settles) = settles.filter(|_| tail == self.tail && self.doing == Doing::Nothing) {
+            self.settled = self.settled.max(self.known_below(settles));
+        }
+    }
+
+    /// The highest block at or below `number` of which we have the hash.
+    fn known_below(&self, number: u64) -> Option<u64> {
+        self.recent.range(..=number).next_back().map(|(number, _)| *number)
+    }
+
     /// The highest block of ours that is final, once `blocks` are committed on top: an anchor's block is among ours.
     fn settled_with(&self, blocks: &[BlockRef]) -> Option<u64> {
         let ours = |block: BlockRef| self.recent.get(&block.number) == Some(&block.hash) || blocks.contains(&block);
         let settles = self.anchors.iter().filter(|anchor| ours(anchor.block)).map(|anchor| anchor.settles).max()?;
         // As a block of which we have the hash, so that a node can be asked for it.
-        let known = self.recent.range(..=settles).next_back().map(|(number, _)| *number);
+        let known = self.known_below(settles);
         known.max(blocks.iter().map(|block| block.number).filter(|number| *number <= settles).max())
     }
 
@@ -456,6 +487,8 @@ impl Machine {
         slot.link = Some(link);
         slot.bytes = bytes;
         slot.blocks = blocks;
+        // Near the head what came is kept, and the rest is asked for again.
+        slot.range.last = slot.range.last.min(link.last.number.max(slot.range.first));
         let range = slot.range;
         if self.sizer.is_excessive(range.blocks(), logs, bytes) {
             self.slots.remove(&range.first);
@@ -700,7 +733,7 @@ impl Machine {
         if first < near {
             last = last.min(near - 1);
         } else {
-            last = last.min(first + NEAR_HEAD - 1);
+            last = last.min(first + TOGETHER - 1);
         }
         BlockRange::new(first, last)
     }

@@ -244,6 +244,8 @@ fn allowed(node: &NodeReport) -> String {
         (node.max_logs, "logs"),
         (node.max_bytes, "bytes"),
         (node.max_batch, "calls in a batch"),
+        (node.max_list, "addresses or topics"),
+        (node.max_parallel, "requests at once"),
     ];
     let known = limits.iter().filter_map(|(limit, unit)| limit.map(|limit| format!("{limit} {unit}")));
     let refused = node.refused_methods.iter().map(|method| format!("no {method}"));

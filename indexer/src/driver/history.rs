@@ -6,8 +6,9 @@ use std::sync::Arc;
 use alloy::primitives::B256;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
+use super::fetch::Patience;
 use super::{FIRST_PAUSE, Trouble};
 use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
 use crate::chain::batch::BlockBatch;
@@ -21,6 +22,7 @@ use crate::source::{Hold, Source, SourceError};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
 use crate::store::{Claim, Store, StoreError, timestamp};
+use crate::task::Lost;
 
 /// What one chain's history works with.
 #[derive(Clone)]
@@ -46,6 +48,9 @@ pub struct History {
     filters: Arc<HashMap<B256, Filter>>,
     anchor: Option<BlockRef>,
     trouble: Trouble,
+    patience: Patience,
+    /// Whether what is missing was ever read.
+    known: bool,
     logs: u64,
 }
 
@@ -61,7 +66,19 @@ impl History {
         let sizer = super::sizer(chain);
         let lane = Backfill::new(chain.backfill_order, chain.backfill_workers as usize, sizer.clone());
         let (filters, trouble) = (Arc::default(), Trouble::default());
-        Self { context, want, lane, sizer, tasks: JoinSet::new(), filters, anchor: None, trouble, logs: 0 }
+        Self {
+            context,
+            want,
+            lane,
+            sizer,
+            tasks: JoinSet::new(),
+            filters,
+            anchor: None,
+            trouble,
+            patience: Patience::new(),
+            known: false,
+            logs: 0,
+        }
     }
 
     /// Blocks that are missing, under way or not.
@@ -77,6 +94,11 @@ impl History {
     /// Whether what is missing is known.
     pub fn is_loaded(&self) -> bool {
         self.lane.is_loaded()
+    }
+
+    /// Whether what is missing was read, and is not being read anew: only then is nothing missing where it says so.
+    pub fn knows(&self) -> bool {
+        self.known && self.lane.is_loaded()
     }
 
     /// Whether nothing is under way and nothing can be begun now.
@@ -107,14 +129,16 @@ impl History {
         for action in self.lane.step(input) {
             match action {
                 FillAction::Load => {
-                    self.tasks.spawn(load(self.context.clone(), self.want, self.trouble.clone()));
+                    let loading = load(self.context.clone(), self.want, self.trouble.clone());
+                    self.tasks.spawn(loading.in_current_span());
                 }
                 FillAction::Fill { id, piece } => {
                     let (context, filters, trouble) =
                         (self.context.clone(), self.filters.clone(), self.trouble.clone());
                     let (sizer, anchor) = (self.sizer.clone(), self.anchor);
-                    let fill = Fill { context, filters, anchor, trouble, sizer, id, piece };
-                    self.tasks.spawn(async move { fill.run().await });
+                    let patience = self.patience.clone();
+                    let fill = Fill { context, filters, anchor, trouble, patience, sizer, id, piece };
+                    self.tasks.spawn(fill.run().in_current_span());
                 }
                 FillAction::TooLarge { number } => self.trouble.set(Some(format!(
                     "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use \
@@ -134,7 +158,7 @@ impl History {
             None => std::future::pending().await,
             Some(Ok(done)) => done?,
             Some(Err(panic)) => {
-                return Err(StoreError::Fatal { why: format!("a backfill worker ended unexpectedly: {panic}") });
+                return Err(StoreError::Fatal { why: format!("a backfill worker: {}", Lost::from(panic)) });
             }
         };
         let mut blocks = 0;
@@ -142,10 +166,12 @@ impl History {
             Done::Loaded(missing) => {
                 self.filters = Arc::new(missing.filters.into_iter().collect());
                 self.anchor = missing.anchor;
+                self.known = true;
                 FillInput::Loaded { pieces: missing.pieces, settled: missing.anchor.map(|block| block.number) }
             }
             Done::Filled { id, range, answered, stored, bytes } => {
                 self.logs += stored;
+                self.patience.renew();
                 blocks = range.blocks();
                 self.trouble.set(None);
                 FillInput::Filled { id, logs: answered, bytes }
@@ -191,6 +217,7 @@ struct Fill {
     filters: Arc<HashMap<B256, Filter>>,
     anchor: Option<BlockRef>,
     trouble: Trouble,
+    patience: Patience,
     sizer: RangeSizer,
     id: FillId,
     piece: Piece,
@@ -239,7 +266,7 @@ impl Fill {
                 }
                 SourceError::Gone { .. } => {
                     self.trouble.set(Some(error.to_string()));
-                    sleep(FIRST_PAUSE * 5).await;
+                    self.patience.wait().await;
                     return Err(FillFailure::Gone);
                 }
                 SourceError::Retry { after, .. } => {
@@ -287,7 +314,7 @@ impl Fill {
                 Err(error @ StoreError::OtherBranch { .. }) => {
                     warn!("{error}");
                     self.trouble.set(Some(error.to_string()));
-                    sleep(FIRST_PAUSE * 5).await;
+                    self.patience.wait().await;
                     return Ok(Some(FillFailure::Gone));
                 }
                 Err(StoreError::Duplicate { why }) => {

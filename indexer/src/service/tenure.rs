@@ -147,7 +147,7 @@ impl Tenure {
     fn publish_standby(&self, waits_for: String) {
         let head = self.news.borrow().head.as_ref().map(|head| (head.header.number, head.header.time));
         let leaves = self.leaves.count(self.chain.chain_id);
-        // What it knew as leader is no longer so, and is the new leader's to tell. What it counted stays: a counter never falls.
+        // What it knew as leader is no longer so, and is the new leader's to tell.
         self.status.send_modify(|status| {
             *status = ChainStatus {
                 head: head.map(|(number, _)| number),
@@ -155,10 +155,7 @@ impl Tenure {
                 leaves,
                 waits_for,
                 nodes: self.source.reports(),
-                distrusted_answers: status.distrusted_answers,
-                reorgs: status.reorgs,
-                orphaned_logs: status.orphaned_logs,
-                ..ChainStatus::new(self.chain.name.clone(), self.chain.chain_id)
+                ..status.anew()
             };
         });
     }

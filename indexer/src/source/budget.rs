@@ -83,10 +83,20 @@ impl Budget {
         QUESTION.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(self.hold()))
     }
 
+    /// Carries out a question that others wait for while they hold what they read: it waits for no memory, or they would wait
+    /// for each other. Its caller sees to it that there is one at a time.
+    pub async fn question_ahead<T>(&self, question: impl Future<Output = T>) -> T {
+        QUESTION.scope(Arc::new(self.hold_as(true)), question).await
+    }
+
     fn hold(&self) -> Hold {
+        self.hold_as(false)
+    }
+
+    fn hold_as(&self, exempt: bool) -> Hold {
         let mut ledger = self.0.ledger();
         ledger.next += 1;
-        Hold { budget: self.clone(), holder: ledger.next, taken: Mutex::new(0) }
+        Hold { budget: self.clone(), holder: ledger.next, taken: Mutex::new(0), exempt }
     }
 }
 
@@ -96,9 +106,21 @@ pub struct Hold {
     budget: Budget,
     holder: u64,
     taken: Mutex<u64>,
+    /// Never waits, and is not counted.
+    exempt: bool,
 }
 
 impl Hold {
+    /// Takes `bytes` more if that needs no waiting.
+    pub fn try_take(&self, bytes: u64) -> bool {
+        // What is exempt is bounded by who asks: one at a time.
+        let taken = self.exempt || self.budget.0.ledger().take(self.holder, bytes);
+        if taken && !self.exempt {
+            *self.taken.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+        }
+        taken
+    }
+
     /// Takes `bytes` more, and answers how long that had to wait. Cancel-safe.
     pub async fn take(&self, bytes: u64) -> Duration {
         let began = Instant::now();
@@ -106,8 +128,7 @@ impl Hold {
             let mut released = std::pin::pin!(self.budget.0.released.notified());
             // From here on a release is not missed.
             released.as_mut().enable();
-            if self.budget.0.ledger().take(self.holder, bytes) {
-                *self.taken.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+            if self.try_take(bytes) {
                 return began.elapsed();
             }
             released.await;

@@ -79,12 +79,16 @@ impl Source {
             let portion = node.portion(rest);
             let part = portion.range;
             let filter = json!({ "fromBlock": hex(part.first), "toBlock": hex(part.last) });
-            let calls = [header_by_number(part.first), header_by_number(part.last), self.logs_call(filter)];
+            let mut calls = self.logs_calls(node, &filter);
+            let parts = calls.len();
+            calls.extend([header_by_number(part.first), header_by_number(part.last)]);
             let began = Instant::now();
-            let [first, last, answer] = node.batch(calls).await?;
+            let mut answers = node.batch_of(calls).await?;
             let took = began.elapsed();
-            let (first, last) = (node.header(&first, part.first)?, node.header(&last, part.last)?);
-            let found = node.logs(answer)?;
+            let ends = answers.split_off(parts);
+            let [first, last] = &ends[..] else { return Err(node.retry("the batch has another number of answers")) };
+            let (first, last) = (node.header(first, part.first)?, node.header(last, part.last)?);
+            let found = united(node, format_args!("blocks {part}"), answers)?;
             node.paced(portion, found.bytes() as u64, took);
             headers.extend(self.with_rows(node, &found, first, last).await?);
             next = BlockRange::new(part.last + 1, rest.last);
@@ -126,34 +130,56 @@ impl Source {
     /// The logs of a range in one call, and every header.
     async fn linked(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
         let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
-        let [logs] = node.batch([self.logs_call(filter)]).await?;
-        let logs = node.logs(logs)?;
+        let answers = node.batch_of(self.logs_calls(node, &filter)).await?;
+        let logs = united(node, format_args!("blocks {range}"), answers)?;
         let numbers: Vec<u64> = (range.first..=range.last).collect();
         Ok((self.headers(node, &numbers).await?, logs))
     }
 
     /// Every block of the range with its receipts.
     async fn proved_range(&self, node: &Node, range: BlockRange) -> Result<BlockBatch, SourceError> {
-        let mut pieces = Vec::new();
-        let numbers: Vec<u64> = (range.first..=range.last).collect();
-        for chunk in numbers.chunks(HEADERS_PER_CALL) {
-            let headers = node.batch_of(chunk.iter().map(|n| header_by_number(*n)).collect()).await?;
-            for (number, header) in chunk.iter().zip(&headers) {
-                node.header(header, *number)?;
-            }
-            let proved = self.prove_all(node, &headers).await?;
-            for ((number, header), proved) in chunk.iter().zip(&headers).zip(proved) {
-                pieces.push(match proved {
-                    Some(block) => Piece::Proved(block),
-                    None => self.unproved(node, node.header(header, *number)?).await?,
-                });
-            }
-        }
+        let (pieces, outcome) = self.proved_until(node, range).await;
+        outcome?;
         node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
     }
 
-    /// A few blocks at the tip. Proved blocks need no more. Of others: every header, then the logs of exactly those
-    /// hashes, then the hashes once more, so that a reorganisation between the calls cannot pass for a block without logs.
+    /// The blocks of the range with their receipts, up to the first that cannot be had.
+    async fn proved_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), SourceError>) {
+        let mut pieces = Vec::new();
+        let numbers: Vec<u64> = (range.first..=range.last).collect();
+        for chunk in numbers.chunks(HEADERS_PER_CALL) {
+            let (headers, told) = node.batch_until(chunk.iter().map(|n| header_by_number(*n)).collect()).await;
+            let proved = self.prove_chunk(node, chunk, &headers, &mut pieces).await;
+            if let Err(error) = proved.and(told) {
+                return (pieces, Err(error));
+            }
+        }
+        (pieces, Ok(()))
+    }
+
+    async fn prove_chunk(
+        &self,
+        node: &Node,
+        numbers: &[u64],
+        headers: &[Answer],
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), SourceError> {
+        for (number, header) in numbers.iter().zip(headers) {
+            node.header(header, *number)?;
+        }
+        let (proved, outcome) = self.prove_until(node, headers).await;
+        for ((number, header), proved) in numbers.iter().zip(headers).zip(proved) {
+            pieces.push(match proved {
+                Some(block) => Piece::Proved(block),
+                None => self.unproved(node, node.header(header, *number)?).await?,
+            });
+        }
+        outcome
+    }
+
+    /// A few blocks at the tip, or the first of them: what came is not thrown away for what did not. Proved blocks need no more. Of
+    /// others: every header, then the logs of exactly those hashes, each followed by its hash once more, so that a reorganisation
+    /// between the calls cannot pass for a block without logs.
     ///
     /// # Errors
     /// See [`SourceError`].
@@ -163,25 +189,48 @@ impl Source {
 
     async fn tip(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
         let node = self.node();
-        if self.tail_level().await? == Level::Receipts || node.is_caught() {
-            return self.proved_range(node, range).await;
-        }
+        let (pieces, outcome) = match self.tail_level().await? == Level::Receipts || node.is_caught() {
+            true => self.proved_until(node, range).await,
+            false => self.believed_until(node, range).await,
+        };
+        let Some(last) = (range.first + pieces.len() as u64).checked_sub(1).filter(|last| *last >= range.first) else {
+            outcome?;
+            return Err(node.retry("no block of the range came"));
+        };
+        let range = BlockRange { first: range.first, last };
+        node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
+    }
+
+    async fn believed_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), SourceError>) {
+        let mut pieces = Vec::new();
+        let outcome = self.believe(node, range, &mut pieces).await;
+        (pieces, outcome)
+    }
+
+    async fn believe(&self, node: &Node, range: BlockRange, pieces: &mut Vec<Piece>) -> Result<(), SourceError> {
         let numbers: Vec<u64> = (range.first..=range.last).collect();
-        let headers = self.headers(node, &numbers).await?;
-        let mut calls: Vec<Call> = headers.iter().map(|h| self.logs_call(json!({ "blockHash": h.hash }))).collect();
-        calls.extend(numbers.iter().map(|n| header_by_number(*n)));
-        let mut logs_of = node.batch_of(calls).await?;
-        let again = logs_of.split_off(headers.len());
-        for (header, answer) in headers.iter().zip(&again) {
-            if node.header(answer, header.number)?.hash != header.hash {
+        let (answers, headers_told) = node.batch_until(numbers.iter().map(|n| header_by_number(*n)).collect()).await;
+        let headers = numbers.iter().zip(&answers).map(|(number, answer)| node.header(answer, *number));
+        let headers = headers.collect::<Result<Vec<Header>, _>>()?;
+        let mut calls = Vec::new();
+        for header in &headers {
+            calls.extend(self.logs_calls(node, &json!({ "blockHash": header.hash })));
+            calls.push(header_by_number(header.number));
+        }
+        // The same for each block.
+        let each = calls.len() / headers.len().max(1);
+        let (answers, told) = node.batch_until(calls).await;
+        let mut answers = answers.into_iter();
+        for header in headers {
+            let mut of_block: Vec<Answer> = answers.by_ref().take(each).collect();
+            let Some(again) = of_block.pop().filter(|_| of_block.len() + 1 == each) else { break };
+            if node.header(&again, header.number)?.hash != header.hash {
                 return Err(node.gone(format!("block {}", header.block())));
             }
+            let logs = united(node, format_args!("block {}", header.block()), of_block)?;
+            pieces.push(self.believed(node, header, logs).await?);
         }
-        let mut pieces = Vec::with_capacity(headers.len());
-        for (header, answer) in headers.into_iter().zip(logs_of) {
-            pieces.push(self.believed(node, header, answer).await?);
-        }
-        node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
+        told.and(headers_told)
     }
 
     /// The head itself, in one round trip, pinned by its hash.
@@ -203,9 +252,12 @@ impl Source {
             Ok(Some(proved)) => Piece::Proved(proved),
             // Its logs may be within the limit where its receipts are not.
             Ok(None) | Err(SourceError::TooLarge { .. }) => {
-                let header = Call::new("eth_getBlockByHash", json!([block.hash, false]));
-                let [header, logs] = node.batch([header, self.logs_call(json!({ "blockHash": block.hash }))]).await?;
-                self.believed(node, node.header(&header, block.number)?, logs).await?
+                let mut calls = vec![Call::new("eth_getBlockByHash", json!([block.hash, false]))];
+                calls.extend(self.logs_calls(node, &json!({ "blockHash": block.hash })));
+                let mut answers = node.batch_of(calls).await?;
+                let header = node.header_of(&answers.remove(0), block)?;
+                let logs = united(node, format_args!("block {block}"), answers)?;
+                self.believed(node, header, logs).await?
             }
             Err(error) => return Err(error),
         };
@@ -215,7 +267,8 @@ impl Source {
 
     /// A block whose receipts prove nothing: its logs as returned.
     async fn unproved(&self, node: &Node, header: Header) -> Result<Piece, SourceError> {
-        let [logs] = node.batch([self.logs_call(json!({ "blockHash": header.hash }))]).await?;
+        let answers = node.batch_of(self.logs_calls(node, &json!({ "blockHash": header.hash }))).await?;
+        let logs = united(node, format_args!("block {}", header.block()), answers)?;
         self.believed(node, header, logs).await
     }
 
@@ -224,8 +277,8 @@ impl Source {
     ///
     /// Suspicious are logs of another block, logs that do not agree with the header's bloom, and no logs at all for a block
     /// whose bloom admits what is watched: a node may know a block before it knows its logs.
-    async fn believed(&self, node: &Node, header: Header, answer: Answer) -> Result<Piece, SourceError> {
-        let (header, logs, selected) = (self.with_its_bloom(header), node.logs(answer)?, &self.filter);
+    async fn believed(&self, node: &Node, header: Header, logs: Logs) -> Result<Piece, SourceError> {
+        let (header, selected) = (self.with_its_bloom(header), &self.filter);
         let range = BlockRange { first: header.number, last: header.number };
         let empty = logs.is_empty() && !selected.is_everything() && selected.may_select_from(&header);
         let defect = BlockBatch::new(range, vec![header.clone()], logs.clone(), selected).err();
@@ -239,7 +292,7 @@ impl Source {
         };
         let Some(proved) = proved else {
             let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
-            let all = node.logs(all)?;
+            let all = node.logs(format_args!("block {block}"), all)?;
             let everything = BlockBatch::new(range, vec![header.clone()], all, &Filter::default());
             if let Err(Defect::Bloom { number }) = everything {
                 self.bloom_refuted(node, number);
@@ -312,8 +365,13 @@ impl Source {
         }
     }
 
-    fn logs_call(&self, at: serde_json::Value) -> Call {
-        Call::new("eth_getLogs", log_params(&self.filter, at))
+    /// The questions for what is selected at `at`: one, or as many as the node's limit of addresses and topics takes.
+    fn logs_calls(&self, node: &Node, at: &serde_json::Value) -> Vec<Call> {
+        let most = node.max_list().max(1);
+        let (addresses, topics) = (parts(&self.filter.addresses, most), parts(&self.filter.topics, most));
+        let pairs = addresses.iter().flat_map(|addresses| topics.iter().map(move |topics| (*addresses, *topics)));
+        let call = |(addresses, topics)| Call::new("eth_getLogs", log_params(addresses, topics, at.clone()));
+        pairs.map(call).collect()
     }
 
     async fn headers(&self, node: &Node, numbers: &[u64]) -> Result<Vec<Header>, SourceError> {
@@ -326,4 +384,23 @@ impl Source {
         }
         Ok(headers)
     }
+}
+
+/// A list in parts of `most` values; an empty one, which selects everything, as it is.
+fn parts<T>(list: &[T], most: usize) -> Vec<&[T]> {
+    if list.is_empty() { vec![list] } else { list.chunks(most).collect() }
+}
+
+/// The logs in the answers to the parts of one question, in the order of the chain.
+fn united(
+    node: &Node,
+    what: std::fmt::Arguments<'_>,
+    answers: impl IntoIterator<Item = Answer>,
+) -> Result<Logs, SourceError> {
+    let parts = answers.into_iter().map(|answer| node.logs(what, answer));
+    let mut parts = parts.collect::<Result<Vec<Logs>, _>>()?;
+    Ok(match parts.len() {
+        1 => parts.remove(0),
+        _ => Logs::merged(&parts),
+    })
 }

@@ -8,6 +8,7 @@ use alloy::pubsub::{ConnectionHandle, PubSubConnect, Subscription};
 use alloy::rpc::client::RpcClient;
 use alloy::transports::ws::WsConnect;
 use alloy::transports::{TransportError, TransportErrorKind, TransportResult};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, warn};
@@ -17,6 +18,7 @@ use super::pause::Backoff;
 use super::{Head, Identity, RpcHeader, Source, SourceError};
 use crate::chain::block::{BlockRef, Header};
 use crate::config::{Chain, Secret, endpoint};
+use crate::task::{Lost, Watched};
 
 /// The newest head, or why there is none.
 #[derive(Clone, Debug, Default)]
@@ -36,10 +38,13 @@ enum Told {
 }
 
 /// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not.
-pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>) {
+///
+/// # Errors
+/// A task of its own was lost.
+pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>) -> Result<(), Lost> {
     let (told, mut telling) = mpsc::channel(64);
     let (polled, seen) = watch::channel(0);
-    let mut tasks = Vec::new();
+    let mut tasks = FuturesUnordered::new();
     for url in &chain.ws_urls {
         let socket = Socket {
             url: url.clone(),
@@ -50,16 +55,15 @@ pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>
             polled: seen.clone(),
             heads: told.clone(),
         };
-        tasks.push(tokio::spawn(socket.listen()));
+        tasks.push(Watched::spawn(socket.listen()));
     }
-    tasks.push(tokio::spawn(survey(source.clone(), chain.poll_interval)));
-    tasks.push(tokio::spawn(poll(source, chain, told)));
-    // Ends the tasks with this one.
-    let _tasks = AbortAll(tasks);
+    tasks.push(Watched::spawn(survey(source.clone(), chain.poll_interval)));
+    tasks.push(Watched::spawn(poll(source, chain, told)));
     let mut pushed_at = Instant::now();
     loop {
         tokio::select! {
-            () = news.closed() => return,
+            () = news.closed() => return Ok(()),
+            Some(ended) = tasks.next() => ended?,
             Some(told) = telling.recv() => {
                 if let Told::Polled(_, Ok(head)) = &told {
                     polled.send_replace(head.header.number);
@@ -130,14 +134,6 @@ async fn survey(source: Arc<Source>, poll_interval: Duration) {
     loop {
         turn.tick().await;
         source.survey().await;
-    }
-}
-
-struct AbortAll(Vec<tokio::task::JoinHandle<()>>);
-
-impl Drop for AbortAll {
-    fn drop(&mut self) {
-        self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 

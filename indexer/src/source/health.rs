@@ -13,6 +13,8 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(60);
 /// A failure is forgotten, for the choice of a node, after this long.
 const FORGIVEN: Duration = Duration::from_secs(60);
+/// A failure that others followed that did not fail is told for this long.
+const TOLD: Duration = Duration::from_secs(10);
 /// A node is behind when it is more than so many blocks below another, and more than so many seconds of chain time or
 /// standing still, in so many polls in a row: less is the ordinary spread of nodes that hear of a block one after the
 /// other.
@@ -131,11 +133,6 @@ impl Health {
         self.missing = self.missing.saturating_add(1);
     }
 
-    /// A failure that is told but not held against it.
-    pub fn note(&mut self, why: String) {
-        self.last_error = Some(why);
-    }
-
     fn trouble(&mut self, now: Instant, why: String) {
         self.last_error = Some(why);
         self.failed_at = Some(now);
@@ -210,7 +207,10 @@ impl Health {
         .into();
         report.latency_ms = self.latency.map(|latency| (latency * 10.0).round() / 10.0);
         report.failures = u64::from(self.failures + self.wrong);
-        report.last_error = self.last_error.clone();
+        // What is over is not told beside a node that works.
+        let lately = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < TOLD);
+        let current = lately || resting || self.failures > 0 || self.wrong > 0;
+        report.last_error = self.last_error.clone().filter(|_| current);
     }
 }
 

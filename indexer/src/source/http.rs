@@ -1,6 +1,7 @@
 //! HTTP POST to one node: a body is read up to a limit, redirects are not followed, and no error shows the URL, which may
 //! hold a key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -71,11 +72,12 @@ impl CappedHttp {
         Ok(Self { client, url, timeout, max_bytes, budget })
     }
 
-    /// The body of a successful answer.
+    /// The body of a successful answer. `turn` is the right to ask, which is given back while the answer waits for memory: who holds
+    /// the memory may need a turn to go on.
     ///
     /// # Errors
     /// [`HttpError`].
-    pub async fn post(&self, body: Vec<u8>) -> Result<Vec<u8>, HttpError> {
+    pub async fn post<T: Send>(&self, body: Vec<u8>, turn: T) -> Result<Vec<u8>, HttpError> {
         let post = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
         let deadline = Instant::now() + self.timeout;
         let answer = timeout_at(deadline, post.send()).await.map_err(|_late| HttpError::Timeout)?.map_err(failed)?;
@@ -87,7 +89,7 @@ impl CappedHttp {
         }
         let header = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
         let after = header.and_then(|after| retry_after(after, Utc::now()));
-        let body = read(answer, self.max_bytes, &self.budget.held(), deadline).await?;
+        let body = read(answer, self.max_bytes, Room { hold: self.budget.held(), turn: Some(turn) }, deadline).await?;
         match status.is_success() {
             true => Ok(body),
             false => Err(HttpError::Status { status: status.as_u16(), body, after }),
@@ -126,10 +128,26 @@ impl std::fmt::Debug for UrlSecrets {
     }
 }
 
-async fn read(
+/// Memory for an answer, and the turn that is never kept while waiting for it.
+struct Room<T> {
+    hold: Arc<Hold>,
+    turn: Option<T>,
+}
+
+impl<T> Room<T> {
+    async fn take(&mut self, bytes: u64) -> Duration {
+        if self.hold.try_take(bytes) {
+            return Duration::ZERO;
+        }
+        self.turn = None;
+        self.hold.take(bytes).await
+    }
+}
+
+async fn read<T: Send>(
     answer: reqwest::Response,
     max_bytes: u64,
-    hold: &Hold,
+    mut room: Room<T>,
     mut deadline: Instant,
 ) -> Result<Vec<u8>, HttpError> {
     let announced = answer.content_length().unwrap_or(0);
@@ -138,7 +156,7 @@ async fn read(
     }
     // An announced body is waited for as a whole: half of it would only lie there.
     let mut counted = UNCOUNTED.max(announced);
-    deadline += hold.take(counted - UNCOUNTED).await;
+    deadline += room.take(counted - UNCOUNTED).await;
     let mut body = Vec::with_capacity(announced as usize);
     let mut stream = answer.bytes_stream();
     while let Some(chunk) = timeout_at(deadline, stream.next()).await.map_err(|_late| HttpError::Timeout)? {
@@ -152,7 +170,7 @@ async fn read(
             return Err(HttpError::TooLarge(max_bytes));
         }
         let more = ((body.len() + chunk.len()) as u64).saturating_sub(counted);
-        deadline += hold.take(more).await;
+        deadline += room.take(more).await;
         counted += more;
         body.extend_from_slice(&chunk);
     }

@@ -1,49 +1,63 @@
 //! What one node allows, learned from its refusals. Pure: time is an argument.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::cap::{BELIEVED, Cap};
 use super::refusal::Limit;
 use crate::status::NodeReport;
-
-/// How long a limit is believed. Then it is met once more, which costs one refused call, or it is gone: plans are
-/// upgraded and nodes reconfigured.
-const BELIEVED: Duration = Duration::from_secs(3_600);
-
-/// A number that was learned.
-#[derive(Clone, Copy, Debug)]
-struct Learned {
-    value: u64,
-    at: Instant,
-}
 
 /// One node's limits.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    blocks: Option<Learned>,
-    logs: Option<Learned>,
-    bytes: Option<Learned>,
-    batch: Option<Learned>,
+    /// Blocks in one question for logs.
+    pub blocks: Cap,
+    /// Values in one list of a filter: addresses, or topics.
+    pub list: Cap,
+    /// Calls in one batch.
+    pub batch: Cap,
+    /// Requests under way at the same time.
+    pub parallel: Cap,
+    logs: Option<u64>,
+    bytes: Option<u64>,
     /// Methods that it does not offer, and since when that is known.
     refused: Vec<(String, Instant)>,
 }
 
+/// What one request asked for, where a node may have a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Blocks of its widest question for logs; 0 for none.
+    pub blocks: u64,
+    /// Values of the longest list in its questions for logs; 0 for none.
+    pub list: u64,
+    /// Calls.
+    pub calls: u64,
+    /// Requests under way, with this one.
+    pub parallel: u64,
+}
+
 impl Limits {
-    /// A limit that it named.
-    pub fn learn(&mut self, limit: Limit, at: Instant) {
-        let (slot, value) = match limit {
-            Limit::Blocks(value) => (&mut self.blocks, value),
-            Limit::Logs(value) => (&mut self.logs, value),
-            Limit::Bytes(value) => (&mut self.bytes, value),
-        };
-        *slot = Some(Learned { value, at });
+    /// A limit that it named for a question of so many blocks that `began` then. One of logs or bytes is met again where logs are as
+    /// dense: the width that meets it is learned, too.
+    pub fn learn(&mut self, limit: Option<Limit>, blocks: u64, suggested: Option<u64>, began: Instant, now: Instant) {
+        match limit {
+            Some(Limit::Blocks(value)) => return self.blocks.name(value, now),
+            Some(Limit::Logs(value)) => self.logs = Some(value),
+            Some(Limit::Bytes(value)) => self.bytes = Some(value),
+            None => {}
+        }
+        if blocks > 1 {
+            self.blocks.refuse(blocks, suggested, began, now);
+        }
     }
 
     /// A batch of `calls` calls, at least 2, was refused; `max` is what it says that it takes.
-    pub fn refused_batch(&mut self, calls: usize, max: Option<u64>, at: Instant) {
-        let calls = calls as u64;
-        let value = max.filter(|max| (1..calls).contains(max)).unwrap_or((calls / 2).max(1));
-        self.batch = Some(Learned { value, at });
+    pub fn refused_batch(&mut self, calls: u64, max: Option<u64>, began: Instant, now: Instant) {
+        match max.filter(|max| (1..calls).contains(max)) {
+            Some(max) => self.batch.name(max, now),
+            None => self.batch.refuse(calls, None, began, now),
+        }
     }
 
     /// It does not offer `method`.
@@ -52,20 +66,38 @@ impl Limits {
         self.refused.push((method.to_owned(), at));
     }
 
-    /// A question for the logs of `blocks` blocks in `calls` calls was answered: limits below that are gone.
-    pub fn answered(&mut self, blocks: Option<u64>, calls: usize) {
-        self.blocks = self.blocks.filter(|limit| blocks.is_none_or(|blocks| blocks <= limit.value));
-        self.batch = self.batch.filter(|limit| calls as u64 <= limit.value);
+    /// A request was answered: limits below that are gone.
+    pub fn answered(&mut self, sizes: Sizes) {
+        for (cap, size) in [
+            (&mut self.blocks, sizes.blocks),
+            (&mut self.list, sizes.list),
+            (&mut self.batch, sizes.calls),
+            (&mut self.parallel, sizes.parallel),
+        ] {
+            if size > 0 {
+                cap.answer(size);
+            }
+        }
     }
 
     /// Blocks in one question for logs; `None` while no limit is known.
     pub fn max_blocks(&self, now: Instant) -> Option<u64> {
-        believed(self.blocks, now)
+        self.blocks.get(now, twice)
+    }
+
+    /// Values in one list of a filter.
+    pub fn max_list(&self, now: Instant) -> usize {
+        self.list.get(now, twice).map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     /// Calls in one batch.
     pub fn max_batch(&self, now: Instant) -> usize {
-        believed(self.batch, now).and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX)
+        self.batch.get(now, twice).map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
+    }
+
+    /// Requests under way at the same time.
+    pub fn max_parallel(&self, now: Instant) -> u64 {
+        self.parallel.get(now, |value| value + 1).unwrap_or(u64::MAX)
     }
 
     /// Whether `method` is worth a try.
@@ -74,29 +106,31 @@ impl Limits {
     }
 
     /// Takes what an earlier run learned, as if it were learned now.
-    pub fn remember(&mut self, report: &NodeReport, at: Instant) {
-        let learned = |value: Option<u64>| value.filter(|value| *value > 0).map(|value| Learned { value, at });
-        self.blocks = learned(report.max_blocks);
-        self.logs = learned(report.max_logs);
-        self.bytes = learned(report.max_bytes);
-        self.batch = learned(report.max_batch);
-        self.refused = report.refused_methods.iter().map(|method| (method.clone(), at)).collect();
+    pub fn remember(&mut self, report: &NodeReport, now: Instant) {
+        self.blocks.remember(report.max_blocks, now);
+        self.list.remember(report.max_list, now);
+        self.batch.remember(report.max_batch, now);
+        self.parallel.remember(report.max_parallel, now);
+        self.logs = report.max_logs;
+        self.bytes = report.max_bytes;
+        self.refused = report.refused_methods.iter().map(|method| (method.clone(), now)).collect();
     }
 
     /// Writes what is known into `report`.
     pub fn report(&self, report: &mut NodeReport) {
-        let value = |learned: Option<Learned>| learned.map(|learned| learned.value);
-        report.max_blocks = value(self.blocks);
-        report.max_logs = value(self.logs);
-        report.max_bytes = value(self.bytes);
-        report.max_batch = value(self.batch);
+        report.max_blocks = self.blocks.known();
+        report.max_logs = self.logs;
+        report.max_bytes = self.bytes;
+        report.max_batch = self.batch.known();
+        report.max_list = self.list.known();
+        report.max_parallel = self.parallel.known();
         let methods: BTreeSet<&String> = self.refused.iter().map(|(method, _)| method).collect();
         report.refused_methods = methods.into_iter().cloned().collect();
     }
 }
 
-fn believed(limit: Option<Learned>, now: Instant) -> Option<u64> {
-    limit.filter(|limit| now.saturating_duration_since(limit.at) < BELIEVED).map(|limit| limit.value)
+fn twice(value: u64) -> u64 {
+    value.saturating_mul(2)
 }
 
 #[cfg(test)]
@@ -104,26 +138,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_believed_for_a_while_and_until_it_is_passed() {
-        let now = Instant::now();
-        let mut limits = Limits::default();
-        assert_eq!((limits.max_blocks(now), limits.max_batch(now)), (None, usize::MAX));
-        limits.learn(Limit::Blocks(2_000), now);
-        limits.learn(Limit::Logs(5), now);
-        assert_eq!(limits.max_blocks(now + BELIEVED / 2), Some(2_000));
-        assert_eq!(limits.max_blocks(now + BELIEVED), None, "tried again");
-        limits.answered(Some(2_000), 3);
-        assert_eq!(limits.max_blocks(now), Some(2_000));
-        limits.answered(Some(2_001), 3);
-        assert_eq!(limits.max_blocks(now), None, "it allows more now");
-    }
-
-    #[test]
     fn a_refused_batch_becomes_smaller_each_time_until_it_is_none() {
         let now = Instant::now();
         let mut limits = Limits::default();
         let mut refuse = |calls, max| {
-            limits.refused_batch(calls, max, now);
+            limits.refused_batch(calls, max, now, now);
             limits.max_batch(now)
         };
         assert_eq!(refuse(100, Some(50)), 50);
@@ -134,12 +153,29 @@ mod tests {
     }
 
     #[test]
+    fn requests_at_once_are_halved_and_grow_by_one() {
+        let now = Instant::now();
+        let mut limits = Limits::default();
+        limits.parallel.refuse(9, None, now, now);
+        assert_eq!(limits.max_parallel(now), 4);
+        limits.parallel.refuse(4, None, now, now);
+        for _ in 0..8 {
+            limits.answered(Sizes { parallel: 2, ..Sizes::default() });
+        }
+        assert_eq!(limits.max_parallel(now), 3, "one more after a run of answers");
+        limits.parallel.refuse(3, None, now, now);
+        assert_eq!(limits.max_parallel(now), 2, "what worked before");
+    }
+
+    #[test]
     fn what_was_learned_survives_a_report() {
         let now = Instant::now();
         let mut limits = Limits::default();
-        limits.learn(Limit::Blocks(9), now);
-        limits.learn(Limit::Bytes(1_000), now);
-        limits.refused_batch(3, Some(1), now);
+        limits.learn(Some(Limit::Blocks(9)), 100, None, now, now);
+        limits.learn(Some(Limit::Bytes(1_000)), 1, None, now, now);
+        limits.refused_batch(3, Some(1), now, now);
+        limits.list.refuse(1_500, None, now, now);
+        limits.parallel.refuse(4, None, now, now);
         limits.refused_method("eth_getBlockReceipts", now);
         let mut report = NodeReport::default();
         limits.report(&mut report);
@@ -149,6 +185,7 @@ mod tests {
         again.report(&mut second);
         assert_eq!(report, second);
         assert_eq!((again.max_blocks(now), again.max_batch(now)), (Some(9), 1));
+        assert_eq!((again.max_list(now), again.max_parallel(now)), (750, 2));
         assert!(!again.offers("eth_getBlockReceipts", now) && again.offers("eth_getLogs", now));
         assert!(again.offers("eth_getBlockReceipts", now + BELIEVED));
     }

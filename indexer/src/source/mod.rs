@@ -3,6 +3,7 @@
 //! Never touches the database.
 
 mod budget;
+mod cap;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -10,6 +11,7 @@ pub mod fuzzing;
 pub mod heads;
 mod health;
 mod http;
+mod judge;
 mod limits;
 pub mod logs;
 mod node;
@@ -25,12 +27,12 @@ pub mod rpc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{B256, Bloom, U64};
+use alloy::primitives::{Address, B256, Bloom, U64};
 use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::chain::block::{BlockRef, Header};
+use crate::chain::block::{BlockRef, Header, TIMES};
 pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
 use crate::events::erc20::TRANSFER;
@@ -46,7 +48,7 @@ use self::rpc::Answer;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// Ask for less: too many blocks, logs or bytes. With the node's limit in blocks, where it names one.
-    #[error("{node}: the answer is too large: {why}")]
+    #[error("{node}: {why}")]
     TooLarge {
         /// Which node.
         node: String,
@@ -152,6 +154,15 @@ impl Source {
         self.pool.identity().await
     }
 
+    /// What the node that calls go to calls itself, where it is a devnet: one that takes back blocks that it calls final.
+    pub async fn devnet(&self) -> Option<String> {
+        let node = self.node();
+        let [answer] = node.batch([Call::new("web3_clientVersion", json!([])).or_null()]).await.ok()?;
+        let version = node.parse::<Option<String>>("web3_clientVersion", &answer).ok()??;
+        let lower = version.to_lowercase();
+        ["anvil", "hardhat", "ganache"].iter().any(|name| lower.starts_with(name)).then(|| rpc::one_line(&version))
+    }
+
     /// The chain that all nodes must serve, once [`Source::identity`] was asked.
     pub fn expected(&self) -> Option<Identity> {
         self.pool.expected()
@@ -197,7 +208,9 @@ impl Source {
         let tagged = Call::new("eth_getBlockByNumber", json!(["finalized", false])).or_null();
         let [latest, tagged] = node.batch([latest, tagged]).await?;
         // Some nodes answer an error, others null, until something is final.
-        let finalized = node.parse::<Option<RpcHeader>>(&tagged)?.and_then(RpcHeader::header);
+        let finalized = node
+            .parse::<Option<RpcHeader>>("eth_getBlockByNumber of block finalized", &tagged)?
+            .and_then(RpcHeader::header);
         let header = node.any_header(&latest)?;
         self.pool.saw_head(node, &header);
         Ok(Head { header, finalized: finalized.map(|header| header.block()) })
@@ -232,21 +245,22 @@ impl Source {
         let mut hashes = Vec::with_capacity(numbers.len());
         for chunk in numbers.chunks(HEADERS_PER_CALL) {
             let answers = node.batch_of(chunk.iter().map(|n| header_by_number(*n)).collect()).await?;
-            for answer in &answers {
-                hashes.push(node.parse::<Option<RpcHeader>>(answer)?.and_then(|header| header.hash));
+            for (number, answer) in chunk.iter().zip(&answers) {
+                let what = format!("eth_getBlockByNumber of block {number}");
+                hashes.push(node.parse::<Option<RpcHeader>>(&what, answer)?.and_then(|header| header.hash));
             }
         }
         Ok(hashes)
     }
 }
 
-/// The parameters of `eth_getLogs` for what `filter` selects at `at`.
-fn log_params(filter: &Filter, mut at: serde_json::Value) -> serde_json::Value {
-    if !filter.addresses.is_empty() {
-        at["address"] = json!(filter.addresses);
+/// The parameters of `eth_getLogs` for what `addresses` and `topics` select at `at`.
+fn log_params(addresses: &[Address], topics: &[B256], mut at: serde_json::Value) -> serde_json::Value {
+    if !addresses.is_empty() {
+        at["address"] = json!(addresses);
     }
-    if !filter.topics.is_empty() {
-        at["topics"] = json!([filter.topics]);
+    if !topics.is_empty() {
+        at["topics"] = json!([topics]);
     }
     json!([at])
 }
@@ -277,7 +291,8 @@ impl RpcHeader {
             number: self.number?.to(),
             hash: self.hash?,
             parent: Some(self.parent_hash),
-            time: i64::try_from(self.timestamp.to::<u64>()).ok()?,
+            // No chain's block was mined after the year 9999: it is milliseconds, or nonsense.
+            time: i64::try_from(self.timestamp.to::<u64>()).ok().filter(|time| TIMES.contains(time))?,
             bloom: self.logs_bloom,
         })
     }

@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use alloy::primitives::U64;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::budget::Budget;
 use super::health::{Grade, Health, SeenHead};
-use super::http::{CappedHttp, HttpError, UrlSecrets};
+use super::http::{CappedHttp, UrlSecrets};
+use super::judge::{Asked, Doubt, Doubts, Failure, Part, in_words};
 use super::limits::Limits;
 use super::pace::{Pace, Portion};
 use super::refusal::Refusal;
-use super::rpc::{self, Answer, Bad, ErrorAnswer};
+use super::rpc::{self, Answer};
 use super::{Identity, RpcHeader, SourceError, header_by_number, logs};
 use crate::chain::batch::{BlockBatch, Defect, Logs};
-use crate::chain::block::{BlockRange, Header};
+use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::config::{Chain, Secret};
 use crate::status::NodeReport;
 
@@ -28,31 +30,60 @@ pub use super::rpc::Call;
 pub struct Node {
     name: String,
     http: CappedHttp,
-    secrets: UrlSecrets,
+    pub(super) secrets: UrlSecrets,
     ids: AtomicU64,
     /// The chain that all nodes must serve, once it is known.
     expected: Arc<OnceLock<Identity>>,
     record: Mutex<Record>,
+    /// A request ended: another may take its turn.
+    ended: Notify,
 }
 
 /// What is known of a node.
 #[derive(Debug, Default)]
-struct Record {
-    health: Health,
-    limits: Limits,
+pub(super) struct Record {
+    pub(super) health: Health,
+    pub(super) limits: Limits,
     /// Whether it told that it serves the right chain since a call to it last failed.
-    checked: bool,
+    pub(super) checked: bool,
     /// It served another chain when it was last asked.
     refused: Option<Refused>,
     /// What it was caught at: its logs were proved wrong by receipts.
     caught: Option<Caught>,
     /// Blocks of which it gave logs that nothing but their own agreement vouches for, the first and the last.
     gave: Option<BlockRange>,
-    /// Wide ranges whose answer did not come whole, in a row.
-    cuts: u32,
+    /// Requests under way.
+    running: u64,
+    /// Requests that were refused for reasons unknown, in a row, by what could be less of them.
+    pub(super) doubts: Doubts,
     /// How much is asked for in one call.
     pace: Pace,
 }
+
+/// The right to have a request under way.
+struct Turn<'n> {
+    node: &'n Node,
+    /// Requests under way, with this one.
+    beside: u64,
+}
+
+/// The beginning of what came.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.node.record().running -= 1;
+        self.node.ended.notify_waiters();
+    }
+}
+
+/// Characters of a malformed answer that a message shows.
+const SHOWN: usize = 200;
 
 /// A node of another chain.
 #[derive(Debug)]
@@ -78,48 +109,6 @@ const PROBATION: Duration = Duration::from_secs(10);
 /// How often a node of another chain is asked which chain it serves: an operator may have put it right.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Wide answers that fail in the middle, in a row, from which on the width is taken for the reason.
-const CUTS: u32 = 2;
-
-/// Methods without which a node is of no use.
-const NEEDED: &[&str] = &["eth_chainId", "eth_getBlockByNumber", "eth_getBlockByHash", "eth_getLogs"];
-
-/// Why a batch has no answers.
-enum Failure {
-    /// It has to be sent in smaller batches, which is known by now.
-    Batch,
-    Error(SourceError),
-}
-
-/// What a batch asked, as far as failures are judged by it.
-#[derive(Clone, Copy)]
-struct Asked {
-    began: Instant,
-    calls: usize,
-    /// Blocks of its questions for logs, together.
-    blocks: Option<u64>,
-    /// Blocks of the widest of them.
-    widest: Option<u64>,
-    /// The first method.
-    method: &'static str,
-}
-
-impl Asked {
-    fn refusal_of(&self, error: &ErrorAnswer) -> Refusal {
-        match Refusal::of(error.code, &error.message, self.blocks) {
-            // To a node that knows no batches, an array is no valid request.
-            Refusal::Other if [-32600, -32700].contains(&error.code) && self.calls > 1 => {
-                Refusal::Batch { max: Some(1) }
-            }
-            refusal => refusal,
-        }
-    }
-}
-
-fn in_words(error: &ErrorAnswer) -> String {
-    format!("error {}: {}", error.code, error.message)
-}
-
 impl Node {
     /// The node at `url`, called `name` in messages; its answers count against `budget`.
     ///
@@ -135,7 +124,15 @@ impl Node {
         let http = CappedHttp::new(url.expose(), chain.request_timeout, chain.max_response_bytes, budget)
             .map_err(|why| SourceError::Retry { node: name.clone(), why, after: None })?;
         let secrets = UrlSecrets::of(url);
-        Ok(Self { name, http, secrets, ids: AtomicU64::new(1), expected, record: Mutex::default() })
+        Ok(Self {
+            name,
+            http,
+            secrets,
+            ids: AtomicU64::new(1),
+            expected,
+            record: Mutex::default(),
+            ended: Notify::new(),
+        })
     }
 
     /// Scheme, host and port.
@@ -143,7 +140,7 @@ impl Node {
         &self.name
     }
 
-    fn record(&self) -> MutexGuard<'_, Record> {
+    pub(super) fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,7 +204,7 @@ impl Node {
         let calls = [Call::new("eth_chainId", json!([])), header_by_number(0)];
         let answers = self.call(&calls).await?;
         let [id, genesis] = &answers[..] else { return Err(self.retry("the batch has another number of answers")) };
-        let chain_id: U64 = self.parse(id)?;
+        let chain_id: U64 = self.parse("eth_chainId", id)?;
         Ok(Identity { chain_id: chain_id.to(), genesis: self.header(genesis, 0)?.hash })
     }
 
@@ -272,235 +269,143 @@ impl Node {
         self.call(&calls).await
     }
 
+    /// As [`Node::batch_of`], with the answers that came before the first failure.
+    pub async fn batch_until(&self, calls: Vec<Call>) -> (Vec<Answer>, Result<(), SourceError>) {
+        let mut answers = Vec::with_capacity(calls.len());
+        let outcome = match self.check().await {
+            Ok(()) => self.call_into(&calls, &mut answers).await,
+            Err(error) => Err(error),
+        };
+        (answers, outcome)
+    }
+
     async fn call(&self, calls: &[Call]) -> Result<Vec<Answer>, SourceError> {
         let mut answers = Vec::with_capacity(calls.len());
-        while answers.len() < calls.len() {
-            let rest = &calls[answers.len()..];
-            let fits = self.record().limits.max_batch(Instant::now()).min(rest.len());
-            match self.post(&rest[..fits]).await {
-                Ok(more) => answers.extend(more),
-                // The limit is below `fits` now, so this ends.
-                Err(Failure::Batch) => {}
-                Err(Failure::Error(error)) => return Err(error),
-            }
-        }
+        self.call_into(calls, &mut answers).await?;
         Ok(answers)
     }
 
-    /// One request.
-    async fn post(&self, calls: &[Call]) -> Result<Vec<Answer>, Failure> {
-        let began = Instant::now();
-        if let Some(left) = self.record().health.throttle_left(began) {
+    async fn call_into(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), SourceError> {
+        while answers.len() < calls.len() {
+            let rest = &calls[answers.len()..];
+            let fits = self.record().limits.max_batch(Instant::now()).min(rest.len());
+            match self.post(&rest[..fits], answers).await {
+                Ok(()) => {}
+                // The limit is below `fits` now, so this ends.
+                Err(Failure::Batch) => {}
+                Err(Failure::Doubted(doubt)) => self.decide(doubt).await?,
+                Err(Failure::Error(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A failure that may be for the size of what was asked. A node that fails whatever it is asked says nothing of sizes; where it
+    /// answers a light call, less is asked of it from now on.
+    async fn decide(&self, doubt: Doubt) -> Result<(), SourceError> {
+        if self.post(&[Call::new("eth_chainId", json!([]))], &mut Vec::new()).await.is_err() {
+            return Err(doubt.error);
+        }
+        let now = Instant::now();
+        let mut record = self.record();
+        let limits = &mut record.limits;
+        match doubt.part {
+            Part::Blocks(blocks) => {
+                limits.blocks.refuse(blocks, None, doubt.began, now);
+                let why = format!("{}; refused again and again, while light calls are answered", doubt.why);
+                Err(SourceError::TooLarge { node: self.name.clone(), why, hint: limits.max_blocks(now) })
+            }
+            Part::List(values) => {
+                limits.list.refuse(values, None, doubt.began, now);
+                Err(doubt.error)
+            }
+            Part::Calls(calls) => {
+                limits.batch.refuse(calls, None, doubt.began, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the node takes one more request.
+    async fn turn(&self) -> Turn<'_> {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            // From here on an end is not missed.
+            ended.as_mut().enable();
+            {
+                let mut record = self.record();
+                if record.running < record.limits.max_parallel(Instant::now()) {
+                    record.running += 1;
+                    return Turn { node: self, beside: record.running };
+                }
+            }
+            ended.await;
+        }
+    }
+
+    /// One request; what it brings is put to the `answers`, up to the first call that failed.
+    async fn post(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), Failure> {
+        let turn = self.turn().await;
+        let asked = Asked::new(calls, turn.beside);
+        if let Some(left) = self.record().health.throttle_left(asked.began) {
             let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
             return Err(Failure::Error(self.error(why, Some(left))));
         }
-        let widest = calls.iter().filter_map(Call::log_blocks).max();
-        let blocks = widest.map(|_| calls.iter().filter_map(Call::log_blocks).sum());
-        let method = calls.first().map_or("", |call| call.method);
-        let asked = Asked { began, calls: calls.len(), blocks, widest, method };
         let first_id = self.ids.fetch_add(calls.len() as u64, Ordering::Relaxed);
-        let body = self.http.post(rpc::encode(calls, first_id)).await.map_err(|error| self.no_body(error, asked))?;
+        let body = self.http.post(rpc::encode(calls, first_id), turn).await;
+        let body = body.map_err(|error| self.no_body(error, asked))?;
         let decoded = rpc::decode(body, first_id, calls).map_err(|bad| self.bad(bad, asked))?;
-        let mut answers = Vec::with_capacity(calls.len());
-        for (call, answer) in calls.iter().zip(decoded) {
+        for (at, (call, answer)) in calls.iter().zip(decoded).enumerate() {
+            let asked = asked.failed_at(at);
             match answer {
+                Ok(answer) if call.is_range() && answer.get() == "null" => return Err(self.null(asked)),
                 Ok(answer) => answers.push(answer),
-                Err(error) => match Refusal::of(error.code, &error.message, asked.blocks) {
+                Err(error) => match asked.refusal_of(&error) {
                     // The node has nothing to say to this one; what concerns the whole batch is not hidden by it.
-                    Refusal::Other | Refusal::UnknownBlock | Refusal::NoMethod | Refusal::Pruned
+                    refusal @ (Refusal::Other | Refusal::UnknownBlock | Refusal::NoMethod | Refusal::Pruned)
                         if call.null_on_error =>
                     {
+                        if refusal == Refusal::NoMethod {
+                            self.record().limits.refused_method(call.method, Instant::now());
+                        }
                         answers.push(Answer::null());
                     }
-                    refusal => {
-                        let asked = Asked { method: call.method, ..asked };
-                        return Err(self.refused(refusal, &in_words(&error), None, asked));
-                    }
+                    refusal => return Err(self.refused(refusal, &in_words(&error), None, asked)),
                 },
             }
         }
         self.answered(asked);
-        Ok(answers)
+        Ok(())
     }
 
-    fn answered(&self, asked: Asked) {
-        let now = Instant::now();
-        let mut record = self.record();
-        // Logs and many headers take as long as there are many of them.
-        record.health.answered(asked.began, now, asked.blocks.is_none() && asked.calls <= 2);
-        record.limits.answered(asked.widest, asked.calls);
-        if asked.blocks.is_some_and(|blocks| blocks > 1) {
-            record.cuts = 0;
-        }
-    }
-
-    /// The node answered, and refused.
-    fn refused(&self, refusal: Refusal, words: &str, after: Option<Duration>, asked: Asked) -> Failure {
-        let why = self.secrets.clean(words);
-        let now = Instant::now();
-        let mut record = self.record();
-        let node = self.name.clone();
-        let error = match refusal {
-            Refusal::Batch { max } if asked.calls > 1 => {
-                record.limits.refused_batch(asked.calls, max, now);
-                record.health.note(why.clone());
-                tracing::info!(
-                    node,
-                    why,
-                    max = record.limits.max_batch(now),
-                    "the node limits its batches; asking in smaller ones"
-                );
-                return Failure::Batch;
-            }
-            Refusal::TooLarge { limit, suggested } => {
-                let mut hint = suggested;
-                if let Some(limit) = limit {
-                    record.limits.learn(limit, now);
-                    hint = hint.or(record.limits.max_blocks(now));
-                }
-                record.health.answered(asked.began, now, false);
-                record.health.note(why.clone());
-                SourceError::TooLarge { node, why, hint }
-            }
-            Refusal::Throttled => {
-                record.health.throttled(asked.began, now, why.clone(), after, rand::random());
-                let after = record.health.throttle_left(now).or(after);
-                SourceError::Retry { node, why: format!("throttled: {why}"), after }
-            }
-            Refusal::UnknownBlock => {
-                record.health.answered(asked.began, now, false);
-                record.health.missing(now, why.clone());
-                SourceError::Gone { node, what: why }
-            }
-            Refusal::NoMethod => {
-                let why = format!("it does not offer {}: {why}", asked.method);
-                record.limits.refused_method(asked.method, now);
-                // A node without receipts is no worse for logs.
-                match NEEDED.contains(&asked.method) {
-                    true => record.health.wrong(now, why.clone(), rand::random()),
-                    false => record.health.note(why.clone()),
-                }
-                SourceError::Retry { node, why, after }
-            }
-            Refusal::Pruned => {
-                let why = format!(
-                    "it does not keep history that far back ({why}); add a node with full history to rpc_urls, or set \
-                     start_block to what it keeps"
-                );
-                record.health.wrong(now, why.clone(), rand::random());
-                SourceError::Retry { node, why, after }
-            }
-            Refusal::Batch { .. } | Refusal::Other => {
-                drop(record);
-                return Failure::Error(self.failed(why, after, asked));
-            }
-        };
-        Failure::Error(error)
-    }
-
-    /// The bytes are not the answers.
-    fn bad(&self, bad: Bad, asked: Asked) -> Failure {
-        match bad {
-            Bad::Refused(error) => self.refused(asked.refusal_of(&error), &in_words(&error), None, asked),
-            Bad::Cut(why) => self.cut(&why, asked),
-            Bad::Malformed(why) => {
-                let why = self.secrets.clean(&format!("malformed answer: {why}"));
-                Failure::Error(self.failed(why, None, asked))
-            }
-        }
-    }
-
-    /// No successful answer came.
-    fn no_body(&self, error: HttpError, asked: Asked) -> Failure {
-        if matches!(error, HttpError::Cut(_) | HttpError::Unreachable(_)) {
-            // What the next connection leads to may be something else.
-            self.record().checked = false;
-        }
-        let (status, body, after) = match error {
-            HttpError::Status { status, body, after } => (status, body, after),
-            HttpError::TooLarge(limit) => return self.over_the_cap(limit, asked),
-            HttpError::Timeout => return self.cut("no answer within request_timeout", asked),
-            HttpError::Cut(why) => return self.cut(&why, asked),
-            HttpError::Redirect(to) => {
-                let why = format!("it redirects to {to}, which is not followed; put the final URL into rpc_urls");
-                return Failure::Error(self.failed(why, None, asked));
-            }
-            HttpError::Unreachable(why) => return Failure::Error(self.failed(self.secrets.clean(&why), None, asked)),
-        };
-        let told = rpc::error_in(&body);
-        let begins = || rpc::one_line(&String::from_utf8_lossy(&body[..body.len().min(200)]));
-        let why = format!("HTTP {status}: {}", told.as_ref().map_or_else(begins, in_words));
-        let refusal = told.map_or(Refusal::Other, |error| asked.refusal_of(&error));
-        match (status, refusal) {
-            (429, _) => self.refused(Refusal::Throttled, &why, after, asked),
-            (503, Refusal::Other) if after.is_some() => self.refused(Refusal::Throttled, &why, after, asked),
-            (408 | 504 | 524, Refusal::Other) => self.cut(&why, asked),
-            (413, Refusal::Other) if asked.blocks.is_some() => {
-                self.refused(Refusal::TooLarge { limit: None, suggested: None }, &why, None, asked)
-            }
-            (413, Refusal::Other) => self.refused(Refusal::Batch { max: None }, &why, None, asked),
-            (401 | 403, Refusal::Other) => {
-                let why = self.secrets.clean(&format!("{why}; check the key in its URL (rpc_urls)"));
-                Failure::Error(self.failed(why, after, asked))
-            }
-            (_, refusal) => self.refused(refusal, &why, after, asked),
-        }
-    }
-
-    /// More bytes than we take: fewer logs, or fewer headers in one batch.
-    fn over_the_cap(&self, limit: u64, asked: Asked) -> Failure {
-        let now = Instant::now();
-        let mut record = self.record();
-        record.health.answered(asked.began, now, false);
-        if asked.blocks.is_none() && asked.calls > 1 {
-            record.limits.refused_batch(asked.calls, None, now);
-            return Failure::Batch;
-        }
-        let why = format!("the answer passes max_response_bytes = {limit}");
-        Failure::Error(SourceError::TooLarge { node: self.name.clone(), why, hint: None })
-    }
-
-    /// An answer that did not come, or not whole. Once is bad luck; for a wide range, again means that it is too much.
-    fn cut(&self, why: &str, asked: Asked) -> Failure {
-        let why = self.secrets.clean(why);
-        if let Some(blocks) = asked.blocks.filter(|blocks| *blocks > 1) {
-            let mut record = self.record();
-            record.cuts += 1;
-            if record.cuts >= CUTS {
-                record.cuts = 0;
-                record.health.note(why.clone());
-                let why = format!("no whole answer for {blocks} blocks, repeatedly: {why}");
-                return Failure::Error(SourceError::TooLarge { node: self.name.clone(), why, hint: None });
-            }
-        }
-        Failure::Error(self.failed(why, None, asked))
-    }
-
-    /// A call that failed for a reason that is the node's, not the question's.
-    fn failed(&self, why: String, after: Option<Duration>, asked: Asked) -> SourceError {
-        let mut record = self.record();
-        if record.health.failed(asked.began, Instant::now(), why.clone(), rand::random()) {
-            // What stands there when it is back may be something else.
-            record.checked = false;
-            tracing::warn!(node = self.name, why, "the node failed repeatedly and rests");
-        }
-        drop(record);
-        self.error(why, after)
-    }
-
-    fn error(&self, why: String, after: Option<Duration>) -> SourceError {
+    pub(super) fn error(&self, why: String, after: Option<Duration>) -> SourceError {
         SourceError::Retry { node: self.name.clone(), why, after }
     }
 
-    /// One answer as `T`.
-    pub fn parse<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, SourceError> {
-        serde_json::from_str(answer.get()).map_err(|e| self.retry(&format!("malformed answer: {e}")))
+    /// One answer to `what` as `T`.
+    pub fn parse<T: DeserializeOwned>(&self, what: &str, answer: &Answer) -> Result<T, SourceError> {
+        serde_json::from_str(answer.get()).map_err(|error| self.malformed(what, &error, answer.get()))
+    }
+
+    fn malformed(&self, what: &str, error: &dyn std::fmt::Display, came: &str) -> SourceError {
+        self.retry(&format!("malformed answer to {what}: {}; it answered {}", shown(&error.to_string()), shown(came)))
     }
 
     /// The header of block `number`.
     pub fn header(&self, answer: &Answer, number: u64) -> Result<Header, SourceError> {
-        let header = self.parse::<Option<RpcHeader>>(answer)?.ok_or_else(|| self.gone(format!("block {number}")))?;
-        let header = self.told(header)?;
+        self.header_by("eth_getBlockByNumber", answer, number)
+    }
+
+    /// The header of the block of that hash, asked for by it.
+    pub fn header_of(&self, answer: &Answer, block: BlockRef) -> Result<Header, SourceError> {
+        self.header_by("eth_getBlockByHash", answer, block.number)
+    }
+
+    fn header_by(&self, method: &str, answer: &Answer, number: u64) -> Result<Header, SourceError> {
+        let what = format!("{method} of block {number}");
+        let header =
+            self.parse::<Option<RpcHeader>>(&what, answer)?.ok_or_else(|| self.gone(format!("block {number}")))?;
+        let header = self.told(&what, header)?;
         if header.number != number {
             return Err(self.retry(&format!("asked for block {number}, got block {}", header.number)));
         }
@@ -509,28 +414,41 @@ impl Node {
 
     /// The header of whatever block was asked for.
     pub fn any_header(&self, answer: &Answer) -> Result<Header, SourceError> {
-        let header = self.parse::<Option<RpcHeader>>(answer)?.ok_or_else(|| self.gone("the block".into()))?;
-        self.told(header)
+        let what = "eth_getBlockByNumber";
+        let header = self.parse::<Option<RpcHeader>>(what, answer)?.ok_or_else(|| self.gone("the block".into()))?;
+        self.told(what, header)
     }
 
-    fn told(&self, header: RpcHeader) -> Result<Header, SourceError> {
-        header.header().ok_or_else(|| self.retry("a header without number, hash or a sane timestamp"))
+    fn told(&self, what: &str, header: RpcHeader) -> Result<Header, SourceError> {
+        let (number, time) = (header.number, header.timestamp);
+        header.header().ok_or_else(|| {
+            let block = number.map_or("a block without number".into(), |number| format!("block {number}"));
+            self.retry(&format!("{what}: {block} has no number, no hash, or no sane time (its time is {time})"))
+        })
     }
 
-    /// The logs of one answer, whose text is gone when they are there.
-    pub fn logs(&self, answer: Answer) -> Result<Logs, SourceError> {
+    /// The logs in the answer to `what`, whose text is gone when they are there.
+    pub fn logs(&self, what: impl std::fmt::Display, answer: Answer) -> Result<Logs, SourceError> {
         let mut all = match answer {
             Answer::Logs(logs) => logs,
-            Answer::Text(text) if text == "null" => return Err(self.gone("the block of the logs".into())),
+            Answer::Text(text) if text == "null" => {
+                return Err(self.gone(format!("what eth_getLogs of {what} asks for, which it answers with null,")));
+            }
             Answer::Text(text) => {
                 let mut logs = Logs::default();
-                logs::parse(&text, &mut logs).map_err(|e| self.retry(&format!("malformed logs: {e}")))?;
+                let read = logs::parse(&text, &mut logs);
+                read.map_err(|error| self.malformed(&format!("eth_getLogs of {what}"), &error, &text))?;
                 logs
             }
         };
         // They wait for their turn; what they grew beyond their size would wait with them.
         all.shrink();
         Ok(all)
+    }
+
+    /// Values of one list in a filter that it takes.
+    pub fn max_list(&self) -> usize {
+        self.record().limits.max_list(Instant::now())
     }
 
     /// A batch, or the defect that refused it in our words.

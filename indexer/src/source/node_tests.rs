@@ -205,7 +205,9 @@ async fn what_is_no_answer_is_an_error_that_says_so() {
         assert!(matches!(error, SourceError::Retry { after: None, .. }), "{answer}: {error:?}");
         assert!(error.to_string().contains(words), "{answer}: {error}");
         assert!(!error.to_string().contains("/key"), "{error}");
-        assert!(report.last_error.unwrap().contains(words), "{answer}");
+        // A method that is missing is told as such, not as a failure.
+        let told = report.last_error.unwrap_or_else(|| format!("does not offer {}", report.refused_methods.join(", ")));
+        assert!(told.contains(words), "{answer}: {told}");
     }
 }
 
@@ -293,19 +295,223 @@ async fn a_limit_of_blocks_is_learned_under_any_status() {
     }
 }
 
+/// Answers every question for the logs of more than `limit` blocks with `refusal`, and everything else well.
+fn refuses_wide(limit: u64, refusal: String) -> impl Fn(&Value) -> String + Send + Sync + 'static {
+    move |request| {
+        let number = |call: &Value, name: &str| {
+            u64::from_str_radix(call["params"][0][name].as_str()?.trim_start_matches("0x"), 16).ok()
+        };
+        let width = |call: &Value| Some(number(call, "toBlock")? + 1 - number(call, "fromBlock")?);
+        match calls(request).iter().filter_map(width).max() {
+            Some(width) if width > limit => refusal.clone(),
+            _ => answered(request, &|_| json!([])),
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_wide_answer_that_breaks_twice_is_too_wide_and_a_narrow_one_never() {
+async fn a_refusal_that_repeats_asks_for_fewer_blocks_whatever_its_words() {
+    let forwarder = r#"{"error": "Internal server error. Forwarder error: 1000."}"#;
+    let refusals = [
+        (ok(&error(-32001, "Unable to complete request at this time.")), "Unable to complete"),
+        (ok(&error(-32603, "Internal error")), "Internal error"),
+        (ok(&error(-32000, "wide ranges are for an archive plan")), "archive plan"),
+        (ok(&error(-32000, "the requested resource was not found")), "resource was not found"),
+        (String::new(), "answered null"),
+        (http("200 OK", "", forwarder), "Forwarder error: 1000"),
+        (http("200 OK", "", "<html>busy</html>"), "busy"),
+        (http("500 Internal Server Error", "", "no"), "HTTP 500: no"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[{".into(), "was cut"),
+    ];
+    for (refusal, words) in refusals {
+        let server = Server::start(move |request| match &refusal[..] {
+            "" => refuses_wide(7, answered(request, &|_| Value::Null))(request),
+            refusal => refuses_wide(7, refusal.to_owned())(request),
+        })
+        .await;
+        let node = node(&server);
+        let (mut width, mut told) = (100, String::new());
+        while let Err(error) = node.batch_of(logs_of(width)).await {
+            if let SourceError::TooLarge { hint, .. } = &error {
+                told = error.to_string();
+                width = hint.unwrap_or(width / 2).min(width / 2);
+            }
+            assert!(server.asked().len() < 100, "{error}");
+        }
+        assert!(width > 3 && told.contains(words) && told.contains("eth_getLogs of blocks 1-"), "{width}: {told}");
+        // It is learned: more is tried now and then only.
+        let before = server.asked().len();
+        let mut refused = 0;
+        for _ in 0..40 {
+            refused += u32::from(node.batch_of(logs_of(node.max_blocks().unwrap_or(100).min(100))).await.is_err());
+        }
+        assert!(refused <= 4, "{words}: refused {refused} of {}", server.asked().len() - before);
+        assert!(node.report().max_blocks.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_fails_whatever_it_is_asked_says_nothing_of_sizes() {
     let server = Server::start(|_| "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[{".into()).await;
     let node = node(&server);
-    let mut wide = Vec::new();
-    for _ in 0..4 {
-        wide.push(matches!(node.batch_of(logs_of(2)).await.unwrap_err(), SourceError::TooLarge { hint: None, .. }));
+    for blocks in [2, 2, 2, 2, 1, 1] {
+        assert!(matches!(node.batch_of(logs_of(blocks)).await.unwrap_err(), SourceError::Retry { .. }));
     }
-    assert_eq!(wide, [false, true, false, true]);
-    for _ in 0..3 {
-        assert!(matches!(node.batch_of(logs_of(1)).await.unwrap_err(), SourceError::Retry { .. }));
+    assert_eq!((node.report().state.as_str(), node.report().max_blocks), ("resting", None));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_again_and_again_is_cut_whatever_the_words() {
+    let server = Server::start(|request| match calls(request).len() {
+        ..=2 => well(request),
+        _ => http("500 Internal Server Error", "", "boom"),
+    })
+    .await;
+    let node = node(&server);
+    let mut tries = 0;
+    while node.batch_of(three()).await.is_err() {
+        tries += 1;
+        assert!(tries < 5);
     }
-    assert_eq!(node.report().state, "resting");
+    assert_eq!(node.report().max_batch, Some(1));
+}
+
+#[tokio::test]
+async fn logs_of_many_addresses_are_asked_for_in_parts() {
+    let hash = |number: u64| B256::from(alloy::primitives::U256::from(number + 1));
+    let log = move |address: &Value, index: usize| {
+        json!({ "address": address, "topics": [], "data": "0x", "blockNumber": "0x2", "blockHash": hash(2), "logIndex": format!("{index:#x}"),
+                "transactionIndex": "0x0", "transactionHash": B256::ZERO, "removed": false })
+    };
+    for words in ["exceed max addresses or topics per search position", "no"] {
+        let server = Server::start(move |request| {
+            let too_long = |call: &&Value| call["params"][0]["address"].as_array().is_some_and(|list| list.len() > 1_000);
+            if let Some(call) = calls(request).iter().find(too_long) {
+                let mut refused = error(-32000, words);
+                refused["id"] = call["id"].clone();
+                return ok(&refused);
+            }
+            answered(request, &|call| match call["method"].as_str() {
+                Some("eth_getLogs") => {
+                    let wanted = call["params"][0]["address"].as_array().unwrap();
+                    // Block 2 has a log of each second address, those of the last addresses first.
+                    let last = |address: &Value| u64::from_str_radix(&address.as_str().unwrap()[34..], 16).unwrap();
+                    let mut logs: Vec<Value> = wanted
+                        .iter()
+                        .filter(|address| last(address).is_multiple_of(2))
+                        .map(|address| log(address, 2_000 - last(address) as usize))
+                        .collect();
+                    logs.reverse();
+                    logs.into()
+                }
+                Some("eth_chainId") => json!("0x1"),
+                _ => {
+                    let number = call["params"][0].as_str().unwrap().trim_start_matches("0x");
+                    let number = u64::from_str_radix(number, 16).unwrap();
+                    json!({ "number": format!("{number:#x}"), "hash": hash(number), "parentHash": hash(number.wrapping_sub(1)),
+                            "timestamp": "0x5" })
+                }
+            })
+        })
+        .await;
+        let mut chain = configured(&[&server.url]);
+        chain.verify = crate::chain::proof::Verify::To(crate::chain::batch::Level::Returned);
+        chain.addresses =
+            (0..1_500_u64).map(|n| alloy::primitives::Address::left_padding_from(&n.to_be_bytes())).collect();
+        let source = Source::new(&chain).unwrap();
+        let mut range = BlockRange { first: 2, last: 5 };
+        let mut tries = 0;
+        let batch = loop {
+            match source.range(range).await {
+                Ok(batch) => break batch,
+                Err(SourceError::TooLarge { hint, .. }) => range.last = range.first + hint.unwrap_or(1) - 1,
+                Err(_) => {}
+            }
+            tries += 1;
+            assert!(tries < 20, "{words}");
+        };
+        assert_eq!(batch.logs().len(), 750, "{words}");
+        let (max, failures) = (source.reports()[0].max_list, source.reports()[0].failures);
+        assert_eq!((max, failures), (Some(750), 0), "{words}");
+        let before = server.asked().len();
+        source.range(range).await.unwrap();
+        assert_eq!(server.asked().len() - before, 1, "known by now: the parts in one batch");
+    }
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_told_with_its_method_its_block_and_what_came() {
+    let server = Server::start(well).await;
+    let node = node(&server);
+    let error = node.header(&Answer::Text("{}".into()), 7).unwrap_err().to_string();
+    for words in ["eth_getBlockByNumber of block 7", "parentHash", "it answered {}"] {
+        assert!(error.contains(words), "{error}");
+    }
+    let long = format!("[\"{}\"]", "x".repeat(5_000));
+    let error = node.logs("blocks 1-9", Answer::Text(long)).unwrap_err().to_string();
+    assert!(error.contains("eth_getLogs of blocks 1-9") && error.len() < 700, "{error}");
+    let milliseconds =
+        json!({ "number": "0x7", "hash": B256::ZERO, "parentHash": B256::ZERO, "timestamp": "0x18bcfe56800" });
+    let error = node.header(&Answer::Text(milliseconds.to_string()), 7).unwrap_err().to_string();
+    assert!(error.contains("no sane time") && error.contains("1700000000000"), "{error}");
+}
+
+#[tokio::test]
+async fn requests_at_once_are_learned_from_throttles() {
+    let (mut open, most) = (Vec::new(), Arc::new(AtomicU64::new(0)));
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let chain = configured(&[&url]);
+    let node = Arc::new(Node::new(url, &chain.rpc_urls[0], &chain, Arc::default(), Budget::new(u64::MAX)).unwrap());
+    node.remember(&NodeReport { max_parallel: Some(2), ..NodeReport::default() });
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let (node, most) = (node.clone(), most.clone());
+        asking.spawn(async move {
+            node.batch_of(logs_of(1)).await.ok();
+            most.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+    // Two are under way, and the others wait until one of these ends.
+    for _ in 0..2 {
+        open.push(silent.accept().await.unwrap());
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(node.record().running, 2);
+    drop(open.pop());
+    let third = silent.accept().await.unwrap();
+    assert_eq!((node.record().running, most.load(Ordering::SeqCst)), (2, 1));
+    drop((third, open, asking));
+}
+
+#[tokio::test]
+async fn the_level_is_known_though_memory_is_held_by_those_who_wait_for_it() {
+    let (begun, mut probing) = tokio::sync::mpsc::unbounded_channel();
+    let padding = "x".repeat(50_000);
+    let server = Server::start(move |request| {
+        begun.send(()).ok();
+        answered(request, &|_| {
+            json!({ "number": "0x63", "hash": B256::ZERO, "parentHash": B256::ZERO, "timestamp": "0x5", "padding": padding })
+        })
+    })
+    .await;
+    let mut chain = configured(&[&server.url]);
+    chain.fetch_buffer_bytes = 1_000_000;
+    let source = Arc::new(Source::new(&chain).unwrap());
+    let (holds, held) = tokio::sync::oneshot::channel();
+    let first = source.clone();
+    let probe = tokio::spawn(async move {
+        held.await.unwrap();
+        first.pool.budget().question(first.best_level()).await
+    });
+    // It holds more than all, and then asks for the level that the other one is asking the node for.
+    let waits = source.pool.budget().question(async {
+        source.pool.budget().held().take(2_000_000).await;
+        holds.send(()).unwrap();
+        probing.recv().await;
+        source.best_level().await
+    });
+    assert_eq!(waits.await.unwrap(), probe.await.unwrap().unwrap());
 }
 
 #[tokio::test]
@@ -445,7 +651,7 @@ async fn a_silent_node_does_not_hold_up_the_start() {
 }
 
 #[tokio::test]
-async fn several_blocks_by_hash_are_wide_but_say_nothing_of_ranges() {
+async fn several_blocks_by_hash_say_nothing_of_ranges() {
     let server = Server::start(|request| match calls(request).len() {
         1 => answered(request, &|_| json!([])),
         _ => "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[{".into(),
@@ -454,10 +660,6 @@ async fn several_blocks_by_hash_are_wide_but_say_nothing_of_ranges() {
     let node = node(&server);
     let by_hash = || (0..2).map(|_| Call::new("eth_getLogs", json!([{ "blockHash": B256::ZERO }]))).collect::<Vec<_>>();
     assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), SourceError::Retry { .. }));
-    assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), SourceError::TooLarge { .. }));
-    node.remember(&NodeReport { max_blocks: Some(10), ..NodeReport::default() });
-    node.batch_of(logs_of(10)).await.unwrap();
-    assert_eq!(node.max_blocks(), Some(10));
-    node.batch_of(logs_of(11)).await.unwrap();
-    assert_eq!(node.max_blocks(), None, "it allows more");
+    assert_eq!(node.batch_of(by_hash()).await.unwrap().len(), 2, "one by one");
+    assert_eq!((node.max_blocks(), node.report().max_batch), (None, Some(1)));
 }

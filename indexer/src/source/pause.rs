@@ -29,6 +29,13 @@ impl Backoff {
         Self { next: first, last }
     }
 
+    /// The next pause.
+    pub fn advance(&mut self) -> Duration {
+        let pause = jittered(self.next, rand::random());
+        self.next = (self.next * 2).min(self.last);
+        pause
+    }
+
     /// Sleeps for the next pause.
     pub async fn pause(&mut self) {
         self.pause_at_least(None).await;
@@ -37,8 +44,7 @@ impl Backoff {
     /// Sleeps for the next pause, and for as long as a node asked for; not longer than the last pause, as another node may
     /// be back by then, while the one that asked is not called before its time anyway.
     pub async fn pause_at_least(&mut self, asked: Option<Duration>) {
-        let pause = jittered(self.next, rand::random());
-        self.next = (self.next * 2).min(self.last);
+        let pause = self.advance();
         sleep(pause.max(asked.unwrap_or_default().min(self.last))).await;
     }
 }

@@ -200,10 +200,14 @@ impl Source {
             return Ok(level);
         }
         let before = lock(&self.proofs.probed).clone();
-        let (reason, pause) = match before {
-            None => (self.probe().await?, FIRST_AGAIN),
-            Some(Probed { pause, .. }) => (self.probe_again().await.err(), pause * 2),
+        // Whoever waits for the level may hold memory that the probe would wait for.
+        let ahead = async {
+            Ok::<_, SourceError>(match before {
+                None => (self.probe().await?, FIRST_AGAIN),
+                Some(Probed { pause, .. }) => (self.probe_again().await.err(), pause * 2),
+            })
         };
+        let (reason, pause) = self.pool.budget().question_ahead(ahead).await?;
         let pause = pause.min(LAST_AGAIN);
         let probed = Probed { reason, again: Instant::now() + pause, pause };
         let level = self.proofs.best(probed.reason.as_ref());
@@ -382,25 +386,42 @@ impl Source {
         if header.get() == "null" {
             return Err(node.gone(format!("block {block}")));
         }
-        let answered = node.header(&header, block.number)?.block();
+        let answered = node.header_of(&header, block)?.block();
         if answered != block {
             return Err(node.retry(&format!("asked for block {block}, got block {answered}")));
         }
         self.prove(node, &header, Some(&receipts)).await
     }
 
-    /// Blocks by the answers that hold their headers, proved in their order; those that cannot be are `None`.
-    pub(super) async fn prove_all(&self, node: &Node, headers: &[Answer]) -> Result<Vec<Option<Proved>>, SourceError> {
+    /// Blocks by the answers that hold their headers, proved in their order up to the first that fails; those that cannot be are
+    /// `None`.
+    pub(super) async fn prove_until(
+        &self,
+        node: &Node,
+        headers: &[Answer],
+    ) -> (Vec<Option<Proved>>, Result<(), SourceError>) {
         let mut proved = Vec::with_capacity(headers.len());
         for chunk in headers.chunks(RECEIPTS_PER_CALL) {
-            let hashes = chunk.iter().map(|answer| Ok(node.any_header(answer)?.hash));
-            let hashes = hashes.collect::<Result<Vec<_>, SourceError>>()?;
-            let answers = node.batch_of(hashes.into_iter().map(receipts_call).collect()).await?;
-            for (header, receipts) in chunk.iter().zip(&answers) {
-                proved.push(self.prove(node, header, Some(receipts)).await?);
+            if let Err(error) = self.prove_chunk_of(node, chunk, &mut proved).await {
+                return (proved, Err(error));
             }
         }
-        Ok(proved)
+        (proved, Ok(()))
+    }
+
+    async fn prove_chunk_of(
+        &self,
+        node: &Node,
+        headers: &[Answer],
+        proved: &mut Vec<Option<Proved>>,
+    ) -> Result<(), SourceError> {
+        let hashes = headers.iter().map(|answer| Ok(node.any_header(answer)?.hash));
+        let hashes = hashes.collect::<Result<Vec<_>, SourceError>>()?;
+        let (answers, outcome) = node.batch_until(hashes.into_iter().map(receipts_call).collect()).await;
+        for (header, receipts) in headers.iter().zip(&answers) {
+            proved.push(self.prove(node, header, Some(receipts)).await?);
+        }
+        outcome
     }
 
     /// All receipts of a block; one by one where the node does not offer them at once.

@@ -41,21 +41,39 @@ pub enum Refusal {
         /// Calls allowed.
         max: Option<u64>,
     },
+    /// It takes fewer addresses or topics in one question: that many, where it says so.
+    List {
+        /// Values of one list allowed.
+        max: Option<u64>,
+    },
     /// Anything else: ask again, here or elsewhere.
     Other,
 }
 
 impl Refusal {
-    /// By code and words. `asked`: the blocks of the `eth_getLogs` among the refused calls, `None` where there is none.
-    pub fn of(code: i64, message: &str, asked: Option<u64>) -> Self {
+    /// By code and words. `asked`: the blocks of the `eth_getLogs` among the refused calls, `None` where there is none; `list`: the
+    /// values of the longest list in their filters.
+    pub fn of(code: i64, message: &str, asked: Option<u64>, list: u64) -> Self {
         let text = message.to_lowercase();
+        if asked.is_some() && list > 1 && ["address", "topic"].iter().any(|word| text.contains(word)) {
+            let sized = SIZES.iter().any(|word| text.contains(word));
+            let max = bound(&text, None).map(|(value, _)| value).filter(|max| (1..list).contains(max));
+            if sized && !THROTTLES.iter().any(|word| text.contains(word)) {
+                return Self::List { max };
+            }
+        }
+        Self::of_blocks(code, &text, asked, list)
+    }
+
+    fn of_blocks(code: i64, text: &str, asked: Option<u64>, list: u64) -> Self {
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if says(&["batch"]) && !says(&["batch response"]) && says(BATCH_LIMITS) {
-            let none = says(&["not supported", "unsupported", "disabled", "not enabled"]) && numbers(&text).is_empty();
-            return Self::Batch { max: if none { Some(1) } else { bound(&text, None).map(|(value, _)| value) } };
+            let none = says(&["not supported", "unsupported", "disabled", "not enabled"]) && numbers(text).is_empty();
+            return Self::Batch { max: if none { Some(1) } else { bound(text, None).map(|(value, _)| value) } };
         }
         let of_a_range = says(&["range", "block", "results"]);
-        if [429, -32029, -32007].contains(&code) || says(THROTTLES) || (says(&["request limit"]) && !of_a_range) {
+        let of_time = says(THROTTLES) || (!of_a_range && says(SCARCE));
+        if [429, -32029, -32007].contains(&code) || of_time {
             return Self::Throttled;
         }
         if code == 4444 || says(PRUNED) {
@@ -71,10 +89,12 @@ impl Refusal {
             return if code == -32005 { Self::Throttled } else { Self::Other };
         };
         match (code == -32005 || says(SIZES), blocks) {
+            // One block cannot be halved; what is asked of it can.
+            (true, ..=1) if list > 1 => Self::List { max: None },
             // One block is as little as can be asked for: a limit in its way is not one of size unless it says so.
             (true, ..=1) if !says(SIZE_OF_ONE) => Self::Throttled,
-            (true, _) => too_large(&text, blocks),
-            (false, 2..) if says(&["timeout", "timed out", "deadline"]) => too_large(&text, blocks),
+            (true, _) => too_large(text, blocks),
+            (false, 2..) if says(SCARCE) || says(&["timeout", "timed out", "deadline"]) => too_large(text, blocks),
             _ => Self::Other,
         }
     }
@@ -102,13 +122,13 @@ const THROTTLES: &[&str] = &[
     "request rate",
     "throughput",
     "compute unit",
-    "quota",
     "throttl",
-    "capacity limit",
     "daily request",
     "monthly",
     "out of credits",
 ];
+/// Words of a limit in time, unless they speak of a range.
+const SCARCE: &[&str] = &["request limit", "quota", "capacity limit"];
 const PRUNED: &[&str] = &[
     "missing trie node",
     "pruned",
@@ -247,7 +267,7 @@ fn number(word: &str) -> Option<(u64, bool)> {
 /// The number that a text names as a limit, and of what. A limit in blocks is below what was `asked`, or it was not the
 /// reason.
 fn bound(text: &str, asked: Option<u64>) -> Option<(u64, Unit)> {
-    const BOUNDS: &[&str] = &["max", "limit", "up", "over", "allow", "than", "cap", "exceed", ">"];
+    const BOUNDS: &[&str] = &["max", "most", "limit", "up", "over", "allow", "than", "cap", "exceed", ">"];
     let begins = |word: &str, with: &[&str]| {
         let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '>');
         with.iter().any(|start| word.starts_with(start))

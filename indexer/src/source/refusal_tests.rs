@@ -9,7 +9,7 @@ const fn too_large(limit: Option<Limit>, suggested: Option<u64>) -> Refusal {
 /// Each for a question of 100,000 blocks.
 fn check(cases: &[(i64, &str, Refusal)]) {
     for (code, message, expected) in cases {
-        assert_eq!(Refusal::of(*code, message, Some(100_000)), *expected, "{code}: {message}");
+        assert_eq!(Refusal::of(*code, message, Some(100_000), 0), *expected, "{code}: {message}");
     }
 }
 
@@ -100,13 +100,28 @@ fn what_sounds_like_size_is_split_without_a_number() {
         (-32005, "limit exceeded", less),
         (-32000, "Block range limit exceeded. See more details at the docs", less),
     ]);
-    assert_eq!(Refusal::of(-32002, "request timed out", Some(1)), Refusal::Other, "one block cannot be split");
-    assert_eq!(Refusal::of(-32002, "request timed out", None), Refusal::Other);
-    assert_eq!(Refusal::of(-32005, "limit exceeded", Some(1)), Refusal::Throttled, "one block is not too many");
+    assert_eq!(Refusal::of(-32002, "request timed out", Some(1), 0), Refusal::Other, "one block cannot be split");
+    assert_eq!(Refusal::of(-32002, "request timed out", None, 0), Refusal::Other);
+    assert_eq!(Refusal::of(-32005, "limit exceeded", Some(1), 0), Refusal::Throttled, "one block is not too many");
     assert_eq!(
-        Refusal::of(-32000, "query returned more than 10 results", Some(1)),
+        Refusal::of(-32000, "query returned more than 10 results", Some(1), 0),
         too_large(Some(Limit::Logs(10)), None)
     );
+}
+
+#[test]
+fn lists_of_a_filter_are_cut_where_they_are_too_long() {
+    let check = |code, words, blocks, max| {
+        assert_eq!(Refusal::of(code, words, Some(blocks), 1_500), Refusal::List { max }, "{words}");
+    };
+    let geth = "exceed max addresses or topics per search position";
+    check(-32_000, geth, 100, None);
+    check(-32_000, geth, 1, None);
+    check(-32_602, "too many addresses: at most 1000 addresses are allowed", 100, Some(1_000));
+    check(-32_602, "filter exceeds the limit of 500 topics", 100, Some(500));
+    check(-32_602, "query returned more than 10000 results", 1, None);
+    assert_eq!(Refusal::of(-32_000, geth, Some(100), 1), too_large(None, None), "one value cannot be cut");
+    assert_eq!(Refusal::of(-32_000, "your quota of block ranges is used up", Some(100), 0), too_large(None, None));
 }
 
 #[test]
@@ -141,7 +156,11 @@ fn the_rest_is_told_apart() {
         (-32011, "no backend is currently healthy to serve traffic", Refusal::Other),
         (-32000, "connection limit reached", Refusal::Other),
     ]);
-    assert_eq!(Refusal::of(-32000, "exceeded something", None), Refusal::Other, "a head cannot be asked for in halves");
+    assert_eq!(
+        Refusal::of(-32000, "exceeded something", None, 0),
+        Refusal::Other,
+        "a head cannot be asked for in halves"
+    );
 }
 
 #[test]
@@ -203,7 +222,7 @@ fn no_words_of_a_node_are_too_strange_to_read() {
             (0..random.random_range(0..12)).map(|_| WORDS[random.random_range(0..WORDS.len())]).collect();
         for message in [words.concat(), words.join(" ")] {
             for asked in [None, Some(0), Some(1), Some(500), Some(u64::MAX)] {
-                let refusal = Refusal::of(-32000, &message, asked);
+                let refusal = Refusal::of(-32000, &message, asked, 0);
                 if let (Refusal::TooLarge { limit: Some(Limit::Blocks(blocks)), .. }, Some(asked)) = (refusal, asked) {
                     assert!((1..asked).contains(&blocks), "seed {seed}: {message}");
                 }

@@ -50,6 +50,50 @@ impl Call {
     }
 }
 
+impl Call {
+    /// The longest list in the filter of a question for logs; 0 for anything else.
+    pub fn list(&self) -> u64 {
+        if self.method != GET_LOGS {
+            return 0;
+        }
+        let filter = self.params.get(0);
+        let length = |list: Option<&serde_json::Value>| list.and_then(|list| list.as_array()).map_or(0, Vec::len);
+        let addresses = length(filter.and_then(|filter| filter.get("address")));
+        let topics = length(filter.and_then(|filter| filter.get("topics")?.get(0)));
+        addresses.max(topics) as u64
+    }
+
+    /// Whether it asks for the logs of blocks by their numbers.
+    pub fn is_range(&self) -> bool {
+        self.method == GET_LOGS && self.params.get(0).is_some_and(|filter| filter.get("blockHash").is_none())
+    }
+}
+
+/// What is asked for, in words: its method and its block.
+impl std::fmt::Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.method)?;
+        let Some(first) = self.params.get(0) else { return Ok(()) };
+        let number = |value: &serde_json::Value| {
+            let text = value.as_str()?;
+            let number = text.strip_prefix("0x").filter(|digits| digits.len() <= 16);
+            Some(
+                number
+                    .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+                    .map_or(text.to_owned(), |n| n.to_string()),
+            )
+        };
+        let at = |name: &str| first.get(name).and_then(number);
+        match (at("fromBlock"), at("toBlock"), at("blockHash"), number(first)) {
+            (Some(from), Some(to), ..) => write!(f, " of blocks {from}-{to}"),
+            (_, _, Some(hash), _) => write!(f, " of block {hash}"),
+            (.., Some(one)) if self.method.contains("Block") => write!(f, " of block {one}"),
+            (.., Some(one)) => write!(f, " of {one}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// One answer of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -300,10 +344,15 @@ fn error_answer(error: &RawValue) -> ErrorAnswer {
     ErrorAnswer { code, message: one_line(&message) }
 }
 
-/// At most 300 characters of `text` on one line, for a message.
+/// Characters of what a node said, at most.
+const SAID: usize = 1_000;
+
+/// `text` on one line, for a message; what is longer than anybody reads ends with a whole word and "…".
 pub fn one_line(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(300).collect()
+    let Some((end, _)) = line.char_indices().nth(SAID) else { return line };
+    let whole = line[..end].rfind(' ').filter(|space| *space > end / 2).unwrap_or(end);
+    format!("{} …", line[..whole].trim_end())
 }
 
 #[cfg(test)]
@@ -324,6 +373,29 @@ mod tests {
         assert_eq!(text(&[call("a")]), r#"{"jsonrpc":"2.0","id":7,"method":"a","params":[]}"#);
         let both = text(&[call("a"), call("b")]);
         assert!(both.starts_with('[') && both.contains(r#""id":7,"method":"a""#) && both.contains(r#""id":8,"#));
+    }
+
+    #[test]
+    fn a_call_is_named_with_its_block() {
+        let named = |method, params| Call::new(method, params).to_string();
+        let logs = json!([{ "fromBlock": "0x10", "toBlock": "0x1f" }]);
+        assert_eq!(named("eth_getLogs", logs), "eth_getLogs of blocks 16-31");
+        assert_eq!(
+            named("eth_getLogs", json!([{ "blockHash": format!("0x{}", "ab".repeat(32)) }])),
+            format!("eth_getLogs of block 0x{}", "ab".repeat(32))
+        );
+        assert_eq!(named("eth_getBlockByNumber", json!(["0x7", false])), "eth_getBlockByNumber of block 7");
+        assert_eq!(named("eth_getBlockByNumber", json!(["latest", false])), "eth_getBlockByNumber of block latest");
+        assert_eq!(named("eth_chainId", json!([])), "eth_chainId");
+    }
+
+    #[test]
+    fn what_a_node_said_is_shown_whole_up_to_a_bound() {
+        let long = "word ".repeat(200);
+        assert_eq!(one_line(&long), long.trim());
+        let longer = one_line(&"word ".repeat(2_000));
+        assert!(longer.ends_with("word …") && longer.len() < 1_010, "{longer}");
+        assert_eq!(one_line(&"é".repeat(2_000)).chars().count(), SAID + 2);
     }
 
     #[test]

@@ -114,6 +114,26 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Writes down that stored blocks up to this one are final, where no append does: a head may stand still.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when somebody claimed the chain after us.
+    pub async fn settle(&self, claim: &Claim, finalized: Option<u64>) -> Result<(), StoreError> {
+        let connection = self.connection().await?;
+        let finalized = finalized.map(int8);
+        let params: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8), (&finalized, Type::INT8)];
+        match connection.execute_typed(SETTLE, &params).await? {
+            0 => Err(StoreError::Fenced { chain_id: claim.chain_id }),
+            _ => Ok(()),
+        }
+    }
+}
+
+const SETTLE: &str = "UPDATE dalp_indexed.chain_state SET finalized = GREATEST(finalized, $3), updated_at = now() \
+                      WHERE chain_id = $1 AND token = $2";
+
 /// Registers and checks the chain; with `take_over`, the commits of earlier claims fail from this commit on.
 pub(super) async fn enter(tx: &Client, chain: &NewChain, take_over: bool) -> Result<Claim, StoreError> {
     register(tx, chain).await?;

@@ -3,15 +3,14 @@
 use alloy::primitives::B256;
 use bytes::{BufMut, BytesMut};
 
+use crate::chain::block::TIMES;
+
 /// Seconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 const PG_EPOCH: i64 = 946_684_800;
-/// The last second that both PostgreSQL's timestamptz and our formatting hold: the end of year 9999.
-const MAX_SECONDS: i64 = 253_402_300_799;
-
 /// Unix seconds as microseconds since 2000-01-01 UTC, the binary form of timestamptz. `None`: absurd (past year 9999
 /// or before 1970), which no block may carry.
 pub fn pg_micros(seconds: i64) -> Option<i64> {
-    (0..=MAX_SECONDS).contains(&seconds).then(|| (seconds - PG_EPOCH) * 1_000_000)
+    TIMES.contains(&seconds).then(|| (seconds - PG_EPOCH) * 1_000_000)
 }
 
 /// Fields whose sizes are known, put together on the stack: they go into the buffer in one piece, and the compiler, which

@@ -22,7 +22,7 @@ pub mod unwind;
 
 use alloy::primitives::B256;
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use bb8::{Pool, QueueStrategy};
 use chrono::{DateTime, Utc};
@@ -50,6 +50,8 @@ pub struct Store {
     /// For connections beside the pool.
     database: Database,
     floors: Arc<RwLock<HashMap<u64, Floors>>>,
+    /// Whether the database holds any character: it does in UTF8. None while that is not known.
+    unicode: Arc<OnceLock<bool>>,
 }
 
 impl Store {
@@ -71,7 +73,8 @@ impl Store {
         // One connection is left to the tails, whatever history does.
         let writers = database.write_parallelism.min(database.pool_size - 1).max(1);
         let history = Arc::new(Semaphore::new(writers as usize));
-        let store = Self { pool, config, history, database: database.clone(), floors: Arc::default() };
+        let store =
+            Self { pool, config, history, database: database.clone(), floors: Arc::default(), unicode: Arc::default() };
         store.connection().await?;
         Ok(store)
     }
@@ -86,12 +89,32 @@ impl Store {
     /// What is wrong and the command that mends it.
     pub async fn check(&self) -> Result<dalp_migrations::SchemaState, StoreError> {
         let client = self.connection().await?;
-        let row = client.query_typed_one("SELECT current_setting('transaction_read_only') = 'on'", &[]).await?;
+        let sql = "SELECT current_setting('transaction_read_only') = 'on', current_setting('server_encoding') = 'UTF8'";
+        let row = client.query_typed_one(sql, &[]).await?;
+        self.unicode.get_or_init(|| row.get(1));
         if row.get::<_, bool>(0) {
             return Err(StoreError::read_only());
         }
         dalp_migrations::check(&client).await.map_err(|error| StoreError::Fatal { why: error.to_string() })
     }
+}
+
+impl Store {
+    /// What others wrote, as this database can hold it: no NUL, and nothing beyond ASCII where its encoding may lack it. A character that
+    /// is refused would freeze what it was to tell.
+    fn text(&self, text: &str) -> String {
+        text_in(*self.unicode.get().unwrap_or(&false), text)
+    }
+}
+
+fn text_in(unicode: bool, text: &str) -> String {
+    let held = |character: char| match character {
+        '\0' => '\u{20}',
+        character if unicode || character.is_ascii() => character,
+        '…' => '.',
+        _ => '?',
+    };
+    text.chars().map(held).collect()
 }
 
 /// Begins a data transaction.
@@ -162,4 +185,15 @@ fn hash(bytes: &[u8]) -> Result<B256, StoreError> {
 fn int8(number: u64) -> i64 {
     // Block numbers past 2^63 do not exist; saturating keeps the fence from ever matching one.
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_what_the_database_holds() {
+        assert_eq!(text_in(true, "a\0b 请 …"), "a b 请 …");
+        assert_eq!(text_in(false, "a\0b 请 …"), "a b ? .");
+    }
 }

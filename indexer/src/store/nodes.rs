@@ -23,19 +23,22 @@ impl Store {
     pub async fn save_nodes(&self, chain_id: u64, reports: &[NodeReport]) -> Result<(), StoreError> {
         let connection = self.connection().await?;
         for report in reports {
+            let last_error = report.last_error.as_ref().map(|error| self.text(error));
             let max_batch = report.max_batch.map(|max| i32::try_from(max).unwrap_or(i32::MAX));
-            let params: [(&(dyn ToSql + Sync), Type); 11] = [
+            let params: [(&(dyn ToSql + Sync), Type); 13] = [
                 (&int8(chain_id), Type::INT8),
                 (&report.name, Type::TEXT),
                 (&report.state, Type::TEXT),
                 (&report.latency_ms, Type::FLOAT8),
                 (&int8(report.failures), Type::INT8),
-                (&report.last_error, Type::TEXT),
+                (&last_error, Type::TEXT),
                 (&report.max_blocks.map(int8), Type::INT8),
                 (&report.max_logs.map(int8), Type::INT8),
                 (&report.max_bytes.map(int8), Type::INT8),
                 (&max_batch, Type::INT4),
                 (&report.refused_methods, Type::TEXT_ARRAY),
+                (&report.max_list.map(int8), Type::INT8),
+                (&report.max_parallel.map(int8), Type::INT8),
             ];
             connection.execute_typed(SAVE, &params).await?;
         }
@@ -62,19 +65,22 @@ pub async fn stored_nodes(client: &Client, chain_id: i64) -> Result<Vec<NodeRepo
             max_bytes: limit(7),
             max_batch: limit(8),
             refused_methods: row.get(9),
+            max_list: limit(10),
+            max_parallel: limit(11),
         }
     };
     Ok(rows.iter().map(report).collect())
 }
 
 const NODES: &str = "SELECT name, state, latency_ms, failures, last_error, max_blocks, max_logs, max_bytes, \
-                     max_batch::int8, refused_methods FROM dalp_indexed.node WHERE chain_id = $1 ORDER BY name";
+                     max_batch::int8, refused_methods, max_list, max_parallel FROM dalp_indexed.node WHERE chain_id = $1 ORDER BY name";
 
 const SAVE: &str = "INSERT INTO dalp_indexed.node (chain_id, name, state, latency_ms, failures, last_error, \
-                    max_blocks, max_logs, max_bytes, max_batch, refused_methods, updated_at) \
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now()) \
+                    max_blocks, max_logs, max_bytes, max_batch, refused_methods, max_list, max_parallel, updated_at) \
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now()) \
                     ON CONFLICT (chain_id, name) DO UPDATE SET state = excluded.state, \
                     latency_ms = excluded.latency_ms, failures = excluded.failures, \
                     last_error = excluded.last_error, max_blocks = excluded.max_blocks, \
                     max_logs = excluded.max_logs, max_bytes = excluded.max_bytes, max_batch = excluded.max_batch, \
-                    refused_methods = excluded.refused_methods, updated_at = now()";
+                    refused_methods = excluded.refused_methods, max_list = excluded.max_list, \
+                    max_parallel = excluded.max_parallel, updated_at = now()";

@@ -71,12 +71,13 @@ impl Store {
     /// See [`StoreError`].
     pub async fn heartbeat(&self, status: &ChainStatus, instance: &str) -> Result<(), StoreError> {
         let connection = self.connection().await?;
+        let (waits_for, instance) = (self.text(&status.waits_for), self.text(instance));
         let params: [(&(dyn ToSql + Sync), Type); 6] = [
             (&int8(status.chain_id), Type::INT8),
             (&status.head.map(int8), Type::INT8),
             (&status.head_time, Type::TIMESTAMPTZ),
             (&status.finalized.map(int8), Type::INT8),
-            (&status.waits_for, Type::TEXT),
+            (&waits_for, Type::TEXT),
             (&instance, Type::TEXT),
         ];
         connection.execute_typed(HEARTBEAT, &params).await?;

@@ -1,0 +1,95 @@
+//! What is written and read beside the loop once a second: the heartbeat, how the nodes do, how far blocks are verified, what is final. A
+//! slow database must not hold the loop up for it, and one that refuses it is told once, until it works again.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
+
+use crate::status::{ChainStatus, NodeReport, instance};
+use crate::store::{Claim, Store, StoreError};
+use crate::task::{Beside, Lost};
+
+/// How long a chore may take.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks at the levels, which read the whole coverage of the chain.
+const LEVELS_EVERY: Duration = Duration::from_secs(10);
+/// What is known of the nodes is written when it changed, and after this long anyway: latencies move, and a write may fail.
+const NODES_EVERY: Duration = Duration::from_secs(60);
+
+/// How a chore ended.
+type Ended = (&'static str, Result<(), String>);
+
+#[derive(Default)]
+pub(super) struct Chores {
+    running: JoinSet<Ended>,
+    beside: Beside,
+    nodes: Vec<NodeReport>,
+    nodes_at: Option<Instant>,
+    levels_at: Option<Instant>,
+    /// The highest final block that was written.
+    settled: Option<u64>,
+}
+
+impl Chores {
+    /// Begins what is due, and tells of what ended; answers how many failed so far.
+    pub fn beat(
+        &mut self,
+        store: &Store,
+        claim: &Claim,
+        status: &watch::Sender<ChainStatus>,
+        settled: Option<u64>,
+    ) -> u64 {
+        while let Some(ended) = self.running.try_join_next() {
+            let (what, outcome) =
+                ended.unwrap_or_else(|lost| ("what runs beside the indexing", Err(Lost::from(lost).to_string())));
+            if self.beside.tell(what, outcome) {
+                // Written again at the next beat.
+                (self.nodes_at, self.settled) = (None, None);
+            }
+        }
+        let now = status.borrow().clone();
+        self.save_nodes(store, &now);
+        if settled > self.settled {
+            self.settled = settled;
+            let (store, claim) = (store.clone(), claim.clone());
+            self.begin("what is final", async move { store.settle(&claim, settled).await });
+        }
+        if self.levels_at.is_none_or(|at| at.elapsed() >= LEVELS_EVERY) {
+            self.levels_at = Some(Instant::now());
+            let (store, status, chain_id) = (store.clone(), status.clone(), claim.chain_id);
+            self.begin("how far blocks are verified", async move {
+                let verified_to = store.verified_to(chain_id).await?;
+                status.send_modify(|status| status.verified_to = verified_to);
+                Ok(())
+            });
+        }
+        let store = store.clone();
+        self.begin("the heartbeat", async move { store.heartbeat(&now, &instance()).await });
+        self.beside.failures()
+    }
+
+    fn save_nodes(&mut self, store: &Store, status: &ChainStatus) {
+        let changed = self.nodes.len() != status.nodes.len()
+            || self.nodes.iter().zip(&status.nodes).any(|(old, new)| old.differs(new));
+        if !changed && self.nodes_at.is_some_and(|at| at.elapsed() < NODES_EVERY) {
+            return;
+        }
+        (self.nodes, self.nodes_at) = (status.nodes.clone(), Some(Instant::now()));
+        let (store, chain_id, reports) = (store.clone(), status.chain_id, status.nodes.clone());
+        self.begin("what is known of the nodes", async move { store.save_nodes(chain_id, &reports).await });
+    }
+
+    fn begin(&mut self, what: &'static str, work: impl Future<Output = Result<(), StoreError>> + Send + 'static) {
+        let ended = async move {
+            let outcome = match timeout(LIMIT, work).await {
+                Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                Err(_late) => Err(format!("it took longer than {} s", LIMIT.as_secs())),
+            };
+            (what, outcome)
+        };
+        self.running.spawn(ended.in_current_span());
+    }
+}

@@ -1,0 +1,97 @@
+//! One fetch of the tail lane, until there is a batch or a reason to ask for something else.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::info;
+
+use super::Trouble;
+use crate::chain::batch::BlockBatch;
+use crate::chain::block::{BlockRange, BlockRef};
+use crate::chain::machine::FetchFailure;
+use crate::maintenance::Leaves;
+use crate::source::pause::Backoff;
+use crate::source::{Source, SourceError};
+use crate::store::Store;
+
+/// How long a lane waits after an answer that says no more than "not there": twice as long each time, until one brings something.
+/// Such an answer comes without delay, and so would the next.
+#[derive(Clone, Debug)]
+pub(super) struct Patience(Arc<Mutex<Backoff>>);
+
+impl Patience {
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Self::fresh())))
+    }
+
+    fn fresh() -> Backoff {
+        Backoff::between(Duration::from_millis(50), Duration::from_secs(3))
+    }
+
+    /// Something came.
+    pub fn renew(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Self::fresh();
+    }
+
+    pub async fn wait(&self) {
+        let pause = self.0.lock().unwrap_or_else(PoisonError::into_inner).advance();
+        sleep(pause).await;
+    }
+}
+
+/// What to fetch.
+#[derive(Clone, Copy)]
+pub(super) enum Want {
+    Head(BlockRef),
+    NearHead(BlockRange),
+    Range(BlockRange),
+}
+
+/// Fetches until there is a batch or a reason to ask for something else.
+pub(super) async fn fetch(
+    source: &Source,
+    want: Want,
+    trouble: &Trouble,
+    patience: &Patience,
+) -> Result<BlockBatch, FetchFailure> {
+    let mut backoff = Backoff::new();
+    loop {
+        let answer = match want {
+            Want::Head(block) => source.block(block).await,
+            Want::NearHead(range) => source.near_head(range).await,
+            Want::Range(range) => source.range(range).await,
+        };
+        match answer {
+            Ok(batch) => {
+                trouble.set(None);
+                patience.renew();
+                return Ok(batch);
+            }
+            Err(error @ SourceError::TooLarge { .. }) => {
+                info!("{error}; asking for less");
+                let SourceError::TooLarge { hint, .. } = error else { return Err(FetchFailure::Gone) };
+                return Err(FetchFailure::TooLarge { hint });
+            }
+            Err(error @ SourceError::Gone { .. }) => {
+                trouble.set(Some(error.to_string()));
+                patience.wait().await;
+                return Err(FetchFailure::Gone);
+            }
+            Err(error @ SourceError::Retry { after, .. }) => {
+                trouble.set(Some(error.to_string()));
+                if !source.moves_on(&error) {
+                    backoff.pause_at_least(after).await;
+                }
+            }
+        }
+    }
+}
+
+/// Makes a batch's leaves while those before it are still being appended: in history they take about as long as the rows.
+/// A failure is not told here: the append makes sure of its leaves itself, and knows what to do then.
+pub(super) async fn cover_ahead(leaves: &Leaves, store: &Store, chain_id: u64, batch: &BlockBatch) {
+    if let Err(error) = leaves.cover(chain_id, batch, store.floors(chain_id)).await {
+        tracing::debug!(chain_id, %error, "no leaves ahead of the append");
+    }
+}

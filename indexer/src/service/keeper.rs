@@ -1,0 +1,138 @@
+//! One chain from its start to the end of the process. Whatever ends it but being told to, it says so, waits and begins anew: no chain
+//! ends another, or the process.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::tenure::Tenure;
+use super::{ServiceError, meet};
+use crate::config::{Chain, Finality};
+use crate::driver::ChainError;
+use crate::maintenance::Leaves;
+use crate::source::heads::{News, follow};
+use crate::source::pause::Backoff;
+use crate::status::ChainStatus;
+use crate::store::lease::Lease;
+use crate::store::{Store, StoreError};
+use crate::task::Watched;
+
+/// How the first start went, for whoever waits for it: an error where nobody but the operator can mend it.
+pub(super) type First = Arc<std::sync::Mutex<Option<oneshot::Sender<Result<(), ServiceError>>>>>;
+
+/// What a chain is begun with.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub chain: Chain,
+    pub store: Store,
+    pub leaves: Arc<Leaves>,
+    pub status: watch::Sender<ChainStatus>,
+    pub first: First,
+}
+
+/// Pauses between two starts, the first and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+impl Keeper {
+    /// Runs the chain until `stop` turns true.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let fresh = || Backoff::between(FIRST_PAUSE, LAST_PAUSE);
+        let mut backoff = fresh();
+        loop {
+            let began = Instant::now();
+            let ended = Watched::spawn(self.clone().once(stop.clone())).await;
+            let error = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(lost) => self.failed(lost.to_string()).into(),
+            };
+            if began.elapsed() > LAST_PAUSE {
+                backoff = fresh();
+            }
+            self.tell(&error);
+            if error.is_for_the_operator() {
+                self.answer(Err(error));
+            } else {
+                self.answer(Ok(()));
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = backoff.pause() => {}
+            }
+        }
+    }
+
+    /// Answers whoever waits for the first start.
+    fn answer(&self, outcome: Result<(), ServiceError>) {
+        if let Some(first) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Nobody waits any more.
+            _ = first.send(outcome);
+        }
+    }
+
+    fn tell(&self, error: &ServiceError) {
+        error!(chain = self.chain.name, "stopped: {error}; it is begun anew");
+        self.status.send_modify(|status| {
+            let waits_for = format!("a new start: {error}");
+            let stops = status.stops + 1;
+            *status = ChainStatus { waits_for, stops, ..status.anew() };
+        });
+    }
+
+    fn failed(&self, why: String) -> ChainError {
+        ChainError { chain: self.chain.name.clone(), why }
+    }
+
+    /// One start, and what follows from it.
+    async fn once(self, stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
+        let (chain, store) = (&self.chain, &self.store);
+        let (source, new) = meet(chain).await?;
+        source.remember(&store.nodes(chain.chain_id).await?);
+        self.leaves.learn(chain.chain_id).await?;
+        if new.reset {
+            store.reset_if_changed(&new).await?;
+        }
+        let mut lease = Lease::new(store, new);
+        // The first bid is made here, so that what keeps it from ever being won is said before anything starts. What
+        // may pass (another process that starts at the same moment) is left to the next bid.
+        let bid = match lease.bid().await {
+            Err(StoreError::Retry { why }) => {
+                warn!("the lease cannot be looked at yet: {why}");
+                None
+            }
+            bid => Some(bid?),
+        };
+        self.answer(Ok(()));
+        if chain.finality != Finality::Never
+            && let Some(version) = source.devnet().await
+        {
+            let name = &chain.name;
+            warn!(
+                "the node is a devnet ({version}), which takes back blocks that it calls final: set \
+                 chains.{name}.finality = \"never\", or what it reverts stays stored"
+            );
+        }
+        let (news, news_seen) = watch::channel(News::default());
+        let heads = Watched::spawn(follow(source.clone(), chain.clone(), news));
+        let tenure = Tenure {
+            chain: chain.clone(),
+            source,
+            store: store.clone(),
+            leaves: self.leaves.clone(),
+            lease: Arc::new(Mutex::new(lease)),
+            news: news_seen,
+            status: self.status.clone(),
+        };
+        tokio::select! {
+            ended = tenure.run(bid, stop) => Ok(ended?),
+            lost = heads => {
+                let lost = lost.and_then(|ended| ended).err();
+                Err(self.failed(lost.map_or("nobody follows the head".into(), |lost| lost.to_string())).into())
+            }
+        }
+    }
+}

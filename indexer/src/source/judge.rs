@@ -1,0 +1,337 @@
+//! What a request that was answered, refused or cut tells of its node: put into our words, recorded, and named for the next move.
+
+use std::time::{Duration, Instant};
+
+use super::SourceError;
+use super::http::HttpError;
+use super::limits::Sizes;
+use super::node::{Call, Node};
+use super::refusal::{Limit, Refusal};
+use super::rpc::{self, Bad, ErrorAnswer};
+
+/// Methods without which a node is of no use.
+const NEEDED: &[&str] = &["eth_chainId", "eth_getBlockByNumber", "eth_getBlockByHash", "eth_getLogs"];
+
+/// Refusals in a row, each with its weight, that make the size of a question their likely reason: two for reasons unknown, four for
+/// reasons that sound like others.
+const DOUBTS: u32 = 4;
+const UNKNOWN: u32 = 2;
+const SOUNDS_OTHERWISE: u32 = 1;
+
+/// Why a request has no answers.
+pub(super) enum Failure {
+    /// It has to be sent in smaller batches, which is known by now.
+    Batch,
+    /// The size of what was asked may be the reason.
+    Doubted(Doubt),
+    /// Anything else.
+    Error(SourceError),
+}
+
+/// A failure that may be for the size of what was asked.
+pub(super) struct Doubt {
+    /// What it is if size is not the reason.
+    pub error: SourceError,
+    /// What could be less.
+    pub part: Part,
+    /// What was asked, and what the node said.
+    pub why: String,
+    pub began: Instant,
+}
+
+/// What of a request could be less, and how much it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Blocks of a question for logs.
+    Blocks(u64),
+    /// Values of a list in its filter.
+    List(u64),
+    /// Calls of a batch.
+    Calls(u64),
+}
+
+/// How much speaks for size as the reason of what fails, by what could be less.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    blocks: u32,
+    list: u32,
+    calls: u32,
+}
+
+impl Doubts {
+    fn of(&mut self, part: Part) -> &mut u32 {
+        match part {
+            Part::Blocks(_) => &mut self.blocks,
+            Part::List(_) => &mut self.list,
+            Part::Calls(_) => &mut self.calls,
+        }
+    }
+}
+
+/// What a request asked, as far as failures are judged by it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'c> {
+    pub began: Instant,
+    calls: &'c [Call],
+    /// Which of them failed; all, where it is not known.
+    at: Option<usize>,
+    /// Blocks of its questions for logs, together.
+    blocks: Option<u64>,
+    sizes: Sizes,
+}
+
+impl<'c> Asked<'c> {
+    /// `beside`: requests under way, with this one.
+    pub fn new(calls: &'c [Call], beside: u64) -> Self {
+        let widest = calls.iter().filter_map(Call::log_blocks).max();
+        let sizes = Sizes {
+            blocks: widest.unwrap_or(0),
+            list: calls.iter().map(Call::list).max().unwrap_or(0),
+            calls: calls.len() as u64,
+            parallel: beside,
+        };
+        let blocks = widest.map(|_| calls.iter().filter_map(Call::log_blocks).sum());
+        Self { began: Instant::now(), calls, at: None, blocks, sizes }
+    }
+
+    /// The same, of which one call failed.
+    pub fn failed_at(self, at: usize) -> Self {
+        Self { at: Some(at), ..self }
+    }
+
+    fn call(&self) -> Option<&'c Call> {
+        // The question for logs is what most can be wrong with.
+        let likely = || self.calls.iter().find(|call| call.log_blocks().is_some()).or(self.calls.first());
+        self.at.map_or_else(likely, |at| self.calls.get(at))
+    }
+
+    fn method(&self) -> &'static str {
+        self.call().map_or("", |call| call.method)
+    }
+
+    /// What was asked, with what was said to it.
+    fn told(&self, words: &str) -> String {
+        match (self.call(), self.calls.len()) {
+            (None, _) => words.to_owned(),
+            (Some(call), 1) => format!("{call}: {words}"),
+            (Some(call), calls) => format!("{call} (in a batch of {calls}): {words}"),
+        }
+    }
+
+    fn part(&self) -> Option<Part> {
+        match self.sizes {
+            Sizes { blocks: blocks @ 2.., .. } => Some(Part::Blocks(blocks)),
+            Sizes { list: list @ 2.., .. } => Some(Part::List(list)),
+            Sizes { calls: calls @ 2.., .. } => Some(Part::Calls(calls)),
+            _ => None,
+        }
+    }
+
+    pub fn refusal_of(&self, error: &ErrorAnswer) -> Refusal {
+        match Refusal::of(error.code, &error.message, self.blocks, self.sizes.list) {
+            // To a node that knows no batches, an array is no valid request.
+            Refusal::Other if self.at.is_none() && [-32600, -32700].contains(&error.code) && self.sizes.calls > 1 => {
+                Refusal::Batch { max: Some(1) }
+            }
+            refusal => refusal,
+        }
+    }
+}
+
+pub(super) fn in_words(error: &ErrorAnswer) -> String {
+    format!("error {}: {}", error.code, error.message)
+}
+
+impl Node {
+    pub(super) fn answered(&self, asked: Asked<'_>) {
+        let now = Instant::now();
+        let mut record = self.record();
+        // Logs and many headers take as long as there are many of them.
+        record.health.answered(asked.began, now, asked.blocks.is_none() && asked.sizes.calls <= 2);
+        record.limits.answered(asked.sizes);
+        if let Some(part) = asked.part() {
+            *record.doubts.of(part) = 0;
+        }
+    }
+
+    /// The node answered, and refused.
+    pub(super) fn refused(&self, refusal: Refusal, words: &str, after: Option<Duration>, asked: Asked<'_>) -> Failure {
+        let why = self.secrets.clean(&asked.told(words));
+        let now = Instant::now();
+        let mut record = self.record();
+        let node = self.name().to_owned();
+        let error = match refusal {
+            Refusal::Batch { max } if asked.sizes.calls > 1 => {
+                record.limits.refused_batch(asked.sizes.calls, max, asked.began, now);
+                let max = record.limits.max_batch(now);
+                tracing::info!(node, why, max, "the node limits its batches; asking in smaller ones");
+                return Failure::Batch;
+            }
+            Refusal::List { max } => {
+                match max {
+                    Some(max) => record.limits.list.name(max, now),
+                    None => record.limits.list.refuse(asked.sizes.list, None, asked.began, now),
+                }
+                record.health.answered(asked.began, now, false);
+                let max = record.limits.max_list(now);
+                tracing::info!(node, why, max, "the node limits addresses and topics; asking in parts");
+                SourceError::Retry { node, why, after }
+            }
+            Refusal::TooLarge { limit, suggested } => {
+                record.limits.learn(limit, asked.sizes.blocks, suggested, asked.began, now);
+                let known = matches!(limit, Some(Limit::Blocks(_))).then(|| record.limits.max_blocks(now)).flatten();
+                record.health.answered(asked.began, now, false);
+                SourceError::TooLarge { node, why, hint: suggested.or(known) }
+            }
+            Refusal::Throttled => {
+                let before = record.limits.max_parallel(now);
+                record.limits.parallel.refuse(asked.sizes.parallel, None, asked.began, now);
+                let max = record.limits.max_parallel(now);
+                if max < before {
+                    tracing::info!(node, why, max, "the node throttles; fewer requests at once");
+                }
+                record.health.throttled(asked.began, now, why.clone(), after, rand::random());
+                let after = record.health.throttle_left(now).or(after);
+                SourceError::Retry { node, why: format!("throttled: {why}"), after }
+            }
+            Refusal::UnknownBlock => {
+                record.health.answered(asked.began, now, false);
+                record.health.missing(now, why.clone());
+                return doubted(&mut record.doubts, SourceError::Gone { node, what: why.clone() }, why, asked);
+            }
+            Refusal::NoMethod => {
+                let why = format!("it does not offer {}: {why}", asked.method());
+                record.limits.refused_method(asked.method(), now);
+                // A node without receipts is no worse for logs.
+                if NEEDED.contains(&asked.method()) {
+                    record.health.wrong(now, why.clone(), rand::random());
+                }
+                return doubted(&mut record.doubts, SourceError::Retry { node, why: why.clone(), after }, why, asked);
+            }
+            Refusal::Pruned => {
+                let told = format!(
+                    "it does not keep history that far back ({why}); add a node with full history to rpc_urls, or set \
+                     start_block to what it keeps"
+                );
+                record.health.wrong(now, told.clone(), rand::random());
+                return doubted(&mut record.doubts, SourceError::Retry { node, why: told, after }, why, asked);
+            }
+            Refusal::Batch { .. } | Refusal::Other => {
+                drop(record);
+                return self.unexplained(words, after, asked);
+            }
+        };
+        Failure::Error(error)
+    }
+
+    /// The bytes are not the answers.
+    pub(super) fn bad(&self, bad: Bad, asked: Asked<'_>) -> Failure {
+        match bad {
+            Bad::Refused(error) => self.refused(asked.refusal_of(&error), &in_words(&error), None, asked),
+            Bad::Cut(why) => self.unexplained(&why, None, asked),
+            Bad::Malformed(why) => self.unexplained(&format!("malformed answer: {why}"), None, asked),
+        }
+    }
+
+    /// Logs of a range that are `null`: neither which there are, nor that there are none.
+    pub(super) fn null(&self, asked: Asked<'_>) -> Failure {
+        self.unexplained(
+            "it answered null, which says neither which logs there are nor that there are none",
+            None,
+            asked,
+        )
+    }
+
+    /// No successful answer came.
+    pub(super) fn no_body(&self, error: HttpError, asked: Asked<'_>) -> Failure {
+        if matches!(error, HttpError::Cut(_) | HttpError::Unreachable(_)) {
+            // What the next connection leads to may be something else.
+            self.record().checked = false;
+        }
+        let (status, body, after) = match error {
+            HttpError::Status { status, body, after } => (status, body, after),
+            HttpError::TooLarge(limit) => return self.over_the_cap(limit, asked),
+            HttpError::Timeout => return self.unexplained("no answer within request_timeout", None, asked),
+            HttpError::Cut(why) => return self.unexplained(&why, None, asked),
+            HttpError::Redirect(to) => {
+                let why = format!("it redirects to {to}, which is not followed; put the final URL into rpc_urls");
+                return Failure::Error(self.failed(&why, None, asked));
+            }
+            HttpError::Unreachable(why) => return Failure::Error(self.failed(&why, None, asked)),
+        };
+        let told = rpc::error_in(&body);
+        let begins = || rpc::one_line(&String::from_utf8_lossy(&body[..body.len().min(200)]));
+        let why = format!("HTTP {status}: {}", told.as_ref().map_or_else(begins, in_words));
+        let refusal = told.map_or(Refusal::Other, |error| asked.refusal_of(&error));
+        match (status, refusal) {
+            (429, _) => self.refused(Refusal::Throttled, &why, after, asked),
+            (503, Refusal::Other) if after.is_some() => self.refused(Refusal::Throttled, &why, after, asked),
+            (413, Refusal::Other) if asked.blocks.is_some() => {
+                self.refused(Refusal::TooLarge { limit: None, suggested: None }, &why, None, asked)
+            }
+            (413, Refusal::Other) => self.refused(Refusal::Batch { max: None }, &why, None, asked),
+            (401 | 403, Refusal::Other) => {
+                Failure::Error(self.failed(&format!("{why}; check the key in its URL (rpc_urls)"), after, asked))
+            }
+            (_, refusal) => self.refused(refusal, &why, after, asked),
+        }
+    }
+
+    /// More bytes than we take: fewer logs, fewer addresses, or fewer headers in one batch.
+    fn over_the_cap(&self, limit: u64, asked: Asked<'_>) -> Failure {
+        let now = Instant::now();
+        let mut record = self.record();
+        record.health.answered(asked.began, now, false);
+        let why = asked.told(&format!("the answer is too large: it passes max_response_bytes = {limit}"));
+        let node = self.name().to_owned();
+        match asked.part() {
+            Some(Part::Calls(calls)) if asked.blocks.is_none() => {
+                record.limits.refused_batch(calls, None, asked.began, now);
+                Failure::Batch
+            }
+            Some(Part::List(values)) if asked.sizes.calls <= 2 => {
+                record.limits.list.refuse(values, None, asked.began, now);
+                Failure::Error(SourceError::Retry { node, why, after: None })
+            }
+            _ => Failure::Error(SourceError::TooLarge { node, why, hint: None }),
+        }
+    }
+
+    /// A failure for a reason that is not known: once is bad luck, again may be for the size of what was asked.
+    fn unexplained(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> Failure {
+        let error = self.failed(words, after, asked);
+        doubt(&mut self.record().doubts, UNKNOWN, error, self.secrets.clean(&asked.told(words)), asked)
+    }
+
+    /// A call that failed for a reason that is the node's, not the question's.
+    fn failed(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> SourceError {
+        let why = self.secrets.clean(&asked.told(words));
+        let mut record = self.record();
+        if record.health.failed(asked.began, Instant::now(), why.clone(), rand::random()) {
+            // What stands there when it is back may be something else.
+            record.checked = false;
+            tracing::warn!(node = self.name(), why, "the node failed repeatedly and rests");
+        }
+        drop(record);
+        self.error(why, after)
+    }
+}
+
+/// What sounds like another reason than size, and is told of a wide range only.
+fn doubted(doubts: &mut Doubts, error: SourceError, why: String, asked: Asked<'_>) -> Failure {
+    match asked.part() {
+        Some(Part::Blocks(_)) => doubt(doubts, SOUNDS_OTHERWISE, error, why, asked),
+        _ => Failure::Error(error),
+    }
+}
+
+fn doubt(doubts: &mut Doubts, weight: u32, error: SourceError, why: String, asked: Asked<'_>) -> Failure {
+    let Some(part) = asked.part() else { return Failure::Error(error) };
+    let times = doubts.of(part);
+    *times += weight;
+    if *times < DOUBTS {
+        return Failure::Error(error);
+    }
+    *times = 0;
+    Failure::Doubted(Doubt { error, part, why, began: asked.began })
+}
