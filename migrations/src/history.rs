@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = files![
     "V0008__identity_of_leaves",
     "V0009__hashes_have_their_length",
     "V0010__quarantine_keeps_the_log",
+    "V0011__hex",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {
