@@ -24,7 +24,7 @@ use crate::maintenance::Leaves;
 use crate::source::heads::News;
 use crate::source::pause::Backoff;
 use crate::source::{Source, SourceError};
-use crate::status::{ChainStatus, Meter, NodeReport, instance};
+use crate::status::{CatchUp, CaughtUp, ChainStatus, Meter, NodeReport, human, instance};
 use crate::store::append::Lane;
 use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
@@ -123,13 +123,14 @@ impl Driver {
         let mut running = self.start().await;
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut saved, mut levels) = (SavedNodes::default(), Levels::default());
+        let (mut saved, mut levels, mut way) = (SavedNodes::default(), Levels::default(), Way::default());
         loop {
             let input = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
                 _ = beat.tick() => {
                     self.status.send_modify(|status| status.nodes = self.source.reports());
                     self.publish(&running);
+                    way.look(&self.status);
                     self.heartbeat();
                     saved.save(&self.store, &self.status.borrow());
                     running.history.go_on(running.machine.settled());
@@ -439,6 +440,42 @@ impl Running {
             (blocks, None) => format!("{blocks} blocks to fetch"),
             (blocks, Some(why)) => format!("{blocks} blocks to fetch: {why}"),
         };
+    }
+}
+
+/// The way of a chain to its head, as its log tells it.
+#[derive(Default)]
+struct Way {
+    watch: CatchUp,
+    told: Option<Instant>,
+}
+
+/// Between two lines about a chain that catches up.
+const WAY_EVERY: Duration = Duration::from_secs(10);
+
+impl Way {
+    /// Publishes how far it is, and says so now and then, and once when it is there.
+    fn look(&mut self, status: &watch::Sender<ChainStatus>) {
+        let (chain, missing) = {
+            let status = status.borrow();
+            (status.name.clone(), status.gap_blocks + status.lag_blocks.unwrap_or(0))
+        };
+        let found = self.watch.look(std::time::Instant::now(), missing);
+        match found {
+            CaughtUp::Before => {}
+            CaughtUp::Not(progress) => {
+                if self.told.is_none_or(|at| at.elapsed() >= WAY_EVERY) {
+                    info!(chain, "catching up: {progress}");
+                    self.told = Some(Instant::now());
+                }
+            }
+            CaughtUp::Now(blocks, took) => {
+                info!(chain, "caught up: {blocks} blocks in {}", human(took));
+                self.told = None;
+            }
+        }
+        let progress = if let CaughtUp::Not(progress) = found { Some(progress) } else { None };
+        status.send_modify(|status| status.catching_up = progress);
     }
 }
 

@@ -169,7 +169,7 @@ pub enum Stop {
     #[error(
         "the node's chain differs from the stored one below finalized block {finalized}; nothing was removed. Check that \
          the RPC URLs are of the right chain; if it really rewrote final blocks, remove what is stored of them with \
-         `dalp-indexer reindex --from BLOCK`"
+         `dalp-indexer reindex --from BLOCK --yes`"
     )]
     BelowFinalized {
         /// The finalized block.

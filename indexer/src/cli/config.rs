@@ -1,10 +1,9 @@
 //! `dalp-indexer config`: check one, write one, write the reference.
 
-use std::io::Write as _;
-
 use clap::Subcommand;
 
 use super::Failure;
+use super::out::say;
 use crate::config::{Config, ConfigErrors, Settings};
 
 /// Check or write a configuration.
@@ -39,11 +38,5 @@ pub(super) fn run(
         ConfigCommand::Example => Config::example(),
         ConfigCommand::Reference => Config::reference(),
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // `… | head` has read enough.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::other(format!("standard output cannot be written: {error}")))
-        }
-        _ => Ok(()),
-    }
+    say!("{}", text.trim_end())
 }

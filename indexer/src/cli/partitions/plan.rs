@@ -7,6 +7,7 @@ use dalp_partitions::{Entry, Fate, Move, Need, Step, plan, plan_moves, read, rea
 use serde::Serialize;
 
 use super::{Failure, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
 use crate::maintenance::retention::{is_left_alone, make_ahead, needs, reference, retire_table, terms};
@@ -80,23 +81,23 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     if selection.json {
         return print_json(&all);
     }
-    print(&all);
+    print(&all)?;
     if config.tables.iter().all(|table| table.retention.fate == Fate::Keep) {
-        println!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)");
+        say!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)")?;
     }
     Ok(())
 }
 
-fn print(all: &Plan) {
+fn print(all: &Plan) -> Result<(), Failure> {
     if all.create.is_empty() && all.moves.is_empty() {
-        println!("nothing to do now");
+        say!("nothing to do now")?;
     }
     if !all.create.is_empty() {
         let mut table = grid(&["make", "of", "key", "bounds"]);
         for made in &all.create {
             table.add_row([&made.leaf, &made.table, &made.key.to_string(), &made.bounds]);
         }
-        println!("{table}");
+        say!("{table}")?;
     }
     if !all.moves.is_empty() {
         let mut table = grid(&["leaf", "state", "move", "bytes", "rows", "lock"]);
@@ -105,9 +106,9 @@ fn print(all: &Plan) {
             let bytes = size(next.bytes as f64);
             table.add_row([&next.leaf, next.state, next.act, &bytes, &rows, next.lock]);
         }
-        println!("{table}");
+        say!("{table}")?;
         for statement in all.moves.iter().flat_map(|next| &next.statements) {
-            println!("{statement};");
+            say!("{statement};")?;
         }
     }
     if !all.obstacles.is_empty() {
@@ -115,8 +116,9 @@ fn print(all: &Plan) {
         for blocked in &all.obstacles {
             table.add_row([&blocked.leaf, blocked.state, &blocked.why]);
         }
-        println!("{table}");
+        say!("{table}")?;
     }
+    Ok(())
 }
 
 fn planned(table: &ManagedTable, next: &Move) -> Planned {
@@ -211,12 +213,8 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
         }
     }
     failures.extend(applied.failed.iter().map(|failed| format!("{}: {}", failed.leaf, failed.why)));
-    if args.selection.json {
-        print_json(&applied)?;
-    } else {
-        print_applied(&applied);
-    }
-    if failures.is_empty() { Ok(()) } else { Err(Failure::other(failures.join("\n"))) }
+    let printed = if args.selection.json { print_json(&applied) } else { print_applied(&applied) };
+    if failures.is_empty() { printed } else { Err(Failure::other(failures.join("\n"))) }
 }
 
 async fn made_ahead(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<usize, Failure> {
@@ -232,19 +230,20 @@ async fn heads_of(session: &Session, table: &ManagedTable) -> Result<Option<BTre
     head_times(&session.client).await.map(Some).map_err(|error| Failure::other(error.to_string()))
 }
 
-fn print_applied(applied: &Applied) {
-    println!("{} partitions made, {} moves", applied.made, applied.done.len());
+fn print_applied(applied: &Applied) -> Result<(), Failure> {
+    say!("{} partitions made, {} moves", applied.made, applied.done.len())?;
     if !applied.done.is_empty() {
         let mut table = grid(&["leaf", "move", "took", "waited for a lock"]);
         for done in &applied.done {
             let ms = |seconds: f64| format!("{:.1} ms", seconds * 1_000.0);
             table.add_row([&done.leaf, done.act, &ms(done.seconds), &ms(done.lock_wait)]);
         }
-        println!("{table}");
+        say!("{table}")?;
     }
     for blocked in &applied.obstacles {
-        println!("{} stays {}: {}", blocked.leaf, blocked.state, blocked.why);
+        say!("{} stays {}: {}", blocked.leaf, blocked.state, blocked.why)?;
     }
+    Ok(())
 }
 
 /// Serves a leaf again.
@@ -260,12 +259,12 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
     let undone =
         dalp_partitions::undo(&mut session.client, &table.table, &leaf, &args.reason, &author).await.map_err(failed)?;
     let floor = undone.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
-    println!(
+    say!(
         "served again: {}\n{floor} of {} are served now\nhold {} keeps them: `dalp-indexer partitions hold release {}` lets them go",
         undone.leaves.join(", "),
         table.table.name,
         undone.hold,
         undone.hold
-    );
+    )?;
     Ok(())
 }

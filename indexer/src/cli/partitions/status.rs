@@ -9,6 +9,7 @@ use dalp_partitions::{
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, size, tables};
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{reference, terms};
 use crate::store::retention::{Run, gone, last_run};
@@ -68,8 +69,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     if selection.json {
         return print_json(&report);
     }
-    print(&report);
-    Ok(())
+    print(&report)
 }
 
 async fn rows(
@@ -148,7 +148,7 @@ fn word(fate: Fate) -> &'static str {
     }
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<(), Failure> {
     let date = |time: Option<DateTime<Utc>>| {
         time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
     };
@@ -199,15 +199,16 @@ fn print(report: &Report) {
         ]);
     }
     if report.tables.is_empty() {
-        println!("no table has a partition yet");
-        return;
+        say!("no table has a partition yet")?;
+        return Ok(());
     }
-    println!("{leaves}\n{ways}");
+    say!("{leaves}\n{ways}")?;
     let mut told = Vec::new();
     for row in &report.tables {
         if let Some(error) = row.last_error.as_ref().filter(|_| !told.contains(&&row.table)) {
-            println!("{}: the last failure was: {error}", row.table);
+            say!("{}: the last failure was: {error}", row.table)?;
             told.push(&row.table);
         }
     }
+    Ok(())
 }
