@@ -20,6 +20,7 @@ use crate::chain::machine::{Action, FetchFailure, FetchId, Finality, Input, Limi
 use crate::chain::range::RangeSizer;
 use crate::chain::reorg::{Fork, fork_point};
 use crate::config::Chain;
+use crate::events::untyped::Untyped;
 use crate::maintenance::Leaves;
 use crate::source::heads::News;
 use crate::source::pause::Backoff;
@@ -100,6 +101,9 @@ struct Running {
     work_trouble: Trouble,
     history: History,
     meter: Meter,
+    /// Logs that stay raw, and whether and of how many kinds that was told.
+    untyped: Untyped,
+    told_kinds: Option<(Instant, u64)>,
     tail_time: Option<i64>,
 }
 
@@ -131,6 +135,7 @@ impl Driver {
                     self.status.send_modify(|status| status.nodes = self.source.reports());
                     self.publish(&running);
                     way.look(&self.status);
+                    self.tell_untyped(&mut running);
                     self.heartbeat();
                     saved.save(&self.store, &self.status.borrow());
                     running.history.go_on(running.machine.settled());
@@ -195,6 +200,8 @@ impl Driver {
             work_trouble: Trouble::default(),
             history,
             meter: Meter::default(),
+            untyped: Untyped::default(),
+            told_kinds: None,
             tail_time: None,
             machine,
         };
@@ -374,7 +381,27 @@ impl Driver {
     fn committed(&self, running: &mut Running) {
         let Some(batch) = running.appending.take() else { return };
         running.meter.add(batch.logs().len() as u64);
+        running.untyped.add(Untyped::of(&batch));
         running.tail_time = Some(batch.last().time);
+    }
+
+    /// Publishes which logs stay raw, and says so at once, and when there are more kinds. Without raw logs none is kept.
+    fn tell_untyped(&self, running: &mut Running) {
+        let more = running.history.take_untyped();
+        running.untyped.add(more);
+        let untyped = &running.untyped;
+        if !self.chain.raw || untyped.logs() == 0 {
+            return;
+        }
+        let due = running.told_kinds.is_none_or(|(at, kinds)| kinds < untyped.kinds() && at.elapsed() >= UNTYPED_EVERY);
+        if due {
+            info!(chain = self.chain.name, "{untyped}");
+            running.told_kinds = Some((Instant::now(), untyped.kinds()));
+        }
+        self.status.send_modify(|status| {
+            (status.untyped_logs, status.untyped_kinds) = (untyped.logs(), untyped.kinds());
+            status.untyped = Some(untyped.to_string());
+        });
     }
 
     fn publish(&self, running: &Running) {
@@ -442,6 +469,9 @@ impl Running {
         };
     }
 }
+
+/// Between two lines about logs that stay raw.
+const UNTYPED_EVERY: Duration = Duration::from_secs(600);
 
 /// The way of a chain to its head, as its log tells it.
 #[derive(Default)]

@@ -86,6 +86,12 @@ pub struct ChainStatus {
     pub reorgs: u64,
     /// Logs that those unwinds moved to `dalp_indexed.orphaned_log`.
     pub orphaned_logs: u64,
+    /// Logs since this process leads that no typed table takes: they are in `logs` alone.
+    pub untyped_logs: u64,
+    /// Their kinds, each a contract and a first topic.
+    pub untyped_kinds: u64,
+    /// Both in words, with the most frequent kinds; none where there are none.
+    pub untyped: Option<String>,
     /// Partitions of this chain.
     pub leaves: u64,
     /// Partitions that are loaded, or about to be, and lack indexes: their rows are there and slow to find.
@@ -155,6 +161,9 @@ impl ChainStatus {
             verified_to: VerifiedTo::default(),
             reorgs: 0,
             orphaned_logs: 0,
+            untyped_logs: 0,
+            untyped_kinds: 0,
+            untyped: None,
             leaves: 0,
             bare_leaves: 0,
             ready: false,

@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = files![
     "V0009__hashes_have_their_length",
     "V0010__quarantine_keeps_the_log",
     "V0011__hex",
+    "V0012__what_stays_raw",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

@@ -155,6 +155,44 @@ fn a_closed_pipe_is_a_quiet_end() {
     });
 }
 
+/// `config check --connect` looks at everything, a line each.
+#[test]
+fn what_a_configuration_names_is_tried() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let folder = tempfile::tempdir().unwrap();
+        let mut site = Site::new(&database, &anvil.http_url());
+        site.more = format!("[partitions]\narchive_url = \"file://{}\"", folder.path().join("archive").display());
+        let check = ["config", "check", "--connect"];
+        let right = site.call(&check);
+        let text = String::from_utf8_lossy(&right.stdout);
+        assert!(right.status.success(), "{text}{}", String::from_utf8_lossy(&right.stderr));
+        for what in [
+            "database.url",
+            "database.reader_url",
+            "database.admin_url",
+            "tables.logs",
+            "chains.it http",
+            "partitions.archive_url",
+        ] {
+            assert!(text.contains(&format!("ok      {what}")), "{what}: {text}");
+        }
+        site.reader_url = database.direct_url("nobody_here");
+        site.rpc_urls.push(NOBODY.into());
+        site.chain_id = 5;
+        let wrong = site.call(&check);
+        refused(&wrong, 1, &["3 of 9 do not serve"]);
+        let text = String::from_utf8_lossy(&wrong.stdout);
+        for why in [
+            "database.reader_url: database",
+            "it serves chain 31337, and chains.it.chain_id is 5",
+            "chains.it http://127.0.0.1:9",
+        ] {
+            assert!(text.lines().any(|line| line.starts_with("failed") && line.contains(why)), "{why}: {text}");
+        }
+    });
+}
+
 #[test]
 fn missing_rights_are_named() {
     dalp_tests::run(async {

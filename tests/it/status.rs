@@ -107,6 +107,25 @@ fn metrics_status_and_the_command_agree_with_the_views() {
         let leader = one(&client, "SELECT 1::int8 FROM dalp_indexed.lease WHERE expires_at > now()").await;
         assert!(leader.is_some() && told(&site)["leader"].is_string());
 
+        // What no typed table takes is told.
+        let sql = "SELECT (SELECT count(*) FROM dalp_indexed.logs) - (SELECT count(*) FROM dalp_indexed.erc20_transfer) \
+                   - (SELECT count(*) FROM dalp_indexed.quarantine)";
+        let raw = one(&client, sql).await;
+        assert!(raw > Some(0));
+        until("the raw logs to be counted", || async {
+            sample(&get(at, "/metrics").await, "untyped_logs{chain=\"it\"}") == raw
+        })
+        .await;
+        until("status to name them", || {
+            let text = told(&site)["untyped"].as_str().map(str::to_owned);
+            std::future::ready(
+                text.is_some_and(|text| {
+                    text.contains("stay raw") && text.contains(&format!("{} logs of", raw.unwrap()))
+                }),
+            )
+        })
+        .await;
+
         anvil.rpc().reorg(3).await.unwrap();
         caught_up(&database, &anvil).await;
         until("the counters to say what the tables hold", || async {

@@ -2,8 +2,8 @@
 
 use clap::Subcommand;
 
-use super::Failure;
 use super::out::say;
+use super::{Failure, reach};
 use crate::config::{Config, ConfigErrors, Settings};
 
 /// Check or write a configuration.
@@ -12,9 +12,10 @@ pub enum ConfigCommand {
     /// Print the effective configuration without its secrets, or every problem it has
     #[command(after_help = "Example:
   dalp-indexer config check --config dalp-indexer.toml
+  dalp-indexer config check --connect    the databases, tables, nodes and archive that it names, too
 
-Exit code 2 if there is a problem. Nothing is connected to.")]
-    Check,
+Exit code 2 if there is a problem, 1 if something does not serve. Without --connect nothing is connected to.")]
+    Check(CheckArgs),
     /// Print a configuration file that works as it is and shows every setting
     #[command(after_help = "Example:
   dalp-indexer config example > dalp-indexer.toml")]
@@ -24,15 +25,26 @@ Exit code 2 if there is a problem. Nothing is connected to.")]
     Reference,
 }
 
+/// Arguments of `check`.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Connect to everything that is configured, and tell a line for each whether it serves
+    #[arg(long)]
+    pub connect: bool,
+}
+
 /// Runs the command; `load` reads the configuration if it is needed.
-pub(super) fn run(
+pub(super) async fn run(
     command: ConfigCommand,
     load: impl FnOnce() -> Result<Settings, ConfigErrors>,
 ) -> Result<(), Failure> {
     let text = match command {
-        ConfigCommand::Check => {
+        ConfigCommand::Check(args) => {
             let settings = load()?;
-            settings.config()?;
+            let config = settings.config()?;
+            if args.connect {
+                return reach::check(&config).await;
+            }
             format!("{}ok\n", settings.describe())
         }
         ConfigCommand::Example => Config::example(),

@@ -8,6 +8,7 @@ mod grid;
 pub mod migrate;
 mod out;
 pub mod partitions;
+mod reach;
 pub mod reindex;
 pub mod repair;
 pub mod run;
@@ -223,7 +224,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Repair(args) => repair::run(load()?, args, bars).await,
         Command::Partitions(command) => partitions::run(load()?, command).await,
         Command::Sql(args) => sql::run(load()?, args).await,
-        Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())),
+        Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())).await,
     }
 }
 

@@ -62,6 +62,8 @@ struct ChainReport {
     waits_for: Option<String>,
     /// Seconds since the indexer last wrote its heartbeat.
     heartbeat_age: Option<f64>,
+    /// Logs that no typed table takes, since the leader began, in words.
+    untyped: Option<String>,
     /// How its nodes did then, and what they allow.
     nodes: Vec<NodeReport>,
 }
@@ -88,8 +90,11 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
         if chains.iter().any(|chain| !chain.nodes.is_empty()) {
             say!("{}", nodes_table(&chains))?;
         }
-        for line in chains.iter().filter_map(ChainReport::part) {
-            say!("{line}")?;
+        for chain in &chains {
+            let untyped = chain.untyped.as_ref().map(|untyped| format!("{}: {untyped}", chain.name));
+            for line in chain.part().into_iter().chain(untyped) {
+                say!("{line}")?;
+            }
         }
     }
     Ok(())
@@ -170,6 +175,7 @@ async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error
             lease_seconds: row.get("lease_seconds"),
             waits_for: row.get("waits_for"),
             heartbeat_age: row.get("heartbeat_age"),
+            untyped: row.get("untyped"),
             nodes: stored_nodes(client, chain_id).await?,
         });
     }
@@ -195,7 +201,7 @@ SELECT s.chain_id, s.name, s.start_block, s.tail_number, s.tail_hash IS NOT NULL
   (SELECT COALESCE(sum(upper(run) - lower(run)), 0)::int8 FROM unnest(( \
    SELECT range_agg(int8range(v.from_block, v.to_block, '[]')) FROM dalp_indexed.coverage v \
    WHERE v.chain_id = s.chain_id)) AS run) AS covered_blocks, \
-  GREATEST(s.finalized, h.finalized) AS finalized, h.head_number, h.head_time, h.waits_for, \
+  GREATEST(s.finalized, h.finalized) AS finalized, h.head_number, h.head_time, h.waits_for, h.untyped, \
   extract(epoch FROM now() - h.updated_at)::float8 AS heartbeat_age, \
   l.holder AS leader, extract(epoch FROM l.expires_at - now())::float8 AS lease_seconds, \
   (SELECT count(*) FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
@@ -321,6 +327,7 @@ mod tests {
             lease_seconds: Some(9.0),
             waits_for: Some("blocks 1 to 2147483647: the node answers with an error at every other call".into()),
             heartbeat_age: Some(1.0),
+            untyped: None,
             nodes: vec![node],
         };
         let chains = [chain];

@@ -91,9 +91,9 @@ impl Session {
                 Err(SqlError::Database(describe(sql, &error, hint::of(&self.client, sql, &error).await)))
             }
             Err(StreamError::Output(error)) => Err(error.into()),
-            Ok(rows) => {
+            Ok(found) => {
                 // Not into the data, and only where it may be the reason.
-                if let Some(notice) = (rows == 0).then(|| hint::of_nothing(sql)).flatten() {
+                if let Some(notice) = (!found).then(|| hint::of_nothing(sql)).flatten() {
                     tell!("{notice}");
                 }
                 Ok(())
@@ -125,9 +125,9 @@ impl From<io::Error> for StreamError {
     }
 }
 
-/// Answers how many rows there were, or were changed.
-async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) -> Result<u64, StreamError> {
-    let (mut started, mut all) = (Instant::now(), 0);
+/// Answers whether there was anything but nulls and zeros, such as a count of nothing, or anything was changed.
+async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) -> Result<bool, StreamError> {
+    let (mut started, mut found) = (Instant::now(), false);
     let mut messages = pin!(client.simple_query_raw(sql).await?);
     let mut result: Option<ResultSet> = None;
     while let Some(message) = messages.next().await {
@@ -138,15 +138,18 @@ async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) ->
             }
             SimpleQueryMessage::Row(row) => {
                 let values = (0..row.len()).map(|index| row.try_get(index)).collect::<Result<Vec<_>, _>>()?;
+                found |= values.iter().flatten().any(|value| *value != "0");
                 if let Some(result) = &mut result {
                     result.push(&values, out)?;
                 }
             }
             SimpleQueryMessage::CommandComplete(rows) => {
-                all += rows;
                 match result.take() {
                     Some(result) => result.finish(started.elapsed(), out)?,
-                    None => render::done(view, rows, started.elapsed(), out)?,
+                    None => {
+                        found |= rows > 0;
+                        render::done(view, rows, started.elapsed(), out)?;
+                    }
                 }
                 started = Instant::now();
             }
@@ -154,7 +157,7 @@ async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) ->
         }
     }
     out.flush()?;
-    Ok(all)
+    Ok(found)
 }
 
 /// The driver's word for an answer that the simple protocol's reader does not expect, which only COPY gives.
