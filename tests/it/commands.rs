@@ -77,7 +77,8 @@ fn run_status_sql_and_backfill_work_together() {
         assert!(String::from_utf8_lossy(&wrong.stderr).contains("Did you mean dalp_indexed.logs?"), "{wrong:?}");
         let wrong = asked("SELECT adress FROM logs");
         assert!(String::from_utf8_lossy(&wrong.stderr).contains("address"), "{wrong:?}");
-        let token = deployed.tokens[0];
+        let token = "SELECT '0x' || encode(token, 'hex') FROM dalp_indexed.erc20_transfer LIMIT 1";
+        let token: String = client.query_one(token, &[]).await.unwrap().get(0);
         let transfers = out(&asked(&format!("SELECT count(*) FROM erc20_transfer WHERE token = hex('{token}')")));
         assert_ne!(transfers, "count\n0\n");
         let as_text = asked(&format!("SELECT count(*) FROM erc20_transfer WHERE token = '{token}'"));

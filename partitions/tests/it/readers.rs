@@ -20,7 +20,7 @@ found = [duckdb.sql(statement) for block in blocks("sql", "DuckDB") for statemen
 (count, total) = [result.fetchall() for result in found if result is not None]
 print("duckdb", *count[0], total[0][0], sep="|")
 plan = duckdb.sql("EXPLAIN SELECT count(data) FROM read_parquet('data/dalp_indexed.logs/chain_id=*/*/*.parquet', hive_partitioning = true) WHERE chain_id = 1")
-print("pruned", "Scanning Files: 0/" in plan.fetchall()[0][1])
+print("pruned", "Scanning Files: 0/" in plan.fetchall()[0][1], sep="|")
 facts = duckdb.sql("""SELECT min(block_number), max(block_number), min(epoch_us(block_time)), max(epoch_us(block_time)), sum(log_index),
     count(topic0), count(DISTINCT block_hash), max(octet_length(data)), typeof(max(block_time))
     FROM read_parquet('data/dalp_indexed.logs/*/*/*.parquet', hive_partitioning = true)""").fetchone()
