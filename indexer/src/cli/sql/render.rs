@@ -215,7 +215,6 @@ fn distinct(names: Vec<String>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::cli::grid;
-    use crate::cli::out::tell;
 
     fn view(format: Format) -> View {
         View { format, expanded: false, timing: false, max_rows: Some(2), width: None }
