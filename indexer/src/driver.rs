@@ -23,11 +23,12 @@ use crate::chain::machine::{Action, FetchFailure, FetchId, Finality, Input, Limi
 use crate::chain::range::RangeSizer;
 use crate::chain::reorg::{Fork, fork_point};
 use crate::config::Chain;
+use crate::events::untyped::Untyped;
 use crate::maintenance::Leaves;
 use crate::source::heads::News;
 use crate::source::pause::Backoff;
 use crate::source::{Source, SourceError};
-use crate::status::{ChainStatus, Meter, Watchdog};
+use crate::status::{CatchUp, CaughtUp, ChainStatus, Meter, Watchdog, human};
 use crate::store::append::Lane;
 use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
@@ -108,6 +109,9 @@ struct Running {
     work_trouble: Trouble,
     history: History,
     meter: Meter,
+    /// Logs that stay raw, and whether and of how many kinds that was told.
+    untyped: Untyped,
+    told_kinds: Option<(Instant, u64)>,
     tail_time: Option<i64>,
     patience: Patience,
     /// Whether our tail is on a chain with a final block: asked beside the fetches.
@@ -147,7 +151,7 @@ impl Driver {
         let mut running = self.start().await;
         let mut beat = interval(Duration::from_secs(1));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut chores = Chores::default();
+        let (mut chores, mut way) = (Chores::default(), Way::default());
         loop {
             // What repeats itself and changes nothing is taken up later.
             let held = running.stillness.holds(Instant::now());
@@ -155,6 +159,8 @@ impl Driver {
                 _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
                 _ = beat.tick() => {
                     self.beat(&mut running, &mut chores);
+                    way.look(&self.status);
+                    self.tell_untyped(&mut running);
                     continue;
                 }
                 () = running.stillness.over(), if held => continue,
@@ -228,6 +234,8 @@ impl Driver {
             work_trouble: Trouble::default(),
             history,
             meter: Meter::default(),
+            untyped: Untyped::default(),
+            told_kinds: None,
             tail_time: None,
             patience: Patience::new(),
             anchoring: None,
@@ -471,7 +479,27 @@ impl Driver {
     fn committed(&self, running: &mut Running) {
         let Some(batch) = running.appending.take() else { return };
         running.meter.add(batch.logs().len() as u64);
+        running.untyped.add(Untyped::of(&batch));
         running.tail_time = Some(batch.last().time);
+    }
+
+    /// Publishes which logs stay raw, and says so at once, and when there are more kinds. Without raw logs none is kept.
+    fn tell_untyped(&self, running: &mut Running) {
+        let more = running.history.take_untyped();
+        running.untyped.add(more);
+        let untyped = &running.untyped;
+        if !self.chain.raw || untyped.logs() == 0 {
+            return;
+        }
+        let due = running.told_kinds.is_none_or(|(at, kinds)| kinds < untyped.kinds() && at.elapsed() >= UNTYPED_EVERY);
+        if due {
+            info!(chain = self.chain.name, "{untyped}");
+            running.told_kinds = Some((Instant::now(), untyped.kinds()));
+        }
+        self.status.send_modify(|status| {
+            (status.untyped_logs, status.untyped_kinds) = (untyped.logs(), untyped.kinds());
+            status.untyped = Some(untyped.to_string());
+        });
     }
 
     fn publish(&self, running: &Running) {
@@ -530,6 +558,45 @@ impl Running {
             (blocks, None) => format!("{blocks} blocks to fetch"),
             (blocks, Some(why)) => format!("{blocks} blocks to fetch: {why}"),
         };
+    }
+}
+
+/// Between two lines about logs that stay raw.
+const UNTYPED_EVERY: Duration = Duration::from_secs(600);
+
+/// The way of a chain to its head, as its log tells it.
+#[derive(Default)]
+struct Way {
+    watch: CatchUp,
+    told: Option<Instant>,
+}
+
+/// Between two lines about a chain that catches up.
+const WAY_EVERY: Duration = Duration::from_secs(10);
+
+impl Way {
+    /// Publishes how far it is, and says so now and then, and once when it is there.
+    fn look(&mut self, status: &watch::Sender<ChainStatus>) {
+        let (chain, missing) = {
+            let status = status.borrow();
+            (status.name.clone(), status.gap_blocks + status.lag_blocks.unwrap_or(0))
+        };
+        let found = self.watch.look(std::time::Instant::now(), missing);
+        match found {
+            CaughtUp::Before => {}
+            CaughtUp::Not(progress) => {
+                if self.told.is_none_or(|at| at.elapsed() >= WAY_EVERY) {
+                    info!(chain, "catching up: {progress}");
+                    self.told = Some(Instant::now());
+                }
+            }
+            CaughtUp::Now(blocks, took) => {
+                info!(chain, "caught up: {blocks} blocks in {}", human(took));
+                self.told = None;
+            }
+        }
+        let progress = if let CaughtUp::Not(progress) = found { Some(progress) } else { None };
+        status.send_modify(|status| status.catching_up = progress);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 use tracing::{debug, info, warn};
 
 use crate::chain::batch::BlockBatch;
@@ -49,11 +50,13 @@ pub enum LeavesError {
     /// The connection may not act for the partitioner.
     #[error(
         "database.admin_url: its user cannot act as \"{role}\": {why}. Run `dalp-indexer migrate` with that user, or as an \
-         administrator: GRANT \"{role}\" TO that user"
+         administrator: {grant};"
     )]
     Role {
         /// The group role.
         role: String,
+        /// The statement that lets the user act as it.
+        grant: String,
         /// What the server said.
         why: String,
     },
@@ -82,8 +85,8 @@ impl LeavesError {
     fn for_writer(self) -> StoreError {
         let why = self.to_string();
         match self {
-            Self::Connect(error) => error.into(),
-            Self::Lost { why } => StoreError::Retry { why },
+            // Who may log in, or which database there is, may be changing.
+            Self::Connect(_) | Self::Lost { .. } => StoreError::Retry { why },
             Self::Partitions(dalp_partitions::Error::Locked { .. } | dalp_partitions::Error::Database { .. }) => {
                 StoreError::Retry { why }
             }
@@ -114,18 +117,23 @@ impl Connector {
         let client = connect_direct(&self.database, &self.database.admin_url).await?;
         // What decides about rows sees all of them, or is refused.
         let set_role = format!("SET row_security = off; SET ROLE \"{}\"", self.role.replace('"', "\"\""));
-        client.batch_execute(&set_role).await.map_err(|error| self.refused(&error))?;
-        Ok(client)
+        match client.batch_execute(&set_role).await {
+            Err(error) => Err(self.refused(&client, &error).await),
+            Ok(()) => Ok(client),
+        }
     }
 
     /// Why SET ROLE failed: for want of a right (42501) or of the role (22023), or because the connection went away.
-    fn refused(&self, error: &tokio_postgres::Error) -> LeavesError {
-        let why = explain(error);
-        match error.code() {
-            Some(&(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_PARAMETER_VALUE)) => {
-                LeavesError::Role { role: self.role.clone(), why }
-            }
-            _ => LeavesError::Lost { why },
+    async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> LeavesError {
+        let said = error.as_db_error().filter(|_| {
+            matches!(error.code(), Some(&(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_PARAMETER_VALUE)))
+        });
+        let Some(said) = said else { return LeavesError::Lost { why: explain(error) } };
+        let why = format!("{} (SQLSTATE {})", said.message(), said.code().code());
+        let sql = "SELECT format('GRANT %I TO %I', $1, session_user)";
+        match client.query_typed_one(sql, &[(&self.role, Type::TEXT)]).await {
+            Ok(row) => LeavesError::Role { role: self.role.clone(), grant: row.get(0), why },
+            Err(error) => LeavesError::Lost { why: explain(&error) },
         }
     }
 }
@@ -310,14 +318,12 @@ impl Leaves {
             Some(known) => extend(client, table, key(chain_id), &policy, now, need, known).await?,
             None => ensure(client, table, key(chain_id), &policy, now, need).await?,
         };
-        if !report.created.is_empty() {
-            info!(
-                table = table.name,
-                chain_id,
-                created = report.created.len(),
-                leaves = report.catalog.leaves.len(),
-                "partitions made"
-            );
+        let (created, leaves) = (report.created.len(), report.catalog.leaves.len());
+        match (created, need.head) {
+            (0, _) => {}
+            (_, Some(_)) => info!(table = table.name, chain_id, created, leaves, "partitions made ahead of the head"),
+            // History makes one after the other; how far it is, its own line says.
+            (_, None) => debug!(table = table.name, chain_id, created, leaves, "partitions made"),
         }
         self.know(chain_id, table, report.catalog);
         Ok(())
@@ -562,7 +568,7 @@ impl Builder {
         let indexed = build(client, table, &catalog, &leaf.name, live).await?;
         if let Indexed::Made(indexes @ 1..) = indexed {
             let seconds = began.elapsed().as_secs_f64();
-            info!(chain_id, leaf = leaf.name, indexes, seconds, "a loaded partition has its indexes");
+            debug!(chain_id, leaf = leaf.name, indexes, seconds, "a loaded partition has its indexes");
         }
         if indexed != Indexed::Busy {
             let now = read_leaf(client, table, &catalog, &leaf.name).await?;
@@ -606,21 +612,6 @@ pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String>
             partitions.max_leaves
         )
     })
-}
-
-/// The tables that cannot be looked after as they are configured, each with the reason.
-///
-/// # Errors
-/// When the database cannot be asked.
-pub async fn unfit_tables(config: &Config) -> Result<Vec<String>, LeavesError> {
-    let mut client = Connector::new(config).connect().await?;
-    let mut found = Vec::new();
-    for managed in &config.tables {
-        if let Some(why) = dalp_partitions::unfit(&mut client, &managed.table).await? {
-            found.push(format!("tables.{}: {}: {why}", managed.name, managed.table));
-        }
-    }
-    Ok(found)
 }
 
 /// Where archives are. What is wrong with it stops archiving alone.

@@ -1,6 +1,7 @@
 //! What a chain's indexing looks like from outside, at one moment.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -67,6 +68,8 @@ pub struct ChainStatus {
     pub gap_blocks: u64,
     /// What the backfill lane does, in words; empty for nothing.
     pub history: String,
+    /// How far it is in fetching what it lacks; none where it lacks the newest blocks at most.
+    pub catching_up: Option<Progress>,
     /// Blocks from the tail to the head.
     pub lag_blocks: Option<u64>,
     /// Seconds of chain time from the tail to the head.
@@ -89,6 +92,12 @@ pub struct ChainStatus {
     pub stalled_seconds: u64,
     /// Statements beside the indexing that failed, such as the heartbeat.
     pub background_failures: u64,
+    /// Logs since this process leads that no typed table takes: they are in `logs` alone.
+    pub untyped_logs: u64,
+    /// Their kinds, each a contract and a first topic.
+    pub untyped_kinds: u64,
+    /// Both in words, with the most frequent kinds; none where there are none.
+    pub untyped: Option<String>,
     /// Partitions of this chain.
     pub leaves: u64,
     /// Partitions that are loaded, or about to be, and lack indexes: their rows are there and slow to find.
@@ -153,6 +162,7 @@ impl ChainStatus {
             complete_to: None,
             gap_blocks: 0,
             history: String::new(),
+            catching_up: None,
             lag_blocks: None,
             lag_seconds: None,
             events_per_second: 0.0,
@@ -164,6 +174,9 @@ impl ChainStatus {
             stops: 0,
             stalled_seconds: 0,
             background_failures: 0,
+            untyped_logs: 0,
+            untyped_kinds: 0,
+            untyped: None,
             leaves: 0,
             bare_leaves: 0,
             ready: false,
@@ -252,6 +265,109 @@ impl TableReport {
     }
 }
 
+/// How far a chain is on its way to having all blocks up to its head.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Progress {
+    /// Blocks that it has to fetch, of those that were missing when it began, and of those that came since.
+    pub of_blocks: u64,
+    /// Blocks that it still has to fetch.
+    pub missing_blocks: u64,
+    /// Blocks a second, lately.
+    pub blocks_per_second: f64,
+}
+
+impl Progress {
+    /// Percent of the blocks that are fetched.
+    pub fn percent(&self) -> f64 {
+        (1.0 - self.missing_blocks as f64 / self.of_blocks.max(1) as f64) * 100.0
+    }
+
+    /// How long it will take at this rate; none while there is no rate.
+    pub fn left(&self) -> Option<Duration> {
+        let seconds = self.missing_blocks as f64 / self.blocks_per_second;
+        Duration::try_from_secs_f64(seconds).ok().filter(|_| self.blocks_per_second > 0.0)
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { of_blocks, missing_blocks, blocks_per_second } = self;
+        write!(
+            f,
+            "{:.1} % of {of_blocks} blocks, {missing_blocks} to go, {blocks_per_second:.0} blocks/s",
+            self.percent()
+        )?;
+        match self.left() {
+            Some(left) => write!(f, ", about {} left", human(left)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A time for people: its two largest units.
+pub fn human(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// Watches what a chain lacks become less.
+#[derive(Clone, Debug, Default)]
+pub struct CatchUp {
+    began: Option<(Instant, u64)>,
+    /// What was missing lately, oldest first.
+    seen: VecDeque<(Instant, u64)>,
+}
+
+/// What a look at a chain that catches up finds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CaughtUp {
+    /// It has what it lacks no more than the newest blocks, as nearly always.
+    Before,
+    /// On its way.
+    Not(Progress),
+    /// Just now: how many blocks, in what time.
+    Now(u64, Duration),
+}
+
+impl CatchUp {
+    /// Takes note that so many blocks are missing at `now`.
+    pub fn look(&mut self, now: Instant, missing: u64) -> CaughtUp {
+        let Some((since, of_blocks)) = &mut self.began else {
+            if missing > BEHIND {
+                (self.began, self.seen) = (Some((now, missing)), VecDeque::from([(now, missing)]));
+                return CaughtUp::Not(Progress { of_blocks: missing, missing_blocks: missing, blocks_per_second: 0.0 });
+            }
+            return CaughtUp::Before;
+        };
+        if missing <= READY_LAG {
+            let done = CaughtUp::Now(*of_blocks, now - *since);
+            self.began = None;
+            return done;
+        }
+        let before = self.seen.back().map_or(missing, |(_, before)| *before);
+        *of_blocks += missing.saturating_sub(before);
+        self.seen.push_back((now, missing));
+        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > LATELY) {
+            self.seen.pop_front();
+        }
+        let (at, first) = self.seen.front().copied().unwrap_or((now, missing));
+        let seconds = (now - at).as_secs_f64();
+        let blocks_per_second = if seconds > 0.0 { first.saturating_sub(missing) as f64 / seconds } else { 0.0 };
+        CaughtUp::Not(Progress { of_blocks: *of_blocks, missing_blocks: missing, blocks_per_second })
+    }
+}
+
+/// A chain that lacks more blocks than this catches up, and tells how far it is.
+const BEHIND: u64 = 32;
+
+/// The stretch of time that a rate is of: ranges of blocks come in lumps.
+const LATELY: Duration = Duration::from_secs(30);
+
 /// A chain this close to its head counts as caught up: the newest block is always on its way.
 const READY_LAG: u64 = 2;
 
@@ -315,5 +431,24 @@ mod tests {
         assert_eq!(dog.look(2, true, at(100)), Duration::ZERO, "it moved");
         assert_eq!(dog.look(2, false, at(500)), Duration::ZERO, "nothing to do");
         assert_eq!(dog.look(2, true, at(510)), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_chain_that_catches_up_tells_how_far_it_is_and_when_it_is_done() {
+        let (begin, mut watch) = (Instant::now(), CatchUp::default());
+        let mut look = |seconds, missing| watch.look(begin + Duration::from_secs(seconds), missing);
+        assert_eq!(look(0, BEHIND), CaughtUp::Before);
+        assert!(matches!(look(0, 1_000), CaughtUp::Not(first) if first.left().is_none()));
+        let CaughtUp::Not(half) = look(10, 500) else { panic!("not done") };
+        assert_eq!(half.to_string(), "50.0 % of 1000 blocks, 500 to go, 50 blocks/s, about 10 s left");
+        // The head moved on; then the node stands still for longer than a rate is of.
+        let CaughtUp::Not(more) = look(20, 600) else { panic!("not done") };
+        assert_eq!((more.of_blocks, more.missing_blocks, more.blocks_per_second), (1_100, 600, 20.0));
+        look(60, 600);
+        let CaughtUp::Not(still) = look(70, 600) else { panic!("not done") };
+        assert_eq!(still.left(), None, "{still}");
+        assert_eq!(look(90, 1), CaughtUp::Now(1_100, Duration::from_secs(90)));
+        assert_eq!(look(91, 3), CaughtUp::Before);
+        assert_eq!(human(Duration::from_secs(93_784)), "1 d 2 h");
     }
 }

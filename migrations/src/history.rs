@@ -26,6 +26,8 @@ const FILES: &[(&str, &str)] = files![
     "V0010__quarantine_keeps_the_log",
     "V0011__way_back",
     "V0012__more_limits_of_nodes",
+    "V0013__hex",
+    "V0014__what_stays_raw",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

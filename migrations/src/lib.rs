@@ -22,7 +22,7 @@ pub use error::Error;
 pub use roles::Roles;
 
 /// Version of the newest migration in this binary.
-pub const LATEST: i32 = 12;
+pub const LATEST: i32 = 14;
 
 /// What stands in a database that this binary can work with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

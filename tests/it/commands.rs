@@ -71,6 +71,22 @@ fn run_status_sql_and_backfill_work_together() {
         let sql = site.call(&["sql", "--format", "csv", "-c", "SELECT count(*) FROM dalp_indexed.logs"]);
         let count: usize = out(&sql).lines().last().unwrap().parse().unwrap();
         assert_eq!(count, on_chain(anvil.rpc(), 0, last + 1).await.len());
+        let asked = |sql: &str| site.call(&["sql", "--format", "csv", "-c", sql]);
+        assert_eq!(out(&asked("SELECT count(*) FROM logs")), out(&sql), "tables need no schema");
+        let wrong = asked("SELECT * FROM log");
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("Did you mean dalp_indexed.logs?"), "{wrong:?}");
+        let wrong = asked("SELECT adress FROM logs");
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("address"), "{wrong:?}");
+        let token = "SELECT '0x' || encode(token, 'hex') FROM dalp_indexed.erc20_transfer LIMIT 1";
+        let token: String = client.query_one(token, &[]).await.unwrap().get(0);
+        let transfers = out(&asked(&format!("SELECT count(*) FROM erc20_transfer WHERE token = hex('{token}')")));
+        assert_ne!(transfers, "count\n0\n");
+        let as_text = asked(&format!("SELECT count(*) FROM erc20_transfer WHERE token = '{token}'"));
+        assert_eq!(out(&as_text), "count\n0\n");
+        assert!(String::from_utf8_lossy(&as_text.stderr).contains(&format!("write hex('{token}')")), "{as_text:?}");
+        let all =
+            site.call(&["sql", "--max-rows", "0", "-c", "SELECT repeat('x', 100) FROM generate_series(1, 60000)"]);
+        assert_eq!(out(&all).matches("xxx |").count(), 60_000);
         let refused = site.call(&["sql", "-c", "DELETE FROM dalp_indexed.logs"]);
         assert_eq!(refused.status.code(), Some(1), "the prompt uses the reader's login");
         assert!(String::from_utf8_lossy(&refused.stderr).contains("42501"));

@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use dalp_fixtures::deploy;
+use dalp_indexer::service::Service;
 use dalp_tests::indexer::{Site, command};
 use dalp_tests::stage::{ADMIN, anvil, stage, until};
 
@@ -64,12 +65,38 @@ fn a_database_that_cannot_be_used_is_explained() {
         let mut unreachable = site.clone();
         unreachable.url = "postgres://user:hunter2@127.0.0.1:9/dalp".into();
         let output = unreachable.call(&["run"]);
-        refused(&output, 1, &["127.0.0.1:9", "PostgreSQL"]);
+        refused(&output, 1, &["127.0.0.1:9", "connection refused", "PostgreSQL"]);
         assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"), "no secret in any output");
         let empty = stage.empty_database().await;
         let mut unmigrated = site.clone();
         (unmigrated.url, unmigrated.admin_url) = (empty.direct_url(ADMIN), empty.direct_url(ADMIN));
-        refused(&unmigrated.call(&["run"]), 1, &["dalp-indexer migrate"]);
+        unmigrated.reader_url = empty.direct_url(ADMIN);
+        let all: [&[&str]; 6] = [
+            &["run"],
+            &["status"],
+            &["verify"],
+            &["reindex", "--from", "1", "--yes"],
+            &["partitions", "status"],
+            &["sql", "-c", "SELECT FROM logs"],
+        ];
+        for command in all {
+            refused(
+                &unmigrated.call(command),
+                1,
+                &["has no dalp_indexed schema yet: run `dalp-indexer migrate` first"],
+            );
+        }
+        for (url, why) in [
+            (database.direct_url("nobody_here"), "role \"nobody_here\" does not exist"),
+            (empty.direct_url(ADMIN).replace(&empty.name, "no_such"), "database \"no_such\" does not exist"),
+        ] {
+            let mut wrong = site.clone();
+            (wrong.url, wrong.reader_url) = (url.clone(), url.clone());
+            wrong.admin_url = url;
+            for command in all {
+                refused(&wrong.call(command), 1, &["database", why]);
+            }
+        }
         let read_only = stage.database().await;
         let super_ = read_only.superuser().await;
         super_
@@ -83,6 +110,89 @@ fn a_database_that_cannot_be_used_is_explained() {
     });
 }
 
+/// While `run` waits for its database, whoever asks whether it is ready hears the server's own reason.
+#[test]
+fn readiness_says_why_the_database_cannot_be_used() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let site = Site::new(&database, &anvil.http_url());
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let super_ = stage().await.database().await.superuser().await;
+        let name = &database.name;
+        // Nobody gets in any more, and who is in is thrown out; a block must be written meanwhile.
+        super_.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
+        let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        super_.batch_execute(&sql).await.unwrap();
+        anvil.rpc().mine(1, 1).await.unwrap();
+        crate::waits_for(&service, "is not currently accepting connections").await;
+        super_.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+    });
+}
+
+/// `… | head`: whoever reads has read enough.
+#[test]
+fn a_closed_pipe_is_a_quiet_end() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let site = Site::new(&database, NOBODY);
+        for command in [
+            &["status"][..],
+            &["status", "--json"],
+            &["migrate"],
+            &["partitions", "status"],
+            &["partitions", "plan"],
+            &["partitions", "doctor", "--json"],
+            &["sql", "-c", "SELECT 1"],
+            &["config", "check"],
+            &["config", "example"],
+        ] {
+            let (code, said) = site.call_unread(command);
+            assert_eq!((code, said.as_str()), (Some(0), ""), "{command:?}");
+        }
+    });
+}
+
+/// `config check --connect` looks at everything, a line each.
+#[test]
+fn what_a_configuration_names_is_tried() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let folder = tempfile::tempdir().unwrap();
+        let mut site = Site::new(&database, &anvil.http_url());
+        site.more = format!("[partitions]\narchive_url = \"file://{}\"", folder.path().join("archive").display());
+        let check = ["config", "check", "--connect"];
+        let right = site.call(&check);
+        let text = String::from_utf8_lossy(&right.stdout);
+        assert!(right.status.success(), "{text}{}", String::from_utf8_lossy(&right.stderr));
+        for what in [
+            "database.url",
+            "database.reader_url",
+            "database.admin_url",
+            "tables.logs",
+            "chains.it http",
+            "partitions.archive_url",
+        ] {
+            assert!(text.contains(&format!("ok      {what}")), "{what}: {text}");
+        }
+        site.reader_url = database.direct_url("nobody_here");
+        site.rpc_urls.push(NOBODY.into());
+        site.chain_id = 5;
+        let wrong = site.call(&check);
+        refused(&wrong, 1, &["3 of 9 do not serve"]);
+        let text = String::from_utf8_lossy(&wrong.stdout);
+        for why in [
+            "database.reader_url: database",
+            "it serves chain 31337, and chains.it.chain_id is 5",
+            "chains.it http://127.0.0.1:9",
+        ] {
+            assert!(text.lines().any(|line| line.starts_with("failed") && line.contains(why)), "{why}: {text}");
+        }
+    });
+}
+
 #[test]
 fn missing_rights_are_named() {
     dalp_tests::run(async {
@@ -90,10 +200,19 @@ fn missing_rights_are_named() {
         let super_ = database.superuser().await;
         super_.batch_execute("REVOKE INSERT ON dalp_indexed.chain_state FROM dalp_writer").await.unwrap();
         let output = Site::new(&database, &anvil.http_url()).call(&["run"]);
-        refused(&output, 1, &["permission denied", "chain_state", "dalp-indexer migrate"]);
+        refused(&output, 1, &["permission denied", "GRANT the right ON table chain_state"]);
         let mut reader = Site::new(&database, &anvil.http_url());
         reader.admin_url = reader.reader_url.clone();
-        refused(&reader.call(&["run"]), 1, &["database.admin_url", "dalp_partitioner"]);
+        refused(&reader.call(&["run"]), 1, &["database.admin_url", "GRANT dalp_partitioner TO it_reader;"]);
+        super_.batch_execute("DROP ROLE IF EXISTS it_stranger; CREATE ROLE it_stranger LOGIN").await.unwrap();
+        let mut stranger = Site::new(&database, &anvil.http_url());
+        (stranger.url, stranger.reader_url) = (database.direct_url("it_stranger"), database.direct_url("it_stranger"));
+        for command in [&["run"][..], &["verify"], &["reindex", "--from", "1", "--yes"]] {
+            refused(&stranger.call(command), 1, &["database.url", "42501", "GRANT dalp_writer TO it_stranger;"]);
+        }
+        for command in [&["status"][..], &["sql", "-c", "SELECT count(*) FROM logs"]] {
+            refused(&stranger.call(command), 1, &["42501", "GRANT dalp_reader TO it_stranger;"]);
+        }
     });
 }
 

@@ -119,11 +119,14 @@ async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
     assert_eq!((&row["held"], &row["due"], &row["action"]), (&1.into(), &1.into(), &"archive".into()), "{row}");
     assert!(row["last_success"].is_string() && row["forecast_365d"].is_number(), "{row}");
     // What is below the floor is nobody's to miss.
-    said(site, &["verify"], 0);
+    let verified = said(site, &["verify"], 0);
+    let counts =
+        [format!(": {retained} logs of "), format!("{} logs lie below the retention floor", before - retained)];
+    assert!(counts.iter().all(|count| verified.contains(count)), "{counts:?}: {verified}");
     said(site, &["partitions", "audit"], 0);
     let listed = json(site, &["partitions", "archive", "list", "--json"]);
     let object = listed[0]["object"].as_str().unwrap();
-    assert!(object.starts_with("data/dalp_indexed.logs/key=31337/from=2024"), "{listed}");
+    assert!(object.starts_with("data/dalp_indexed.logs/chain_id=31337/leaf_start=2024"), "{listed}");
     said(site, &["partitions", "archive", "verify"], 0);
     left
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use alloy::primitives::B256;
 use dalp_fixtures::deploy;
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
-use crate::{burst, caught_up};
+use crate::{burst, caught_up, emit};
 
 /// The body of an answer.
 async fn get(at: SocketAddr, path: &str) -> String {
@@ -82,6 +83,9 @@ fn metrics_status_and_the_command_agree_with_the_views() {
         for seed in 0..20 {
             burst(anvil.rpc(), &deployed, 3, seed).await;
         }
+        for kind in 1..=3 {
+            emit(anvil.rpc(), &deployed, &[B256::repeat_byte(kind)], &[kind]).await;
+        }
         let site = Site::new(&database, &anvil.http_url()).with("finality = \"depth:8\"").with("start_block = 4");
         let mut config = site.config();
         config.http.listen = Some("127.0.0.1:0".parse().unwrap());
@@ -106,6 +110,23 @@ fn metrics_status_and_the_command_agree_with_the_views() {
         assert_eq!(up, [Some(1), Some(0)], "{metrics}");
         let leader = one(&client, "SELECT 1::int8 FROM dalp_indexed.lease WHERE expires_at > now()").await;
         assert!(leader.is_some() && told(&site)["leader"].is_string());
+
+        // What no typed table takes is told.
+        let sql = "SELECT (SELECT count(*) FROM dalp_indexed.logs) - (SELECT count(*) FROM dalp_indexed.erc20_transfer) \
+                   - (SELECT count(*) FROM dalp_indexed.quarantine)";
+        let raw = one(&client, sql).await;
+        assert!(raw > Some(0));
+        until("the raw logs to be counted", || async {
+            sample(&get(at, "/metrics").await, "untyped_logs{chain=\"it\"}") == raw
+        })
+        .await;
+        until("status to name them", || {
+            let text = told(&site)["untyped"].as_str().map(str::to_owned);
+            std::future::ready(text.is_some_and(|text| {
+                text.contains("of 3 kinds stay raw") && text.contains(&format!("{} logs of", raw.unwrap()))
+            }))
+        })
+        .await;
 
         anvil.rpc().reorg(3).await.unwrap();
         caught_up(&database, &anvil).await;

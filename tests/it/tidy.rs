@@ -195,6 +195,17 @@ fn nothing_is_left_over() {
 }
 
 #[test]
+fn what_is_printed_goes_through_one_door() {
+    let mut broken = Vec::new();
+    for (path, _, facts) in indexer().into_iter().filter(|(path, ..)| path != "indexer/src/cli/out.rs") {
+        let printed =
+            facts.macros.iter().filter(|name| ["print", "println", "eprint", "eprintln"].contains(&name.as_str()));
+        broken.extend(printed.map(|name| format!("{path}: {name}!, which panics when its reader has left")));
+    }
+    none(&broken, "commands print with say! and tell! (indexer/src/cli/out.rs)");
+}
+
+#[test]
 fn every_test_that_is_named_is_there() {
     let functions: BTreeSet<String> =
         rust().into_values().flat_map(|facts| facts.functions).map(|(name, _)| name).collect();

@@ -110,6 +110,16 @@ impl Site {
         Running { child, log, _file: file }
     }
 
+    /// Any command whose standard output nobody reads: its exit code, and what it says on standard error.
+    pub fn call_unread(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let file = self.file();
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = command(arguments);
+        let output = command.arg("--config").arg(file.path()).stdout(writer).output().expect("the indexer runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Any command with this configuration, to its end.
     pub fn call(&self, arguments: &[&str]) -> Output {
         let file = self.file();

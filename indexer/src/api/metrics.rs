@@ -54,6 +54,12 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("orphaned_logs_total", Kind::Counter, "Logs that unwinds moved out of the tables.", |c| {
         Some(c.orphaned_logs as f64)
     }),
+    Metric("untyped_logs", Kind::Gauge, "Logs since this process leads that no typed table takes.", |c| {
+        Some(c.untyped_logs as f64)
+    }),
+    Metric("untyped_kinds", Kind::Gauge, "Their kinds, each a contract and a first topic.", |c| {
+        Some(c.untyped_kinds as f64)
+    }),
 ];
 
 const NODE: &[Metric<NodeReport>] = &[

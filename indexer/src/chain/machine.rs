@@ -176,7 +176,7 @@ pub enum Stop {
     #[error(
         "the node's chain differs from the stored one below finalized block {finalized}; nothing was removed. Check that \
          the RPC URLs are of the right chain. If it really rewrote final blocks, remove what is stored of them with \
-         `dalp-indexer reindex --from {finalized}`, and from a lower block if it says so again. A devnet takes back what it calls \
+         `dalp-indexer reindex --from {finalized} --yes`, and from a lower block if it says so again. A devnet takes back what it calls \
          final: set its `finality = \"never\"`"
     )]
     BelowFinalized {

@@ -7,6 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::Failure;
 use crate::chain::backfill::FillInput;
 use crate::chain::block::BlockRange;
+use crate::cli::out::say;
 use crate::config::{Chain, Config};
 use crate::driver::{Context, History};
 use crate::maintenance::Leaves;
@@ -20,10 +21,10 @@ pub struct BackfillArgs {
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block
-    #[arg(long, value_name = "BLOCK")]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
     pub from: u64,
     /// The last block, which is indexed too
-    #[arg(long, value_name = "BLOCK")]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
     pub to: u64,
 }
 
@@ -57,11 +58,11 @@ pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Res
         }
     }
     match bar {
-        None => println!("{want} of \"{}\" is covered already; nothing to do", chain.name),
+        None => say!("{want} of \"{}\" is covered already; nothing to do", chain.name)?,
         Some(bar) => {
             let blocks = bar.length().unwrap_or(0);
             bar.finish_and_clear();
-            println!("backfilled {blocks} blocks of \"{}\" with {logs} logs", chain.name);
+            say!("backfilled {blocks} blocks of \"{}\" with {logs} logs", chain.name)?;
         }
     }
     Ok(())

@@ -1,12 +1,11 @@
 //! `dalp-indexer config`: check one, write one, write the reference.
 
-use std::io::Write as _;
-
 use clap::Subcommand;
 
-use super::Failure;
+use super::out::{say, tell};
+use super::{Failure, reach};
 use crate::config::{Config, ConfigErrors, Settings};
-use crate::maintenance::{crowding, unfit_tables};
+use crate::maintenance::crowding;
 
 /// Check or write a configuration.
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -14,9 +13,9 @@ pub enum ConfigCommand {
     /// Print the effective configuration without its secrets, or every problem it has
     #[command(after_help = "Example:
   dalp-indexer config check --config dalp-indexer.toml
-  dalp-indexer config check --connect    the tables that it names, too
+  dalp-indexer config check --connect    the databases, tables, nodes and archive that it names, too
 
-Exit code 2 if there is a problem. Without --connect nothing is connected to.")]
+Exit code 2 if there is a problem, 1 if something does not serve. Without --connect nothing is connected to.")]
     Check(CheckArgs),
     /// Print a configuration file that works as it is and shows every setting
     #[command(after_help = "Example:
@@ -30,7 +29,7 @@ Exit code 2 if there is a problem. Without --connect nothing is connected to.")]
 /// Arguments of `check`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// Look in the database whether the tables that are to be looked after can be
+    /// Connect to everything that is configured, and tell a line for each whether it serves
     #[arg(long)]
     pub connect: bool,
 }
@@ -45,24 +44,15 @@ pub(super) async fn run(
             let settings = load()?;
             let config = settings.config()?;
             for crowding in config.tables.iter().filter_map(|table| crowding(&config.partitions, table)) {
-                eprintln!("warning: {crowding}");
+                tell!("warning: {crowding}");
             }
             if args.connect {
-                let unfit = unfit_tables(&config).await.map_err(|error| Failure::other(error.to_string()))?;
-                if !unfit.is_empty() {
-                    return Err(Failure::usage(unfit.join("\n")));
-                }
+                return reach::check(&config).await;
             }
             format!("{}ok\n", settings.describe())
         }
         ConfigCommand::Example => Config::example(),
         ConfigCommand::Reference => Config::reference(),
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // `… | head` has read enough.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::other(format!("standard output cannot be written: {error}")))
-        }
-        _ => Ok(()),
-    }
+    say!("{}", text.trim_end())
 }

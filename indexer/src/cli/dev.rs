@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dalp_fixtures::tools::{self, say_stderr};
-use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Rpc, Settings, Traffic, deploy, home};
+use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, Rpc, Settings, Traffic, deploy, home};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
+use super::out::{say, tell};
 use super::run::stopped;
 use super::{Failure, environment, migrate};
 use crate::config::Config;
@@ -26,14 +27,15 @@ use crate::store::connect::{connect_direct, explain};
 /// Arguments of `dev`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DevArgs {
-    /// Forget the chain and database of earlier runs
+    /// Forget the chain and database of earlier runs. Of a database given by --database-url, only what is stored of this chain
+    /// goes, if its genesis block is another one now
     #[arg(long)]
     pub fresh: bool,
     /// Index this node instead of starting Anvil; no sample traffic is sent to it
     #[arg(long, value_name = "URL")]
     pub rpc_url: Option<String>,
     /// First block to index of the node given by --rpc-url
-    #[arg(long, value_name = "BLOCK", default_value_t = 0, requires = "rpc_url")]
+    #[arg(long, value_name = "BLOCK", default_value_t = 0, requires = "rpc_url", allow_negative_numbers = true, value_parser = super::block)]
     pub start_block: u64,
     /// Use this database instead of starting PostgreSQL; its user may create roles, or they exist
     #[arg(long, value_name = "URL")]
@@ -47,6 +49,11 @@ const ADMIN: &str = "dalp_admin";
 const INDEXER: &str = "dalp_indexer";
 /// Reads.
 const ANALYST: &str = "analyst";
+/// Anvil's own, known to everybody.
+const MNEMONIC: &str = "test test test test test test test test test test test junk";
+/// Blocks whose transactions and logs Anvil keeps: an hour of them. Else its memory and its state file grow as long as it runs, the
+/// file by 60 kB a block (1,500 blocks: 91 MB; with 300 kept, 24 MB).
+const KEPT_BLOCKS: u32 = 3_600;
 /// Transactions a second of the sample traffic.
 const TRAFFIC: u32 = 20;
 
@@ -62,7 +69,7 @@ pub async fn run(args: DevArgs, bars: MultiProgress) -> Result<(), Failure> {
         signal = stopped() => signal,
     };
     bars.clear().ok();
-    eprintln!("stopping");
+    tell!("stopping");
     let stopping = devnet.stop().await;
     outcome.and(stopping)
 }
@@ -106,7 +113,9 @@ impl Folder {
         let text = fs::read_to_string(self.path.join("ports.json")).unwrap_or_default();
         let ports: Ports = serde_json::from_str(&text).unwrap_or_default();
         let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-        Ports { postgres: ports.postgres.filter(free), anvil: ports.anvil.filter(free) }
+        // Those that wallets and tools expect, where nobody has them.
+        let usual = |kept: Option<u16>, usual| kept.filter(free).or(Some(usual).filter(free));
+        Ports { postgres: usual(ports.postgres, 5432), anvil: usual(ports.anvil, 8545) }
     }
 
     fn keep(&self, ports: &Ports) {
@@ -148,21 +157,28 @@ impl Devnet {
         folder.keep(&ports);
         let text = config_text(&database, &node);
         let file = folder.write_config(&text)?;
-        let config = load(&file)?;
+        let mut config = load(&file)?;
+        tell!("making the tables");
         migrate::apply(&config).await?;
         if let Some(cluster) = &mut self.cluster {
             admit(cluster).await?;
         }
-        refuse_lost_chain(&config, &node).await?;
-        self.send_traffic(&node).await?;
+        if args.fresh {
+            // A database that is not ours is not thrown away; what it holds of another chain under this id is.
+            config.chains.iter_mut().for_each(|chain| chain.reset_on_chain_change = true);
+        } else {
+            refuse_lost_chain(&config, &node).await?;
+        }
+        let deployed = self.send_traffic(&node).await?;
+        tell!("starting the indexer");
         let service = self.service.insert(Service::start(&config).await?);
-        announce(&database, &node, service, &file);
+        announce(&database, &node, deployed.as_ref(), service, &file)?;
         let lines = show(service.status(), bars.clone());
         tokio::select! {
             error = service.failed() => Err(error.into()),
             error = died(self.cluster.as_mut().map(Cluster::died)) => Err(error),
             error = died(self.anvil.as_mut().map(Anvil::died)) => Err(error),
-            () = lines => Ok(()),
+            shown = lines => shown,
         }
     }
 
@@ -175,10 +191,13 @@ impl Devnet {
                 psql: "(yours)".into(),
             });
         }
+        tell!("looking for PostgreSQL");
         let tools = tools::postgres(say_stderr).await?;
         let mut settings = Settings::devnet();
         settings.port = ports.postgres;
+        tell!("starting PostgreSQL {} ({})", tools.major, tools.bin.display());
         let cluster = Cluster::start(&tools, &folder.path.join("postgresql"), settings).await?;
+        tell!("PostgreSQL {} listens on port {}", tools.major, cluster.port());
         ports.postgres = Some(cluster.port());
         let cluster = self.cluster.insert(cluster);
         create_logins(cluster).await?;
@@ -200,25 +219,31 @@ impl Devnet {
             port: ports.anvil,
             block_time: Some(Duration::from_secs(1)),
             state: Some(folder.path.join("chain.json")),
+            extra: vec!["--transaction-block-keeper".into(), KEPT_BLOCKS.to_string().into()],
             ..AnvilOptions::default()
         };
         let chain_id = options.chain_id;
-        let anvil = Anvil::start(&tools::anvil(say_stderr).await?, options).await?;
+        let program = tools::anvil(say_stderr).await?;
+        tell!("starting Anvil ({})", program.display());
+        let anvil = Anvil::start(&program, options).await?;
+        tell!("Anvil listens on port {}", anvil.port());
         ports.anvil = Some(anvil.port());
         let node =
             DevNode { rpc: anvil.rpc().clone(), ws_url: Some(anvil.ws_url()), chain_id, start_block: 0, ours: true };
         if anvil.lost_blocks() {
-            eprintln!("note: Anvil was killed before it could save its state; blocks since its last save are gone");
+            tell!("note: Anvil was killed before it could save its state; blocks since its last save are gone");
         }
         self.anvil = Some(anvil);
         Ok(node)
     }
 
-    async fn send_traffic(&mut self, node: &DevNode) -> Result<(), Failure> {
+    async fn send_traffic(&mut self, node: &DevNode) -> Result<Option<Deployed>, Failure> {
         if !node.ours {
-            return Ok(());
+            return Ok(None);
         }
+        tell!("deploying the sample contracts");
         let deployed = deploy(&node.rpc).await?;
+        let shown = deployed.clone();
         let (stop, mut stopped) = watch::channel(false);
         let rpc = node.rpc.clone();
         let task = tokio::spawn(async move {
@@ -226,7 +251,7 @@ impl Devnet {
             Traffic::run(&rpc, &deployed, TRAFFIC, stop).await;
         });
         self.traffic = Some((stop, task));
-        Ok(())
+        Ok(Some(shown))
     }
 
     /// Traffic, indexer, node, database: nobody is left without what it stands on.
@@ -337,7 +362,10 @@ async fn create_logins(cluster: &mut Cluster) -> Result<(), Failure> {
 /// Lets the logins into the groups that the migrations made.
 async fn admit(cluster: &Cluster) -> Result<(), Failure> {
     let client = superuser(cluster).await?;
-    let sql = format!("GRANT dalp_writer TO {INDEXER}; GRANT dalp_reader TO {ANALYST}");
+    let sql = format!(
+        "GRANT dalp_writer TO {INDEXER}; GRANT dalp_reader TO {ANALYST}; \
+         ALTER ROLE {ANALYST} IN DATABASE {DATABASE} SET search_path = dalp_indexed, \"$user\", public"
+    );
     client.batch_execute(&sql).await.map_err(failed)
 }
 
@@ -365,23 +393,38 @@ async fn refuse_lost_chain(config: &Config, node: &DevNode) -> Result<(), Failur
     )))
 }
 
-fn announce(database: &DevDatabase, node: &DevNode, service: &Service, file: &Path) {
+fn announce(
+    database: &DevDatabase,
+    node: &DevNode,
+    deployed: Option<&Deployed>,
+    service: &Service,
+    file: &Path,
+) -> Result<(), Failure> {
     let http = service.http().map_or("off".into(), |address| format!("http://{address}/status"));
-    println!("\n  SQL   {}", database.psql);
-    println!("        dalp-indexer sql --config {}", file.display());
-    println!("  RPC   {}", if node.ours { node.rpc.url() } else { "(yours)" });
-    println!("  HTTP  {http}");
-    println!("\nCtrl-C stops everything; the next start goes on from here, `--fresh` starts over.\n");
+    say!("\n  SQL   {}", database.psql)?;
+    say!("        dalp-indexer sql --config {}", file.display())?;
+    say!("  RPC   {}", if node.ours { node.rpc.url() } else { "(yours)" })?;
+    say!("  HTTP  {http}")?;
+    if let Some(Deployed { tokens: [bond, fund], identities, burst, agents, .. }) = deployed {
+        say!("\n  contracts  bond {bond}  fund {fund}\n             identities {identities}  burst {burst}")?;
+        let shown: Vec<String> = agents.iter().take(3).map(ToString::to_string).collect();
+        say!(
+            "  accounts   {} and {} more, of the mnemonic \"{MNEMONIC}\"",
+            shown.join(" "),
+            agents.len().saturating_sub(3)
+        )?;
+    }
+    say!("\nCtrl-C stops everything; the next start goes on from here, `--fresh` starts over.\n")
 }
 
 /// One live line a chain on a terminal; a line every five seconds elsewhere.
-async fn show(mut status: watch::Receiver<Vec<ChainStatus>>, bars: MultiProgress) {
+async fn show(mut status: watch::Receiver<Vec<ChainStatus>>, bars: MultiProgress) -> Result<(), Failure> {
     if !std::io::stderr().is_terminal() {
         let mut turn = tokio::time::interval(Duration::from_secs(5));
         loop {
             turn.tick().await;
             for chain in status.borrow().iter() {
-                println!("{}", line(chain));
+                say!("{}", line(chain))?;
             }
         }
     }
@@ -398,6 +441,7 @@ async fn show(mut status: watch::Receiver<Vec<ChainStatus>>, bars: MultiProgress
         // The eye needs no more.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    Ok(())
 }
 
 fn line(chain: &ChainStatus) -> String {
@@ -412,7 +456,9 @@ fn line(chain: &ChainStatus) -> String {
         chain.lag_seconds.unwrap_or(0.0),
         chain.events_per_second,
         chain.leaves,
-        chain.waits_for,
+        chain
+            .catching_up
+            .map_or_else(|| chain.waits_for.clone(), |progress| format!("{}: {progress}", chain.waits_for)),
     )
 }
 

@@ -1,6 +1,7 @@
 //! `dalp-indexer migrate`.
 
 use super::Failure;
+use crate::cli::out::say;
 use crate::config::Config;
 use crate::store::connect::connect_direct;
 
@@ -11,10 +12,10 @@ use crate::store::connect::connect_direct;
 pub async fn run(config: Config) -> Result<(), Failure> {
     let report = apply(&config).await?;
     if report.applied.is_empty() {
-        println!("the schema is up to date (version {})", dalp_migrations::LATEST);
+        say!("the schema is up to date (version {})", dalp_migrations::LATEST)?;
     }
     for version in report.applied {
-        println!("applied migration {version}");
+        say!("applied migration {version}")?;
     }
     Ok(())
 }

@@ -4,8 +4,11 @@ pub mod backfill;
 mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
+mod grid;
 pub mod migrate;
+mod out;
 pub mod partitions;
+mod reach;
 pub mod reindex;
 pub mod repair;
 pub mod run;
@@ -21,6 +24,7 @@ use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
 use tracing::warn;
 
+use self::out::tell;
 use crate::config::{Config, ConfigErrors, Settings};
 use crate::source::pause::Backoff;
 use crate::store::StoreError;
@@ -72,6 +76,7 @@ Uses database.admin_url. Running it again changes nothing.")]
     /// Show how far each chain is indexed
     #[command(after_help = "Examples:
   dalp-indexer status
+  dalp-indexer status --watch
   dalp-indexer status --json | jq '.chains[].lag_blocks'")]
     Status(status::StatusArgs),
     /// Index a range of finalised blocks again or for the first time
@@ -85,7 +90,7 @@ Blocks that are stored already are not stored twice.")]
   dalp-indexer reindex --chain mainnet --from 18000000 --yes
 
 For a chain that rewrote final blocks, or a database that was restored. Stop the indexer before, or let it go on: it
-waits for its turn. Without --yes nothing is removed.")]
+waits for its turn. Without --yes nothing is removed, and the exit code is 2.")]
     Reindex(reindex::ReindexArgs),
     /// Compare what is stored with the chain, row by row; exit code 1 if anything differs or was not compared
     #[command(after_help = "Examples:
@@ -141,6 +146,11 @@ impl Failure {
         Self { code: 2, message: message.into() }
     }
 
+    /// Whoever read the output has left: nothing is wrong, and nothing more is to be done.
+    pub(crate) fn unread() -> Self {
+        Self { code: 0, message: String::new() }
+    }
+
     /// Anything else.
     pub fn other(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
@@ -159,6 +169,12 @@ impl From<TelemetryError> for Failure {
     }
 }
 
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let code = if error.fault == ConnectFault::Config { 2 } else { 1 };
@@ -173,7 +189,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: threads for the program cannot be started: {error}");
+            tell!("error: threads for the program cannot be started: {error}");
             return ExitCode::from(1);
         }
     };
@@ -183,7 +199,9 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            if !failure.message.is_empty() {
+                tell!("error: {failure}");
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -224,6 +242,13 @@ pub fn state_dir() -> Option<PathBuf> {
         .or_else(|| folder("HOME").map(|home| home.join(".local/state/dalp-indexer")))
 }
 
+/// A block's number.
+fn block(text: &str) -> Result<u64, String> {
+    // What PostgreSQL's int8 holds: no chain has more.
+    let number = text.parse().ok().filter(|number| i64::try_from(*number).is_ok());
+    number.ok_or_else(|| "a block is a whole number, 0 or more".to_owned())
+}
+
 /// How often the database is asked before a command gives up.
 const ASKED: u32 = 6;
 
@@ -258,12 +283,22 @@ mod tests {
     }
 
     #[test]
+    fn a_block_is_0_or_more() {
+        for line in ["reindex --from -1", "backfill --from 1 --to -5", "verify --from 1.5", "repair --to x"] {
+            let said =
+                Cli::try_parse_from(["dalp-indexer"].into_iter().chain(line.split(' '))).unwrap_err().to_string();
+            assert!(said.contains("a block is a whole number, 0 or more"), "{said}");
+        }
+    }
+
+    #[test]
     fn parses() {
         for (line, good) in [
             ("dalp-indexer run --config x.toml --log-format json", true),
             ("dalp-indexer --config x.toml config check", true),
             ("dalp-indexer backfill --from 1 --to 9", true),
             ("dalp-indexer backfill --from 1", false),
+            ("dalp-indexer reindex --from -1", false),
             ("dalp-indexer verify --chain a --from 1 --level receipts --json", true),
             ("dalp-indexer verify --level all", false),
             ("dalp-indexer repair --to 9 --dry-run", true),

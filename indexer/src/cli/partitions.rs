@@ -9,12 +9,13 @@ mod status;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Subcommand;
-use comfy_table::Table as Grid;
 use dalp_partitions::Presence;
 use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::Failure;
+use super::grid::Grid;
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::{Connector, LeavesError, Place};
 
@@ -129,6 +130,11 @@ struct Session {
 impl Session {
     async fn open(config: &Config) -> Result<Self, Failure> {
         let client = Connector::new(config).connect().await.map_err(failed)?;
+        match dalp_migrations::check(&client).await {
+            // Which migrations were applied is not for the partitioner to read; that there were some, it sees.
+            Ok(_) | Err(dalp_migrations::Error::Unreadable { .. }) => {}
+            Err(error) => return Err(Failure::other(error.to_string())),
+        }
         Ok(Self { client, place: Place::open(&config.partitions) })
     }
 
@@ -220,7 +226,7 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 fn grid(header: &[&str]) -> Grid {
-    super::status::empty_table(header)
+    Grid::new(header)
 }
 
 /// Bytes for people, by powers of 1,000.
@@ -237,7 +243,7 @@ fn size(bytes: f64) -> String {
 
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::other(error.to_string()))?;
-    println!("{text}");
+    say!("{text}")?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use indicatif::MultiProgress;
 use super::backfill::{pick, progress};
 use super::{Failure, again};
 use crate::chain::machine::Tail;
+use crate::cli::out::say;
 use crate::config::Config;
 use crate::store::reset::Seized;
 use crate::store::{Store, StoreError};
@@ -16,9 +17,9 @@ pub struct ReindexArgs {
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block that shall be read again
-    #[arg(long, value_name = "BLOCK")]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
     pub from: u64,
-    /// Do it: without this, only say what would be removed
+    /// Do it: without this, only what would be removed is said, and the exit code is 2
     #[arg(long)]
     pub yes: bool,
 }
@@ -34,11 +35,11 @@ pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Resu
     let store = Store::open(&config.database).await.map_err(other)?;
     store.check().await.map_err(other)?;
     if !args.yes {
-        println!(
-            "this removes every stored block of \"{}\" from {} upwards, and `dalp-indexer run` reads them again; add --yes",
+        return Err(Failure::usage(format!(
+            "nothing was removed: this removes every stored block of \"{}\" from {} upwards, and `dalp-indexer run` reads them \
+             again; add --yes",
             chain.name, args.from
-        );
-        return Ok(());
+        )));
     }
     let nothing = || Failure::other(format!("nothing is stored of \"{}\" (chain {})", chain.name, chain.chain_id));
     let Seized { claim, mut tail, .. } =
@@ -46,7 +47,7 @@ pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Resu
     let to = store.tail_below(&claim, args.from).await.map_err(other)?;
     if to.next >= tail.next {
         store.let_go(&claim).await.map_err(other)?;
-        println!("\"{}\" is stored up to block {} only; nothing to remove", chain.name, tail.next.saturating_sub(1));
+        say!("\"{}\" is stored up to block {} only; nothing to remove", chain.name, tail.next.saturating_sub(1))?;
         return Ok(());
     }
     let blocks = tail.next - to.next;
@@ -58,11 +59,11 @@ pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Resu
     }
     store.let_go(&claim).await.map_err(other)?;
     bar.finish_and_clear();
-    println!(
+    say!(
         "removed blocks {} to {} of \"{}\"; `dalp-indexer run` reads them again",
         to.next,
         to.next + blocks - 1,
         chain.name
-    );
+    )?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::Failure;
 use super::verify::{Audit, ScopeArgs, chains, open_store};
 use crate::chain::batch::Level;
 use crate::chain::block::BlockRange;
+use crate::cli::out::say;
 use crate::config::Config;
 use crate::maintenance::Leaves;
 use crate::service;
@@ -38,7 +39,7 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
     for chain in chains(&config, &args.scope)? {
         let audit = Audit::open(chain, &store, &args.scope).await?;
         let report = audit.run(&bars, !args.dry_run).await?;
-        println!("{}", report.text());
+        say!("{}", report.text())?;
         let broken = report.findings.blocks();
         if args.dry_run || broken.blocks() == 0 {
             missing = missing.and(report.whole());
@@ -48,7 +49,7 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
         for range in broken.ranges() {
             repair.mend(*range).await?;
         }
-        println!("repaired {} blocks of \"{}\"", broken.blocks(), chain.name);
+        say!("repaired {} blocks of \"{}\"", broken.blocks(), chain.name)?;
         missing = missing.and(report.whole());
     }
     missing

@@ -1,16 +1,21 @@
 //! `dalp-indexer status`: what the database says about each chain, from anywhere.
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Utc};
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::Failure;
+use super::grid::{self, Grid};
+use crate::cli::out::say;
 use crate::config::Config;
-use crate::status::{NodeReport, VerifiedTo};
+use crate::status::{CatchUp, CaughtUp, NodeReport, VerifiedTo, human};
 use crate::store::connect::{connect_direct, explain};
 use crate::store::nodes::stored_nodes;
 use crate::store::read::stored_verified_to;
+use crate::store::rights::{self, Duty};
 
 /// Arguments of `status`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,6 +23,9 @@ pub struct StatusArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Look again every two seconds, and tell how fast history comes and when it will be there, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
 }
 
 #[derive(Serialize)]
@@ -41,6 +49,8 @@ struct ChainReport {
     chain_id: i64,
     /// The newest block when the indexer last wrote its heartbeat.
     head: Option<i64>,
+    /// The first block that is indexed.
+    start_block: i64,
     finalized: Option<i64>,
     /// Last block that the tail committed; none before the first.
     tail: Option<i64>,
@@ -62,6 +72,8 @@ struct ChainReport {
     waits_for: Option<String>,
     /// Seconds since the indexer last wrote its heartbeat.
     heartbeat_age: Option<f64>,
+    /// Logs that no typed table takes, since the leader began, in words.
+    untyped: Option<String>,
     /// How its nodes did then, and what they allow.
     nodes: Vec<NodeReport>,
 }
@@ -72,22 +84,32 @@ struct ChainReport {
 /// What keeps the database from being read.
 pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
     let client = connect_direct(&config.database, &config.database.reader_url).await?;
-    let chains = read(&client).await.map_err(|error| Failure::other(explain(&error)))?;
+    rights::fit(&client, Duty::Read).await?;
+    if args.watch {
+        return watch(&client).await;
+    }
+    let chains = look(&client).await?;
     let maintenance = troubles(&client).await.map_err(|error| Failure::other(explain(&error)))?;
     if args.json {
         let text = serde_json::to_string_pretty(&Report { chains, maintenance })
             .map_err(|error| Failure::other(error.to_string()))?;
-        println!("{text}");
+        say!("{text}")?;
     } else if chains.is_empty() {
-        println!("no chain is indexed yet; start `dalp-indexer run`");
+        say!("no chain is indexed yet; start `dalp-indexer run`")?;
     } else {
-        println!("{}\n{}", progress_table(&chains), levels_table(&chains));
+        say!("{}\n{}", progress_table(&chains), levels_table(&chains))?;
         if chains.iter().any(|chain| !chain.nodes.is_empty()) {
-            println!("{}", nodes_table(&chains));
+            say!("{}", nodes_table(&chains))?;
+        }
+        for chain in &chains {
+            let untyped = chain.untyped.as_ref().map(|untyped| format!("{}: {untyped}", chain.name));
+            for line in chain.part().into_iter().chain(untyped) {
+                say!("{line}")?;
+            }
         }
         for Trouble { table, failures, error } in &maintenance {
             let why = error.as_deref().unwrap_or_default();
-            println!("partitions of {table}: {failures} runs failed in a row; the last one: {why}");
+            say!("partitions of {table}: {failures} runs failed in a row; the last one: {why}")?;
         }
     }
     Ok(())
@@ -101,6 +123,56 @@ async fn troubles(client: &Client) -> Result<Vec<Trouble>, tokio_postgres::Error
     Ok(rows.iter().map(|row| Trouble { table: row.get(0), failures: row.get(1), error: row.get(2) }).collect())
 }
 
+async fn look(client: &Client) -> Result<Vec<ChainReport>, Failure> {
+    read(client).await.map_err(|error| Failure::other(explain(&error)))
+}
+
+/// Between two looks of `--watch`.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Looks again and again, until the reader leaves.
+async fn watch(client: &Client) -> Result<(), Failure> {
+    let mut ways: HashMap<i64, CatchUp> = HashMap::new();
+    loop {
+        let chains = look(client).await?;
+        // On a terminal the one look replaces the other.
+        let clear = if grid::terminal().is_some() { "\x1b[H\x1b[2J" } else { "" };
+        say!("{clear}{}", progress_table(&chains))?;
+        for chain in &chains {
+            match ways.entry(chain.chain_id).or_default().look(Instant::now(), chain.missing()) {
+                CaughtUp::Before => {}
+                CaughtUp::Not(progress) => say!("{}: {progress}", chain.name)?,
+                CaughtUp::Now(blocks, took) => say!("{}: caught up: {blocks} blocks in {}", chain.name, human(took))?,
+            }
+        }
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+impl ChainReport {
+    /// Blocks up to the head that are not stored.
+    fn missing(&self) -> u64 {
+        (self.gap_blocks.max(0) + self.lag_blocks.unwrap_or(0).max(0)).unsigned_abs()
+    }
+
+    /// How much of the chain, from its first block to the head, is stored, where much is not.
+    fn part(&self) -> Option<String> {
+        let all = self.head? - self.start_block + 1;
+        let missing = i64::try_from(self.missing()).ok().filter(|missing| *missing > FEW && all > 0)?;
+        let percent = (all - missing).max(0) as f64 * 100.0 / all as f64;
+        Some(format!(
+            "{}: {percent:.1} % of {all} blocks are stored, {missing} are to be fetched; `dalp-indexer status --watch` tells how fast",
+            self.name
+        ))
+    }
+}
+
+/// So many blocks are always on their way.
+const FEW: i64 = 32;
+
 async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error> {
     let mut chains = Vec::new();
     for row in client.query_typed(STATE, &[]).await? {
@@ -112,6 +184,7 @@ async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error
             name: row.get("name"),
             chain_id,
             head,
+            start_block: start,
             finalized: row.get("finalized"),
             tail,
             complete_to: row.get("complete_to"),
@@ -125,6 +198,7 @@ async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error
             lease_seconds: row.get("lease_seconds"),
             waits_for: row.get("waits_for"),
             heartbeat_age: row.get("heartbeat_age"),
+            untyped: row.get("untyped"),
             nodes: stored_nodes(client, chain_id).await?,
         });
     }
@@ -150,7 +224,7 @@ SELECT s.chain_id, s.name, s.start_block, s.tail_number, s.tail_hash IS NOT NULL
   (SELECT COALESCE(sum(upper(run) - lower(run)), 0)::int8 FROM unnest(( \
    SELECT range_agg(int8range(v.from_block, v.to_block, '[]')) FROM dalp_indexed.coverage v \
    WHERE v.chain_id = s.chain_id)) AS run) AS covered_blocks, \
-  GREATEST(s.finalized, h.finalized) AS finalized, h.head_number, h.head_time, h.waits_for, \
+  GREATEST(s.finalized, h.finalized) AS finalized, h.head_number, h.head_time, h.waits_for, h.untyped, \
   extract(epoch FROM now() - h.updated_at)::float8 AS heartbeat_age, \
   l.holder AS leader, extract(epoch FROM l.expires_at - now())::float8 AS lease_seconds, \
   (SELECT count(*) FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
@@ -161,23 +235,13 @@ SELECT s.chain_id, s.name, s.start_block, s.tail_number, s.tail_hash IS NOT NULL
 FROM dalp_indexed.chain_state s JOIN dalp_indexed.progress p USING (chain_id) LEFT JOIN dalp_indexed.chain_status h USING (chain_id) \
 LEFT JOIN dalp_indexed.lease l ON l.chain_id = s.chain_id AND l.expires_at > now() ORDER BY s.name";
 
-/// Columns of a terminal that the tables fit in, printed or piped: long words are wrapped, numbers are not.
-const WIDTH: u16 = 120;
-
-pub(super) fn empty_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(WIDTH).set_header(header);
-    table
-}
-
 fn number<T: ToString>(value: Option<T>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
 }
 
 /// How far each chain is.
-fn progress_table(chains: &[ChainReport]) -> Table {
-    let mut table = empty_table(&["chain", "head", "finalized", "tail", "complete to", "gaps", "lag", "waits for"]);
+fn progress_table(chains: &[ChainReport]) -> Grid {
+    let mut table = Grid::new(&["chain", "head", "finalized", "tail", "complete to", "gaps", "lag", "waits for"]);
     for chain in chains {
         let lag = match (chain.lag_blocks, chain.lag_seconds) {
             (Some(blocks), Some(seconds)) => format!("{blocks} blocks, {seconds:.0} s"),
@@ -204,12 +268,12 @@ fn progress_table(chains: &[ChainReport]) -> Table {
 }
 
 /// How far each level of verification reaches, who writes, and what is stored.
-fn levels_table(chains: &[ChainReport]) -> Table {
+fn levels_table(chains: &[ChainReport]) -> Grid {
     let levels = VerifiedTo::default().levels().map(|(level, _)| format!("{level} to"));
     let mut header = vec!["chain", "leader"];
     header.extend(levels.iter().map(String::as_str));
     header.extend(["covered", "leaves"]);
-    let mut table = empty_table(&header);
+    let mut table = Grid::new(&header);
     for chain in chains {
         let mut row = vec![chain.name.clone(), chain.leader.clone().unwrap_or_else(|| "-".into())];
         row.extend(chain.verified_to.levels().map(|(_, to)| number(to)));
@@ -219,8 +283,8 @@ fn levels_table(chains: &[ChainReport]) -> Table {
     table
 }
 
-fn nodes_table(chains: &[ChainReport]) -> Table {
-    let mut table = empty_table(&["chain", "node", "state", "latency", "failures", "allows", "last error"]);
+fn nodes_table(chains: &[ChainReport]) -> Grid {
+    let mut table = Grid::new(&["chain", "node", "state", "latency", "failures", "allows", "last error"]);
     for chain in chains {
         for node in &chain.nodes {
             table.add_row([
@@ -258,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_fit_and_break_no_number() {
+    fn the_tables_break_no_number() {
         let big = Some(2_147_483_647_i64);
         let to = Some(2_147_483_647_u64);
         let node = NodeReport {
@@ -274,6 +338,7 @@ mod tests {
             name: "a-long-chain-name".into(),
             chain_id: 1_313_161_554,
             head: big,
+            start_block: 0,
             finalized: big,
             tail: big,
             complete_to: big,
@@ -287,13 +352,12 @@ mod tests {
             lease_seconds: Some(9.0),
             waits_for: Some("blocks 1 to 2147483647: the node answers with an error at every other call".into()),
             heartbeat_age: Some(1.0),
+            untyped: None,
             nodes: vec![node],
         };
         let chains = [chain];
         for (table, numbers) in [(progress_table(&chains), 5), (levels_table(&chains), 4), (nodes_table(&chains), 1)] {
             let text = table.to_string();
-            let widest = text.lines().map(|line| line.chars().count()).max();
-            assert!(widest <= Some(usize::from(WIDTH)), "{widest:?} columns:\n{text}");
             let whole = text.split(|c: char| !c.is_ascii_digit()).filter(|word| *word == "2147483647").count();
             assert!(whole >= numbers, "{whole} whole numbers:\n{text}");
         }

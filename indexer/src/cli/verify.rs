@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table as Grid, presets};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use indicatif::MultiProgress;
 use serde_json::json;
@@ -12,12 +11,14 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::backfill::{pick, progress};
+use super::grid::Grid;
 use super::{Failure, again};
 use crate::chain::audit::{Difference, Entry, Findings, Table, compare};
 use crate::chain::batch::{BlockBatch, Level};
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::coverage::Coverage;
 use crate::chain::range::RangeSizer;
+use crate::cli::out::say;
 use crate::config::{Chain, Config};
 use crate::service;
 use crate::source::{Source, SourceError};
@@ -31,10 +32,10 @@ pub struct ScopeArgs {
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block [default: the first that is stored]
-    #[arg(long, value_name = "BLOCK")]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
     pub from: Option<u64>,
     /// The last block, included [default: the last that is stored]
-    #[arg(long, value_name = "BLOCK")]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
     pub to: Option<u64>,
     /// How far the chain's answers are verified themselves: returned, linked, bloom or receipts [default: the strongest that
     /// the chain allows]
@@ -68,14 +69,14 @@ pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Resul
         let audit = Audit::open(chain, &store, &args.scope).await?;
         let report = audit.run(&bars, true).await?;
         if !args.json {
-            println!("{}", report.text());
+            say!("{}", report.text())?;
         }
         reports.push(report);
     }
     if args.json {
         let chains: Vec<_> = reports.iter().map(Report::json).collect();
         let text = serde_json::to_string_pretty(&json!({ "chains": chains }));
-        println!("{}", text.map_err(|error| Failure::other(error.to_string()))?);
+        say!("{}", text.map_err(|error| Failure::other(error.to_string()))?)?;
     }
     match reports.iter().map(|report| report.findings.rows()).sum() {
         0 => reports.iter().try_for_each(Report::whole),
@@ -124,6 +125,8 @@ pub(super) struct Look {
     bytes: u64,
     /// Its blocks, one for each log, whose time has no partition.
     out_of_time: Vec<u64>,
+    /// Its logs below their floor.
+    below: u64,
     /// The level of what was fetched, where the range is covered.
     level: Option<Level>,
 }
@@ -138,6 +141,8 @@ pub(super) struct Report {
     logs: u64,
     /// Logs that are in the quarantine alone, and their blocks.
     out_of_time: (u64, Coverage),
+    /// Logs below the retention floors, which are not compared.
+    below: u64,
     pub findings: Findings,
 }
 
@@ -184,6 +189,7 @@ impl<'a> Audit<'a> {
             covered: clip(&coverage, self.want),
             logs: 0,
             out_of_time: (0, Coverage::default()),
+            below: 0,
             findings: Findings::default(),
         };
         let bar = bars.add(progress(self.want.blocks()));
@@ -208,7 +214,8 @@ impl<'a> Audit<'a> {
                 Err(trouble) => return Err(trouble.failure(range)),
             };
             sizer.fetched(range.blocks(), look.logs, look.bytes);
-            report.logs += look.logs;
+            report.logs += look.logs - look.below;
+            report.below += look.below;
             report.set_aside(&look.out_of_time);
             report.findings.add(&look.differences);
             if let (Some(level), true, true) = (look.level, look.differences.is_empty(), raise) {
@@ -249,7 +256,7 @@ impl<'a> Audit<'a> {
     pub(super) async fn compare(&self, stored: StoredRange, chain: Option<&BlockBatch>) -> Result<Look, Trouble> {
         let Some(batch) = chain else {
             let differences = differences(stored, ExpectedRows::default(), true);
-            return Ok(Look { differences, logs: 0, bytes: 0, out_of_time: Vec::new(), level: None });
+            return Ok(Look { differences, logs: 0, bytes: 0, out_of_time: Vec::new(), below: 0, level: None });
         };
         let covered = stored.covered_by_any();
         let inside = |entry: &Entry| covered.contains(entry.number);
@@ -263,10 +270,10 @@ impl<'a> Audit<'a> {
         let there: BTreeSet<u64> = stored.blocks.iter().map(|entry| entry.number).collect();
         let must = |number| with_logs.contains(&number) || number == self.anchor.number;
         expected.blocks.retain(|entry| there.contains(&entry.number) || must(entry.number));
-        let out_of_time = expected.out_of_time().collect();
+        let (out_of_time, below) = (expected.out_of_time().collect(), expected.below);
         let differences = differences(stored, expected, false);
         let (logs, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
-        Ok(Look { differences, logs, bytes, out_of_time, level: Some(batch.level()) })
+        Ok(Look { differences, logs, bytes, out_of_time, below, level: Some(batch.level()) })
     }
 
     /// Adds what a range without all headers does not tell of blocks that are stored: their hashes.
@@ -486,7 +493,7 @@ impl Report {
             .collect();
         json!({
             "chain": self.chain, "from": self.want.first, "to": self.want.last, "level": self.level.as_str(),
-            "logs": self.logs, "covered_blocks": self.covered.blocks(), "gaps": ranges(&self.covered.gaps(self.want)),
+            "logs": self.logs, "logs_below_floor": self.below, "covered_blocks": self.covered.blocks(), "gaps": ranges(&self.covered.gaps(self.want)),
             "out_of_time": { "logs": self.out_of_time.0, "blocks": ranges(self.out_of_time.1.ranges()) },
             "differences": differences,
         })
@@ -502,6 +509,9 @@ impl Report {
             self.logs,
             self.covered.blocks()
         );
+        if self.below > 0 {
+            text.push_str(&format!("\n{} logs lie below the retention floor and were not compared", self.below));
+        }
         if !gaps.is_empty() {
             text.push_str(&format!("\nnot stored, so not compared: {}", list(&gaps)));
         }
@@ -515,9 +525,7 @@ impl Report {
         if self.findings.is_empty() {
             return text + "\nno difference";
         }
-        let mut grid = Grid::new();
-        grid.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-        grid.set_header(["table", "difference", "rows", "blocks"]);
+        let mut grid = Grid::new(&["table", "difference", "rows", "blocks"]);
         for (table, kind, rows, blocks) in self.findings.iter() {
             grid.add_row([table.as_str().to_owned(), kind.describe(), rows.to_string(), list(blocks.ranges())]);
         }

@@ -19,6 +19,7 @@ use dalp_partitions::{Retention, Switches, Table, activity_table};
 pub use crate::chain::backfill::Order;
 pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
+pub(crate) use reader::distance;
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
 pub use value::{Fate, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint};
 
@@ -265,7 +266,7 @@ impl Settings {
             start_block: self.one(&key("start_block"))?,
             finality: self.one(&key("finality"))?,
             addresses: self.list(&key("addresses"))?,
-            topics: self.list(&key("topics"))?,
+            topics: self.items_with(&key("topics"), value::topic)?,
             raw: self.one(&key("raw"))?,
             verify: self.one(&key("verify"))?,
             poll_interval: self.duration(&key("poll_interval"))?,

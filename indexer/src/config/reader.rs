@@ -303,12 +303,27 @@ impl Reader {
         }
         for item in &found.items {
             if let Err(why) = setting.kind.check(item) {
-                messages.push(refusal(&setting.kind, item, &why));
+                let mut message = refusal(&setting.kind, item, &why);
+                if let Some(other) = belongs_to(key, item) {
+                    message = format!("{message}: put it into {other}");
+                }
+                messages.push(message);
             }
         }
         for message in messages {
             self.problem(key, &origin, message);
         }
+    }
+}
+
+/// The list of URLs that one of another kind belongs to.
+fn belongs_to(key: &str, item: &str) -> Option<String> {
+    let scheme = item.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase())?;
+    let (chain, list) = key.rsplit_once('.')?;
+    match (list, scheme.as_str()) {
+        ("rpc_urls", "ws" | "wss") => Some(format!("{chain}.ws_urls")),
+        ("ws_urls", "http" | "https") => Some(format!("{chain}.rpc_urls")),
+        _ => None,
     }
 }
 
@@ -405,7 +420,7 @@ fn nearest(key: &str) -> Option<String> {
 }
 
 /// The number of single-character edits between two texts (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::Address;
 
 use super::database_url::DatabaseUrl;
 use super::reader::Named;
@@ -77,7 +77,7 @@ impl Kind {
             Self::Finality => "tag, depth:N (N blocks, such as depth:64), instant or never".into(),
             Self::Listen => "an IP address and port, such as 127.0.0.1:9464, or off".into(),
             Self::Address => "an address of 20 bytes, 0x and 40 hexadecimal digits".into(),
-            Self::Topic => "a topic of 32 bytes, 0x and 64 hexadecimal digits".into(),
+            Self::Topic => "a topic of 32 bytes, 0x and 64 hexadecimal digits, or an event such as Transfer(address,address,uint256)".into(),
             Self::DatabaseUrl => "a URL such as postgres://user:password@host:5432/database".into(),
             Self::Url(schemes) => format!("a URL that starts with {}", schemes.join(":// or ") + "://"),
             Self::Table => "a schema and a table, joined by a point, such as dalp_assets.position".into(),
@@ -123,7 +123,7 @@ impl Kind {
             Self::Listen => value::listen(text).is_ok(),
             // Without 0x a parser would still take it; the chain's tools would not.
             Self::Address => text.starts_with("0x") && text.parse::<Address>().is_ok(),
-            Self::Topic => text.starts_with("0x") && text.parse::<B256>().is_ok(),
+            Self::Topic => value::topic(text).is_some(),
             Self::DatabaseUrl => return check_database_url(text),
             Self::Table => value::table(text).is_some(),
             Self::Column => is_sql_name(text),
@@ -364,7 +364,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "chains.*.topics",
         Kind::Topic,
         Default::Value(""),
-        "First topics (event signatures' hashes) to index; empty for all.",
+        "First topics to index, each a hash, or the event that it is the hash of, such as `Transfer(address,address,uint256)`; empty for all.",
         "What is not asked for is not fetched.",
     ),
     one(

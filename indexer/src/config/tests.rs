@@ -121,7 +121,8 @@ fn all_problems_are_reported_together() {
         start_blok = 7
         [chains.b]
         chain_id = 1
-        rpc_urls = ["ftp://HUNTER2@h"]
+        rpc_urls = ["ftp://HUNTER2@h", "ws://HUNTER2@h"]
+        ws_urls = ["https://h"]
     "#;
     let env = [("DALP_CHAINS__B__POLL_INTERVALL", "1s"), ("DALP_PARTITIONS__PREMAKE", "-3")];
     let errors = load("together", file, &env).unwrap_err();
@@ -142,12 +143,14 @@ fn all_problems_are_reported_together() {
         "did you mean `chains.a.start_block`?",
         "1 is the id of chains.a too",
         "its value (not shown) is not a URL that starts with http:// or https://",
+        "http:// or https://: put it into chains.b.ws_urls",
+        "ws:// or wss://: put it into chains.b.rpc_urls",
         "did you mean DALP_CHAINS__B__POLL_INTERVAL?",
         "partitions.premake (DALP_PARTITIONS__PREMAKE): \"-3\" is not a whole number from 1 to 100",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
     }
-    assert_eq!(errors.problems.len(), 16, "{text}");
+    assert_eq!(errors.problems.len(), 18, "{text}");
     assert!(!text.contains("HUNTER2"), "{text}");
 }
 

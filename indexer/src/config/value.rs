@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use alloy::primitives::{B256, keccak256};
+
 use crate::chain::backfill::Order;
 
 pub use dalp_partitions::{Fate, Index, Interval};
@@ -121,6 +123,70 @@ impl FromStr for TlsMode {
     }
 }
 
+/// A first topic: a hash, or an event as it is declared, whose canonical form is hashed.
+pub(super) fn topic(text: &str) -> Option<B256> {
+    if text.starts_with("0x") {
+        return text.parse().ok();
+    }
+    let declared = text.trim().trim_end_matches(';');
+    let declared = declared.strip_prefix("event ").unwrap_or(declared).trim();
+    let (name, rest) = declared.split_once('(')?;
+    let (inputs, after) = rest.rsplit_once(')')?;
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '$');
+    if !is_name || !["", "anonymous"].contains(&after.trim()) || after.contains("anonymous") {
+        return None;
+    }
+    Some(keccak256(format!("{name}({})", types(inputs)?)))
+}
+
+/// The types of a list of parameters in their canonical form: no names, no `indexed`, whole words for `uint` and `int`.
+fn types(inputs: &str) -> Option<String> {
+    let (mut depth, mut item, mut items) = (0_i32, String::new(), Vec::new());
+    for c in inputs.chars() {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        if c == ',' && depth == 0 { items.push(std::mem::take(&mut item)) } else { item.push(c) }
+    }
+    if !(items.is_empty() && item.trim().is_empty()) {
+        items.push(item);
+    }
+    let types: Option<Vec<String>> = items.iter().map(|item| canonical(item.trim())).collect();
+    (depth == 0).then_some(())?;
+    Some(types?.join(","))
+}
+
+/// One parameter's type. A tuple is written out: the name of a struct does not tell what it holds.
+fn canonical(input: &str) -> Option<String> {
+    let input = input.strip_prefix("tuple").filter(|rest| rest.starts_with('(')).unwrap_or(input);
+    if let Some(tuple) = input.strip_prefix('(') {
+        let (inner, after) = tuple.rsplit_once(')')?;
+        let array = after.split_whitespace().next().filter(|word| word.starts_with('[')).unwrap_or("");
+        return Some(format!("({}){array}", types(inner)?));
+    }
+    let word = input.split_whitespace().next()?;
+    let (base, array) = word.split_at(word.find('[').unwrap_or(word.len()));
+    let is_array = array.chars().all(|c| c == '[' || c == ']' || c.is_ascii_digit());
+    let base = match base {
+        "uint" => "uint256",
+        "int" => "int256",
+        "byte" => "bytes1",
+        known if is_elementary(known) => known,
+        _ => return None,
+    };
+    is_array.then(|| format!("{base}{array}"))
+}
+
+fn is_elementary(word: &str) -> bool {
+    let sized = |prefix: &str, most: u16, step: u16| {
+        word.strip_prefix(prefix)
+            .and_then(|size| size.parse::<u16>().ok())
+            .is_some_and(|size| (1..=most).contains(&size) && size % step == 0)
+    };
+    ["address", "bool", "string", "bytes", "function"].contains(&word)
+        || sized("uint", 256, 8)
+        || sized("int", 256, 8)
+        || sized("bytes", 32, 1)
+}
+
 /// Which end of history comes first, by its name in [`ORDERS`].
 pub(super) fn order(text: &str) -> Option<Order> {
     ORDERS.iter().zip([Order::Newest, Order::Oldest]).find(|(name, _)| **name == text).map(|(_, order)| order)
@@ -148,6 +214,36 @@ pub(super) fn duration(text: &str) -> Result<Duration, ()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn topics_are_hashes_or_events() {
+        let transfer: B256 = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef".parse().unwrap();
+        for text in [
+            "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef",
+            "Transfer(address,address,uint256)",
+            "event Transfer(address indexed from, address indexed to, uint value);",
+        ] {
+            assert_eq!(topic(text), Some(transfer), "{text}");
+        }
+        let of = |text: &str| Some(keccak256(text));
+        assert_eq!(topic("A()"), of("A()"));
+        assert_eq!(topic("A((uint a, int[2][] b)[] x, bytes32[] y)"), of("A((uint256,int256[2][])[],bytes32[])"));
+        for text in [
+            "Transfer",
+            "0x12",
+            "T(",
+            "T)",
+            "T(adress)",
+            "T(uint7)",
+            "T(a,b",
+            "T(uint256)x",
+            "",
+            "T(address,)",
+            "T(bytes33)",
+        ] {
+            assert_eq!(topic(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -16,6 +16,7 @@ use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::filter::Filter;
 use crate::chain::range::RangeSizer;
 use crate::config::Chain;
+use crate::events::untyped::Untyped;
 use crate::maintenance::Leaves;
 use crate::source::pause::Backoff;
 use crate::source::{Hold, Source, SourceError};
@@ -52,11 +53,12 @@ pub struct History {
     /// Whether what is missing was ever read.
     known: bool,
     logs: u64,
+    untyped: Untyped,
 }
 
 enum Done {
     Loaded(Missing),
-    Filled { id: FillId, range: BlockRange, answered: u64, stored: u64, bytes: u64 },
+    Filled { id: FillId, range: BlockRange, answered: u64, stored: u64, bytes: u64, untyped: Untyped },
     Failed { id: FillId, failure: FillFailure },
 }
 
@@ -78,6 +80,7 @@ impl History {
             patience: Patience::new(),
             known: false,
             logs: 0,
+            untyped: Untyped::default(),
         }
     }
 
@@ -109,6 +112,11 @@ impl History {
     /// Logs stored so far.
     pub fn logs(&self) -> u64 {
         self.logs
+    }
+
+    /// Those of its logs that no typed table takes, as far as they were not taken here before.
+    pub fn take_untyped(&mut self) -> Untyped {
+        std::mem::take(&mut self.untyped)
     }
 
     /// Looks again at what is missing, if blocks that became final since could be filled.
@@ -169,7 +177,8 @@ impl History {
                 self.known = true;
                 FillInput::Loaded { pieces: missing.pieces, settled: missing.anchor.map(|block| block.number) }
             }
-            Done::Filled { id, range, answered, stored, bytes } => {
+            Done::Filled { id, range, answered, stored, bytes, untyped } => {
+                self.untyped.add(untyped);
                 self.logs += stored;
                 self.patience.renew();
                 blocks = range.blocks();
@@ -242,7 +251,10 @@ impl Fill {
             _ => batch.retain(|_, log| !stored.iter().any(|filter| filter.selects(log))),
         };
         match self.commit(&batch).await? {
-            None => Ok(Done::Filled { id, range, answered, stored: batch.logs().len() as u64, bytes }),
+            None => {
+                let (stored, untyped) = (batch.logs().len() as u64, Untyped::of(&batch));
+                Ok(Done::Filled { id, range, answered, stored, bytes, untyped })
+            }
             Some(failure) => failed(failure),
         }
     }

@@ -64,6 +64,8 @@ pub struct ExpectedRows {
     pub transfers: Vec<Entry>,
     /// What decoders refuse.
     pub quarantine: Vec<Entry>,
+    /// Logs below the floor of the table that holds them: the raw one, or where raw logs are not stored, the typed one.
+    pub below: u64,
 }
 
 const MICROS: i64 = 1_000_000;
@@ -89,11 +91,13 @@ impl ExpectedRows {
                 rows.quarantine.push(refused(TIME, ABSURD));
                 continue;
             }
-            if raw && !is_below(floors.logs, header.time) {
+            let kept_raw = raw && !is_below(floors.logs, header.time);
+            if kept_raw {
                 rows.logs.push(entry(raw_cells(header, &log).into()));
             }
+            rows.below += u64::from(raw && !kept_raw);
             match erc20::decode(&log) {
-                Decoded::Transfer(_) if is_below(floors.transfers, header.time) => {}
+                Decoded::Transfer(_) if is_below(floors.transfers, header.time) => rows.below += u64::from(!raw),
                 Decoded::Transfer(transfer) => rows.transfers.push(entry(vec![
                     bytes(log.address.as_slice()),
                     bytes(transfer.from.as_slice()),

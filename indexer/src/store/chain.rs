@@ -194,8 +194,8 @@ pub(super) fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_blo
         return fatal(format!(
             "chain {} (\"{name}\") is stored with genesis {stored}, but the node's genesis is {}: it is another chain, or a \
              devnet that was started anew. Nothing was changed. Point chains.{}.rpc_urls to the stored chain, use another \
-             database, or (devnet) start over: `dalp-indexer dev --fresh`, or `dalp-indexer run --reset-on-chain-change`, \
-             which removes all that is stored of chain {}",
+             database, or (devnet) start over: `dalp-indexer dev --fresh` with the arguments of this run, or \
+             `dalp-indexer run --reset-on-chain-change`, which removes all that is stored of chain {}",
             chain.chain_id, chain.genesis, chain.name, chain.chain_id
         ));
     }

@@ -151,10 +151,7 @@ pub async fn connect_direct(db: &Database, url: &Secret) -> Result<tokio_postgre
 /// # Errors
 /// Why there is no connection.
 pub async fn open(config: &tokio_postgres::Config, tls: MakeTls) -> Result<tokio_postgres::Client, ConnectError> {
-    let endpoint = database_endpoint(config);
-    // tokio-postgres bounds the socket's connect only; a host that accepts and then says nothing would hold us forever.
-    let each = config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5));
-    let limit = each * (u32::try_from(config.get_hosts().len()).unwrap_or(1) + 1);
+    let (endpoint, limit) = (database_endpoint(config), limit(config));
     let attempt = tokio::time::timeout(limit, config.connect(tls)).await;
     let (client, connection) = match attempt {
         Ok(Ok(pair)) => pair,
@@ -171,6 +168,13 @@ pub async fn open(config: &tokio_postgres::Config, tls: MakeTls) -> Result<tokio
         }
     });
     Ok(client)
+}
+
+/// How long an attempt to connect may take. tokio-postgres bounds the socket's connect only; a host that accepts and then says
+/// nothing would hold us forever.
+pub(super) fn limit(config: &tokio_postgres::Config) -> Duration {
+    let each = config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5));
+    each * (u32::try_from(config.get_hosts().len()).unwrap_or(1) + 1)
 }
 
 const REACH: &str = "Check that PostgreSQL runs there, and the host and port of the URL";
@@ -300,16 +304,38 @@ fn causes(error: &tokio_postgres::Error) -> String {
 /// Puts an error of the database into words: message, SQLSTATE, detail, hint, and what to do about the usual ones.
 pub fn explain(error: &tokio_postgres::Error) -> String {
     let Some(db) = error.as_db_error() else { return causes(error) };
+    let text = said(db);
+    if *db.code() == SqlState::INSUFFICIENT_PRIVILEGE {
+        return format!("{text}. {}", regrant(db.message()));
+    }
+    match advice(db.code(), db.message()) {
+        Some(advice) => format!("{text}. {advice}"),
+        None => text,
+    }
+}
+
+/// The server's own words: message, SQLSTATE, detail, hint.
+pub fn said(db: &DbError) -> String {
     let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
     for (name, part) in [("detail", db.detail()), ("hint", db.hint()), ("where", db.where_())] {
         if let Some(part) = part {
             text = format!("{text}; {name}: {}", part.trim_end_matches('.').replace('\n', " "));
         }
     }
-    match advice(db.code(), db.message()) {
-        Some(advice) => format!("{text}. {advice}"),
-        None => text,
-    }
+    text
+}
+
+/// What to do where a right is missing. That a login is in its group is looked at before anything else (`rights`), so what is
+/// missing here is the group's.
+fn regrant(message: &str) -> String {
+    let object = message.strip_prefix("permission denied for ").filter(|object| !object.is_empty());
+    let on = object
+        .map_or_else(|| "it".to_owned(), |object| format!("ON {}", object.strip_prefix("relation ").unwrap_or(object)));
+    format!(
+        "The user's group role lacks that right, or the user the group: as the owner, GRANT the right {on} TO the group role \
+         (roles.writer, roles.reader; `dalp-indexer migrate` gives both what they need when it makes them), or GRANT the group role \
+         TO the user"
+    )
 }
 
 fn is_shutdown(code: &SqlState) -> bool {
@@ -324,10 +350,6 @@ fn advice(code: &SqlState, message: &str) -> Option<&'static str> {
         code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
             "The server is a standby or set read-only: point the URL to the primary (target_session_attrs=read-write \
              finds it among several hosts)"
-        }
-        code if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
-            "The user lacks a right: grant it the group role that has it (docs/configuration.md, roles), as \
-             `dalp-indexer migrate` sets them up"
         }
         code if is_shutdown(code) => "The server shut down, or an administrator ended the connection: try again",
         code if *code == SqlState::CANNOT_CONNECT_NOW => "The server is starting or stopping: try again in a moment",
@@ -428,7 +450,6 @@ mod tests {
         for (code, message, expected) in [
             (SqlState::DISK_FULL, "", "disk is full"),
             (SqlState::READ_ONLY_SQL_TRANSACTION, "", "standby"),
-            (SqlState::INSUFFICIENT_PRIVILEGE, "", "lacks a right"),
             (SqlState::ADMIN_SHUTDOWN, "", "shut down"),
             (SqlState::TOO_MANY_CONNECTIONS, "", "max_connections"),
             (SqlState::UNDEFINED_TABLE, "", "dalp-indexer migrate"),
@@ -436,6 +457,7 @@ mod tests {
         ] {
             assert!(advice(&code, message).is_some_and(|advice| advice.contains(expected)), "{code:?}");
         }
+        assert!(regrant("permission denied for table chain_state").contains("GRANT the right ON table chain_state TO"));
         assert_eq!(advice(&SqlState::CHECK_VIOLATION, "new row violates check constraint"), None);
     }
 }

@@ -2,8 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
-use super::connect::{ConnectError, classify, explain};
-use crate::config::database_endpoint;
+use super::connect::{ConnectError, explain};
 
 /// A statement or connection that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,15 +102,5 @@ impl From<ConnectError> for StoreError {
     fn from(error: ConnectError) -> Self {
         let why = error.to_string();
         if error.fault.is_transient() { Self::Retry { why } } else { Self::Fatal { why } }
-    }
-}
-
-pub(super) fn pool_error(config: &tokio_postgres::Config, error: bb8::RunError<tokio_postgres::Error>) -> StoreError {
-    let endpoint = database_endpoint(config);
-    match error {
-        bb8::RunError::User(error) => classify(config, endpoint, &error).into(),
-        bb8::RunError::TimedOut => StoreError::Retry {
-            why: format!("database {endpoint}: no connection of the pool came free in time; is PostgreSQL overloaded?"),
-        },
     }
 }

@@ -103,7 +103,11 @@ impl Lease {
         }
         Ok(match &mut self.client {
             Some(client) => client,
-            slot => slot.insert(connect_direct(&self.database, &self.database.url).await?),
+            slot => {
+                let client = connect_direct(&self.database, &self.database.url).await;
+                // Who may log in, or which database there is, may be changing.
+                slot.insert(client.map_err(|error| StoreError::Retry { why: error.to_string() })?)
+            }
         })
     }
 

@@ -16,6 +16,7 @@ pub mod read;
 pub mod repair;
 pub mod reset;
 pub mod retention;
+pub mod rights;
 pub mod rows;
 mod session;
 pub mod unwind;
@@ -23,6 +24,7 @@ pub mod unwind;
 use alloy::primitives::B256;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
 
 use bb8::{Pool, QueueStrategy};
 use chrono::{DateTime, Utc};
@@ -33,10 +35,10 @@ pub use self::chain::{Claim, NewChain};
 pub use self::error::StoreError;
 pub use self::retention::Floors;
 
-use self::connect::connector;
-use self::error::pool_error;
+use self::connect::{ConnectError, connector};
+use self::rights::Duty;
 use self::session::{Manager, WholeTransaction};
-use crate::config::Database;
+use crate::config::{Database, database_endpoint};
 
 type Connection<'p> = bb8::PooledConnection<'p, Manager>;
 
@@ -44,7 +46,10 @@ type Connection<'p> = bb8::PooledConnection<'p, Manager>;
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: Pool<Manager>,
-    config: tokio_postgres::Config,
+    manager: Manager,
+    endpoint: String,
+    /// How long a connection is waited for.
+    patience: Duration,
     /// Connections that history may take at once.
     history: Arc<Semaphore>,
     /// For connections beside the pool.
@@ -61,26 +66,69 @@ impl Store {
     /// Why there is no connection.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
         let (config, tls) = connector(database, &database.url)?;
-        let manager = Manager::new(config.clone(), tls);
+        let (endpoint, patience) = (database_endpoint(&config), connect::limit(&config) + Duration::from_secs(1));
+        let manager = Manager::new(config, tls);
         let pool = Pool::builder()
             .max_size(database.pool_size)
-            .connection_timeout(database.connect_timeout)
+            // An attempt to connect ends by itself before this, with its cause.
+            .connection_timeout(patience)
             // Off: a failed attempt is told at once and with its cause, and the caller decides when to try again.
             .retry_connection(false)
             // The one that was just used: its caches hold the leaves that are being written, and the others may sleep.
             .queue_strategy(QueueStrategy::Lifo)
-            .build_unchecked(manager);
+            .build_unchecked(manager.clone());
         // One connection is left to the tails, whatever history does.
         let writers = database.write_parallelism.min(database.pool_size - 1).max(1);
         let history = Arc::new(Semaphore::new(writers as usize));
-        let store =
-            Self { pool, config, history, database: database.clone(), floors: Arc::default(), unicode: Arc::default() };
-        store.connection().await?;
+        let (floors, unicode) = (Arc::default(), Arc::default());
+        let database = database.clone();
+        let store = Self { pool, manager, endpoint, patience, history, database, floors, unicode };
+        // What no retry mends is said as such here, and waited for later: an administrator may be changing a password.
+        store.pooled().await.map_err(|unpooled| match unpooled {
+            Unpooled::Refused(error) => error.into(),
+            other => store.unpooled(other),
+        })?;
         Ok(store)
     }
 
     async fn connection(&self) -> Result<Connection<'_>, StoreError> {
-        self.pool.get().await.map_err(|error| pool_error(&self.config, error))
+        self.pooled().await.map_err(|error| self.unpooled(error))
+    }
+
+    /// A connection of the pool. While the pool has none at all, the server's reason for refusing another is everybody's: nobody
+    /// waits for one to come free.
+    async fn pooled(&self) -> Result<Connection<'_>, Unpooled> {
+        let mut failures = self.manager.failures();
+        let refused = async {
+            loop {
+                // The store itself keeps the sender.
+                failures.changed().await.ok();
+                if let Some(error) = failures.borrow().clone().filter(|_| self.pool.state().connections == 0) {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            connection = self.pool.get() => match connection {
+                Ok(connection) => Ok(connection),
+                Err(bb8::RunError::User(error)) => Err(Unpooled::Refused(error)),
+                Err(bb8::RunError::TimedOut) => Err(Unpooled::Busy(self.manager.failures().borrow().clone())),
+            },
+            error = refused => Err(Unpooled::Refused(error)),
+        }
+    }
+
+    fn unpooled(&self, error: Unpooled) -> StoreError {
+        let why = match error {
+            Unpooled::Refused(error) | Unpooled::Busy(Some(error)) => error.to_string(),
+            Unpooled::Busy(None) => format!(
+                "database {}: all {} connections of the pool are in use, and none came free within {:?}: raise \
+                 database.pool_size, or look for what PostgreSQL is busy with (pg_stat_activity)",
+                self.endpoint, self.database.pool_size, self.patience
+            ),
+        };
+        StoreError::Retry { why }
     }
 
     /// Whether this database can be written and has a schema this binary can use.
@@ -95,7 +143,7 @@ impl Store {
         if row.get::<_, bool>(0) {
             return Err(StoreError::read_only());
         }
-        dalp_migrations::check(&client).await.map_err(|error| StoreError::Fatal { why: error.to_string() })
+        rights::fit(&client, Duty::Write).await
     }
 }
 
@@ -115,6 +163,14 @@ fn text_in(unicode: bool, text: &str) -> String {
         _ => '?',
     };
     text.chars().map(held).collect()
+}
+
+/// Why the pool has no connection for us.
+enum Unpooled {
+    /// The server refuses, or is not there.
+    Refused(ConnectError),
+    /// Others have them; and why there is not another one, if that was tried.
+    Busy(Option<ConnectError>),
 }
 
 /// Begins a data transaction.

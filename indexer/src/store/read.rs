@@ -72,13 +72,15 @@ impl Store {
     pub async fn heartbeat(&self, status: &ChainStatus, instance: &str) -> Result<(), StoreError> {
         let connection = self.connection().await?;
         let (waits_for, instance) = (self.text(&status.waits_for), self.text(instance));
-        let params: [(&(dyn ToSql + Sync), Type); 6] = [
+        let untyped = status.untyped.as_deref().map(|untyped| self.text(untyped));
+        let params: [(&(dyn ToSql + Sync), Type); 7] = [
             (&int8(status.chain_id), Type::INT8),
             (&status.head.map(int8), Type::INT8),
             (&status.head_time, Type::TIMESTAMPTZ),
             (&status.finalized.map(int8), Type::INT8),
             (&waits_for, Type::TEXT),
             (&instance, Type::TEXT),
+            (&untyped, Type::TEXT),
         ];
         connection.execute_typed(HEARTBEAT, &params).await?;
         Ok(())
@@ -106,7 +108,7 @@ pub(super) fn block_ref(number: i64, hash: &[u8]) -> Result<BlockRef, StoreError
     Ok(BlockRef { number: uint8(number)?, hash: super::hash(hash)? })
 }
 
-const HEARTBEAT: &str = "INSERT INTO dalp_indexed.chain_status (chain_id, head_number, head_time, finalized, waits_for, instance, updated_at) \
-                         VALUES ($1, $2, $3, $4, $5, $6, now()) \
+const HEARTBEAT: &str = "INSERT INTO dalp_indexed.chain_status (chain_id, head_number, head_time, finalized, waits_for, instance, untyped, updated_at) \
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, now()) \
                          ON CONFLICT (chain_id) DO UPDATE SET head_number = excluded.head_number, head_time = excluded.head_time, \
-                         finalized = excluded.finalized, waits_for = excluded.waits_for, instance = excluded.instance, updated_at = now()";
+                         finalized = excluded.finalized, waits_for = excluded.waits_for, instance = excluded.instance, untyped = excluded.untyped, updated_at = now()";

@@ -4,42 +4,62 @@
 //! answers in order; PgBouncer before 1.21 counts wrong, gives the server connection to somebody else in between, and
 //! the answer never comes. And a COPY that was refused before it began leaves one answer too many.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bb8_postgres::PostgresConnectionManager;
 use futures_util::future::try_join;
+use tokio::sync::watch;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
-use super::connect::MakeTls;
+use super::connect::{self, ConnectError, MakeTls, classify};
+use crate::config::database_endpoint;
 
 /// How long a connection may go unasked before it is used again.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Makes and checks the pool's connections.
-#[derive(Debug)]
-pub(super) struct Manager(PostgresConnectionManager<MakeTls>);
+/// Makes and checks the pool's connections, and tells why the last one was not made: the pool itself has no word for it.
+#[derive(Clone)]
+pub(super) struct Manager {
+    config: tokio_postgres::Config,
+    tls: MakeTls,
+    failed: watch::Sender<Option<ConnectError>>,
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").field("failed", &self.failed).finish_non_exhaustive()
+    }
+}
 
 impl Manager {
     pub fn new(config: tokio_postgres::Config, tls: MakeTls) -> Self {
-        Self(PostgresConnectionManager::new(config, tls))
+        Self { config, tls, failed: watch::channel(None).0 }
+    }
+
+    /// Why the last attempt failed; none where it did not. What was told before this call is not told again as a change.
+    pub fn failures(&self) -> watch::Receiver<Option<ConnectError>> {
+        self.failed.subscribe()
     }
 }
 
 impl bb8::ManageConnection for Manager {
     type Connection = Session;
-    type Error = Error;
+    type Error = ConnectError;
 
-    async fn connect(&self) -> Result<Session, Error> {
-        Ok(Session { client: self.0.connect().await?, busy: AtomicBool::new(false), checked: Instant::now() })
+    async fn connect(&self) -> Result<Session, ConnectError> {
+        let client = connect::open(&self.config, self.tls.clone()).await;
+        self.failed.send_replace(client.as_ref().err().cloned());
+        Ok(Session { client: client?, busy: AtomicBool::new(false), checked: Instant::now() })
     }
 
-    async fn is_valid(&self, session: &mut Session) -> Result<(), Error> {
+    async fn is_valid(&self, session: &mut Session) -> Result<(), ConnectError> {
         // A server that ends a connection says so at once; asking is for what vanished without a word.
         if session.client.is_closed() || session.checked.elapsed() > SILENCE {
-            session.whole(session.client.simple_query("")).await?;
+            let answered = session.whole(session.client.simple_query("")).await;
+            answered.map_err(|error| classify(&self.config, database_endpoint(&self.config), &error))?;
             session.checked = Instant::now();
         }
         Ok(())

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::manifest::{Counted, FORMAT, Listing, Manifest, Probed, Subject};
 use super::{ArchiveError, open, read, write};
-use crate::{Bounds, Table};
+use crate::Table;
 
 /// More is no manifest: a table has 1,600 columns at most, whose entries take some 300 bytes each.
 const LARGEST_MANIFEST: u64 = 4 * 1024 * 1024;
@@ -89,7 +89,8 @@ impl Archive {
         subject: &Subject<'_>,
         temporary: &Path,
     ) -> Result<Manifest, ArchiveError> {
-        let folder = self.folder(table, subject.key, &subject.bounds);
+        let [key, start] = export.folders(subject);
+        let folder = self.at(&["data", &format!("{}.{}", table.schema, table.name), &key, &start]);
         let (leaf, label) = (subject.leaf, subject.identity.label());
         let object = folder.join(format!("{leaf}.{label}.v{:04}.parquet", subject.version));
         let mut manifest = export.manifest(table, subject);
@@ -317,13 +318,6 @@ impl Archive {
 
     pub(super) fn at(&self, parts: &[&str]) -> Path {
         self.prefix.parts().chain(parts.iter().map(|part| object_store::path::PathPart::from(*part))).collect()
-    }
-
-    /// `data/<schema>.<table>/key=<key>/from=<start>`: hive-style, so that a query over the folder can prune.
-    fn folder(&self, table: &Table, key: i64, bounds: &Bounds) -> Path {
-        let from = bounds.from().map_or_else(|| "min".to_owned(), |from| from.format("%Y%m%dT%H%M%SZ").to_string());
-        let (table, key) = (format!("{}.{}", table.schema, table.name), format!("key={key}"));
-        self.at(&["data", &table, &key, &format!("from={from}")])
     }
 
     /// Beside the object, by the same name.

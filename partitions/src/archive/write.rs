@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{Datelike as _, Timelike as _, Utc};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
@@ -246,9 +246,29 @@ pub(super) struct Export {
     sha256: String,
     heap_bytes: u64,
     server: String,
+    /// The column of the table's list level, if it has one.
+    list_column: Option<String>,
 }
 
+/// The column by whose value a table is cut first.
+const LIST_COLUMN: &str = "
+    SELECT a.attname::text FROM pg_catalog.pg_partitioned_table AS p
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+    WHERE p.partrelid = to_regclass($2) AND p.partstrat = 'l'";
+
 impl Export {
+    /// Hive-style folders of the file, from its table's: `<list column>=<key>/leaf_start=<first time>`. Engines leave out files by columns
+    /// that the query names, so the first is called as the column is. The second is a number of the form YYYYMMDDhhmmss, 0 for a leaf
+    /// without a beginning: nobody takes it for a date that it is not.
+    pub fn folders(&self, subject: &Subject<'_>) -> [String; 2] {
+        let column = self.list_column.as_deref().unwrap_or("key");
+        let start = subject.bounds.from().map_or(0, |from| {
+            let date = i64::from(from.year()) * 10_000 + i64::from(from.month() * 100 + from.day());
+            date * 1_000_000 + i64::from(from.hour() * 10_000 + from.minute() * 100 + from.second())
+        });
+        [format!("{column}={}", subject.key), format!("leaf_start={start}")]
+    }
+
     pub fn manifest(self, table: &Table, subject: &Subject<'_>) -> Manifest {
         let columns = self.layout.columns.iter().zip(self.layout.sql_types).map(|(column, sql_type)| ManifestColumn {
             name: column.name.clone(),
@@ -310,9 +330,10 @@ async fn export_as(
     let transaction = session::begin(client, session::Kind::Snapshot, &settings).await.map_err(doing())?;
     let layout = Layout::of(&transaction, &relation, written).await?;
     let facts = format!(
-        "SELECT (SELECT count(*) FROM {relation}), pg_relation_size(to_regclass($1)), current_setting('server_version')"
+        "SELECT (SELECT count(*) FROM {relation}), pg_relation_size(to_regclass($1)), current_setting('server_version'), ({LIST_COLUMN})"
     );
-    let row = transaction.query_typed_one(&facts, &[(&relation as &(dyn ToSql + Sync), Type::TEXT)]).await;
+    let names: [(&(dyn ToSql + Sync), Type); 2] = [(&relation, Type::TEXT), (&table.to_string(), Type::TEXT)];
+    let row = transaction.query_typed_one(&facts, &names).await;
     let row = row.map_err(doing())?;
     let (rows, heap_bytes): (i64, i64) = (row.get(0), row.get(1));
     let mut file = File::create(archive, &layout, table, leaf, object).await?;
@@ -329,10 +350,10 @@ async fn export_as(
         let why = format!("{} rows were read, and SELECT count(*) says {rows}", counted.rows);
         return Err(ArchiveError::Corrupt { object: relation, why });
     }
-    let server = row.get(2);
+    let (server, list_column) = (row.get(2), row.get(3));
     let (bytes, sha256) = file.finish(object).await?;
     transaction.commit().await.map_err(doing())?;
-    Ok(Export { layout, counted, bytes, sha256, heap_bytes: heap_bytes.unsigned_abs(), server })
+    Ok(Export { layout, counted, bytes, sha256, heap_bytes: heap_bytes.unsigned_abs(), server, list_column })
 }
 
 /// Where the Parquet writer puts its bytes, until they are sent.

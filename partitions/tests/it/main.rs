@@ -17,6 +17,7 @@ mod locks;
 mod meanwhile;
 mod ours;
 mod proof;
+mod readers;
 mod refit;
 mod retire;
 mod rows;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use dalp_fixtures::{S3Server, python, tools::say_stderr};
+use dalp_fixtures::{S3Server, tools::say_stderr};
 use dalp_partitions::{Act, Archive, ArchiveError, Switches};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::archive::{Folder, acts, run, write};
+use super::archive::{acts, run, write};
 use super::retire::filled;
 use super::*;
 
@@ -178,48 +178,4 @@ async fn a_store_that_ignores_conditions_is_told() {
     assert!(!careless.archive().probe().await.unwrap().writes_once);
     assert!(run(&mut client, &careless.archive(), Switches::ALL).await.failed.is_empty());
     println!("the server itself: {:?}", Faults::before(server.port(), false).await.archive().probe().await);
-}
-
-/// What DuckDB says of all files of the table.
-const DUCKDB: &str = "
-import duckdb, sys
-row = duckdb.sql(f\"\"\"SELECT count(*), min(block_number), max(block_number), min(epoch_us(block_time)), max(epoch_us(block_time)),
-    sum(log_index), count(topic0), count(DISTINCT block_hash), count(DISTINCT key), max(octet_length(data)), typeof(max(block_time))
-    FROM read_parquet('{sys.argv[1]}/data/*/*/*/*.parquet', hive_partitioning = true)\"\"\").fetchone()
-print(*row, sep='|')
-value = duckdb.sql(f\"SELECT value FROM read_parquet('{sys.argv[1]}/numbers/data/*/*/*/*.parquet') ORDER BY block_number\").fetchall()
-print(*(int.from_bytes(number, 'big', signed=True) for (number,) in value), sep='|')
-";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn duckdb_reads_archives_as_they_are() {
-    let (database, admin, mut client) = filled().await;
-    let folder = Folder::new();
-    let outcome = run(&mut client, &folder.archive(), Switches { detach: false, ..Switches::ALL }).await;
-    assert_eq!(acts(&outcome), [Act::Seal, Act::Archive]);
-    let transfers = transfers();
-    make(&mut client, &transfers, &days(1)).await.unwrap();
-    admin
-        .batch_execute(
-            "INSERT INTO dalp_indexed.erc20_transfer SELECT 31337, '2024-03-20 00:00+00', i, 0, '', '', '', v, '' \
-             FROM unnest(ARRAY[0, 1, 10000, 2::numeric ^ 128, 2::numeric ^ 256 - 1]) WITH ORDINALITY AS t (v, i)",
-        )
-        .await
-        .unwrap();
-    let numbers = Archive::open(&format!("file://{}", folder.path_of("numbers").display()), []).unwrap();
-    let bounds = dalp_partitions::Bounds::new(None, at("2030-01-01T00:00:00Z")).unwrap();
-    std::fs::create_dir(folder.path_of("numbers")).unwrap();
-    write(&numbers, &mut client, &transfers, "erc20_transfer_31337_20240320", bounds, 1).await.unwrap();
-
-    let python = python(say_stderr).await.unwrap();
-    let output =
-        tokio::process::Command::new(python).args(["-c", DUCKDB]).arg(folder.path_of("")).output().await.unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let expected = "SELECT concat_ws('|', count(*), min(block_number), max(block_number), (extract(epoch FROM min(block_time)) * 1000000)::int8, \
-                    (extract(epoch FROM max(block_time)) * 1000000)::int8, sum(log_index), count(topic0), count(DISTINCT block_hash), 1, \
-                    max(octet_length(data)), 'TIMESTAMP WITH TIME ZONE') FROM dalp_indexed.logs WHERE block_time < '2024-03-17'";
-    let values = "SELECT string_agg(value::text, '|' ORDER BY block_number) FROM dalp_indexed.erc20_transfer";
-    let of_sql = [strings(&admin, expected).await, strings(&admin, values).await].concat();
-    assert_eq!(said.lines().collect::<Vec<_>>(), of_sql, "{}", String::from_utf8_lossy(&output.stderr));
-    drop(database);
 }

@@ -5,6 +5,7 @@ use dalp_partitions::{Archived, Manifest, Request, Survey, note_verified, survey
 use serde::Serialize;
 
 use super::{Failure, LeafArgs, Selection, Session, author, bare, failed, grid, print_json, size, tables};
+use crate::cli::out::{say, tell};
 use crate::config::{Config, ManagedTable};
 
 /// What to do with archives.
@@ -122,14 +123,14 @@ async fn surveys<'c>(
 async fn list(session: &Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let surveys = surveys(session, config, selection).await?;
     for error in surveys.iter().flat_map(|(_, survey)| &survey.unreadable) {
-        eprintln!("{error}");
+        tell!("{error}");
     }
     let all: Vec<&Archived> = surveys.iter().flat_map(|(_, survey)| &survey.archives).collect();
     if selection.json {
         return print_json(&all.into_iter().map(Listed::of).collect::<Vec<_>>());
     }
     if all.is_empty() {
-        println!("nothing is archived in {}", session.archive()?.name());
+        say!("nothing is archived in {}", session.archive()?.name())?;
         return Ok(());
     }
     let mut grid =
@@ -149,7 +150,7 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
             &found.object,
         ]);
     }
-    println!("{grid}");
+    say!("{grid}")?;
     Ok(())
 }
 
@@ -170,7 +171,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
                     note_verified(&session.client, &table.table, &archived).await.map_err(failed)?;
                     rows += counted;
                     let beside = if archived.is_registered() { "" } else { "; the registry does not list it" };
-                    eprintln!("{object}: {counted} rows, as written{beside}");
+                    tell!("{object}: {counted} rows, as written{beside}");
                     told.push(Verified { object, rows: Some(counted), error: None });
                 }
                 Err(error) => {
@@ -196,7 +197,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
         }
         (true, ..) if args.selection.json => Ok(()),
         (true, ..) => {
-            println!("{files} archives, {rows} rows: all as written");
+            say!("{files} archives, {rows} rows: all as written")?;
             Ok(())
         }
         _ => Err(Failure::other(bad.join("\n"))),
@@ -227,9 +228,9 @@ async fn repair(session: &Session, config: &Config, selection: &Selection) -> Re
         print_json(&told)?;
     } else {
         for repaired in told.iter().filter(|told| told.repaired) {
-            println!("{}: its manifest is written again", repaired.object);
+            say!("{}: its manifest is written again", repaired.object)?;
         }
-        println!("{} of {} manifests written again", told.iter().filter(|told| told.repaired).count(), told.len());
+        say!("{} of {} manifests written again", told.iter().filter(|told| told.repaired).count(), told.len())?;
     }
     let errors: Vec<&str> = told.iter().filter_map(|told| told.error.as_deref()).collect();
     if errors.is_empty() { Ok(()) } else { Err(Failure::other(errors.join("\n"))) }
@@ -243,7 +244,7 @@ async fn adopt(session: &mut Session, config: &Config, args: &AdoptArgs) -> Resu
     };
     let author = author(args.author.as_deref())?;
     dalp_partitions::adopt(&mut session.client, &table.table, &archive, &author).await.map_err(failed)?;
-    println!("this database writes to {} from now on; a copy of it, or its original, reads there", archive.name());
+    say!("this database writes to {} from now on; a copy of it, or its original, reads there", archive.name())?;
     Ok(())
 }
 
@@ -272,11 +273,11 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     if let Some(into) = &args.into {
         let (schema, name) = into.split_once('.').unwrap_or((schema, into));
         let rows = dalp_partitions::restore_into(client, &table.table, &archive, &request, (schema, name)).await;
-        println!(
+        say!(
             "{schema}.{name} has the {} rows of {leaf}, as they were archived; it is no part of {}",
             rows.map_err(failed)?,
             table.table.name
-        );
+        )?;
         return Ok(());
     }
     let restored = dalp_partitions::restore(client, &table.table, &archive, &request).await.map_err(failed)?;
@@ -292,10 +293,13 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
             table.table.name
         ),
     };
-    println!(
+    say!(
         "{schema}.{} is back with {} rows, as they were archived{cast}\n{served}\nhold {} keeps it: \
          `dalp-indexer partitions hold release {}` lets it go",
-        restored.leaf, restored.rows, restored.hold, restored.hold
-    );
+        restored.leaf,
+        restored.rows,
+        restored.hold,
+        restored.hold
+    )?;
     Ok(())
 }

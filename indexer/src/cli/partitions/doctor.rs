@@ -10,6 +10,7 @@ use dalp_partitions::{
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, tables};
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{reference, terms};
 use crate::store::connect::explain;
@@ -212,13 +213,13 @@ fn report(all: &[Found], selection: &Selection) -> Result<(), Failure> {
     if selection.json {
         print_json(&all)?;
     } else if all.is_empty() {
-        println!("nothing found");
+        say!("nothing found")?;
     } else {
         let mut grid = grid(&["table", "", "object", "what", "what to do"]);
         for found in all {
             grid.add_row([&found.table, &found.severity, &found.object, &found.what, &found.next]);
         }
-        println!("{grid}");
+        say!("{grid}")?;
     }
     match all.iter().filter(|found| found.is_error).count() {
         0 => Ok(()),

@@ -6,6 +6,7 @@ use dalp_partitions::{Scope, add_hold, all_holds, release_hold};
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, author, failed, grid, print_json, tables, time};
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable, REGISTRY};
 
 /// What to do with holds.
@@ -95,7 +96,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: HoldCom
         HoldCommand::Release(args) => {
             let by = author(args.author.as_deref())?;
             release_hold(&mut session.client, REGISTRY, args.id, &by).await.map_err(failed)?;
-            println!("hold {} is released by {by}", args.id);
+            say!("hold {} is released by {by}", args.id)?;
             Ok(())
         }
     }
@@ -112,7 +113,7 @@ async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(
     let author = author(args.author.as_deref())?;
     let (id, touched) =
         add_hold(&mut session.client, &table.table, &scope, &args.reason, &author).await.map_err(failed)?;
-    println!("hold {id} keeps {} ({scope}); it touches {touched} registered leaves", table.table.name);
+    say!("hold {id} keeps {} ({scope}); it touches {touched} registered leaves", table.table.name)?;
     Ok(())
 }
 
@@ -144,7 +145,7 @@ async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result
         return print_json(&listed);
     }
     if listed.is_empty() {
-        println!("nothing is held");
+        say!("nothing is held")?;
         return Ok(());
     }
     let mut grid = grid(&["hold", "table", "key", "from", "to", "reason", "author", "since", "released"]);
@@ -167,6 +168,6 @@ async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result
             &released,
         ]);
     }
-    println!("{grid}");
+    say!("{grid}")?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use dalp_partitions::{
 use serde::Serialize;
 
 use super::{Failure, Faults, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
 use crate::maintenance::retention::{is_left_alone, make_ahead, needs, reference, retire_table, terms};
@@ -97,9 +98,9 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         print_json(&all)?;
         return faults.end();
     }
-    print(&all);
+    print(&all)?;
     if config.tables.iter().all(|table| table.retention.fate == Fate::Keep) {
-        println!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)");
+        say!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)")?;
     }
     faults.end()
 }
@@ -118,16 +119,16 @@ async fn moves_of(session: &mut Session, config: &Config, table: &ManagedTable) 
     Ok(Ways { ways: moves.iter().map(|next| planned(table, &way(&inventory, &terms, next))).collect(), obstacles })
 }
 
-fn print(all: &Plan) {
+fn print(all: &Plan) -> Result<(), Failure> {
     if all.create.is_empty() && all.moves.is_empty() && all.failed.is_empty() {
-        println!("nothing to do now");
+        say!("nothing to do now")?;
     }
     if !all.create.is_empty() {
         let mut table = grid(&["make", "of", "key", "bounds"]);
         for made in &all.create {
             table.add_row([&made.leaf, &made.table, &made.key.to_string(), &made.bounds]);
         }
-        println!("{table}");
+        say!("{table}")?;
     }
     if !all.moves.is_empty() {
         let mut table = grid(&["leaf", "state", "move", "bytes", "rows", "lock"]);
@@ -139,10 +140,10 @@ fn print(all: &Plan) {
                 table.add_row(["", "", then.act, "", "", then.lock]);
             }
         }
-        println!("{table}");
+        say!("{table}")?;
         for next in &all.moves {
             for statement in next.statements.iter().chain(next.then.iter().flat_map(|then| &then.statements)) {
-                println!("{statement};");
+                say!("{statement};")?;
             }
         }
     }
@@ -151,8 +152,9 @@ fn print(all: &Plan) {
         for blocked in &all.obstacles {
             table.add_row([&blocked.leaf, blocked.state, &blocked.why]);
         }
-        println!("{table}");
+        say!("{table}")?;
     }
+    Ok(())
 }
 
 fn planned(table: &ManagedTable, way: &[Move]) -> Planned {
@@ -243,7 +245,7 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
     if args.selection.json {
         print_json(&applied)?;
     } else {
-        print_applied(&applied);
+        print_applied(&applied)?;
     }
     faults.end()
 }
@@ -279,19 +281,20 @@ async fn heads_of(session: &Session, table: &ManagedTable) -> Result<Option<BTre
     head_times(&session.client).await.map(Some).map_err(|error| Failure::other(error.to_string()))
 }
 
-fn print_applied(applied: &Applied) {
-    println!("{} partitions made, {} moves", applied.made, applied.done.len());
+fn print_applied(applied: &Applied) -> Result<(), Failure> {
+    say!("{} partitions made, {} moves", applied.made, applied.done.len())?;
     if !applied.done.is_empty() {
         let mut table = grid(&["leaf", "move", "took", "waited for a lock"]);
         for done in &applied.done {
             let ms = |seconds: f64| format!("{:.1} ms", seconds * 1_000.0);
             table.add_row([&done.leaf, done.act, &ms(done.seconds), &ms(done.lock_wait)]);
         }
-        println!("{table}");
+        say!("{table}")?;
     }
     for blocked in &applied.obstacles {
-        println!("{} stays {}: {}", blocked.leaf, blocked.state, blocked.why);
+        say!("{} stays {}: {}", blocked.leaf, blocked.state, blocked.why)?;
     }
+    Ok(())
 }
 
 /// Serves a leaf again.
@@ -307,12 +310,12 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
     let undone =
         dalp_partitions::undo(&mut session.client, &table.table, &leaf, &args.reason, &author).await.map_err(failed)?;
     let floor = undone.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
-    println!(
+    say!(
         "served again: {}\n{floor} of {} are served now\nhold {} keeps them: `dalp-indexer partitions hold release {}` lets them go",
         undone.leaves.join(", "),
         table.table.name,
         undone.hold,
         undone.hold
-    );
+    )?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use dalp_partitions::{
 use serde::Serialize;
 
 use super::{Failure, Faults, Selection, Session, failed, grid, print_json, size, tables};
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{reference, terms};
 use crate::store::connect::explain;
@@ -74,7 +75,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     if selection.json {
         print_json(&report)?;
     } else {
-        print(&report);
+        print(&report)?;
     }
     faults.end()
 }
@@ -152,7 +153,7 @@ fn word(fate: Fate) -> &'static str {
     }
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<(), Failure> {
     let date = |time: Option<DateTime<Utc>>| {
         time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
     };
@@ -204,16 +205,17 @@ fn print(report: &Report) {
     }
     if report.tables.is_empty() {
         if report.failed.is_empty() {
-            println!("no table has a partition yet");
+            say!("no table has a partition yet")?;
         }
-        return;
+        return Ok(());
     }
-    println!("{leaves}\n{ways}");
+    say!("{leaves}\n{ways}")?;
     let mut told = Vec::new();
     for row in &report.tables {
         if let Some(error) = row.last_error.as_ref().filter(|_| !told.contains(&&row.table)) {
-            println!("{}: the last failure was: {error}", row.table);
+            say!("{}: the last failure was: {error}", row.table)?;
             told.push(&row.table);
         }
     }
+    Ok(())
 }

@@ -3,20 +3,17 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustyline::completion::Completer;
+use rustyline::Editor;
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Editor, Helper};
 
-use super::statement;
+use super::statement::{Typed, Typing};
 use crate::cli::{Failure, state_dir};
 
 /// The statements and commands a user types.
 pub(super) struct Lines {
-    editor: Editor<Statements, FileHistory>,
+    editor: Editor<(), FileHistory>,
+    typing: Typing,
     history: Option<PathBuf>,
 }
 
@@ -26,27 +23,33 @@ impl Lines {
         let config = rustyline::Config::builder().max_history_size(2_000).map_err(problem)?;
         let config = config.history_ignore_space(true).build();
         let mut editor = Editor::with_config(config).map_err(problem)?;
-        editor.set_helper(Some(Statements));
         let history = history_file();
         if let Some(file) = &history {
             // There is none the first time.
             editor.load_history(file).ok();
         }
-        Ok(Self { editor, history })
+        Ok(Self { editor, typing: Typing::default(), history })
     }
 
-    /// The next one that is not empty; none when the user leaves.
-    pub fn next(&mut self) -> Result<Option<String>, Failure> {
+    /// The next one; none when the user leaves.
+    pub fn next(&mut self) -> Result<Option<Typed>, Failure> {
         loop {
+            let prompt = self.typing.prompt();
             // The editor waits for keys; the runtime's other work goes on beside it.
-            match tokio::task::block_in_place(|| self.editor.readline("dalp=> ")) {
-                Ok(text) if text.trim().is_empty() => {}
-                Ok(text) => {
-                    self.remember(&text);
-                    return Ok(Some(text));
-                }
+            match tokio::task::block_in_place(|| self.editor.readline(prompt)) {
+                Ok(line) => match self.typing.take(&line) {
+                    Typed::More => {}
+                    Typed::Sql(text) => {
+                        self.remember(text.trim_end());
+                        return Ok(Some(Typed::Sql(text)));
+                    }
+                    command @ Typed::Command(_) => {
+                        self.remember(&line);
+                        return Ok(Some(command));
+                    }
+                },
                 // As in every shell, Ctrl-C drops what is being typed.
-                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Interrupted) => self.typing.clear(),
                 Err(ReadlineError::Eof) => return Ok(None),
                 Err(error) => return Err(Failure::other(format!("the prompt cannot be read: {error}"))),
             }
@@ -82,24 +85,3 @@ fn history_file() -> Option<PathBuf> {
 fn no_history(folder: &Path, error: &io::Error) {
     let _ = writeln!(io::stderr(), "notice: no history is kept: {}: {error}", folder.display());
 }
-
-/// Tells the editor whether Enter sends a text or begins its next line.
-struct Statements;
-
-impl Validator for Statements {
-    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let whole = statement::is_sent(context.input().trim());
-        Ok(if whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
-    }
-}
-
-impl Completer for Statements {
-    type Candidate = String;
-}
-
-impl Hinter for Statements {
-    type Hint = String;
-}
-
-impl Highlighter for Statements {}
-impl Helper for Statements {}

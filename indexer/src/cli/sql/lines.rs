@@ -2,31 +2,30 @@
 
 use std::io::{self, Write as _};
 
-use super::statement;
+use super::statement::{Typed, Typing};
 use crate::cli::Failure;
 
 /// The statements and commands a user types.
-pub(super) struct Lines;
+pub(super) struct Lines(Typing);
 
 impl Lines {
     pub fn open() -> Result<Self, Failure> {
-        Ok(Self)
+        Ok(Self(Typing::default()))
     }
 
-    /// The next one that is not empty; none when the user leaves.
-    pub fn next(&mut self) -> Result<Option<String>, Failure> {
+    /// The next one; none when the user leaves.
+    pub fn next(&mut self) -> Result<Option<Typed>, Failure> {
         let problem = |error| Failure::other(format!("the terminal cannot be read: {error}; use -c"));
-        let mut text = String::new();
         loop {
-            print!("{}", if text.is_empty() { "dalp=> " } else { "dalp-> " });
-            io::stdout().flush().map_err(problem)?;
-            if tokio::task::block_in_place(|| io::stdin().read_line(&mut text)).map_err(problem)? == 0 {
+            let mut out = io::stdout();
+            write!(out, "{}", self.0.prompt()).and_then(|()| out.flush())?;
+            let mut line = String::new();
+            if tokio::task::block_in_place(|| io::stdin().read_line(&mut line)).map_err(problem)? == 0 {
                 return Ok(None);
             }
-            match text.trim() {
-                "" => text.clear(),
-                typed if statement::is_sent(typed) => return Ok(Some(text)),
-                _ => {}
+            match self.0.take(line.trim_end_matches(['\n', '\r'])) {
+                Typed::More => {}
+                typed => return Ok(Some(typed)),
             }
         }
     }

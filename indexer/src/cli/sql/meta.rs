@@ -26,6 +26,9 @@ impl Meta {
         if text.eq_ignore_ascii_case("exit") || text.eq_ignore_ascii_case("quit") {
             return Some(Self::Quit);
         }
+        if text.eq_ignore_ascii_case("help") {
+            return Some(Self::Help);
+        }
         let command = text.strip_prefix('\\')?;
         let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         Some(match (word, rest.trim()) {
@@ -44,6 +47,7 @@ const HELP: &str = r"\d          tables of dalp_indexed        \d NAME   columns
 \x          one line for each value       \timing   times on or off
 \q          leave, as Ctrl-D does         \?        this help
 A statement ends with ; and may span lines. Ctrl-C cancels a running query, or drops what is being typed.
+Addresses and hashes are bytea: WHERE token = hex('0x5122…'), and hex(token) shows one as 0x….
 ∅ is NULL. A line that begins with a space, or mentions a password, is not kept in the history.
 ";
 
@@ -114,6 +118,7 @@ mod tests {
             ("\\q", Some(Meta::Quit)),
             (" exit; ", Some(Meta::Quit)),
             ("\\?", Some(Meta::Help)),
+            ("help;", Some(Meta::Help)),
             ("\\d", Some(Meta::List)),
             ("\\d;", Some(Meta::List)),
             ("\\d  logs ;", Some(Meta::Describe("logs".into()))),

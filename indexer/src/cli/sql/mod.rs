@@ -1,5 +1,6 @@
 //! `dalp-indexer sql`: a prompt, since a fresh machine may have no psql; `-c` for scripts.
 
+mod hint;
 #[cfg_attr(feature = "prompt", path = "editor.rs")]
 #[cfg_attr(not(feature = "prompt"), path = "lines.rs")]
 mod lines;
@@ -11,7 +12,7 @@ mod statement;
 
 use std::io::{self, IsTerminal as _, Read as _};
 
-use super::Failure;
+use super::{Failure, grid};
 use crate::config::Config;
 use meta::Meta;
 use render::{Format, View};
@@ -37,7 +38,7 @@ pub struct SqlArgs {
 impl SqlArgs {
     fn view(&self, timing: bool) -> View {
         let max_rows = self.max_rows.or((self.format == Format::Table).then_some(TABLE_ROWS)).filter(|rows| *rows > 0);
-        View { format: self.format, expanded: false, timing, max_rows }
+        View { format: self.format, expanded: false, timing, max_rows, width: grid::terminal() }
     }
 }
 

@@ -6,23 +6,26 @@ use super::lines::Lines;
 use super::meta::{self, Meta};
 use super::render::View;
 use super::session::{Session, SqlError};
+use super::statement::Typed;
 use crate::cli::Failure;
+use crate::cli::out::{say, tell};
 
 /// Asks, runs and shows until the user leaves.
 pub(super) async fn run(mut session: Session, mut view: View) -> Result<(), Failure> {
     let mut lines = Lines::open()?;
-    println!("Connected to {}. \\? for help, \\q or Ctrl-D to leave.", session.endpoint());
+    say!("Connected to {}. \\? or help for help, \\q or Ctrl-D to leave.", session.endpoint())?;
     let mut out = io::stdout();
-    while let Some(text) = lines.next()? {
-        let result = match Meta::parse(&text) {
-            Some(Meta::Quit) => break,
-            Some(command) => meta::run(&command, &mut session, &mut view, &mut out).await,
-            None => session.execute(&text, view, &mut out).await,
+    while let Some(typed) = lines.next()? {
+        let result = match typed {
+            Typed::More => continue,
+            Typed::Command(Meta::Quit) => break,
+            Typed::Command(command) => meta::run(&command, &mut session, &mut view, &mut out).await,
+            Typed::Sql(text) => session.execute(&text, view, &mut out).await,
         };
         match result {
             // The terminal itself is gone.
             Err(SqlError::Output(_)) => break,
-            Err(error) => eprintln!("error: {error}"),
+            Err(error) => tell!("error: {error}"),
             Ok(()) => {}
         }
     }

@@ -6,7 +6,10 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::cli::grid;
+use crate::cli::out::tell;
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -30,13 +33,15 @@ pub(super) struct View {
     pub timing: bool,
     /// Rows shown of one result; none for all.
     pub max_rows: Option<u64>,
+    /// Columns of the terminal that a table is for, if it is for one.
+    pub width: Option<usize>,
 }
 
 /// NULL in a table: no text looks like it by accident.
 const NULL: &str = "∅";
 
-/// Text of one table that is kept to be laid out. A row holds what chains emit, and so may be of any size.
-const TABLE_BYTES: usize = 16 << 20;
+/// Text that is kept to be laid out as one table; what follows it is laid out as the next. A row holds what chains emit, and so may be of any size.
+const TABLE_BYTES: usize = 4 << 20;
 
 /// One result on its way out. CSV and JSON leave at once, a table when its widths are known.
 pub(super) struct ResultSet {
@@ -44,6 +49,8 @@ pub(super) struct ResultSet {
     columns: Vec<String>,
     rows: Vec<Vec<Option<String>>>,
     bytes: usize,
+    /// [`TABLE_BYTES`].
+    most: usize,
     /// Rows that were shown or will be.
     shown: u64,
     /// Rows that arrived.
@@ -57,15 +64,13 @@ impl ResultSet {
             writeln!(out, "{}", names.join(","))?;
         }
         let columns = if view.format == Format::Json { distinct(columns) } else { columns };
-        Ok(Self { view, columns, rows: Vec::new(), bytes: 0, shown: 0, seen: 0 })
+        Ok(Self { view, columns, rows: Vec::new(), bytes: 0, most: TABLE_BYTES, shown: 0, seen: 0 })
     }
 
     /// Takes a row; one beyond the bounds is only counted.
     pub fn push(&mut self, row: &[Option<&str>], out: &mut impl Write) -> io::Result<()> {
         self.seen += 1;
-        let full = self.view.max_rows.is_some_and(|most| self.shown >= most) || self.bytes > TABLE_BYTES;
-        // Once something was left out, nothing follows: what is shown is a beginning, without gaps.
-        if full || self.shown + 1 < self.seen {
+        if self.view.max_rows.is_some_and(|most| self.shown >= most) {
             return Ok(());
         }
         self.shown += 1;
@@ -78,17 +83,15 @@ impl ResultSet {
             Format::Table => {
                 self.bytes += row.iter().flatten().map(|value| value.len()).sum::<usize>();
                 self.rows.push(row.iter().map(|value| value.map(|text| printable(text).into_owned())).collect());
-                Ok(())
+                if self.bytes > self.most { self.write_table(out) } else { Ok(()) }
             }
         }
     }
 
     /// Writes what is left, and for a table the count and the time.
-    pub fn finish(self, took: Duration, out: &mut impl Write) -> io::Result<()> {
-        match self.view.format {
-            Format::Table if self.view.expanded => self.write_expanded(out)?,
-            Format::Table if !self.columns.is_empty() => writeln!(out, "{}", self.table().trim_fmt())?,
-            _ => {}
+    pub fn finish(mut self, took: Duration, out: &mut impl Write) -> io::Result<()> {
+        if self.view.format == Format::Table && !self.columns.is_empty() && (self.shown == 0 || !self.rows.is_empty()) {
+            self.write_table(out)?;
         }
         let Self { shown, seen, .. } = self;
         if self.view.format == Format::Table {
@@ -97,42 +100,43 @@ impl ResultSet {
         if shown < seen {
             // Not into the data: a reader of CSV or JSON must not take it for a row.
             out.flush()?;
-            eprintln!("notice: {shown} of {seen} rows are shown; --max-rows 0 shows all, --format csv streams them");
+            tell!("notice: {shown} of {seen} rows are shown; --max-rows 0 shows all, --format csv streams them");
         }
         Ok(())
     }
 
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header(self.columns.iter().map(|name| Cell::new(printable(name))));
-        for row in &self.rows {
-            table.add_row(row.iter().map(|value| Cell::new(value.as_deref().unwrap_or(NULL))));
+    /// Writes the rows that are kept, and keeps them no longer.
+    fn write_table(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let rows: Vec<Vec<String>> = std::mem::take(&mut self.rows)
+            .into_iter()
+            .map(|row| row.into_iter().map(|value| value.unwrap_or_else(|| NULL.to_owned())).collect())
+            .collect();
+        self.bytes = 0;
+        let names: Vec<String> = self.columns.iter().map(|name| printable(name).into_owned()).collect();
+        let table =
+            (!self.view.expanded).then(|| grid::laid_out(style(names.len(), &rows), &names, &rows, self.view.width));
+        match table.flatten() {
+            Some(table) => writeln!(out, "{table}"),
+            None => write!(out, "{}", grid::line_by_line(&names, &rows)),
         }
-        for index in 0..self.columns.len() {
-            let mut values = self.rows.iter().filter_map(|row| row[index].as_deref()).peekable();
-            if values.peek().is_some()
-                && values.all(is_number)
-                && let Some(column) = table.column_mut(index)
-            {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        table
     }
+}
 
-    fn write_expanded(&self, out: &mut impl Write) -> io::Result<()> {
-        let names: Vec<Cow<'_, str>> = self.columns.iter().map(|name| printable(name)).collect();
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-        for (number, row) in self.rows.iter().enumerate() {
-            writeln!(out, "-[ {} ]-", number + 1)?;
-            for (name, value) in names.iter().zip(row) {
-                let value = value.as_deref().unwrap_or(NULL).replace('\n', &format!("\n{:width$} | ", ""));
-                writeln!(out, "{name:width$} | {value}")?;
-            }
+/// Numbers stand to the right.
+fn style(columns: usize, rows: &[Vec<String>]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(vec![""; columns]);
+    for index in 0..columns {
+        let mut values = rows.iter().map(|row| row[index].as_str()).filter(|value| *value != NULL).peekable();
+        if values.peek().is_some()
+            && values.all(is_number)
+            && let Some(column) = table.column_mut(index)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
         }
-        Ok(())
     }
+    table
 }
 
 /// Writes the end of a statement that returned no rows.
@@ -212,7 +216,7 @@ mod tests {
     use super::*;
 
     fn view(format: Format) -> View {
-        View { format, expanded: false, timing: false, max_rows: Some(2) }
+        View { format, expanded: false, timing: false, max_rows: Some(2), width: None }
     }
 
     fn written(view: View, columns: &[&str], rows: &[&[Option<&str>]]) -> String {
@@ -257,14 +261,26 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_bounded_by_bytes_too() {
+    fn all_rows_are_shown_however_many_bytes_they_are() {
         let mut out = Vec::new();
         let all = View { max_rows: None, ..view(Format::Table) };
         let mut set = ResultSet::new(all, vec!["a".into()], &mut out).unwrap();
-        let big = "x".repeat(TABLE_BYTES / 2);
+        let big = "x".repeat(500);
+        set.most = 1_000;
         for _ in 0..9 {
             set.push(&[Some(&big)], &mut out).unwrap();
+            assert!(set.bytes <= set.most, "no more is kept than is laid out at once");
         }
-        assert_eq!((set.shown, set.seen, set.rows.len()), (3, 9, 3));
+        set.finish(Duration::ZERO, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.matches(&big).count(), 9);
+        assert!(text.ends_with("(9 rows)\n"));
+    }
+
+    #[test]
+    fn what_is_wider_than_the_terminal_is_written_line_by_line() {
+        let narrow = View { width: Some(30), ..view(Format::Table) };
+        let text = written(narrow, &["token"], &[&[Some("\\x5122000000000000000000000000000000000000")]]);
+        assert!(text.starts_with("-[ 1 ]-\ntoken | \\x5122"), "{text}");
     }
 }

@@ -8,9 +8,11 @@ use futures_util::StreamExt as _;
 use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::hint;
 use super::render::{self, ResultSet, View, printable};
+use crate::cli::out::tell;
 use crate::config::{Database, database_endpoint};
-use crate::store::connect::{self, ConnectError, MakeTls};
+use crate::store::connect::{self, ConnectError, ConnectFault, MakeTls};
 
 /// Why a statement did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,9 @@ pub(super) enum SqlError {
     Output(#[from] io::Error),
 }
 
+/// Finds the indexer's tables without their schema. Said as the session begins: SET would stay behind in a pooler's connection.
+const SEARCH_PATH: &str = "-csearch_path=dalp_indexed,\"$user\",public";
+
 pub(super) struct Session {
     config: tokio_postgres::Config,
     tls: MakeTls,
@@ -33,8 +38,17 @@ pub(super) struct Session {
 
 impl Session {
     pub async fn open(database: &Database) -> Result<Self, ConnectError> {
-        let (config, tls) = connect::connector(database, &database.reader_url)?;
-        let client = connect::open(&config, tls.clone()).await?;
+        let (plain, tls) = connect::connector(database, &database.reader_url)?;
+        let mut config = plain.clone();
+        // What the URL says comes later, and so counts.
+        config.options(format!("{SEARCH_PATH} {}", plain.get_options().unwrap_or_default()));
+        let (config, client) = match connect::open(&config, tls.clone()).await {
+            // A pooler that takes no options: tables are then named with their schema.
+            Err(error) if error.fault == ConnectFault::Other => {
+                (plain.clone(), connect::open(&plain, tls.clone()).await?)
+            }
+            opened => (config, opened?),
+        };
         Ok(Self { config, tls, client })
     }
 
@@ -59,7 +73,7 @@ impl Session {
                             break work.await;
                         }
                         if let Err(error) = token.cancel_query(self.tls.clone()).await {
-                            eprintln!("the query could not be cancelled: {}", connect::explain(&error));
+                            tell!("the query could not be cancelled: {}", connect::explain(&error));
                         }
                     }
                 }
@@ -73,15 +87,23 @@ impl Session {
                     "COPY with STDIN or STDOUT does not work here: use --format csv for output, psql for input".into(),
                 ))
             }
-            Err(StreamError::Sql(error)) => Err(SqlError::Database(describe(sql, &error))),
+            Err(StreamError::Sql(error)) => {
+                Err(SqlError::Database(describe(sql, &error, hint::of(&self.client, sql, &error).await)))
+            }
             Err(StreamError::Output(error)) => Err(error.into()),
-            Ok(()) => Ok(()),
+            Ok(found) => {
+                // Not into the data, and only where it may be the reason.
+                if let Some(notice) = (!found).then(|| hint::of_nothing(sql)).flatten() {
+                    tell!("{notice}");
+                }
+                Ok(())
+            }
         }
     }
 
     async fn reconnect(&mut self) -> Result<(), ConnectError> {
         self.client = connect::open(&self.config, self.tls.clone()).await?;
-        eprintln!("notice: connected anew; what belonged to the old session (an open transaction, SET) is gone");
+        tell!("notice: connected anew; what belonged to the old session (an open transaction, SET) is gone");
         Ok(())
     }
 }
@@ -103,8 +125,9 @@ impl From<io::Error> for StreamError {
     }
 }
 
-async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) -> Result<(), StreamError> {
-    let mut started = Instant::now();
+/// Answers whether there was anything but nulls and zeros, such as a count of nothing, or anything was changed.
+async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) -> Result<bool, StreamError> {
+    let (mut started, mut found) = (Instant::now(), false);
     let mut messages = pin!(client.simple_query_raw(sql).await?);
     let mut result: Option<ResultSet> = None;
     while let Some(message) = messages.next().await {
@@ -115,6 +138,7 @@ async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) ->
             }
             SimpleQueryMessage::Row(row) => {
                 let values = (0..row.len()).map(|index| row.try_get(index)).collect::<Result<Vec<_>, _>>()?;
+                found |= values.iter().flatten().any(|value| *value != "0");
                 if let Some(result) = &mut result {
                     result.push(&values, out)?;
                 }
@@ -122,14 +146,18 @@ async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) ->
             SimpleQueryMessage::CommandComplete(rows) => {
                 match result.take() {
                     Some(result) => result.finish(started.elapsed(), out)?,
-                    None => render::done(view, rows, started.elapsed(), out)?,
+                    None => {
+                        found |= rows > 0;
+                        render::done(view, rows, started.elapsed(), out)?;
+                    }
                 }
                 started = Instant::now();
             }
             _ => {}
         }
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    Ok(found)
 }
 
 /// The driver's word for an answer that the simple protocol's reader does not expect, which only COPY gives.
@@ -138,8 +166,12 @@ fn speaks_copy(error: &tokio_postgres::Error) -> bool {
 }
 
 /// The error, and the place in the text it points to.
-fn describe(sql: &str, error: &tokio_postgres::Error) -> String {
-    let mut text = printable(&connect::explain(error)).into_owned();
+fn describe(sql: &str, error: &tokio_postgres::Error, hint: Option<String>) -> String {
+    let text = match (error.as_db_error(), hint) {
+        (Some(db), Some(hint)) => format!("{}. {hint}", connect::said(db)),
+        _ => connect::explain(error),
+    };
+    let mut text = printable(&text).into_owned();
     match error.as_db_error().and_then(|error| error.position()) {
         Some(ErrorPosition::Original(position)) => text.push_str(&pointer(sql, *position)),
         Some(ErrorPosition::Internal { position, query }) => text.push_str(&pointer(query, *position)),

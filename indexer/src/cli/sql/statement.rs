@@ -1,8 +1,107 @@
-//! Just enough of SQL's lexical rules to know whether a text is a whole statement.
+//! Just enough of SQL's lexical rules to know whether a text is a whole statement, and where a command stands in it.
 
-/// Whether Enter should send this text, which has no space around it: nothing, a backslash command or a whole statement.
-pub(super) fn is_sent(text: &str) -> bool {
-    text.is_empty() || text.starts_with('\\') || is_complete(text)
+use super::meta::Meta;
+
+/// What is being typed, line by line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Typing(String);
+
+/// What a line makes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Typed {
+    /// It goes on.
+    More,
+    /// One statement or several, whole.
+    Sql(String),
+    /// A command; what was typed before it stays.
+    Command(Meta),
+}
+
+impl Typing {
+    /// The prompt says what the next line is to bring.
+    pub fn prompt(&self) -> &'static str {
+        match self.0.is_empty() {
+            true => "dalp=> ",
+            false if is_open(&self.0) => "dalp'> ",
+            false => "dalp-> ",
+        }
+    }
+
+    /// Drops it.
+    #[cfg(feature = "prompt")]
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes a line. Words such as `help` are commands on a line of their own, unless a quote is open; what begins with a
+    /// backslash is one wherever it stands outside of quotes.
+    pub fn take(&mut self, line: &str) -> Typed {
+        if !is_open(&self.0)
+            && let Some(command) = Meta::parse(line)
+        {
+            return Typed::Command(command);
+        }
+        self.0.push_str(line);
+        self.0.push('\n');
+        if let Some(at) = backslash(&self.0)
+            && let Some(command) = Meta::parse(&self.0[at..])
+        {
+            self.0.truncate(at);
+            if self.0.trim().is_empty() {
+                self.0.clear();
+            }
+            return Typed::Command(command);
+        }
+        if self.0.trim().is_empty() {
+            self.0.clear();
+        }
+        if is_complete(self.0.trim()) && !self.0.is_empty() {
+            Typed::Sql(std::mem::take(&mut self.0))
+        } else {
+            Typed::More
+        }
+    }
+}
+
+/// Whether a quote or comment is open at the end.
+fn is_open(sql: &str) -> bool {
+    let mut rest = sql;
+    while !rest.is_empty() {
+        match skip_token(rest) {
+            Some(after) => rest = after,
+            None => return true,
+        }
+    }
+    false
+}
+
+/// Where the first backslash outside of quotes and comments stands.
+fn backslash(sql: &str) -> Option<usize> {
+    let mut rest = sql;
+    while !rest.is_empty() {
+        if rest.starts_with('\\') {
+            return Some(sql.len() - rest.len());
+        }
+        rest = skip_token(rest)?;
+    }
+    None
+}
+
+/// Texts of 20 or 32 bytes in hexadecimal digits after 0x, each in quotes: what contracts and nodes call an address or a hash, and
+/// PostgreSQL a text.
+pub(super) fn hex_texts(sql: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = sql;
+    while !rest.is_empty() {
+        let Some(after) = skip_token(rest) else { break };
+        let token = &rest[..rest.len() - after.len()];
+        let inner = token.strip_prefix('\'').and_then(|token| token.strip_suffix('\''));
+        let digits = inner.and_then(|text| text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")));
+        let is_bytes = |digits: &str| [40, 64].contains(&digits.len()) && digits.chars().all(|c| c.is_ascii_hexdigit());
+        found.extend(inner.filter(|_| digits.is_some_and(is_bytes)));
+        rest = after;
+    }
+    found
 }
 
 /// Whether this is a whole statement: it ends with `;` outside of every quote and comment.
@@ -96,6 +195,39 @@ fn skip_word(sql: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_work_wherever_one_types_them() {
+        let after = |lines: &[&str]| {
+            let mut typing = Typing::default();
+            let last = lines.iter().map(|line| typing.take(line)).last().unwrap();
+            (last, typing.prompt())
+        };
+        for (lines, typed, prompt) in [
+            (&["select 1"][..], Typed::More, "dalp-> "),
+            (&["select 1", ";"], Typed::Sql("select 1\n;\n".into()), "dalp=> "),
+            (&["select 1", "help"], Typed::Command(Meta::Help), "dalp-> "),
+            (&["select 1", "exit"], Typed::Command(Meta::Quit), "dalp-> "),
+            (&["select 1", "\\q"], Typed::Command(Meta::Quit), "dalp-> "),
+            (&["select 1 \\q"], Typed::Command(Meta::Quit), "dalp-> "),
+            (&["help"], Typed::Command(Meta::Help), "dalp=> "),
+            (&["select 'a", "exit"], Typed::More, "dalp'> "),
+            (&["select 'a", "exit", "';"], Typed::Sql("select 'a\nexit\n';\n".into()), "dalp=> "),
+            (&["select '\\q';"], Typed::Sql("select '\\q';\n".into()), "dalp=> "),
+            (&["select 1 -- \\q"], Typed::More, "dalp-> "),
+            (&["", "  "], Typed::More, "dalp=> "),
+            (&["\\d logs"], Typed::Command(Meta::Describe("logs".into())), "dalp=> "),
+        ] {
+            assert_eq!(after(lines), (typed, prompt), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_texts_are_found() {
+        let (address, hash) = (format!("0x{}", "aB".repeat(20)), format!("0x{}", "01".repeat(32)));
+        let sql = format!("select '{address}', hex('{hash}'), '0x12', 'x0x', \"{address}\" -- '{hash}'");
+        assert_eq!(hex_texts(&sql), [&address, &hash]);
+    }
 
     #[test]
     fn complete_or_not() {

@@ -1,0 +1,107 @@
+//! `config check --connect`: whether what a configuration names is there and serves, a line each.
+
+use dalp_partitions::Table;
+use tokio_postgres::Client;
+
+use super::Failure;
+use crate::cli::out::say;
+use crate::config::{Chain, Config, Secret, endpoint};
+use crate::maintenance::{Connector, Place};
+use crate::source::Source;
+use crate::store::connect::connect_direct;
+use crate::store::rights::{self, Duty};
+
+/// What was looked at, and what of it does not serve.
+#[derive(Default)]
+struct Looks {
+    all: usize,
+    failed: usize,
+}
+
+impl Looks {
+    fn tell(&mut self, what: &str, found: Result<String, String>) -> Result<(), Failure> {
+        self.all += 1;
+        self.failed += usize::from(found.is_err());
+        match found {
+            Ok(found) => say!("ok      {what}: {found}"),
+            Err(why) => say!("failed  {what}: {why}"),
+        }
+    }
+}
+
+/// Connects to each, changes nothing but an object in the archive, which it removes, and tells what it found.
+///
+/// # Errors
+/// Where anything does not serve.
+pub(super) async fn check(config: &Config) -> Result<(), Failure> {
+    let mut looks = Looks::default();
+    looks.tell("database.url", login(config, &config.database.url, Duty::Write).await)?;
+    looks.tell("database.reader_url", login(config, &config.database.reader_url, Duty::Read).await)?;
+    let manager = Connector::new(config).connect().await;
+    let role = format!("ok, as \"{}\"", config.roles.partitioner);
+    looks.tell("database.admin_url", manager.as_ref().map(|_| role).map_err(ToString::to_string))?;
+    if let Ok(mut client) = manager {
+        for managed in &config.tables {
+            looks.tell(&format!("tables.{}", managed.name), table(&mut client, &managed.table).await)?;
+        }
+        archive(config, &client, &mut looks).await?;
+    }
+    for chain in &config.chains {
+        for url in &chain.rpc_urls {
+            looks.tell(&format!("chains.{} {}", chain.name, endpoint(url.expose())), node(chain, url).await)?;
+        }
+    }
+    match looks {
+        Looks { failed: 0, .. } => Ok(()),
+        Looks { all, failed } => Err(Failure::other(format!("{failed} of {all} do not serve: see above"))),
+    }
+}
+
+async fn login(config: &Config, url: &Secret, duty: Duty) -> Result<String, String> {
+    let client = connect_direct(&config.database, url).await.map_err(|error| error.to_string())?;
+    rights::fit(&client, duty).await.map_err(|error| error.to_string())?;
+    Ok("the schema is there, and the login has its rights".to_owned())
+}
+
+async fn table(client: &mut Client, table: &Table) -> Result<String, String> {
+    if let Some(why) = dalp_partitions::unfit(client, table).await.map_err(|error| error.to_string())? {
+        return Err(format!("{table}: {why}"));
+    }
+    let inventory = dalp_partitions::read_inventory(client, table).await.map_err(|error| error.to_string())?;
+    Ok(format!("{} partitions", inventory.entries.len()))
+}
+
+async fn node(chain: &Chain, url: &Secret) -> Result<String, String> {
+    let alone = Chain { rpc_urls: vec![url.clone()], ws_urls: Vec::new(), ..chain.clone() };
+    let source = Source::new(&alone).map_err(|error| error.to_string())?;
+    let found = source.identity().await.map_err(|error| error.to_string())?;
+    match found.chain_id == chain.chain_id {
+        true => Ok(format!("chain {}, genesis {}", found.chain_id, found.genesis)),
+        false => {
+            Err(format!("it serves chain {}, and chains.{}.chain_id is {}", found.chain_id, chain.name, chain.chain_id))
+        }
+    }
+}
+
+async fn archive(config: &Config, client: &Client, looks: &mut Looks) -> Result<(), Failure> {
+    let place = Place::open(&config.partitions);
+    if let Some(why) = place.fault {
+        return looks.tell("partitions.archive_url", Err(why));
+    }
+    let (Some(archive), Some(table)) = (place.archive, config.tables.first()) else { return Ok(()) };
+    let found = match dalp_partitions::look(client, &table.table, &archive).await {
+        Ok(Some(why)) => Err(why),
+        Err(error) => Err(error.to_string()),
+        Ok(None) => match archive.probe().await {
+            Ok(probed) if probed.writes_once => {
+                Ok("it takes objects, gives them back, and writes none over another".to_owned())
+            }
+            Ok(_) => {
+                Ok("it takes objects and gives them back; it ignores conditional writes: let one database write there"
+                    .to_owned())
+            }
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    looks.tell(&format!("partitions.archive_url {}", archive.name()), found)
+}
