@@ -95,7 +95,8 @@ impl fmt::Display for Time {
             // Of a year that chrono does not know; beyond the other end the server knows none.
             None => {
                 let micros = CYCLE.num_microseconds().unwrap_or(i64::MAX);
-                let Some(time) = Self(self.0 - 100 * micros).exactly() else { return f.write_str("infinity") };
+                let shifted = self.0.checked_sub(100 * micros).and_then(|micros| Self(micros).exactly());
+                let Some(time) = shifted else { return f.write_str(if self.0 < 0 { "-infinity" } else { "infinity" }) };
                 (time, time.year() + 40_000)
             }
         };

@@ -139,7 +139,8 @@ async fn the_health_check_tells_a_living_indexer_from_a_dead_one() {
     let port = listener.local_addr().unwrap().port();
     let (_status, status) = watch::channel(Vec::new());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let published = dalp_indexer::api::Published { chains: status, tables: tokio::sync::watch::channel(Vec::new()).1 };
+    let (tables, tasks) = (tokio::sync::watch::channel(Vec::new()).1, tokio::sync::watch::channel(Vec::new()).1);
+    let published = dalp_indexer::api::Published { chains: status, tables, tasks };
     let server = tokio::spawn(dalp_indexer::api::serve(listener, published, async move { drop(stopped.await) }));
     let living = health(port).await;
     assert!(living.status.success(), "{living:?}");

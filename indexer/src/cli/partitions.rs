@@ -156,7 +156,13 @@ struct Faults(Vec<String>);
 impl Faults {
     /// What a table answered, if it did.
     fn keep<T>(&mut self, table: &ManagedTable, answer: Result<T, Failure>) -> Option<T> {
-        answer.map_err(|error| self.0.push(format!("{}: {error}", table.name))).ok()
+        let told = |error: Failure| {
+            let fault = format!("{}: {error}", table.name);
+            if !self.0.contains(&fault) {
+                self.0.push(fault);
+            }
+        };
+        answer.map_err(told).ok()
     }
 
     /// An error if there were any.
@@ -187,11 +193,16 @@ async fn table_of<'c>(
     config: &'c Config,
     leaf: &str,
 ) -> Result<Option<(&'c ManagedTable, String)>, Failure> {
-    let mut found = Vec::new();
+    let (mut found, mut faults) = (Vec::new(), Faults::default());
     for table in &config.tables {
-        let inventory = dalp_partitions::read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+        let inventory = dalp_partitions::read_inventory(&mut session.client, &table.table).await.map_err(failed);
+        // A table that cannot be looked at matters where no other has the leaf.
+        let Some(inventory) = faults.keep(table, inventory) else { continue };
         let meant = inventory.entries.into_iter().filter(|entry| entry.is_called(leaf));
         found.extend(meant.map(|entry| (table, entry)));
+    }
+    if found.is_empty() {
+        faults.end()?;
     }
     // What was moved from one table to another is the other's.
     found.sort_by_key(|(_, entry)| (entry.to_string(), entry.presence == Presence::Elsewhere));

@@ -131,7 +131,7 @@ const LAST_RUN: &str = "SELECT succeeded_at, CASE WHEN failures > 0 THEN last_er
                         WHERE table_schema = $1 AND table_name = $2";
 
 /// Everything retired (a table that is no longer written) is a floor that no time reaches.
-const FLOORS: &str = "SELECT table_name, CASE WHEN floor = 'infinity' THEN '9999-12-31 23:59:59+00' ELSE NULLIF(floor, '-infinity') END \
+const FLOORS: &str = "SELECT table_name, NULLIF(LEAST(floor, '9999-12-31 23:59:59+00'), '-infinity') \
                       FROM dalp_indexed.retention_floor WHERE table_schema = 'dalp_indexed' AND key = $1";
 
 #[cfg(test)]
