@@ -128,7 +128,8 @@ struct Mark {
     settled: Option<u64>,
 }
 
-/// Without progress for this long while there is something to do, a chain is told to stand still.
+/// Without progress for this long while there is something to do, a chain is told to stand still. One that waits for its operator
+/// begins anew by then: what stopped it may be mended.
 const STALLED: Duration = Duration::from_secs(60);
 
 /// A tail this many blocks below the newest final one leaves them to the backfill lane.
@@ -156,39 +157,39 @@ impl Driver {
             // What repeats itself and changes nothing is taken up later.
             let held = running.stillness.holds(Instant::now());
             let input = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
-                _ = beat.tick() => {
-                    self.beat(&mut running, &mut chores);
-                    way.look(&self.status);
-                    self.tell_untyped(&mut running);
-                    continue;
-                }
-                () = running.stillness.over(), if held => continue,
-                Ok(()) = self.news.changed() => match self.head() {
-                    Some(input) => input,
-                    None => continue,
-                },
-                Some(done) = running.fetches.join_next(), if !held => match self.fetched(&mut running, done)? {
-                    Some(input) => input,
-                    None => continue,
-                },
-                filled = running.history.next() => match filled {
-                    Ok(_blocks) => continue,
-                    Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
-                    Err(error) => return Err(self.fatal(&error)),
-                },
-                anchored = anchoring(&mut running.anchoring) => match anchored {
-                    Some(input) => input,
-                    None => continue,
-                },
-                done = working(&mut running.work), if !held => {
-                    running.work = None;
-                    match done {
-                        Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
-                        done => done.map_err(|error| self.fatal(&error))?,
+                    _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+                    _ = beat.tick() => {
+                        self.beat(&mut running, &mut chores)?;
+            way.look(&self.status);
+            self.tell_untyped(&mut running);
+                        continue;
                     }
-                }
-            };
+                    () = running.stillness.over(), if held => continue,
+                    Ok(()) = self.news.changed() => match self.head() {
+                        Some(input) => input,
+                        None => continue,
+                    },
+                    Some(done) = running.fetches.join_next(), if !held => match self.fetched(&mut running, done)? {
+                        Some(input) => input,
+                        None => continue,
+                    },
+                    filled = running.history.next() => match filled {
+                        Ok(_blocks) => continue,
+                        Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
+                        Err(error) => return Err(self.fatal(&error)),
+                    },
+                    anchored = anchoring(&mut running.anchoring) => match anchored {
+                        Some(input) => input,
+                        None => continue,
+                    },
+                    done = working(&mut running.work), if !held => {
+                        running.work = None;
+                        match done {
+                            Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
+                            done => done.map_err(|error| self.fatal(&error))?,
+                        }
+                    }
+                };
             if input == Input::Committed {
                 self.committed(&mut running);
             }
@@ -249,7 +250,7 @@ impl Driver {
     }
 
     /// Once a second.
-    fn beat(&self, running: &mut Running, chores: &mut Chores) {
+    fn beat(&self, running: &mut Running, chores: &mut Chores) -> Result<(), ChainError> {
         running.history.go_on(running.machine.settled());
         if let Some(block) = running.machine.unconfirmed().filter(|_| running.anchoring.is_none()) {
             let asked = on_one_chain(self.source.clone(), block, running.machine.tail());
@@ -271,10 +272,14 @@ impl Driver {
             let waits_for = self.status.borrow().waits_for.clone();
             let history = self.status.borrow().history.clone();
             warn!("no progress for {now} s; the tail waits for {waits_for}; history: {history}");
+            if let Wait::Operator(stop) = running.machine.wait() {
+                return Err(ChainError { chain: self.chain.name.clone(), why: stop.to_string() });
+            }
         }
         let failures = chores.beat(&self.store, &self.claim, &self.status, running.machine.settled());
         let failures = failures + self.leaves.failures(self.claim.chain_id);
         self.status.send_modify(|status| status.background_failures = failures);
+        Ok(())
     }
 
     /// What a fetch brought; none where it was given up on purpose.
@@ -510,7 +515,8 @@ impl Driver {
             Wait::Fetch(_) => running.fetch_trouble.get(),
             _ => None,
         });
-        let trouble = trouble.or_else(|| news.trouble.clone());
+        let repeats = || "the same steps repeat and change nothing; they are slowed down".to_owned();
+        let trouble = trouble.or_else(|| running.stillness.is_still().then(repeats)).or_else(|| news.trouble.clone());
         self.status.send_modify(|status| {
             status.head = head.map(|header| header.number);
             status.head_time = head.and_then(|header| crate::store::timestamp(header.time));
@@ -530,7 +536,7 @@ impl Driver {
                 None => machine.wait().to_string(),
             };
             // A chain that waits for its operator falls behind, however near the head it stopped.
-            let stopped = matches!(machine.wait(), Wait::Operator(_)) || running.stillness.is_still();
+            let stopped = matches!(machine.wait(), Wait::Operator(_));
             status.derive(trouble.is_none() && !stopped && running.history.knows());
         });
     }

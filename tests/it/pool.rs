@@ -244,7 +244,7 @@ fn a_chain_that_cannot_begin_is_begun_anew_and_keeps_no_other_waiting() {
         until("the other to be ready", || async { of("it").ready }).await;
         // What a node says is told in the database, whatever it is made of.
         let words = Fault::Refused { code: -32_603, message: "upstream: a\0b".into() };
-        node.inject(Rule::new(words).on("eth_getLogs").on("eth_getBlockReceipts"));
+        node.inject(Rule::new(words));
         let client = database.superuser().await;
         burst(anvil.rpc(), &deployed, 5, 2).await;
         let sql = "SELECT FROM dalp_indexed.chain_status JOIN dalp_indexed.node USING (chain_id) \

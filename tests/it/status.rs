@@ -166,3 +166,25 @@ fn a_chain_that_is_registered_and_empty_has_a_status() {
         }
     });
 }
+
+#[test]
+fn what_is_final_is_written_down_though_its_block_is_not_stored_and_the_head_stands_still() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        deploy(anvil.rpc()).await.unwrap();
+        // The final block is 64 below the head, among blocks without logs, which are fetched as a range.
+        anvil.rpc().mine(300, 1).await.unwrap();
+        let service =
+            Service::start(&Site::new(&database, &anvil.http_url()).with("finality = \"tag\"").config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        let client = database.superuser().await;
+        let sql = "SELECT finalized FROM dalp_indexed.progress";
+        until("it to be written down", || async {
+            let finalized: Option<i64> = client.query_one(sql, &[]).await.unwrap().get(0);
+            let told = service.status().borrow()[0].finalized.and_then(|number| i64::try_from(number).ok());
+            finalized.is_some() && told == finalized
+        })
+        .await;
+        service.stop().await;
+    });
+}

@@ -88,9 +88,12 @@ impl Keeper {
     }
 
     /// One start, and what follows from it.
-    async fn once(self, stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
+    async fn once(self, mut stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
         let (chain, store) = (&self.chain, &self.store);
-        let (source, new) = meet(chain).await?;
+        let (source, new) = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            met = meet(chain) => met?,
+        };
         source.remember(&store.nodes(chain.chain_id).await?);
         self.leaves.learn(chain.chain_id).await?;
         if new.reset {

@@ -440,6 +440,44 @@ async fn logs_of_many_addresses_are_asked_for_in_parts() {
 }
 
 #[tokio::test]
+async fn near_the_head_the_blocks_that_came_are_kept() {
+    let hash = |number: u64| B256::from(alloy::primitives::U256::from(number));
+    let server = Server::start(move |request| {
+        let answer = |call: &Value| {
+            let number = call["params"][0].as_str().and_then(|text| u64::from_str_radix(&text[2..], 16).ok());
+            match number {
+                None => json!({ "id": call["id"], "result": [] }),
+                Some(4) => json!({ "id": call["id"], "error": { "code": -32_603, "message": "boom" } }),
+                Some(number) => json!({ "id": call["id"], "result": {
+                    "number": format!("{number:#x}"), "hash": hash(number), "parentHash": hash(number - 1), "timestamp": "0x5" } }),
+            }
+        };
+        ok(&calls(request).iter().map(answer).collect())
+    })
+    .await;
+    let mut chain = configured(&[&server.url]);
+    chain.verify = crate::chain::proof::Verify::To(crate::chain::batch::Level::Returned);
+    let source = Source::new(&chain).unwrap();
+    let batch = source.near_head(BlockRange { first: 1, last: 8 }).await.unwrap();
+    assert_eq!(batch.range(), BlockRange { first: 1, last: 3 });
+    let error = source.near_head(BlockRange { first: 4, last: 8 }).await.unwrap_err();
+    assert!(error.to_string().contains("eth_getBlockByNumber of block 4"), "{error}");
+}
+
+#[tokio::test]
+async fn a_devnet_is_known_by_its_name() {
+    for (version, is_one) in
+        [("anvil/v1.2.0", true), ("HardhatNetwork/3", true), ("Ganache/v7.9", true), ("Geth/v1.15", false)]
+    {
+        let server = Server::start(move |request| answered(request, &|_| json!(version))).await;
+        let devnet = Source::new(&configured(&[&server.url])).unwrap().devnet().await;
+        assert_eq!(devnet.as_deref(), is_one.then_some(version));
+    }
+    let server = Server::start(|_| ok(&error(-32601, "method not found"))).await;
+    assert_eq!(Source::new(&configured(&[&server.url])).unwrap().devnet().await, None);
+}
+
+#[tokio::test]
 async fn what_is_malformed_is_told_with_its_method_its_block_and_what_came() {
     let server = Server::start(well).await;
     let node = node(&server);
