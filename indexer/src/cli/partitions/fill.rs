@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use dalp_partitions::{Need, Policy, State, ensure, read_inventory, set_aside, unseal};
 
 use super::{Failure, Session, failed, tables, time};
+use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
 
@@ -58,12 +59,10 @@ pub(super) async fn run(session: &mut Session, config: &Config, args: &FillArgs)
         }
         (true, false) => "stands already",
     };
-    println!("{name} {word}: it takes rows {}", leaf.bounds);
+    say!("{name} {word}: it takes rows {}", leaf.bounds)?;
     let floor = inventory.floors.get(&key).filter(|floor| **floor > args.at);
     if let Some(floor) = floor {
-        println!(
-            "it lies below the floor ({floor}): the retained_ views do not show it, and the policy takes it again"
-        );
+        say!("it lies below the floor ({floor}): the retained_ views do not show it, and the policy takes it again")?;
     }
     Ok(())
 }
