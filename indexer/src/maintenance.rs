@@ -87,9 +87,12 @@ impl LeavesError {
         match self {
             // Who may log in, or which database there is, may be changing.
             Self::Connect(_) | Self::Lost { .. } => StoreError::Retry { why },
-            Self::Partitions(dalp_partitions::Error::Locked { .. } | dalp_partitions::Error::Database { .. }) => {
-                StoreError::Retry { why }
-            }
+            // A leaf that is refused was retired a moment ago: its rows are below the floor that is read next, and left out.
+            Self::Partitions(
+                dalp_partitions::Error::Locked { .. }
+                | dalp_partitions::Error::Database { .. }
+                | dalp_partitions::Error::Refused { .. },
+            ) => StoreError::Retry { why },
             Self::Role { .. } | Self::Partitions(_) | Self::Panicked(_) | Self::Undone { .. } => {
                 StoreError::Fatal { why }
             }

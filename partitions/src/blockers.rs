@@ -26,9 +26,11 @@ pub(crate) async fn blockers(client: &Client, relations: &[String], with_snapsho
 }
 
 const BLOCKERS: &str = "
-    SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s, %s for %s s: %s)', a.pid, a.usename, a.application_name, a.state,
+    SELECT COALESCE(string_agg(DISTINCT CASE WHEN a.state IS NULL
+                           THEN format('pid %s (%s; what it does is hidden from this role until it is granted pg_read_all_stats)', a.pid, a.usename)
+                           ELSE format('pid %s (%s, %s, %s for %s s: %s)', a.pid, a.usename, a.application_name, a.state,
                                                round(extract(epoch FROM clock_timestamp() - a.xact_start)),
-                                               left(regexp_replace(a.query, '[[:space:]]+', ' ', 'g'), 100)), ', '),
+                                               left(regexp_replace(a.query, '[[:space:]]+', ' ', 'g'), 100)) END, ', '),
                     'nobody any more')
     FROM pg_catalog.pg_stat_activity AS a
     WHERE a.pid <> pg_backend_pid()

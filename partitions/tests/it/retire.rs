@@ -245,7 +245,14 @@ async fn a_hold_that_comes_while_a_leaf_is_about_to_be_dropped_keeps_it() {
 #[tokio::test]
 async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
     let (database, admin, mut client) = filled().await;
-    let other = database.connect().await;
+    // What a session does is shown to members of its role.
+    let role = format!("ops_{:016x}", rand::random::<u64>());
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT {role} TO dalp_partitioner; GRANT USAGE ON SCHEMA dalp_indexed TO {role}; \
+         GRANT INSERT ON dalp_indexed.logs_31337_20240311 TO {role}"
+    );
+    admin.batch_execute(&grants).await.unwrap();
+    let other = database.connect_as(&role).await;
     let lock = "BEGIN; LOCK TABLE dalp_indexed.logs_31337_20240311 IN ROW EXCLUSIVE MODE; SELECT 'what they said'";
     let pid = super::meanwhile::pid(&other).await;
     other.batch_execute(lock).await.unwrap();
