@@ -495,6 +495,37 @@ async fn chain_with_days(anvil: &Anvil) -> (Deployed, u64) {
     (deployed, first)
 }
 
+/// Through a door that counts: beside a whole look, a repair costs what its blocks cost, each of them once.
+async fn repair_costs_its_blocks(database: &Database, anvil: &Anvil, blocks: u64) {
+    let door = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+    let counted = Site::new(database, &door.url()).with("range_blocks = 10");
+    assert_eq!(counted.call(&["verify"]).status.code(), Some(1));
+    let look = door.requests();
+    let output = counted.call(&["repair"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let repaired = door.requests() - look;
+    assert!(repaired <= look + 5 * blocks, "{repaired} requests for {blocks} blocks, a look alone is {look}");
+}
+
+/// A log in a block that no table has a partition for.
+async fn emit_out_of_time(anvil: &Anvil, deployed: &Deployed) {
+    anvil.rpc().set_next_block_timestamp(now() + 101 * 365 * DAY).await.unwrap();
+    let event = transfer(Address::repeat_byte(1), Address::repeat_byte(2));
+    emit(anvil.rpc(), deployed, &event, &[7; 32]).await;
+}
+
+async fn what_is_out_of_time_is_kept_and_told(site: &Site, anvil: &Anvil, client: &Client) {
+    let last = head(anvil.rpc()).await;
+    let kept = stored_in("quarantine", client, 31_337, last, last).await;
+    assert_eq!(kept, on_chain(anvil.rpc(), last, last).await);
+    let output = site.call(&["verify"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let sentence = format!(
+        "1 logs are in dalp_indexed.quarantine and in no other table: their blocks lie more than a hundred years ahead ({last})"
+    );
+    assert!(output.status.success() && said.contains(&sentence), "{said}");
+}
+
 #[test]
 fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
     dalp_tests::run(async {
@@ -549,35 +580,17 @@ fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
         let dry = site.call(&["repair", "--dry-run"]);
         assert!(dry.status.success() && String::from_utf8_lossy(&dry.stdout).contains("altered value"));
         assert_eq!(site.call(&["verify"]).status.code(), Some(1), "a dry run changes nothing");
-        // Through a door that counts: a repair costs what its blocks cost, each of them once, beside a whole look.
-        let door = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
-        let counted = Site::new(&database, &door.url()).with("range_blocks = 10");
-        assert_eq!(counted.call(&["verify"]).status.code(), Some(1));
-        let look = door.requests();
-        let output = counted.call(&["repair"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let (repaired, blocks) = (door.requests() - look, broken.len() as u64);
-        assert!(repaired <= look + 5 * blocks, "{repaired} requests for {blocks} blocks, a look alone is {look}");
+        repair_costs_its_blocks(&database, &anvil, broken.len() as u64).await;
         full_verify(&site);
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         assert_eq!(before, places(&client, &broken).await, "rows of other blocks were touched");
-        // The writer beside it goes on; also with a block that no table has a partition for, whose logs are kept as they came.
+        // The writer beside it goes on.
         burst(anvil.rpc(), &deployed, 3, 1000).await;
         caught_up(&database, &anvil).await;
-        let last = head(anvil.rpc()).await;
-        assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
-        anvil.rpc().set_next_block_timestamp(now() + 101 * 365 * DAY).await.unwrap();
-        emit(anvil.rpc(), &deployed, &transfer(a, b), &[7; 32]).await;
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        emit_out_of_time(&anvil, &deployed).await;
         caught_up(&database, &anvil).await;
-        let kept = stored_in("quarantine", &client, 31_337, last + 1, last + 1).await;
-        assert_eq!(kept, on_chain(anvil.rpc(), last + 1, last + 1).await);
-        let output = site.call(&["verify"]);
-        let said = String::from_utf8_lossy(&output.stdout);
-        let sentence = format!(
-            "1 logs are in dalp_indexed.quarantine and in no other table: their blocks lie more than a hundred years ahead ({})",
-            last + 1
-        );
-        assert!(output.status.success() && said.contains(&sentence), "{said}");
+        what_is_out_of_time_is_kept_and_told(&site, &anvil, &client).await;
         assert!(running.stop().await.success(), "{}", running.log());
     });
 }
