@@ -5,7 +5,7 @@ use std::process::Output;
 use dalp_fixtures::deploy;
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::{Site, command};
-use dalp_tests::stage::{ADMIN, anvil, stage, until};
+use dalp_tests::stage::{ADMIN, WRITER, anvil, stage, until};
 
 use crate::{burst, caught_up};
 
@@ -115,7 +115,8 @@ fn a_database_that_cannot_be_used_is_explained() {
 fn readiness_says_why_the_database_cannot_be_used() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil().await);
-        let site = Site::new(&database, &anvil.http_url());
+        // Not through a pooler, which keeps the server's reason to itself while it tries again.
+        let site = Site { url: database.direct_url(WRITER), ..Site::new(&database, &anvil.http_url()) };
         let service = Service::start(&site.config()).await.unwrap();
         caught_up(&database, &anvil).await;
         let super_ = stage().await.database().await.superuser().await;
