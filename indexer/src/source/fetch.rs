@@ -58,12 +58,19 @@ impl Source {
         };
         let headers = headers.into_iter().map(|header| self.with_its_bloom(header)).collect();
         match BlockBatch::new(range, headers, logs, &self.filter) {
-            Err(defect @ (Defect::Bloom { .. } | Defect::OtherFork { .. } | Defect::NotAsked { .. })) => {
-                if let Defect::Bloom { number } = defect {
-                    match self.best_level().await? {
-                        Level::Receipts => node.catch(number, "they do not agree with its header's bloom"),
-                        _ => self.bloom_refuted(node, number),
+            Err(
+                defect @ (Defect::Bloom { .. }
+                | Defect::LeftOut { .. }
+                | Defect::OtherFork { .. }
+                | Defect::NotAsked { .. }),
+            ) => {
+                let receipts = self.best_level().await? == Level::Receipts;
+                match defect {
+                    Defect::Bloom { number } | Defect::LeftOut { number } if receipts => {
+                        node.catch(number, "they do not agree with its header's bloom");
                     }
+                    Defect::Bloom { number } => self.bloom_refuted(node, number),
+                    _ => {}
                 }
                 self.suspicious(range, defect.to_string()).await
             }

@@ -369,10 +369,11 @@ impl Source {
         if self.bloomless() { Header { bloom: None, ..header } } else { header }
     }
 
-    /// The logs of a block are not those of its header's bloom, and no receipts decide. Met again and again, it is the chain's own
-    /// way: from then on blooms are not looked at, and no level says that they were.
+    /// A block has logs that its header's bloom does not hold, and no receipts decide. Met again and again, it is the chain's own
+    /// way: from then on blooms are not looked at, and no level says that they were. Logs that a bloom promises and a node does not
+    /// have are no such thing: that node forgot them, or leaves them out.
     pub(super) fn bloom_refuted(&self, node: &Node, number: u64) {
-        let what = "its logs are not those of its header's bloom";
+        let what = "it has logs that its header's bloom does not hold";
         let times = self.proofs.met(&Disproof::Contradiction { number, what });
         if times >= STUBBORN_BLOOM && !self.proofs.bloomless.swap(true, Ordering::Relaxed) {
             warn!(node = node.name(), "block {number}: {what}, {times} times over: blooms prove nothing on this chain");
