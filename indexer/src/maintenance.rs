@@ -460,10 +460,12 @@ impl Leaves {
     /// An error says which chain has no leaves ahead, and why.
     async fn turn(&self, status: &ChainStatus, store: &Store) -> Result<(), String> {
         let chain_id = status.chain_id;
+        let floors = store.learn_floors(chain_id).await.map(drop).map_err(|error| error.to_string());
+        let sizes = self.choose_intervals(chain_id).await.map_err(|error| error.to_string());
         let ahead = self.ahead(chain_id, status.head_time).await.map_err(|error| error.to_string());
         let outcomes = [
-            ("the retention floors", store.learn_floors(chain_id).await.map(drop).map_err(|error| error.to_string())),
-            ("the sizes of the partitions", self.choose_intervals(chain_id).await.map_err(|error| error.to_string())),
+            ("the retention floors", floors),
+            ("the sizes of the partitions", sizes),
             ("partitions ahead of the head", ahead.clone()),
             ("compacting the coverage", store.compact_coverage(chain_id).await.map_err(|error| error.to_string())),
         ];

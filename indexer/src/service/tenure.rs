@@ -14,6 +14,7 @@ use crate::maintenance::Leaves;
 use crate::source::Source;
 use crate::source::heads::News;
 use crate::status::{ChainStatus, Role};
+use crate::store::chain::State;
 use crate::store::lease::{Bid, Lease, POLL, RENEWAL};
 use crate::store::{Claim, Store, StoreError, timestamp};
 
@@ -115,7 +116,7 @@ impl Tenure {
             self.leaves.forget(claim.chain_id);
         }
         let state = loop {
-            match self.store.load(&claim).await {
+            match self.loaded(&claim).await {
                 Ok(state) => break state,
                 Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
                 Err(StoreError::Retry { why }) => self.status.send_modify(|status| status.waits_for = why),
@@ -142,6 +143,12 @@ impl Tenure {
             status: self.status.clone(),
         };
         driver.run(stop).await
+    }
+
+    /// The state to go on from. The floors come first: a row below them would make a leaf anew that retention has dropped.
+    async fn loaded(&self, claim: &Claim) -> Result<State, StoreError> {
+        self.store.learn_floors(claim.chain_id).await?;
+        self.store.load(claim).await
     }
 
     fn publish_standby(&self, waits_for: String) {
