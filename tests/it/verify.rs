@@ -682,3 +682,36 @@ fn rows_of_blocks_that_are_not_covered_are_extra_and_go() {
         assert_exact(&client, anvil.rpc(), 31_337, 8, head(anvil.rpc()).await).await;
     });
 }
+
+/// It answers older blocks as if they were empty; only roots and blooms of their headers tell.
+#[test]
+fn blocks_that_an_anvil_forgot_are_not_taken_for_empty_ones() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let extra = ["--transaction-block-keeper", "12"].map(Into::into).to_vec();
+        let anvil = anvil_with(AnvilOptions { extra, ..AnvilOptions::default() }).await;
+        let site = Site::new(&database, &anvil.http_url());
+        let service = Service::start(&site.config()).await.unwrap();
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        for seed in 0..4 {
+            burst(anvil.rpc(), &deployed, 3, seed).await;
+            caught_up(&database, &anvil).await;
+        }
+        let full = head(anvil.rpc()).await;
+        let before = on_chain(anvil.rpc(), full, full).await;
+        anvil.rpc().mine(30, 1).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+        assert_eq!(on_chain(anvil.rpc(), full, full).await, [], "forgotten");
+        let client = database.superuser().await;
+        let block = full.to_string();
+        for (level, why) in
+            [("receipts", "It has no receipts of that block"), ("bloom", "logs bloom promises are missing")]
+        {
+            let output = site.call(&["repair", "--from", &block, "--to", &block, "--level", level]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && said.contains(why), "{level}: {said}");
+            assert_eq!(stored(&client, 31_337, full, full).await, before, "{level}");
+        }
+    });
+}

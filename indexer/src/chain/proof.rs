@@ -1,7 +1,7 @@
 //! A block's logs, proved from its hash: the header hashes to it, its receipts root commits to the receipts, and they
 //! hold the logs. What is not committed to (transaction hashes) is checked against the block's own list.
 
-use alloy::consensus::Header as FullHeader;
+use alloy::consensus::{EMPTY_ROOT_HASH, Header as FullHeader};
 use alloy::primitives::B256;
 
 use super::batch::{Level, Logs};
@@ -53,6 +53,13 @@ pub enum Disproof {
         /// What is wrong.
         what: &'static str,
     },
+}
+
+impl Disproof {
+    /// Whether there were no receipts where the header commits to some, as of a node that keeps those of newer blocks only.
+    pub fn is_of_no_receipts(&self) -> bool {
+        matches!(self, Self::Root { computed, .. } if *computed == EMPTY_ROOT_HASH)
+    }
 }
 
 /// A header whose fields hash to its hash.

@@ -14,7 +14,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::out::{say, tell};
 use super::run::stopped;
@@ -375,9 +375,19 @@ async fn refuse_lost_chain(config: &Config, node: &DevNode) -> Result<(), Failur
         return Ok(());
     }
     let client = connect_direct(&config.database, &config.database.admin_url).await?;
+    let chain_id = i64::try_from(node.chain_id).unwrap_or(i64::MAX);
+    let names: Vec<&str> = config.chains.iter().map(|chain| chain.name.as_str()).collect();
+    let sql = "SELECT chain_id FROM dalp_indexed.chain_state WHERE name = ANY ($1) AND chain_id <> $2";
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&chain_id, Type::INT8)];
+    if let Some(other) = client.query_typed_opt(sql, &params).await.map_err(failed)? {
+        return Err(Failure::other(format!(
+            "the database holds chain {}, of an earlier `dev --rpc-url`, and our own node is chain {chain_id}. Nothing was changed. \
+             Start over with `dalp-indexer dev --fresh`, or index that node again with `--rpc-url`",
+            other.get::<_, i64>(0)
+        )));
+    }
     let sql =
         "SELECT tail_number, tail_hash FROM dalp_indexed.chain_state WHERE chain_id = $1 AND tail_hash IS NOT NULL";
-    let chain_id = i64::try_from(node.chain_id).unwrap_or(i64::MAX);
     let Some(row) = client.query_typed_opt(sql, &[(&chain_id, Type::INT8)]).await.map_err(failed)? else {
         return Ok(());
     };

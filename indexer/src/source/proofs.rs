@@ -353,10 +353,13 @@ impl Source {
             return Ok(None);
         }
         warn!(node = node.name(), "refused receipts: {disproof}");
-        Err(node.retry(&format!(
-            "refused receipts that are not the block's: {disproof}. If every node of this chain answers so, set its \
-             `verify` to \"bloom\""
-        )))
+        let advice = match disproof.is_of_no_receipts() {
+            true => {
+                "It has no receipts of that block, perhaps any more: ask a node that keeps them (`dev` keeps 3,600 blocks)"
+            }
+            false => "If every node of this chain answers so, set its `verify` to \"bloom\"",
+        };
+        Err(node.retry(&format!("refused receipts that are not the block's: {disproof}. {advice}")))
     }
 
     /// Whether blooms prove nothing on this chain.
