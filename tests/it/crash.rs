@@ -171,18 +171,18 @@ fn kills() -> u64 {
 }
 
 /// Runs the indexer of `site` again and again, each time into the kill that `moments` tells for the n-th; `meanwhile` happens
-/// to the chain until then, and before that until the head is `ahead` blocks above the tail. All depends on progress, nothing
-/// on the clock: a slow machine is killed at the same moments. Then lets it end its work, and compares.
+/// to the chain until then, and before that until there is `work` for a process, given the stored tail. All depends on progress,
+/// nothing on the clock: a slow machine is killed at the same moments. Then lets it end its work, and compares.
 async fn killed_at_random(
     (database, anvil, site, upstream): (&Database, &Anvil, &Site, Upstream),
-    (rng, ahead): (&mut StdRng, u64),
+    (rng, work): (&mut StdRng, impl AsyncFn(u64) -> bool),
     mut moments: impl FnMut(&mut StdRng, u64) -> Moment,
     mut meanwhile: impl AsyncFnMut(&mut StdRng),
 ) -> Vec<Kill> {
     let (client, mut seen, mut tail) = (database.superuser().await, Vec::new(), None);
     let (mut covered, _) = progress(&client).await;
     for number in 0..kills() {
-        while head(anvil.rpc()).await < tail.unwrap_or(0) + ahead {
+        while !work(tail.unwrap_or(0)).await {
             meanwhile(rng).await;
         }
         let moment = moments(rng, number);
@@ -247,7 +247,7 @@ fn killed_at_random_moments_of_a_load() {
         let client = database.superuser().await;
         let kills = killed_at_random(
             at,
-            (&mut rng("load"), AHEAD),
+            (&mut rng("load"), async |tail| head(anvil.rpc()).await >= tail + AHEAD),
             |rng, number| any_moment(rng, number, 1..=4),
             async |rng| {
                 let (covered, _) = progress(&client).await;
@@ -267,6 +267,10 @@ fn killed_at_random_moments_of_a_load() {
     });
 }
 
+/// Missing blocks that are more history than one process lives to write, and how far behind the tail jumps, which makes more of it.
+const HISTORY: u64 = 300;
+const FAR_BEHIND: u64 = 1_100;
+
 #[test]
 fn killed_at_random_moments_of_history() {
     dalp_tests::run(async {
@@ -281,14 +285,16 @@ fn killed_at_random_moments_of_history() {
         let client = database.superuser().await;
         let kills = killed_at_random(
             at,
-            (&mut rng("history"), 0),
+            // What there is, or what the tail jumps over, is more history than a process lives to write.
+            (&mut rng("history"), async |tail| {
+                progress(&client).await.1 as u64 >= HISTORY || head(anvil.rpc()).await > tail + FAR_BEHIND + HISTORY
+            }),
             // A write may be a jump of the tail, at most two in one life: the others add blocks.
             |rng, number| any_moment(rng, number, 3..=6),
             async |_| {
-                let (covered, gap) = progress(&client).await;
-                if covered > 0 && gap < 300 {
-                    // Far enough for the next jump, and for more history than a process lives to write.
-                    anvil.rpc().mine(1_200, 12).await.unwrap();
+                if (progress(&client).await.1 as u64) < HISTORY {
+                    // A few at a time: Anvil mines ever more slowly, and what is asked of it ends with the process that is killed.
+                    anvil.rpc().mine(20, 12).await.unwrap();
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             },
@@ -310,7 +316,7 @@ fn killed_at_random_moments_at_the_head() {
         let at = (&database, &anvil, &site, Upstream::of(&database.url(WRITER)));
         let kills = killed_at_random(
             at,
-            (&mut rng("head"), 0),
+            (&mut rng("head"), async |_| true),
             |rng, number| any_moment(rng, number, 1..=4),
             async |rng| burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await,
         )
@@ -330,7 +336,7 @@ fn killed_at_random_moments_while_the_chain_reorganises() {
         let at = (&database, &anvil, &site, Upstream::of(&database.url(WRITER)));
         let kills = killed_at_random(
             at,
-            (&mut rng("reorgs"), 0),
+            (&mut rng("reorgs"), async |_| true),
             // Half of them at any message of an unwind and of what follows it.
             |rng, number| match number % 2 {
                 0 => {

@@ -81,9 +81,8 @@ async fn forks() -> [Anvil; 2] {
     nodes
 }
 
-/// Of two forks of the same height this one is stored, and stays. Without a new block: a stored tail that is not the node's is
-/// noticed as it is. With one it is for good: a comparison with what the other fork answered before may still be under way and take
-/// the tail back, and it ends before a block is appended.
+/// Of two forks of the same height the indexer follows `fork`. First without a new block: it notices by itself that its tail is on the
+/// other fork. Then with one: a comparison that the other fork answered may still take the tail back, but not after the new block.
 async fn followed(service: &Service, database: &Database, fork: &Anvil) {
     caught_up(database, fork).await;
     fork.rpc().mine(1, 1).await.unwrap();
