@@ -2,10 +2,12 @@
 
 use std::process::Output;
 
-use dalp_fixtures::deploy;
+use dalp_fixtures::faulty::{Fault, Rule};
+use dalp_fixtures::{FaultyNode, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::{Site, command};
 use dalp_tests::stage::{ADMIN, WRITER, anvil, stage, until};
+use rustix::process::Signal;
 
 use crate::{burst, caught_up};
 
@@ -213,6 +215,23 @@ fn missing_rights_are_named() {
         }
         for command in [&["status"][..], &["sql", "-c", "SELECT count(*) FROM logs"]] {
             refused(&stranger.call(command), 1, &["42501", "GRANT dalp_reader TO it_stranger;"]);
+        }
+    });
+}
+
+#[test]
+fn a_start_that_is_told_to_stop_has_not_failed() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        for signal in [Signal::TERM, Signal::INT] {
+            // A first answer that does not come is waited for, seconds long.
+            let silent = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+            let asked = silent.inject(Rule::new(Fault::Hang));
+            let mut starting = Site::new(&database, &silent.url()).spawn();
+            until("the node to be asked", || async { asked.count() > 0 }).await;
+            starting.signal(signal);
+            let ended = starting.ended().await;
+            assert!(ended.success(), "{signal:?}: {ended}: {}", starting.log());
         }
     });
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::out::{say, tell};
-use super::run::stopped;
+use super::run::Signals;
 use super::{Failure, environment, migrate};
 use crate::config::Config;
 use crate::service::Service;
@@ -62,11 +62,12 @@ const TRAFFIC: u32 = 20;
 /// # Errors
 /// What could not be found, installed or started, and the next command to try.
 pub async fn run(args: DevArgs, bars: MultiProgress) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
     let folder = Folder::open(&args)?;
     let mut devnet = Devnet::default();
     let outcome = tokio::select! {
         outcome = devnet.live(&args, &folder, &bars) => outcome,
-        signal = stopped() => signal,
+        () = signals.stop() => Ok(()),
     };
     bars.clear().ok();
     tell!("stopping");

@@ -1,6 +1,6 @@
 //! `dalp-indexer run`.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use super::Failure;
@@ -23,31 +23,49 @@ pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
     for chain in &mut config.chains {
         chain.reset_on_chain_change |= args.reset_on_chain_change;
     }
-    let mut service = Service::start(&config).await?;
+    let mut signals = Signals::listen()?;
+    let mut service = tokio::select! {
+        service = Service::start(&config) => service?,
+        () = signals.stop() => {
+            info!("stopping before it has started");
+            return Ok(());
+        }
+    };
     if let Some(address) = service.http() {
         info!("http://{address}/status");
     }
     let result = tokio::select! {
         error = service.failed() => Err(error.into()),
-        result = stopped() => result,
+        () = signals.stop() => Ok(()),
     };
     info!("stopping");
     service.stop().await;
     result
 }
 
-/// Waits for Ctrl-C or the service manager's SIGTERM.
-///
-/// # Errors
-/// Where signals cannot be received.
-pub async fn stopped() -> Result<(), Failure> {
-    let hook = |kind| signal(kind).map_err(|error| Failure::other(format!("signals cannot be received: {error}")));
-    let (mut interrupt, mut terminate) = (hook(SignalKind::interrupt())?, hook(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C, and the service manager's SIGTERM: heard from when this is made, so that none ends the process as if it had failed.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Hears them from now on.
+    ///
+    /// # Errors
+    /// Where signals cannot be received.
+    pub fn listen() -> Result<Self, Failure> {
+        let hook = |kind| signal(kind).map_err(|error| Failure::other(format!("signals cannot be received: {error}")));
+        Ok(Self { interrupt: hook(SignalKind::interrupt())?, terminate: hook(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Waits for one of them. Cancel-safe.
+    pub async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 impl From<ServiceError> for Failure {
