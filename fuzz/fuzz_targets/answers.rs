@@ -4,7 +4,7 @@
 
 use alloy::rpc::types::Log as AlloyLog;
 use dalp_fuzz::{bounded, in_columns};
-use dalp_indexer::chain::batch::Logs;
+use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::events::erc20;
 use dalp_indexer::source::fuzzing::{Cursor, Refusal};
 use dalp_indexer::source::logs;

@@ -9,7 +9,7 @@ use alloy::primitives::{B256, Log as PlainLog};
 use alloy::rlp::Encodable;
 use alloy::rpc::types::{Header as AlloyHeader, TransactionReceipt};
 use dalp_fuzz::bounded;
-use dalp_indexer::chain::batch::Logs;
+use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::chain::block::{BlockRef, Header};
 use dalp_indexer::chain::proof::{Disproof, Proved, SealedHeader};
 use dalp_indexer::chain::receipts::{Outcome, Receipts};

@@ -3,7 +3,7 @@
 use std::alloc::System;
 
 use alloy::rpc::types::Log as AlloyLog;
-use dalp_indexer::chain::batch::{Log, Logs};
+use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::block::BlockRef;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 

@@ -5,9 +5,10 @@ mod cut;
 
 use alloy::primitives::{B256, U256, keccak256};
 use chrono::{DateTime, Utc};
-use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
+use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, BlockRef, Header};
 use dalp_indexer::chain::filter::Filter;
+use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};

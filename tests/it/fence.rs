@@ -4,8 +4,8 @@
 use std::fmt::Debug;
 
 use alloy::primitives::B256;
-use dalp_indexer::chain::batch::Level;
 use dalp_indexer::chain::block::BlockRange;
+use dalp_indexer::chain::level::Level;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::repair::Replacement;

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, B256};
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, FaultyNode, Rpc, deploy};
-use dalp_indexer::chain::batch::Level;
 use dalp_indexer::chain::block::{BlockRange, BlockRef};
+use dalp_indexer::chain::level::Level;
 use dalp_indexer::service::{Service, join};
 use dalp_indexer::store::repair::Replacement;
 use dalp_indexer::store::{Store, StoreError};

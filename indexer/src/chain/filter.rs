@@ -3,9 +3,9 @@
 use alloy::primitives::{Address, B256, keccak256};
 use serde::{Deserialize, Serialize};
 
-use super::batch::Log;
 use super::block::Header;
 use super::bloom::may_hold;
+use super::logs::Log;
 
 /// Which logs are asked for, and what is stored of them. Empty sets mean all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

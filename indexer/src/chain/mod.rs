@@ -10,6 +10,8 @@ pub mod block;
 pub mod bloom;
 pub mod coverage;
 pub mod filter;
+pub mod level;
+pub mod logs;
 pub mod machine;
 pub mod proof;
 pub mod range;

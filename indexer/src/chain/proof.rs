@@ -4,8 +4,9 @@
 use alloy::consensus::{EMPTY_ROOT_HASH, Header as FullHeader};
 use alloy::primitives::B256;
 
-use super::batch::{Level, Logs};
 use super::block::{BlockRef, Header};
+use super::level::Level;
+use super::logs::Logs;
 use super::receipts::Receipts;
 
 /// How far blocks are to be verified.
@@ -173,7 +174,7 @@ mod tests {
     use alloy::primitives::{Address, b256};
 
     use super::*;
-    use crate::chain::batch::Log;
+    use crate::chain::logs::Log;
     use crate::chain::receipts::{Outcome, Receipt};
 
     /// Header of Ethereum's block 1, as every node answers it.

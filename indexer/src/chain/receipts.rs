@@ -5,8 +5,8 @@ use alloy::consensus::proofs::ordered_trie_root_encoded;
 use alloy::primitives::B256;
 use alloy::rlp::{Encodable, Header as Prefix};
 
-use super::batch::{Log, Logs};
 use super::bloom;
+use super::logs::{Log, Logs};
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 
 use super::Failure;
 use super::verify::{Audit, ScopeArgs, chains, open_store};
-use crate::chain::batch::Level;
 use crate::chain::block::BlockRange;
+use crate::chain::level::Level;
 use crate::cli::out::say;
 use crate::config::Config;
 use crate::maintenance::Leaves;

@@ -11,7 +11,7 @@ use crate::chain::backfill::Order;
 
 pub use dalp_partitions::{Fate, Index, Interval};
 
-use crate::chain::batch::Level;
+use crate::chain::level::Level;
 pub use crate::chain::machine::Finality;
 pub use crate::chain::proof::Verify;
 

@@ -2,7 +2,7 @@
 
 use alloy::primitives::{Address, B256, b256};
 
-use crate::chain::batch::Log;
+use crate::chain::logs::Log;
 
 /// keccak256("Transfer(address,address,uint256)"). ERC-721 shares it with a fourth topic, some old tokens with fewer.
 pub const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");

@@ -7,8 +7,10 @@ use serde_json::json;
 
 use super::node::{Call, Node};
 use super::{Answer, Filter, HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
-use crate::chain::batch::{BlockBatch, Defect, Level, Logs, Piece};
+use crate::chain::batch::{BlockBatch, Defect, Piece};
 use crate::chain::block::{BlockRange, BlockRef, Header};
+use crate::chain::level::Level;
+use crate::chain::logs::Logs;
 
 /// Blocks of a refused range that are proved by receipts at once; a longer one is asked for in halves first.
 const PROVED_AT_ONCE: u64 = 32;

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 use super::plain::Cursor;
-use crate::chain::batch::{Log, Logs};
 use crate::chain::block::BlockRef;
+use crate::chain::logs::{Log, Logs};
 
 /// Parses the array `json` onto the end of `logs`.
 ///

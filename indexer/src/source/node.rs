@@ -18,8 +18,9 @@ use super::pace::{Pace, Portion};
 use super::refusal::Refusal;
 use super::rpc::{self, Answer};
 use super::{Identity, RpcHeader, SourceError, header_by_number, logs};
-use crate::chain::batch::{BlockBatch, Defect, Logs};
+use crate::chain::batch::{BlockBatch, Defect};
 use crate::chain::block::{BlockRange, BlockRef, Header};
+use crate::chain::logs::Logs;
 use crate::config::{Chain, Secret};
 use crate::status::NodeReport;
 

@@ -415,7 +415,7 @@ async fn logs_of_many_addresses_are_asked_for_in_parts() {
         })
         .await;
         let mut chain = configured(&[&server.url]);
-        chain.verify = crate::chain::proof::Verify::To(crate::chain::batch::Level::Returned);
+        chain.verify = crate::chain::proof::Verify::To(crate::chain::level::Level::Returned);
         chain.addresses =
             (0..1_500_u64).map(|n| alloy::primitives::Address::left_padding_from(&n.to_be_bytes())).collect();
         let source = Source::new(&chain).unwrap();
@@ -456,7 +456,7 @@ async fn near_the_head_the_blocks_that_came_are_kept() {
     })
     .await;
     let mut chain = configured(&[&server.url]);
-    chain.verify = crate::chain::proof::Verify::To(crate::chain::batch::Level::Returned);
+    chain.verify = crate::chain::proof::Verify::To(crate::chain::level::Level::Returned);
     let source = Source::new(&chain).unwrap();
     let batch = source.near_head(BlockRange { first: 1, last: 8 }).await.unwrap();
     assert_eq!(batch.range(), BlockRange { first: 1, last: 3 });

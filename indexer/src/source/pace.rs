@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::chain::block::BlockRange;
 
-/// Bytes of logs in an answer, as [`Logs::bytes`](crate::chain::batch::Logs::bytes) counts them, that are tried: some 600 to 40,000 transfers.
+/// Bytes of logs in an answer, as [`Logs::bytes`](crate::chain::logs::Logs::bytes) counts them, that are tried: some 600 to 40,000 transfers.
 const SIZES: [u64; 7] = [128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20];
 /// The first one, about what a transaction holds: until more is known, calls are few.
 const FIRST: usize = 4;

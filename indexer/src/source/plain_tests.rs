@@ -7,8 +7,8 @@ use rand::{Rng, RngExt, SeedableRng};
 use serde_json::Value;
 
 use super::*;
-use crate::chain::batch::{Log, Logs};
 use crate::chain::block::BlockRef;
+use crate::chain::logs::{Log, Logs};
 use crate::source::logs;
 
 fn log(rng: &mut StdRng) -> AlloyLog {

@@ -19,8 +19,8 @@ use tracing::{debug, info, warn};
 use super::node::{Call, Node};
 use super::receipts::{parse, parse_each};
 use super::{Answer, HEADERS_PER_CALL, Source, SourceError, header_by_number};
-use crate::chain::batch::Level;
 use crate::chain::block::{BlockRef, Header};
+use crate::chain::level::Level;
 use crate::chain::proof::{Disproof, Proved, SealedHeader, Verify};
 use crate::chain::receipts::Receipts;
 

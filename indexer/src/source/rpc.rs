@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::logs;
 use super::plain::Cursor;
-use crate::chain::batch::Logs;
+use crate::chain::logs::Logs;
 
 /// The method whose answers are logs.
 const GET_LOGS: &str = "eth_getLogs";

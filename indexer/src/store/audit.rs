@@ -11,10 +11,12 @@ use super::retention::{Floors, is_absurd, is_below, read_floors};
 use super::rows::{ABSURD, TIME};
 use super::{Claim, Store, StoreError, begin, begin_reading, hash, int8, timestamp, uint8};
 use crate::chain::audit::Entry;
-use crate::chain::batch::{BlockBatch, Level, Log};
+use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::coverage::Coverage;
 use crate::chain::filter::Filter;
+use crate::chain::level::Level;
+use crate::chain::logs::Log;
 use crate::events::erc20::{self, Decoded, TRANSFER};
 
 /// The rows of a range of blocks, whatever their times, and what the coverage says of it: one snapshot.

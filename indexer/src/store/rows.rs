@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::encode::{CopyBuffer, Fixed, pg_micros};
 use super::int8;
 use super::retention::{Floors, is_absurd, is_below};
-use crate::chain::batch::{BlockBatch, Log};
+use crate::chain::batch::BlockBatch;
 use crate::chain::block::Header;
+use crate::chain::logs::Log;
 use crate::events::erc20::{self, Decoded, Transfer};
 
 /// One COPY: its statement and its data.

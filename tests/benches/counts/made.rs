@@ -2,9 +2,10 @@
 
 use alloy::primitives::{Address, B256, U256};
 use dalp_fixtures::Cluster;
-use dalp_indexer::chain::batch::{BlockBatch, Log, Logs};
+use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::filter::Filter;
+use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::store::lease::{Bid, Lease};
