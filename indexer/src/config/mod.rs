@@ -3,6 +3,7 @@
 //! [`Settings`] holds checked texts and knows where each comes from; [`Config`] is what the program runs on.
 
 mod database_url;
+mod kind;
 mod reader;
 mod setting;
 mod text;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::setting::{self, Default, Kind, SETTINGS, Setting};
+use super::kind::Kind;
+use super::setting::{self, Default, SETTINGS, Setting};
 use super::value;
 
 /// The file that is read when none is named and it exists.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::kind::Kind;
 use super::reader::Settings;
-use super::setting::{self, Default, Kind, SETTINGS, Setting};
+use super::setting::{self, Default, SETTINGS, Setting};
 
 /// A TOML file that works as it is and shows every setting; what has a default is commented out.
 pub(super) fn example() -> String {

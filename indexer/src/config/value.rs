@@ -53,8 +53,7 @@ pub fn endpoint(url: &str) -> String {
 
 /// A schema and a table, joined by a point.
 pub fn table(text: &str) -> Option<(&str, &str)> {
-    text.split_once('.')
-        .filter(|(schema, table)| super::setting::is_sql_name(schema) && super::setting::is_sql_name(table))
+    text.split_once('.').filter(|(schema, table)| super::kind::is_sql_name(schema) && super::kind::is_sql_name(table))
 }
 
 /// Scheme, host and path of a URL that holds nothing else worth showing.
