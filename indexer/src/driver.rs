@@ -315,7 +315,7 @@ impl Driver {
         let news = self.news.borrow_and_update();
         let head = news.head.as_ref()?;
         if let Some(time) = crate::store::timestamp(head.header.time) {
-            self.leaves.head(self.claim.chain_id, time);
+            self.leaves.book.head(self.claim.chain_id, time);
         }
         Some(Input::Head { head: head.header.block(), finalized: head.finalized })
     }
@@ -529,8 +529,8 @@ impl Driver {
             status.events_per_second = running.meter.per_second();
             let able = self.source.capabilities();
             (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
-            status.leaves = self.leaves.count(self.claim.chain_id);
-            status.bare_leaves = self.leaves.bare(self.claim.chain_id);
+            status.leaves = self.leaves.book.count(self.claim.chain_id);
+            status.bare_leaves = self.leaves.book.bare(self.claim.chain_id);
             status.waits_for = match &trouble {
                 Some(why) => format!("{}: {why}", machine.wait()),
                 None => machine.wait().to_string(),
@@ -681,7 +681,7 @@ async fn look_again(
     batch: &BlockBatch,
     found: &StoreError,
 ) -> Result<(), StoreError> {
-    leaves.forget(claim.chain_id);
+    leaves.book.forget(claim.chain_id);
     let looked = match store.learn_floors(claim.chain_id).await {
         Ok(floors) if matches!(found, StoreError::Sealed { .. }) => leaves.unseal(claim.chain_id, batch, floors).await,
         learned => learned.map(drop),

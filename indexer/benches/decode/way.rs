@@ -6,9 +6,10 @@ use std::fmt::Write;
 
 use alloy::hex;
 use alloy::primitives::{Address, B256, U256, keccak256};
-use dalp_indexer::chain::batch::{BlockBatch, Logs};
+use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::filter::Filter;
+use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::events::erc20;
 use dalp_indexer::source::logs;
 use dalp_indexer::source::rpc::{Answer, Call, decode};

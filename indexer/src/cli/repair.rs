@@ -133,7 +133,7 @@ impl Repair<'_> {
         }
         match audit.store.repair(&audit.claim, replacement, foreign, audit.anchor).await {
             Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
-                self.leaves.forget(audit.claim.chain_id);
+                self.leaves.book.forget(audit.claim.chain_id);
                 let floors = audit.store.learn_floors(audit.claim.chain_id).await.map_err(Step::of)?;
                 if let (StoreError::Sealed { .. }, Replacement::Batch(batch)) = (&error, replacement) {
                     self.leaves.unseal(audit.claim.chain_id, batch, floors).await.map_err(Step::of)?;

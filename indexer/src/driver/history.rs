@@ -213,7 +213,7 @@ async fn tell_lowest(context: &Context, missing: &Missing) {
     match context.source.header_below(piece.range.first, anchor).await {
         Ok(header) => {
             if let Some(time) = timestamp(header.time) {
-                context.leaves.load_from(context.claim.chain_id, time);
+                context.leaves.book.load_from(context.claim.chain_id, time);
             }
         }
         Err(error) => debug!(%error, "the time of the lowest missing block is not known"),

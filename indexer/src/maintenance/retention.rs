@@ -126,10 +126,8 @@ impl Leaves {
             Err(error) => !is_busy(error),
         };
         if moved && table.is_of_chains() {
-            let chains: Vec<u64> =
-                self.heads.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().copied().collect();
-            for chain_id in chains {
-                self.forget(chain_id);
+            for chain_id in self.book.followed() {
+                self.book.forget(chain_id);
                 if let Err(error) = store.learn_floors(chain_id).await {
                     debug!(chain_id, %error, "the retention floors are not known");
                 }
@@ -155,10 +153,8 @@ fn is_busy(error: &LeavesError) -> bool {
 impl Leaves {
     /// Keeps the planner's statistics of parents, which autovacuum never analyzes. Nobody waits for it, so a failure is told in a whisper.
     async fn analyze(&self, client: &mut Client, table: &ManagedTable) {
-        let chains =
-            self.heads.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().copied().collect::<Vec<_>>();
         let keys: Vec<i64> = match (table.is_of_chains(), table.table.flat) {
-            (true, _) => chains.into_iter().map(super::key).collect(),
+            (true, _) => self.book.followed().into_iter().map(super::key).collect(),
             (false, true) => vec![0],
             (false, false) => Vec::new(),
         };

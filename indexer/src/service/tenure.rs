@@ -113,7 +113,7 @@ impl Tenure {
         // The leader before us may have made some. Not knowing them costs a look when they are needed.
         if let Err(error) = self.leaves.learn(claim.chain_id).await {
             warn!(chain = self.chain.name, "partitions are not known yet: {error}");
-            self.leaves.forget(claim.chain_id);
+            self.leaves.book.forget(claim.chain_id);
         }
         let state = loop {
             match self.loaded(&claim).await {
@@ -153,7 +153,7 @@ impl Tenure {
 
     fn publish_standby(&self, waits_for: String) {
         let head = self.news.borrow().head.as_ref().map(|head| (head.header.number, head.header.time));
-        let leaves = self.leaves.count(self.chain.chain_id);
+        let leaves = self.leaves.book.count(self.chain.chain_id);
         // What it knew as leader is no longer so, and is the new leader's to tell.
         self.status.send_modify(|status| {
             *status = ChainStatus {

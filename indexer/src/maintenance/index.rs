@@ -1,0 +1,133 @@
+//! Indexes of leaves that were made bare, once they are loaded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dalp_partitions::{Indexed, Leaf, Table, build, read_leaf};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+use tracing::{debug, warn};
+
+use super::{Leaves, LeavesError};
+use crate::service::tasks::Pulse;
+use crate::status::{ChainStatus, Role};
+use crate::store::Store;
+use crate::store::history::MissingTimes;
+
+/// How long a leaf stays bare after its last row while history goes on elsewhere: a load of minutes is done sooner
+/// without building beside it, one of hours must not keep what it has finished from being served.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Pause between two looks for leaves that can be indexed.
+const INDEX_LOOK: Duration = Duration::from_millis(250);
+
+/// Pause after an index could not be built.
+const INDEX_PAUSE: Duration = Duration::from_secs(5);
+
+impl Leaves {
+    /// Builds the indexes of bare leaves that no more history is missing of, until `stop` turns true. On a connection of its own, since
+    /// a build may take minutes.
+    pub async fn index(
+        self: Arc<Self>,
+        chains: Vec<watch::Receiver<ChainStatus>>,
+        store: Store,
+        pulse: Pulse,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut builder = Builder { leaves: self, store, client: None, loaded: HashMap::new() };
+        loop {
+            let led: Vec<u64> = chains
+                .iter()
+                .map(|chain| chain.borrow())
+                .filter(|status| status.role == Role::Leader)
+                .map(|status| status.chain_id)
+                .collect();
+            let (mut pause, mut failed) = (INDEX_LOOK, None);
+            for chain_id in led {
+                if let Err(error) = builder.turn(chain_id).await {
+                    warn!(chain_id, "indexes of partitions: {error}");
+                    (pause, failed) = (INDEX_PAUSE, Some(format!("chain {chain_id}: {error}")));
+                }
+            }
+            pulse.turn(failed);
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+}
+
+/// Gives bare leaves their indexes.
+struct Builder {
+    leaves: Arc<Leaves>,
+    store: Store,
+    client: Option<Client>,
+    /// Since when a leaf was seen to lack nothing but indexes.
+    loaded: HashMap<(u64, String), Instant>,
+}
+
+impl Builder {
+    /// Builds what can be built of one chain. Nearly always no leaf is bare, and nothing is asked.
+    async fn turn(&mut self, chain_id: u64) -> Result<(), LeavesError> {
+        let bare: Vec<(Table, Leaf)> = self
+            .leaves
+            .tables
+            .iter()
+            .flat_map(|table| {
+                let bare = self.leaves.book.bare_of(chain_id, &table.table);
+                bare.into_iter().map(|leaf| (table.table.clone(), leaf))
+            })
+            .collect();
+        if bare.is_empty() {
+            self.loaded.retain(|(chain, _), _| *chain != chain_id);
+            return Ok(());
+        }
+        let missing = match self.store.missing_times(chain_id).await {
+            Ok(missing) => missing,
+            Err(error) => {
+                debug!(chain_id, %error, "which times are missing is not known");
+                return Ok(());
+            }
+        };
+        for (table, leaf) in bare {
+            let live = missing.tail.is_none_or(|tail| tail < leaf.bounds.to());
+            if self.is_due(chain_id, &leaf, &missing) {
+                self.build(chain_id, &table, &leaf, live).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a leaf lacks no rows of history, and long enough or nothing else of the chain lacks any.
+    fn is_due(&mut self, chain_id: u64, leaf: &Leaf, missing: &MissingTimes) -> bool {
+        let (key, head) = ((chain_id, leaf.name.clone()), self.leaves.book.head_of(chain_id));
+        if missing.touch(leaf.bounds, head) {
+            self.loaded.remove(&key);
+            return false;
+        }
+        let since = *self.loaded.entry(key).or_insert_with(Instant::now);
+        missing.is_none(head) || since.elapsed() >= SETTLED
+    }
+
+    async fn build(&mut self, chain_id: u64, table: &Table, leaf: &Leaf, live: bool) -> Result<(), LeavesError> {
+        let client = match &mut self.client {
+            Some(client) if !client.is_closed() => client,
+            slot => slot.insert(self.leaves.connect().await?),
+        };
+        let began = Instant::now();
+        let Some(catalog) = self.leaves.book.catalog(chain_id, table) else { return Ok(()) };
+        let indexed = build(client, table, &catalog, &leaf.name, live).await?;
+        if let Indexed::Made(indexes @ 1..) = indexed {
+            let seconds = began.elapsed().as_secs_f64();
+            debug!(chain_id, leaf = leaf.name, indexes, seconds, "a loaded partition has its indexes");
+        }
+        if indexed != Indexed::Busy {
+            let now = read_leaf(client, table, &catalog, &leaf.name).await?;
+            self.leaves.book.know_leaf(chain_id, table, &leaf.name, now);
+        }
+        Ok(())
+    }
+}

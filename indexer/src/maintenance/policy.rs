@@ -1,0 +1,34 @@
+//! How the configuration cuts tables into leaves.
+
+use chrono::TimeDelta;
+use dalp_partitions::{Fate, Policy};
+
+use crate::config::{ManagedTable, Partitions};
+
+/// How a table is cut into leaves.
+pub(crate) fn policy(partitions: &Partitions, table: &ManagedTable) -> Policy {
+    Policy {
+        interval: table.interval,
+        history: partitions.history_interval,
+        history_after: TimeDelta::from_std(partitions.history_after).unwrap_or(TimeDelta::MAX),
+        premake: partitions.premake,
+        max_leaves: partitions.max_leaves as usize,
+        ..Policy::default()
+    }
+}
+
+/// What is wrong with a policy that keeps more leaves than there may be: said before they are made.
+pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String> {
+    let keep = (table.retention.fate != Fate::Keep).then_some(table.retention.keep.as_seconds_f64())?;
+    // Its own and those made ahead stand beside those that are kept.
+    let leaves = (keep / table.interval.seconds()).ceil() + f64::from(partitions.premake) + 1.0;
+    (leaves > f64::from(partitions.max_leaves)).then(|| {
+        format!(
+            "tables.{}: retention at interval = \"{}\" keeps {leaves:.0} leaves of a key, more than partitions.max_leaves = {}: from there \
+             on leaves are a step wider",
+            table.name,
+            table.interval.name(),
+            partitions.max_leaves
+        )
+    })
+}

@@ -1,0 +1,105 @@
+//! Leaves ahead of each chain's head and a compact coverage, on a timer.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use dalp_partitions::{Fate, Need, Target, sizes};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::info;
+
+use super::{Leaves, LeavesError, key, policy};
+use crate::service::tasks::Pulse;
+use crate::status::{ChainStatus, Role};
+use crate::store::Store;
+use crate::task::Beside;
+
+/// Pause of the upkeep while a chain's head is not known yet.
+const FIRST_LOOK: Duration = Duration::from_millis(200);
+
+impl Leaves {
+    /// Keeps leaves ahead of each chain's head, and the coverage compact, until `stop` turns true. A failure is told
+    /// and tried again at the next turn: writing goes on meanwhile, and makes what it needs itself.
+    pub async fn keep(
+        self: Arc<Self>,
+        chains: Vec<watch::Receiver<ChainStatus>>,
+        store: Store,
+        pulse: Pulse,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        loop {
+            // Before the first head is known there is nothing to make ahead of it: look again soon.
+            // A standby leaves it to the leader, and learns what that made when it takes over.
+            // A chain that cannot begin keeps no other waiting.
+            let statuses = chains.iter().map(|chain| chain.borrow().clone());
+            let led: Vec<ChainStatus> = statuses.filter(|status| status.role == Role::Leader).collect();
+            let known = !led.is_empty() && led.iter().all(|status| status.head_time.is_some());
+            let mut failed = None;
+            for status in &led {
+                failed = self.turn(status, &store).await.err().or(failed);
+            }
+            pulse.turn(failed);
+            let pause = if known { self.every } else { FIRST_LOOK };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// An error says which chain has no leaves ahead, and why.
+    async fn turn(&self, status: &ChainStatus, store: &Store) -> Result<(), String> {
+        let chain_id = status.chain_id;
+        let floors = store.learn_floors(chain_id).await.map(drop).map_err(|error| error.to_string());
+        let sizes = self.choose_intervals(chain_id).await.map_err(|error| error.to_string());
+        let ahead = self.ahead(chain_id, status.head_time).await.map_err(|error| error.to_string());
+        let outcomes = [
+            ("the retention floors", floors),
+            ("the sizes of the partitions", sizes),
+            ("partitions ahead of the head", ahead.clone()),
+            ("compacting the coverage", store.compact_coverage(chain_id).await.map_err(|error| error.to_string())),
+        ];
+        let mut upkeep = self.upkeep.write().unwrap_or_else(PoisonError::into_inner);
+        let upkeep = upkeep.entry(chain_id).or_default();
+        for (what, outcome) in outcomes {
+            upkeep.tell(what, outcome);
+        }
+        ahead.map_err(|error| format!("chain {chain_id}: {error}"))
+    }
+
+    /// How often upkeep of a chain failed.
+    pub fn failures(&self, chain_id: u64) -> u64 {
+        self.upkeep.read().unwrap_or_else(PoisonError::into_inner).get(&chain_id).map_or(0, Beside::failures)
+    }
+
+    /// Chooses each table's interval by the sizes of its full leaves, where that is wanted.
+    async fn choose_intervals(&self, chain_id: u64) -> Result<(), LeavesError> {
+        let Some(head) = self.book.head_of(chain_id).filter(|_| self.partitions.interval_by_size) else {
+            return Ok(());
+        };
+        let mut client = self.connect().await?;
+        for managed in self.tables_of(chain_id) {
+            let table = &managed.table;
+            let sizes = sizes(&mut client, table, key(chain_id)).await?;
+            let keep = (managed.retention.fate != Fate::Keep).then_some(managed.retention.keep);
+            let target = Target { narrowest: managed.interval, keep, ..Target::default() };
+            let choice = policy(&self.partitions, managed).sized(&sizes, &target, head);
+            let mut chosen = self.chosen.write().unwrap_or_else(PoisonError::into_inner);
+            if chosen.insert((chain_id, table.name.clone()), choice.interval) != Some(choice.interval) {
+                info!(table = table.name, chain_id, reason = choice.reason, "interval of new partitions");
+            }
+        }
+        Ok(())
+    }
+
+    async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>) -> Result<(), LeavesError> {
+        let Some(head) = head.filter(|_| self.partitions.switches.create) else { return Ok(()) };
+        let mut ended = Ok(());
+        for table in self.tables_of(chain_id) {
+            // One that fails keeps no other from its leaves.
+            ended = self.make(chain_id, table, &Need::ahead_of(head)).await.and(ended);
+        }
+        ended
+    }
+}
