@@ -1,6 +1,10 @@
 //! Small scenarios by hand. The seeded model chain is in `sim.rs`.
 
+use alloy::primitives::B256;
+
 use super::*;
+use crate::chain::batch::Link;
+use crate::chain::block::BlockRange;
 
 fn hash(fork: u64, number: u64) -> B256 {
     let mut bytes = [0; 32];

@@ -1,0 +1,225 @@
+//! What the machine hears and says: inputs, actions, and what it waits for.
+
+use std::fmt;
+
+use alloy::primitives::B256;
+
+use crate::chain::batch::Link;
+use crate::chain::block::{BlockRange, BlockRef};
+use crate::chain::reorg::Fork;
+
+/// The end of what is committed: the next block to commit, and the hash it must stand on (`None`: nothing below it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Number of the next block.
+    pub next: u64,
+    /// Hash of block `next - 1`, where we have it.
+    pub hash: Option<B256>,
+}
+
+impl Tail {
+    /// The tail after `block`.
+    pub fn after(block: BlockRef) -> Self {
+        Self { next: block.number + 1, hash: Some(block.hash) }
+    }
+}
+
+/// Names one fetch, so that an answer that is no longer wanted can be told from one that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FetchId(pub(super) u64);
+
+/// What happened. Inputs of the machine are not called events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// The node's newest block, and what its `finalized` tag says where that was asked.
+    Head {
+        /// Newest block.
+        head: BlockRef,
+        /// The block tagged `finalized`.
+        finalized: Option<BlockRef>,
+    },
+    /// A fetch brought a batch that is whole: the blocks of its range, or, near the head, the first of them.
+    Fetched {
+        /// Which fetch.
+        id: FetchId,
+        /// How the batch joins the chain.
+        link: Link,
+        /// Logs in it.
+        logs: u64,
+        /// Bytes that it holds in memory.
+        bytes: u64,
+        /// The blocks whose hashes it brought, ascending.
+        blocks: Vec<BlockRef>,
+    },
+    /// A fetch failed in a way that repeating it unchanged does not mend.
+    FetchFailed {
+        /// Which fetch.
+        id: FetchId,
+        /// Why.
+        failure: FetchFailure,
+    },
+    /// The append was committed.
+    Committed,
+    /// The append or unwind was not committed, or it is not known whether it was.
+    WriteLost,
+    /// The state row, read under its lock.
+    Loaded {
+        /// Committed tail.
+        tail: Tail,
+        /// The highest stored block that is final.
+        finalized: Option<u64>,
+        /// The newest stored blocks, ascending.
+        recent: Vec<BlockRef>,
+    },
+    /// Stored blocks were compared with the node's. [`Fork::Below`] here means: down to the end, none matches.
+    Compared(Fork),
+    /// The unwind was committed.
+    Unwound,
+    /// The jump was committed; the tail stands on that block.
+    Jumped(BlockRef),
+    /// The node did not have the block to jump to.
+    NotJumped,
+    /// A node has both that final block and the block of this tail in one chain.
+    Anchored {
+        /// The final block.
+        block: BlockRef,
+        /// The tail.
+        tail: Tail,
+    },
+}
+
+/// Why a fetch cannot simply be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchFailure {
+    /// Too many blocks, logs or bytes; with the number of blocks the node allows, where it names one.
+    TooLarge {
+        /// The node's limit in blocks.
+        hint: Option<u64>,
+    },
+    /// The node no longer, or not yet, has a block of the range.
+    Gone,
+}
+
+/// What the driver shall do. At most one of the actions other than `Fetch` is under way at a time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Action {
+    /// Fetch `range`. `near_head`: all headers first, then the logs pinned by block hash.
+    Fetch {
+        /// Name of this fetch.
+        id: FetchId,
+        /// What to fetch.
+        range: BlockRange,
+        /// Whether these blocks may still be reorganised under our feet.
+        near_head: bool,
+    },
+    /// Commit the batch of fetch `id` on top of `on`.
+    Append {
+        /// Which batch.
+        id: FetchId,
+        /// The tail that the commit must find.
+        on: Tail,
+        /// The highest stored block that is final after it; only ever rises.
+        finalized: Option<u64>,
+    },
+    /// Drop every batch and running fetch.
+    Forget,
+    /// Compare stored blocks with the node's from the tail downwards, not below `floor`.
+    Compare {
+        /// Lowest block that may be unwound to.
+        floor: Option<u64>,
+        /// The block that gave rise to it: only a node that has this very block is to be asked, so that what is compared is
+        /// the branch that it belongs to.
+        anchor: BlockRef,
+    },
+    /// Remove every block from `to.next` upwards; the tail to find is `from`.
+    Unwind {
+        /// The tail that the commit must find.
+        from: Tail,
+        /// The tail afterwards.
+        to: Tail,
+    },
+    /// Set the tail to block `to`, which is final, and leave the blocks between to the backfill lane.
+    Jump {
+        /// The tail that the commit must find.
+        from: Tail,
+        /// The block that the tail shall stand on.
+        to: u64,
+        /// A block at or above it by which it is known to be final: only a node that has this very block is to be asked.
+        anchor: BlockRef,
+    },
+    /// Read the state row under its lock, however long that takes.
+    Reload,
+    /// Stop this chain: an operator must decide.
+    Stop(Stop),
+}
+
+/// Why a chain stopped for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// The node's chain leaves ours below a block that was final.
+    #[error(
+        "the node's chain differs from the stored one below finalized block {finalized}; nothing was removed. Check that \
+         the RPC URLs are of the right chain. If it really rewrote final blocks, remove what is stored of them with \
+         `dalp-indexer reindex --from {finalized} --yes`, and from a lower block if it says so again. A devnet takes back what it calls \
+         final: set its `finality = \"never\"`"
+    )]
+    BelowFinalized {
+        /// The finalized block.
+        finalized: u64,
+    },
+    /// One block alone is too large for the limits.
+    #[error(
+        "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use another node"
+    )]
+    BlockTooLarge {
+        /// The block.
+        number: u64,
+    },
+}
+
+/// What progress depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// No head seen yet.
+    FirstHead,
+    /// Everything is committed up to the head.
+    NextBlock,
+    /// The node reports less than we have stored.
+    NodeBehind(u64),
+    /// Logs and headers of a range.
+    Fetch(BlockRange),
+    /// The commit of a range.
+    Append(BlockRange),
+    /// Finding the fork point.
+    Compare,
+    /// Removing orphaned rows.
+    Unwind,
+    /// Setting the tail to a final block.
+    Jump(u64),
+    /// Reading the state row.
+    Reload,
+    /// A node that says which of two branches is final: the nodes' leaves ours below what was final.
+    Finality,
+    /// An operator.
+    Operator(Stop),
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wait::FirstHead => f.write_str("the node's first head"),
+            Wait::NextBlock => f.write_str("the next block"),
+            Wait::NodeBehind(number) => write!(f, "a node that has block {number}"),
+            Wait::Fetch(range) => write!(f, "the node: logs of {range}"),
+            Wait::Append(range) => write!(f, "PostgreSQL: commit of {range}"),
+            Wait::Compare => f.write_str("the node: fork point of a reorg"),
+            Wait::Unwind => f.write_str("PostgreSQL: unwind of orphaned blocks"),
+            Wait::Jump(number) => write!(f, "PostgreSQL: the tail's jump to block {number}"),
+            Wait::Reload => f.write_str("PostgreSQL: state of the chain"),
+            Wait::Finality => f.write_str(
+                "a node that calls a block final: the nodes' chain leaves the stored one below a final block",
+            ),
+            Wait::Operator(stop) => write!(f, "an operator: {stop}"),
+        }
+    }
+}
