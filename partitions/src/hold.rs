@@ -15,7 +15,7 @@ use crate::{
     Bounds, Edge, Error, Table, Time,
     activity::{Deed, activity_table, ensure_activity, record},
     apply::{BEGIN, is_passing},
-    moves::{begin_session, end_session},
+    exclusive::{begin_session, end_session},
     registry::{Entry, Presence, read_inventory, register},
     session::{self, Kind},
     undo::bring_back,

@@ -6,8 +6,8 @@ use crate::{
     Catalog, Error, Leaf, Table,
     apply::{BEGIN, create_index, is_passing},
     catalog::read_leaf,
-    moves::PATIENCE,
     session::{self, Kind},
+    transition::PATIENCE,
 };
 
 /// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.

@@ -1,9 +1,6 @@
-//! Carries out moves: one leaf at a time, each in transactions that leave a state from which the next run goes on.
+//! Makes one move of one leaf, in transactions that leave a state from which the next run goes on.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{
     Client, Transaction,
@@ -12,269 +9,26 @@ use tokio_postgres::{
 };
 
 use crate::{
-    Archive, Error, Identity, Manifest, Obstacle, Subject, Table,
-    activity::{Deed, ensure_activity, record},
-    apply::{BEGIN, is_passing, pause},
+    Archive, Error, Identity, Manifest, Subject, Table,
+    activity::{Deed, record},
+    apply::{is_passing, pause},
     archive,
     blockers::blockers_of,
-    claim::{self, Entered},
-    registry::{Entry, Presence, State, read_inventory, refresh, register},
-    retire::{Act, Fate, Move, Terms, plan_moves, stopped},
+    claim::Entered,
+    registry::{Entry, State},
+    retire::{Act, Fate, Move},
     rule::{refuse_held, rule},
-    session::{self, Kind},
-    survey,
+    run::Done,
+    seal::{MARK, seal_statements},
+    session, survey,
+    transition::{PATIENCE, discard, finish, is_the_leaf, lock, locked, set_state},
 };
-
-/// Key of the advisory lock that lets one session of a database retire, undo and restore at a time: "dalpret" in ASCII.
-pub const RETIRE_KEY: i64 = 0x64_616c_7072_6574;
 
 /// How long `DETACH CONCURRENTLY` waits for older readers. It holds no lock meanwhile, and nobody waits behind it; a shorter time
 /// would leave more detachings pending.
 const DETACH_PATIENCE: &str = "30s";
 /// How long FINALIZE waits at a time: under deadlock_timeout, past which an autovacuum in the way would be cancelled.
 pub(crate) const FINALIZE_PATIENCE: &str = "800ms";
-/// How long a lock on a table is waited for at a time: whoever comes after us waits behind us.
-pub(crate) const PATIENCE: &str = "200ms";
-/// Tries of a move that needs a lock which somebody else has, where somebody waits for it.
-pub(crate) const TRIES: u32 = 10;
-/// The same in a run, which comes again: after all that was to be had at once.
-const LATE_TRIES: u32 = 4;
-
-/// A move that was made.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Done {
-    /// The move.
-    pub act: Act,
-    /// The leaf's schema.
-    pub schema: String,
-    /// The leaf's name.
-    pub leaf: String,
-    /// Value of the list level.
-    pub key: i64,
-    /// How long it took, waiting included.
-    pub took: Duration,
-    /// How long it waited for its first lock.
-    pub waited: Duration,
-}
-
-/// What a run did.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The moves made, in order.
-    pub done: Vec<Done>,
-    /// What stands in the way of the rest.
-    pub obstacles: Vec<(Entry, Obstacle)>,
-    /// The moves that failed, with the leaf. One that fails does not keep others from going on.
-    pub failed: Vec<(Move, Error)>,
-}
-
-impl Outcome {
-    /// The keys of which nothing began to go, as too much would have at once.
-    pub fn stopped(&self) -> BTreeMap<i64, &Obstacle> {
-        stopped(&self.obstacles)
-    }
-
-    /// Why the run did not do all that it should; `None` if it did.
-    pub fn trouble(&self) -> Option<String> {
-        let failed = self.failed.first().map(|(_, error)| error.to_string());
-        failed.or_else(|| self.stopped().first_key_value().map(|(key, why)| format!("key {key}: {why}")))
-    }
-}
-
-/// Makes moves until there are none: takes up what was cut short, and retires what is due. Safe to call again after a crash
-/// anywhere, and from several processes (all but one are told [`Error::Busy`]).
-///
-/// Wants a direct connection of its own whose current role owns the table; its session settings are changed.
-pub async fn retire(
-    client: &mut Client,
-    table: &Table,
-    terms: &Terms<'_>,
-    archive: Option<&Archive>,
-) -> Result<Outcome, Error> {
-    begin_session(client, table).await?;
-    let outcome = run(client, table, terms, archive).await;
-    let noted = match &outcome {
-        Ok(outcome) => note_run(client, table, outcome.trouble()).await,
-        Err(error) => note_run(client, table, Some(error.to_string())).await,
-    };
-    let ended = end_session(client, table).await;
-    let outcome = outcome?;
-    noted.and(ended).map(|()| outcome)
-}
-
-async fn run(
-    client: &mut Client,
-    table: &Table,
-    terms: &Terms<'_>,
-    archive: Option<&Archive>,
-) -> Result<Outcome, Error> {
-    ensure_activity(client, &table.registry).await?;
-    register(client, table).await?;
-    let mut run = Run { outcome: Outcome::default(), given_up: HashSet::new(), late: HashSet::new() };
-    let mut entered = None;
-    let mut inventory = read_inventory(client, table).await?;
-    loop {
-        let planned = plan_moves(&inventory, terms);
-        let (moves, tries) = run.next(planned.moves);
-        if moves.is_empty() {
-            let (faults, others) = planned.obstacles.into_iter().partition(|(_, obstacle)| obstacle.is_fault());
-            run.outcome.obstacles = others;
-            let failed = Vec::into_iter(faults).map(|(entry, obstacle)| refused(table, entry, &obstacle));
-            run.outcome.failed.extend(failed);
-            return Ok(run.outcome);
-        }
-        let moved: Vec<i64> = moves.iter().map(|next| next.entry.id).collect();
-        if terms.retention.fate == Fate::Archive && entered.is_none() {
-            match enter(client, table, archive, &moves).await {
-                Ok(place) => entered = place,
-                Err((first, error)) => {
-                    run.outcome.failed.push((first, error));
-                    let useless = moves.iter().filter(|next| is_for_archive(next));
-                    run.given_up.extend(useless.map(|next| (next.entry.id, next.act)));
-                    continue;
-                }
-            }
-        }
-        for next in moves {
-            let mut worker = Worker {
-                client,
-                table,
-                archive,
-                entered: entered.as_ref(),
-                fate: terms.retention.fate,
-                grace: terms.retention.grace,
-                has_begun: false,
-            };
-            if !run.make(&mut worker, next, tries).await? {
-                break;
-            }
-        }
-        // What others did meanwhile is found out by each move itself, behind the lock of the leaf's row.
-        refresh(client, table, &mut inventory, &moved).await?;
-    }
-}
-
-/// A run under way.
-struct Run {
-    outcome: Outcome,
-    /// Moves that failed: they are not tried again in this run.
-    given_up: HashSet<(i64, Act)>,
-    /// Leaves that could not be locked at once: they come when nothing else is left to do.
-    late: HashSet<i64>,
-}
-
-impl Run {
-    /// What comes next, and how often it is tried. Whoever is in the way of one leaf costs the others nothing; and a detaching, which waits
-    /// for readers, comes after what does not.
-    fn next(&self, mut moves: Vec<Move>) -> (Vec<Move>, u32) {
-        moves.retain(|next| !self.given_up.contains(&(next.entry.id, next.act)));
-        let is_late = |next: &Move| self.late.contains(&next.entry.id);
-        let tries = if moves.iter().all(is_late) { LATE_TRIES } else { 1 };
-        moves.retain(|next| tries > 1 || !is_late(next));
-        moves.sort_by_key(|next| next.act == Act::Detach);
-        (moves, tries)
-    }
-
-    /// Makes a move. Answers whether those that were planned with it can still be made.
-    async fn make(&mut self, worker: &mut Worker<'_>, next: Move, tries: u32) -> Result<bool, Error> {
-        let error = match worker.carry_out(&next, tries).await {
-            Ok(done) => {
-                self.outcome.done.push(done);
-                return Ok(true);
-            }
-            Err(error) => error,
-        };
-        if is_passing(&error) && tries == 1 && !worker.has_begun {
-            self.late.insert(next.entry.id);
-            return Ok(true);
-        }
-        let error = worker.named(&next, error).await?;
-        worker.record_failure(&next, &error).await?;
-        self.given_up.insert((next.entry.id, next.act));
-        // It may be pending now, and no other of its parent can begin: the moves are planned again.
-        let stands_in_the_way = next.act == Act::Detach;
-        self.outcome.failed.push((next, error));
-        Ok(!stands_in_the_way)
-    }
-}
-
-/// Makes sure, before anything is sealed for it, that the archive is ours to write to. An error comes with the first of the moves that
-/// are not made then.
-async fn enter(
-    client: &Client,
-    table: &Table,
-    archive: Option<&Archive>,
-    moves: &[Move],
-) -> Result<Option<Entered>, (Move, Error)> {
-    match (archive, moves.iter().find(|next| is_for_archive(next))) {
-        (Some(archive), Some(first)) => {
-            claim::enter(client, table, archive).await.map(Some).map_err(|error| (first.clone(), error))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Whether a move is of no use where nothing may be archived.
-fn is_for_archive(next: &Move) -> bool {
-    matches!(next.act, Act::Seal | Act::Archive)
-}
-
-/// A leaf that must be mended before it can move.
-fn refused(table: &Table, entry: Entry, obstacle: &Obstacle) -> (Move, Error) {
-    let refused = Error::Refused { leaf: table.sibling(&entry.leaf), why: obstacle.to_string() };
-    (Move { entry, act: Act::Seal }, refused)
-}
-
-/// Session settings of everything here, and the lock that only one session has. No session of ours is without time limits.
-pub(crate) async fn begin_session(client: &Client, table: &Table) -> Result<(), Error> {
-    let doing = || Error::doing("begin to maintain partitions", table);
-    let settings = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET search_path = pg_catalog; SET jit = off; \
-                    SET lock_timeout = '2s'; SET statement_timeout = '60s'; \
-                    SET idle_in_transaction_session_timeout = '60s'";
-    session::settle(client, settings).await.map_err(doing())?;
-    let locked = client.query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&RETIRE_KEY, Type::INT8)]).await;
-    if locked.map_err(doing())?.get(0) {
-        return Ok(());
-    }
-    let holder = client.query_typed_opt(HOLDER, &[(&RETIRE_KEY, Type::INT8)]).await.map_err(doing())?;
-    Err(Error::Busy { holder: holder.map_or_else(|| "?".to_owned(), |row| row.get::<_, i32>(0).to_string()) })
-}
-
-const HOLDER: &str = "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted \
-                      AND (classid::int8 << 32 | objid::int8) = $1 \
-                      AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())";
-
-pub(crate) async fn end_session(client: &Client, table: &Table) -> Result<(), Error> {
-    let unlocked = client.query_typed("SELECT pg_advisory_unlock($1)", &[(&RETIRE_KEY, Type::INT8)]).await;
-    unlocked.map(drop).map_err(Error::doing("end maintaining partitions", table))
-}
-
-const NOTE_RUN: &str = "
-    INSERT INTO registry.partition_run AS r (table_schema, table_name, succeeded_at, failed_at, failures, last_error)
-    VALUES ($1, $2, CASE WHEN $3::text IS NULL THEN clock_timestamp() END, CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END,
-            CASE WHEN $3 IS NULL THEN 0 ELSE 1 END, $3)
-    ON CONFLICT (table_schema, table_name) DO UPDATE
-    SET succeeded_at = COALESCE(EXCLUDED.succeeded_at, r.succeeded_at), failed_at = COALESCE(EXCLUDED.failed_at, r.failed_at),
-        failures = CASE WHEN $3 IS NULL THEN 0 ELSE r.failures + 1 END, last_error = COALESCE($3, r.last_error)";
-
-/// Notes that a table could not be looked after at all, so that `status` and `doctor` say why.
-///
-/// # Errors
-/// When the server refuses.
-pub async fn note_failure(client: &Client, table: &Table, why: &str) -> Result<(), Error> {
-    note_run(client, table, Some(why.to_owned())).await
-}
-
-async fn note_run(client: &Client, table: &Table, error: Option<String>) -> Result<(), Error> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&error, Type::TEXT)];
-    client
-        .query_typed(&table.registered(NOTE_RUN), &parameters)
-        .await
-        .map(drop)
-        .map_err(Error::doing("note the run", table))
-}
-
 /// The statements that make a move, as they are sent, without the registry's own.
 pub fn statements(table: &Table, next: &Move) -> Vec<String> {
     let (leaf, parent) = (next.entry.relation(), parent_of(table, &next.entry));
@@ -293,24 +47,6 @@ pub fn statements(table: &Table, next: &Move) -> Vec<String> {
     }
 }
 
-pub(crate) fn seal_statements(table: &Table, leaf: &str) -> Vec<String> {
-    let function = table.registered("registry.refuse_sealed()");
-    let mut statements = Vec::new();
-    for (trigger, events, each) in
-        [("dalp_seal_rows", "INSERT OR UPDATE OR DELETE", "ROW"), ("dalp_seal_truncate", "TRUNCATE", "STATEMENT")]
-    {
-        statements.push(format!(
-            "CREATE OR REPLACE TRIGGER {trigger} BEFORE {events} ON {leaf} FOR EACH {each} EXECUTE FUNCTION {function}"
-        ));
-        statements.push(format!("ALTER TABLE {leaf} ENABLE ALWAYS TRIGGER {trigger}"));
-    }
-    statements
-}
-
-pub(crate) fn unseal_statements(leaf: &str) -> Vec<String> {
-    ["dalp_seal_rows", "dalp_seal_truncate"].map(|name| format!("DROP TRIGGER IF EXISTS {name} ON {leaf}")).to_vec()
-}
-
 /// The locks of the first half of `DETACH CONCURRENTLY`.
 fn lock_for_detach(table: &Table, entry: &Entry) -> String {
     [parent_of(table, entry), entry.relation()]
@@ -322,21 +58,21 @@ pub(crate) fn parent_of(table: &Table, entry: &Entry) -> String {
     entry.parent.clone().unwrap_or_else(|| table.to_string())
 }
 
-struct Worker<'w> {
-    client: &'w mut Client,
-    table: &'w Table,
-    archive: Option<&'w Archive>,
+pub(crate) struct Worker<'w> {
+    pub client: &'w mut Client,
+    pub table: &'w Table,
+    pub archive: Option<&'w Archive>,
     /// The archive as a place that this database may write to.
-    entered: Option<&'w Entered>,
-    fate: Fate,
-    grace: chrono::TimeDelta,
+    pub entered: Option<&'w Entered>,
+    pub fate: Fate,
+    pub grace: chrono::TimeDelta,
     /// Whether the detaching was begun: the registry is no more as the move says, so it is not tried again.
-    has_begun: bool,
+    pub has_begun: bool,
 }
 
 impl Worker<'_> {
     /// Makes one move, and tries again a little later where a lock was not to be had.
-    async fn carry_out(&mut self, next: &Move, tries: u32) -> Result<Done, Error> {
+    pub async fn carry_out(&mut self, next: &Move, tries: u32) -> Result<Done, Error> {
         let began = Instant::now();
         for again in 1.. {
             match self.once(next).await {
@@ -569,7 +305,7 @@ impl Worker<'_> {
     }
 
     /// The same error; one of a lock that was not to be had says who has it.
-    async fn named(&self, next: &Move, error: Error) -> Result<Error, Error> {
+    pub async fn named(&self, next: &Move, error: Error) -> Result<Error, Error> {
         if !is_passing(&error) && !is_cancelled(&error) {
             return Ok(error);
         }
@@ -577,80 +313,10 @@ impl Worker<'_> {
         Ok(Error::InTheWay { act: next.act.word(), leaf: next.entry.relation(), holders })
     }
 
-    async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
+    pub async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
         let deed = Deed { failure: Some(error.to_string()), ..self.deed("partition.failed", next) };
         record(self.client, &deed).await
     }
-}
-
-/// Takes back what a restore of an older program made that did not come to its end.
-pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -> Result<Duration, Error> {
-    let began = Instant::now();
-    let doing = || Error::doing("drop the table of a restore that was cut short", table);
-    let drop = format!("DROP TABLE {}", entry.relation());
-    let transaction = locked(client, table, entry).await?;
-    if entry.presence == Presence::Standalone {
-        is_the_leaf(&transaction, table, entry).await?;
-        let sql = format!("SET LOCAL lock_timeout = '{PATIENCE}'; {drop}");
-        transaction.batch_execute(&sql).await.map_err(doing())?;
-    }
-    set_state(&transaction, table, entry, State::Dropped).await.map_err(doing())?;
-    let deed = Deed { statement: Some(drop), ..Deed::new("partition.discard", entry.to_string()) };
-    finish(transaction, deed, began, Duration::ZERO).await
-}
-
-/// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
-pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &Entry) -> Result<Transaction<'c>, Error> {
-    let doing = || Error::doing("lock a leaf in the registry", table);
-    let settings =
-        format!("{BEGIN}; SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '60s'");
-    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
-    let row =
-        transaction.query_typed_opt(&table.registered(LOCK_ENTRY), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
-    match row.map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1))) {
-        Some((state, version)) if state == entry.state.word() && version == entry.version => Ok(transaction),
-        found => Err(Error::Refused {
-            leaf: entry.relation(),
-            why: format!(
-                "somebody else moved it meanwhile ({} instead of {})",
-                found.map_or_else(|| "gone".to_owned(), |(state, _)| state),
-                entry.state
-            ),
-        }),
-    }
-}
-
-/// Refuses to go on where the name means another table than the registry's row: somebody renamed it meanwhile, or moved it. Asked
-/// behind a lock on the table, or after the statement that took it, it stays true until the transaction ends.
-pub(crate) async fn is_the_leaf(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&entry.relation(), Type::TEXT)];
-    let row = transaction.query_typed_opt(&table.registered(IS_THE_LEAF), &parameters).await;
-    match row.map_err(Error::doing("look whether a table is the leaf", table))? {
-        Some(_) => Ok(()),
-        None => Err(Error::Refused { leaf: entry.relation(), why: "it is not the table that it was".to_owned() }),
-    }
-}
-
-const IS_THE_LEAF: &str = "SELECT FROM registry.leaf WHERE leaf_id = $1 AND relid = to_regclass($2)::oid \
-                           AND catalog = registry.catalog_identity()";
-
-/// Says `statement`, which takes a lock, within `patience`; answers how long it took.
-async fn lock(
-    transaction: &Transaction<'_>,
-    statement: &str,
-    patience: &str,
-) -> Result<Duration, tokio_postgres::Error> {
-    transaction.batch_execute(&format!("SET LOCAL lock_timeout = '{patience}'")).await?;
-    let began = Instant::now();
-    transaction.batch_execute(statement).await?;
-    Ok(began.elapsed())
-}
-
-async fn finish(transaction: Transaction<'_>, deed: Deed, began: Instant, waited: Duration) -> Result<Duration, Error> {
-    let deed = Deed { took: began.elapsed(), waited, ..deed };
-    record(&transaction, &deed).await?;
-    transaction.commit().await.map_err(Error::doing("commit a move of a leaf", &deed.object))?;
-    Ok(waited)
 }
 
 pub(crate) fn manifest_of(entry: &Entry) -> Result<Manifest, Error> {
@@ -697,14 +363,6 @@ async fn archived(
     }
 }
 
-const LOCK_ENTRY: &str = "SELECT state, version FROM registry.leaf WHERE leaf_id = $1 FOR UPDATE";
-
-/// The mark of a seal, of the row `e` of the registry.
-pub(crate) const MARK: &str = "(SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid) \
-                       || ':' || c.relfilenode::text) \
-                     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid \
-                       AND starts_with(t.tgname::text, 'dalp_seal') WHERE c.oid = e.relid GROUP BY c.relfilenode)";
-
 const BEGIN_ARCHIVE: &str = "UPDATE registry.leaf SET state = $2, version = $3, manifest = NULL, seal = NULL, \
                              updated_at = clock_timestamp() WHERE leaf_id = $1";
 const END_ARCHIVE: &str = "
@@ -719,31 +377,6 @@ const RAISE_FLOOR: &str = "
     VALUES ($1, $2, $3, $4, 1)
     ON CONFLICT (table_schema, table_name, key) DO UPDATE
     SET floor = EXCLUDED.floor, moves = f.moves + 1, moved_at = clock_timestamp() WHERE f.floor < EXCLUDED.floor";
-
-const SET_STATE: &str = "
-    UPDATE registry.leaf AS e
-    SET state = $2, updated_at = clock_timestamp(),
-        sealed_at = CASE $2 WHEN 'SEALED' THEN clock_timestamp() ELSE sealed_at END,
-        rows = CASE $2 WHEN 'SEALED' THEN COALESCE(NULLIF((SELECT reltuples FROM pg_class WHERE oid = e.relid), -1)::int8, rows) ELSE rows END,
-        bytes = CASE $2 WHEN 'SEALED' THEN COALESCE(pg_total_relation_size(e.relid), bytes) ELSE bytes END,
-        checks = CASE $2 WHEN 'DETACHING' THEN ARRAY(SELECT conname::text FROM pg_constraint WHERE conrelid = e.relid AND contype = 'c')
-                         ELSE checks END,
-        retired_at = CASE $2 WHEN 'RETIRED' THEN clock_timestamp() ELSE retired_at END,
-        detached_at = CASE WHEN $2 = 'DETACHED' THEN COALESCE(detached_at, clock_timestamp())
-                           WHEN $2 = 'DROPPED' THEN detached_at END,
-        dropped_at = CASE $2 WHEN 'DROPPED' THEN clock_timestamp() END
-    WHERE leaf_id = $1";
-
-/// Moves the registry's row, which the transaction holds.
-pub(crate) async fn set_state(
-    transaction: &Transaction<'_>,
-    table: &Table,
-    entry: &Entry,
-    state: State,
-) -> Result<(), tokio_postgres::Error> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&state.word(), Type::TEXT)];
-    transaction.query_typed(&table.registered(SET_STATE), &parameters).await.map(drop)
-}
 
 /// Whether statement_timeout ended it: several waits, none of them too long alone.
 fn is_cancelled(error: &Error) -> bool {

@@ -12,12 +12,14 @@ use crate::{
     apply::{BEGIN, LANE_KEY, LIKE, is_passing, pause},
     blockers::blockers,
     catalog::quoted,
+    exclusive::{begin_session, end_session},
     hold::{insert, refuse_unfit},
-    moves::{MARK, PATIENCE, TRIES, begin_session, discard, end_session, seal_statements},
     read, refit,
     registry::{Entry, Presence, State, read_inventory, register},
+    seal::{MARK, seal_statements},
     session::{self, AS_WRITTEN, Kind},
     survey::{Archived, survey},
+    transition::{PATIENCE, TRIES, discard},
     undo::lower_floor,
 };
 

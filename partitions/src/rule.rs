@@ -5,7 +5,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{Error, Fate, Table, moves::MARK, registry::Entry};
+use crate::{Error, Fate, Table, registry::Entry, seal::MARK};
 
 /// The hold that keeps a leaf, by what is committed now: the transaction holds its row, which holds wait for.
 const HELD: &str = "

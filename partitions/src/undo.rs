@@ -12,12 +12,12 @@ use crate::{
     activity::{Deed, ensure_activity, record},
     apply::{LANE_KEY, is_passing, pause},
     blockers::blockers_of,
+    exclusive::{begin_session, end_session},
     hold::{place, release_hold},
-    moves::{
-        FINALIZE_PATIENCE, PATIENCE, TRIES, begin_session, end_session, is_the_leaf, locked, manifest_of, parent_of,
-        set_state, unseal_statements,
-    },
+    moves::{FINALIZE_PATIENCE, manifest_of, parent_of},
     registry::{Entry, Inventory, Presence, State, read_inventory, register},
+    seal::unseal_statements,
+    transition::{PATIENCE, TRIES, is_the_leaf, locked, set_state},
 };
 
 /// What [`undo`] did.
