@@ -1,3 +1,5 @@
+//! Why a schema cannot be migrated or used.
+
 use crate::LATEST;
 
 /// Why a database could not be migrated or may not be used. Each message ends with what to do next; the server's own

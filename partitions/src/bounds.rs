@@ -1,3 +1,5 @@
+//! The range of times that a leaf holds.
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};

@@ -1,3 +1,5 @@
+//! What may go wrong with partitions, each with what to do next.
+
 use crate::PlanError;
 
 /// Why leaves could not be read or made. Each message ends with what to do next.

@@ -1,3 +1,5 @@
+//! The calendar: where a leaf begins and ends, in UTC.
+
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};

@@ -1,3 +1,5 @@
+//! Which leaves must exist, decided from what stands, what is needed and the time of day.
+
 use std::collections::BTreeSet;
 use std::iter::successors;
 

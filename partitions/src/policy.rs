@@ -1,3 +1,5 @@
+//! How a table is cut into leaves: narrow near the head, wide in history, and how many are made ahead.
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{Bounds, Interval};
