@@ -215,6 +215,34 @@ fn every_test_that_is_named_is_there() {
 }
 
 #[test]
+fn every_place_that_answers_a_question_is_there() {
+    let architecture = text("ARCHITECTURE.md");
+    let section =
+        architecture.split("### Questions").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Question"));
+    let (mut places, mut broken) = (0, Vec::new());
+    for row in rows {
+        let mut code = String::new();
+        // A file, then what stands in it.
+        for name in row.split('|').nth(2).unwrap_or_default().split('`').skip(1).step_by(2) {
+            if name.ends_with(".rs") {
+                code = if root().join(name).is_file() { text(name) } else { String::new() };
+                continue;
+            }
+            let defines = ["fn", "struct", "enum", "const"].iter().any(|kind| {
+                code.split(&format!("{kind} {name}"))
+                    .skip(1)
+                    .any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+            });
+            places += 1;
+            broken.extend((!defines).then(|| format!("{name} in {row}")));
+        }
+    }
+    assert!(places > 15, "only {places} places were found");
+    none(&broken, "what ARCHITECTURE.md says answers a question is in the file that it names");
+}
+
+#[test]
 fn every_file_says_what_it_is() {
     let headless = files(&[".rs"]).into_iter().filter(|path| {
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
