@@ -27,7 +27,8 @@ pub async fn newest_rows(
 ) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
     let doing = || Error::doing("look for the newest row", table);
     let inventory = read_inventory(client, table).await?;
-    let settings = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '60s'; SET LOCAL jit = off";
+    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '60s'; \
+                    SET LOCAL jit = off";
     let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
     let mut newest = BTreeMap::new();
     for key in aged(&inventory, keep) {

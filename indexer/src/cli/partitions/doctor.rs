@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Archive, Fate, Finding, Limits, Obstacle, Presence, Severity, look, missing, plan_moves, read_inventory,
+    Archive, Fate, Finding, Limits, Obstacle, Presence, Severity, hindrances, look, missing, plan_moves, read_inventory,
 };
 use serde::Serialize;
 
@@ -144,6 +144,8 @@ async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) 
         next: "choose a longer interval, a shorter retention, or raise partitions.max_leaves".to_owned(),
     }));
     all.extend(stopped(session, config, table).await?);
+    let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+    all.extend(hindrances(&inventory, &table.table, table.retention.fate));
     all.extend(lost(session, table).await?);
     Ok(all)
 }
