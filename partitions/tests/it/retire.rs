@@ -270,6 +270,27 @@ async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
     assert_eq!(run(&mut client, &retention(Fate::Drop), Switches::ALL).await.failed.len(), 0);
 }
 
+/// Who reads one leaf by its name keeps only that from being detached: it is not begun, so that no other waits for its end.
+#[tokio::test]
+async fn an_idle_reader_of_one_leaf_costs_the_others_nothing() {
+    let (database, admin, mut client) = filled().await;
+    let reader = database.connect().await;
+    let pid = super::meanwhile::pid(&reader).await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs_31337_20240311").await.unwrap();
+    for _ in 0..2 {
+        let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+        let failed: Vec<_> = outcome.failed.iter().map(|(next, error)| (next.act, error.to_string())).collect();
+        assert!(matches!(&failed[..], [(Act::Detach, why)] if why.contains(&format!("pid {pid} "))), "{failed:?}");
+        let pending = "SELECT count(*)::text FROM pg_inherits WHERE inhdetachpending";
+        assert_eq!(strings(&admin, pending).await, ["0"]);
+        let left = states(&mut client).await;
+        assert_eq!(left.iter().filter(|(_, state)| *state == State::Attached).count(), 4, "{left:?}");
+        assert_eq!(left.len(), 5, "the others are dropped: {left:?}");
+    }
+    reader.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(run(&mut client, &retention(Fate::Drop), Switches::ALL).await.failed.len(), 0);
+}
+
 /// What the server would refuse in the end is known before anything is sealed.
 #[tokio::test]
 async fn what_refuses_every_detaching_is_known_before_the_first_move() {
