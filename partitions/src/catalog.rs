@@ -114,7 +114,7 @@ const TABLES: &str = "
     JOIN pg_catalog.pg_partitioned_table AS partitioned ON partitioned.partrelid = root.oid
            AND partstrat = CASE WHEN $4 THEN 'r' ELSE 'l' END
     LEFT JOIN (pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid)
-           ON inhparent = root.oid AND pg_get_expr(sub.relpartbound, sub.oid) IN
+           ON inhparent = root.oid AND pg_get_expr(sub.relpartbound, 0) IN
               (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
     WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2";
 

@@ -595,7 +595,7 @@ impl Worker<'_> {
     }
 
     /// The same error; one of a lock that was not to be had says who has it.
-    async fn named(&self, next: &Move, error: Error) -> Result<Error, Error> {
+    async fn named(&mut self, next: &Move, error: Error) -> Result<Error, Error> {
         if !is_passing(&error) && !is_cancelled(&error) {
             return Ok(error);
         }

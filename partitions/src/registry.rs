@@ -210,8 +210,8 @@ const KNOWN: &str = r"
         WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2 AND $3
       UNION ALL
         SELECT sub.oid, sub.relname, sub.relnamespace,
-               (regexp_match(pg_get_expr(sub.relpartbound, sub.oid), '^FOR VALUES IN \(''?(-?[0-9]+)''?\)$'))[1]::int8,
-               pg_get_expr(sub.relpartbound, sub.oid)
+               (regexp_match(pg_get_expr(sub.relpartbound, 0), '^FOR VALUES IN \(''?(-?[0-9]+)''?\)$'))[1]::int8,
+               pg_get_expr(sub.relpartbound, 0)
         FROM pg_catalog.pg_class AS root
         JOIN pg_catalog.pg_inherits ON inhparent = root.oid JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid
         WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2 AND NOT $3
@@ -248,9 +248,14 @@ const KNOWN: &str = r"
 /// The registry's leaves with what the catalog has, those that stand in the catalog alone among them (with id 0).
 ///
 /// Sizes of analyzed leaves are summed from the catalog: asking for each makes the session load, and keep, what it knows of every
-/// leaf and of every index on it (2.4 s instead of 0.2 s for 5,000 leaves).
+/// leaf and of every index on it (2.4 s instead of 0.2 s for 5,000 leaves). It also waits for whoever has a leaf for their own, or is
+/// about to: the size of such a leaf is left out.
 const ENTRIES: &str = r"
-    , analyzed AS MATERIALIZED (
+    , closed AS MATERIALIZED (
+        SELECT COALESCE(indrelid, relation) AS oid FROM pg_catalog.pg_locks LEFT JOIN pg_catalog.pg_index ON indexrelid = relation
+        WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()
+          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    ), analyzed AS MATERIALIZED (
         SELECT class.oid, class.reltoastrelid AS toast, class.relpages FROM pg_catalog.pg_class AS class
         WHERE $4 IS NULL AND class.reltuples > 0
           AND class.oid = ANY (ARRAY(SELECT oid FROM standing UNION SELECT found FROM known WHERE found IS NOT NULL))
@@ -274,7 +279,8 @@ const ENTRIES: &str = r"
                 ELSE 'standalone' END,
            parent.relname::text, parent_space.nspname::text,
            COALESCE(known.version, 0),
-           COALESCE(pages.pages * current_setting('block_size')::int8, pg_total_relation_size(class.oid), known.bytes, 0)::int8,
+           COALESCE(pages.pages * current_setting('block_size')::int8,
+                    CASE WHEN class.oid NOT IN (SELECT oid FROM closed) THEN pg_total_relation_size(class.oid) END, known.bytes, 0)::int8,
            COALESCE(known.rows, NULLIF(class.reltuples, -1)::int8), known.manifest, known.seal, seal.mark, known.detached_at,
            CASE WHEN class.relrowsecurity THEN row_security_active(class.oid) ELSE false END,
            COALESCE(known.incarnation::text, ''), known.place, class.relkind::text,
@@ -337,7 +343,8 @@ pub(crate) async fn refresh(
 
 async fn read_some(client: &mut Client, table: &Table, ids: Option<&[i64]>) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
-    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off";
+    let settings =
+        "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; SET LOCAL lock_timeout = '2s'";
     let transaction = session::begin(client, Kind::Snapshot, settings).await.map_err(doing())?;
     must_fit(&transaction, table).await?;
     let inventory = inventory_in(&transaction, table, ids).await?;
