@@ -139,7 +139,7 @@ async fn create(
     catalog: &Catalog,
     steps: &[Step],
 ) -> Result<(), tokio_postgres::Error> {
-    let parent = catalog.sub_parent.as_ref().map_or_else(|| table.to_string(), |name| table.sibling(name));
+    let parent = catalog.parent.clone().unwrap_or_else(|| table.to_string());
     let newest = catalog.leaves.iter().rfind(|leaf| !leaf.detaching).map(|leaf| table.sibling(&leaf.name));
     let template = Template::read(transaction, &parent, newest.as_deref()).await?;
     let mut made = Vec::new();
@@ -201,8 +201,7 @@ async fn holders(client: &mut Client, table: &Table) -> Result<String, Error> {
     let doing = || Error::doing("look up the locks", table);
     let transaction = session::begin(client, Kind::Read, "SET LOCAL lock_timeout = '2s'").await.map_err(doing())?;
     let name = table.to_string();
-    let tree = "SELECT ARRAY(SELECT relid::oid FROM pg_partition_tree($1::text::regclass))";
-    let tree = transaction.query_typed_one(tree, &[(&name, Type::TEXT)]).await.map_err(doing())?;
+    let tree = transaction.query_typed_one(TREE, &[(&name, Type::TEXT)]).await.map_err(doing())?;
     let tree: Vec<u32> = tree.get(0);
     let sql = format!(
         "SELECT COALESCE(string_agg(DISTINCT CASE WHEN a.pid IS NULL THEN 'a prepared transaction' ELSE {SESSION} END, ', '), 'nobody any more') \
@@ -217,3 +216,10 @@ async fn holders(client: &mut Client, table: &Table) -> Result<String, Error> {
     transaction.commit().await.map_err(doing())?;
     Ok(row.get(0))
 }
+
+/// A table and all below it. pg_partition_tree would lock each, and wait for it.
+const TREE: &str = "
+    WITH RECURSIVE tree AS (
+        SELECT to_regclass($1)::oid AS oid UNION ALL SELECT inhrelid FROM tree JOIN pg_catalog.pg_inherits ON inhparent = tree.oid
+    )
+    SELECT ARRAY(SELECT oid FROM tree WHERE oid IS NOT NULL)";

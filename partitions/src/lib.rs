@@ -68,7 +68,7 @@ pub use registry::is_begun;
 pub use registry::{Entry, Inventory, Presence, State, read_inventory};
 pub use restore::{Request, Restored, restore, restore_into};
 pub use retire::{Act, Fate, Move, Moves, Obstacle, Reference, Retention, Switches, Terms, is_due, plan_moves, way};
-pub use shape::unfit;
+pub use shape::{nested, unfit};
 pub use sizes::sizes;
 pub use sizing::{Choice, LeafSize, Target, rate};
 pub use survey::{Archived, Survey, Verified, missing, note_verified, repair, survey, verified, verify};

@@ -511,3 +511,34 @@ fn who_is_in_the_way_is_named_and_what_was_begun_is_ended() {
         said(&keeps, &["partitions", "audit", "--json"], 0);
     });
 }
+
+/// A key's sub-parent that is registered beside its table would have two policies: the table's alone goes.
+#[test]
+fn a_table_that_is_a_part_of_another_one_is_refused() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let client = database.superuser().await;
+        client
+            .batch_execute(
+                "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
+                 CREATE TABLE dalp_assets.whole (n int8, at timestamptz NOT NULL) PARTITION BY LIST (n); \
+                 CREATE TABLE dalp_assets.part PARTITION OF dalp_assets.whole FOR VALUES IN (1) PARTITION BY RANGE (at); \
+                 CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.part FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00+00'); \
+                 CREATE TABLE dalp_assets.now PARTITION OF dalp_assets.part FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2200-01-01 00:00+00'); \
+                 INSERT INTO dalp_assets.whole VALUES (1, '2019-01-01'), (1, now()); RESET ROLE",
+            )
+            .await
+            .unwrap();
+        let more = "[tables.whole]\ntable = \"dalp_assets.whole\"\ntime_column = \"at\"\nlist = true\n\
+                    [tables.part]\ntable = \"dalp_assets.part\"\ntime_column = \"at\"\naction = \"drop\"\nretention = \"1d\"\ngrace = \"0s\"\n\
+                    max_share_per_run = 100\n";
+        let site = Site { more: more.to_owned(), ..Site::new(&database, &anvil.http_url()) };
+        let checked = said(&site, &["config", "check", "--connect"], 1);
+        assert!(checked.contains("failed  tables.part") && checked.contains("ok      tables.whole"), "{checked}");
+        for command in ["plan", "doctor", "apply"] {
+            let told = said(&site, &["partitions", command, "--json"], 1);
+            assert!(told.contains("looked after as tables.whole, and a leaf has one policy"), "{command}: {told}");
+        }
+        assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.whole").await, 2);
+    });
+}

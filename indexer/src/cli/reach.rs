@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::Failure;
 use crate::cli::out::say;
 use crate::config::{Chain, Config, ManagedTable, Secret, endpoint};
-use crate::maintenance::{Connector, Place};
+use crate::maintenance::{Connector, Place, retention::has_one_policy};
 use crate::source::Source;
 use crate::store::connect::connect_direct;
 use crate::store::rights::{self, Duty};
@@ -42,7 +42,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     looks.tell("database.admin_url", manager.as_ref().map(|_| role).map_err(ToString::to_string))?;
     if let Ok(mut client) = manager {
         for managed in &config.tables {
-            looks.tell(&format!("tables.{}", managed.name), table(&mut client, managed).await)?;
+            looks.tell(&format!("tables.{}", managed.name), table(&mut client, config, managed).await)?;
         }
         archive(config, &client, &mut looks).await?;
     }
@@ -63,8 +63,9 @@ async fn login(config: &Config, url: &Secret, duty: Duty) -> Result<String, Stri
     Ok("the schema is there, and the login has its rights".to_owned())
 }
 
-async fn table(client: &mut Client, managed: &ManagedTable) -> Result<String, String> {
+async fn table(client: &mut Client, config: &Config, managed: &ManagedTable) -> Result<String, String> {
     let table = &managed.table;
+    has_one_policy(client, &config.tables, managed).await.map_err(|error| error.to_string())?;
     if let Some(why) = dalp_partitions::unfit(client, table).await.map_err(|error| error.to_string())? {
         return Err(format!("{table}: {why}"));
     }

@@ -126,7 +126,7 @@ impl Kind {
             Self::Topic => value::topic(text).is_some(),
             Self::DatabaseUrl => return check_database_url(text),
             Self::Table => value::table(text).is_some(),
-            Self::Column => is_sql_name(text),
+            Self::Column => value::name(text).is_some(),
             Self::Archive => {
                 let url = url::Url::parse(text).ok();
                 url.is_some_and(|url| {
@@ -555,7 +555,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Table,
         Default::Unset("dalp_assets.position"),
         "A table of yours to look after: partitioned by time.",
-        "Its owner must be roles.partitioner. Not for the indexer's own tables.",
+        "As the database has its name; one with a point is quoted as in SQL. Its owner must be roles.partitioner. Not for the indexer's own tables.",
     ),
     one(
         "tables.*.time_column",

@@ -13,7 +13,7 @@ use super::{Failure, Faults, LeafArgs, Selection, Session, author, failed, grid,
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
-use crate::maintenance::retention::{is_left_alone, make_ahead, needs, reference, retire_table, terms};
+use crate::maintenance::retention::{has_one_policy, is_left_alone, make_ahead, needs, reference, retire_table, terms};
 use crate::store::retention::head_times;
 
 /// Arguments of `apply`.
@@ -129,6 +129,7 @@ struct Ways {
 }
 
 async fn moves_of(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Ways, Failure> {
+    has_one_policy(&session.client, &config.tables, table).await.map_err(failed)?;
     let reference = reference(&mut session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let terms = terms(table, &config.partitions, &reference, session.place.archive.is_some(), false);
@@ -282,6 +283,7 @@ async fn retired(
     table: &ManagedTable,
     allow_many: bool,
 ) -> Result<Option<Outcome>, Failure> {
+    has_one_policy(&session.client, &config.tables, table).await.map_err(failed)?;
     if is_left_alone(&session.client, table).await.map_err(failed)? {
         return Ok(None);
     }
