@@ -51,7 +51,7 @@ const DUE: &str = "
       UNION ALL
         SELECT sub.oid, sub.relname, 0 FROM root JOIN pg_catalog.pg_inherits ON inhparent = root.oid
         JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid
-        WHERE NOT $4 AND pg_get_expr(sub.relpartbound, sub.oid) IN
+        WHERE NOT $4 AND pg_get_expr(sub.relpartbound, 0) IN
               (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
     )
     SELECT parent.relname::text, NULLIF(class.reltuples, -1)::int8, COALESCE(rows, 0)::int8,

@@ -8,10 +8,11 @@
 use std::{fmt::Write as _, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, Transaction, error::SqlState};
+use tokio_postgres::{Client, Transaction, error::SqlState, types::Type};
 
 use crate::{
     Catalog, Error, Index, Need, Plan, Policy, Step, Table,
+    blockers::SESSION,
     catalog::{is_current, quoted, read, read_created, read_in},
     plan,
     session::{self, Kind},
@@ -24,8 +25,10 @@ pub const BATCH: usize = 8;
 /// Key of the advisory lock that lets one session of a database do partition DDL at a time: "dalpddl" in ASCII.
 pub const LANE_KEY: i64 = 0x64_616c_7064_646c;
 
-/// Tries before we give up, about two minutes.
+/// Tries before we give up where rows wait for a leaf, about two minutes.
 const TRIES: u32 = 50;
+/// The same for leaves ahead of the head: some seconds, as other tables wait, and the next turn tries again.
+const TRIES_AHEAD: u32 = 8;
 /// Pause after the first try; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two tries, before jitter.
@@ -89,9 +92,10 @@ pub async fn extend(
             }
             Err(error) if is_passing(&error) || is_taken(&error) => {
                 report.retries += 1;
-                if report.retries >= TRIES {
+                let tries = if need.times.is_empty() { TRIES_AHEAD } else { TRIES };
+                if report.retries >= tries {
                     let holders = holders(client, table).await?;
-                    return Err(Error::Locked { table: table.to_string(), tries: TRIES, holders });
+                    return Err(Error::Locked { table: table.to_string(), tries, holders });
                 }
                 tokio::time::sleep(pause(report.retries)).await;
                 report.catalog = read(client, table, key).await?;
@@ -135,7 +139,7 @@ async fn create(
     catalog: &Catalog,
     steps: &[Step],
 ) -> Result<(), tokio_postgres::Error> {
-    let parent = catalog.sub_parent.as_ref().map_or_else(|| table.to_string(), |name| table.sibling(name));
+    let parent = catalog.parent.clone().unwrap_or_else(|| table.to_string());
     let newest = catalog.leaves.iter().rfind(|leaf| !leaf.detaching).map(|leaf| table.sibling(&leaf.name));
     let template = Template::read(transaction, &parent, newest.as_deref()).await?;
     let mut made = Vec::new();
@@ -193,20 +197,29 @@ pub(crate) fn pause(retries: u32) -> Duration {
 }
 
 /// Who holds a lock that partition DDL on the table has to wait for.
-async fn holders(client: &Client, table: &Table) -> Result<String, Error> {
-    let sql = format!(
-        "SELECT COALESCE(string_agg(DISTINCT format('pid %s (%s, %s)', l.pid, l.mode, a.application_name), ', '), \
-                         'nobody any more') \
-         FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) \
-         WHERE l.granted AND l.pid <> pg_backend_pid() \
-           AND (l.locktype = 'advisory' AND (l.classid::int8 << 32 | l.objid::int8) = {LANE_KEY} \
-             OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock') \
-                AND l.relation IN (SELECT relid FROM pg_partition_tree($1::text::regclass)))"
-    );
+async fn holders(client: &mut Client, table: &Table) -> Result<String, Error> {
+    let doing = || Error::doing("look up the locks", table);
+    let transaction = session::begin(client, Kind::Read, "SET LOCAL lock_timeout = '2s'").await.map_err(doing())?;
     let name = table.to_string();
-    client
-        .query_typed_one(&sql, &[(&name, tokio_postgres::types::Type::TEXT)])
-        .await
-        .map(|row| row.get(0))
-        .map_err(Error::doing("look up the locks", table))
+    let tree = transaction.query_typed_one(TREE, &[(&name, Type::TEXT)]).await.map_err(doing())?;
+    let tree: Vec<u32> = tree.get(0);
+    let sql = format!(
+        "SELECT COALESCE(string_agg(DISTINCT CASE WHEN a.pid IS NULL THEN 'a prepared transaction' ELSE {SESSION} END, ', '), 'nobody any more') \
+         FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) \
+         WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+           AND (l.locktype = 'advisory' AND (l.classid::int8 << 32 | l.objid::int8) = {LANE_KEY} \
+             OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock') AND l.relation = ANY ($1))"
+    );
+    // The login may be shown what the manager's role is not.
+    transaction.batch_execute("SET LOCAL ROLE NONE").await.map_err(doing())?;
+    let row = transaction.query_typed_one(&sql, &[(&tree, Type::OID_ARRAY)]).await.map_err(doing())?;
+    transaction.commit().await.map_err(doing())?;
+    Ok(row.get(0))
 }
+
+/// A table and all below it. pg_partition_tree would lock each, and wait for it.
+const TREE: &str = "
+    WITH RECURSIVE tree AS (
+        SELECT to_regclass($1)::oid AS oid UNION ALL SELECT inhrelid FROM tree JOIN pg_catalog.pg_inherits ON inhparent = tree.oid
+    )
+    SELECT ARRAY(SELECT oid FROM tree WHERE oid IS NOT NULL)";

@@ -105,16 +105,18 @@ pub(crate) fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", quoted(schema), quoted(name))
 }
 
-/// The table, the sub-parent of one key (of a flat table itself), and the names in use.
+/// The table, the sub-parent of one key (of a flat table itself), the names in use, and whether the times are dates.
 const TABLES: &str = "
     SELECT CASE WHEN $4 THEN root.relname ELSE sub.relname END::text,
+           (SELECT nspname::text FROM pg_catalog.pg_namespace WHERE oid = CASE WHEN $4 THEN root.relnamespace ELSE sub.relnamespace END),
+           COALESCE((SELECT atttypid = 'date'::regtype FROM pg_catalog.pg_attribute WHERE attrelid = root.oid AND attname = $5), false),
            ARRAY(SELECT relname::text FROM pg_catalog.pg_class
                  WHERE relnamespace = root.relnamespace AND relkind <> 'i' AND starts_with(relname::text, left($2, 20)))
     FROM pg_catalog.pg_class AS root
     JOIN pg_catalog.pg_partitioned_table AS partitioned ON partitioned.partrelid = root.oid
            AND partstrat = CASE WHEN $4 THEN 'r' ELSE 'l' END
     LEFT JOIN (pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid)
-           ON inhparent = root.oid AND pg_get_expr(sub.relpartbound, sub.oid) IN
+           ON inhparent = root.oid AND pg_get_expr(sub.relpartbound, 0) IN
               (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
     WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2";
 
@@ -160,8 +162,8 @@ pub async fn read_leaf(
     leaf: &str,
 ) -> Result<Option<Leaf>, Error> {
     let transaction = reading(client, table).await?;
-    let found = match &catalog.sub_parent {
-        Some(sub_parent) => leaves(&transaction, table, sub_parent, Some(&[leaf])).await?.pop(),
+    let found = match &catalog.parent {
+        Some(parent) => leaves(&transaction, table, parent, Some(&[leaf])).await?.pop(),
         None => None,
     };
     transaction.commit().await.map_err(Error::doing("read partitions", table))?;
@@ -182,6 +184,7 @@ pub(crate) async fn read_in(transaction: &Transaction<'_>, table: &Table, key: i
         (&table.name, Type::TEXT),
         (&key, Type::INT8),
         (&table.flat, Type::BOOL),
+        (&table.time_column, Type::NAME),
     ];
     must_fit(transaction, table).await?;
     let row = transaction
@@ -189,19 +192,20 @@ pub(crate) async fn read_in(transaction: &Transaction<'_>, table: &Table, key: i
         .await
         .map_err(Error::doing("read partitions", table))?
         .ok_or_else(|| Error::NotManaged { table: table.to_string() })?;
-    let sub_parent: Option<String> = row.get(0);
-    let (leaves, stamp) = match &sub_parent {
-        Some(name) => (leaves(transaction, table, name, None).await?, stamp(transaction, table, name).await?),
+    let (sub_parent, schema): (Option<String>, Option<String>) = (row.get(0), row.get(1));
+    let parent = schema.zip(sub_parent.as_ref()).map(|(schema, name)| qualified(&schema, name));
+    let (leaves, stamp) = match &parent {
+        Some(parent) => (leaves(transaction, table, parent, None).await?, stamp(transaction, table, parent).await?),
         None => Default::default(),
     };
-    let names = row.get::<_, Vec<String>>(1).into_iter().collect::<BTreeSet<_>>();
-    Ok(Catalog { table: table.name.clone(), key, sub_parent, leaves, names, stamp })
+    let names = row.get::<_, Vec<String>>(3).into_iter().collect::<BTreeSet<_>>();
+    Ok(Catalog { table: table.name.clone(), key, sub_parent, parent, is_of_days: row.get(2), leaves, names, stamp })
 }
 
 /// Whether `catalog` still is what exists, but for indexes.
 pub(crate) async fn is_current(transaction: &Transaction<'_>, table: &Table, catalog: &Catalog) -> Result<bool, Error> {
-    match &catalog.sub_parent {
-        Some(name) => Ok(stamp(transaction, table, name).await? == catalog.stamp),
+    match &catalog.parent {
+        Some(parent) => Ok(stamp(transaction, table, parent).await? == catalog.stamp),
         None => Ok(false),
     }
 }
@@ -213,34 +217,34 @@ pub(crate) async fn read_created(
     catalog: &mut Catalog,
     steps: &[Step],
 ) -> Result<(), Error> {
-    let Some(sub_parent) = catalog.sub_parent.clone() else {
+    let Some(parent) = catalog.parent.clone() else {
         *catalog = read_in(transaction, table, catalog.key).await?;
         return Ok(());
     };
     let names = steps.iter().map(|(Step::CreateLeaf { name, .. } | Step::CreateSubParent { name })| name.as_str());
     let created: Vec<&str> = names.collect();
-    for leaf in leaves(transaction, table, &sub_parent, Some(&created)).await? {
+    for leaf in leaves(transaction, table, &parent, Some(&created)).await? {
         catalog.put(leaf);
     }
-    catalog.stamp = stamp(transaction, table, &sub_parent).await?;
+    catalog.stamp = stamp(transaction, table, &parent).await?;
     Ok(())
 }
 
 async fn leaves(
     transaction: &Transaction<'_>,
     table: &Table,
-    sub_parent: &str,
+    parent: &str,
     names: Option<&[&str]>,
 ) -> Result<Vec<Leaf>, Error> {
-    let parameters = [(&table.sibling(sub_parent) as &(dyn ToSql + Sync), Type::TEXT), (&names, Type::TEXT_ARRAY)];
+    let parameters = [(&parent as &(dyn ToSql + Sync), Type::TEXT), (&names, Type::TEXT_ARRAY)];
     let rows = transaction.query_typed(LEAVES, &parameters).await.map_err(Error::doing("read partitions", table))?;
     let mut leaves: Vec<Leaf> = rows.iter().map(|row| leaf(row, table)).collect::<Result<_, _>>()?;
     leaves.sort_by_key(|leaf| leaf.bounds.upper());
     Ok(leaves)
 }
 
-async fn stamp(transaction: &Transaction<'_>, table: &Table, sub_parent: &str) -> Result<String, Error> {
-    let parameters = [(&table.sibling(sub_parent) as &(dyn ToSql + Sync), Type::TEXT)];
+async fn stamp(transaction: &Transaction<'_>, table: &Table, parent: &str) -> Result<String, Error> {
+    let parameters = [(&parent as &(dyn ToSql + Sync), Type::TEXT)];
     let row = transaction.query_typed_one(STAMP, &parameters).await;
     Ok(row.map_err(Error::doing("read partitions", table))?.get(0))
 }

@@ -54,6 +54,31 @@ fn lock_for_detach(table: &Table, entry: &Entry) -> String {
         .join("; ")
 }
 
+/// Whoever uses the leaf by its own name, and not by the table's, keeps a detaching from ending after it has begun; and no other of the
+/// parent could begin until then. It is not begun: the lock that the end needs is not to be had.
+async fn refuse_used_alone(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    entry: &Entry,
+) -> Result<(), tokio_postgres::Error> {
+    let (leaf, parent) = (entry.relation(), parent_of(table, entry));
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::TEXT), (&parent, Type::TEXT)];
+    if transaction.query_typed(USED_ALONE, &parameters).await?.is_empty() {
+        return Ok(());
+    }
+    transaction.batch_execute(&format!("LOCK TABLE ONLY {leaf} IN ACCESS EXCLUSIVE MODE NOWAIT")).await
+}
+
+/// $1 leaf, $2 parent.
+const USED_ALONE: &str = "
+    WITH held AS (
+        SELECT relation, virtualtransaction AS holder FROM pg_catalog.pg_locks
+        WHERE locktype = 'relation' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    )
+    SELECT FROM held WHERE relation = to_regclass($1)
+      AND NOT EXISTS (SELECT FROM held AS of_parent WHERE of_parent.relation = to_regclass($2) AND of_parent.holder = held.holder)";
+
 pub(crate) fn parent_of(table: &Table, entry: &Entry) -> String {
     entry.parent.clone().unwrap_or_else(|| table.to_string())
 }
@@ -217,6 +242,7 @@ impl Worker<'_> {
         // What DETACH takes first is asked for here, and briefly: there it would be waited for as long as readers are, with the
         // parent locked against whoever makes leaves, and past deadlock_timeout an autovacuum in the way would be cancelled.
         let waited = lock(&transaction, &lock_for_detach(table, entry), PATIENCE).await.map_err(doing())?;
+        refuse_used_alone(&transaction, table, entry).await.map_err(doing())?;
         rule(&transaction, table, entry, fate, None).await?;
         set_state(&transaction, table, entry, State::Detaching).await.map_err(doing())?;
         transaction.commit().await.map_err(doing())?;
@@ -305,7 +331,7 @@ impl Worker<'_> {
     }
 
     /// The same error; one of a lock that was not to be had says who has it.
-    pub async fn named(&self, next: &Move, error: Error) -> Result<Error, Error> {
+    pub async fn named(&mut self, next: &Move, error: Error) -> Result<Error, Error> {
         if !is_passing(&error) && !is_cancelled(&error) {
             return Ok(error);
         }

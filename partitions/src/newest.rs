@@ -7,6 +7,8 @@ use tokio_postgres::{Client, Transaction};
 
 use crate::{
     Error, Inventory, Presence, Table,
+    apply::is_passing,
+    blockers::blockers_of,
     catalog::quoted,
     registry::{Entry, read_inventory},
     session::{self, Kind},
@@ -16,10 +18,11 @@ use crate::{
 /// their rows say, and they are not looked at. A table without rows has no time, and nothing of it is due.
 ///
 /// A clock that jumped ahead ages nothing by that, and a table whose writer stands keeps what it has. A row of a time to come counts as
-/// one of now.
+/// one of now. A leaf that somebody has for their own is passed over.
 ///
 /// # Errors
-/// When the server refuses; also where a policy hides rows from us, as an older one would be taken for the newest.
+/// When the server refuses; also where a policy hides rows from us, as an older one would be taken for the newest; and with who is in the
+/// way, where nothing is due as a leaf was passed over.
 pub async fn newest_rows(
     client: &mut Client,
     table: &Table,
@@ -27,19 +30,44 @@ pub async fn newest_rows(
 ) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
     let doing = || Error::doing("look for the newest row", table);
     let inventory = read_inventory(client, table).await?;
-    let settings = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '60s'; SET LOCAL jit = off";
+    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '60s'; \
+                    SET LOCAL jit = off";
     let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
-    let mut newest = BTreeMap::new();
+    let (mut newest, mut closed) = (BTreeMap::new(), Vec::new());
     for key in aged(&inventory, keep) {
         for entry in downwards(&inventory, key) {
-            if let Some(time) = newest_of(&transaction, table, entry).await.map_err(doing())? {
-                newest.insert(key, time);
-                break;
+            transaction.batch_execute("SAVEPOINT leaf").await.map_err(doing())?;
+            match newest_of(&transaction, table, entry).await.map_err(doing()) {
+                Ok(None) => {}
+                Ok(Some(time)) => {
+                    newest.insert(key, time);
+                    break;
+                }
+                // An older row ages less: nothing goes too early.
+                Err(error) if is_passing(&error) => {
+                    transaction.batch_execute("ROLLBACK TO leaf").await.map_err(doing())?;
+                    closed.push(entry);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
     transaction.commit().await.map_err(doing())?;
-    Ok(newest)
+    match closed.iter().find(|entry| !ages(&inventory, entry.key, newest.get(&entry.key), keep)) {
+        None => Ok(newest),
+        Some(entry) => Err(Error::InTheWay {
+            act: "a look for the newest row",
+            leaf: entry.relation(),
+            holders: blockers_of(client, table, entry, false).await?,
+        }),
+    }
+}
+
+/// Whether some leaf of a key has had its time, by this newest row.
+fn ages(inventory: &Inventory, key: i64, newest: Option<&DateTime<Utc>>, keep: TimeDelta) -> bool {
+    let Some(cutoff) = newest.and_then(|newest| newest.checked_sub_signed(keep)) else { return false };
+    let mut attached = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
+    attached.any(|entry| entry.key == key && entry.bounds.to() <= cutoff)
 }
 
 /// The keys with a leaf that is older than `keep` by the clock.

@@ -59,6 +59,10 @@ pub struct Catalog {
     pub key: i64,
     /// Name of the sub-parent, without schema, if there is one.
     pub sub_parent: Option<String>,
+    /// The same as SQL takes it: it may stand in another schema than the table.
+    pub parent: Option<String>,
+    /// Whether its times are dates: then no leaf is narrower than a day.
+    pub is_of_days: bool,
     /// Its leaves, ascending; PostgreSQL keeps them disjoint.
     pub leaves: Vec<Leaf>,
     /// Names in the schema that begin like the table's: new ones must differ.
@@ -198,6 +202,8 @@ pub enum PlanError {
 /// When [`Policy::max_leaves`] would be passed, all that is missing is planned again with wider leaves. Where even leaves of a year would be
 /// too many, others get none; those of now, and the head's, get leaves that are one step wider than the policy's.
 pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need) -> Result<Plan, PlanError> {
+    let of_days = catalog.is_of_days.then(|| policy.clone().of_days());
+    let policy = of_days.as_ref().unwrap_or(policy);
     let (absurd, rows): (BTreeSet<_>, BTreeSet<_>) =
         need.times.iter().copied().partition(|&time| policy.is_absurd(time, now));
     for &time in &rows {

@@ -46,6 +46,11 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The same with no leaf narrower than a day.
+    pub(crate) fn of_days(self) -> Self {
+        Self { interval: self.interval.max(Interval::Day), history: self.history.max(Interval::Day), ..self }
+    }
+
     /// Whether a row of this time gets no leaf: it is too far ahead, or where no calendar reaches. A clock that fell back
     /// before [`Policy::first`] counts as if it stood there, so that it makes no real time absurd.
     ///

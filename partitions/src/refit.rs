@@ -45,7 +45,8 @@ fn compare(manifest: &Manifest, now: &HashMap<String, Now>) -> Result<Vec<String
     for column in &manifest.columns {
         match now.get(&column.name) {
             None => wrong.push(format!("column \"{}\" was archived, and the table has none of that name", column.name)),
-            Some(now) if now.is_generated => wrong.push(format!("column \"{}\" is computed now", column.name)),
+            // Computed again, and compared with what was archived.
+            Some(now) if now.is_generated => {}
             Some(now) if is_of_a_zone(&column.sql_type, &now.sql_type) => wrong.push(format!(
                 "column \"{}\" was {} and is {} now, and of which time zone its values were is not known",
                 column.name, column.sql_type, now.sql_type
@@ -80,16 +81,18 @@ pub(crate) async fn load(
     let unfit = |why: String| changed(table, manifest, &why);
     let now = columns(transaction, into).await?;
     let cast = compare(manifest, &now).map_err(unfit)?;
+    let is_computed = |column: &ManifestColumn| now.get(&column.name).is_some_and(|now| now.is_generated);
     let is_read = |column: &ManifestColumn| cast.contains(&column.name) || archive::is_written(column);
-    if !manifest.columns.iter().any(is_read) {
+    if !manifest.columns.iter().any(|column| is_read(column) || is_computed(column)) {
         archive.load(transaction, manifest, into).await.map_err(|error| explained(error, table, manifest))?;
     } else {
         let beside = table.sibling(&format!("dalp_restore_{:016x}", rand::random::<u64>()));
         let doing = || Error::doing("cast the rows of an archive", table);
         transaction.batch_execute(&archived_table(manifest, &beside)?).await.map_err(doing())?;
         archive.load(transaction, manifest, &beside).await?;
-        let names = manifest.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
-        let values = manifest.columns.iter().map(|column| match now.get(&column.name) {
+        let stored: Vec<&ManifestColumn> = manifest.columns.iter().filter(|column| !is_computed(column)).collect();
+        let names = stored.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ");
+        let values = stored.iter().map(|column| match now.get(&column.name) {
             Some(now) if is_read(column) => format!("{}::{}", quoted(&column.name), now.sql_type),
             _ => quoted(&column.name),
         });
@@ -103,6 +106,11 @@ pub(crate) async fn load(
     prove(transaction, manifest, into).await.map_err(|error| match error {
         Error::Archive(_) if !cast.is_empty() => {
             unfit(format!("{}: not every value is the same there", retyped(manifest, &cast, &now)))
+        }
+        Error::Archive(_) if manifest.columns.iter().any(is_computed) => {
+            let computed = manifest.columns.iter().filter(|column| is_computed(column));
+            let computed: Vec<String> = computed.map(|column| format!("\"{}\"", column.name)).collect();
+            unfit(format!("it computes {} now, and not every value is the same", computed.join(", ")))
         }
         error => error,
     })?;
@@ -204,7 +212,7 @@ mod tests {
                 Ok(vec![]),
             ),
             (now(&[("a", "bigint", true, false)]), Err("column \"b\" was archived")),
-            (now(&[("a", "bigint", true, false), ("b", "text", false, true)]), Err("column \"b\" is computed")),
+            (now(&[("a", "bigint", true, false), ("b", "text", false, true)]), Ok(vec![])),
             (
                 now(&[("a", "bigint", true, false), ("b", "text", false, false), ("c", "text", true, false)]),
                 Err("column \"c\" takes no null"),

@@ -15,6 +15,7 @@ use tokio_postgres::{
 use crate::{
     Bounds, Edge, Error, Table, Time,
     catalog::qualified,
+    hindrance::{Hindrance, NEEDED},
     hold::{Hold, standing},
     session::{self, Kind},
     shape::must_fit,
@@ -134,6 +135,8 @@ pub struct Entry {
     pub place: Option<String>,
     /// Whether row security would hide rows of it from the current role.
     pub filtered: bool,
+    /// What would keep it from going its whole way.
+    pub hindrance: Option<Hindrance>,
     /// When it was detached.
     pub detached_at: Option<DateTime<Utc>>,
 }
@@ -163,26 +166,6 @@ impl fmt::Display for Entry {
     }
 }
 
-/// What of a parent makes the server refuse that a leaf of it is detached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hindrance {
-    /// It has a DEFAULT partition.
-    Default {
-        /// The partition, as SQL takes it.
-        partition: String,
-    },
-    /// A foreign key points to it.
-    Referenced {
-        /// The constraint and the table that it is of.
-        by: String,
-    },
-}
-
-fn hindrance(row: &Row) -> Option<Hindrance> {
-    let default = row.get::<_, Option<String>>(1).map(|partition| Hindrance::Default { partition });
-    default.or_else(|| row.get::<_, Option<String>>(2).map(|by| Hindrance::Referenced { by }))
-}
-
 /// Everything that decides about the leaves of a table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inventory {
@@ -192,6 +175,8 @@ pub struct Inventory {
     pub keys: BTreeSet<i64>,
     /// What refuses every detaching of a key's leaves.
     pub hindrances: BTreeMap<i64, Hindrance>,
+    /// Partitions of the list level that are of no single key, by name as SQL takes it, with their bounds: they are left alone.
+    pub strangers: Vec<(String, String)>,
     /// The holds that stand.
     pub holds: Vec<Hold>,
     /// The earliest time served, by key; without an entry all is.
@@ -220,12 +205,13 @@ impl Inventory {
 /// sealed: a table of that name without the seal is somebody's own.
 const KNOWN: &str = r"
     parent AS (
-        SELECT root.oid, root.relname, root.relnamespace, 0::int8 AS key
+        SELECT root.oid, root.relname, root.relnamespace, 0::int8 AS key, NULL::text AS bounds
         FROM pg_catalog.pg_class AS root
         WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2 AND $3
       UNION ALL
         SELECT sub.oid, sub.relname, sub.relnamespace,
-               (regexp_match(pg_get_expr(sub.relpartbound, sub.oid), '^FOR VALUES IN \(''?(-?[0-9]+)''?\)$'))[1]::int8
+               (regexp_match(pg_get_expr(sub.relpartbound, 0), '^FOR VALUES IN \(''?(-?[0-9]+)''?\)$'))[1]::int8,
+               pg_get_expr(sub.relpartbound, 0)
         FROM pg_catalog.pg_class AS root
         JOIN pg_catalog.pg_inherits ON inhparent = root.oid JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid
         WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2 AND NOT $3
@@ -262,9 +248,14 @@ const KNOWN: &str = r"
 /// The registry's leaves with what the catalog has, those that stand in the catalog alone among them (with id 0).
 ///
 /// Sizes of analyzed leaves are summed from the catalog: asking for each makes the session load, and keep, what it knows of every
-/// leaf and of every index on it (2.4 s instead of 0.2 s for 5,000 leaves).
+/// leaf and of every index on it (2.4 s instead of 0.2 s for 5,000 leaves). It also waits for whoever has a leaf for their own, or is
+/// about to: the size of such a leaf is left out.
 const ENTRIES: &str = r"
-    , analyzed AS MATERIALIZED (
+    , closed AS MATERIALIZED (
+        SELECT COALESCE(indrelid, relation) AS oid FROM pg_catalog.pg_locks LEFT JOIN pg_catalog.pg_index ON indexrelid = relation
+        WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND pid IS DISTINCT FROM pg_backend_pid()
+          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    ), analyzed AS MATERIALIZED (
         SELECT class.oid, class.reltoastrelid AS toast, class.relpages FROM pg_catalog.pg_class AS class
         WHERE $4 IS NULL AND class.reltuples > 0
           AND class.oid = ANY (ARRAY(SELECT oid FROM standing UNION SELECT found FROM known WHERE found IS NOT NULL))
@@ -288,10 +279,13 @@ const ENTRIES: &str = r"
                 ELSE 'standalone' END,
            parent.relname::text, parent_space.nspname::text,
            COALESCE(known.version, 0),
-           COALESCE(pages.pages * current_setting('block_size')::int8, pg_total_relation_size(class.oid), known.bytes, 0)::int8,
+           COALESCE(pages.pages * current_setting('block_size')::int8,
+                    CASE WHEN class.oid NOT IN (SELECT oid FROM closed) THEN pg_total_relation_size(class.oid) END, known.bytes, 0)::int8,
            COALESCE(known.rows, NULLIF(class.reltuples, -1)::int8), known.manifest, known.seal, seal.mark, known.detached_at,
            CASE WHEN class.relrowsecurity THEN row_security_active(class.oid) ELSE false END,
-           COALESCE(known.incarnation::text, ''), known.place
+           COALESCE(known.incarnation::text, ''), known.place, class.relkind::text,
+           CASE WHEN NOT pg_has_role(class.relowner, 'USAGE') THEN pg_get_userbyid(class.relowner)::text END,
+           needed.by, needed.freed_by
     FROM known
     FULL JOIN standing ON standing.oid = known.found
     LEFT JOIN pg_catalog.pg_class AS class ON class.oid = COALESCE(standing.oid, known.found)
@@ -300,18 +294,27 @@ const ENTRIES: &str = r"
     LEFT JOIN parent ON parent.oid = COALESCE(standing.parent, of_key.oid)
     LEFT JOIN pg_catalog.pg_namespace AS parent_space ON parent_space.oid = parent.relnamespace
     LEFT JOIN pages ON pages.oid = class.oid
+    LEFT JOIN needed ON needed.leaf = class.oid
     LEFT JOIN LATERAL (
         SELECT md5(string_agg(t.oid::text || ':' || t.xmin::text || ':' || t.tgenabled::text, ',' ORDER BY t.oid)
                    || ':' || class.relfilenode::text) AS mark
         FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = class.oid AND starts_with(t.tgname::text, 'dalp_seal')) AS seal ON true
     ORDER BY 2, 6 NULLS LAST";
 
-/// The keys, and what would refuse every detaching of theirs: a DEFAULT partition, and a foreign key that points here.
+/// The keys, and what would refuse every detaching of theirs: a DEFAULT partition, and a foreign key that points here. What is of no single
+/// key has a null.
 const KEYS: &str = r"
-    SELECT key, (SELECT partdefid::regclass::text FROM pg_catalog.pg_partitioned_table WHERE partrelid = parent.oid AND partdefid <> 0),
-           (SELECT format('%s of %s', conname, conrelid::regclass) FROM pg_catalog.pg_constraint
-            WHERE contype = 'f' AND confrelid = parent.oid ORDER BY conname LIMIT 1)
-    FROM parent WHERE key IS NOT NULL";
+    SELECT key, oid::regclass::text,
+           (SELECT partdefid::regclass::text FROM pg_catalog.pg_partitioned_table WHERE partrelid = parent.oid AND partdefid <> 0),
+           conname, conrelid::regclass::text, bounds
+    FROM parent LEFT JOIN LATERAL (
+        WITH RECURSIVE declared AS (
+            SELECT * FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = parent.oid
+          UNION ALL
+            SELECT above.* FROM declared JOIN pg_catalog.pg_constraint AS above ON above.oid = declared.conparentid
+        )
+        SELECT quote_ident(conname) AS conname, conrelid FROM declared WHERE conparentid = 0 ORDER BY conname LIMIT 1
+    ) AS key ON true";
 
 const FLOORS: &str = "SELECT key, NULLIF(floor, '-infinity'), clock_timestamp() FROM registry.retention_floor \
                       WHERE table_schema = $1 AND table_name = $2";
@@ -340,7 +343,8 @@ pub(crate) async fn refresh(
 
 async fn read_some(client: &mut Client, table: &Table, ids: Option<&[i64]>) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
-    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off";
+    let settings =
+        "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; SET LOCAL lock_timeout = '2s'";
     let transaction = session::begin(client, Kind::Snapshot, settings).await.map_err(doing())?;
     must_fit(&transaction, table).await?;
     let inventory = inventory_in(&transaction, table, ids).await?;
@@ -351,7 +355,7 @@ async fn read_some(client: &mut Client, table: &Table, ids: Option<&[i64]>) -> R
 async fn inventory_in(transaction: &Transaction<'_>, table: &Table, ids: Option<&[i64]>) -> Result<Inventory, Error> {
     let doing = || Error::doing("read the registry of leaves", table);
     let rows = transaction
-        .query_typed(&table.registered(&format!("WITH {KNOWN} {ENTRIES}")), &entries_of(table, &ids))
+        .query_typed(&table.registered(&format!("WITH RECURSIVE {KNOWN} {NEEDED} {ENTRIES}")), &entries_of(table, &ids))
         .await
         .map_err(doing())?;
     let entries = rows.iter().filter_map(entry).collect();
@@ -359,14 +363,16 @@ async fn inventory_in(transaction: &Transaction<'_>, table: &Table, ids: Option<
         .query_typed(&table.registered(&format!("WITH {KNOWN} {KEYS}")), &entries_of(table, &ids))
         .await
         .map_err(doing())?;
-    let keys = rows.iter().map(|row| row.get(0)).collect();
-    let hindrances = rows.iter().filter_map(|row| Some((row.get(0), hindrance(row)?))).collect();
+    let (known, strange): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get::<_, Option<i64>>(0).is_some());
+    let strangers = strange.iter().map(|row| (row.get(1), row.get(5))).collect();
+    let keys = known.iter().map(|row| row.get(0)).collect();
+    let hindrances = known.iter().filter_map(|row| Some((row.get(0), Hindrance::of_parent(row)?))).collect();
     let holds = standing(transaction, table).await?;
     let names = [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT)];
     let rows = transaction.query_typed(&table.registered(FLOORS), &names).await.map_err(doing())?;
     let floors = rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<Time>>(1)?))).collect();
     let now = transaction.query_typed_one("SELECT clock_timestamp()", &[]).await.map_err(doing())?.get(0);
-    Ok(Inventory { entries, keys, hindrances, holds, floors, now })
+    Ok(Inventory { entries, keys, hindrances, strangers, holds, floors, now })
 }
 
 fn entries_of<'e>(table: &'e Table, ids: &'e Option<&'e [i64]>) -> [(&'e (dyn ToSql + Sync), Type); 4] {
@@ -404,6 +410,7 @@ fn entry(row: &Row) -> Option<Entry> {
         filtered: row.get(17),
         incarnation: row.get(18),
         place: row.get(19),
+        hindrance: Hindrance::of_leaf(row, 20),
     })
 }
 

@@ -246,7 +246,7 @@ fn fitting_parent(
     bounds: Bounds,
     is_detached: bool,
 ) -> Result<String, String> {
-    let Some(parent) = &catalog.sub_parent else {
+    let Some(parent) = &catalog.parent else {
         return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
     };
     if let Some(other) = catalog.leaves.iter().find(|other| other.bounds.overlaps(&bounds)) {
@@ -266,7 +266,7 @@ fn fitting_parent(
             table.sibling(leaf)
         ));
     }
-    Ok(table.sibling(parent))
+    Ok(parent.clone())
 }
 
 const PLANNED: &str = "

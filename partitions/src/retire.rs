@@ -9,8 +9,8 @@ use std::fmt;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    Hold,
-    registry::{Entry, Hindrance, Inventory, Presence, State},
+    Hindrance, Hold,
+    registry::{Entry, Inventory, Presence, State},
 };
 
 /// What becomes of a leaf whose time is over.
@@ -214,7 +214,7 @@ pub enum Obstacle {
     Differs,
     /// Row security would hide rows of it from our role: they would be neither counted nor archived.
     RowSecurity,
-    /// The server would refuse to detach it.
+    /// The server would refuse to seal, detach or drop it.
     Hindered {
         /// Why.
         by: Hindrance,
@@ -248,15 +248,7 @@ impl fmt::Display for Obstacle {
             Self::NoArchive => f.write_str(
                 "to be archived, and there is no archive that can be used: see partitions.archive_url, and `dalp-indexer partitions doctor`",
             ),
-            Self::Hindered { by: Hindrance::Default { partition } } => write!(
-                f,
-                "{partition} is a DEFAULT partition, beside which the server detaches none concurrently: move its rows into leaves of their own \
-                 (`dalp-indexer partitions fill` makes them), then detach it"
-            ),
-            Self::Hindered { by: Hindrance::Referenced { by } } => write!(
-                f,
-                "foreign key {by} points here, and the server detaches nothing from under it without locking that table: drop the constraint"
-            ),
+            Self::Hindered { by } => by.fmt(f),
             Self::RowSecurity => f.write_str(
                 "row security would hide rows of it from this role, and what is not seen is not archived: as its owner, \
                  ALTER TABLE … NO FORCE ROW LEVEL SECURITY; queries of the table go by the table's own",
@@ -425,7 +417,9 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
     if entry.filtered {
         return Next::Blocked(Obstacle::RowSecurity);
     }
-    if let Some(by) = inventory.hindrances.get(&entry.key).filter(|_| entry.presence == Presence::Attached) {
+    let of_key = inventory.hindrances.get(&entry.key).filter(|_| entry.presence == Presence::Attached);
+    let hindered = of_key.into_iter().chain(&entry.hindrance).find(|by| by.hinders(terms.retention.fate));
+    if let Some(by) = hindered {
         return Next::Blocked(Obstacle::Hindered { by: by.clone() });
     }
     if entry.state < State::Retired

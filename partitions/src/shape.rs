@@ -92,6 +92,34 @@ pub async fn unfit(client: &mut Client, table: &Table) -> Result<Option<String>,
     }
 }
 
+/// $1 schemas, $2 tables. An ancestor is one whatever its level.
+const NESTED: &str = "
+    WITH RECURSIVE named AS (
+        SELECT place, class.oid FROM unnest($1, $2) WITH ORDINALITY AS of (schema, name, place)
+        JOIN pg_catalog.pg_namespace AS space ON nspname = of.schema
+        JOIN pg_catalog.pg_class AS class ON relnamespace = space.oid AND relname = of.name
+    ), above AS (
+        SELECT place, oid FROM named
+      UNION
+        SELECT place, inhparent FROM above JOIN pg_catalog.pg_inherits ON inhrelid = above.oid
+    )
+    SELECT DISTINCT ON (above.place) above.place - 1, named.place - 1 FROM above JOIN named USING (oid)
+    WHERE named.place <> above.place ORDER BY above.place, named.place";
+
+/// Which of several tables are partitions of another one of them, by their places: a leaf of those would have two policies.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn nested(client: &Client, tables: &[&Table]) -> Result<Vec<(usize, usize)>, Error> {
+    let names = |name: fn(&Table) -> &String| tables.iter().map(|table| name(table).clone()).collect::<Vec<_>>();
+    let (schemas, names) = (names(|table| &table.schema), names(|table| &table.name));
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
+    let rows = client.query_typed(NESTED, &parameters).await;
+    let rows = rows.map_err(Error::doing("look which tables are partitions of others", "the tables"))?;
+    let place = |place: i64| usize::try_from(place).unwrap_or(usize::MAX);
+    Ok(rows.iter().map(|row| (place(row.get(0)), place(row.get(1)))).collect())
+}
+
 const NUMBERS: [&str; 3] = ["smallint", "integer", "bigint"];
 const TIMES: [&str; 3] = ["timestamp with time zone", "timestamp without time zone", "date"];
 

@@ -21,7 +21,7 @@ const SIZES: &str = r"
       UNION ALL
         SELECT sub.oid FROM root JOIN pg_catalog.pg_inherits ON inhparent = root.oid
         JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid
-        WHERE NOT $4 AND pg_get_expr(sub.relpartbound, sub.oid) IN
+        WHERE NOT $4 AND pg_get_expr(sub.relpartbound, 0) IN
               (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
     )
     SELECT CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,

@@ -1,12 +1,12 @@
 //! `config check --connect`: whether what a configuration names is there and serves, a line each.
 
-use dalp_partitions::Table;
+use dalp_partitions::{Finding, hindrances};
 use tokio_postgres::Client;
 
 use super::Failure;
 use crate::cli::out::say;
-use crate::config::{Chain, Config, Secret, endpoint};
-use crate::maintenance::{Connector, Place};
+use crate::config::{Chain, Config, ManagedTable, Secret, endpoint};
+use crate::maintenance::{Connector, Place, retention::has_one_policy};
 use crate::source::Source;
 use crate::store::connect::connect_direct;
 use crate::store::rights::{self, Duty};
@@ -42,7 +42,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     looks.tell("database.admin_url", manager.as_ref().map(|_| role).map_err(ToString::to_string))?;
     if let Ok(mut client) = manager {
         for managed in &config.tables {
-            looks.tell(&format!("tables.{}", managed.name), table(&mut client, &managed.table).await)?;
+            looks.tell(&format!("tables.{}", managed.name), table(&mut client, config, managed).await)?;
         }
         archive(config, &client, &mut looks).await?;
     }
@@ -63,12 +63,19 @@ async fn login(config: &Config, url: &Secret, duty: Duty) -> Result<String, Stri
     Ok("the schema is there, and the login has its rights".to_owned())
 }
 
-async fn table(client: &mut Client, table: &Table) -> Result<String, String> {
+async fn table(client: &mut Client, config: &Config, managed: &ManagedTable) -> Result<String, String> {
+    let table = &managed.table;
+    has_one_policy(client, &config.tables, managed).await.map_err(|error| error.to_string())?;
     if let Some(why) = dalp_partitions::unfit(client, table).await.map_err(|error| error.to_string())? {
         return Err(format!("{table}: {why}"));
     }
     let inventory = dalp_partitions::read_inventory(client, table).await.map_err(|error| error.to_string())?;
-    Ok(format!("{} partitions", inventory.entries.len()))
+    let found = hindrances(&inventory, table, managed.retention.fate);
+    let told = |Finding { object, what, next, .. }: &Finding| format!("{object}: {what}: {next}");
+    match found.is_empty() {
+        true => Ok(format!("{} partitions", inventory.entries.len())),
+        false => Err(found.iter().map(told).collect::<Vec<_>>().join("; ")),
+    }
 }
 
 async fn node(chain: &Chain, url: &Secret) -> Result<String, String> {

@@ -99,7 +99,7 @@ impl Kind {
             Self::Topic => value::topic(text).is_some(),
             Self::DatabaseUrl => return check_database_url(text),
             Self::Table => value::table(text).is_some(),
-            Self::Column => is_sql_name(text),
+            Self::Column => value::name(text).is_some(),
             Self::Archive => {
                 let url = url::Url::parse(text).ok();
                 url.is_some_and(|url| {

@@ -309,7 +309,7 @@ impl Settings {
             _ => {
                 let named: String = self.one(&key("table"))?;
                 let (schema, table) = value::table(&named).ok_or_else(|| self.unreadable(&key("table")))?;
-                let time: String = self.one(&key("time_column"))?;
+                let time = self.one_with(&key("time_column"), value::name)?;
                 let list: bool = self.one(&key("list"))?;
                 Table { flat: !list, ..Table::new(schema, table, time).registered_in(REGISTRY) }
             }

@@ -478,8 +478,8 @@ fn check_tables_once(settings: &Settings, report: &mut impl FnMut(String, String
         let key = format!("tables.{name}.table");
         let named = settings.one::<String>(&key).ok();
         let Some((schema, table)) = named.as_deref().and_then(super::value::table) else { continue };
-        let table = (schema.to_owned(), table.to_owned());
-        let is_ours = schema == super::REGISTRY || (schema, table.1.as_str()) == ("dalp_audit", "activity");
+        let is_ours = schema == super::REGISTRY || (schema.as_str(), table.as_str()) == ("dalp_audit", "activity");
+        let table = (schema, table);
         if is_ours {
             let own = super::OWN_TABLES.join(", ");
             report(key, format!("{}.{} is the indexer's own: its tables are looked after as {own}", table.0, table.1));

@@ -410,7 +410,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Table,
         Default::Unset("dalp_assets.position"),
         "A table of yours to look after: partitioned by time.",
-        "Its owner must be roles.partitioner. Not for the indexer's own tables.",
+        "As the database has its name; one with a point is quoted as in SQL. Its owner must be roles.partitioner. Not for the indexer's own tables.",
     ),
     one(
         "tables.*.time_column",

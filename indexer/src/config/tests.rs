@@ -238,6 +238,24 @@ fn tables_are_configured_by_name() {
         let errors = of(more).unwrap_err();
         assert!(errors.contains(said), "{more}: {errors}");
     }
+    for (written, schema, name) in [
+        ("app.Position", "app", "Position"),
+        ("app.a.b", "app", "a.b"),
+        (r#""my.app"."Pos.""x""ü""#, "my.app", "Pos.\"x\"ü"),
+        (r#"app."a b""#, "app", "a b"),
+    ] {
+        let column = r#"time_column = '"When ""it"" was"'"#;
+        let config = of(&format!("[tables.mine]\ntable = '{written}'\n{column}")).unwrap();
+        let table = &config.tables[3].table;
+        assert_eq!(
+            (table.schema.as_str(), table.name.as_str(), table.time_column.as_str()),
+            (schema, name, "When \"it\" was")
+        );
+    }
+    for wrong in [r#"app."x"#, r#""app.x""#, r#""app""x".y"#, r#"app."x"y"#, "app.", ".x", r#""".x"#] {
+        let errors = of(&format!("[tables.mine]\ntable = '{wrong}'\ntime_column = \"at\"")).unwrap_err();
+        assert!(errors.contains("tables.mine.table"), "{wrong}: {errors}");
+    }
     let variable = [("DALP_TABLES__LOGS__ACTION", "detach"), ("DALP_TABLES__LOGS__RETENTION", "7d"), REQUIRED[0]];
     assert_eq!(load("tables_env", "", &variable).unwrap().tables[0].retention.fate, Fate::Detach);
     for secret in ["s3://u:GEHEIM@bucket/x", "s3://bucket/x?key=GEHEIM", "ftp://GEHEIM"] {

@@ -51,9 +51,32 @@ pub fn endpoint(url: &str) -> String {
     format!("{}://{host}{port}", url.scheme())
 }
 
-/// A schema and a table, joined by a point.
-pub fn table(text: &str) -> Option<(&str, &str)> {
-    text.split_once('.').filter(|(schema, table)| super::kind::is_sql_name(schema) && super::kind::is_sql_name(table))
+/// A schema and a table, joined by a point. Each is as the database has it, or in quotes as SQL takes it.
+pub fn table(text: &str) -> Option<(String, String)> {
+    let (schema, rest) = match text.starts_with('"') {
+        true => unquoted(text)?,
+        false => text.split_at_checked(text.find('.')?).map(|(schema, rest)| (schema.to_owned(), rest))?,
+    };
+    let schema = Some(schema).filter(|schema| super::kind::is_sql_name(schema));
+    schema.zip(name(rest.strip_prefix('.')?))
+}
+
+/// A name: as the database has it, or in quotes as SQL takes it.
+pub fn name(text: &str) -> Option<String> {
+    let name = match text.starts_with('"') {
+        true => unquoted(text).filter(|(_, rest)| rest.is_empty())?.0,
+        false => text.to_owned(),
+    };
+    Some(name).filter(|name| super::kind::is_sql_name(name))
+}
+
+/// What stands in the quotes that a text begins with, and what follows them.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let quoted = text.strip_prefix('"')?;
+    // Two quotes are one of the name.
+    let end = quoted.replace("\"\"", "\0\0").find('"')?;
+    let (name, rest) = quoted.split_at_checked(end)?;
+    Some((name.replace("\"\"", "\""), rest.strip_prefix('"')?))
 }
 
 /// Scheme, host and path of a URL that holds nothing else worth showing.

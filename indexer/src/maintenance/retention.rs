@@ -116,6 +116,7 @@ impl Leaves {
             return if makes { make_ahead(client, table, &self.partitions, None).await.map(drop) } else { Ok(()) };
         }
         self.analyze(client, table).await;
+        has_one_policy(client, &self.managed, table).await?;
         if is_left_alone(client, table).await? {
             return Ok(());
         }
@@ -234,6 +235,33 @@ fn note(reports: &mut Vec<TableReport>, table: &ManagedTable, retired: &Result<O
 /// Where the database cannot be asked.
 pub(crate) async fn is_left_alone(client: &Client, table: &ManagedTable) -> Result<bool, LeavesError> {
     Ok(table.retention.fate == Fate::Keep && !is_begun(client, &table.table).await?)
+}
+
+/// Refuses a table that is a partition of another one that is looked after: its leaves would have two policies, and the stricter would win.
+///
+/// # Errors
+/// With the other table; and where the database cannot be asked.
+pub(crate) async fn has_one_policy(
+    client: &Client,
+    tables: &[ManagedTable],
+    table: &ManagedTable,
+) -> Result<(), LeavesError> {
+    let all: Vec<_> = tables.iter().map(|managed| &managed.table).collect();
+    let nested = dalp_partitions::nested(client, &all).await?;
+    let other =
+        nested.into_iter().find(|(inner, _)| tables[*inner].name == table.name).map(|(_, outer)| &tables[outer]);
+    match other {
+        None => Ok(()),
+        Some(other) => Err(dalp_partitions::Error::Unfit {
+            what: table.table.to_string(),
+            why: format!(
+                "it is a part of {}, which is looked after as tables.{}, and a leaf has one policy: take one of the two out of the \
+                 configuration",
+                other.table, other.name
+            ),
+        }
+        .into()),
+    }
 }
 
 /// One run of one table's retention.

@@ -28,6 +28,7 @@ fn catalog(leaves: &[&str]) -> Catalog {
         leaves: leaves.iter().map(leaf).collect(),
         names: BTreeSet::from(["logs_7".to_owned()]),
         stamp: String::new(),
+        ..Catalog::default()
     }
 }
 

@@ -28,6 +28,7 @@ fn leaf(from: i64, state: State, presence: Presence) -> Entry {
         seal: None,
         seal_now: None,
         filtered: false,
+        hindrance: None,
         incarnation: String::new(),
         place: None,
         detached_at: None,
@@ -273,9 +274,12 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
         (Obstacle::Off { switch: "drop" }, "partitions.drop is false"),
         (Obstacle::Taken, "somebody took it out of its table: it is left alone"),
         (Obstacle::NoArchive, "see partitions.archive_url"),
-        (Obstacle::Hindered { by: Hindrance::Default { partition: "s.rest".into() } }, "s.rest is a DEFAULT partition"),
         (
-            Obstacle::Hindered { by: Hindrance::Referenced { by: "k of s.t".into() } },
+            Obstacle::Hindered { by: Hindrance::Default { parent: "s.p".into(), partition: "s.rest".into() } },
+            "ALTER TABLE s.p DETACH PARTITION s.rest",
+        ),
+        (
+            Obstacle::Hindered { by: Hindrance::Referenced { by: "k".into(), of: "s.t".into() } },
             "foreign key k of s.t points here",
         ),
         (Obstacle::Differs, "see `archive verify`"),

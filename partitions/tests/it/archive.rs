@@ -30,19 +30,27 @@ impl Folder {
         self.0.join(below)
     }
 
-    /// Names of the files below `folder`, in order.
-    pub fn files(&self, folder: &str) -> Vec<String> {
-        fn walk(folder: &Path, found: &mut Vec<String>) {
+    /// The files below `folder`.
+    pub fn paths(&self, folder: &str) -> Vec<PathBuf> {
+        fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
             let Ok(entries) = std::fs::read_dir(folder) else { return };
             for entry in entries.map(Result::unwrap) {
                 match entry.path() {
                     path if path.is_dir() => walk(&path, found),
-                    path => found.push(path.file_name().unwrap().to_str().unwrap().to_owned()),
+                    path => found.push(path),
                 }
             }
         }
         let mut found = Vec::new();
         walk(&self.0.join(folder), &mut found);
+        found
+    }
+
+    /// Names of the files below `folder`, in order.
+    pub fn files(&self, folder: &str) -> Vec<String> {
+        let paths = self.paths(folder);
+        let mut found: Vec<_> =
+            paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
         found.sort();
         found
     }

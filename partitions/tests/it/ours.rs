@@ -188,9 +188,10 @@ async fn a_leaf_that_is_made_again_under_its_name_has_an_archive_of_its_own() {
     assert_eq!(count(&admin, "dalp_indexed.\"late rows\"").await, "1");
 }
 
-/// What was archived before archives said whose they are is found where it was, verified, dropped for, and restored.
+/// What was archived before archives said whose they are, in folders of the older names, is found where it was, verified, dropped for, and
+/// restored.
 #[tokio::test]
-async fn archives_without_an_identity_stay_ours() {
+async fn archives_of_the_older_form_stay_ours() {
     let (_database, admin, mut client) = filled().await;
     let folder = Folder::new();
     let archive = folder.archive();
@@ -214,7 +215,10 @@ async fn archives_without_an_identity_stay_ours() {
     for manifest in stored(&archive).await {
         let stem = manifest.object.rsplit('/').next().unwrap().strip_suffix(".parquet").unwrap().to_owned();
         let file = format!("{}.v0001", manifest.leaf);
-        let old = Manifest { object: manifest.object.replace(&stem, &file), identity: None, ..manifest.clone() };
+        let start = dalp_partitions::Bounds::between(manifest.from, manifest.to).unwrap().from().unwrap();
+        let place = format!("data/dalp_indexed.logs/key=31337/from={}", start.format("%Y%m%dT%H%M%SZ"));
+        std::fs::create_dir_all(folder.path_of(&place)).unwrap();
+        let old = Manifest { object: format!("{place}/{file}.parquet"), identity: None, ..manifest.clone() };
         let json = serde_json::to_string(&old).unwrap();
         assert!(!json.contains("identity"), "{json}");
         std::fs::rename(folder.path(&manifest), folder.path(&old)).unwrap();
@@ -223,6 +227,17 @@ async fn archives_without_an_identity_stay_ours() {
         std::fs::write(manifests.join(format!("{file}.json")), &json).unwrap();
         let update = "UPDATE dalp_indexed.leaf SET manifest = $1::text::jsonb WHERE leaf = $2";
         admin.execute(update, &[&json, &manifest.leaf]).await.unwrap();
+    }
+    assert!(
+        !folder
+            .path_of("data/dalp_indexed.logs/chain_id=31337")
+            .read_dir()
+            .unwrap()
+            .any(|folder| { folder.unwrap().path().read_dir().unwrap().next().is_some() })
+    );
+    for archived in survey(&client, &logs(), &archive).await.unwrap().archives {
+        assert!(archived.stands && archived.is_registered(), "{archived:?}");
+        assert_eq!(dalp_partitions::verify(&archive, &archived).await.unwrap(), 24);
     }
     // These go, and the next ones are archived beside them.
     let outcome = run(&mut client, &archive, Switches::ALL).await;

@@ -270,6 +270,63 @@ async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
     assert_eq!(run(&mut client, &retention(Fate::Drop), Switches::ALL).await.failed.len(), 0);
 }
 
+/// Who reads one leaf by its name keeps only that from being detached: it is not begun, so that no other waits for its end.
+#[tokio::test]
+async fn an_idle_reader_of_one_leaf_costs_the_others_nothing() {
+    let (database, admin, mut client) = filled().await;
+    let reader = database.connect().await;
+    let pid = super::meanwhile::pid(&reader).await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs_31337_20240311").await.unwrap();
+    for _ in 0..2 {
+        let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+        let failed: Vec<_> = outcome.failed.iter().map(|(next, error)| (next.act, error.to_string())).collect();
+        assert!(matches!(&failed[..], [(Act::Detach, why)] if why.contains(&format!("pid {pid} "))), "{failed:?}");
+        let pending = "SELECT count(*)::text FROM pg_inherits WHERE inhdetachpending";
+        assert_eq!(strings(&admin, pending).await, ["0"]);
+        let left = states(&mut client).await;
+        assert_eq!(left.iter().filter(|(_, state)| *state == State::Attached).count(), 4, "{left:?}");
+        assert_eq!(left.len(), 5, "the others are dropped: {left:?}");
+    }
+    reader.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(run(&mut client, &retention(Fate::Drop), Switches::ALL).await.failed.len(), 0);
+}
+
+/// Nobody waits for a leaf that somebody has for their own: neither who looks, nor the other leaves, nor what is counted back from it.
+#[tokio::test]
+async fn a_leaf_that_somebody_has_for_their_own_is_passed_over() {
+    let (database, _admin, mut client) = filled().await;
+    let other = database.connect().await;
+    let pid = super::meanwhile::pid(&other).await;
+    other.batch_execute("BEGIN; LOCK TABLE dalp_indexed.logs_31337_20240311").await.unwrap();
+    // Its size is not known then: it was never analyzed, and looking would wait.
+    let inventory = read_inventory(&mut client, &logs()).await.unwrap();
+    assert_eq!(inventory.entries.iter().filter(|entry| entry.bytes == 0).count(), 1);
+    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let failed: Vec<_> = outcome.failed.iter().map(|(next, error)| (next.act, error.to_string())).collect();
+    assert!(matches!(&failed[..], [(Act::Seal, why)] if why.contains(&format!("pid {pid} "))), "{failed:?}");
+    assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 5);
+    other.batch_execute("ROLLBACK").await.unwrap();
+
+    // The newest row is one of those that can be read; where nothing would be due by that, who is in the way is named.
+    let (database, admin, mut client) = own_table().await;
+    let newest = newest_rows(&mut client, &own(), TimeDelta::days(3)).await.unwrap();
+    assert_eq!(newest, BTreeMap::from([(0, at("2024-03-20T01:00:00Z"))]));
+    let other = database.connect().await;
+    let pid = super::meanwhile::pid(&other).await;
+    other.batch_execute("BEGIN; LOCK TABLE part.os_2").await.unwrap();
+    let error = newest_rows(&mut client, &own(), TimeDelta::days(3)).await.unwrap_err();
+    assert!(matches!(&error, Error::InTheWay { holders, .. } if holders.contains(&format!("pid {pid} "))), "{error}");
+    admin
+        .batch_execute(
+            "SET ROLE dalp_partitioner; CREATE TABLE part.os_between PARTITION OF app.os FOR VALUES FROM ('2024-03-10Z') TO ('2024-03-11Z'); \
+             INSERT INTO app.os VALUES ('2024-03-10 01:00+00', 1)",
+        )
+        .await
+        .unwrap();
+    let newest = newest_rows(&mut client, &own(), TimeDelta::days(3)).await.unwrap();
+    assert_eq!(newest, BTreeMap::from([(0, at("2024-03-10T01:00:00Z"))]));
+}
+
 /// What the server would refuse in the end is known before anything is sealed.
 #[tokio::test]
 async fn what_refuses_every_detaching_is_known_before_the_first_move() {

@@ -1,6 +1,6 @@
 //! Tables of other people: which are managed, and what their new leaves take over.
 
-use dalp_partitions::{audit, read_inventory, unfit};
+use dalp_partitions::{audit, nested, read_inventory, unfit};
 
 use super::*;
 
@@ -44,6 +44,39 @@ async fn a_table_that_does_not_fit_is_refused_with_the_reason() {
     assert!(
         unfit(&mut client, &own(true, "nothing", "at")).await.unwrap().unwrap().contains("no such partitioned table")
     );
+}
+
+/// Of dates, whatever the policy says: a leaf of an hour would hold nothing.
+#[tokio::test]
+async fn leaves_of_dates_are_of_a_day_and_more() {
+    let (database, admin) = database().await;
+    admin
+        .batch_execute(
+            "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
+             CREATE TABLE dalp_assets.by_date (at date NOT NULL) PARTITION BY RANGE (at); RESET ROLE",
+        )
+        .await
+        .unwrap();
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let table = Table::flat("dalp_assets", "by_date", "at");
+    let hourly = Policy { interval: dalp_partitions::Interval::Hour, ..Policy::default() };
+    let made = ensure(&mut client, &table, 0, &hourly, now(), &Need::ahead_of(now())).await.unwrap();
+    assert_eq!(made.created.len(), 4);
+    admin.batch_execute("INSERT INTO dalp_assets.by_date VALUES ('2024-03-20'), ('2024-03-23')").await.unwrap();
+}
+
+/// A table and its own partition, or the same table twice: a leaf of theirs would have two policies.
+#[tokio::test]
+async fn a_table_that_is_a_part_of_another_one_is_named() {
+    let (database, _admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    make(&mut client, &logs(), &days(1)).await.unwrap();
+    let of = |name: &str| Table::flat("dalp_indexed", name, "block_time");
+    let (leaf, sub, absent) = (of("logs_31337_20240320"), of("logs_31337"), of("nothing"));
+    let all = [&absent, &leaf, &transfers(), &sub, &logs()];
+    assert_eq!(nested(&client, &all).await.unwrap(), [(1, 3), (3, 4)]);
+    assert_eq!(nested(&client, &[&sub, &sub]).await.unwrap(), [(0, 1), (1, 0)]);
+    assert_eq!(nested(&client, &[&logs(), &transfers()]).await.unwrap(), []);
 }
 
 /// Tablespace, storage options, replica identity and grants: as on the table, or as on its newest leaf.

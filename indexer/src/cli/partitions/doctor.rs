@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Archive, Fate, Finding, Limits, Obstacle, Presence, Severity, look, missing, plan_moves, read_inventory,
+    Archive, Fate, Finding, Limits, Obstacle, Presence, Severity, hindrances, look, missing, plan_moves, read_inventory,
 };
 use serde::Serialize;
 
 use super::{Failure, Selection, Session, failed, grid, print_json, tables};
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
-use crate::maintenance::retention::{reference, terms};
+use crate::maintenance::retention::{has_one_policy, reference, terms};
 use crate::store::connect::explain;
 use crate::store::retention::{Run, last_run};
 
@@ -132,6 +132,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
 
 /// What will keep the manager from looking after a table.
 async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
+    has_one_policy(&session.client, &config.tables, table).await.map_err(failed)?;
     let limits = Limits { leaves: i64::from(config.partitions.max_leaves), ..Limits::default() };
     let mut all = dalp_partitions::doctor_table(&session.client, &table.table, &limits).await.map_err(failed)?;
     let run = last_run(&session.client, &table.table).await;
@@ -144,6 +145,8 @@ async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) 
         next: "choose a longer interval, a shorter retention, or raise partitions.max_leaves".to_owned(),
     }));
     all.extend(stopped(session, config, table).await?);
+    let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+    all.extend(hindrances(&inventory, &table.table, table.retention.fate));
     all.extend(lost(session, table).await?);
     Ok(all)
 }

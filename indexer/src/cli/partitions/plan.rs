@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Entry, Fate, Move, Moves, Need, Obstacle, Outcome, Step, note_failure, plan, plan_moves, read, read_inventory,
-    statements, way,
+    Entry, Fate, Finding, Move, Moves, Need, Obstacle, Outcome, Step, hindrances, note_failure, plan, plan_moves, read,
+    read_inventory, statements, way,
 };
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::{Failure, Faults, LeafArgs, Selection, Session, author, failed, grid,
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
-use crate::maintenance::retention::{is_left_alone, make_ahead, needs, reference, retire_table, terms};
+use crate::maintenance::retention::{has_one_policy, is_left_alone, make_ahead, needs, reference, retire_table, terms};
 use crate::store::retention::head_times;
 
 /// Arguments of `apply`.
@@ -26,7 +26,7 @@ pub struct ApplyArgs {
     pub allow_many: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Plan {
     /// Leaves that would be made ahead.
     create: Vec<Creation>,
@@ -34,6 +34,8 @@ struct Plan {
     moves: Vec<Planned>,
     /// What stands in the way of others.
     obstacles: Vec<Blocked>,
+    /// What will be in the way of leaves that are not due yet, too.
+    hindrances: Vec<Hindered>,
     /// The tables of which no plan can be made, and why.
     failed: Vec<String>,
 }
@@ -75,6 +77,19 @@ struct Blocked {
     why: String,
 }
 
+#[derive(Serialize)]
+struct Hindered {
+    object: String,
+    what: String,
+    next: String,
+}
+
+impl Hindered {
+    fn of(Finding { object, what, next, .. }: Finding) -> Self {
+        Self { object, what, next }
+    }
+}
+
 impl Blocked {
     fn of(entry: &Entry, why: String) -> Self {
         Self { leaf: entry.to_string(), key: entry.key, state: entry.state.word(), why }
@@ -83,7 +98,7 @@ impl Blocked {
 
 /// Prints what would be done.
 pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
-    let mut all = Plan { create: Vec::new(), moves: Vec::new(), obstacles: Vec::new(), failed: Vec::new() };
+    let mut all = Plan::default();
     let mut faults = Faults::default();
     for table in tables(config, selection.table.as_deref())? {
         let create = creations(session, config, table).await;
@@ -91,6 +106,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         let moves = moves_of(session, config, table).await;
         let Some(moves) = faults.keep(table, moves) else { continue };
         all.moves.extend(moves.ways);
+        all.hindrances.extend(moves.hindrances.into_iter().map(Hindered::of));
         all.obstacles.extend(moves.obstacles.iter().map(|(entry, why)| Blocked::of(entry, why.to_string())));
     }
     all.failed.clone_from(&faults.0);
@@ -109,14 +125,17 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
 struct Ways {
     ways: Vec<Planned>,
     obstacles: Vec<(Entry, Obstacle)>,
+    hindrances: Vec<Finding>,
 }
 
 async fn moves_of(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Ways, Failure> {
+    has_one_policy(&session.client, &config.tables, table).await.map_err(failed)?;
     let reference = reference(&mut session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let terms = terms(table, &config.partitions, &reference, session.place.archive.is_some(), false);
     let Moves { moves, obstacles } = plan_moves(&inventory, &terms);
-    Ok(Ways { ways: moves.iter().map(|next| planned(table, &way(&inventory, &terms, next))).collect(), obstacles })
+    let ways = moves.iter().map(|next| planned(table, &way(&inventory, &terms, next))).collect();
+    Ok(Ways { ways, obstacles, hindrances: hindrances(&inventory, &table.table, table.retention.fate) })
 }
 
 fn print(all: &Plan) -> Result<(), Failure> {
@@ -151,6 +170,13 @@ fn print(all: &Plan) -> Result<(), Failure> {
         let mut table = grid(&["leaf", "state", "stays, as"]);
         for blocked in &all.obstacles {
             table.add_row([&blocked.leaf, blocked.state, &blocked.why]);
+        }
+        say!("{table}")?;
+    }
+    if !all.hindrances.is_empty() {
+        let mut table = grid(&["object", "what will be in the way", "what to do"]);
+        for hindered in &all.hindrances {
+            table.add_row([&hindered.object, &hindered.what, &hindered.next]);
         }
         say!("{table}")?;
     }
@@ -257,6 +283,7 @@ async fn retired(
     table: &ManagedTable,
     allow_many: bool,
 ) -> Result<Option<Outcome>, Failure> {
+    has_one_policy(&session.client, &config.tables, table).await.map_err(failed)?;
     if is_left_alone(&session.client, table).await.map_err(failed)? {
         return Ok(None);
     }
