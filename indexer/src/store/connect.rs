@@ -185,15 +185,23 @@ pub fn classify(config: &tokio_postgres::Config, endpoint: String, error: &tokio
         refused(config, refusal, error)
     } else if let Some(cause) = cause::<rustls::Error>(error) {
         (ConnectFault::Tls, tls_message(cause))
-    } else if error.to_string().contains("TLS") {
-        let advice = "Turn TLS on at the server, or, if the network between is trusted, set database.tls = \"disable\"";
+    } else if causes(error).contains("does not support TLS") {
+        // The URL's word counts before the configuration's: this works wherever TLS was asked for.
+        let advice = "Turn TLS on at the server, or, if the network between is trusted, write sslmode=disable in the URL \
+                      (postgres://…/database?sslmode=disable)";
         (ConnectFault::Tls, format!("the server offers no TLS ({}). {advice}", causes(error)))
+    } else if error.to_string().contains("TLS") {
+        (ConnectFault::Unreachable, format!("the connection ended while TLS began ({}). {REACH}", causes(error)))
     } else if let Some(cause) = cause::<std::io::Error>(error) {
         unreachable(cause, error)
     } else if error.is_closed() {
         (ConnectFault::Unreachable, format!("the server closed the connection at once. {REACH}"))
     } else if causes(error).contains("password missing") {
-        (ConnectFault::Auth, "the server asks for a password and the URL holds none".into())
+        (
+            ConnectFault::Auth,
+            "the server asks for a password and the URL holds none: write postgres://user:password@host:port/database"
+                .into(),
+        )
     } else if error.to_string().contains("authentication") {
         (ConnectFault::Auth, format!("{}. Check the user and password of the URL", causes(error)))
     } else {
@@ -212,6 +220,14 @@ fn refused(
     let (fault, advice) = match refusal.code() {
         code if *code == SqlState::INVALID_PASSWORD => {
             (ConnectFault::Auth, format!("Check the user ({user}) and the password of the URL"))
+        }
+        // The server lets this user in over TLS alone.
+        code if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+            && refusal.message().contains("no encryption") =>
+        {
+            let advice =
+                "Write sslmode=verify-full in the URL, or let the server's pg_hba.conf take connections without TLS";
+            (ConnectFault::Auth, advice.to_owned())
         }
         code if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             let advice =
@@ -254,8 +270,8 @@ fn tls_message(cause: &rustls::Error) -> String {
     use CertificateError as C;
     match cause {
         rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
-            "its certificate is signed by an authority that is not trusted: set database.ca_file (or sslrootcert in the \
-             URL) to the PEM file of the right one"
+            "its certificate is signed by an authority that is not trusted: name the PEM file of the right one by sslrootcert in \
+             the URL, or, where the URL has none, by database.ca_file"
                 .into()
         }
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
