@@ -48,6 +48,7 @@ fn who_is_not_let_in_hears_the_servers_own_reason_and_the_next_step() {
         let over_tls = each(&site, |url| format!("{url}?sslmode=verify-full"));
         for command in COMMANDS {
             refused(
+                &wrong,
                 &wrong.call(&[command]),
                 &["password authentication failed for user \"it_", "the password of the URL"],
             );

@@ -113,13 +113,32 @@ impl OwnServer {
     async fn up(&mut self) {
         let tools = tools::postgres(say_stderr).await.expect("PostgreSQL is found or installed");
         let folder = self.folder.path().join("cluster");
-        self.cluster = Some(Cluster::start(&tools, &folder, self.settings.clone()).await.expect("PostgreSQL starts"));
+        let cluster = Cluster::start(&tools, &folder, self.settings.clone()).await.expect("PostgreSQL starts");
+        self.settings.port = Some(cluster.port());
+        self.cluster = Some(cluster);
     }
 
     /// Shuts it down at once, as `pg_ctl stop -m immediate` does, and starts it again at the same address.
     pub async fn stop_at_once_and_restart(&mut self) {
+        self.stop_at_once();
+        self.restart().await;
+    }
+
+    /// Shuts it down at once.
+    pub fn stop_at_once(&mut self) {
         drop(self.cluster.take());
+    }
+
+    /// Starts it again at the same address.
+    pub async fn restart(&mut self) {
         self.up().await;
+    }
+
+    /// A pooler before it, and the URLs of its database through that for these users.
+    pub async fn pooler<const N: usize>(&self, users: [&str; N]) -> (PgBouncer, [String; N]) {
+        let pooler = pooler(self.cluster()).await;
+        let urls = users.map(|user| pooler.url(TEMPLATE, user));
+        (pooler, urls)
     }
 
     fn cluster(&self) -> &Cluster {
