@@ -157,39 +157,41 @@ impl Driver {
             // What repeats itself and changes nothing is taken up later.
             let held = running.stillness.holds(Instant::now());
             let input = tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
-                    _ = beat.tick() => {
-                        self.beat(&mut running, &mut chores)?;
-            way.look(&self.status);
-            self.tell_untyped(&mut running);
-                        continue;
+                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+                _ = beat.tick() => {
+                    self.beat(&mut running, &mut chores)?;
+                    if running.history.knows() {
+                        way.look(&self.status, self.chain.start_block);
                     }
-                    () = running.stillness.over(), if held => continue,
-                    Ok(()) = self.news.changed() => match self.head() {
-                        Some(input) => input,
-                        None => continue,
-                    },
-                    Some(done) = running.fetches.join_next(), if !held => match self.fetched(&mut running, done)? {
-                        Some(input) => input,
-                        None => continue,
-                    },
-                    filled = running.history.next() => match filled {
-                        Ok(_blocks) => continue,
+                    self.tell_untyped(&mut running);
+                    continue;
+                }
+                () = running.stillness.over(), if held => continue,
+                Ok(()) = self.news.changed() => match self.head() {
+                    Some(input) => input,
+                    None => continue,
+                },
+                Some(done) = running.fetches.join_next(), if !held => match self.fetched(&mut running, done)? {
+                    Some(input) => input,
+                    None => continue,
+                },
+                filled = running.history.next() => match filled {
+                    Ok(_blocks) => continue,
+                    Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
+                    Err(error) => return Err(self.fatal(&error)),
+                },
+                anchored = anchoring(&mut running.anchoring) => match anchored {
+                    Some(input) => input,
+                    None => continue,
+                },
+                done = working(&mut running.work), if !held => {
+                    running.work = None;
+                    match done {
                         Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
-                        Err(error) => return Err(self.fatal(&error)),
-                    },
-                    anchored = anchoring(&mut running.anchoring) => match anchored {
-                        Some(input) => input,
-                        None => continue,
-                    },
-                    done = working(&mut running.work), if !held => {
-                        running.work = None;
-                        match done {
-                            Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
-                            done => done.map_err(|error| self.fatal(&error))?,
-                        }
+                        done => done.map_err(|error| self.fatal(&error))?,
                     }
-                };
+                }
+            };
             if input == Input::Committed {
                 self.committed(&mut running);
             }
@@ -537,7 +539,7 @@ impl Driver {
             };
             // A chain that waits for its operator falls behind, however near the head it stopped.
             let stopped = matches!(machine.wait(), Wait::Operator(_));
-            status.derive(trouble.is_none() && !stopped && running.history.knows());
+            status.derive(self.chain.start_block, trouble.is_none() && !stopped && running.history.knows());
         });
     }
 }
@@ -582,12 +584,13 @@ const WAY_EVERY: Duration = Duration::from_secs(10);
 
 impl Way {
     /// Publishes how far it is, and says so now and then, and once when it is there.
-    fn look(&mut self, status: &watch::Sender<ChainStatus>) {
-        let (chain, missing) = {
+    fn look(&mut self, status: &watch::Sender<ChainStatus>, start_block: u64) {
+        let (chain, missing, of_blocks) = {
             let status = status.borrow();
-            (status.name.clone(), status.gap_blocks + status.lag_blocks.unwrap_or(0))
+            let of_blocks = status.head.map_or(0, |head| (head + 1).saturating_sub(start_block));
+            (status.name.clone(), status.gap_blocks + status.lag_blocks.unwrap_or(0), of_blocks)
         };
-        let found = self.watch.look(std::time::Instant::now(), missing);
+        let found = self.watch.look(std::time::Instant::now(), missing, of_blocks);
         match found {
             CaughtUp::Before => {}
             CaughtUp::Not(progress) => {

@@ -199,9 +199,11 @@ impl ChainStatus {
         }
     }
 
-    /// Fills in what follows from the other fields. `well`: nothing is failing, and it is known what is missing.
-    pub fn derive(&mut self, well: bool) {
-        self.lag_blocks = self.head.map(|head| head.saturating_sub(self.tail.unwrap_or(0)));
+    /// Fills in what follows from the other fields of a chain that is indexed from `start_block`. `well`: nothing is failing, and it is
+    /// known what is missing.
+    pub fn derive(&mut self, start_block: u64, well: bool) {
+        let next = self.tail.map_or(start_block, |tail| tail + 1);
+        self.lag_blocks = self.head.map(|head| (head + 1).saturating_sub(next));
         self.lag_seconds = match (self.lag_blocks, self.head_time, self.tail_time) {
             (Some(0), ..) => Some(0.0),
             (_, Some(head), Some(tail)) => Some((head - tail).as_seconds_f64().max(0.0)),
@@ -268,7 +270,7 @@ impl TableReport {
 /// How far a chain is on its way to having all blocks up to its head.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Progress {
-    /// Blocks that it has to fetch, of those that were missing when it began, and of those that came since.
+    /// Blocks from the first to the head: what is stored already counts, whoever fetched it.
     pub of_blocks: u64,
     /// Blocks that it still has to fetch.
     pub missing_blocks: u64,
@@ -277,9 +279,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Percent of the blocks that are fetched.
+    /// Percent of the blocks that are stored.
     pub fn percent(&self) -> f64 {
-        (1.0 - self.missing_blocks as f64 / self.of_blocks.max(1) as f64) * 100.0
+        (1.0 - self.missing_blocks as f64 / self.of_blocks.max(self.missing_blocks).max(1) as f64) * 100.0
     }
 
     /// How long it will take at this rate; none while there is no rate.
@@ -318,6 +320,7 @@ pub fn human(time: Duration) -> String {
 /// Watches what a chain lacks become less.
 #[derive(Clone, Debug, Default)]
 pub struct CatchUp {
+    /// When it began, and how many blocks were missing then or came since.
     began: Option<(Instant, u64)>,
     /// What was missing lately, oldest first.
     seen: VecDeque<(Instant, u64)>,
@@ -335,22 +338,22 @@ pub enum CaughtUp {
 }
 
 impl CatchUp {
-    /// Takes note that so many blocks are missing at `now`.
-    pub fn look(&mut self, now: Instant, missing: u64) -> CaughtUp {
-        let Some((since, of_blocks)) = &mut self.began else {
+    /// Takes note that so many blocks of all, from the first to the head, are missing at `now`.
+    pub fn look(&mut self, now: Instant, missing: u64, of_blocks: u64) -> CaughtUp {
+        let Some((since, fetched)) = &mut self.began else {
             if missing > BEHIND {
                 (self.began, self.seen) = (Some((now, missing)), VecDeque::from([(now, missing)]));
-                return CaughtUp::Not(Progress { of_blocks: missing, missing_blocks: missing, blocks_per_second: 0.0 });
+                return CaughtUp::Not(Progress { of_blocks, missing_blocks: missing, blocks_per_second: 0.0 });
             }
             return CaughtUp::Before;
         };
         if missing <= READY_LAG {
-            let done = CaughtUp::Now(*of_blocks, now - *since);
+            let done = CaughtUp::Now(*fetched, now - *since);
             self.began = None;
             return done;
         }
         let before = self.seen.back().map_or(missing, |(_, before)| *before);
-        *of_blocks += missing.saturating_sub(before);
+        *fetched += missing.saturating_sub(before);
         self.seen.push_back((now, missing));
         while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > LATELY) {
             self.seen.pop_front();
@@ -358,7 +361,7 @@ impl CatchUp {
         let (at, first) = self.seen.front().copied().unwrap_or((now, missing));
         let seconds = (now - at).as_secs_f64();
         let blocks_per_second = if seconds > 0.0 { first.saturating_sub(missing) as f64 / seconds } else { 0.0 };
-        CaughtUp::Not(Progress { of_blocks: *of_blocks, missing_blocks: missing, blocks_per_second })
+        CaughtUp::Not(Progress { of_blocks, missing_blocks: missing, blocks_per_second })
     }
 }
 
@@ -436,19 +439,22 @@ mod tests {
     #[test]
     fn a_chain_that_catches_up_tells_how_far_it_is_and_when_it_is_done() {
         let (begin, mut watch) = (Instant::now(), CatchUp::default());
-        let mut look = |seconds, missing| watch.look(begin + Duration::from_secs(seconds), missing);
-        assert_eq!(look(0, BEHIND), CaughtUp::Before);
-        assert!(matches!(look(0, 1_000), CaughtUp::Not(first) if first.left().is_none()));
-        let CaughtUp::Not(half) = look(10, 500) else { panic!("not done") };
-        assert_eq!(half.to_string(), "50.0 % of 1000 blocks, 500 to go, 50 blocks/s, about 10 s left");
+        // 1,000 blocks were stored by a process before this one.
+        let mut look = |seconds, missing, of| watch.look(begin + Duration::from_secs(seconds), missing, of);
+        assert_eq!(look(0, BEHIND, 2_000), CaughtUp::Before);
+        assert!(
+            matches!(look(0, 1_000, 2_000), CaughtUp::Not(first) if first.left().is_none() && first.percent() == 50.0)
+        );
+        let CaughtUp::Not(more) = look(10, 500, 2_000) else { panic!("not done") };
+        assert_eq!(more.to_string(), "75.0 % of 2000 blocks, 500 to go, 50 blocks/s, about 10 s left");
         // The head moved on; then the node stands still for longer than a rate is of.
-        let CaughtUp::Not(more) = look(20, 600) else { panic!("not done") };
-        assert_eq!((more.of_blocks, more.missing_blocks, more.blocks_per_second), (1_100, 600, 20.0));
-        look(60, 600);
-        let CaughtUp::Not(still) = look(70, 600) else { panic!("not done") };
+        let CaughtUp::Not(more) = look(20, 600, 2_100) else { panic!("not done") };
+        assert_eq!((more.of_blocks, more.missing_blocks, more.blocks_per_second), (2_100, 600, 20.0));
+        look(60, 600, 2_100);
+        let CaughtUp::Not(still) = look(70, 600, 2_100) else { panic!("not done") };
         assert_eq!(still.left(), None, "{still}");
-        assert_eq!(look(90, 1), CaughtUp::Now(1_100, Duration::from_secs(90)));
-        assert_eq!(look(91, 3), CaughtUp::Before);
+        assert_eq!(look(90, 1, 2_100), CaughtUp::Now(1_100, Duration::from_secs(90)));
+        assert_eq!(look(91, 3, 2_102), CaughtUp::Before);
         assert_eq!(human(Duration::from_secs(93_784)), "1 d 2 h");
     }
 }

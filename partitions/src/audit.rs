@@ -56,6 +56,9 @@ pub struct Finding {
 struct Facts {
     parent: String,
     object: String,
+    /// The same two as SQL takes them, with their schemas.
+    parent_sql: String,
+    object_sql: String,
     /// `r` a table, `p` a partitioned one, `f` a foreign one.
     kind: String,
     printed: String,
@@ -147,7 +150,8 @@ const FACTS: &str = r"
            CASE WHEN own.keys IS NULL OR c.relkind = 'p' THEN 0
                 ELSE (SELECT count(*) FROM unnest(own.keys) AS key WHERE key <> ALL (COALESCE(index.keys, '{}'))) END,
            triggers, COALESCE(foreign_key.keys, 0),
-           CASE WHEN c.relrowsecurity AND c.relkind <> 'p' THEN row_security_active(c.oid) ELSE false END
+           CASE WHEN c.relrowsecurity AND c.relkind <> 'p' THEN row_security_active(c.oid) ELSE false END,
+           format('%s.%I', p.relnamespace::regnamespace, p.relname), format('%s.%I', c.relnamespace::regnamespace, c.relname)
     FROM child JOIN pg_catalog.pg_class AS c ON c.oid = child.oid JOIN parent AS p ON p.oid = child.parent
     LEFT JOIN layout ON layout.oid = child.oid LEFT JOIN layout AS of_parent ON of_parent.oid = child.parent
     LEFT JOIN index ON index.oid = child.oid LEFT JOIN wanted ON wanted.parent = child.parent
@@ -214,7 +218,10 @@ async fn taken(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Findi
             row.get::<_, i64>(1),
             row.get::<_, i64>(0)
         ),
-        next: "nothing, if that is meant; `dalp-indexer partitions undo` attaches it again".to_owned(),
+        next: format!(
+            "nothing, if that is meant; else `dalp-indexer partitions undo {} --reason …` attaches it again",
+            row.get::<_, String>(2)
+        ),
     };
     Ok(rows.iter().map(finding).collect())
 }
@@ -275,6 +282,8 @@ fn fact(row: &Row) -> Facts {
         triggers: row.get(19),
         foreign_keys: row.get(20),
         filtered: row.get(21),
+        parent_sql: row.get(22),
+        object_sql: row.get(23),
     }
 }
 
@@ -375,7 +384,7 @@ fn finder<'f>(fact: &'f Facts, findings: &'f mut Vec<Finding>) -> impl FnMut(Sev
 /// What it is, and where.
 fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::{Error, Info};
-    let (parent, name) = (quoted(&fact.parent), quoted(&fact.object));
+    let (parent, name) = (&fact.parent_sql, &fact.object_sql);
     let mut found = finder(fact, findings);
     let is_sub_parent = fact.kind == "p" && value(&fact.printed).is_some();
     if fact.bounds.is_none() && !is_sub_parent {
@@ -387,7 +396,7 @@ fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
     }
     if fact.pending {
         let next = format!(
-            "`dalp-indexer partitions apply` ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE"
+            "`dalp-indexer partitions apply` ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;"
         );
         found(Error, "its detaching began and did not end: it takes no rows and holds its place".to_owned(), next);
     }
@@ -415,10 +424,10 @@ fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
 /// What may lose rows or stop maintenance.
 fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::Error;
-    let (parent, name) = (quoted(&fact.parent), quoted(&fact.object));
+    let (parent, name) = (&fact.parent_sql, &fact.object_sql);
     let mut found = finder(fact, findings);
     if fact.unlogged {
-        found(Error, "it is unlogged: a crash empties it".to_owned(), format!("ALTER TABLE {name} SET LOGGED"));
+        found(Error, "it is unlogged: a crash empties it".to_owned(), format!("ALTER TABLE {name} SET LOGGED;"));
     }
     if fact.other_owner {
         let next = format!("as a superuser: ALTER TABLE {name} OWNER TO the owner of {parent}");
@@ -429,7 +438,7 @@ fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
         found(
             Error,
             what.to_owned(),
-            format!("ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY; queries of the table go by its own"),
+            format!("queries of the table go by its own: ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"),
         );
     }
     if fact.foreign_keys > 0 {
@@ -441,7 +450,7 @@ fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
 /// Its indexes beside those that it should have.
 fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::{Error, Info, Warning};
-    let (name, is_parent) = (quoted(&fact.object), fact.kind == "p");
+    let (name, is_parent) = (&fact.object_sql, fact.kind == "p");
     let mut found = finder(fact, findings);
     if fact.missing_indexes > 0 {
         let next = format!("make them on {name} CONCURRENTLY, then ALTER INDEX .. ATTACH PARTITION");
@@ -474,7 +483,7 @@ fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
 /// In what else it differs from the table that it is a partition of.
 fn drifted(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::{Info, Warning};
-    let (parent, name) = (quoted(&fact.parent), quoted(&fact.object));
+    let (parent, name) = (&fact.parent_sql, &fact.object_sql);
     let mut found = finder(fact, findings);
     if let Some(granted) = &fact.granted {
         let next = format!("REVOKE what is granted on {name}: rights on the table are enough");

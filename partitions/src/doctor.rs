@@ -28,13 +28,15 @@ impl Default for Limits {
 }
 
 /// What the server was set to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Server {
     counts: bool,
     vacuums: bool,
     /// How many locks its table has room for, of all sessions together.
     locks: i64,
     sees_others: bool,
+    /// The role that asks, which the manager is, as SQL takes it.
+    role: String,
 }
 
 /// A transaction that has been open for long.
@@ -65,7 +67,7 @@ const SERVER: &str = "
     SELECT current_setting('track_counts')::bool, current_setting('autovacuum')::bool,
            current_setting('max_locks_per_transaction')::int8
                * (current_setting('max_connections')::int8 + current_setting('max_prepared_transactions')::int8),
-           pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')";
+           pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), quote_ident(current_user)";
 
 /// $1 seconds.
 const OPEN: &str = "
@@ -127,7 +129,7 @@ pub async fn doctor_table(client: &Client, table: &Table, limits: &Limits) -> Re
 
 async fn server(client: &Client) -> Result<Server, tokio_postgres::Error> {
     let row = client.query_typed_one(SERVER, &[]).await?;
-    Ok(Server { counts: row.get(0), vacuums: row.get(1), locks: row.get(2), sees_others: row.get(3) })
+    Ok(Server { counts: row.get(0), vacuums: row.get(1), locks: row.get(2), sees_others: row.get(3), role: row.get(4) })
 }
 
 async fn open(client: &Client, limits: &Limits) -> Result<Vec<Open>, tokio_postgres::Error> {
@@ -168,13 +170,14 @@ fn judge_server(server: &Server) -> Vec<Finding> {
             Severity::Error,
             "server",
             what,
-            "ALTER SYSTEM RESET autovacuum, and track_counts; then reload",
+            "as a superuser: ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf();",
         ));
     }
     if !server.sees_others {
         let what =
             "what sessions of other roles do is hidden from this one: it cannot say how long they have been in the way";
-        findings.push(finding(Severity::Info, "server", what, "GRANT pg_read_all_stats TO the role of the manager"));
+        let next = format!("as a superuser: GRANT pg_read_all_stats TO {};", server.role);
+        findings.push(finding(Severity::Info, "server", what, next));
     }
     findings
 }
@@ -184,12 +187,14 @@ fn judge_open(open: &Open) -> Finding {
     let Open { who, role, state, seconds, is_prepared } = open;
     if *is_prepared {
         let what = format!("{role} prepared it {seconds} s ago: no detaching that it is in the way of can end");
-        let next = format!("COMMIT PREPARED or ROLLBACK PREPARED {who:?}, whichever its transaction manager says");
+        let gid = who.replace('\'', "''");
+        let next =
+            format!("whichever its transaction manager says: COMMIT PREPARED '{gid}'; or ROLLBACK PREPARED '{gid}';");
         return finding(Severity::Warning, &format!("transaction {who}"), what, next);
     }
     let what = format!("{role}'s transaction has been open for {seconds} s ({state}): a detaching waits for it");
     let next = format!(
-        "SELECT pg_terminate_backend({who}), if nobody needs it; idle_in_transaction_session_timeout ends such ones"
+        "idle_in_transaction_session_timeout ends such ones; if nobody needs this one: SELECT pg_terminate_backend({who});"
     );
     finding(Severity::Warning, &format!("session {who}"), what, next)
 }
@@ -204,12 +209,11 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
         return vec![finding(Severity::Error, &object, "there is no such partitioned table", next)];
     };
     if !whole.owned {
-        let next =
-            format!("as its owner: ALTER TABLE {name} OWNER TO the role of the manager, or grant that its owner's");
+        let next = format!("as its owner: ALTER TABLE {name} OWNER TO {};", server.role);
         found(Severity::Error, "another role owns it: no leaf can be made, detached or dropped".to_owned(), next);
     }
     if !whole.may_create {
-        let next = format!("GRANT CREATE ON SCHEMA {} TO the role of the manager", quoted(&table.schema));
+        let next = format!("as its owner: GRANT CREATE ON SCHEMA {} TO {};", quoted(&table.schema), server.role);
         found(Severity::Error, "no table may be created in its schema: no leaf can be made".to_owned(), next);
     }
     if whole.leaves > limits.leaves {
@@ -230,7 +234,7 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
         let what = format!(
             "publication {publication} names its leaves: a subscriber gets the rows of new ones only after a refresh"
         );
-        let next = format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true)", quoted(publication));
+        let next = format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true);", quoted(publication));
         found(Severity::Warning, what, next);
     }
     findings
@@ -240,7 +244,9 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
 mod tests {
     use super::*;
 
-    const SERVER: Server = Server { counts: true, vacuums: true, locks: 6_400, sees_others: true };
+    fn server() -> Server {
+        Server { counts: true, vacuums: true, locks: 6_400, sees_others: true, role: "manager".to_owned() }
+    }
 
     fn whole() -> Whole {
         Whole { owned: true, may_create: true, leaves: 1_000, relations: 3_200, publications: Vec::new() }
@@ -255,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_table_is_judged_by_what_it_stands_on() {
-        assert_eq!(said(Some(&whole()), &SERVER), [], "at its limits all is well");
+        assert_eq!(said(Some(&whole()), &server()), [], "at its limits all is well");
         let bad = Whole {
             owned: false,
             may_create: false,
@@ -263,21 +269,25 @@ mod tests {
             relations: 3_201,
             publications: vec!["feed".to_owned()],
         };
-        let said_of_bad = said(Some(&bad), &SERVER);
+        let said_of_bad = said(Some(&bad), &server());
+        let next = |table| judge_table(&table, Some(&bad), &server(), &Limits::default());
+        let next: Vec<String> = next(Table::new("s", "t", "at")).into_iter().map(|finding| finding.next).collect();
+        assert!(next[0].ends_with("ALTER TABLE \"s\".\"t\" OWNER TO manager;"), "{next:?}");
+        assert!(next[1].ends_with("GRANT CREATE ON SCHEMA \"s\" TO manager;"), "{next:?}");
         let severities: Vec<_> = said_of_bad.iter().map(|(severity, _)| *severity).collect();
         use Severity::{Error, Warning};
         assert_eq!(severities, [Error, Error, Warning, Warning, Warning]);
         assert!(said_of_bad[3].1.contains("3201") && said_of_bad[4].1.contains("feed"), "{said_of_bad:?}");
-        assert_eq!(said(None, &SERVER).len(), 1);
+        assert_eq!(said(None, &server()).len(), 1);
     }
 
     #[test]
     fn a_server_is_judged_by_its_settings() {
-        assert_eq!(judge_server(&SERVER), []);
+        assert_eq!(judge_server(&server()), []);
         let severity = |server| judge_server(&server).iter().map(|finding| finding.severity).collect::<Vec<_>>();
-        assert_eq!(severity(Server { counts: false, ..SERVER }), [Severity::Error]);
+        assert_eq!(severity(Server { counts: false, ..server() }), [Severity::Error]);
         assert_eq!(
-            severity(Server { vacuums: false, sees_others: false, ..SERVER }),
+            severity(Server { vacuums: false, sees_others: false, ..server() }),
             [Severity::Error, Severity::Info]
         );
     }

@@ -47,14 +47,14 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     ensure_activity(client, &table.registry).await?;
     register(client, table).await?;
     let inventory = read_inventory(client, table).await?;
-    let what = table.sibling(leaf);
     let Some(first) =
         inventory.entries.iter().find(|entry| entry.is_called(leaf) && entry.presence != Presence::Absent)
     else {
-        let why = "there is no such leaf that is not dropped: `dalp-indexer partitions status` lists them, \
-                   `dalp-indexer partitions restore` brings back what is archived";
-        return Err(Error::Unfit { what, why: why.to_owned() });
+        let why = "there is no such leaf that is not dropped: `dalp-indexer partitions plan` shows those that are on their way, \
+                   `dalp-indexer partitions archive list` those that `dalp-indexer partitions restore` brings back";
+        return Err(Error::Unfit { what: leaf.to_owned(), why: why.to_owned() });
     };
+    let what = first.to_string();
     if first.presence == Presence::Elsewhere {
         let why = format!(
             "somebody renamed it, or made it a partition of another table: once it is free again, ALTER TABLE {} ATTACH PARTITION {} \

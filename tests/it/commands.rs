@@ -93,3 +93,25 @@ fn run_status_sql_and_backfill_work_together() {
         assert!(running.stop().await.success(), "{}", running.log());
     });
 }
+
+#[test]
+fn a_file_of_sql_is_run_to_its_first_failure() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let site = Site::new(&database, "http://127.0.0.1:9");
+        let run = |file: &str| site.call_with(&["sql", "--format", "csv"], file);
+        assert_eq!(
+            out(&run("SELECT 1 AS one;\n-- a comment; it ends nothing\nSELECT\n  2 AS two;\n")),
+            "one\n1\ntwo\n2\n"
+        );
+        assert_eq!(out(&run("")), "");
+        let described = out(&run("SELECT 1 AS one;\n\\d logs\nSELECT 2 AS two;\n"));
+        assert!(described.starts_with("one\n1\n") && described.ends_with("two\n2\n"), "{described}");
+        assert!(described.contains("\nblock_time,"), "the columns in between: {described}");
+        let failed = run("SELECT 1 AS one;\n\\d logs\n\nSELECT nope;\n\\d blocks\n");
+        let (said, wrote) = (String::from_utf8_lossy(&failed.stderr), String::from_utf8_lossy(&failed.stdout));
+        assert_eq!(failed.status.code(), Some(1), "{said}");
+        assert!(said.contains("line 4: SELECT nope;"), "the file's line: {said}");
+        assert!(wrote.starts_with("one\n1\n") && !wrote.contains("=>"), "{wrote}");
+    });
+}

@@ -540,5 +540,49 @@ fn a_table_that_is_a_part_of_another_one_is_refused() {
             assert!(told.contains("looked after as tables.whole, and a leaf has one policy"), "{command}: {told}");
         }
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.whole").await, 2);
+/// What `doctor` advises is one line, which does what it says where it is pasted.
+#[test]
+fn what_doctor_advises_can_be_copied() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let site = Site::new(&database, "http://127.0.0.1:9");
+        let doctor = || {
+            let output = site.call(&["partitions", "doctor"]);
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let super_ = database.superuser().await;
+        let publish = "CREATE PUBLICATION \"its Feed\" FOR TABLE dalp_indexed.logs";
+        super_.batch_execute(publish).await.unwrap();
+        let said = doctor();
+        for advice in ["GRANT pg_read_all_stats TO", "ALTER PUBLICATION"] {
+            let line = said.lines().find_map(|line| Some(&line[line.find(advice)?..]));
+            super_.batch_execute(line.unwrap_or_else(|| panic!("no {advice}: {said}"))).await.unwrap();
+        }
+        let after = doctor();
+        super_.batch_execute("REVOKE pg_read_all_stats FROM dalp_partitioner").await.unwrap();
+        assert!(!after.contains("pg_read_all_stats") && !after.contains("its Feed"), "{after}");
+    });
+}
+
+#[test]
+fn undo_names_a_leaf_as_people_do() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let site = Site::new(&database, &anvil.http_url());
+        let mut running = site.spawn();
+        caught_up(&database, &anvil).await;
+        let client = database.superuser().await;
+        let sql = "SELECT relname::text FROM pg_class WHERE relispartition AND relkind = 'r' AND relname LIKE 'logs%' LIMIT 1";
+        until("a leaf", || async { client.query_opt(sql, &[]).await.unwrap().is_some() }).await;
+        let leaf: String = client.query_one(sql, &[]).await.unwrap().get(0);
+        for (name, words) in [
+            (leaf.as_str(), format!("dalp_indexed.{leaf}: nothing was begun with it")),
+            ("no_such", "`dalp-indexer partitions archive list`".to_owned()),
+        ] {
+            let output = site.call(&["partitions", "undo", name, "--reason", "r", "--author", "a"]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && said.contains(&words), "{said}");
+        }
+        assert!(running.stop().await.success());
     });
 }

@@ -1,5 +1,6 @@
 //! What operators see: /metrics, /status and `status` say the same as the database's views.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 
 use alloy::primitives::B256;
@@ -7,6 +8,7 @@ use dalp_fixtures::deploy;
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{anvil, head, stage, until};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -186,5 +188,25 @@ fn what_is_final_is_written_down_though_its_block_is_not_stored_and_the_head_sta
         })
         .await;
         service.stop().await;
+    });
+}
+
+#[test]
+fn a_watch_ends_quietly_when_it_is_told_to_and_when_nobody_reads_any_more() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let site = Site::new(&database, "http://127.0.0.1:9");
+        for signal in [Some(Signal::INT), Some(Signal::TERM), None] {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            let mut watching = site.start(&["status", "--watch"], writer);
+            let mut first = [0; 8];
+            reader.read_exact(&mut first).unwrap();
+            match signal {
+                Some(signal) => watching.signal(signal),
+                None => drop(reader),
+            }
+            let ended = watching.ended().await;
+            assert!(ended.success() && watching.log().is_empty(), "{signal:?}: {ended}: {}", watching.log());
+        }
     });
 }

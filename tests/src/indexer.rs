@@ -1,6 +1,6 @@
 //! The indexer under test: its configuration, and its process.
 
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -97,13 +97,18 @@ impl Site {
 
     /// `run` as a process.
     pub fn spawn(&self) -> Running {
+        self.start(&["run"], Stdio::null())
+    }
+
+    /// Any command as a process, which prints into `stdout`.
+    pub fn start(&self, arguments: &[&str], stdout: impl Into<Stdio>) -> Running {
         let file = self.file();
         let log = NamedTempFile::new().expect("a temporary file");
         let output = log.reopen().expect("the log opens");
-        let child = command(&["run"])
+        let child = command(arguments)
             .arg("--config")
             .arg(file.path())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(output)
             .spawn()
             .expect("the indexer starts");
@@ -118,6 +123,13 @@ impl Site {
         let mut command = command(arguments);
         let output = command.arg("--config").arg(file.path()).stdout(writer).output().expect("the indexer runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Any command that reads `input`, to its end.
+    pub fn call_with(&self, arguments: &[&str], input: &str) -> Output {
+        let (file, mut given) = (self.file(), tempfile::tempfile().expect("a temporary file"));
+        given.write_all(input.as_bytes()).and_then(|()| given.rewind()).expect("the input is written");
+        command(arguments).arg("--config").arg(file.path()).stdin(given).output().expect("the indexer runs")
     }
 
     /// Any command with this configuration, to its end.

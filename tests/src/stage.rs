@@ -38,8 +38,8 @@ pub async fn stage() -> &'static Stage {
 impl Stage {
     async fn set_up() -> Self {
         let tools = tools::postgres(say_stderr).await.expect("PostgreSQL is found or installed");
-        let cluster = Cluster::throwaway(&tools).await.expect("PostgreSQL starts");
-        prepare(&cluster).await;
+        let mut cluster = Cluster::throwaway(&tools).await.expect("PostgreSQL starts");
+        prepare(&mut cluster).await;
         let pooler = match std::env::var_os("DALP_TEST_PGBOUNCER") {
             Some(_) => Some(pooler(&cluster).await),
             None => None,
@@ -71,14 +71,13 @@ impl Stage {
 }
 
 /// Makes the suite's logins and the template.
-async fn prepare(cluster: &Cluster) {
+async fn prepare(cluster: &mut Cluster) {
     let super_ = connect(cluster, "postgres", "postgres").await;
-    super_
-        .batch_execute(&format!(
-            "CREATE ROLE {ADMIN} LOGIN CREATEROLE; CREATE ROLE {WRITER} LOGIN; CREATE ROLE {READER} LOGIN"
-        ))
-        .await
-        .expect("logins are made");
+    for (login, rights) in [(ADMIN, "CREATEROLE"), (WRITER, ""), (READER, "")] {
+        let password = cluster.password(login).expect("passwords are kept");
+        let password = password.map(|password| format!("PASSWORD '{password}'")).unwrap_or_default();
+        super_.batch_execute(&format!("CREATE ROLE {login} LOGIN {rights} {password}")).await.expect("logins are made");
+    }
     super_.batch_execute(&format!("CREATE DATABASE {TEMPLATE} OWNER {ADMIN}")).await.expect("the template is made");
     let mut admin = connect(cluster, TEMPLATE, ADMIN).await;
     dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default()).await.expect("the template is migrated");
@@ -107,20 +106,39 @@ impl OwnServer {
         std::fs::set_permissions(folder.path(), open).expect("the folder is opened");
         let mut server = Self { cluster: None, settings, folder };
         server.up().await;
-        prepare(server.cluster()).await;
+        prepare(server.cluster.as_mut().expect("the server is up")).await;
         server
     }
 
     async fn up(&mut self) {
         let tools = tools::postgres(say_stderr).await.expect("PostgreSQL is found or installed");
         let folder = self.folder.path().join("cluster");
-        self.cluster = Some(Cluster::start(&tools, &folder, self.settings.clone()).await.expect("PostgreSQL starts"));
+        let cluster = Cluster::start(&tools, &folder, self.settings.clone()).await.expect("PostgreSQL starts");
+        self.settings.port = Some(cluster.port());
+        self.cluster = Some(cluster);
     }
 
     /// Shuts it down at once, as `pg_ctl stop -m immediate` does, and starts it again at the same address.
     pub async fn stop_at_once_and_restart(&mut self) {
+        self.stop_at_once();
+        self.restart().await;
+    }
+
+    /// Shuts it down at once.
+    pub fn stop_at_once(&mut self) {
         drop(self.cluster.take());
+    }
+
+    /// Starts it again at the same address.
+    pub async fn restart(&mut self) {
         self.up().await;
+    }
+
+    /// A pooler before it, and the URLs of its database through that for these users.
+    pub async fn pooler<const N: usize>(&self, users: [&str; N]) -> (PgBouncer, [String; N]) {
+        let pooler = pooler(self.cluster()).await;
+        let urls = users.map(|user| pooler.url(TEMPLATE, user));
+        (pooler, urls)
     }
 
     fn cluster(&self) -> &Cluster {
@@ -151,8 +169,7 @@ pub async fn pooler(cluster: &Cluster) -> PgBouncer {
 }
 
 async fn connect(cluster: &Cluster, database: &str, user: &str) -> Client {
-    let mut config = cluster.superuser_config();
-    config.dbname(database).user(user);
+    let config: tokio_postgres::Config = cluster.url(database, user).parse().expect("a URL");
     let (client, connection) = config.connect(NoTls).await.expect("the cluster answers");
     tokio::spawn(connection);
     client

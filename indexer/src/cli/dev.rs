@@ -1,5 +1,7 @@
 //! `dalp-indexer dev`: a devnet of one's own, indexed.
 
+mod given;
+
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{IsTerminal, Write as _};
@@ -8,13 +10,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use alloy::primitives::B256;
 use dalp_fixtures::tools::{self, say_stderr};
 use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, Rpc, Settings, Traffic, deploy, home};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 
 use super::out::{say, tell};
 use super::run::Signals;
@@ -22,13 +25,13 @@ use super::{Failure, environment, migrate};
 use crate::config::Config;
 use crate::service::Service;
 use crate::status::ChainStatus;
-use crate::store::connect::{connect_direct, explain};
+use crate::store::connect::explain;
 
 /// Arguments of `dev`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DevArgs {
-    /// Forget the chain and database of earlier runs. Of a database given by --database-url, only what is stored of this chain
-    /// goes, if its genesis block is another one now
+    /// Forget the chain and database of earlier runs, unless both --rpc-url and --database-url are given. Of a database given by
+    /// --database-url, only what is stored of this chain goes, if its genesis block is another one now
     #[arg(long)]
     pub fresh: bool,
     /// Index this node instead of starting Anvil; no sample traffic is sent to it
@@ -42,6 +45,8 @@ pub struct DevArgs {
     pub database_url: Option<String>,
 }
 
+/// What the chain is called.
+const CHAIN: &str = "devnet";
 const DATABASE: &str = "dalp";
 /// Owns the database: migrations and partitions.
 const ADMIN: &str = "dalp_admin";
@@ -63,10 +68,9 @@ const TRAFFIC: u32 = 20;
 /// What could not be found, installed or started, and the next command to try.
 pub async fn run(args: DevArgs, bars: MultiProgress) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let folder = Folder::open(&args)?;
     let mut devnet = Devnet::default();
     let outcome = tokio::select! {
-        outcome = devnet.live(&args, &folder, &bars) => outcome,
+        outcome = devnet.live(&args, &bars) => outcome,
         () = signals.stop() => Ok(()),
     };
     bars.clear().ok();
@@ -103,7 +107,9 @@ impl Folder {
                 home.display()
             )));
         }
-        if args.fresh && path.exists() {
+        // Where both are given, nothing of it is used.
+        let is_used = args.rpc_url.is_none() || args.database_url.is_none();
+        if args.fresh && is_used && path.exists() {
             fs::remove_dir_all(&path).map_err(problem)?;
         }
         fs::create_dir_all(&path).map_err(problem)?;
@@ -140,6 +146,7 @@ impl Folder {
 /// What this run started. Stopped in the reverse order.
 #[derive(Default)]
 struct Devnet {
+    folder: Option<Folder>,
     cluster: Option<Cluster>,
     anvil: Option<Anvil>,
     traffic: Option<(watch::Sender<bool>, JoinHandle<()>)>,
@@ -151,25 +158,26 @@ const DUMP_LIMIT: Duration = Duration::from_secs(120);
 
 impl Devnet {
     /// Starts everything and shows how it goes, until something ends by itself.
-    async fn live(&mut self, args: &DevArgs, folder: &Folder, bars: &MultiProgress) -> Result<(), Failure> {
-        let mut ports = folder.ports();
-        let database = self.database(args, folder, &mut ports).await?;
-        let node = self.node(args, folder, &mut ports).await?;
-        folder.keep(&ports);
-        let text = config_text(&database, &node);
-        let file = folder.write_config(&text)?;
+    async fn live(&mut self, args: &DevArgs, bars: &MultiProgress) -> Result<(), Failure> {
+        // Before anything is removed.
+        let given = given::meet(args).await?;
+        let folder = self.folder.insert(Folder::open(args)?);
+        let (path, mut ports) = (folder.path.clone(), folder.ports());
+        let database = self.database(args, &path, &mut ports).await?;
+        let node = match given {
+            Some(node) => node,
+            None => self.node(&path, &mut ports).await?,
+        };
+        let file = self.keep(&ports, &config_text(&database, &node))?;
         let mut config = load(&file)?;
         tell!("making the tables");
         migrate::apply(&config).await?;
         if let Some(cluster) = &mut self.cluster {
             admit(cluster).await?;
         }
-        if args.fresh {
-            // A database that is not ours is not thrown away; what it holds of another chain under this id is.
-            config.chains.iter_mut().for_each(|chain| chain.reset_on_chain_change = true);
-        } else {
-            refuse_lost_chain(&config, &node).await?;
-        }
+        given::same_chain(&config, args, &node).await?;
+        // A database that is not ours is not thrown away; what it holds of another chain under this id is.
+        config.chains.iter_mut().for_each(|chain| chain.reset_on_chain_change = args.fresh);
         let deployed = self.send_traffic(&node).await?;
         tell!("starting the indexer");
         let service = self.service.insert(Service::start(&config).await?);
@@ -183,7 +191,14 @@ impl Devnet {
         }
     }
 
-    async fn database(&mut self, args: &DevArgs, folder: &Folder, ports: &mut Ports) -> Result<DevDatabase, Failure> {
+    /// Leaves the ports and the configuration to the next run and to the other commands.
+    fn keep(&self, ports: &Ports, config: &str) -> Result<PathBuf, Failure> {
+        let folder = self.folder.as_ref().ok_or_else(|| Failure::other("the devnet has no folder"))?;
+        folder.keep(ports);
+        folder.write_config(config)
+    }
+
+    async fn database(&mut self, args: &DevArgs, path: &Path, ports: &mut Ports) -> Result<DevDatabase, Failure> {
         if let Some(url) = &args.database_url {
             return Ok(DevDatabase {
                 url: url.clone(),
@@ -197,7 +212,7 @@ impl Devnet {
         let mut settings = Settings::devnet();
         settings.port = ports.postgres;
         tell!("starting PostgreSQL {} ({})", tools.major, tools.bin.display());
-        let cluster = Cluster::start(&tools, &folder.path.join("postgresql"), settings).await?;
+        let cluster = Cluster::start(&tools, &path.join("postgresql"), settings).await?;
         tell!("PostgreSQL {} listens on port {}", tools.major, cluster.port());
         ports.postgres = Some(cluster.port());
         let cluster = self.cluster.insert(cluster);
@@ -210,16 +225,11 @@ impl Devnet {
         })
     }
 
-    async fn node(&mut self, args: &DevArgs, folder: &Folder, ports: &mut Ports) -> Result<DevNode, Failure> {
-        if let Some(url) = &args.rpc_url {
-            let rpc = Rpc::new(url)?;
-            let id: alloy::primitives::U64 = rpc.call("eth_chainId", serde_json::json!([])).await?;
-            return Ok(DevNode { rpc, ws_url: None, chain_id: id.to(), start_block: args.start_block, ours: false });
-        }
+    async fn node(&mut self, path: &Path, ports: &mut Ports) -> Result<DevNode, Failure> {
         let options = AnvilOptions {
             port: ports.anvil,
             block_time: Some(Duration::from_secs(1)),
-            state: Some(folder.path.join("chain.json")),
+            state: Some(path.join("chain.json")),
             extra: vec!["--transaction-block-keeper".into(), KEPT_BLOCKS.to_string().into()],
             ..AnvilOptions::default()
         };
@@ -229,8 +239,9 @@ impl Devnet {
         let anvil = Anvil::start(&program, options).await?;
         tell!("Anvil listens on port {}", anvil.port());
         ports.anvil = Some(anvil.port());
-        let node =
-            DevNode { rpc: anvil.rpc().clone(), ws_url: Some(anvil.ws_url()), chain_id, start_block: 0, ours: true };
+        let genesis = anvil.rpc().block_hash(0).await?.unwrap_or_default();
+        let (url, ws_url) = (anvil.http_url(), Some(anvil.ws_url()));
+        let node = DevNode { url, ws_url, chain_id, genesis, start_block: 0, ours: Some(anvil.rpc().clone()) };
         if anvil.lost_blocks() {
             tell!("note: Anvil was killed before it could save its state; blocks since its last save are gone");
         }
@@ -239,14 +250,11 @@ impl Devnet {
     }
 
     async fn send_traffic(&mut self, node: &DevNode) -> Result<Option<Deployed>, Failure> {
-        if !node.ours {
-            return Ok(None);
-        }
+        let Some(rpc) = node.ours.clone() else { return Ok(None) };
         tell!("deploying the sample contracts");
-        let deployed = deploy(&node.rpc).await?;
+        let deployed = deploy(&rpc).await?;
         let shown = deployed.clone();
         let (stop, mut stopped) = watch::channel(false);
-        let rpc = node.rpc.clone();
         let task = tokio::spawn(async move {
             let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
             Traffic::run(&rpc, &deployed, TRAFFIC, stop).await;
@@ -284,26 +292,27 @@ struct DevDatabase {
 }
 
 struct DevNode {
-    rpc: Rpc,
+    url: String,
     ws_url: Option<String>,
     chain_id: u64,
+    genesis: B256,
     start_block: u64,
-    /// Whether we started it, and may send it traffic.
-    ours: bool,
+    /// A client, where we started it and may send it traffic.
+    ours: Option<Rpc>,
 }
 
 fn config_text(database: &DevDatabase, node: &DevNode) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let mut config = format!(
         "# Written by `dalp-indexer dev`, anew at each start.\n[database]\nurl = {}\nadmin_url = {}\nreader_url = {}\n\n\
-         [http]\nlisten = \"{}\"\n\n[chains.devnet]\nchain_id = {}\nrpc_urls = [{}]\nstart_block = {}\nfinality = \"never\"\n\
+         [http]\nlisten = \"{}\"\n\n[chains.{CHAIN}]\nchain_id = {}\nrpc_urls = [{}]\nstart_block = {}\nfinality = \"never\"\n\
          poll_interval = \"250ms\"\n",
         text(&database.url),
         text(&database.admin_url),
         text(&database.reader_url),
         http_address(),
         node.chain_id,
-        text(node.rpc.url()),
+        text(&node.url),
         node.start_block,
     );
     if let Some(url) = &node.ws_url {
@@ -370,40 +379,6 @@ async fn admit(cluster: &Cluster) -> Result<(), Failure> {
     client.batch_execute(&sql).await.map_err(failed)
 }
 
-/// Refuses to go on where our own node no longer has what the database holds: its state was lost.
-async fn refuse_lost_chain(config: &Config, node: &DevNode) -> Result<(), Failure> {
-    if !node.ours {
-        return Ok(());
-    }
-    let client = connect_direct(&config.database, &config.database.admin_url).await?;
-    let chain_id = i64::try_from(node.chain_id).unwrap_or(i64::MAX);
-    let names: Vec<&str> = config.chains.iter().map(|chain| chain.name.as_str()).collect();
-    let sql = "SELECT chain_id FROM dalp_indexed.chain_state WHERE name = ANY ($1) AND chain_id <> $2";
-    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&chain_id, Type::INT8)];
-    if let Some(other) = client.query_typed_opt(sql, &params).await.map_err(failed)? {
-        return Err(Failure::other(format!(
-            "the database holds chain {}, of an earlier `dev --rpc-url`, and our own node is chain {chain_id}. Nothing was changed. \
-             Start over with `dalp-indexer dev --fresh`, or index that node again with `--rpc-url`",
-            other.get::<_, i64>(0)
-        )));
-    }
-    let sql =
-        "SELECT tail_number, tail_hash FROM dalp_indexed.chain_state WHERE chain_id = $1 AND tail_hash IS NOT NULL";
-    let Some(row) = client.query_typed_opt(sql, &[(&chain_id, Type::INT8)]).await.map_err(failed)? else {
-        return Ok(());
-    };
-    let (number, hash): (i64, &[u8]) = (row.get(0), row.get(1));
-    let on_node = node.rpc.block_hash(u64::try_from(number).unwrap_or(0)).await?;
-    if on_node.is_some_and(|found| found.as_slice() == hash) {
-        return Ok(());
-    }
-    Err(Failure::other(format!(
-        "the database holds this devnet's blocks up to {number}, but Anvil no longer has that block: its state was lost \
-         (it was killed before it could save). Nothing was changed. Start over with \
-         `dalp-indexer dev --fresh`"
-    )))
-}
-
 fn announce(
     database: &DevDatabase,
     node: &DevNode,
@@ -414,7 +389,7 @@ fn announce(
     let http = service.http().map_or("off".into(), |address| format!("http://{address}/status"));
     say!("\n  SQL   {}", database.psql)?;
     say!("        dalp-indexer sql --config {}", file.display())?;
-    say!("  RPC   {}", if node.ours { node.rpc.url() } else { "(yours)" })?;
+    say!("  RPC   {}", if node.ours.is_some() { &node.url } else { "(yours)" })?;
     say!("  HTTP  {http}")?;
     if let Some(Deployed { tokens: [bond, fund], identities, burst, agents, .. }) = deployed {
         say!("\n  contracts  bond {bond}  fund {fund}\n             identities {identities}  burst {burst}")?;

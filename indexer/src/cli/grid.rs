@@ -1,5 +1,5 @@
-//! Tables for people: as wide as the terminal at most, and no word, number or time is broken. What does not fit so is written line by
-//! line; where there is no terminal, each row is one line.
+//! Tables for people: as wide as the terminal at most, and no word, number or time is broken. What does not fit so is written as several
+//! tables, each with the columns that name the row, or else line by line; where there is no terminal, each row is one line.
 
 use std::fmt;
 use std::io;
@@ -12,6 +12,8 @@ pub(super) struct Grid {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
     width: Option<usize>,
+    /// Columns that name the row.
+    names: usize,
 }
 
 impl Grid {
@@ -21,7 +23,35 @@ impl Grid {
     }
 
     fn within(header: &[&str], width: Option<usize>) -> Self {
-        Self { header: header.iter().map(|&name| name.to_owned()).collect(), rows: Vec::new(), width }
+        Self { header: header.iter().map(|&name| name.to_owned()).collect(), rows: Vec::new(), width, names: 0 }
+    }
+
+    /// The first so many columns name the row.
+    pub fn named_by(self, names: usize) -> Self {
+        Self { names, ..self }
+    }
+
+    /// As several tables, one below the other; none where that would break a word, too.
+    fn in_parts(&self) -> Option<String> {
+        let width = self.width.filter(|_| self.names > 0)?;
+        let column = |at: usize| {
+            let cells = std::iter::once(&self.header[at]).chain(self.rows.iter().map(|row| &row[at]));
+            cells.map(|cell| longest_word(&glue(cell)).max(longest_line(cell).min(READABLE))).max().unwrap_or(0)
+        };
+        let (names, mut parts): (Vec<usize>, Vec<Vec<usize>>) = ((0..self.names).collect(), Vec::new());
+        for at in self.names..self.header.len() {
+            let wide = |part: &Vec<usize>| total(part.iter().chain([&at]).map(|at| column(*at))) > width;
+            match parts.last_mut() {
+                Some(part) if !wide(part) => part.push(at),
+                _ => parts.push(names.iter().copied().chain([at]).collect()),
+            }
+        }
+        let of = |part: &Vec<usize>, row: &Vec<String>| part.iter().map(|at| row[*at].clone()).collect::<Vec<_>>();
+        let part = |part: &Vec<usize>| {
+            let rows: Vec<Vec<String>> = self.rows.iter().map(|row| of(part, row)).collect();
+            laid_out(table(), &of(part, &self.header), &rows, Some(width))
+        };
+        Some(parts.iter().map(part).collect::<Option<Vec<_>>>()?.join("\n"))
     }
 
     pub fn add_row<C: fmt::Display>(&mut self, cells: impl IntoIterator<Item = C>) {
@@ -31,13 +61,33 @@ impl Grid {
 
 impl fmt::Display for Grid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        match laid_out(table, &self.header, &self.rows, self.width) {
+        match laid_out(table(), &self.header, &self.rows, self.width).or_else(|| self.in_parts()) {
             Some(text) => f.write_str(&text),
             None => f.write_str(line_by_line(&self.header, &self.rows).trim_end()),
         }
     }
+}
+
+fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table
+}
+
+/// A column that is no narrower than this breaks few lines.
+const READABLE: usize = 24;
+
+/// How wide a table of such columns is: each has a space at both sides and a line to its right, and the first one to its left.
+fn total(columns: impl IntoIterator<Item = usize>) -> usize {
+    columns.into_iter().map(|column| column + 3).sum::<usize>() + 1
+}
+
+fn longest_line(text: &str) -> usize {
+    text.lines().map(|line| line.chars().count()).max().unwrap_or(0)
+}
+
+fn longest_word(text: &str) -> usize {
+    text.split([' ', '\n']).map(|word| word.chars().count()).max().unwrap_or(0)
 }
 
 /// Columns of the terminal that standard output is; none where it is another thing.
@@ -67,13 +117,9 @@ pub(super) fn laid_out(
     for row in &rows {
         table.add_row(row);
     }
-    // Each column has a space at both sides and a line to its right, and the first one to its left.
-    let total = |columns: &[usize]| columns.iter().map(|column| column + 3).sum::<usize>() + 1;
-    let longest_line = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
-    let longest_word = |text: &str| text.split([' ', '\n']).map(|word| word.chars().count()).max().unwrap_or(0);
-    if let Some(width) = width.filter(|width| total(&of_columns(longest_line)) > *width) {
+    if let Some(width) = width.filter(|width| total(of_columns(longest_line)) > *width) {
         let words = of_columns(longest_word);
-        if total(&words) > width {
+        if total(words.iter().copied()) > width {
             return None;
         }
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::try_from(width).unwrap_or(u16::MAX));
@@ -128,6 +174,19 @@ mod tests {
             "blocks 1 to 2147483647: the node answers with an error",
         ]);
         grid.to_string()
+    }
+
+    #[test]
+    fn what_is_too_wide_becomes_several_tables_that_name_their_rows() {
+        let header: Vec<String> = (0..12).map(|at| format!("column{at}")).collect();
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        let mut grid = Grid::within(&header, Some(80)).named_by(2);
+        grid.add_row(["erc20_transfer", "31337"].into_iter().chain(["2026-03-01 12:00"; 10]));
+        let text = grid.to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert_eq!(text.matches("2026-03-01 12:00").count(), 10, "{text}");
+        let tables = text.matches("erc20_transfer   31337").count();
+        assert!(tables > 1 && tables == text.matches("column0").count(), "{text}");
     }
 
     #[test]

@@ -121,7 +121,7 @@ docs/partitions.md tells of policies, holds and what to do when. Uses database.a
   dalp-indexer sql                                          a prompt; \\? there lists its commands
   dalp-indexer sql -c '\\d'                                  the tables
   dalp-indexer sql -c 'SELECT count(*) FROM dalp_indexed.logs' --format json
-  dalp-indexer sql < report.sql                             runs a file as one transaction
+  dalp-indexer sql < report.sql                             runs a file; between its \\ commands, as one transaction
 
 Uses database.reader_url.")]
     Sql(sql::SqlArgs),

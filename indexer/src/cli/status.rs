@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 
 use super::Failure;
 use super::grid::{self, Grid};
+use super::run::Signals;
 use crate::cli::out::say;
 use crate::config::Config;
 use crate::status::{CatchUp, CaughtUp, NodeReport, VerifiedTo, human};
@@ -83,11 +84,14 @@ struct ChainReport {
 /// # Errors
 /// What keeps the database from being read.
 pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
-    let client = connect_direct(&config.database, &config.database.reader_url).await?;
-    rights::fit(&client, Duty::Read).await?;
     if args.watch {
-        return watch(&client).await;
+        let mut signals = Signals::listen()?;
+        return tokio::select! {
+            ended = watch(&config) => ended,
+            () = signals.stop() => Ok(()),
+        };
     }
+    let client = open(&config).await?;
     let chains = look(&client).await?;
     let maintenance = troubles(&client).await.map_err(|error| Failure::other(explain(&error)))?;
     if args.json {
@@ -95,7 +99,7 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::other(error.to_string()))?;
         say!("{text}")?;
     } else if chains.is_empty() {
-        say!("no chain is indexed yet; start `dalp-indexer run`")?;
+        say!("{NONE}")?;
     } else {
         say!("{}\n{}", progress_table(&chains), levels_table(&chains))?;
         if chains.iter().any(|chain| !chain.nodes.is_empty()) {
@@ -115,12 +119,20 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+const NONE: &str = "no chain is indexed yet; start `dalp-indexer run`";
+
 const TROUBLES: &str = "SELECT format('%s.%s', table_schema, table_name), failures, last_error \
                         FROM dalp_indexed.partition_run WHERE failures > 0 ORDER BY 1";
 
 async fn troubles(client: &Client) -> Result<Vec<Trouble>, tokio_postgres::Error> {
     let rows = client.query_typed(TROUBLES, &[]).await?;
     Ok(rows.iter().map(|row| Trouble { table: row.get(0), failures: row.get(1), error: row.get(2) }).collect())
+}
+
+async fn open(config: &Config) -> Result<Client, Failure> {
+    let client = connect_direct(&config.database, &config.database.reader_url).await?;
+    rights::fit(&client, Duty::Read).await?;
+    Ok(client)
 }
 
 async fn look(client: &Client) -> Result<Vec<ChainReport>, Failure> {
@@ -130,25 +142,32 @@ async fn look(client: &Client) -> Result<Vec<ChainReport>, Failure> {
 /// Between two looks of `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Looks again and again, until the reader leaves.
-async fn watch(client: &Client) -> Result<(), Failure> {
+/// Looks again and again, until the reader leaves. A connection that was lost is made anew.
+async fn watch(config: &Config) -> Result<(), Failure> {
+    let mut client = open(config).await?;
     let mut ways: HashMap<i64, CatchUp> = HashMap::new();
     loop {
-        let chains = look(client).await?;
+        let chains = match look(&client).await {
+            Err(_) if client.is_closed() => {
+                client = open(config).await?;
+                continue;
+            }
+            chains => chains?,
+        };
         // On a terminal the one look replaces the other.
         let clear = if grid::terminal().is_some() { "\x1b[H\x1b[2J" } else { "" };
-        say!("{clear}{}", progress_table(&chains))?;
+        match chains.is_empty() {
+            true => say!("{clear}{NONE}")?,
+            false => say!("{clear}{}", progress_table(&chains))?,
+        }
         for chain in &chains {
-            match ways.entry(chain.chain_id).or_default().look(Instant::now(), chain.missing()) {
+            match ways.entry(chain.chain_id).or_default().look(Instant::now(), chain.missing(), chain.blocks()) {
                 CaughtUp::Before => {}
                 CaughtUp::Not(progress) => say!("{}: {progress}", chain.name)?,
                 CaughtUp::Now(blocks, took) => say!("{}: caught up: {blocks} blocks in {}", chain.name, human(took))?,
             }
         }
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            () = tokio::time::sleep(EVERY) => {}
-        }
+        tokio::time::sleep(EVERY).await;
     }
 }
 
@@ -158,11 +177,18 @@ impl ChainReport {
         (self.gap_blocks.max(0) + self.lag_blocks.unwrap_or(0).max(0)).unsigned_abs()
     }
 
+    /// Blocks from its first to the head.
+    fn blocks(&self) -> u64 {
+        self.head.map_or(0, |head| (head - self.start_block + 1).max(0).unsigned_abs())
+    }
+
     /// How much of the chain, from its first block to the head, is stored, where much is not.
     fn part(&self) -> Option<String> {
-        let all = self.head? - self.start_block + 1;
-        let missing = i64::try_from(self.missing()).ok().filter(|missing| *missing > FEW && all > 0)?;
-        let percent = (all - missing).max(0) as f64 * 100.0 / all as f64;
+        let (all, missing) = (self.blocks(), self.missing());
+        if all == 0 || missing <= FEW {
+            return None;
+        }
+        let percent = all.saturating_sub(missing) as f64 * 100.0 / all as f64;
         Some(format!(
             "{}: {percent:.1} % of {all} blocks are stored, {missing} are to be fetched; `dalp-indexer status --watch` tells how fast",
             self.name
@@ -171,7 +197,7 @@ impl ChainReport {
 }
 
 /// So many blocks are always on their way.
-const FEW: i64 = 32;
+const FEW: u64 = 32;
 
 async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error> {
     let mut chains = Vec::new();
@@ -241,7 +267,8 @@ fn number<T: ToString>(value: Option<T>) -> String {
 
 /// How far each chain is.
 fn progress_table(chains: &[ChainReport]) -> Grid {
-    let mut table = Grid::new(&["chain", "head", "finalized", "tail", "complete to", "gaps", "lag", "waits for"]);
+    let mut table =
+        Grid::new(&["chain", "head", "finalized", "tail", "complete to", "gaps", "lag", "waits for"]).named_by(1);
     for chain in chains {
         let lag = match (chain.lag_blocks, chain.lag_seconds) {
             (Some(blocks), Some(seconds)) => format!("{blocks} blocks, {seconds:.0} s"),
@@ -273,7 +300,7 @@ fn levels_table(chains: &[ChainReport]) -> Grid {
     let mut header = vec!["chain", "leader"];
     header.extend(levels.iter().map(String::as_str));
     header.extend(["covered", "leaves"]);
-    let mut table = Grid::new(&header);
+    let mut table = Grid::new(&header).named_by(1);
     for chain in chains {
         let mut row = vec![chain.name.clone(), chain.leader.clone().unwrap_or_else(|| "-".into())];
         row.extend(chain.verified_to.levels().map(|(_, to)| number(to)));
@@ -284,7 +311,7 @@ fn levels_table(chains: &[ChainReport]) -> Grid {
 }
 
 fn nodes_table(chains: &[ChainReport]) -> Grid {
-    let mut table = Grid::new(&["chain", "node", "state", "latency", "failures", "allows", "last error"]);
+    let mut table = Grid::new(&["chain", "node", "state", "latency", "failures", "allows", "last error"]).named_by(2);
     for chain in chains {
         for node in &chain.nodes {
             table.add_row([

@@ -104,7 +104,7 @@ impl Settings {
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader { found: BTreeMap::new(), named: Named::new(), problems: Vec::new() };
+        let mut reader = Reader::default();
         let default = Path::new(DEFAULT_FILE);
         if let Some(path) = path.or_else(|| default.exists().then_some(default)) {
             // A file that cannot be read would only bury its one problem under all that is then missing.
@@ -112,6 +112,19 @@ impl Settings {
             reader.walk(&Origin::File(path.to_owned()), "", table);
         }
         for (name, value) in environment {
+            reader.take_variable(&name, &value);
+        }
+        reader.finish()
+    }
+
+    /// Takes what these variables say, and reads no file.
+    ///
+    /// # Errors
+    /// All problems at once.
+    #[cfg(feature = "dev")]
+    pub fn of_variables(variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::default();
+        for (name, value) in variables {
             reader.take_variable(&name, &value);
         }
         reader.finish()
@@ -195,6 +208,7 @@ fn read_file(path: &Path) -> Result<toml::Table, Problem> {
 }
 
 /// The work in progress of [`Settings::load`].
+#[derive(Default)]
 struct Reader {
     found: BTreeMap<String, Found>,
     named: Named,

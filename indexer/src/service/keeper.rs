@@ -53,11 +53,16 @@ impl Keeper {
             if began.elapsed() > LAST_PAUSE {
                 backoff = fresh();
             }
-            self.tell(&error);
-            if error.is_for_the_operator() {
-                self.answer(Err(error));
-            } else {
-                self.answer(Ok(()));
+            let error = match error.is_for_the_operator() {
+                // Who waits for the first start ends with it, and says why: it is begun anew only if nobody does.
+                true => self.answer(Err(error)).and_then(Result::err),
+                false => {
+                    self.answer(Ok(()));
+                    Some(error)
+                }
+            };
+            if let Some(error) = error {
+                self.tell(&error);
             }
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -66,11 +71,11 @@ impl Keeper {
         }
     }
 
-    /// Answers whoever waits for the first start.
-    fn answer(&self, outcome: Result<(), ServiceError>) {
-        if let Some(first) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Nobody waits any more.
-            _ = first.send(outcome);
+    /// Answers whoever waits for the first start; gives the answer back where nobody does any more.
+    fn answer(&self, outcome: Result<(), ServiceError>) -> Option<Result<(), ServiceError>> {
+        match self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(first) => first.send(outcome).err(),
+            None => Some(outcome),
         }
     }
 

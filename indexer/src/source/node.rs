@@ -246,8 +246,8 @@ impl Node {
         }
         let why = format!(
             "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and is asked for nothing until it does; take \
-             its URL out of rpc_urls, or point it to the right chain. Where a devnet was started anew, restart with \
-             `--reset-on-chain-change`",
+             its URL out of rpc_urls, or point it to the right chain. Where a devnet was started anew, stop this, and start \
+             `dalp-indexer run --reset-on-chain-change`, or `dalp-indexer dev --fresh` with the other arguments of this run",
             found.chain_id, found.genesis, expected.chain_id, expected.genesis
         );
         if record.refused.as_ref().is_none_or(|known| known.why != why) {

@@ -36,6 +36,8 @@ pub enum ConnectFault {
     TooManyConnections,
     /// The server starts up or shuts down: wait.
     NotReady,
+    /// Whoever takes the connection does not answer, or says that its own server does not: a pooler whose server is not there.
+    Silent,
     /// Something else, in the message.
     Other,
 }
@@ -143,31 +145,58 @@ fn file_roots(path: &Path) -> Result<RootCertStore, String> {
 /// Why there is no connection, within about `db.connect_timeout` for each host.
 pub async fn connect_direct(db: &Database, url: &Secret) -> Result<tokio_postgres::Client, ConnectError> {
     let (config, tls) = connector(db, url)?;
-    open(&config, tls).await
+    match open(&config, tls).await {
+        Err(error) => Err(explained(db, url, error).await),
+        opened => opened,
+    }
 }
 
-/// Opens one connection as [`connector`] prepared it.
+/// With the reason of the server itself, where whoever is before it keeps that to itself and `database.admin_url` leads past it.
+pub(super) async fn explained(db: &Database, url: &Secret, error: ConnectError) -> ConnectError {
+    if error.fault != ConnectFault::Silent || db.admin_url == *url {
+        return error;
+    }
+    let Ok((config, tls)) = connector(db, &db.admin_url) else { return error };
+    let found = match open(&config, tls).await {
+        Ok(_) => format!("the server itself ({}) answers: see the pooler's log", database_endpoint(&config)),
+        Err(reason) if reason.endpoint == error.endpoint => return error,
+        Err(reason) => format!("the server itself: {reason}"),
+    };
+    ConnectError { message: format!("{}; {found}", error.message), ..error }
+}
+
+/// Opens one connection as [`connector`] prepared it, which has answered: a pooler lets a login in while its server is not there.
 ///
 /// # Errors
 /// Why there is no connection.
 pub async fn open(config: &tokio_postgres::Config, tls: MakeTls) -> Result<tokio_postgres::Client, ConnectError> {
     let (endpoint, limit) = (database_endpoint(config), limit(config));
-    let attempt = tokio::time::timeout(limit, config.connect(tls)).await;
-    let (client, connection) = match attempt {
-        Ok(Ok(pair)) => pair,
-        Ok(Err(error)) => return Err(classify(config, endpoint, &error)),
-        Err(_) => {
-            let message = format!("no answer within {limit:?}; is this PostgreSQL's port? {REACH}");
-            return Err(ConnectError { fault: ConnectFault::Unreachable, endpoint, message });
-        }
+    let attempt = async {
+        let (client, connection) = config.connect(tls).await?;
+        let of = endpoint.clone();
+        tokio::spawn(async move {
+            match connection.await {
+                Ok(()) => debug!(endpoint = of, "database connection closed"),
+                Err(error) => warn!(endpoint = of, "database connection lost: {}", explain(&error)),
+            }
+        });
+        client.simple_query("").await?;
+        Ok(client)
     };
-    tokio::spawn(async move {
-        match connection.await {
-            Ok(()) => debug!(endpoint, "database connection closed"),
-            Err(error) => warn!(endpoint, "database connection lost: {}", explain(&error)),
-        }
-    });
-    Ok(client)
+    match tokio::time::timeout(limit, attempt).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) => Err(classify(config, endpoint, &error)),
+        Err(_) => Err(silent(endpoint, limit)),
+    }
+}
+
+/// Nothing came back in time.
+pub(super) fn silent(endpoint: String, limit: Duration) -> ConnectError {
+    let message = format!(
+        "no answer within {limit:?}. Check that this is PostgreSQL's port and that PostgreSQL runs; a pooler is silent like this while \
+         its own server is not there: its log says why"
+    );
+    ConnectError { fault: ConnectFault::Silent, endpoint, message }
 }
 
 /// How long an attempt to connect may take. tokio-postgres bounds the socket's connect only; a host that accepts and then says
@@ -185,15 +214,23 @@ pub fn classify(config: &tokio_postgres::Config, endpoint: String, error: &tokio
         refused(config, refusal, error)
     } else if let Some(cause) = cause::<rustls::Error>(error) {
         (ConnectFault::Tls, tls_message(cause))
-    } else if error.to_string().contains("TLS") {
-        let advice = "Turn TLS on at the server, or, if the network between is trusted, set database.tls = \"disable\"";
+    } else if causes(error).contains("does not support TLS") {
+        // The URL's word counts before the configuration's: this works wherever TLS was asked for.
+        let advice = "Turn TLS on at the server, or, if the network between is trusted, write sslmode=disable in the URL \
+                      (postgres://…/database?sslmode=disable)";
         (ConnectFault::Tls, format!("the server offers no TLS ({}). {advice}", causes(error)))
+    } else if error.to_string().contains("TLS") {
+        (ConnectFault::Unreachable, format!("the connection ended while TLS began ({}). {REACH}", causes(error)))
     } else if let Some(cause) = cause::<std::io::Error>(error) {
         unreachable(cause, error)
     } else if error.is_closed() {
         (ConnectFault::Unreachable, format!("the server closed the connection at once. {REACH}"))
     } else if causes(error).contains("password missing") {
-        (ConnectFault::Auth, "the server asks for a password and the URL holds none".into())
+        (
+            ConnectFault::Auth,
+            "the server asks for a password and the URL holds none: write postgres://user:password@host:port/database"
+                .into(),
+        )
     } else if error.to_string().contains("authentication") {
         (ConnectFault::Auth, format!("{}. Check the user and password of the URL", causes(error)))
     } else {
@@ -213,6 +250,14 @@ fn refused(
         code if *code == SqlState::INVALID_PASSWORD => {
             (ConnectFault::Auth, format!("Check the user ({user}) and the password of the URL"))
         }
+        // The server lets this user in over TLS alone.
+        code if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+            && refusal.message().contains("no encryption") =>
+        {
+            let advice =
+                "Write sslmode=verify-full in the URL, or let the server's pg_hba.conf take connections without TLS";
+            (ConnectFault::Auth, advice.to_owned())
+        }
         code if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             let advice =
                 format!("Check that the role {user} exists, may log in, and is let in by the server's pg_hba.conf");
@@ -221,12 +266,22 @@ fn refused(
         code if *code == SqlState::INVALID_CATALOG_NAME => {
             (ConnectFault::NoDatabase, format!("Create it (CREATE DATABASE \"{database}\"), or correct the URL"))
         }
+        code if *code == SqlState::PROTOCOL_VIOLATION && is_of_a_pooler(refusal.message()) => {
+            (ConnectFault::Silent, "A pooler says so, whose own server does not let it in or is not there".to_owned())
+        }
         code if *code == SqlState::TOO_MANY_CONNECTIONS => (ConnectFault::TooManyConnections, String::new()),
         code if *code == SqlState::CANNOT_CONNECT_NOW || is_shutdown(code) => (ConnectFault::NotReady, String::new()),
         _ => (ConnectFault::Other, String::new()),
     };
     let message = explain(error);
     (fault, if advice.is_empty() { message } else { format!("{message}. {advice}") })
+}
+
+/// What PgBouncer says of its server.
+fn is_of_a_pooler(message: &str) -> bool {
+    ["server login", "cannot connect to server", "server_login_retry", "query_wait_timeout"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 fn unreachable(cause: &std::io::Error, error: &tokio_postgres::Error) -> (ConnectFault, String) {
@@ -254,8 +309,8 @@ fn tls_message(cause: &rustls::Error) -> String {
     use CertificateError as C;
     match cause {
         rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
-            "its certificate is signed by an authority that is not trusted: set database.ca_file (or sslrootcert in the \
-             URL) to the PEM file of the right one"
+            "its certificate is signed by an authority that is not trusted: name the PEM file of the right one by sslrootcert in \
+             the URL, or, where the URL has none, by database.ca_file"
                 .into()
         }
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {

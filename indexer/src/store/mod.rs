@@ -66,8 +66,9 @@ impl Store {
     /// Why there is no connection.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
         let (config, tls) = connector(database, &database.url)?;
-        let (endpoint, patience) = (database_endpoint(&config), connect::limit(&config) + Duration::from_secs(1));
-        let manager = Manager::new(config, tls);
+        // For the attempt, and for the question to the server itself.
+        let (endpoint, patience) = (database_endpoint(&config), connect::limit(&config) * 2 + Duration::from_secs(1));
+        let manager = Manager::new(database.clone(), config, tls);
         let pool = Pool::builder()
             .max_size(database.pool_size)
             // An attempt to connect ends by itself before this, with its cause.
@@ -204,7 +205,7 @@ async fn begin_brief<'c>(
 /// Begins `tx`, within limits, and says whose it is: after a takeover [`lease`] finds those of older tokens by their name.
 async fn limit(tx: &WholeTransaction<'_>, begin: &str, claim: &Claim) -> Result<(), StoreError> {
     let writer: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
-    Ok(tx.begin(begin, LIMIT, &writer).await?)
+    tx.begin(begin, LIMIT, &writer).await
 }
 
 // The settings end with the transaction: behind a pooler the next one may be somebody else's.

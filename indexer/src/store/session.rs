@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
+use super::StoreError;
 use super::connect::{self, ConnectError, MakeTls, classify};
-use crate::config::database_endpoint;
+use crate::config::{Database, database_endpoint};
 
 /// How long a connection may go unasked before it is used again.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -23,6 +24,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Makes and checks the pool's connections, and tells why the last one was not made: the pool itself has no word for it.
 #[derive(Clone)]
 pub(super) struct Manager {
+    database: Database,
     config: tokio_postgres::Config,
     tls: MakeTls,
     failed: watch::Sender<Option<ConnectError>>,
@@ -35,8 +37,15 @@ impl fmt::Debug for Manager {
 }
 
 impl Manager {
-    pub fn new(config: tokio_postgres::Config, tls: MakeTls) -> Self {
-        Self { config, tls, failed: watch::channel(None).0 }
+    pub fn new(database: Database, config: tokio_postgres::Config, tls: MakeTls) -> Self {
+        Self { database, config, tls, failed: watch::channel(None).0 }
+    }
+
+    /// With all that is to be known of the reason, which is kept for those who wait for a connection.
+    async fn failed(&self, error: ConnectError) -> ConnectError {
+        let error = connect::explained(&self.database, &self.database.url, error).await;
+        self.failed.send_replace(Some(error.clone()));
+        error
     }
 
     /// Why the last attempt failed; none where it did not. What was told before this call is not told again as a change.
@@ -50,18 +59,30 @@ impl bb8::ManageConnection for Manager {
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Session, ConnectError> {
-        let client = connect::open(&self.config, self.tls.clone()).await;
-        self.failed.send_replace(client.as_ref().err().cloned());
-        Ok(Session { client: client?, busy: AtomicBool::new(false), checked: Instant::now() })
+        match connect::open(&self.config, self.tls.clone()).await {
+            Ok(client) => {
+                self.failed.send_replace(None);
+                let (busy, checked) = (AtomicBool::new(false), Instant::now());
+                let (endpoint, limit) = (database_endpoint(&self.config), connect::limit(&self.config));
+                Ok(Session { client, busy, checked, endpoint, limit })
+            }
+            Err(error) => Err(self.failed(error).await),
+        }
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), ConnectError> {
         // A server that ends a connection says so at once; asking is for what vanished without a word.
-        if session.client.is_closed() || session.checked.elapsed() > SILENCE {
-            let answered = session.whole(session.client.simple_query("")).await;
-            answered.map_err(|error| classify(&self.config, database_endpoint(&self.config), &error))?;
-            session.checked = Instant::now();
+        if !session.client.is_closed() && session.checked.elapsed() <= SILENCE {
+            return Ok(());
         }
+        let asked = session.whole(session.client.simple_query(""));
+        let found = match tokio::time::timeout(session.limit, asked).await {
+            Ok(answer) => answer.map_err(|error| classify(&self.config, session.endpoint.clone(), &error)),
+            // A new one would be as silent; one that was closed is replaced.
+            Err(_late) => Err(self.failed(connect::silent(session.endpoint.clone(), session.limit)).await),
+        };
+        found?;
+        session.checked = Instant::now();
         Ok(())
     }
 
@@ -78,6 +99,9 @@ pub(super) struct Session {
     busy: AtomicBool,
     /// When it last answered the question whether it is there.
     checked: Instant,
+    endpoint: String,
+    /// How long an answer is waited for that waits for nobody's locks.
+    limit: Duration,
 }
 
 impl Session {
@@ -92,7 +116,7 @@ impl Session {
     /// A transaction that [`WholeTransaction::begin`] has yet to begin.
     pub fn transaction(&mut self) -> WholeTransaction<'_> {
         self.busy.store(true, Ordering::Relaxed);
-        WholeTransaction { client: &self.client, busy: &self.busy }
+        WholeTransaction { session: self }
     }
 
     /// As [`Client::query_typed`].
@@ -125,20 +149,30 @@ impl Deref for Session {
 ///
 /// Not the driver's own, which takes a round trip to begin, and which, dropped, rolls back and lets the server connection live on.
 pub(super) struct WholeTransaction<'s> {
-    client: &'s Client,
-    busy: &'s AtomicBool,
+    session: &'s Session,
 }
 
 impl WholeTransaction<'_> {
-    /// Sends `begin` and the first statement `sql`; what is sent behind them before they are answered is part of it.
-    pub async fn begin(&self, begin: &str, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), Error> {
-        try_join(self.client.batch_execute(begin), self.client.query_typed(sql, params)).await.map(drop)
+    /// Sends `begin` and the first statement `sql`, which takes no lock; what is sent behind them before they are answered is part of it.
+    pub async fn begin(
+        &self,
+        begin: &str,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<(), StoreError> {
+        let Session { client, endpoint, limit, .. } = self.session;
+        // A pooler whose server went away lets statements wait for minutes.
+        let begun = try_join(client.batch_execute(begin), client.query_typed(sql, params));
+        match tokio::time::timeout(*limit, begun).await {
+            Ok(begun) => Ok(begun.map(drop)?),
+            Err(_late) => Err(connect::silent(endpoint.clone(), *limit).into()),
+        }
     }
 
     /// Makes it last.
     pub async fn commit(self) -> Result<(), Error> {
-        self.client.batch_execute("COMMIT").await?;
-        self.busy.store(false, Ordering::Relaxed);
+        self.session.client.batch_execute("COMMIT").await?;
+        self.session.busy.store(false, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -147,6 +181,6 @@ impl Deref for WholeTransaction<'_> {
     type Target = Client;
 
     fn deref(&self) -> &Client {
-        self.client
+        &self.session.client
     }
 }

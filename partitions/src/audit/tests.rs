@@ -8,6 +8,8 @@ fn day(day: u32) -> Facts {
     Facts {
         parent: "logs_1".into(),
         object: format!("logs_1_{day}"),
+        parent_sql: "s.logs_1".into(),
+        object_sql: format!("s.logs_1_{day}"),
         kind: "r".into(),
         printed: "FOR VALUES FROM (..) TO (..)".into(),
         bounds: Bounds::new(Some(at(day)), at(day + 1)),

@@ -9,7 +9,7 @@ use dalp_partitions::{
 };
 use serde::Serialize;
 
-use super::{Failure, Selection, Session, failed, grid, print_json, tables};
+use super::{Failure, Selection, Session, failed, print_json, tables};
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{has_one_policy, reference, terms};
@@ -218,11 +218,10 @@ fn report(all: &[Found], selection: &Selection) -> Result<(), Failure> {
     } else if all.is_empty() {
         say!("nothing found")?;
     } else {
-        let mut grid = grid(&["table", "", "object", "what", "what to do"]);
-        for found in all {
-            grid.add_row([&found.table, &found.severity, &found.object, &found.what, &found.next]);
+        // No table: a command that is broken over several lines of a column can be copied by nobody.
+        for Found { severity, object, what, next, .. } in all {
+            say!("{severity}: {object}: {what}\n    {next}")?;
         }
-        say!("{grid}")?;
     }
     match all.iter().filter(|found| found.is_error).count() {
         0 => Ok(()),

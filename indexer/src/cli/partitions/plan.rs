@@ -328,8 +328,8 @@ fn print_applied(applied: &Applied) -> Result<(), Failure> {
 pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs) -> Result<(), Failure> {
     let Some((table, leaf)) = table_of(session, config, &args.leaf).await? else {
         return Err(Failure::other(format!(
-            "there is no leaf \"{}\" that is not dropped: `dalp-indexer partitions status` shows the tables, `restore` brings \
-             back what is archived",
+            "there is no leaf \"{}\" that is not dropped: `dalp-indexer partitions plan` shows those that are on their way, \
+             `dalp-indexer partitions archive list` those that `dalp-indexer partitions restore` brings back",
             args.leaf
         )));
     };

@@ -160,7 +160,8 @@ fn print(report: &Report) -> Result<(), Failure> {
     let bytes = |bytes: Option<f64>| bytes.map_or_else(|| "?".to_owned(), size);
     let mut leaves = grid(&[
         "table", "key", "leaves", "ahead", "rows", "bytes", "oldest", "newest", "a day", "in 30 d", "90 d", "365 d",
-    ]);
+    ])
+    .named_by(2);
     let mut ways = grid(&[
         "table",
         "key",
@@ -173,7 +174,8 @@ fn print(report: &Report) -> Result<(), Failure> {
         "blocked",
         "served from",
         "last success",
-    ]);
+    ])
+    .named_by(2);
     for row in &report.tables {
         leaves.add_row([
             &row.table,

@@ -17,6 +17,7 @@ use crate::config::Config;
 use meta::Meta;
 use render::{Format, View};
 use session::{Session, SqlError};
+use statement::Part;
 
 /// Rows of a table that are shown unless asked otherwise.
 const TABLE_ROWS: u64 = 1_000;
@@ -46,19 +47,20 @@ impl SqlArgs {
 ///
 /// # Errors
 /// No connection, or the first statement that fails.
-pub async fn run(config: Config, mut args: SqlArgs) -> Result<(), Failure> {
+pub async fn run(config: Config, args: SqlArgs) -> Result<(), Failure> {
     let session = Session::open(&config.database).await?;
     if args.command.is_empty() && io::stdin().is_terminal() {
         return prompt::run(session, args.view(true)).await;
     }
+    let mut parts: Vec<Part> = args.command.iter().map(|text| statement::part(text)).collect();
     if args.command.is_empty() {
         let mut text = String::new();
         io::stdin()
             .read_to_string(&mut text)
             .map_err(|error| Failure::other(format!("standard input cannot be read: {error}")))?;
-        args.command.push(text);
+        parts = statement::parts(&text);
     }
-    match run_all(session, &args).await {
+    match run_all(session, args.view(true), &parts).await {
         // `… | head` has read enough.
         Err(SqlError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(SqlError::Connect(error)) => Err(error.into()),
@@ -67,14 +69,13 @@ pub async fn run(config: Config, mut args: SqlArgs) -> Result<(), Failure> {
     }
 }
 
-async fn run_all(mut session: Session, args: &SqlArgs) -> Result<(), SqlError> {
-    let mut view = args.view(true);
+async fn run_all(mut session: Session, mut view: View, parts: &[Part]) -> Result<(), SqlError> {
     let mut out = io::BufWriter::new(io::stdout());
-    for text in &args.command {
-        match Meta::parse(text) {
-            Some(Meta::Quit) => break,
-            Some(command) => meta::run(&command, &mut session, &mut view, &mut out).await?,
-            None => session.execute(text, view, &mut out).await?,
+    for part in parts {
+        match part {
+            Part::Command(Meta::Quit) => break,
+            Part::Command(command) => meta::run(command, &mut session, &mut view, &mut out).await?,
+            Part::Sql(text) => session.execute(text, view, &mut out).await?,
         }
     }
     Ok(io::Write::flush(&mut out)?)

@@ -63,6 +63,46 @@ impl Typing {
     }
 }
 
+/// A piece of what a file or `-c` holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Statements that are run as one.
+    Sql(String),
+    Command(Meta),
+}
+
+/// What `-c` holds: a command, or statements.
+pub(super) fn part(text: &str) -> Part {
+    Meta::parse(text).map_or_else(|| Part::Sql(text.to_owned()), Part::Command)
+}
+
+/// A file's parts: lines that begin with a backslash outside of quotes are commands. What stands between them begins with as many empty
+/// lines as there are lines before it, so that an error names the file's line.
+pub(super) fn parts(text: &str) -> Vec<Part> {
+    if text.trim().lines().count() <= 1 {
+        return if text.trim().is_empty() { Vec::new() } else { vec![part(text)] };
+    }
+    let (mut parts, mut sql, mut before) = (Vec::new(), String::new(), 0);
+    let ended = |sql: String, before: usize, parts: &mut Vec<Part>| {
+        if !sql.trim().is_empty() {
+            parts.push(Part::Sql("\n".repeat(before) + &sql));
+        }
+    };
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let command = line.trim_start().starts_with('\\').then(|| Meta::parse(line)).flatten();
+        match command.filter(|_| !is_open(&sql)) {
+            Some(command) => {
+                ended(std::mem::take(&mut sql), before, &mut parts);
+                before = number + 1;
+                parts.push(Part::Command(command));
+            }
+            None => sql.push_str(line),
+        }
+    }
+    ended(sql, before, &mut parts);
+    parts
+}
+
 /// Whether a quote or comment is open at the end.
 fn is_open(sql: &str) -> bool {
     let mut rest = sql;
@@ -219,6 +259,24 @@ mod tests {
             (&["\\d logs"], Typed::Command(Meta::Describe("logs".into())), "dalp=> "),
         ] {
             assert_eq!(after(lines), (typed, prompt), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_holds_statements_and_commands() {
+        let sql = |text: &str| Part::Sql(text.to_owned());
+        let table = || Part::Command(Meta::Describe("t".to_owned()));
+        for (text, expected) in [
+            ("", vec![]),
+            (" \n\n", vec![]),
+            ("help\n", vec![Part::Command(Meta::Help)]),
+            ("select 1", vec![sql("select 1")]),
+            ("select 1;\nselect\nhelp\n;\n", vec![sql("select 1;\nselect\nhelp\n;\n")]),
+            ("\\d t\nselect 1;\n", vec![table(), sql("\nselect 1;\n")]),
+            ("a;\n \\d t\n\nb;", vec![sql("a;\n"), table(), sql("\n\n\nb;")]),
+            ("select '\n\\d t\n';", vec![sql("select '\n\\d t\n';")]),
+        ] {
+            assert_eq!(parts(text), expected, "{text:?}");
         }
     }
 

@@ -1,0 +1,136 @@
+//! What a user gives to `dev`: looked at before anything is removed or started, and whether the node's chain is the one that the
+//! database holds. No message shows a URL whole: it may hold a password or a provider's key.
+
+use alloy::primitives::B256;
+use dalp_fixtures::Rpc;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{CHAIN, DevArgs, DevNode};
+use crate::cli::Failure;
+use crate::config::{Chain, Config, DatabaseUrl, Secret, Settings, endpoint};
+use crate::source::Source;
+use crate::store::connect::{connect_direct, explain};
+
+/// The node that is given, if one is. Both it and the database that is given have answered.
+pub(super) async fn meet(args: &DevArgs) -> Result<Option<DevNode>, Failure> {
+    if let Some(url) = &args.rpc_url {
+        let parsed =
+            url::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+        parsed.ok_or_else(|| {
+            Failure::usage("--rpc-url: its value (not shown) is not a URL that starts with http:// or https://")
+        })?;
+    }
+    if let Some(url) = &args.database_url {
+        DatabaseUrl::parse(url).map_err(|why| Failure::usage(format!("--database-url: {why}")))?;
+        let config = settings(url)?;
+        connect_direct(&config.database, &config.database.url)
+            .await
+            .map_err(|error| Failure::other(format!("--database-url: {error}")))?;
+    }
+    match &args.rpc_url {
+        Some(url) => node(url, args.start_block).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The defaults for a database and a chain.
+fn settings(database_url: &str) -> Result<Config, Failure> {
+    let set = [
+        ("DALP_DATABASE__URL", database_url),
+        ("DALP_CHAINS__DEVNET__CHAIN_ID", "1"),
+        ("DALP_CHAINS__DEVNET__RPC_URLS", "http://127.0.0.1"),
+    ];
+    let set = set.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Ok(Settings::of_variables(set)?.config()?)
+}
+
+async fn node(url: &str, start_block: u64) -> Result<DevNode, Failure> {
+    let failed = |error| Failure::other(format!("--rpc-url: {error}. Check that a node runs there"));
+    let chain: Option<Chain> = settings("postgres://127.0.0.1/dalp")?.chains.pop();
+    let chain = chain.ok_or_else(|| Failure::other("no chain of the defaults"))?;
+    let source = Source::new(&Chain { rpc_urls: vec![Secret::new(url)], ..chain }).map_err(failed)?;
+    let found = source.identity().await.map_err(failed)?;
+    let (url, ws_url) = (url.to_owned(), None);
+    Ok(DevNode { url, ws_url, chain_id: found.chain_id, genesis: found.genesis, start_block, ours: None })
+}
+
+/// Refuses to go on where the database holds another chain than the node's, and says what does.
+pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) -> Result<(), Failure> {
+    let client = connect_direct(&config.database, &config.database.admin_url).await?;
+    let chain_id = i64::try_from(node.chain_id).unwrap_or(i64::MAX);
+    let sql = "SELECT chain_id FROM dalp_indexed.chain_state WHERE name = $1 AND chain_id <> $2";
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&CHAIN, Type::TEXT), (&chain_id, Type::INT8)];
+    if let Some(row) = client.query_typed_opt(sql, &params).await.map_err(unread)? {
+        return Err(Failure::other(of_another_id(args, row.get(0), node.chain_id)));
+    }
+    let Some(stored) = Stored::read(&client, chain_id).await? else { return Ok(()) };
+    if stored.genesis != node.genesis {
+        // What is stored of it goes.
+        if args.fresh {
+            return Ok(());
+        }
+        return Err(Failure::other(format!(
+            "the database holds another chain {chain_id}, which begins with block {}, and that of the node at {} with {}: that node was \
+             started anew, or is another one. Nothing was changed. `dalp-indexer dev --fresh` with the other arguments of this run \
+             removes what is stored, and begins again",
+            stored.genesis,
+            endpoint(&node.url),
+            node.genesis
+        )));
+    }
+    match &node.ours {
+        Some(rpc) => stored.is_on(rpc).await,
+        None => Ok(()),
+    }
+}
+
+fn of_another_id(args: &DevArgs, stored: i64, found: u64) -> String {
+    let what = format!("the database holds chain {stored}, and the node's chain is {found}. Nothing was changed");
+    match &args.database_url {
+        // Of a database that is not ours, nothing is removed but what is stored of the very chain.
+        Some(_) => format!(
+            "{what}. `dev` keeps one chain in a database: give another database (CREATE DATABASE …) by --database-url, or a \
+             node of chain {stored} by --rpc-url"
+        ),
+        None => format!(
+            "{what}. `dalp-indexer dev --fresh` with the other arguments of this run begins again with an empty database; or go on \
+             with that chain by --rpc-url"
+        ),
+    }
+}
+
+struct Stored {
+    genesis: B256,
+    tail: Option<(u64, B256)>,
+}
+
+impl Stored {
+    async fn read(client: &Client, chain_id: i64) -> Result<Option<Self>, Failure> {
+        let sql = "SELECT genesis_hash, tail_number, tail_hash FROM dalp_indexed.chain_state WHERE chain_id = $1";
+        let row = client.query_typed_opt(sql, &[(&chain_id, Type::INT8)]).await.map_err(unread)?;
+        Ok(row.map(|row| {
+            let hash = |bytes: &[u8]| B256::try_from(bytes).unwrap_or_default();
+            let number = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+            let tail = row.get::<_, Option<&[u8]>>(2).map(|bytes| (number, hash(bytes)));
+            Self { genesis: hash(row.get(0)), tail }
+        }))
+    }
+
+    /// Our own node goes on from a file: it may have been killed before it could write it.
+    async fn is_on(&self, rpc: &Rpc) -> Result<(), Failure> {
+        let Some((number, hash)) = self.tail else { return Ok(()) };
+        if rpc.block_hash(number).await? == Some(hash) {
+            return Ok(());
+        }
+        Err(Failure::other(format!(
+            "the database holds this devnet's blocks up to {number}, and Anvil does not have that block: it ended before it could save \
+             its chain. Nothing was changed. `dalp-indexer dev --fresh` with the other arguments of this run begins again"
+        )))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn unread(error: tokio_postgres::Error) -> Failure {
+    Failure::other(format!("reading which chain the database holds: {}", explain(&error)))
+}

@@ -1,0 +1,137 @@
+//! `dev` with a node and a database that are given: nothing goes before both have answered, and what it advises works.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use dalp_fixtures::{Anvil, AnvilOptions};
+use dalp_tests::indexer::{Site, command};
+use dalp_tests::stage::{ADMIN, Database, anvil, anvil_with, end_of, stage};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::caught_up;
+
+fn dev(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(&[&["dev"], arguments].concat());
+    command.env("DALP_HOME", home);
+    command
+}
+
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}
+
+#[test]
+fn nothing_is_removed_before_what_is_given_has_answered_and_no_url_is_shown() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let home = tempfile::tempdir().unwrap();
+        let kept = home.path().join("dev/kept");
+        std::fs::create_dir_all(&kept).unwrap();
+        let secret = "4f7c0ffee9d24b1e";
+        let right = database.direct_url(ADMIN);
+        let nobody = format!("http://u:{secret}@127.0.0.1:9/v2/{secret}?key={secret}");
+        let (socket, no_such) = (format!("ws://127.0.0.1:9/{secret}"), right.replace(&database.name, "no_such"));
+        let (other, closed) =
+            (format!("postgres://u:{secret}@h/d?sslmode=require"), format!("postgres://u:{secret}@127.0.0.1:9/d"));
+        for (arguments, code, words) in [
+            (vec!["--rpc-url", &nobody], 1, vec!["--rpc-url: http://127.0.0.1:9:", "that a node runs there"]),
+            (vec!["--rpc-url", &socket], 2, vec!["--rpc-url", "http:// or https://"]),
+            (vec!["--database-url", &other], 2, vec!["--database-url", "verify-full or disable"]),
+            (vec!["--database-url", &closed], 1, vec!["--database-url", "connection refused"]),
+            (vec!["--database-url", &no_such], 1, vec!["--database-url", "CREATE DATABASE \"no_such\""]),
+            (vec!["--database-url", &right, "--rpc-url", &nobody], 1, vec!["--rpc-url: http://127.0.0.1:9:"]),
+        ] {
+            let output = dev(home.path(), &[&["--fresh"], &arguments[..]].concat()).output().unwrap();
+            refused(&output, code, &words);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+            assert!(!said.contains(secret), "{said}");
+            assert!(kept.exists(), "it went for {arguments:?}");
+        }
+        // A run that uses nothing of it removes nothing of it, either.
+        let all = ["--fresh", "--rpc-url", &anvil.http_url(), "--database-url", &right];
+        works(&database, &anvil, home.path(), &all).await;
+        assert!(kept.exists());
+    });
+}
+
+/// It indexes, until it is told to stop.
+async fn works(database: &Database, anvil: &Anvil, home: &Path, arguments: &[&str]) {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = dev(home, arguments);
+    let mut child = command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).spawn().unwrap();
+    caught_up(database, anvil).await;
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let waited = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    let ended = end_of("dev to stop", waited).await.unwrap();
+    assert!(ended.success(), "{ended}: {}", std::fs::read_to_string(log.path()).unwrap());
+}
+
+#[test]
+fn another_chain_in_the_database_is_told_with_what_helps() {
+    dalp_tests::run(async {
+        let (database, first) = (stage().await.database().await, anvil().await);
+        let (home, url) = (tempfile::tempdir().unwrap(), database.direct_url(ADMIN));
+        let of =
+            |anvil: &Anvil| vec!["--database-url".to_owned(), url.clone(), "--rpc-url".to_owned(), anvil.http_url()];
+        let with = |anvil: &Anvil, more: &[&str]| -> Vec<String> {
+            more.iter().map(|&word| word.to_owned()).chain(of(anvil)).collect()
+        };
+        let call = |arguments: &[String]| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            dev(home.path(), &arguments).output().unwrap()
+        };
+        first.rpc().mine(5, 1).await.unwrap();
+        let arguments = of(&first);
+        works(&database, &first, home.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        // Started anew: another genesis under the same id.
+        let options = AnvilOptions { genesis_timestamp: Some(1_700_000_000), ..AnvilOptions::default() };
+        let anew = anvil_with(options).await;
+        anew.rpc().mine(3, 1).await.unwrap();
+        let told = call(&of(&anew));
+        refused(&told, 1, &["started anew", "Nothing was changed", "`dalp-indexer dev --fresh`"]);
+        let said = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(!said.contains("chains.devnet") && !said.contains("begun anew"), "not what helps here: {said}");
+        let advised = with(&anew, &["--fresh"]);
+        works(&database, &anew, home.path(), &advised.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        // Another id: nothing of it goes, with --fresh or without.
+        let other = anvil_with(AnvilOptions { chain_id: 31_338, ..AnvilOptions::default() }).await;
+        for more in [&[][..], &["--fresh"]] {
+            refused(
+                &call(&with(&other, more)),
+                1,
+                &["holds chain 31337", "chain is 31338", "CREATE DATABASE", "--rpc-url"],
+            );
+        }
+        let client = database.superuser().await;
+        let sql = "SELECT tail_number FROM dalp_indexed.chain_state WHERE chain_id = 31337";
+        assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 3);
+    });
+}
+
+/// A chain whose blocks become final, started anew: advice to remove final blocks would not end before all are gone, and not even then.
+#[test]
+fn a_node_that_was_started_anew_is_told_so_by_run_whatever_is_final() {
+    dalp_tests::run(async {
+        let (database, first) = (stage().await.database().await, anvil().await);
+        first.rpc().mine(100, 1).await.unwrap();
+        let site = Site::new(&database, &first.http_url()).with("finality = \"tag\"");
+        let mut running = site.spawn();
+        caught_up(&database, &first).await;
+        assert!(running.stop().await.success());
+        let options = AnvilOptions { genesis_timestamp: Some(1_700_000_000), ..AnvilOptions::default() };
+        let anew = anvil_with(options).await;
+        anew.rpc().mine(100, 1).await.unwrap();
+        let other = Site { rpc_urls: vec![anew.http_url()], ..site };
+        let output = other.call(&["run"]);
+        refused(&output, 1, &["started anew", "`dalp-indexer run --reset-on-chain-change`"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("reindex") && !said.contains("begun anew"), "{said}");
+        let mut running = other.start(&["run", "--reset-on-chain-change"], std::process::Stdio::null());
+        caught_up(&database, &anew).await;
+        assert!(running.stop().await.success(), "{}", running.log());
+    });
+}
