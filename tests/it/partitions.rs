@@ -540,6 +540,9 @@ fn a_table_that_is_a_part_of_another_one_is_refused() {
             assert!(told.contains("looked after as tables.whole, and a leaf has one policy"), "{command}: {told}");
         }
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.whole").await, 2);
+    });
+}
+
 /// What `doctor` advises is one line, which does what it says where it is pasted.
 #[test]
 fn what_doctor_advises_can_be_copied() {
