@@ -250,6 +250,11 @@ fn fitting_parent(
         return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
     };
     if let Some(other) = catalog.leaves.iter().find(|other| other.bounds.overlaps(&bounds)) {
+        if other.name == leaf {
+            return Err(
+                "it is in its table already; `restore --into TABLE` brings its archived rows beside it".to_owned()
+            );
+        }
         return Err(format!(
             "leaf \"{}\" holds some of its times: detach that first, or `restore --into TABLE`",
             other.name

@@ -191,8 +191,10 @@ pub async fn missing(client: &Client, table: &Table, archive: Option<&Archive>) 
     Ok(judged.chain(unreadable).map(finding).collect())
 }
 
+/// An archive that was restored is listed twice: by the leaf that was dropped, and by the one that came back.
 const VERIFIED_OF: &str = "
-    SELECT key, count(*), count(verified_at), min(verified_at) FROM registry.leaf
+    SELECT key, count(DISTINCT manifest), count(DISTINCT manifest) FILTER (WHERE verified_at IS NOT NULL), min(verified_at)
+    FROM registry.leaf
     WHERE table_schema = $1 AND table_name = $2 AND manifest IS NOT NULL GROUP BY key";
 
 /// What of a key's archives was verified.

@@ -158,6 +158,21 @@ fn a_closed_pipe_is_a_quiet_end() {
     });
 }
 
+/// Before `migrate`, what is missing is told once, with the command, and not as tables that somebody should create.
+#[test]
+fn a_database_without_the_schema_is_told_to_be_migrated() {
+    dalp_tests::run(async {
+        let (empty, anvil) = (stage().await.empty_database().await, anvil().await);
+        let mut site = Site::new(&empty, &anvil.http_url());
+        let url = empty.direct_url(ADMIN);
+        (site.url, site.reader_url, site.admin_url) = (url.clone(), url.clone(), url);
+        let output = site.call(&["config", "check", "--connect"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        refused(&output, 1, &["2 of 4 do not serve"]);
+        assert!(said.contains("run `dalp-indexer migrate` first") && !said.contains("create it"), "{said}");
+    });
+}
+
 /// `config check --connect` looks at everything, a line each.
 #[test]
 fn what_a_configuration_names_is_tried() {

@@ -136,6 +136,12 @@ async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
     let restored = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 0);
     assert!(restored.contains("is back with 5 rows"), "{restored}");
     assert_eq!(one(client, LOGS).await, left + 5);
+    let again = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 1);
+    assert!(again.contains("it is in its table already"), "{again}");
+    let listed = json(site, &["partitions", "archive", "list", "--json"]);
+    let status = json(site, &["partitions", "status", "--table", "logs", "--json"]);
+    let archived = status["tables"][0]["archived"].as_u64();
+    assert_eq!(archived, Some(listed.as_array().unwrap().len() as u64), "one that came back is one archive: {status}");
     said(site, &["verify"], 0);
     assert!(
         said(site, &["partitions", "undo", "logs_31337_20240302", "--reason", "x", "--author", "ops"], 1)

@@ -40,7 +40,10 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let manager = Connector::new(config).connect().await;
     let role = format!("ok, as \"{}\"", config.roles.partitioner);
     looks.tell("database.admin_url", manager.as_ref().map(|_| role).map_err(ToString::to_string))?;
-    if let Ok(mut client) = manager {
+    if let Ok(mut client) = manager
+        // Before that nothing of ours is there, which was said above.
+        && !matches!(dalp_migrations::check(&client).await, Err(dalp_migrations::Error::Missing { .. }))
+    {
         for managed in &config.tables {
             looks.tell(&format!("tables.{}", managed.name), table(&mut client, config, managed).await)?;
         }

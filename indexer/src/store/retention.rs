@@ -113,17 +113,17 @@ pub async fn last_run(client: &Client, table: &Table) -> Result<Run, Error> {
     Ok(row.map(|row| Run { succeeded_at: row.get(0), error: row.get(1) }).unwrap_or_default())
 }
 
-/// How many leaves of a table were dropped, and how many of those are archived, by key.
+/// How many leaves of a table were dropped, by key.
 ///
 /// # Errors
 /// The server's.
-pub async fn gone(client: &Client, table: &Table) -> Result<BTreeMap<i64, (i64, i64)>, Error> {
+pub async fn gone(client: &Client, table: &Table) -> Result<BTreeMap<i64, i64>, Error> {
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
     let rows = client.query_typed(GONE, &params).await?;
-    Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-const GONE: &str = "SELECT key, count(*), count(manifest) FROM dalp_indexed.leaf \
+const GONE: &str = "SELECT key, count(*) FROM dalp_indexed.leaf \
                     WHERE table_schema = $1 AND table_name = $2 AND state = 'DROPPED' GROUP BY key";
 const HEADS: &str = "SELECT c.chain_id, GREATEST(s.head_time, c.tail_time) FROM dalp_indexed.chain_state AS c \
                      LEFT JOIN dalp_indexed.chain_status AS s USING (chain_id) WHERE GREATEST(s.head_time, c.tail_time) IS NOT NULL";

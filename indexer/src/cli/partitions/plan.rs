@@ -1,6 +1,6 @@
 //! `partitions plan`, `apply` and `undo`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
@@ -324,6 +324,17 @@ fn print_applied(applied: &Applied) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What keeps leaves that came back, and how to let them go: each of the holds alone would keep them.
+fn kept(holds: &BTreeSet<i64>) -> String {
+    let release = |id: &i64| format!("`dalp-indexer partitions hold release {id}`");
+    let released: Vec<String> = holds.iter().map(release).collect();
+    let ids: Vec<String> = holds.iter().map(ToString::to_string).collect();
+    match holds.len() {
+        1 => format!("hold {} keeps them: {} lets them go", ids.join(""), released.join("")),
+        _ => format!("holds {} keep them, each by itself: {} let them go", ids.join(", "), released.join(" and ")),
+    }
+}
+
 /// Serves a leaf again.
 pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs) -> Result<(), Failure> {
     let Some((table, leaf)) = table_of(session, config, &args.leaf).await? else {
@@ -337,12 +348,29 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
     let undone =
         dalp_partitions::undo(&mut session.client, &table.table, &leaf, &args.reason, &author).await.map_err(failed)?;
     let floor = undone.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
+    let inventory = dalp_partitions::read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
+    let back = inventory.entries.iter().filter(|entry| undone.leaves.contains(&entry.leaf));
+    let holds = back.flat_map(|entry| inventory.holds_on(entry)).map(|hold| hold.id).collect();
     say!(
-        "served again: {}\n{floor} of {} are served now\nhold {} keeps them: `dalp-indexer partitions hold release {}` lets them go",
+        "served again: {}\n{floor} of {} are served now\n{}",
         undone.leaves.join(", "),
         table.table.name,
-        undone.hold,
-        undone.hold
+        kept(&holds)
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hold_that_keeps_a_leaf_is_named() {
+        assert_eq!(kept(&[3].into()), "hold 3 keeps them: `dalp-indexer partitions hold release 3` lets them go");
+        let two = kept(&[3, 7].into());
+        assert!(
+            two.contains("holds 3, 7 keep them") && two.contains("release 3` and `") && two.contains("release 7`"),
+            "{two}"
+        );
+    }
 }

@@ -117,11 +117,10 @@ async fn rows(session: &mut Session, config: &Config, table: &ManagedTable) -> R
             held: entries.iter().filter(|entry| inventory.holds_on(entry).next().is_some()).count(),
             detached_bytes: detached.iter().map(|entry| entry.bytes).sum(),
             detached: detached.len(),
-            archived: gone.get(&key).map_or(0, |(_, archived)| *archived)
-                + entries.iter().filter(|entry| entry.manifest.is_some()).count() as i64,
+            archived: verified.get(&key).map_or(0, |verified| verified.archives),
             verified: verified.get(&key).map_or(0, |verified| verified.verified),
             verified_since: verified.get(&key).and_then(|verified| verified.since),
-            dropped: gone.get(&key).map_or(0, |(dropped, _)| *dropped),
+            dropped: gone.get(&key).copied().unwrap_or(0),
             floor: inventory.floors.get(&key).map(|floor| floor.utc()),
             bytes_per_day: growth(&sizes, now),
             forecast_30d: ahead(30),
