@@ -529,3 +529,18 @@ async fn analyzing_locks_a_parent_against_maintenance_only() {
     assert_eq!(strings(&admin, held).await, expected);
     watch.judge(id, "analyze").await;
 }
+
+/// Nobody waits for leaves ahead: some tries, and the next turn comes. Who is in the way is named, with what they said.
+#[tokio::test]
+async fn leaves_ahead_are_tried_briefly() {
+    let (database, _admin, mut client) = filled().await;
+    let other = database.connect().await;
+    let lock = "BEGIN; LOCK TABLE ONLY dalp_indexed.logs_31337 IN SHARE UPDATE EXCLUSIVE MODE; SELECT 'theirs'";
+    other.batch_execute(lock).await.unwrap();
+    let error = make(&mut client, &logs(), &Need::ahead_of(at("2024-04-01T00:00:00Z"))).await.unwrap_err();
+    let Error::Locked { tries: 8, holders, .. } = &error else { panic!("{error}") };
+    assert!(
+        holders.contains(&format!("pid {} ", pid(&other).await)) && holders.contains("what they said"),
+        "{holders}"
+    );
+}

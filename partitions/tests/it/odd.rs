@@ -1,6 +1,6 @@
 //! Tables as other people make them: their leaves go to the archive and come back as they were, and new ones are made beside them.
 
-use dalp_partitions::{Act, restore, retire};
+use dalp_partitions::{Act, newest_rows, restore, retire};
 
 use super::archive::{Folder, request, retention, strings_of};
 use super::*;
@@ -193,6 +193,10 @@ async fn goes_and_comes_back(Odd { what, table, make }: Odd) {
     let (whole, folder) = (table.to_string(), Folder::new());
     let before = strings_of(&admin, &whole).await;
     let key = if table.flat { 0 } else { -3 };
+
+    // A time without a zone is one of UTC.
+    let newest = newest_rows(&mut client, &table, TimeDelta::days(3)).await.unwrap();
+    assert_eq!(newest[&key].date_naive(), now().date_naive(), "{what}");
 
     let (retention, reference) = (retention(), Reference::Final(BTreeMap::from([(key, now())])));
     let terms = Terms {
