@@ -397,6 +397,16 @@ impl Machine {
         appending || self.slots.values().any(|slot| slot.id == id)
     }
 
+    /// The fetches whose answers are waited for.
+    pub fn asked(&self) -> impl Iterator<Item = (FetchId, BlockRange)> + '_ {
+        self.slots.values().filter(|slot| slot.link.is_none()).map(|slot| (slot.id, slot.range))
+    }
+
+    /// Whether the outcome of an action other than a fetch is waited for.
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.doing, Doing::Nothing | Doing::Stopped(_))
+    }
+
     /// No range shall be wider than the nodes in use allow, where that is known.
     pub fn limit_range(&mut self, blocks: Option<u64>) {
         self.sizer.limit(blocks);
