@@ -346,7 +346,7 @@ impl Node {
     /// One request; what it brings is put to the `answers`, up to the first call that failed.
     async fn post(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), Failure> {
         let turn = self.turn().await;
-        let asked = Asked::new(calls, turn.beside);
+        let asked = Asked::new(calls, turn.beside, self.record().limits.takes_batches());
         if let Some(left) = self.record().health.throttle_left(asked.began) {
             let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
             return Err(Failure::Error(self.error(why, Some(left))));
