@@ -720,3 +720,6 @@ async fn a_node_that_takes_batches_is_not_asked_one_by_one_for_a_refusal_without
     known.batch_of(three()).await.unwrap();
     assert_eq!((server.methods(), known.report().max_batch), (vec!["a+b+c".to_owned(); 3], None));
 }
+
+#[path = "follow_tests.rs"]
+mod follow;
