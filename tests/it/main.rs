@@ -7,6 +7,7 @@ mod cancel;
 mod commands;
 mod compose;
 mod crash;
+mod devnets;
 mod fence;
 mod history;
 mod input;

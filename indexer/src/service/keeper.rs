@@ -128,9 +128,8 @@ impl Keeper {
             bid => Some(bid?),
         };
         self.answer(Ok(()));
-        if chain.finality != Finality::Never
-            && let Some(version) = source.devnet().await
-        {
+        let devnet = if chain.finality == Finality::Never { None } else { source.devnet().await };
+        if let Some(version) = &devnet {
             let name = &chain.name;
             warn!(
                 "the node is a devnet ({version}), which takes back blocks that it calls final: set \
@@ -138,7 +137,7 @@ impl Keeper {
             );
         }
         let (news, news_seen) = watch::channel(News::default());
-        let heads = Watched::spawn(follow(source.clone(), chain.clone(), news));
+        let heads = Watched::spawn(follow(source.clone(), chain.clone(), news, devnet.is_some()));
         let tenure = Tenure {
             chain: chain.clone(),
             source,

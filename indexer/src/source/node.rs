@@ -245,9 +245,10 @@ impl Node {
         }
         let why = format!(
             "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and is asked for nothing until it does; take \
-             its URL out of rpc_urls, or point it to the right chain. Where a devnet was started anew, restart with \
-             `--reset-on-chain-change`",
-            found.chain_id, found.genesis, expected.chain_id, expected.genesis
+             its URL out of rpc_urls, or point it to the right chain. A devnet that was started anew: start over with \
+             `dalp-indexer dev --fresh` and the arguments of this run, or `dalp-indexer run --reset-on-chain-change`, which \
+             removes all that is stored of chain {}",
+            found.chain_id, found.genesis, expected.chain_id, expected.genesis, expected.chain_id
         );
         if record.refused.as_ref().is_none_or(|known| known.why != why) {
             tracing::warn!(node = self.name, "{why}");
