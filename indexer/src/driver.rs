@@ -2,24 +2,23 @@
 
 mod chores;
 mod fetch;
+mod fetches;
 mod history;
 mod still;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{Instrument as _, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::chain::backfill::FillInput;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
-use crate::chain::machine::{Action, FetchFailure, FetchId, Finality, Input, Limits, Machine, Tail, Wait};
+use crate::chain::machine::{Action, Finality, Input, Limits, Machine, Tail, Wait};
 use crate::chain::range::RangeSizer;
 use crate::chain::reorg::{Fork, fork_point};
 use crate::config::Chain;
@@ -38,6 +37,7 @@ pub use self::history::{Context, History};
 
 use self::chores::Chores;
 use self::fetch::{Patience, Want, cover_ahead, fetch};
+use self::fetches::Fetches;
 use self::still::Stillness;
 
 /// One chain's loop and everything it works with.
@@ -99,8 +99,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The moving parts of a running loop.
 struct Running {
     machine: Machine,
-    batches: HashMap<FetchId, Arc<BlockBatch>>,
-    fetches: JoinSet<(FetchId, Result<BlockBatch, FetchFailure>)>,
+    fetches: Fetches,
     /// The one write or comparison under way.
     work: Option<Work>,
     /// The batch being appended.
@@ -171,10 +170,7 @@ impl Driver {
                     Some(input) => input,
                     None => continue,
                 },
-                Some(done) = running.fetches.join_next(), if !held => match self.fetched(&mut running, done)? {
-                    Some(input) => input,
-                    None => continue,
-                },
+                fetched = running.fetches.next(), if !held => fetched.map_err(|why| self.failed(why))?,
                 filled = running.history.next() => match filled {
                     Ok(_blocks) => continue,
                     Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
@@ -203,8 +199,7 @@ impl Driver {
             for action in running.machine.step(input) {
                 self.perform(action, &mut running);
             }
-            // A batch that nobody waits for any more must not be held.
-            running.batches.retain(|id, _| running.machine.wants(*id));
+            running.fetches.keep(&running.machine);
             if moved {
                 running.history.step(FillInput::Moved);
             }
@@ -229,8 +224,7 @@ impl Driver {
             (self.source.clone(), self.store.clone(), self.leaves.clone(), self.claim.clone());
         let history = History::new(chain, Context { source, store, leaves, claim }, None);
         let mut running = Running {
-            batches: HashMap::new(),
-            fetches: JoinSet::new(),
+            fetches: Fetches::default(),
             work: None,
             appending: None,
             fetch_trouble: Trouble::default(),
@@ -253,6 +247,7 @@ impl Driver {
 
     /// Once a second.
     fn beat(&self, running: &mut Running, chores: &mut Chores) -> Result<(), ChainError> {
+        running.check().map_err(|lost| self.failed(lost.to_string()))?;
         running.history.go_on(running.machine.settled());
         if let Some(block) = running.machine.unconfirmed().filter(|_| running.anchoring.is_none()) {
             let asked = on_one_chain(self.source.clone(), block, running.machine.tail());
@@ -275,7 +270,7 @@ impl Driver {
             let history = self.status.borrow().history.clone();
             warn!("no progress for {now} s; the tail waits for {waits_for}; history: {history}");
             if let Wait::Operator(stop) = running.machine.wait() {
-                return Err(ChainError { chain: self.chain.name.clone(), why: stop.to_string() });
+                return Err(self.failed(stop.to_string()));
             }
         }
         let failures = chores.beat(&self.store, &self.claim, &self.status, running.machine.settled());
@@ -284,33 +279,12 @@ impl Driver {
         Ok(())
     }
 
-    /// What a fetch brought; none where it was given up on purpose.
-    fn fetched(
-        &self,
-        running: &mut Running,
-        done: Result<(FetchId, Result<BlockBatch, FetchFailure>), JoinError>,
-    ) -> Result<Option<Input>, ChainError> {
-        let (id, result) = match done {
-            Ok(done) => done,
-            Err(error) if error.is_cancelled() => return Ok(None),
-            Err(error) => {
-                let why = format!("a fetch: {}", Lost::from(error));
-                return Err(ChainError { chain: self.chain.name.clone(), why });
-            }
-        };
-        Ok(Some(match result {
-            Ok(batch) => {
-                let (link, logs, bytes) = (batch.link(), batch.logs().len() as u64, batch.bytes() as u64);
-                let blocks = batch.newest(TOLD).collect();
-                running.batches.insert(id, Arc::new(batch));
-                Input::Fetched { id, link, logs, bytes, blocks }
-            }
-            Err(failure) => Input::FetchFailed { id, failure },
-        }))
+    fn fatal(&self, error: &StoreError) -> ChainError {
+        self.failed(error.to_string())
     }
 
-    fn fatal(&self, error: &StoreError) -> ChainError {
-        ChainError { chain: self.chain.name.clone(), why: error.to_string() }
+    fn failed(&self, why: String) -> ChainError {
+        ChainError { chain: self.chain.name.clone(), why }
     }
 
     fn head(&mut self) -> Option<Input> {
@@ -335,29 +309,24 @@ impl Driver {
                 let (source, trouble) = (self.source.clone(), running.fetch_trouble.clone());
                 let (leaves, store, chain_id) = (self.leaves.clone(), self.store.clone(), self.claim.chain_id);
                 let patience = running.patience.clone();
-                let fetching = async move {
+                running.fetches.begin(id, range, async move {
                     let fetched = fetch(&source, what, &trouble, &patience).await;
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }
-                    (id, fetched)
-                };
-                running.fetches.spawn(fetching.in_current_span());
+                    fetched
+                });
             }
-            Action::Append { id, on, finalized } => {
-                let Some(batch) = running.batches.get(&id).cloned() else {
-                    // The machine has it, and would wait for its commit for ever.
-                    let why = "the batch to append is not there; please report this".into();
-                    running.work = Some(Box::pin(async { Err(StoreError::Fatal { why }) }));
-                    return;
-                };
-                running.appending = Some(batch.clone());
-                running.work = Some(self.append(batch, on, finalized, running.work_trouble.clone()));
-            }
-            Action::Forget => {
-                running.fetches.abort_all();
-                running.batches.clear();
-            }
+            Action::Append { id, on, finalized } => match running.fetches.batch(id) {
+                Ok(batch) => {
+                    running.appending = Some(batch.clone());
+                    running.work = Some(self.append(batch, on, finalized, running.work_trouble.clone()));
+                }
+                Err(lost) => {
+                    running.work = Some(Box::pin(async move { Err(StoreError::Fatal { why: lost.to_string() }) }));
+                }
+            },
+            Action::Forget => running.fetches.forget(),
             Action::Compare { floor, anchor } => {
                 running.work = Some(self.compare(running.machine.tail(), floor, anchor, running));
             }
@@ -545,6 +514,15 @@ impl Driver {
 }
 
 impl Running {
+    /// That somebody is at all that the machine and the lane of history wait for.
+    fn check(&self) -> Result<(), Lost> {
+        if self.machine.is_busy() && self.work.is_none() {
+            return Err(Lost::nobody_is_at(self.machine.wait()));
+        }
+        self.fetches.check(&self.machine)?;
+        self.history.check()
+    }
+
     fn mark(&self) -> Mark {
         Mark { tail: self.machine.tail(), head: self.machine.head(), settled: self.machine.settled() }
     }
@@ -634,9 +612,6 @@ async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
         None => std::future::pending().await,
     }
 }
-
-/// Hashes of a batch that the machine is told: enough to find the nodes' final block among them.
-const TOLD: usize = 1_024;
 
 /// Removes the orphaned blocks from the top downwards, a bounded number in each transaction. Each leaves a valid prefix.
 async fn unwind_all(

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::api::Published;
@@ -19,7 +18,7 @@ use crate::maintenance::{Leaves, LeavesError};
 use crate::source::{Identity, Source, SourceError};
 use crate::status::{ChainStatus, TableReport, TaskReport};
 use crate::store::{Claim, NewChain, Store, StoreError};
-use crate::task::Watched;
+use crate::task::{Group, Watched};
 
 use self::keeper::{First, Keeper};
 use self::tasks::{Tasks, watched};
@@ -88,7 +87,8 @@ pub struct Service {
     tables: watch::Receiver<Vec<TableReport>>,
     tasks: Tasks,
     stop: watch::Sender<bool>,
-    chains: JoinSet<()>,
+    /// Each by its name.
+    chains: Group<String, ()>,
     /// Helpers that end with `stop` or with their chain.
     helpers: Vec<Watched<()>>,
     http: Option<std::net::SocketAddr>,
@@ -123,7 +123,7 @@ impl Service {
             tables,
             tasks: Tasks::default(),
             stop,
-            chains: JoinSet::new(),
+            chains: Group::default(),
             helpers: Vec::new(),
             http: None,
         };
@@ -191,7 +191,7 @@ impl Service {
         let first: First = Arc::new(std::sync::Mutex::new(Some(first)));
         let keeper = Keeper { chain: chain.clone(), store: store.clone(), leaves: leaves.clone(), status, first };
         let span = info_span!("chain", name = chain.name);
-        self.chains.spawn(keeper.run(stopped).instrument(span));
+        self.chains.spawn(chain.name.clone(), keeper.run(stopped).instrument(span));
         (seen, started)
     }
 
@@ -243,13 +243,8 @@ impl Service {
     /// Waits until the service itself cannot go on: a chain that fails begins anew. Cancel-safe.
     pub async fn failed(&mut self) -> ServiceError {
         loop {
-            match self.chains.join_next().await {
-                Some(Ok(())) => {}
-                Some(Err(panic)) => {
-                    let why = crate::task::Lost::from(panic).to_string();
-                    return ChainError { chain: "?".into(), why }.into();
-                }
-                None => std::future::pending().await,
+            if let (chain, Err(lost)) = self.chains.next().await {
+                return ChainError { chain, why: lost.to_string() }.into();
             }
         }
     }
@@ -257,7 +252,13 @@ impl Service {
     /// Stops everything, in order: the chains first, then what helps them.
     pub async fn stop(mut self) {
         _ = self.stop.send(true);
-        let chains = async { while self.chains.join_next().await.is_some() {} };
+        let chains = async {
+            while !self.chains.is_empty() {
+                if let (chain, Err(lost)) = self.chains.next().await {
+                    warn!(chain, "{lost}");
+                }
+            }
+        };
         if tokio::time::timeout(GRACE, chains).await.is_err() {
             warn!("a chain did not stop in time; its uncommitted batch is dropped");
         }

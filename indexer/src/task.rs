@@ -1,20 +1,25 @@
-//! Tasks with an owner: one that is lost is its owner's error, and none outlives who began it.
+//! Tasks with an owner: one that is lost is its owner's error, and none outlives who began it. Nobody else awaits a task.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::{Instrument as _, debug, info, warn};
 
-/// A task that ended without its result.
+/// A task that ended without its result, or that nobody is at though its owner waits for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a task ended unexpectedly: {0}; please report this")]
 pub struct Lost(String);
 
-impl From<JoinError> for Lost {
-    fn from(error: JoinError) -> Self {
+impl Lost {
+    /// What its owner waits for, and nobody will bring.
+    pub fn nobody_is_at(what: impl std::fmt::Display) -> Self {
+        Self(format!("nobody is at {what}, which is waited for"))
+    }
+
+    fn joined(error: JoinError) -> Self {
         let cause = match error.try_into_panic() {
             Ok(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -43,13 +48,77 @@ impl<T> Future for Watched<T> {
     type Output = Result<T, Lost>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map_err(Lost::from)
+        Pin::new(&mut self.0).poll(context).map_err(Lost::joined)
     }
 }
 
 impl<T> Drop for Watched<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Tasks of one owner, each by its name. They answer in any order, and end when the group is dropped.
+#[derive(Debug)]
+pub struct Group<K, T> {
+    tasks: JoinSet<T>,
+    names: HashMap<Id, K>,
+}
+
+impl<K, T: 'static> Default for Group<K, T> {
+    fn default() -> Self {
+        Self { tasks: JoinSet::new(), names: HashMap::new() }
+    }
+}
+
+impl<K: PartialEq, T: Send + 'static> Group<K, T> {
+    /// Begins one, within the span of its owner.
+    pub fn spawn(&mut self, name: K, work: impl Future<Output = T> + Send + 'static) {
+        let task = self.tasks.spawn(work.in_current_span());
+        self.names.insert(task.id(), name);
+    }
+
+    /// The next that ended, with its result or how it was lost; pending while none is under way. Cancel-safe.
+    pub async fn next(&mut self) -> (K, Result<T, Lost>) {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                Some(ended) => {
+                    if let Some(ended) = self.ended(ended) {
+                        return ended;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// One that has ended by now.
+    pub fn try_next(&mut self) -> Option<(K, Result<T, Lost>)> {
+        let ended = self.tasks.try_join_next_with_id()?;
+        self.ended(ended)
+    }
+
+    fn ended(&mut self, ended: Result<(Id, T), JoinError>) -> Option<(K, Result<T, Lost>)> {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, Ok(result)),
+            Err(error) => (error.id(), Err(Lost::joined(error))),
+        };
+        Some((self.names.remove(&id)?, result))
+    }
+
+    /// Whether one of that name is under way, or has ended and was not heard yet.
+    pub fn has(&self, name: &K) -> bool {
+        self.names.values().any(|known| known == name)
+    }
+
+    /// Whether every task was heard.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Ends all; what they would have answered is not heard.
+    pub fn forget(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -98,6 +167,25 @@ mod tests {
             std::future::pending::<()>().await;
         }));
         seen.await.expect_err("its end is dropped with it");
+    }
+
+    #[tokio::test]
+    async fn each_task_of_a_group_brings_its_result_or_is_lost_by_its_name() {
+        let mut group: Group<&str, u32> = Group::default();
+        group.spawn("well", async { 7 });
+        assert_eq!(group.next().await, ("well", Ok(7)));
+        group.spawn("bad", async { panic!("no more") });
+        let (name, lost) = group.next().await;
+        assert!(name == "bad" && lost.unwrap_err().to_string().contains("it panicked: no more"));
+        // Cancelled, and not by its owner.
+        group.spawn("cut", std::future::pending());
+        group.tasks.abort_all();
+        let (name, lost) = group.next().await;
+        assert!(name == "cut" && lost.is_err() && !group.has(&"cut"));
+        group.spawn("forgotten", std::future::pending());
+        assert!(group.has(&"forgotten"));
+        group.forget();
+        assert!(!group.has(&"forgotten") && group.try_next().is_none(), "its owner does not want it");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use alloy::primitives::B256;
 use dalp_fixtures::faulty::{Fault, Rule};
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, FaultyNode, deploy};
 use dalp_indexer::service::Service;
+use dalp_indexer::status::ChainStatus;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{Database, anvil, anvil_with, head, stage, until};
 use dalp_tests::truth::{Row, assert_exact, on_chain, stored};
@@ -80,6 +81,47 @@ fn the_head_is_live_before_history_is_complete_and_a_kill_in_between_costs_nothi
     });
 }
 
+/// What the chain says of itself when it is ready for the first time.
+async fn first_ready(service: &Service) -> ChainStatus {
+    let mut told = service.status();
+    loop {
+        let chain = told.borrow_and_update()[0].clone();
+        if chain.ready {
+            return chain;
+        }
+        told.changed().await.expect("it goes on");
+    }
+}
+
+/// At the first start and after an outage the tail is at the head at once, while the look at what is missing is held up.
+#[test]
+fn a_chain_is_not_ready_before_it_is_known_what_is_missing() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let mut site = site(&database, &anvil).with("start_block = 1").with("request_timeout = \"3s\"");
+        site.rpc_urls = vec![node.url()];
+        let client = database.superuser().await;
+        for missing in ["1", "(SELECT tail_number + 1 FROM dalp_indexed.progress)"] {
+            burst(anvil.rpc(), &deployed, 5, 1).await;
+            anvil.rpc().mine(1_200, 1).await.unwrap();
+            let first = u64::try_from(one::<i64>(&client, &format!("SELECT {missing}::int8")).await).unwrap();
+            let lowest = Rule::new(Fault::Hang).on("eth_getBlockByNumber").blocks(first, first).times(1);
+            let lowest = node.inject(lowest);
+            let service = Service::start(&site.config()).await.unwrap();
+            let ready = async {
+                let ready = first_ready(&service).await;
+                (ready, one::<i64>(&client, "SELECT gap_blocks FROM dalp_indexed.progress").await)
+            };
+            let ((ready, gap), ()) = tokio::join!(ready, caught_up(&database, &anvil));
+            assert_eq!((gap, ready.gap_blocks, ready.complete_to), (0, 0, ready.tail), "{ready:?}");
+            assert_eq!(lowest.count(), 1, "it was held up");
+            service.stop().await;
+        }
+    });
+}
+
 /// Leaves, and B-tree indexes of all of them beside their keys.
 const LEAVES_AND_INDEXES: &str = "SELECT count(DISTINCT leaf.relid), count(*) FILTER (WHERE indisvalid AND NOT indisprimary) \
     FROM (SELECT relid FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf UNION ALL \
@@ -143,16 +185,7 @@ fn after_an_outage_the_tail_jumps_and_what_was_orphaned_meanwhile_goes() {
         anvil.rpc().reorg(2).await.unwrap();
         let deployed_again = long_chain(&anvil).await;
         let service = Service::start(&site.config()).await.unwrap();
-        let mut told = service.status();
-        let first_ready = async {
-            loop {
-                let chain = told.borrow_and_update()[0].clone();
-                if chain.ready {
-                    return chain;
-                }
-                told.changed().await.expect("it goes on");
-            }
-        };
+        let first_ready = first_ready(&service);
         let working = async {
             burst(anvil.rpc(), &deployed_again, 5, 77).await;
             caught_up(&database, &anvil).await;

@@ -8,6 +8,7 @@ mod commands;
 mod compose;
 mod crash;
 mod dev;
+mod devnets;
 mod fence;
 mod history;
 mod input;

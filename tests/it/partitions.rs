@@ -5,7 +5,7 @@ use std::path::Path;
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{ADMIN, Database, anvil_with, stage, until};
+use dalp_tests::stage::{ADMIN, Database, anvil_with, head, stage, until};
 use serde_json::Value;
 use tokio_postgres::Client;
 
@@ -594,4 +594,72 @@ fn undo_names_a_leaf_as_people_do() {
         }
         assert!(running.stop().await.success());
     });
+}
+
+/// A chain whose table has as many leaves as it may have, and one beside it: both have leaves for their rows of now, and ahead of them.
+#[test]
+fn a_chain_with_too_many_leaves_has_those_of_now_and_hinders_no_other() {
+    dalp_tests::run(async {
+        let (database, (full, deployed)) = (stage().await.database().await, ten_days().await);
+        let client = database.superuser().await;
+        let few = |max: u32| {
+            format!(
+                "[partitions]\nhistory_interval = \"day\"\nmax_leaves = {max}\nmaintenance_interval = \"1s\"\npremake = 2\n\
+                 [tables.logs]\ninterval = \"hour\"\n"
+            )
+        };
+        let alone = site(&database, &full, &few(100));
+        let service = Service::start(&alone.config()).await.unwrap();
+        caught_up(&database, &full).await;
+        service.stop().await;
+        let leaves = "SELECT count(*) FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf";
+        assert!(one(&client, leaves).await > 10, "each day has its own");
+
+        let other = anvil_with(AnvilOptions { chain_id: 31_338, ..AnvilOptions::default() }).await;
+        let beside = format!(
+            "{}[chains.other]\nchain_id = 31338\nrpc_urls = [{:?}]\nfinality = \"never\"\npoll_interval = \"100ms\"\n",
+            few(5),
+            other.http_url()
+        );
+        let service = Service::start(&Site { more: beside, ..alone }.config()).await.unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        full.rpc().set_next_block_timestamp(now).await.unwrap();
+        burst(full.rpc(), &deployed, 3, 77).await;
+        burst(other.rpc(), &deploy(other.rpc()).await.unwrap(), 3, 78).await;
+        for (chain, anvil) in [(31_337, &full), (31_338, &other)] {
+            let tail =
+                format!("SELECT COALESCE(tail_number, 0) FROM dalp_indexed.chain_state WHERE chain_id = {chain}");
+            let last = i64::try_from(head(anvil.rpc()).await).unwrap();
+            until("rows of now to be stored", || async { one(&client, &tail).await == last }).await;
+            let rows = format!(
+                "SELECT count(*) FROM dalp_indexed.logs WHERE chain_id = {chain} AND block_time > now() - interval '1 hour'"
+            );
+            assert!(one(&client, &rows).await >= 3);
+            until("leaves for this hour and the next", || async { ahead(&client, chain).await }).await;
+        }
+        let tasks = service.tasks();
+        until("leaves to be made ahead without a failure", || async {
+            tasks.borrow().iter().any(|task| task.name == "premake" && task.error.is_none())
+        })
+        .await;
+        service.stop().await;
+    });
+}
+
+/// Whether the raw logs of a chain have leaves for this hour and the next.
+async fn ahead(client: &Client, chain: i64) -> bool {
+    let sql = format!(
+        "SELECT pg_get_expr(relpartbound, oid) FROM pg_partition_tree('dalp_indexed.logs') \
+         JOIN pg_class ON oid = relid WHERE isleaf AND relname LIKE 'logs_{chain}_%'"
+    );
+    let bounds: Vec<String> = client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let time = |text: Option<&str>| chrono::DateTime::parse_from_str(text?, "%Y-%m-%d %H:%M:%S%#z").ok();
+    let holds = |bounds: &String, at: chrono::DateTime<chrono::Utc>| {
+        // FOR VALUES FROM ('…') TO ('…')
+        let mut words = bounds.split('\'');
+        let (from, to) = (time(words.nth(1)), time(words.nth(1)));
+        from.is_some_and(|from| from <= at) && to.is_some_and(|to| at < to)
+    };
+    let now = chrono::Utc::now();
+    [now, now + chrono::TimeDelta::hours(1)].into_iter().all(|at| bounds.iter().any(|bounds| holds(bounds, at)))
 }

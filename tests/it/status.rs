@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
-use crate::{burst, caught_up, emit};
+use crate::{burst, caught_up, emit, heard_of};
 
 /// The body of an answer.
 async fn get(at: SocketAddr, path: &str) -> String {
@@ -208,5 +208,69 @@ fn a_watch_ends_quietly_when_it_is_told_to_and_when_nobody_reads_any_more() {
             let ended = watching.ended().await;
             assert!(ended.success() && watching.log().is_empty(), "{signal:?}: {ended}: {}", watching.log());
         }
+    });
+}
+
+/// The heartbeat's statement fails from now on. Tries are counted by a sequence, which no rollback takes back.
+const REFUSED: &str = "CREATE SEQUENCE tried; \
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS \
+      $$ BEGIN PERFORM nextval('public.tried'); RAISE EXCEPTION 'no heartbeat'; END $$; \
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON dalp_indexed.chain_status FOR EACH ROW EXECUTE FUNCTION refuse()";
+
+#[test]
+fn a_heartbeat_that_fails_is_a_warning_once_and_counted_each_time() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let client = database.superuser().await;
+        client.batch_execute(REFUSED).await.unwrap();
+        let site = Site::new(&database, &anvil.http_url());
+        let tried = || one(&client, "SELECT last_value FROM tried");
+
+        let mut running = site.spawn();
+        until("the heartbeat to fail again and again", || async { tried().await >= Some(5) }).await;
+        burst(anvil.rpc(), &deployed, 3, 1).await;
+        caught_up(&database, &anvil).await;
+        let warnings = || running.log().lines().filter(|line| line.contains("no heartbeat")).count();
+        assert_eq!(warnings(), 1, "{}", running.log());
+        assert!(running.stop().await.success());
+
+        let mut config = site.config();
+        config.http.listen = Some("127.0.0.1:0".parse().unwrap());
+        let service = Service::start(&config).await.unwrap();
+        let at = service.http().expect("it listens");
+        let failures = || async { sample(&get(at, "/metrics").await, "background_failures_total{chain=\"it\"}") };
+        until("each failure to be counted", || async { failures().await >= Some(3) }).await;
+        client.batch_execute("DROP TRIGGER refuse ON dalp_indexed.chain_status").await.unwrap();
+        burst(anvil.rpc(), &deployed, 3, 2).await;
+        heard_of(&client, head(anvil.rpc()).await).await;
+        service.stop().await;
+    });
+}
+
+/// The tail commits a row of coverage with each block; what looks after the chain merges them.
+#[test]
+fn the_coverage_of_a_running_chain_is_kept_compact() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let more = "[partitions]\nmaintenance_interval = \"1s\"\n".to_owned();
+        let site = Site { more, ..Site::new(&database, &anvil.http_url()) };
+        let service = Service::start(&site.config()).await.unwrap();
+        for seed in 0..20 {
+            burst(anvil.rpc(), &deployed, 1, seed).await;
+            caught_up(&database, &anvil).await;
+        }
+        let client = database.superuser().await;
+        // A level each at most: they are merged by level.
+        until("the coverage to be compact", || async {
+            one(&client, "SELECT count(*) FROM dalp_indexed.coverage").await <= Some(4)
+        })
+        .await;
+        let covered = one(&client, "SELECT sum(to_block - from_block + 1)::int8 FROM dalp_indexed.coverage").await;
+        assert_eq!(covered, Some(i64::try_from(head(anvil.rpc()).await).unwrap() + 1));
+        let failures: Vec<u64> = service.status().borrow().iter().map(|chain| chain.background_failures).collect();
+        assert_eq!(failures, [0]);
+        service.stop().await;
     });
 }

@@ -150,6 +150,11 @@ impl Backfill {
         self.todo.iter().chain(self.running.values())
     }
 
+    /// Pieces under way.
+    pub fn running(&self) -> impl Iterator<Item = (FillId, BlockRange)> + '_ {
+        self.running.iter().map(|(id, piece)| (*id, piece.range))
+    }
+
     /// Whether what is missing is known.
     pub fn is_loaded(&self) -> bool {
         self.since_load.is_none()

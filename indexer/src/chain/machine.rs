@@ -11,7 +11,7 @@ pub use vocabulary::{Action, FetchFailure, FetchId, Input, Stop, Tail, Wait};
 pub use window::Limits;
 use window::{Slot, Window};
 
-use super::block::BlockRef;
+use super::block::{BlockRange, BlockRef};
 use super::range::RangeSizer;
 use super::reorg::Fork;
 
@@ -115,6 +115,16 @@ impl Machine {
     pub fn wants(&self, id: FetchId) -> bool {
         let appending = matches!(&self.doing, Doing::Appending(slot) if slot.id == id);
         appending || self.window.wants(id)
+    }
+
+    /// The fetches whose answers are waited for.
+    pub fn asked(&self) -> impl Iterator<Item = (FetchId, BlockRange)> + '_ {
+        self.window.asked()
+    }
+
+    /// Whether the outcome of an action other than a fetch is waited for.
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.doing, Doing::Nothing | Doing::Stopped(_))
     }
 
     /// No range shall be wider than the nodes in use allow, where that is known.

@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tracing::Instrument as _;
 
 use crate::status::{ChainStatus, NodeReport, instance};
 use crate::store::{Claim, Store, StoreError};
-use crate::task::{Beside, Lost};
+use crate::task::{Beside, Group};
 
 /// How long a chore may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -19,12 +17,10 @@ const LEVELS_EVERY: Duration = Duration::from_secs(10);
 /// What is known of the nodes is written when it changed, and after this long anyway: latencies move, and a write may fail.
 const NODES_EVERY: Duration = Duration::from_secs(60);
 
-/// How a chore ended.
-type Ended = (&'static str, Result<(), String>);
-
 #[derive(Default)]
 pub(super) struct Chores {
-    running: JoinSet<Ended>,
+    /// Each by what it is about.
+    running: Group<&'static str, Result<(), String>>,
     beside: Beside,
     nodes: Vec<NodeReport>,
     nodes_at: Option<Instant>,
@@ -42,9 +38,8 @@ impl Chores {
         status: &watch::Sender<ChainStatus>,
         settled: Option<u64>,
     ) -> u64 {
-        while let Some(ended) = self.running.try_join_next() {
-            let (what, outcome) =
-                ended.unwrap_or_else(|lost| ("what runs beside the indexing", Err(Lost::from(lost).to_string())));
+        while let Some((what, ended)) = self.running.try_next() {
+            let outcome = ended.unwrap_or_else(|lost| Err(lost.to_string()));
             if self.beside.tell(what, outcome) {
                 // Written again at the next beat.
                 (self.nodes_at, self.settled) = (None, None);
@@ -83,13 +78,11 @@ impl Chores {
     }
 
     fn begin(&mut self, what: &'static str, work: impl Future<Output = Result<(), StoreError>> + Send + 'static) {
-        let ended = async move {
-            let outcome = match timeout(LIMIT, work).await {
+        self.running.spawn(what, async move {
+            match timeout(LIMIT, work).await {
                 Ok(outcome) => outcome.map_err(|error| error.to_string()),
                 Err(_late) => Err(format!("it took longer than {} s", LIMIT.as_secs())),
-            };
-            (what, outcome)
-        };
-        self.running.spawn(ended.in_current_span());
+            }
+        });
     }
 }

@@ -55,7 +55,10 @@ pub(super) async fn fetch(
     trouble: &Trouble,
     patience: &Patience,
 ) -> Result<BlockBatch, FetchFailure> {
-    let mut backoff = Backoff::new();
+    let mut backoff = match want {
+        Want::Head(_) | Want::NearHead(_) => Backoff::near_head(),
+        Want::Range(_) => Backoff::new(),
+    };
     loop {
         let answer = match want {
             Want::Head(block) => source.block(block).await,

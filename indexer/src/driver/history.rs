@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use alloy::primitives::B256;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::{Instrument as _, debug, info, warn};
+use tracing::{debug, info, warn};
 
 use super::fetch::Patience;
 use super::{FIRST_PAUSE, Trouble};
@@ -23,7 +22,7 @@ use crate::source::{Hold, Source, SourceError};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
 use crate::store::{Claim, Store, StoreError, timestamp};
-use crate::task::Lost;
+use crate::task::{Group, Lost};
 
 /// What one chain's history works with.
 #[derive(Clone)]
@@ -45,7 +44,7 @@ pub struct History {
     want: Option<BlockRange>,
     lane: Backfill,
     sizer: RangeSizer,
-    tasks: JoinSet<Result<Done, StoreError>>,
+    tasks: Group<Job, Result<Done, StoreError>>,
     filters: Arc<HashMap<B256, Filter>>,
     anchor: Option<BlockRef>,
     trouble: Trouble,
@@ -54,6 +53,22 @@ pub struct History {
     known: bool,
     logs: u64,
     untyped: Untyped,
+}
+
+/// What a task of the lane is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    Load,
+    Fill(FillId, BlockRange),
+}
+
+impl std::fmt::Display for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Load => f.write_str("history: reading what is missing"),
+            Self::Fill(_, range) => write!(f, "history: {range}"),
+        }
+    }
 }
 
 enum Done {
@@ -73,7 +88,7 @@ impl History {
             want,
             lane,
             sizer,
-            tasks: JoinSet::new(),
+            tasks: Group::default(),
             filters,
             anchor: None,
             trouble,
@@ -126,6 +141,16 @@ impl History {
         }
     }
 
+    /// That somebody is at all that the lane waits for.
+    ///
+    /// # Errors
+    /// The first thing that nobody is at.
+    pub fn check(&self) -> Result<(), Lost> {
+        let load = (!self.lane.is_loaded()).then_some(Job::Load);
+        let mut jobs = load.into_iter().chain(self.lane.running().map(|(id, range)| Job::Fill(id, range)));
+        jobs.find(|job| !self.tasks.has(job)).map_or(Ok(()), |job| Err(Lost::nobody_is_at(job)))
+    }
+
     /// What goes wrong at the moment, in words.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.get()
@@ -138,15 +163,16 @@ impl History {
             match action {
                 FillAction::Load => {
                     let loading = load(self.context.clone(), self.want, self.trouble.clone());
-                    self.tasks.spawn(loading.in_current_span());
+                    self.tasks.spawn(Job::Load, loading);
                 }
                 FillAction::Fill { id, piece } => {
                     let (context, filters, trouble) =
                         (self.context.clone(), self.filters.clone(), self.trouble.clone());
                     let (sizer, anchor) = (self.sizer.clone(), self.anchor);
                     let patience = self.patience.clone();
+                    let job = Job::Fill(id, piece.range);
                     let fill = Fill { context, filters, anchor, trouble, patience, sizer, id, piece };
-                    self.tasks.spawn(fill.run().in_current_span());
+                    self.tasks.spawn(job, fill.run());
                 }
                 FillAction::TooLarge { number } => self.trouble.set(Some(format!(
                     "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use \
@@ -162,13 +188,8 @@ impl History {
     /// # Errors
     /// What no retry mends.
     pub async fn next(&mut self) -> Result<u64, StoreError> {
-        let done = match self.tasks.join_next().await {
-            None => std::future::pending().await,
-            Some(Ok(done)) => done?,
-            Some(Err(panic)) => {
-                return Err(StoreError::Fatal { why: format!("a backfill worker: {}", Lost::from(panic)) });
-            }
-        };
+        let (job, done) = self.tasks.next().await;
+        let done = done.map_err(|lost| StoreError::Fatal { why: format!("{job}: {lost}") })??;
         let mut blocks = 0;
         let input = match done {
             Done::Loaded(missing) => {

@@ -18,7 +18,7 @@ use crate::source::pause::Backoff;
 use crate::status::ChainStatus;
 use crate::store::lease::Lease;
 use crate::store::{Store, StoreError};
-use crate::task::Watched;
+use crate::task::{Lost, Watched};
 
 /// How the first start went, for whoever waits for it: an error where nobody but the operator can mend it.
 pub(super) type First = Arc<std::sync::Mutex<Option<oneshot::Sender<Result<(), ServiceError>>>>>;
@@ -37,22 +37,43 @@ pub(super) struct Keeper {
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Begins anew until it ends well or `stop` turns true. How it ended otherwise is told before each pause: its error, or that it was
+/// lost.
+async fn again_and_again<F, E>(
+    first_pause: Duration,
+    mut stop: watch::Receiver<bool>,
+    begin: impl Fn() -> F,
+    tell: impl Fn(Result<E, Lost>),
+) where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let fresh = || Backoff::between(first_pause, LAST_PAUSE);
+    let mut backoff = fresh();
+    loop {
+        let began = Instant::now();
+        let ended = match Watched::spawn(begin()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => Ok(error),
+            Err(lost) => Err(lost),
+        };
+        if began.elapsed() > LAST_PAUSE {
+            backoff = fresh();
+        }
+        tell(ended);
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = backoff.pause() => {}
+        }
+    }
+}
+
 impl Keeper {
     /// Runs the chain until `stop` turns true.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let fresh = || Backoff::between(FIRST_PAUSE, LAST_PAUSE);
-        let mut backoff = fresh();
-        loop {
-            let began = Instant::now();
-            let ended = Watched::spawn(self.clone().once(stop.clone())).await;
-            let error = match ended {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error,
-                Err(lost) => self.failed(lost.to_string()).into(),
-            };
-            if began.elapsed() > LAST_PAUSE {
-                backoff = fresh();
-            }
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let begin = || self.clone().once(stop.clone());
+        again_and_again(FIRST_PAUSE, stop.clone(), begin, |ended| {
+            let error = ended.unwrap_or_else(|lost| self.failed(lost.to_string()).into());
             let error = match error.is_for_the_operator() {
                 // Who waits for the first start ends with it, and says why: it is begun anew only if nobody does.
                 true => self.answer(Err(error)).and_then(Result::err),
@@ -64,11 +85,8 @@ impl Keeper {
             if let Some(error) = error {
                 self.tell(&error);
             }
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                () = backoff.pause() => {}
-            }
-        }
+        })
+        .await;
     }
 
     /// Answers whoever waits for the first start; gives the answer back where nobody does any more.
@@ -115,9 +133,8 @@ impl Keeper {
             bid => Some(bid?),
         };
         self.answer(Ok(()));
-        if chain.finality != Finality::Never
-            && let Some(version) = source.devnet().await
-        {
+        let devnet = if chain.finality == Finality::Never { None } else { source.devnet().await };
+        if let Some(version) = &devnet {
             let name = &chain.name;
             warn!(
                 "the node is a devnet ({version}), which takes back blocks that it calls final: set \
@@ -125,7 +142,7 @@ impl Keeper {
             );
         }
         let (news, news_seen) = watch::channel(News::default());
-        let heads = Watched::spawn(follow(source.clone(), chain.clone(), news));
+        let heads = Watched::spawn(follow(source.clone(), chain.clone(), news, devnet.is_some()));
         let tenure = Tenure {
             chain: chain.clone(),
             source,
@@ -142,5 +159,35 @@ impl Keeper {
                 Err(self.failed(lost.map_or("nobody follows the head".into(), |lost| lost.to_string())).into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_chain_that_fails_or_panics_is_told_and_begun_anew() {
+        let (_stop, stopped) = watch::channel(false);
+        let (begun, told) = (Arc::new(std::sync::Mutex::new(0)), std::sync::Mutex::new(Vec::new()));
+        let begin = || {
+            let begun = begun.clone();
+            async move {
+                let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+                *begun += 1;
+                match *begun {
+                    1 => Err("a fetch: nobody is at it".to_owned()),
+                    2 => panic!("out of order"),
+                    _ => Ok(()),
+                }
+            }
+        };
+        let tell = |ended: Result<String, Lost>| {
+            told.lock().unwrap().push(ended.unwrap_or_else(|lost| lost.to_string()));
+        };
+        again_and_again(Duration::from_millis(1), stopped, begin, tell).await;
+        let told = told.into_inner().unwrap();
+        assert!(told.len() == 2 && told[0] == "a fetch: nobody is at it", "{told:?}");
+        assert!(told[1].contains("it panicked: out of order"), "{told:?}");
     }
 }

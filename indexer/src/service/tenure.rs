@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -17,6 +16,7 @@ use crate::status::{ChainStatus, Role};
 use crate::store::chain::State;
 use crate::store::lease::{Bid, Lease, POLL, RENEWAL};
 use crate::store::{Claim, Store, StoreError, timestamp};
+use crate::task::Watched;
 
 /// Everything that a chain needs, connected already: a takeover waits for nothing.
 pub(super) struct Tenure {
@@ -87,16 +87,17 @@ impl Tenure {
     /// Indexes under `claim` until it is fenced, told to stop, or fails. Unless it was fenced, the lease ends with it.
     async fn lead(&self, claim: Claim, stop: watch::Receiver<bool>) -> Result<End, ChainError> {
         // A task of its own: encoding a large batch must not delay a renewal.
-        let mut keeper = JoinSet::new();
-        keeper.spawn(keep(self.lease.clone(), claim.clone()));
+        let mut keeper = Watched::spawn(keep(self.lease.clone(), claim.clone()));
         let end = tokio::select! {
             end = self.index(claim.clone(), stop) => end,
-            // Joined or not, nobody renews any more: what follows is the same.
-            _ = keeper.join_next() => Ok(End::Fenced),
+            ended = &mut keeper => match ended {
+                Ok(()) => Ok(End::Fenced),
+                Err(lost) => Err(self.failed(format!("the renewal of its lease: {lost}"))),
+            },
         };
         // Whoever has the lock is not in the middle of a renewal.
         let mut lease = self.lease.lock().await;
-        keeper.abort_all();
+        drop(keeper);
         if !matches!(end, Ok(End::Fenced))
             && let Err(error) = lease.release(&claim).await
         {

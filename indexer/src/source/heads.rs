@@ -37,11 +37,12 @@ enum Told {
     Polled(Instant, Result<Head, SourceError>),
 }
 
-/// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not.
+/// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not. `is_devnet`: it is known, and
+/// was told.
 ///
 /// # Errors
 /// A task of its own was lost.
-pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>) -> Result<(), Lost> {
+pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>, is_devnet: bool) -> Result<(), Lost> {
     let (told, mut telling) = mpsc::channel(64);
     let (polled, seen) = watch::channel(0);
     let mut tasks = FuturesUnordered::new();
@@ -58,7 +59,7 @@ pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>
         tasks.push(Watched::spawn(socket.listen()));
     }
     tasks.push(Watched::spawn(survey(source.clone(), chain.poll_interval)));
-    tasks.push(Watched::spawn(poll(source, chain, told)));
+    tasks.push(Watched::spawn(poll(source, chain, told, FinalAtOnce { told: is_devnet, ..FinalAtOnce::default() })));
     let mut pushed_at = Instant::now();
     loop {
         tokio::select! {
@@ -103,8 +104,36 @@ impl News {
     }
 }
 
+/// Heads in a row, each final as soon as it was there, that make it plain that all are.
+const PLAIN: u32 = 3;
+
+/// Watches for a node that calls every block final at once: BFT chains do, and devnets, which take such blocks back all the same.
+#[derive(Debug, Default)]
+struct FinalAtOnce {
+    in_a_row: u32,
+    last: Option<u64>,
+    told: bool,
+}
+
+impl FinalAtOnce {
+    /// Whether it is plain by now, and was not told.
+    fn look(&mut self, head: &Head) -> bool {
+        let number = head.header.number;
+        match head.finalized {
+            Some(finalized) if finalized.number == number => {
+                self.in_a_row += u32::from(self.last < Some(number));
+                self.last = self.last.max(Some(number));
+            }
+            _ => self.in_a_row = 0,
+        }
+        let now = self.in_a_row >= PLAIN && !self.told;
+        self.told |= now;
+        now
+    }
+}
+
 /// Asks for the head every `poll_interval`, beside the sockets: a slow answer must not hold up what they push.
-async fn poll(source: Arc<Source>, chain: Chain, told: mpsc::Sender<Told>) {
+async fn poll(source: Arc<Source>, chain: Chain, told: mpsc::Sender<Told>, mut final_at_once: FinalAtOnce) {
     let mut turn = interval(chain.poll_interval);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -118,8 +147,17 @@ async fn poll(source: Arc<Source>, chain: Chain, told: mpsc::Sender<Told>) {
             debug!(chain = chain.name, %error, "no head; asking another node");
             answer = source.head().await;
         }
-        if let Err(error) = &answer {
-            debug!(chain = chain.name, %error, "no head");
+        match &answer {
+            Ok(head) if final_at_once.look(head) => {
+                let name = &chain.name;
+                warn!(
+                    "the node calls each new block final at once. If it is a devnet, which takes such blocks back, set \
+                     chains.{name}.finality = \"never\", or what it reverts stays stored; if its chain takes none back, \
+                     chains.{name}.finality = \"instant\" says so"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => debug!(chain = chain.name, %error, "no head"),
         }
         if told.send(Told::Polled(began, answer)).await.is_err() {
             return;
@@ -325,6 +363,23 @@ mod tests {
         assert_eq!((head.header.number, head.finalized), (9, finalized));
         news.take(polled(pushed_at + Duration::from_millis(1)), &mut pushed_at);
         assert_eq!(news.head.unwrap().header.number, 8, "asked afterwards, the node means it");
+    }
+
+    #[test]
+    fn a_node_that_calls_each_block_final_is_told_of_once() {
+        let told = |heads: &[(u64, Option<u64>)]| {
+            let mut watch = FinalAtOnce::default();
+            let head = |(number, finalized): &(u64, Option<u64>)| Head {
+                header: header(*number),
+                finalized: finalized.map(|number| header(number).block()),
+            };
+            heads.iter().map(head).filter(|head| watch.look(head)).map(|head| head.header.number).collect::<Vec<_>>()
+        };
+        let all = |numbers: &[u64]| numbers.iter().map(|n| (*n, Some(*n))).collect::<Vec<_>>();
+        assert_eq!(told(&all(&[1, 2, 3, 4, 2, 3, 4, 5, 6])), [3], "once");
+        assert_eq!(told(&all(&[7, 7, 7, 7])), [0; 0], "one block that stands");
+        assert_eq!(told(&[(1, Some(1)), (2, Some(2)), (3, Some(1)), (4, Some(4)), (5, Some(5))]), [0; 0]);
+        assert_eq!(told(&[(1, None), (2, None), (3, None), (4, None)]), [0; 0], "nothing is final");
     }
 
     #[test]

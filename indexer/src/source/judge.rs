@@ -78,11 +78,13 @@ pub(super) struct Asked<'c> {
     /// Blocks of its questions for logs, together.
     blocks: Option<u64>,
     sizes: Sizes,
+    /// Whether the node is known to take batches.
+    takes_batches: bool,
 }
 
 impl<'c> Asked<'c> {
     /// `beside`: requests under way, with this one.
-    pub fn new(calls: &'c [Call], beside: u64) -> Self {
+    pub fn new(calls: &'c [Call], beside: u64, takes_batches: bool) -> Self {
         let widest = calls.iter().filter_map(Call::log_blocks).max();
         let sizes = Sizes {
             blocks: widest.unwrap_or(0),
@@ -91,7 +93,7 @@ impl<'c> Asked<'c> {
             parallel: beside,
         };
         let blocks = widest.map(|_| calls.iter().filter_map(Call::log_blocks).sum());
-        Self { began: Instant::now(), calls, at: None, blocks, sizes }
+        Self { began: Instant::now(), calls, at: None, blocks, sizes, takes_batches }
     }
 
     /// The same, of which one call failed.
@@ -129,9 +131,12 @@ impl<'c> Asked<'c> {
 
     pub fn refusal_of(&self, error: &ErrorAnswer) -> Refusal {
         match Refusal::of(error.code, &error.message, self.blocks, self.sizes.list) {
-            // To a node that knows no batches, an array is no valid request.
+            // To a node that knows no batches, an array is no valid request. One that took some before means something else.
             Refusal::Other if self.at.is_none() && [-32600, -32700].contains(&error.code) && self.sizes.calls > 1 => {
-                Refusal::Batch { max: Some(1) }
+                match self.takes_batches {
+                    true => Refusal::Other,
+                    false => Refusal::Batch { max: Some(1) },
+                }
             }
             refusal => refusal,
         }

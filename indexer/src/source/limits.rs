@@ -16,6 +16,8 @@ pub struct Limits {
     pub list: Cap,
     /// Calls in one batch.
     pub batch: Cap,
+    /// Whether it ever answered a batch.
+    batches: bool,
     /// Requests under way at the same time.
     pub parallel: Cap,
     logs: Option<u64>,
@@ -68,6 +70,7 @@ impl Limits {
 
     /// A request was answered: limits below that are gone.
     pub fn answered(&mut self, sizes: Sizes) {
+        self.batches |= sizes.calls > 1;
         for (cap, size) in [
             (&mut self.blocks, sizes.blocks),
             (&mut self.list, sizes.list),
@@ -93,6 +96,11 @@ impl Limits {
     /// Calls in one batch.
     pub fn max_batch(&self, now: Instant) -> usize {
         self.batch.get(now, twice).map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
+    }
+
+    /// Whether it is known to take batches.
+    pub fn takes_batches(&self) -> bool {
+        self.batches
     }
 
     /// Requests under way at the same time.

@@ -246,9 +246,10 @@ impl Node {
         }
         let why = format!(
             "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and is asked for nothing until it does; take \
-             its URL out of rpc_urls, or point it to the right chain. Where a devnet was started anew, stop this, and start \
-             `dalp-indexer run --reset-on-chain-change`, or `dalp-indexer dev --fresh` with the other arguments of this run",
-            found.chain_id, found.genesis, expected.chain_id, expected.genesis
+             its URL out of rpc_urls, or point it to the right chain. A devnet that was started anew: start over with \
+             `dalp-indexer dev --fresh` and the arguments of this run, or `dalp-indexer run --reset-on-chain-change`, which \
+             removes all that is stored of chain {}",
+            found.chain_id, found.genesis, expected.chain_id, expected.genesis, expected.chain_id
         );
         if record.refused.as_ref().is_none_or(|known| known.why != why) {
             tracing::warn!(node = self.name, "{why}");
@@ -347,7 +348,7 @@ impl Node {
     /// One request; what it brings is put to the `answers`, up to the first call that failed.
     async fn post(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), Failure> {
         let turn = self.turn().await;
-        let asked = Asked::new(calls, turn.beside);
+        let asked = Asked::new(calls, turn.beside, self.record().limits.takes_batches());
         if let Some(left) = self.record().health.throttle_left(asked.began) {
             let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
             return Err(Failure::Error(self.error(why, Some(left))));

@@ -701,3 +701,25 @@ async fn several_blocks_by_hash_say_nothing_of_ranges() {
     assert_eq!(node.batch_of(by_hash()).await.unwrap().len(), 2, "one by one");
     assert_eq!((node.max_blocks(), node.report().max_batch), (None, Some(1)));
 }
+
+#[tokio::test]
+async fn a_node_that_takes_batches_is_not_asked_one_by_one_for_a_refusal_without_a_word() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let now = refuses.clone();
+    let server = Server::start(move |request| match now.load(Ordering::SeqCst) {
+        true => ok(&error(-32_600, "invalid request")),
+        false => well(request),
+    })
+    .await;
+    let known = node(&server);
+    refuses.store(false, Ordering::SeqCst);
+    known.batch_of(three()).await.unwrap();
+    refuses.store(true, Ordering::SeqCst);
+    assert!(matches!(known.batch_of(three()).await.unwrap_err(), SourceError::Retry { .. }));
+    refuses.store(false, Ordering::SeqCst);
+    known.batch_of(three()).await.unwrap();
+    assert_eq!((server.methods(), known.report().max_batch), (vec!["a+b+c".to_owned(); 3], None));
+}
+
+#[path = "follow_tests.rs"]
+mod follow;

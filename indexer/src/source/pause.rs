@@ -24,6 +24,11 @@ impl Backoff {
         Self::between(Duration::from_millis(100), Duration::from_secs(5))
     }
 
+    /// From 25 ms to 5 s: for a block near the head, which those behind it wait for. Most failures are over at the next try.
+    pub fn near_head() -> Self {
+        Self::between(Duration::from_millis(25), Duration::from_secs(5))
+    }
+
     /// From `first` to `last`.
     pub fn between(first: Duration, last: Duration) -> Self {
         Self { next: first, last }

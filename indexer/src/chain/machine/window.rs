@@ -55,6 +55,11 @@ impl Window {
         self.slots.values().any(|slot| slot.id == id)
     }
 
+    /// The fetches whose answers are waited for.
+    pub fn asked(&self) -> impl Iterator<Item = (FetchId, BlockRange)> + '_ {
+        self.slots.values().filter(|slot| slot.link.is_none()).map(|slot| (slot.id, slot.range))
+    }
+
     /// The slot that begins with this block.
     pub fn at(&self, first: u64) -> Option<&Slot> {
         self.slots.get(&first)

@@ -1,0 +1,136 @@
+//! The tail lane's fetches under way, and what they brought. One that is lost, and a batch that is not there, is an error of its chain:
+//! the machine would wait for it for ever.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::chain::batch::BlockBatch;
+use crate::chain::block::BlockRange;
+use crate::chain::machine::{FetchFailure, FetchId, Input, Machine};
+use crate::task::{Group, Lost};
+
+/// Hashes of a batch that the machine is told: enough to find the nodes' final block among them.
+const TOLD: usize = 1_024;
+
+/// What a fetch brought.
+type Fetched = Result<BlockBatch, FetchFailure>;
+
+#[derive(Default)]
+pub(super) struct Fetches {
+    tasks: Group<(FetchId, BlockRange), Fetched>,
+    batches: HashMap<FetchId, Arc<BlockBatch>>,
+}
+
+impl Fetches {
+    pub fn begin(&mut self, id: FetchId, range: BlockRange, fetch: impl Future<Output = Fetched> + Send + 'static) {
+        self.tasks.spawn((id, range), fetch);
+    }
+
+    /// What the next one brought, for the machine; pending while none is under way. Cancel-safe.
+    ///
+    /// # Errors
+    /// Which was lost, and how.
+    pub async fn next(&mut self) -> Result<Input, String> {
+        let ((id, range), fetched) = self.tasks.next().await;
+        Ok(match fetched.map_err(|lost| format!("the fetch of {range}: {lost}"))? {
+            Ok(batch) => {
+                let (link, logs, bytes) = (batch.link(), batch.logs().len() as u64, batch.bytes() as u64);
+                let blocks = batch.newest(TOLD).collect();
+                self.batches.insert(id, Arc::new(batch));
+                Input::Fetched { id, link, logs, bytes, blocks }
+            }
+            Err(failure) => Input::FetchFailed { id, failure },
+        })
+    }
+
+    /// The batch of a fetch that the machine was told of.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn batch(&self, id: FetchId) -> Result<Arc<BlockBatch>, Lost> {
+        self.batches.get(&id).cloned().ok_or_else(|| Lost::nobody_is_at("the batch to append"))
+    }
+
+    /// Lets go of the batches that nobody waits for any more.
+    pub fn keep(&mut self, machine: &Machine) {
+        self.batches.retain(|id, _| machine.wants(*id));
+    }
+
+    /// Ends what is under way, and lets go of what came.
+    pub fn forget(&mut self) {
+        self.tasks.forget();
+        self.batches.clear();
+    }
+
+    /// That each fetch which the machine waits for is under way.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check(&self, machine: &Machine) -> Result<(), Lost> {
+        match machine.asked().find(|asked| !self.tasks.has(asked)) {
+            Some((_, range)) => Err(Lost::nobody_is_at(format_args!("the fetch of {range}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+
+    use super::*;
+    use crate::chain::block::BlockRef;
+    use crate::chain::machine::{Action, Finality, Limits, Tail};
+    use crate::chain::range::RangeSizer;
+
+    /// A machine at block 0 of a chain whose head is at 9, and the fetches that it wants.
+    fn asking() -> (Machine, Vec<(FetchId, BlockRange)>) {
+        let limits = Limits { fetches: 2, bytes: 1_000_000, far_behind: 500 };
+        let mut machine = Machine::new(Finality::Never, 0, limits, RangeSizer::new(100, 1_000, 10_000, 100_000));
+        machine.step(Input::Loaded { tail: Tail { next: 0, hash: None }, finalized: None, recent: Vec::new() });
+        let head = BlockRef { number: 9, hash: B256::repeat_byte(9) };
+        let actions = machine.step(Input::Head { head, finalized: None });
+        let fetch = |action| match action {
+            Action::Fetch { id, range, .. } => (id, range),
+            action => panic!("{action:?}"),
+        };
+        (machine, actions.into_iter().map(fetch).collect())
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_panics_is_told_with_its_blocks() {
+        let (mut machine, asked) = asking();
+        let mut fetches = Fetches::default();
+        let [(first, range), (other, others)] = asked[..] else { panic!("{asked:?}") };
+        fetches.begin(first, range, async { panic!("no such thing as a block") });
+        fetches.begin(other, others, async { Err(FetchFailure::Gone) });
+        fetches.check(&machine).unwrap();
+        let (mut lost, mut failed) = (Vec::new(), 0);
+        for _ in 0..2 {
+            match fetches.next().await {
+                Ok(input) => failed += usize::from(machine.step(input).len() == 1),
+                Err(why) => lost.push(why),
+            }
+        }
+        assert!(lost.len() == 1 && failed == 1, "{lost:?}: the machine asks again for the other one");
+        assert!(
+            lost[0].contains("the fetch of blocks 0-7") && lost[0].contains("no such thing as a block"),
+            "{lost:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_nobody_is_at_and_a_batch_that_is_not_there_are_noticed() {
+        let (machine, asked) = asking();
+        let mut fetches = Fetches::default();
+        for (id, range) in &asked {
+            fetches.begin(*id, *range, std::future::pending());
+        }
+        fetches.check(&machine).unwrap();
+        fetches.forget();
+        let lost = fetches.check(&machine).unwrap_err().to_string();
+        assert!(lost.contains("nobody is at the fetch of blocks 0-7"), "{lost}");
+        let lost = fetches.batch(asked[0].0).unwrap_err().to_string();
+        assert!(lost.contains("nobody is at the batch to append"), "{lost}");
+    }
+}
