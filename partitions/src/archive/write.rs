@@ -50,16 +50,19 @@ pub(super) struct Layout {
 
 const COLUMNS: &str = "
     SELECT attname::text, format_type(atttypid, NULL), atttypmod, NOT attnotnull, format_type(atttypid, atttypmod),
-           (SELECT array_position(i.indkey::int2[], a.attnum) FROM pg_catalog.pg_index AS i WHERE i.indrelid = attrelid AND indisprimary)
+           (SELECT array_position(i.indkey::int2[], a.attnum) FROM pg_catalog.pg_index AS i WHERE i.indrelid = attrelid AND indisprimary),
+           attgenerated <> ''
     FROM pg_catalog.pg_attribute AS a
-    WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum";
+    WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
 
 impl Layout {
-    /// Reads it. `written` are the columns of which some value has no place in a file as what it is.
+    /// Reads it. `written` are the columns of which some value has no place in a file as what it is. Computed columns count where `computed`
+    /// says so.
     pub async fn of(
         transaction: &Transaction<'_>,
         relation: &str,
         written: &HashSet<String>,
+        computed: impl Fn(&str) -> bool,
     ) -> Result<Self, ArchiveError> {
         let doing = || ArchiveError::asking("read the columns of", relation);
         let rows = transaction
@@ -69,6 +72,9 @@ impl Layout {
         let (mut layout, mut key) = (Self { columns: Vec::new(), sql_types: Vec::new(), key: Vec::new() }, Vec::new());
         for row in rows {
             let (name, sql_type): (String, String) = (row.get(0), row.get(1));
+            if row.get(6) && !computed(&name) {
+                continue;
+            }
             let kind = if written.contains(&name) { Kind::Written } else { Kind::of_any(&sql_type, row.get(2)) };
             key.extend(row.get::<_, Option<i32>>(5).map(|place| (place, name.clone())));
             layout.columns.push(Column { name, kind, nullable: row.get(3) });
@@ -142,15 +148,16 @@ fn ordinal(kind: Kind, field: &[u8]) -> i64 {
 
 /// Counts the rows of a leaf as it is now.
 pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> Result<Counted, ArchiveError> {
-    count_of(transaction, &table.leaf(leaf), &HashSet::new()).await
+    count_of(transaction, &table.leaf(leaf), &HashSet::new(), |_| true).await
 }
 
 async fn count_of(
     transaction: &Transaction<'_>,
     relation: &str,
     written: &HashSet<String>,
+    computed: impl Fn(&str) -> bool,
 ) -> Result<Counted, ArchiveError> {
-    let layout = Layout::of(transaction, relation, written).await?;
+    let layout = Layout::of(transaction, relation, written, computed).await?;
     let sql = format!("COPY (SELECT {} FROM ONLY {relation} AS leaf) TO STDOUT (FORMAT binary)", layout.values());
     drain(transaction, &sql, relation, &layout.columns, layout.counter()).await
 }
@@ -163,7 +170,9 @@ pub(crate) async fn recount(
 ) -> Result<Counted, ArchiveError> {
     let written = manifest.columns.iter().filter(|column| super::read::is_written(column));
     let written = written.map(|column| column.name.clone()).collect();
-    count_of(transaction, relation, &written).await
+    // Versions before did not archive what is computed.
+    let computed = |name: &str| manifest.columns.iter().any(|column| column.name == name);
+    count_of(transaction, relation, &written, computed).await
 }
 
 /// Counts the rows of any table under the names and types of a manifest's columns, as they were counted when they were archived.
@@ -328,7 +337,7 @@ async fn export_as(
     let doing = || ArchiveError::asking("archive", &relation);
     let settings = format!("SET LOCAL jit = off; {}", session::AS_WRITTEN);
     let transaction = session::begin(client, session::Kind::Snapshot, &settings).await.map_err(doing())?;
-    let layout = Layout::of(&transaction, &relation, written).await?;
+    let layout = Layout::of(&transaction, &relation, written, |_| true).await?;
     let facts = format!(
         "SELECT (SELECT count(*) FROM {relation}), pg_relation_size(to_regclass($1)), current_setting('server_version'), ({LIST_COLUMN})"
     );

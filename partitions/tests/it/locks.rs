@@ -540,7 +540,7 @@ async fn leaves_ahead_are_tried_briefly() {
     let error = make(&mut client, &logs(), &Need::ahead_of(at("2024-04-01T00:00:00Z"))).await.unwrap_err();
     let Error::Locked { tries: 8, holders, .. } = &error else { panic!("{error}") };
     assert!(
-        holders.contains(&format!("pid {} ", pid(&other).await)) && holders.contains("what they said"),
+        holders.contains(&format!("pid {} ", pid(&other).await)) && holders.contains("SELECT 'theirs'"),
         "{holders}"
     );
 }

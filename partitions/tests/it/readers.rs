@@ -41,7 +41,7 @@ logs = [names["read"](path) for path in files("dalp_indexed.logs")]
 words = [word for path in files("dalp_indexed.erc20_transfer") for word in names["read"](path)["value"]]
 micros = [time.value // 1000 for frame in logs for time in frame["block_time"]]
 print("fastparquet", sum(map(len, logs)), sum(map(names["number"], words)), max(micros), max(max(frame["block_number"]) for frame in logs),
-      len({bytes(address) for frame in logs for address in frame["address"]}), sep="|")
+      max(bytes(address).hex() for frame in logs for address in frame["address"]), sep="|")
 "#;
 
 /// The same of hyparquet, which takes a file at a time: they are its arguments, of the logs and then of the transfers.
@@ -51,7 +51,7 @@ const rows = (await Promise.all(logs.map(read))).flat();
 const words = (await Promise.all(transfers.map(read))).flat().map(({ value }) => value);
 const largest = rows.map(({ block_number }) => block_number).reduce((a, b) => (a > b ? a : b));
 console.log(["hyparquet", rows.length, words.map(number).reduce((a, b) => a + b), 1000 * Math.max(...rows.map(({ block_time }) => block_time.getTime())),
-  largest, new Set(rows.map(({ address }) => Buffer.from(address).toString("hex"))).size].join("|"));
+  largest, rows.map(({ address }) => Buffer.from(address).toString("hex")).sort().pop()].join("|"));
 "#;
 
 /// The same of Spark: half a minute, half a gigabyte, and Java.
@@ -65,13 +65,16 @@ spark = SparkSession.builder.master("local[1]").config(map=local).getOrCreate()
 spark.read.parquet("data/dalp_indexed.erc20_transfer").createOrReplaceTempView("erc20_transfer")
 [(a, b, c, d, minus)] = [[int(part) for part in row] for row in spark.sql(sql).collect()]
 logs = spark.read.parquet("data/dalp_indexed.logs")
-[facts] = logs.selectExpr("count(*)", "max(unix_micros(block_time))", "max(block_number)", "count(DISTINCT address)").collect()
+[facts] = logs.selectExpr("count(*)", "max(unix_micros(block_time))", "max(block_number)", "lower(hex(max(address)))").collect()
 print("spark", facts[0], (a << 192) + (b << 128) + (c << 64) + d - (minus << 256), *facts[1:], sep="|")
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_documentation_says_reads_every_row() {
     let (database, admin, mut client) = filled().await;
+    // Bytes that are no text.
+    let addresses = "UPDATE dalp_indexed.logs SET address = substr(sha256(block_number::text::bytea), 1, 20)";
+    admin.batch_execute(addresses).await.unwrap();
     let folder = Folder::new();
     let outcome = run(&mut client, &folder.archive(), Switches { detach: false, ..Switches::ALL }).await;
     assert_eq!(acts(&outcome), [Act::Seal, Act::Archive]);
@@ -104,7 +107,7 @@ async fn what_the_documentation_says_reads_every_row() {
         one(&format!("SELECT count(*)::text {archived}")).await,
         one("SELECT sum(value)::text FROM dalp_indexed.erc20_transfer").await,
     );
-    let last = "concat_ws('|', (extract(epoch FROM max(block_time)) * 1000000)::int8, max(block_number), count(DISTINCT address))";
+    let last = "concat_ws('|', (extract(epoch FROM max(block_time)) * 1000000)::int8, max(block_number), max(encode(address, 'hex')))";
     let last = one(&format!("SELECT {last} {archived}")).await;
     let mut expected = vec![
         format!("duckdb|31337|{rows}|{total}"),

@@ -116,3 +116,38 @@ async fn undo_into_a_table_that_changed_says_so_and_leaves_no_hold() {
     admin.batch_execute(&format!("ALTER TABLE dalp_assets.{LEAF} ADD COLUMN more int")).await.unwrap();
     assert_eq!(undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap().leaves, [LEAF]);
 }
+
+/// What is computed is archived, too: it is computed again and compared, or comes back as it was where it is computed no more.
+#[tokio::test]
+async fn a_computed_column_comes_back_with_the_values_that_it_had() {
+    let (database, admin) = database().await;
+    admin
+        .batch_execute(
+            "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
+             CREATE TABLE dalp_assets.seen (at timestamptz NOT NULL, n int8, twice int8 GENERATED ALWAYS AS (n * 2) STORED) PARTITION BY RANGE (at); \
+             CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.seen FOR VALUES FROM (MINVALUE) TO ('2024-03-02 00:00+00'); \
+             CREATE TABLE dalp_assets.new PARTITION OF dalp_assets.seen FOR VALUES FROM ('2024-03-02 00:00+00') TO (MAXVALUE); \
+             INSERT INTO dalp_assets.seen VALUES ('2024-03-01 01:00+00', 1), ('2024-03-01 02:00+00', 2), ('2024-03-20', 3); RESET ROLE",
+        )
+        .await
+        .unwrap();
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let (folder, retention) = (Folder::new(), retention());
+    let reference = Reference::Final(std::collections::BTreeMap::from([(0, now())]));
+    let switches = Switches::ALL;
+    let terms = Terms { retention: &retention, switches, reference: &reference, can_archive: true, allow_many: true };
+    let outcome = retire(&mut client, &own(), &terms, Some(&folder.archive())).await.unwrap();
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    let archived = folder.archive().list(None).await.unwrap().manifests.remove(0);
+    assert_eq!(archived.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["at", "n", "twice"]);
+
+    let other =
+        "ALTER TABLE dalp_assets.seen DROP COLUMN twice, ADD COLUMN twice int8 GENERATED ALWAYS AS (n * 3) STORED";
+    admin.batch_execute(other).await.unwrap();
+    let error = restore(&mut client, &own(), &folder.archive(), &request("old")).await.unwrap_err().to_string();
+    assert!(error.contains("it computes \"twice\" now") && error.contains("--into"), "{error}");
+    admin.batch_execute("ALTER TABLE dalp_assets.seen ALTER twice DROP EXPRESSION").await.unwrap();
+    restore(&mut client, &own(), &folder.archive(), &request("old")).await.unwrap();
+    let values = "SELECT n || ' ' || twice FROM dalp_assets.seen ORDER BY n";
+    assert_eq!(strings(&admin, values).await, ["1 2", "2 4", "3 9"]);
+}
