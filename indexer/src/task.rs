@@ -169,18 +169,23 @@ mod tests {
         seen.await.expect_err("its end is dropped with it");
     }
 
+    /// The next of a group; one that is lost in silence is not waited for without end.
+    async fn heard<T: Send + 'static>(group: &mut Group<&'static str, T>) -> (&'static str, Result<T, Lost>) {
+        tokio::time::timeout(std::time::Duration::from_secs(60), group.next()).await.expect("it is heard of")
+    }
+
     #[tokio::test]
     async fn each_task_of_a_group_brings_its_result_or_is_lost_by_its_name() {
         let mut group: Group<&str, u32> = Group::default();
         group.spawn("well", async { 7 });
-        assert_eq!(group.next().await, ("well", Ok(7)));
+        assert_eq!(heard(&mut group).await, ("well", Ok(7)));
         group.spawn("bad", async { panic!("no more") });
-        let (name, lost) = group.next().await;
+        let (name, lost) = heard(&mut group).await;
         assert!(name == "bad" && lost.unwrap_err().to_string().contains("it panicked: no more"));
         // Cancelled, and not by its owner.
         group.spawn("cut", std::future::pending());
         group.tasks.abort_all();
-        let (name, lost) = group.next().await;
+        let (name, lost) = heard(&mut group).await;
         assert!(name == "cut" && lost.is_err() && !group.has(&"cut"));
         group.spawn("forgotten", std::future::pending());
         assert!(group.has(&"forgotten"));

@@ -107,7 +107,8 @@ mod tests {
         fetches.check(&machine).unwrap();
         let (mut lost, mut failed) = (Vec::new(), 0);
         for _ in 0..2 {
-            match fetches.next().await {
+            let next = tokio::time::timeout(std::time::Duration::from_secs(60), fetches.next()).await;
+            match next.expect("one that is lost is heard of") {
                 Ok(input) => failed += usize::from(machine.step(input).len() == 1),
                 Err(why) => lost.push(why),
             }
