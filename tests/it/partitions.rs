@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_indexer::service::Service;
-use dalp_tests::indexer::Site;
+use dalp_tests::indexer::{Site, command};
 use dalp_tests::stage::{ADMIN, Database, anvil_with, head, stage, until};
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -593,6 +593,13 @@ fn undo_names_a_leaf_as_people_do() {
             assert!(output.status.code() == Some(1) && said.contains(&words), "{said}");
         }
         assert!(running.stop().await.success());
+        // The record is for people who ask who it was: a system that does not know is no answer.
+        let hold = ["partitions", "hold", "add", "--table", "logs", "--reason", "r", "--config"];
+        let file = site.file();
+        let mut nobody = command(&hold);
+        let output = nobody.arg(file.path()).env_remove("USER").env_remove("LOGNAME").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("add --author NAME"), "{said}");
     });
 }
 
