@@ -135,6 +135,7 @@ async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
     let leaf = "dalp_indexed.logs_31337_20240304";
     let restored = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 0);
     assert!(restored.contains("is back with 5 rows"), "{restored}");
+    assert!(restored.contains("as newer partitions are missing: restore those, too"), "{restored}");
     assert_eq!(one(client, LOGS).await, left + 5);
     let again = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 1);
     assert!(again.contains("it is in its table already"), "{again}");
@@ -152,9 +153,9 @@ async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
 
 async fn rows_are_restored_beside_the_table(site: &Site, client: &Client) {
     let restore = ["partitions", "restore", "logs_31337_20240303", "--reason", "audit", "--author", "ops", "--into"];
-    let beside: Vec<_> = restore.into_iter().chain(["dalp_indexed.beside"]).collect();
+    let beside: Vec<_> = restore.into_iter().chain(["dalp_indexed.\"Beside.it\""]).collect();
     assert!(said(site, &beside, 0).contains("has the 5 rows"));
-    assert_eq!(one(client, "SELECT count(*) FROM dalp_indexed.beside").await, 5);
+    assert_eq!(one(client, "SELECT count(*) FROM dalp_indexed.\"Beside.it\"").await, 5);
     assert!(said(site, &beside, 1).contains("it stands already"));
 }
 

@@ -22,7 +22,9 @@ pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub(crate) use reader::distance;
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
-pub use value::{Fate, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint};
+pub use value::{
+    Fate, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
+};
 
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
 #[derive(Clone, Debug, PartialEq)]

@@ -157,6 +157,12 @@ async fn what_comes_back_is_what_was_there() {
     folder.archive().verify(&manifest).await.unwrap();
     folder.archive().void(&manifest).await.unwrap();
     assert!(matches!(folder.archive().verify(&manifest).await, Err(ArchiveError::Missing { .. })));
+    // What differs is said in words.
+    let mut more = folder.archive().list(Some("public.kinds")).await.unwrap().manifests.remove(0);
+    more.counted.rows += 1;
+    let said = folder.archive().verify(&more).await.unwrap_err().to_string();
+    assert!(said.contains("it holds 4 rows with hash ") && said.contains(", and 5 rows with hash "), "{said}");
+    assert!(!said.contains('{') && said.contains("Put a copy of it back"), "{said}");
     manifest.format += 1;
     assert!(folder.archive().verify(&manifest).await.unwrap_err().to_string().contains("format 2"));
     let misspelt = Archive::open("s3://bucket/x", [("aws_endpiont".to_owned(), "x".to_owned())]).unwrap_err();

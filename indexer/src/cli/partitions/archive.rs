@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Failure, LeafArgs, Selection, Session, author, bare, failed, grid, print_json, size, tables};
 use crate::cli::out::{say, tell};
-use crate::config::{Config, ManagedTable};
+use crate::config::{Config, ManagedTable, sql_name, sql_table};
 
 /// What to do with archives.
 #[derive(Debug, Subcommand)]
@@ -271,8 +271,11 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     let request = Request { leaf: &leaf, object: args.archive.as_deref(), reason: &args.leaf.reason, author: &author };
     let (client, schema) = (&mut session.client, &table.table.schema);
     if let Some(into) = &args.into {
-        let (schema, name) = into.split_once('.').unwrap_or((schema, into));
-        let rows = dalp_partitions::restore_into(client, &table.table, &archive, &request, (schema, name)).await;
+        let named = sql_table(into).or_else(|| sql_name(into).map(|name| (schema.clone(), name)));
+        let Some((schema, name)) = named else {
+            return Err(Failure::usage(format!("--into {into}: write a table's name, such as {schema}.rows_of_march")));
+        };
+        let rows = dalp_partitions::restore_into(client, &table.table, &archive, &request, (&schema, &name)).await;
         say!(
             "{schema}.{name} has the {} rows of {leaf}, as they were archived; it is no part of {}",
             rows.map_err(failed)?,
