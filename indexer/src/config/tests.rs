@@ -252,7 +252,7 @@ fn tables_are_configured_by_name() {
             (schema, name, "When \"it\" was")
         );
     }
-    for wrong in [r#"app."x"#, r#""app.x""#, r#""app""x.y""#, r#"app."x"y"#, "app.", ".x", r#""".x"#] {
+    for wrong in [r#"app."x"#, r#""app.x""#, r#""app"x.y"#, r#"app."x"y"#, "app.", ".x", r#""".x"#] {
         let errors = of(&format!("[tables.mine]\ntable = '{wrong}'\ntime_column = \"at\"")).unwrap_err();
         assert!(errors.contains("tables.mine.table"), "{wrong}: {errors}");
     }
