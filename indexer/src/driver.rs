@@ -5,6 +5,8 @@ mod fetch;
 mod fetches;
 mod history;
 mod still;
+mod way;
+mod work;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,24 +14,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::chain::backfill::FillInput;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
-use crate::chain::machine::{Action, Finality, Input, Limits, Machine, Tail, Wait};
+use crate::chain::machine::{Action, Input, Limits, Machine, Tail, Wait};
 use crate::chain::range::RangeSizer;
-use crate::chain::reorg::{Fork, fork_point};
 use crate::config::Chain;
 use crate::events::untyped::Untyped;
 use crate::maintenance::Leaves;
+use crate::source::Source;
 use crate::source::heads::News;
-use crate::source::pause::Backoff;
-use crate::source::{Source, SourceError};
-use crate::status::{CatchUp, CaughtUp, ChainStatus, Meter, Watchdog, human};
-use crate::store::append::Lane;
-use crate::store::chain::State;
+use crate::status::{ChainStatus, Meter, Watchdog};
 use crate::store::{Claim, Store, StoreError};
 use crate::task::{Lost, Watched};
 
@@ -39,6 +37,7 @@ use self::chores::Chores;
 use self::fetch::{Patience, Want, cover_ahead, fetch};
 use self::fetches::Fetches;
 use self::still::Stillness;
+use self::way::Way;
 
 /// One chain's loop and everything it works with.
 pub struct Driver {
@@ -342,116 +341,6 @@ impl Driver {
         }
     }
 
-    fn append(&self, batch: Arc<BlockBatch>, on: Tail, finalized: Option<u64>, trouble: Trouble) -> Work {
-        let lane = Lane::Tail { on, finalized };
-        let (store, leaves, claim) = (self.store.clone(), self.leaves.clone(), self.claim.clone());
-        Box::pin(async move {
-            let mut backoff = Backoff::new();
-            loop {
-                match append_once(&store, &leaves, &claim, &batch, lane).await {
-                    Ok(()) => {
-                        trouble.set(None);
-                        return Ok(Input::Committed);
-                    }
-                    // The leaf went away, or was sealed, under our cached knowledge of it: look again.
-                    Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
-                        look_again(&store, &leaves, &claim, &batch, &error).await?;
-                        backoff.pause().await;
-                    }
-                    Err(StoreError::Duplicate { why }) => return explain_duplicate(&store, &claim, on, why).await,
-                    Err(error) => match lost_or_retry(error, &trouble)? {
-                        Some(input) => return Ok(input),
-                        None => backoff.pause().await,
-                    },
-                }
-            }
-        })
-    }
-
-    fn unwind(&self, from: Tail, to: Tail, trouble: Trouble) -> Work {
-        let (store, claim, status) = (self.store.clone(), self.claim.clone(), self.status.clone());
-        Box::pin(async move {
-            let mut backoff = Backoff::new();
-            loop {
-                match unwind_all(&store, &claim, &status, from, to).await {
-                    Ok(()) => return Ok(Input::Unwound),
-                    Err(error) => match lost_or_retry(error, &trouble)? {
-                        Some(input) => return Ok(input),
-                        None => backoff.pause().await,
-                    },
-                }
-            }
-        })
-    }
-
-    fn reload(&self, trouble: Trouble) -> Work {
-        let (store, claim) = (self.store.clone(), self.claim.clone());
-        Box::pin(async move {
-            let mut backoff = Backoff::new();
-            loop {
-                match store.load(&claim).await {
-                    Ok(state) => {
-                        trouble.set(None);
-                        let State { tail, finalized, recent, .. } = state;
-                        return Ok(Input::Loaded { tail, finalized, recent });
-                    }
-                    Err(StoreError::Retry { why }) => trouble.set(Some(why)),
-                    Err(error) => return Err(error),
-                }
-                backoff.pause().await;
-            }
-        })
-    }
-
-    /// Sets the tail to a final block, as told by a node that has the anchor too.
-    fn jump(&self, from: Tail, to: u64, anchor: BlockRef, trouble: Trouble) -> Work {
-        let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
-        info!(chain = self.chain.name, from = from.next, to, "far behind: following the head first, history beside it");
-        Box::pin(async move {
-            let header = match source.header_below(to, anchor).await {
-                Ok(header) => header,
-                Err(error) => {
-                    trouble.set(Some(error.to_string()));
-                    return Ok(Input::NotJumped);
-                }
-            };
-            let mut backoff = Backoff::default();
-            loop {
-                match store.jump(&claim, from, &header).await {
-                    Ok(()) => return Ok(Input::Jumped(header.block())),
-                    Err(error) => match lost_or_retry(error, &trouble)? {
-                        Some(input) => return Ok(input),
-                        None => backoff.pause().await,
-                    },
-                }
-            }
-        })
-    }
-
-    fn compare(&self, tail: Tail, floor: Option<u64>, anchor: BlockRef, running: &Running) -> Work {
-        let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
-        let (trouble, back) = (running.work_trouble.clone(), self.chain.finality == Finality::Never);
-        Box::pin(async move {
-            let mut backoff = Backoff::new();
-            loop {
-                match find_fork(&store, &source, &claim, tail, floor, anchor, back).await {
-                    Ok(fork) => {
-                        trouble.set(None);
-                        if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
-                            // Two answers disagreed, or the node lags: give it a moment before it is asked again.
-                            sleep(FIRST_PAUSE).await;
-                        }
-                        return Ok(Input::Compared(fork));
-                    }
-                    Err(Step::Store(StoreError::Retry { why })) => trouble.set(Some(why)),
-                    Err(Step::Store(error)) => return Err(error),
-                    Err(Step::Source(error)) => trouble.set(Some(error.to_string())),
-                }
-                backoff.pause().await;
-            }
-        })
-    }
-
     fn committed(&self, running: &mut Running) {
         let Some(batch) = running.appending.take() else { return };
         running.meter.add(batch.logs().len() as u64);
@@ -550,43 +439,6 @@ impl Running {
 /// Between two lines about logs that stay raw.
 const UNTYPED_EVERY: Duration = Duration::from_secs(600);
 
-/// The way of a chain to its head, as its log tells it.
-#[derive(Default)]
-struct Way {
-    watch: CatchUp,
-    told: Option<Instant>,
-}
-
-/// Between two lines about a chain that catches up.
-const WAY_EVERY: Duration = Duration::from_secs(10);
-
-impl Way {
-    /// Publishes how far it is, and says so now and then, and once when it is there.
-    fn look(&mut self, status: &watch::Sender<ChainStatus>, start_block: u64) {
-        let (chain, missing, of_blocks) = {
-            let status = status.borrow();
-            let of_blocks = status.head.map_or(0, |head| (head + 1).saturating_sub(start_block));
-            (status.name.clone(), status.gap_blocks + status.lag_blocks.unwrap_or(0), of_blocks)
-        };
-        let found = self.watch.look(std::time::Instant::now(), missing, of_blocks);
-        match found {
-            CaughtUp::Before => {}
-            CaughtUp::Not(progress) => {
-                if self.told.is_none_or(|at| at.elapsed() >= WAY_EVERY) {
-                    info!(chain, "catching up: {progress}");
-                    self.told = Some(Instant::now());
-                }
-            }
-            CaughtUp::Now(blocks, took) => {
-                info!(chain, "caught up: {blocks} blocks in {}", human(took));
-                self.told = None;
-            }
-        }
-        let progress = if let CaughtUp::Not(progress) = found { Some(progress) } else { None };
-        status.send_modify(|status| status.catching_up = progress);
-    }
-}
-
 /// What was told of a final block; pending while nobody is asked.
 async fn anchoring(asked: &mut Option<Watched<Option<Input>>>) -> Option<Input> {
     let Some(task) = asked else { return std::future::pending().await };
@@ -610,132 +462,5 @@ async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,
-    }
-}
-
-/// Removes the orphaned blocks from the top downwards, a bounded number in each transaction. Each leaves a valid prefix.
-async fn unwind_all(
-    store: &Store,
-    claim: &Claim,
-    status: &watch::Sender<ChainStatus>,
-    mut from: Tail,
-    to: Tail,
-) -> Result<(), StoreError> {
-    while from != to {
-        let step = store.step_down(claim, from, to).await?;
-        match store.unwind(claim, from, step).await {
-            Ok(logs) => {
-                status.send_modify(|status| {
-                    status.reorgs += 1;
-                    status.orphaned_logs += logs;
-                });
-                from = step;
-            }
-            // Some of it is done: where the tail stands now, the state row says.
-            Err(StoreError::Retry { why }) => return Err(StoreError::Indeterminate { why }),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-async fn append_once(
-    store: &Store,
-    leaves: &Leaves,
-    claim: &Claim,
-    batch: &BlockBatch,
-    lane: Lane,
-) -> Result<(), StoreError> {
-    leaves.cover(claim.chain_id, batch, store.floors(claim.chain_id)).await?;
-    store.append(claim, batch, lane).await.map(|_commit| ())
-}
-
-/// After rows had no leaf that takes them: learns what retention did meanwhile, and opens what is sealed and not yet below the floor. What
-/// may pass is left to the next try.
-async fn look_again(
-    store: &Store,
-    leaves: &Leaves,
-    claim: &Claim,
-    batch: &BlockBatch,
-    found: &StoreError,
-) -> Result<(), StoreError> {
-    leaves.book.forget(claim.chain_id);
-    let looked = match store.learn_floors(claim.chain_id).await {
-        Ok(floors) if matches!(found, StoreError::Sealed { .. }) => leaves.unseal(claim.chain_id, batch, floors).await,
-        learned => learned.map(drop),
-    };
-    match looked {
-        Err(StoreError::Retry { why }) => {
-            warn!("{why}");
-            Ok(())
-        }
-        looked => looked,
-    }
-}
-
-/// `Some` input when the machine must look at the state row; `None` to try again; an error that ends the loop.
-fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, StoreError> {
-    match error {
-        StoreError::Indeterminate { .. } | StoreError::TailMoved { .. } => {
-            warn!("{error}");
-            Ok(Some(Input::WriteLost))
-        }
-        StoreError::Retry { why } => {
-            warn!("{why}");
-            trouble.set(Some(why));
-            Ok(None)
-        }
-        StoreError::NoLeaf | StoreError::Sealed { .. } => Ok(None),
-        error @ (StoreError::Duplicate { .. }
-        | StoreError::OtherBranch { .. }
-        | StoreError::Fenced { .. }
-        | StoreError::Fatal { .. }) => Err(error),
-    }
-}
-
-/// A key that exists: COPY runs before the fence, so a writer that was overtaken may meet its successor's rows first.
-async fn explain_duplicate(store: &Store, claim: &Claim, on: Tail, why: String) -> Result<Input, StoreError> {
-    match store.load(claim).await {
-        Ok(state) if state.tail == on => {}
-        Ok(_) | Err(StoreError::Retry { .. }) => return Ok(Input::WriteLost),
-        Err(error) => return Err(error),
-    }
-    let advice =
-        "rows above the stored tail exist already, which no dalp-indexer writes: find out who did, and remove them";
-    Err(StoreError::Fatal { why: format!("{why}; {advice}") })
-}
-
-enum Step {
-    Store(StoreError),
-    Source(SourceError),
-}
-
-/// Stored blocks compared with the node's, a page at a time from the tail downwards.
-const PAGE: i64 = 64;
-
-async fn find_fork(
-    store: &Store,
-    source: &Source,
-    claim: &Claim,
-    tail: Tail,
-    floor: Option<u64>,
-    anchor: BlockRef,
-    back: bool,
-) -> Result<Fork, Step> {
-    let mut next = tail.next;
-    let floor = floor.unwrap_or(0).max(claim.start_block);
-    loop {
-        let stored = store.blocks_below(claim.chain_id, next, floor, PAGE).await.map_err(Step::Store)?;
-        let Some(lowest) = stored.last() else { return Ok(Fork::Below) };
-        let mut numbers: Vec<u64> = stored.iter().map(|block| block.number).collect();
-        numbers.push(anchor.number);
-        let mut node = source.hashes(&numbers).await.map_err(Step::Source)?;
-        if node.pop().flatten() != Some(anchor.hash) {
-            return Ok(Fork::Unsure);
-        }
-        match fork_point(&stored, &node, back) {
-            Fork::Below => next = lowest.number,
-            fork => return Ok(fork),
-        }
     }
 }

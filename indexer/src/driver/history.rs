@@ -331,10 +331,10 @@ impl Fill {
         let Context { store, leaves, claim, .. } = &self.context;
         let mut backoff = Backoff::default();
         loop {
-            match super::append_once(store, leaves, claim, batch, Lane::Backfill).await {
+            match super::work::append_once(store, leaves, claim, batch, Lane::Backfill).await {
                 Ok(()) => return Ok(None),
                 Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
-                    super::look_again(store, leaves, claim, batch, &error).await?;
+                    super::work::look_again(store, leaves, claim, batch, &error).await?;
                 }
                 Err(StoreError::Retry { why }) => {
                     warn!("{why}");
