@@ -30,7 +30,9 @@ token,value,flags
 CSV
 set -x
 $mlr --icsv --ojson stats1 -a sum,count,mean -f value transfers.csv | tee sum
+# shellcheck disable=SC2016
 $mlr --icsv --ojson put -q 'emit {"type": typeof($value), "more": $value + 1}' transfers.csv | tee more
+# shellcheck disable=SC2016
 $mlr --icsv --ojson put '$flags = $flags + 0' transfers.csv | tee rows
 { set +x; } 2>/dev/null
 grep -q '"value_sum": 1000000000000000000,' sum
