@@ -187,28 +187,33 @@ impl Driver {
                     }
                 }
             };
-            if input == Input::Committed {
-                self.committed(&mut running);
-            }
-            let (seen, moved) = (
-                matches!(input, Input::Head { .. }),
-                matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound),
-            );
-            running.machine.limit_range(self.source.max_range_blocks());
-            for action in running.machine.step(input) {
-                self.perform(action, &mut running);
-            }
-            running.fetches.keep(&running.machine);
-            if moved {
-                running.history.step(FillInput::Moved);
-            }
-            // Heads come by themselves, changed or not.
-            if !seen && running.stillness.step(running.mark(), Instant::now()) {
-                let waits_for = running.machine.wait();
-                warn!("the same steps repeat and change nothing; they are slowed down. It waits for {waits_for}");
-            }
-            self.publish(&running);
+            self.step(&mut running, input);
         }
+    }
+
+    /// Tells the machine, and begins what it says.
+    fn step(&self, running: &mut Running, input: Input) {
+        if input == Input::Committed {
+            self.committed(running);
+        }
+        let (seen, moved) = (
+            matches!(input, Input::Head { .. }),
+            matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound),
+        );
+        running.machine.limit_range(self.source.max_range_blocks());
+        for action in running.machine.step(input) {
+            self.perform(action, running);
+        }
+        running.fetches.keep(&running.machine);
+        if moved {
+            running.history.step(FillInput::Moved);
+        }
+        // Heads come by themselves, changed or not.
+        if !seen && running.stillness.step(running.mark(), Instant::now()) {
+            let waits_for = running.machine.wait();
+            warn!("the same steps repeat and change nothing; they are slowed down. It waits for {waits_for}");
+        }
+        self.publish(running);
     }
 
     async fn start(&mut self) -> Running {

@@ -1,11 +1,13 @@
 //! `dev` with a node and a database that are given: nothing goes before both have answered, and what it advises works.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use dalp_fixtures::tools;
 use dalp_fixtures::{Anvil, AnvilOptions};
 use dalp_tests::indexer::{Site, command};
-use dalp_tests::stage::{ADMIN, Database, anvil, anvil_with, end_of, stage};
+use dalp_tests::stage::{ADMIN, Database, anvil, anvil_with, end_of, stage, until_shown};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::caught_up;
@@ -13,6 +15,8 @@ use crate::caught_up;
 fn dev(home: &Path, arguments: &[&str]) -> Command {
     let mut command = command(&[&["dev"], arguments].concat());
     command.env("DALP_HOME", home);
+    // As the other servers of this run.
+    command.envs(std::env::var_os("DALP_TOOLS").map(|tools| ("DALP_TOOLS", tools)));
     command
 }
 
@@ -61,8 +65,9 @@ fn nothing_is_removed_before_what_is_given_has_answered_and_no_url_is_shown() {
 /// It indexes, until it is told to stop.
 async fn works(database: &Database, anvil: &Anvil, home: &Path, arguments: &[&str]) {
     let log = tempfile::NamedTempFile::new().unwrap();
+    let out = log.reopen().unwrap();
     let mut command = dev(home, arguments);
-    let mut child = command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).spawn().unwrap();
+    let mut child = command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
     caught_up(database, anvil).await;
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let waited = tokio::task::spawn_blocking(move || child.wait().unwrap());
@@ -133,5 +138,53 @@ fn a_node_that_was_started_anew_is_told_so_by_run_whatever_is_final() {
         let mut running = other.start(&["run", "--reset-on-chain-change"], std::process::Stdio::null());
         caught_up(&database, &anew).await;
         assert!(running.stop().await.success(), "{}", running.log());
+    });
+}
+
+/// The command lines of the processes that name `home`.
+fn processes_of(home: &Path) -> Vec<String> {
+    let lines = std::fs::read_dir("/proc").unwrap().filter_map(|process| {
+        let line = std::fs::read(process.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    lines.filter(|line| line.contains(&home.display().to_string())).collect()
+}
+
+/// A devnet of its own, as who reads the README starts it: it says what it really uses, and what its node keeps does not grow for ever.
+#[test]
+fn a_devnet_says_what_it_uses_and_keeps_a_bounded_number_of_blocks() {
+    dalp_tests::run(async {
+        let _what_is_installed_for_all = (stage().await, anvil().await);
+        let home = tempfile::tempdir().unwrap();
+        // As root, PostgreSQL runs as another user, who must get in.
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let installed = tools::home().unwrap().join("tools");
+        if installed.is_dir() {
+            std::os::unix::fs::symlink(installed, home.path().join("tools")).unwrap();
+        }
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let out = log.reopen().unwrap();
+        let mut command = dev(home.path(), &[]);
+        let mut child = command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+        let said = || std::fs::read_to_string(log.path()).unwrap();
+        until_shown("the devnet to be announced", || async {
+            said().contains("--fresh` starts over").then_some(()).ok_or(said())
+        })
+        .await;
+        let running = processes_of(home.path());
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let ended = end_of("dev to stop", tokio::task::spawn_blocking(move || child.wait().unwrap())).await.unwrap();
+        let said = said();
+        assert!(ended.success(), "{said}");
+        let postgres = tools::postgres(|_| {}).await.unwrap();
+        let used = format!("starting PostgreSQL {} (", postgres.major);
+        for words in [&used, "starting Anvil (", "contracts  bond 0x", "accounts   0x", "of the mnemonic \"test test"] {
+            assert!(said.contains(words), "no {words:?} in: {said}");
+        }
+        assert!(!said.contains("installing PostgreSQL"), "it is there: {said}");
+        let anvils: Vec<_> = running.iter().filter(|line| line.contains("chain.json")).collect();
+        assert_eq!(anvils.len(), 1, "{running:#?}");
+        assert!(anvils[0].contains("--transaction-block-keeper 3600"), "{anvils:?}");
+        assert_eq!(processes_of(home.path()), [""; 0], "nothing is left");
     });
 }

@@ -77,6 +77,24 @@ async fn agree(client: &Client, at: SocketAddr, site: &Site) {
     assert_eq!([sample(&metrics, lag), told["lag_blocks"].as_i64()], [Some(0); 2], "{metrics}");
 }
 
+async fn what_no_typed_table_takes_is_told(client: &Client, at: SocketAddr, site: &Site) {
+    let sql = "SELECT (SELECT count(*) FROM dalp_indexed.logs) - (SELECT count(*) FROM dalp_indexed.erc20_transfer) \
+               - (SELECT count(*) FROM dalp_indexed.quarantine)";
+    let raw = one(client, sql).await;
+    assert!(raw > Some(0));
+    until("the raw logs to be counted", || async {
+        sample(&get(at, "/metrics").await, "untyped_logs{chain=\"it\"}") == raw
+    })
+    .await;
+    until("status to name them", || {
+        let text = told(site)["untyped"].as_str().map(str::to_owned);
+        std::future::ready(text.is_some_and(|text| {
+            text.contains("of 3 kinds stay raw") && text.contains(&format!("{} logs of", raw.unwrap()))
+        }))
+    })
+    .await;
+}
+
 #[test]
 fn metrics_status_and_the_command_agree_with_the_views() {
     dalp_tests::run(async {
@@ -113,23 +131,7 @@ fn metrics_status_and_the_command_agree_with_the_views() {
         let leader = one(&client, "SELECT 1::int8 FROM dalp_indexed.lease WHERE expires_at > now()").await;
         assert!(leader.is_some() && told(&site)["leader"].is_string());
 
-        // What no typed table takes is told.
-        let sql = "SELECT (SELECT count(*) FROM dalp_indexed.logs) - (SELECT count(*) FROM dalp_indexed.erc20_transfer) \
-                   - (SELECT count(*) FROM dalp_indexed.quarantine)";
-        let raw = one(&client, sql).await;
-        assert!(raw > Some(0));
-        until("the raw logs to be counted", || async {
-            sample(&get(at, "/metrics").await, "untyped_logs{chain=\"it\"}") == raw
-        })
-        .await;
-        until("status to name them", || {
-            let text = told(&site)["untyped"].as_str().map(str::to_owned);
-            std::future::ready(text.is_some_and(|text| {
-                text.contains("of 3 kinds stay raw") && text.contains(&format!("{} logs of", raw.unwrap()))
-            }))
-        })
-        .await;
-
+        what_no_typed_table_takes_is_told(&client, at, &site).await;
         anvil.rpc().reorg(3).await.unwrap();
         caught_up(&database, &anvil).await;
         until("the counters to say what the tables hold", || async {
@@ -272,5 +274,29 @@ fn the_coverage_of_a_running_chain_is_kept_compact() {
         let failures: Vec<u64> = service.status().borrow().iter().map(|chain| chain.background_failures).collect();
         assert_eq!(failures, [0]);
         service.stop().await;
+    });
+}
+
+/// Who runs several chains is told of which a warning is, also where it comes from far below.
+#[test]
+fn every_warning_of_a_chain_names_it() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let more =
+            "[chains.other]\nchain_id = 31338\nrpc_urls = [\"http://127.0.0.1:9\"]\nfinality = \"never\"\n".to_owned();
+        let mut running = Site { more, ..Site::new(&database, &anvil.http_url()) }.spawn();
+        caught_up(&database, &anvil).await;
+        let warnings = || {
+            let log = running.log();
+            log.lines()
+                .filter(|line| line.contains(" WARN ") || line.contains("ERROR"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        until("the other chain's node to be told", || async { warnings().len() > 1 }).await;
+        for line in warnings() {
+            assert!(line.contains("chain{name=\"other\"}"), "{line}");
+        }
+        assert!(running.stop().await.success());
     });
 }

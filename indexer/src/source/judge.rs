@@ -173,13 +173,8 @@ impl Node {
                 return Failure::Batch;
             }
             Refusal::List { max } => {
-                match max {
-                    Some(max) => record.limits.list.name(max, now),
-                    None => record.limits.list.refuse(asked.sizes.list, None, asked.began, now),
-                }
-                record.health.answered(asked.began, now, false);
-                let max = record.limits.max_list(now);
-                tracing::info!(node, why, max, "the node limits addresses and topics; asking in parts");
+                drop(record);
+                self.limits_lists(max, &why, asked);
                 SourceError::Retry { node, why, after }
             }
             Refusal::TooLarge { limit, suggested } => {
@@ -189,14 +184,8 @@ impl Node {
                 SourceError::TooLarge { node, why, hint: suggested.or(known) }
             }
             Refusal::Throttled => {
-                let before = record.limits.max_parallel(now);
-                record.limits.parallel.refuse(asked.sizes.parallel, None, asked.began, now);
-                let max = record.limits.max_parallel(now);
-                if max < before {
-                    tracing::info!(node, why, max, "the node throttles; fewer requests at once");
-                }
-                record.health.throttled(asked.began, now, why.clone(), after, rand::random());
-                let after = record.health.throttle_left(now).or(after);
+                drop(record);
+                let after = self.throttles(&why, after, asked);
                 SourceError::Retry { node, why: format!("throttled: {why}"), after }
             }
             Refusal::UnknownBlock => {
@@ -227,6 +216,30 @@ impl Node {
             }
         };
         Failure::Error(error)
+    }
+
+    fn limits_lists(&self, max: Option<u64>, why: &str, asked: Asked<'_>) {
+        let (mut record, now) = (self.record(), Instant::now());
+        match max {
+            Some(max) => record.limits.list.name(max, now),
+            None => record.limits.list.refuse(asked.sizes.list, None, asked.began, now),
+        }
+        record.health.answered(asked.began, now, false);
+        let max = record.limits.max_list(now);
+        tracing::info!(node = self.name(), why, max, "the node limits addresses and topics; asking in parts");
+    }
+
+    /// When it may be asked again.
+    fn throttles(&self, why: &str, after: Option<Duration>, asked: Asked<'_>) -> Option<Duration> {
+        let (mut record, now) = (self.record(), Instant::now());
+        let before = record.limits.max_parallel(now);
+        record.limits.parallel.refuse(asked.sizes.parallel, None, asked.began, now);
+        let max = record.limits.max_parallel(now);
+        if max < before {
+            tracing::info!(node = self.name(), why, max, "the node throttles; fewer requests at once");
+        }
+        record.health.throttled(asked.began, now, why.to_owned(), after, rand::random());
+        record.health.throttle_left(now).or(after)
     }
 
     /// The bytes are not the answers.

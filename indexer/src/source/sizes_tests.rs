@@ -96,13 +96,16 @@ async fn a_batch_that_is_refused_again_and_again_is_cut_whatever_the_words() {
     assert_eq!(node.report().max_batch, Some(1));
 }
 
+/// A log of block 2.
+fn log_of(block: B256, address: &Value, index: usize) -> Value {
+    json!({ "address": address, "topics": [], "data": "0x", "blockNumber": "0x2", "blockHash": block, "logIndex": format!("{index:#x}"),
+            "transactionIndex": "0x0", "transactionHash": B256::ZERO, "removed": false })
+}
+
 #[tokio::test]
 async fn logs_of_many_addresses_are_asked_for_in_parts() {
     let hash = |number: u64| B256::from(alloy::primitives::U256::from(number + 1));
-    let log = move |address: &Value, index: usize| {
-        json!({ "address": address, "topics": [], "data": "0x", "blockNumber": "0x2", "blockHash": hash(2), "logIndex": format!("{index:#x}"),
-                "transactionIndex": "0x0", "transactionHash": B256::ZERO, "removed": false })
-    };
+    let log = move |address: &Value, index: usize| log_of(hash(2), address, index);
     for words in ["exceed max addresses or topics per search position", "no"] {
         let server = Server::start(move |request| {
             let too_long = |call: &&Value| call["params"][0]["address"].as_array().is_some_and(|list| list.len() > 1_000);

@@ -19,6 +19,7 @@ mod meanwhile;
 mod odd;
 mod ours;
 mod proof;
+mod prunes;
 mod readers;
 mod refit;
 mod retire;

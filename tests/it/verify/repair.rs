@@ -206,6 +206,21 @@ async fn what_is_out_of_time_is_kept_and_told(site: &Site, anvil: &Anvil, client
     assert!(output.status.success() && said.contains(&sentence), "{said}");
 }
 
+fn no_other_is_named(report: &Value, broken: &[i64]) {
+    let all = report["chains"][0]["differences"].as_array().unwrap().iter();
+    let ranges = all.flat_map(|d| serde_json::from_value::<Vec<(i64, i64)>>(d["blocks"].clone()).unwrap());
+    let innocent: Vec<_> = ranges.filter(|r| (r.0..=r.1).any(|number| !broken.contains(&number))).collect();
+    assert!(innocent.is_empty(), "blocks that are right are not named: {innocent:?}");
+}
+
+/// The quarantine's row of one block goes, and another block, which is empty, gets a log.
+async fn plant_more(client: &Client, malformed: i64, empty: i64) {
+    client.execute("DELETE FROM dalp_indexed.quarantine WHERE block_number = $1", &[&malformed]).await.unwrap();
+    let invent = "INSERT INTO dalp_indexed.logs SELECT b.chain_id, b.time, b.number, 0, 0, b.hash, l.tx_hash, address, topic0, topic1, topic2, topic3, data \
+                  FROM dalp_indexed.blocks b, (SELECT * FROM dalp_indexed.logs LIMIT 1) l WHERE b.number = $1";
+    assert_eq!(client.execute(invent, &[&empty]).await.unwrap(), 1);
+}
+
 #[test]
 fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
     dalp_tests::run(async {
@@ -234,12 +249,8 @@ fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
             let rows = client.execute(*sql, &[&block(at), &other]).await.unwrap();
             assert!(rows > 0, "{table} {kind} was not planted");
         }
-        client.execute("DELETE FROM dalp_indexed.quarantine WHERE block_number = $1", &[&malformed]).await.unwrap();
-        let invent = "INSERT INTO dalp_indexed.logs SELECT b.chain_id, b.time, b.number, 0, 0, b.hash, l.tx_hash, address, topic0, topic1, topic2, topic3, data \
-                      FROM dalp_indexed.blocks b, (SELECT * FROM dalp_indexed.logs LIMIT 1) l WHERE b.number = $1";
-        assert_eq!(client.execute(invent, &[&empty]).await.unwrap(), 1);
+        plant_more(&client, malformed, empty).await;
         let before = places(&client, &broken).await;
-
         let output = site.call(&["verify", "--json"]);
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -252,10 +263,7 @@ fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
         }
         named("quarantine", "missing", malformed);
         named("logs", "extra", empty);
-        let all = report["chains"][0]["differences"].as_array().unwrap().iter();
-        let ranges = all.flat_map(|d| serde_json::from_value::<Vec<(i64, i64)>>(d["blocks"].clone()).unwrap());
-        let innocent: Vec<_> = ranges.filter(|r| (r.0..=r.1).any(|number| !broken.contains(&number))).collect();
-        assert!(innocent.is_empty(), "blocks that are right are not named: {innocent:?}");
+        no_other_is_named(&report, &broken);
 
         let dry = site.call(&["repair", "--dry-run"]);
         assert!(dry.status.success() && String::from_utf8_lossy(&dry.stdout).contains("altered value"));

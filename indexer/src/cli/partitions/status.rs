@@ -9,6 +9,7 @@ use dalp_partitions::{
 use serde::Serialize;
 
 use super::{Failure, Faults, Selection, Session, failed, grid, print_json, size, tables};
+use crate::cli::grid::Grid;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{reference, terms};
@@ -152,27 +153,15 @@ fn word(fate: Fate) -> &'static str {
     }
 }
 
-fn print(report: &Report) -> Result<(), Failure> {
-    let date = |time: Option<DateTime<Utc>>| {
-        time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
-    };
+fn date(time: Option<DateTime<Utc>>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
+}
+
+/// What there is of each key, and what there will be.
+fn leaves(report: &Report) -> Grid {
     let bytes = |bytes: Option<f64>| bytes.map_or_else(|| "?".to_owned(), size);
     let mut leaves = grid(&[
         "table", "key", "leaves", "ahead", "rows", "bytes", "oldest", "newest", "a day", "in 30 d", "90 d", "365 d",
-    ])
-    .named_by(2);
-    let mut ways = grid(&[
-        "table",
-        "key",
-        "action",
-        "due",
-        "held",
-        "detached",
-        "archived",
-        "verified",
-        "blocked",
-        "served from",
-        "last success",
     ])
     .named_by(2);
     for row in &report.tables {
@@ -190,6 +179,27 @@ fn print(report: &Report) -> Result<(), Failure> {
             &bytes(row.forecast_90d),
             &bytes(row.forecast_365d),
         ]);
+    }
+    leaves
+}
+
+/// What becomes of each key's leaves.
+fn ways(report: &Report) -> Grid {
+    let mut ways = grid(&[
+        "table",
+        "key",
+        "action",
+        "due",
+        "held",
+        "detached",
+        "archived",
+        "verified",
+        "blocked",
+        "served from",
+        "last success",
+    ])
+    .named_by(2);
+    for row in &report.tables {
         ways.add_row([
             &row.table,
             &row.key.to_string(),
@@ -204,13 +214,17 @@ fn print(report: &Report) -> Result<(), Failure> {
             &date(row.last_success),
         ]);
     }
+    ways
+}
+
+fn print(report: &Report) -> Result<(), Failure> {
     if report.tables.is_empty() {
         if report.failed.is_empty() {
             say!("no table has a partition yet")?;
         }
         return Ok(());
     }
-    say!("{leaves}\n{ways}")?;
+    say!("{}\n{}", leaves(report), ways(report))?;
     let mut told = Vec::new();
     for row in &report.tables {
         if let Some(error) = row.last_error.as_ref().filter(|_| !told.contains(&&row.table)) {
