@@ -448,7 +448,7 @@ fn a_chain_with_too_many_leaves_has_those_of_now_and_hinders_no_other() {
         caught_up(&database, &full).await;
         service.stop().await;
         let leaves = "SELECT count(*) FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf";
-        assert!(one(&client, leaves).await > 10, "each day has its own");
+        assert!(one(&client, leaves).await >= 10, "each day has its own");
 
         let other = anvil_with(AnvilOptions { chain_id: 31_338, ..AnvilOptions::default() }).await;
         let beside = format!(
