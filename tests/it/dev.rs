@@ -14,7 +14,8 @@ use crate::caught_up;
 
 fn dev(home: &Path, arguments: &[&str]) -> Command {
     let mut command = command(&[&["dev"], arguments].concat());
-    command.env("DALP_HOME", home);
+    // Of two devnets that start at the same moment, both would take the usual port.
+    command.env("DALP_HOME", home).env("DALP_HTTP__LISTEN", "127.0.0.1:0");
     // As the other servers of this run.
     command.envs(std::env::var_os("DALP_TOOLS").map(|tools| ("DALP_TOOLS", tools)));
     command
