@@ -116,7 +116,7 @@ async fn a_held_leaf_is_not_finalized() {
     let reader = database.connect().await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
     let other = as_role(&database, "dalp_partitioner").await;
-    other.batch_execute("SET statement_timeout = '100ms'").await.unwrap();
+    other.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
     let detach = format!("ALTER TABLE dalp_indexed.logs_31337 DETACH PARTITION dalp_indexed.{LEAF} CONCURRENTLY");
     assert!(other.batch_execute(&detach).await.is_err());
     reader.batch_execute("COMMIT").await.unwrap();

@@ -134,9 +134,9 @@ fn who_is_in_the_way_is_named_and_what_was_begun_is_ended() {
         // Begun by somebody, and not ended.
         reader.batch_execute("COMMIT; BEGIN; SELECT count(*) FROM dalp_assets.position").await.unwrap();
         let detach = "ALTER TABLE dalp_assets.position DETACH PARTITION dalp_assets.first CONCURRENTLY";
-        client.batch_execute("SET statement_timeout = '100ms'").await.unwrap();
+        client.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
         client.batch_execute(detach).await.unwrap_err();
-        client.batch_execute("RESET statement_timeout").await.unwrap();
+        client.batch_execute("RESET lock_timeout").await.unwrap();
         reader.batch_execute("COMMIT").await.unwrap();
         let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
         assert_eq!(one(&client, pending).await, 1);
