@@ -1,5 +1,7 @@
 //! What the server would refuse a leaf's way for: known before the first move, so that nothing is sealed that cannot go on.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied as Known, Vacant as New};
 use std::fmt;
 
 use tokio_postgres::Row;
@@ -27,11 +29,15 @@ pub enum Hindrance {
     Kind {
         /// What it is.
         kind: &'static str,
+        /// The statement after which it is left alone.
+        freed_by: String,
     },
     /// Another role owns the leaf.
     Owner {
         /// The role.
         owner: String,
+        /// The statement that gives it to the manager's role.
+        freed_by: String,
     },
     /// Something that is none of the leaf's parts depends on the leaf: it would not be dropped.
     Needed {
@@ -53,13 +59,21 @@ impl Hindrance {
         }
     }
 
-    /// Of a leaf: its kind, its owner where that is another role, and what needs it.
-    pub(crate) fn of_leaf(row: &Row, at: usize) -> Option<Self> {
+    /// Of a leaf of that parent, both as SQL takes them: its kind, its owner where that is another role, what needs it, the statements
+    /// that end that, and the manager's role.
+    pub(crate) fn of_leaf(row: &Row, at: usize, leaf: &str, parent: Option<&str>) -> Option<Self> {
         let (kind, owner): (Option<String>, Option<String>) = (row.get(at), row.get(at + 1));
+        let of_kind = |kind| {
+            let freed_by = format!("ALTER TABLE {} DETACH PARTITION {leaf}", parent.unwrap_or("…"));
+            Some(Self::Kind { kind, freed_by })
+        };
         match (kind.as_deref(), owner, row.get(at + 2), row.get(at + 3)) {
-            (Some("f"), ..) => Some(Self::Kind { kind: "a foreign table" }),
-            (Some("p"), ..) => Some(Self::Kind { kind: "partitioned again" }),
-            (_, Some(owner), ..) => Some(Self::Owner { owner }),
+            (Some("f"), ..) => of_kind("a foreign table"),
+            (Some("p"), ..) => of_kind("partitioned again"),
+            (_, Some(owner), ..) => {
+                let manager: &str = row.get(at + 4);
+                Some(Self::Owner { owner, freed_by: format!("ALTER TABLE {leaf} OWNER TO {manager}") })
+            }
             (_, _, Some(by), Some(freed_by)) => Some(Self::Needed { by, freed_by }),
             _ => None,
         }
@@ -84,8 +98,8 @@ impl Hindrance {
             Self::Referenced { by, of } => format!(
                 "foreign key {by} of {of} points here, and the server detaches nothing from under it without locking that table"
             ),
-            Self::Kind { kind } => format!("it is {kind}, and only plain tables are sealed, archived and dropped"),
-            Self::Owner { owner } => format!("{owner} owns it, and only its owner may seal and drop it"),
+            Self::Kind { kind, .. } => format!("it is {kind}, and only plain tables are sealed, archived and dropped"),
+            Self::Owner { owner, .. } => format!("{owner} owns it, and only its owner may seal and drop it"),
             Self::Needed { by, .. } => {
                 format!("{by} would be lost with it, and the server does not drop what something else needs")
             }
@@ -100,8 +114,8 @@ impl Hindrance {
                  DETACH PARTITION {partition}"
             ),
             Self::Referenced { by, of } => format!("ALTER TABLE {of} DROP CONSTRAINT {by}"),
-            Self::Kind { .. } => "detach it: it is left alone then".to_owned(),
-            Self::Owner { .. } => "ALTER TABLE … OWNER TO the role of the manager".to_owned(),
+            Self::Kind { freed_by, .. } => format!("it is left alone after {freed_by}"),
+            Self::Owner { freed_by, .. } => freed_by.clone(),
             Self::Needed { freed_by, .. } => format!("let it go by the table instead of the leaf, or {freed_by}"),
         }
     }
@@ -119,10 +133,14 @@ pub fn hindrances(inventory: &Inventory, table: &Table, fate: Fate) -> Vec<Findi
     let standing = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
     let of_leaves = standing.filter_map(|entry| Some((entry.to_string(), entry.hindrance.as_ref()?)));
     let mut found: Vec<(String, &Hindrance, usize)> = Vec::new();
+    let mut told: HashMap<String, usize> = HashMap::new();
     for (object, by) in of_keys.chain(of_leaves).filter(|(_, by)| by.hinders(fate)) {
-        match found.iter_mut().find(|(_, known, _)| *known == by) {
-            Some((_, _, more)) => *more += 1,
-            None => found.push((object, by, 0)),
+        match told.entry(by.what()) {
+            Known(at) => found[*at.get()].2 += 1,
+            New(new) => {
+                new.insert(found.len());
+                found.push((object, by, 0));
+            }
         }
     }
     let finding = |(object, by, more): (String, &Hindrance, usize)| Finding {

@@ -285,7 +285,7 @@ const ENTRIES: &str = r"
            CASE WHEN class.relrowsecurity THEN row_security_active(class.oid) ELSE false END,
            COALESCE(known.incarnation::text, ''), known.place, class.relkind::text,
            CASE WHEN NOT pg_has_role(class.relowner, 'USAGE') THEN pg_get_userbyid(class.relowner)::text END,
-           needed.by, needed.freed_by
+           needed.by, needed.freed_by, quote_ident(current_user)
     FROM known
     FULL JOIN standing ON standing.oid = known.found
     LEFT JOIN pg_catalog.pg_class AS class ON class.oid = COALESCE(standing.oid, known.found)
@@ -385,6 +385,7 @@ fn entry(row: &Row) -> Option<Entry> {
     // Infinity stands for MAXVALUE, too, which holds whatever infinity does.
     let upper = row.get::<_, Option<Time>>(5).filter(|time| *time < Time::INFINITY).map_or(Edge::MaxValue, Edge::At);
     let parent: (Option<&str>, Option<&str>) = (row.get(9), row.get(8));
+    let parent = parent.0.zip(parent.1).map(|(schema, name)| qualified(schema, name));
     Some(Entry {
         id: row.get(0),
         key: row.get(1),
@@ -399,7 +400,8 @@ fn entry(row: &Row) -> Option<Entry> {
             "elsewhere" => Presence::Elsewhere,
             _ => Presence::Absent,
         },
-        parent: parent.0.zip(parent.1).map(|(schema, name)| qualified(schema, name)),
+        hindrance: Hindrance::of_leaf(row, 20, &qualified(row.get(2), row.get(3)), parent.as_deref()),
+        parent,
         version: row.get(10),
         bytes: row.get(11),
         rows: row.get(12),
@@ -410,7 +412,6 @@ fn entry(row: &Row) -> Option<Entry> {
         filtered: row.get(17),
         incarnation: row.get(18),
         place: row.get(19),
-        hindrance: Hindrance::of_leaf(row, 20),
     })
 }
 

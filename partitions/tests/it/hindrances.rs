@@ -198,6 +198,19 @@ async fn what_is_no_plain_table_of_ours_is_left_and_told() {
     for (leaf, why) in expected {
         assert!(kept[leaf].contains(why), "{kept:?}");
     }
+    // What is advised is pasted as it is.
+    let inventory = read_inventory(&mut client, &own()).await.unwrap();
+    let found = hindrances(&inventory, &own(), Fate::Detach);
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for finding in &found {
+        let next = finding.next.trim_start_matches("it is left alone after ");
+        admin.batch_execute(next).await.unwrap_or_else(|error| panic!("{finding:?}: {error:?}"));
+    }
+    let outcome = run(&mut client, Fate::Detach).await;
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    let detached: BTreeSet<_> =
+        outcome.done.iter().filter(|done| done.act == Act::Detach).map(|done| done.leaf.as_str()).collect();
+    assert_eq!(detached, BTreeSet::from(["Day 3"]));
 }
 
 async fn kept_but(admin: &Client, outcome: &Outcome, gone: &str) -> BTreeMap<String, String> {
