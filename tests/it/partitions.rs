@@ -255,7 +255,7 @@ fn a_table_of_somebody_else_is_looked_after_as_well() {
         client
             .batch_execute(
                 "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; \
-                 CREATE TABLE dalp_assets.position (at timestamptz NOT NULL, holder text, amount numeric(30,2)) PARTITION BY RANGE (at); \
+             CREATE TABLE dalp_assets.position (at timestamptz NOT NULL, holder text, amount numeric(30,2)) PARTITION BY RANGE (at); \
                  ALTER TABLE dalp_assets.position OWNER TO dalp_partitioner",
             )
             .await
@@ -288,23 +288,29 @@ fn a_table_of_somebody_else_is_looked_after_as_well() {
     });
 }
 
+/// Tables of somebody else in `dalp_assets`, which the partitioner may look after because they are its own.
+async fn made_by_the_partitioner(client: &Client, tables: &str) {
+    let sql = format!(
+        "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; {tables}; RESET ROLE"
+    );
+    client.batch_execute(&sql).await.unwrap();
+}
+
 /// Tables that cannot be looked after, an archive that cannot be used, and too much at once: each stops itself, says so, and nothing else.
 #[test]
 fn one_bad_thing_stops_itself() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
         let client = database.superuser().await;
-        client
-            .batch_execute(
-                "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
-                 CREATE TABLE dalp_assets.numbered (day int NOT NULL) PARTITION BY RANGE (day); \
-                 CREATE TABLE dalp_assets.position (at timestamptz NOT NULL, n int8) PARTITION BY RANGE (at); \
-                 CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.position FOR VALUES FROM ('-infinity') TO ('2020-01-01 00:00+00'); \
-                 CREATE TABLE dalp_assets.far PARTITION OF dalp_assets.position FOR VALUES FROM ('290000-01-01 00:00+00') TO ('infinity'); \
-                 INSERT INTO dalp_assets.position VALUES ('2019-01-01', 1), ('290000-01-02', 2); RESET ROLE",
-            )
-            .await
-            .unwrap();
+        made_by_the_partitioner(
+            &client,
+            "CREATE TABLE dalp_assets.numbered (day int NOT NULL) PARTITION BY RANGE (day); \
+             CREATE TABLE dalp_assets.position (at timestamptz NOT NULL, n int8) PARTITION BY RANGE (at); \
+             CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.position FOR VALUES FROM ('-infinity') TO ('2020-01-01 00:00+00'); \
+             CREATE TABLE dalp_assets.far PARTITION OF dalp_assets.position FOR VALUES FROM ('290000-01-01 00:00+00') TO ('infinity'); \
+             INSERT INTO dalp_assets.position VALUES ('2019-01-01', 1), ('290000-01-02', 2)",
+        )
+        .await;
         let more = "[partitions]\narchive_url = \"s3://no-such-bucket/x\"\narchive_options = [\"no_such_option=1\"]\n\
                     [tables.logs]\naction = \"archive\"\nretention = \"60d\"\ninterval = \"hour\"\n\
                     [tables.numbered]\ntable = \"dalp_assets.numbered\"\ntime_column = \"day\"\naction = \"drop\"\nretention = \"1d\"\n\

@@ -4,11 +4,10 @@ use dalp_fixtures::AnvilOptions;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, anvil_with, stage};
 
-use super::{one, said};
+use super::{made_by_the_partitioner, one, said};
 
 /// Tables with a leaf of old rows and one of now, and what would stop a leaf at the end of its way; of the last, nothing would.
 const HINDERED: &str = "
-    GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner;
     DO $$ DECLARE name text; BEGIN
         FOREACH name IN ARRAY ARRAY['rest', 'pointed', 'viewed', 'free'] LOOP
             EXECUTE format('CREATE TABLE dalp_assets.%s (n int8 NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (n, at)) PARTITION BY RANGE (at)', name);
@@ -19,8 +18,10 @@ const HINDERED: &str = "
         END LOOP;
     END $$;
     CREATE TABLE dalp_assets.several (n int8, at timestamptz) PARTITION BY LIST (n);
-    CREATE TABLE dalp_assets.two PARTITION OF dalp_assets.several FOR VALUES IN (1, 2) PARTITION BY RANGE (at);
-    RESET ROLE;
+    CREATE TABLE dalp_assets.two PARTITION OF dalp_assets.several FOR VALUES IN (1, 2) PARTITION BY RANGE (at)";
+
+/// What hinders them, by somebody else.
+const HINDERS: &str = "
     CREATE TABLE dalp_assets.rest_other PARTITION OF dalp_assets.rest DEFAULT;
     CREATE TABLE dalp_assets.pointing (n int8, at timestamptz, CONSTRAINT to_all FOREIGN KEY (n, at) REFERENCES dalp_assets.pointed);
     CREATE VIEW dalp_assets.of_old AS SELECT n FROM dalp_assets.viewed_old";
@@ -46,7 +47,8 @@ fn what_will_be_in_the_way_is_told_before_anything_is_begun() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
         let client = database.superuser().await;
-        client.batch_execute(HINDERED).await.unwrap();
+        made_by_the_partitioner(&client, HINDERED).await;
+        client.batch_execute(HINDERS).await.unwrap();
         let tables = |retention: &str| {
             let table = |name: &str, list: bool| {
                 format!(
@@ -98,17 +100,15 @@ fn who_is_in_the_way_is_named_and_what_was_begun_is_ended() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
         let client = database.superuser().await;
-        client
-            .batch_execute(
-                "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
-                 CREATE TABLE dalp_assets.position (at timestamptz NOT NULL) PARTITION BY RANGE (at); \
-                 CREATE TABLE dalp_assets.first PARTITION OF dalp_assets.position FOR VALUES FROM (MINVALUE) TO ('2019-01-01 00:00+00'); \
-                 CREATE TABLE dalp_assets.second PARTITION OF dalp_assets.position FOR VALUES FROM ('2019-01-01 00:00+00') TO ('2020-01-01 00:00+00'); \
-                 CREATE TABLE dalp_assets.third PARTITION OF dalp_assets.position FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2200-01-01 00:00+00'); \
-                 INSERT INTO dalp_assets.position VALUES ('2018-01-01'), ('2019-02-02'), (now()); RESET ROLE",
-            )
-            .await
-            .unwrap();
+        made_by_the_partitioner(
+            &client,
+            "CREATE TABLE dalp_assets.position (at timestamptz NOT NULL) PARTITION BY RANGE (at); \
+             CREATE TABLE dalp_assets.first PARTITION OF dalp_assets.position FOR VALUES FROM (MINVALUE) TO ('2019-01-01 00:00+00'); \
+             CREATE TABLE dalp_assets.second PARTITION OF dalp_assets.position FOR VALUES FROM ('2019-01-01 00:00+00') TO ('2020-01-01 00:00+00'); \
+             CREATE TABLE dalp_assets.third PARTITION OF dalp_assets.position FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2200-01-01 00:00+00'); \
+             INSERT INTO dalp_assets.position VALUES ('2018-01-01'), ('2019-02-02'), (now())",
+        )
+        .await;
         let with = |action: &str| {
             let more = format!(
                 "[tables.position]\ntable = \"dalp_assets.position\"\ntime_column = \"at\"\n{action}\ngrace = \"0s\"\nmax_share_per_run = 100\n"
@@ -156,17 +156,15 @@ fn a_table_that_is_a_part_of_another_one_is_refused() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
         let client = database.superuser().await;
-        client
-            .batch_execute(
-                "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; \
-                 CREATE TABLE dalp_assets.whole (n int8, at timestamptz NOT NULL) PARTITION BY LIST (n); \
-                 CREATE TABLE dalp_assets.part PARTITION OF dalp_assets.whole FOR VALUES IN (1) PARTITION BY RANGE (at); \
-                 CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.part FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00+00'); \
-                 CREATE TABLE dalp_assets.now PARTITION OF dalp_assets.part FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2200-01-01 00:00+00'); \
-                 INSERT INTO dalp_assets.whole VALUES (1, '2019-01-01'), (1, now()); RESET ROLE",
-            )
-            .await
-            .unwrap();
+        made_by_the_partitioner(
+            &client,
+            "CREATE TABLE dalp_assets.whole (n int8, at timestamptz NOT NULL) PARTITION BY LIST (n); \
+             CREATE TABLE dalp_assets.part PARTITION OF dalp_assets.whole FOR VALUES IN (1) PARTITION BY RANGE (at); \
+             CREATE TABLE dalp_assets.old PARTITION OF dalp_assets.part FOR VALUES FROM (MINVALUE) TO ('2020-01-01 00:00+00'); \
+             CREATE TABLE dalp_assets.now PARTITION OF dalp_assets.part FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2200-01-01 00:00+00'); \
+             INSERT INTO dalp_assets.whole VALUES (1, '2019-01-01'), (1, now())",
+        )
+        .await;
         let more = "[tables.whole]\ntable = \"dalp_assets.whole\"\ntime_column = \"at\"\nlist = true\n\
                     [tables.part]\ntable = \"dalp_assets.part\"\ntime_column = \"at\"\naction = \"drop\"\nretention = \"1d\"\ngrace = \"0s\"\n\
                     max_share_per_run = 100\n";
