@@ -239,7 +239,9 @@ impl Devnet {
         let anvil = Anvil::start(&program, options).await?;
         tell!("Anvil listens on port {}", anvil.port());
         ports.anvil = Some(anvil.port());
-        let genesis = anvil.rpc().block_hash(0).await?.unwrap_or_default();
+        let genesis = anvil.rpc().block_hash(0).await?;
+        let genesis = genesis
+            .ok_or_else(|| Failure::other("Anvil has no block 0: start over with `dalp-indexer dev --fresh`"))?;
         let (url, ws_url) = (anvil.http_url(), Some(anvil.ws_url()));
         let node = DevNode { url, ws_url, chain_id, genesis, start_block: 0, ours: Some(anvil.rpc().clone()) };
         if anvil.lost_blocks() {

@@ -222,14 +222,14 @@ pub(crate) fn timestamp(seconds: i64) -> Option<DateTime<Utc>> {
 }
 
 /// A block number as it is stored. The tables' CHECKs keep out what is none.
-fn uint8(number: i64) -> Result<u64, StoreError> {
+pub(crate) fn uint8(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|_negative| StoreError::Fatal {
         why: format!("the database holds block number {number}, which no dalp-indexer writes: find out who did, and `dalp-indexer reindex`"),
     })
 }
 
 /// A hash as it is stored: 32 bytes, by the tables' CHECKs.
-fn hash(bytes: &[u8]) -> Result<B256, StoreError> {
+pub(crate) fn hash(bytes: &[u8]) -> Result<B256, StoreError> {
     B256::try_from(bytes).map_err(|_length| StoreError::Fatal {
         why: format!(
             "the database holds a hash of {} bytes where 32 are, which no dalp-indexer writes: find out who did, and \
@@ -239,7 +239,7 @@ fn hash(bytes: &[u8]) -> Result<B256, StoreError> {
     })
 }
 
-fn int8(number: u64) -> i64 {
+pub(crate) fn int8(number: u64) -> i64 {
     // Block numbers past 2^63 do not exist; saturating keeps the fence from ever matching one.
     i64::try_from(number).unwrap_or(i64::MAX)
 }

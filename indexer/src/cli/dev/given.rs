@@ -11,6 +11,7 @@ use crate::cli::Failure;
 use crate::config::{Chain, Config, DatabaseUrl, Secret, Settings, endpoint};
 use crate::source::Source;
 use crate::store::connect::{connect_direct, explain};
+use crate::store::{hash, int8, uint8};
 
 /// The node that is given, if one is. Both it and the database that is given have answered.
 pub(super) async fn meet(args: &DevArgs) -> Result<Option<DevNode>, Failure> {
@@ -58,7 +59,7 @@ async fn node(url: &str, start_block: u64) -> Result<DevNode, Failure> {
 /// Refuses to go on where the database holds another chain than the node's, and says what does.
 pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) -> Result<(), Failure> {
     let client = connect_direct(&config.database, &config.database.admin_url).await?;
-    let chain_id = i64::try_from(node.chain_id).unwrap_or(i64::MAX);
+    let chain_id = int8(node.chain_id);
     let sql = "SELECT chain_id FROM dalp_indexed.chain_state WHERE name = $1 AND chain_id <> $2";
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&CHAIN, Type::TEXT), (&chain_id, Type::INT8)];
     if let Some(row) = client.query_typed_opt(sql, &params).await.map_err(unread)? {
@@ -109,12 +110,12 @@ impl Stored {
     async fn read(client: &Client, chain_id: i64) -> Result<Option<Self>, Failure> {
         let sql = "SELECT genesis_hash, tail_number, tail_hash FROM dalp_indexed.chain_state WHERE chain_id = $1";
         let row = client.query_typed_opt(sql, &[(&chain_id, Type::INT8)]).await.map_err(unread)?;
-        Ok(row.map(|row| {
-            let hash = |bytes: &[u8]| B256::try_from(bytes).unwrap_or_default();
-            let number = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
-            let tail = row.get::<_, Option<&[u8]>>(2).map(|bytes| (number, hash(bytes)));
-            Self { genesis: hash(row.get(0)), tail }
-        }))
+        let Some(row) = row else { return Ok(None) };
+        let tail = match row.get(2) {
+            Some(bytes) => Some((uint8(row.get(1))?, hash(bytes)?)),
+            None => None,
+        };
+        Ok(Some(Self { genesis: hash(row.get(0))?, tail }))
     }
 
     /// Our own node goes on from a file: it may have been killed before it could write it.
