@@ -1,4 +1,4 @@
-//! The loop that carries out what the machine says: the only file that awaits both source and store.
+//! The loop that carries out what the machine says. It and what lies below it alone await both source and store.
 
 mod chores;
 mod fetch;

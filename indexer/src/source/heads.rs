@@ -37,8 +37,8 @@ enum Told {
     Polled(Instant, Result<Head, SourceError>),
 }
 
-/// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not. `is_devnet`: it is known, and
-/// was told.
+/// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not. `is_devnet`: the chain is known
+/// to be one, and that was told.
 ///
 /// # Errors
 /// A task of its own was lost.
