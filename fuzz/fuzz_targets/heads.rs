@@ -13,8 +13,8 @@ use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::chain::block::{BlockRef, Header};
 use dalp_indexer::chain::proof::{Disproof, Proved, SealedHeader};
 use dalp_indexer::chain::receipts::{Outcome, Receipts};
-use dalp_indexer::source::fuzzing;
-use dalp_indexer::source::rpc::Answer;
+use dalp_indexer::nodes::fuzzing;
+use dalp_indexer::nodes::rpc::Answer;
 use libfuzzer_sys::fuzz_target;
 use serde::Deserialize;
 

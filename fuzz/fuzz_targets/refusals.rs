@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 use dalp_fuzz::bounded;
-use dalp_indexer::source::fuzzing::{Refusal, retry_after};
+use dalp_indexer::nodes::fuzzing::{Refusal, retry_after};
 use libfuzzer_sys::fuzz_target;
 
 /// Codes that mean something.

@@ -1,4 +1,4 @@
-//! The loop that carries out what the machine says. It and what lies below it alone await both source and store.
+//! The loop that carries out what the machine says. It and what lies below it alone await both nodes and store.
 
 mod chores;
 mod fetch;
@@ -25,8 +25,8 @@ use crate::chain::range::RangeSizer;
 use crate::config::Chain;
 use crate::events::untyped::Untyped;
 use crate::maintenance::Leaves;
-use crate::source::Source;
-use crate::source::heads::News;
+use crate::nodes::Nodes;
+use crate::nodes::heads::News;
 use crate::status::{ChainStatus, Meter, Watchdog};
 use crate::store::{Claim, Store, StoreError};
 use crate::task::{Lost, Watched};
@@ -44,7 +44,7 @@ pub struct Driver {
     /// The chain's settings.
     pub chain: Chain,
     /// Its nodes.
-    pub source: Arc<Source>,
+    pub nodes: Arc<Nodes>,
     /// The database.
     pub store: Store,
     /// The partition manager.
@@ -200,7 +200,7 @@ impl Driver {
             matches!(input, Input::Head { .. }),
             matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound),
         );
-        running.machine.limit_range(self.source.max_range_blocks());
+        running.machine.limit_range(self.nodes.max_range_blocks());
         for action in running.machine.step(input) {
             self.perform(action, running);
         }
@@ -224,9 +224,9 @@ impl Driver {
             far_behind: FAR_BEHIND,
         };
         let machine = Machine::new(chain.finality, chain.start_block, limits, sizer(chain));
-        let (source, store, leaves, claim) =
-            (self.source.clone(), self.store.clone(), self.leaves.clone(), self.claim.clone());
-        let history = History::new(chain, Context { source, store, leaves, claim }, None);
+        let (nodes, store, leaves, claim) =
+            (self.nodes.clone(), self.store.clone(), self.leaves.clone(), self.claim.clone());
+        let history = History::new(chain, Context { nodes, store, leaves, claim }, None);
         let mut running = Running {
             fetches: Fetches::default(),
             work: None,
@@ -254,7 +254,7 @@ impl Driver {
         running.check().map_err(|lost| self.failed(lost.to_string()))?;
         running.history.go_on(running.machine.settled());
         if let Some(block) = running.machine.unconfirmed().filter(|_| running.anchoring.is_none()) {
-            let asked = on_one_chain(self.source.clone(), block, running.machine.tail());
+            let asked = on_one_chain(self.nodes.clone(), block, running.machine.tail());
             running.anchoring = Some(Watched::spawn(asked));
         }
         let busy = {
@@ -265,7 +265,7 @@ impl Driver {
         let still = running.watchdog.look(mark, busy, std::time::Instant::now());
         let (before, now) = (self.status.borrow().stalled_seconds, still.as_secs());
         self.status.send_modify(|status| {
-            status.nodes = self.source.reports();
+            status.nodes = self.nodes.reports();
             status.stalled_seconds = now;
         });
         self.publish(running);
@@ -310,11 +310,11 @@ impl Driver {
                     (true, None) => Want::NearHead(range),
                     (false, _) => Want::Range(range),
                 };
-                let (source, trouble) = (self.source.clone(), running.fetch_trouble.clone());
+                let (nodes, trouble) = (self.nodes.clone(), running.fetch_trouble.clone());
                 let (leaves, store, chain_id) = (self.leaves.clone(), self.store.clone(), self.claim.chain_id);
                 let patience = running.patience.clone();
                 running.fetches.begin(id, range, async move {
-                    let fetched = fetch(&source, what, &trouble, &patience).await;
+                    let fetched = fetch(&nodes, what, &trouble, &patience).await;
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }
@@ -392,7 +392,7 @@ impl Driver {
             }
             running.tell_history(status, self.chain.start_block);
             status.events_per_second = running.meter.per_second();
-            let able = self.source.capabilities();
+            let able = self.nodes.capabilities();
             (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
             status.leaves = self.leaves.book.count(self.claim.chain_id);
             status.bare_leaves = self.leaves.book.bare(self.claim.chain_id);
@@ -456,9 +456,9 @@ async fn anchoring(asked: &mut Option<Watched<Option<Input>>>) -> Option<Input> 
 }
 
 /// Asks a node whether the chain of that final block is the one that our tail is on.
-async fn on_one_chain(source: Arc<Source>, block: BlockRef, tail: Tail) -> Option<Input> {
+async fn on_one_chain(nodes: Arc<Nodes>, block: BlockRef, tail: Tail) -> Option<Input> {
     let number = tail.next.checked_sub(1)?;
-    let told = source.hashes(&[block.number, number]).await.ok()?;
+    let told = nodes.hashes(&[block.number, number]).await.ok()?;
     (told == [Some(block.hash), tail.hash]).then_some(Input::Anchored { block, tail })
 }
 

@@ -1,16 +1,17 @@
 //! dalp-indexer: streams chain events into time-partitioned PostgreSQL tables.
 
 pub mod api;
+mod backoff;
 pub mod chain;
 pub mod cli;
 pub mod config;
 mod driver;
 pub mod events;
 pub mod maintenance;
+pub mod nodes;
 pub mod service;
 #[cfg(test)]
 mod simulation;
-pub mod source;
 pub mod status;
 pub mod store;
 mod task;

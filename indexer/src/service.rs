@@ -15,7 +15,7 @@ use crate::api::Published;
 use crate::config::{Chain, Config, Finality};
 use crate::driver::ChainError;
 use crate::maintenance::{Leaves, LeavesError};
-use crate::source::{Identity, Source, SourceError};
+use crate::nodes::{Identity, NodeError, Nodes};
 use crate::status::{ChainStatus, TableReport, TaskReport};
 use crate::store::{Claim, NewChain, Store, StoreError};
 use crate::task::{Group, Watched};
@@ -41,7 +41,7 @@ pub enum ServiceError {
         /// The chain's name.
         chain: String,
         /// What the last node said.
-        error: SourceError,
+        error: NodeError,
     },
     /// The node serves another chain than the configuration says.
     #[error(
@@ -270,10 +270,10 @@ impl Service {
 ///
 /// # Errors
 /// [`ServiceError::Node`], [`ServiceError::WrongChain`].
-pub async fn meet(chain: &Chain) -> Result<(Arc<Source>, NewChain), ServiceError> {
+pub async fn meet(chain: &Chain) -> Result<(Arc<Nodes>, NewChain), ServiceError> {
     let node = |error| ServiceError::Node { chain: chain.name.clone(), error };
-    let source = Arc::new(Source::new(chain).map_err(node)?);
-    let Identity { chain_id, genesis } = source.identity().await.map_err(node)?;
+    let nodes = Arc::new(Nodes::new(chain).map_err(node)?);
+    let Identity { chain_id, genesis } = nodes.identity().await.map_err(node)?;
     if chain_id != chain.chain_id {
         let (name, configured) = (chain.name.clone(), chain.chain_id);
         return Err(ServiceError::WrongChain { chain: name, found: chain_id, configured });
@@ -283,21 +283,21 @@ pub async fn meet(chain: &Chain) -> Result<(Arc<Source>, NewChain), ServiceError
         name: chain.name.clone(),
         genesis,
         start_block: chain.start_block,
-        filter: source.filter().clone(),
+        filter: nodes.filter().clone(),
         finality: chain.finality != Finality::Never,
         reset: chain.reset_on_chain_change,
     };
-    Ok((source, new))
+    Ok((nodes, new))
 }
 
 /// Registers with a chain for a backfill beside a running writer.
 ///
 /// # Errors
 /// As [`meet`], and what the store says.
-pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim), ServiceError> {
-    let (source, new) = meet(chain).await?;
-    source.remember(&store.nodes(chain.chain_id).await?);
-    Ok((source, store.join(&new).await?))
+pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim), ServiceError> {
+    let (nodes, new) = meet(chain).await?;
+    nodes.remember(&store.nodes(chain.chain_id).await?);
+    Ok((nodes, store.join(&new).await?))
 }
 
 /// One watch over all chains.

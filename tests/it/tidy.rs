@@ -21,6 +21,7 @@ const LONG_FILES: &[(&str, usize)] = &[];
 
 /// What a module of the indexer may use of the others. A module that is not named here may use them all.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("backoff", &[]),
     ("chain", &[]),
     ("status", &[]),
     ("task", &[]),
@@ -28,13 +29,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("events", &["chain"]),
     ("config", &["chain"]),
     // `status` for what it tells of its nodes, `events` for what has a typed table: without raw logs nothing else is asked for.
-    ("source", &["chain", "config", "events", "status", "task"]),
+    ("nodes", &["backoff", "chain", "config", "events", "status", "task"]),
     ("store", &["chain", "config", "events", "status"]),
     ("api", &["chain", "config", "events", "status", "store"]),
 ];
 
 /// Who may see both the nodes and the database: the loop that awaits both, and those that hand them to it.
-const SEES_SOURCE_AND_STORE: &[&str] = &["driver", "service", "cli"];
+const SEES_NODES_AND_STORE: &[&str] = &["driver", "service", "cli"];
 
 /// Code that neither waits, nor tells the time, nor opens anything.
 const PURE: &[&str] = &[
@@ -129,10 +130,10 @@ fn modules_use_only_what_lies_below_them() {
 }
 
 #[test]
-fn only_the_driver_and_those_who_start_it_see_both_source_and_store() {
+fn only_the_driver_and_those_who_start_it_see_both_nodes_and_store() {
     let both = indexer().into_iter().filter(|(_, module, facts)| {
         let sees = |name: &str| facts.modules.contains(name);
-        sees("source") && sees("store") && !SEES_SOURCE_AND_STORE.contains(&module.as_str())
+        sees("nodes") && sees("store") && !SEES_NODES_AND_STORE.contains(&module.as_str())
     });
     none(&both.map(|(path, ..)| path).collect::<Vec<_>>(), "these see both the nodes and the database");
 }

@@ -39,13 +39,13 @@ pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Res
         .ok_or_else(|| Failure::usage(format!("--from {} is above --to {}", args.from, args.to)))?;
     let store = Store::open(&config.database).await.map_err(other)?;
     store.check().await.map_err(other)?;
-    let (source, mut claim) = service::join(chain, &store).await?;
+    let (nodes, mut claim) = service::join(chain, &store).await?;
     refuse_unfinal(&store, &claim, chain, want).await?;
     let leaves = Arc::new(Leaves::open(&config).await.map_err(service::ServiceError::from)?);
     let mut bar: Option<ProgressBar> = None;
     let mut logs = 0;
     loop {
-        let context = Context { source: source.clone(), store: store.clone(), leaves: leaves.clone(), claim };
+        let context = Context { nodes: nodes.clone(), store: store.clone(), leaves: leaves.clone(), claim };
         let mut history = History::new(chain, context, Some(want));
         history.step(FillInput::Moved);
         let outcome = fill(&mut history, &bars, &mut bar).await;

@@ -25,8 +25,8 @@ use indicatif::MultiProgress;
 use tracing::warn;
 
 use self::out::tell;
+use crate::backoff::Backoff;
 use crate::config::{Config, ConfigErrors, Settings};
-use crate::source::pause::Backoff;
 use crate::store::StoreError;
 use crate::store::connect::{ConnectError, ConnectFault};
 use crate::telemetry::{self, LogFormat, TelemetryError};

@@ -7,7 +7,7 @@ use super::Failure;
 use crate::cli::out::say;
 use crate::config::{Chain, Config, ManagedTable, Secret, endpoint};
 use crate::maintenance::{Connector, Place, retention::has_one_policy};
-use crate::source::Source;
+use crate::nodes::Nodes;
 use crate::store::connect::connect_direct;
 use crate::store::rights::{self, Duty};
 
@@ -83,8 +83,8 @@ async fn table(client: &mut Client, config: &Config, managed: &ManagedTable) -> 
 
 async fn node(chain: &Chain, url: &Secret) -> Result<String, String> {
     let alone = Chain { rpc_urls: vec![url.clone()], ws_urls: Vec::new(), ..chain.clone() };
-    let source = Source::new(&alone).map_err(|error| error.to_string())?;
-    let found = source.identity().await.map_err(|error| error.to_string())?;
+    let nodes = Nodes::new(&alone).map_err(|error| error.to_string())?;
+    let found = nodes.identity().await.map_err(|error| error.to_string())?;
     match found.chain_id == chain.chain_id {
         true => Ok(format!("chain {}, genesis {}", found.chain_id, found.genesis)),
         false => {

@@ -21,8 +21,8 @@ use crate::chain::level::Level;
 use crate::chain::range::RangeSizer;
 use crate::cli::out::say;
 use crate::config::{Chain, Config};
+use crate::nodes::{NodeError, Nodes};
 use crate::service;
-use crate::source::{Source, SourceError};
 use crate::store::audit::{ExpectedRows, StoredRange};
 use crate::store::{Claim, Store, StoreError};
 
@@ -110,7 +110,7 @@ fn stored(error: &StoreError) -> Failure {
 pub(super) struct Audit<'a> {
     pub chain: &'a Chain,
     pub store: &'a Store,
-    pub source: Arc<Source>,
+    pub source: Arc<Nodes>,
     pub claim: Claim,
     /// The stored tail when the audit began: a block that the node has, too.
     pub anchor: BlockRef,
@@ -322,7 +322,7 @@ impl<'a> Audit<'a> {
 
 /// Joins the chain and finds its anchor; once more where somebody took the chain over meanwhile, which ends what was
 /// begun under the token before.
-async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim, BlockRef), Failure> {
+async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim, BlockRef), Failure> {
     let mut tries = 1;
     loop {
         let (source, claim) = service::join(chain, store).await?;
@@ -339,7 +339,7 @@ async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Source>, Claim, Block
 }
 
 /// The stored tail, once the node has it too: a running indexer may be on its way through a reorg.
-async fn anchor(chain: &Chain, store: &Store, source: &Source, claim: &Claim) -> Result<BlockRef, Trouble> {
+async fn anchor(chain: &Chain, store: &Store, source: &Nodes, claim: &Claim) -> Result<BlockRef, Trouble> {
     for _ in 0..TRIES {
         let state = store.load(claim).await?;
         let Some(hash) = state.tail.hash else {
@@ -367,7 +367,7 @@ pub(super) enum Trouble {
         why: String,
         hint: Option<u64>,
     },
-    Source(SourceError),
+    Source(NodeError),
     Store(StoreError),
     /// Said already in full.
     Failed(Failure),
@@ -406,14 +406,14 @@ impl From<Trouble> for Failure {
 /// Asks again, at the best node of the moment, a limited number of times.
 async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Trouble>
 where
-    F: Future<Output = Result<T, SourceError>>,
+    F: Future<Output = Result<T, NodeError>>,
 {
     let mut pause = FIRST_PAUSE;
     let mut tries = 1;
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(SourceError::TooLarge { why, hint, .. }) => return Err(Trouble::TooLarge { why, hint }),
+            Err(NodeError::TooLarge { why, hint, .. }) => return Err(Trouble::TooLarge { why, hint }),
             Err(error) if tries == TRIES => return Err(Trouble::Source(error)),
             Err(error) => warn!("{error}"),
         }

@@ -7,12 +7,12 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Trouble;
+use crate::backoff::Backoff;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::FetchFailure;
 use crate::maintenance::Leaves;
-use crate::source::pause::Backoff;
-use crate::source::{Source, SourceError};
+use crate::nodes::{NodeError, Nodes};
 use crate::store::Store;
 
 /// How long a lane waits after an answer that says no more than "not there": twice as long each time, until one brings something.
@@ -50,7 +50,7 @@ pub(super) enum Want {
 
 /// Fetches until there is a batch or a reason to ask for something else.
 pub(super) async fn fetch(
-    source: &Source,
+    nodes: &Nodes,
     want: Want,
     trouble: &Trouble,
     patience: &Patience,
@@ -61,9 +61,9 @@ pub(super) async fn fetch(
     };
     loop {
         let answer = match want {
-            Want::Head(block) => source.block(block).await,
-            Want::NearHead(range) => source.near_head(range).await,
-            Want::Range(range) => source.range(range).await,
+            Want::Head(block) => nodes.block(block).await,
+            Want::NearHead(range) => nodes.near_head(range).await,
+            Want::Range(range) => nodes.range(range).await,
         };
         match answer {
             Ok(batch) => {
@@ -71,19 +71,19 @@ pub(super) async fn fetch(
                 patience.renew();
                 return Ok(batch);
             }
-            Err(error @ SourceError::TooLarge { .. }) => {
+            Err(error @ NodeError::TooLarge { .. }) => {
                 info!("{error}; asking for less");
-                let SourceError::TooLarge { hint, .. } = error else { return Err(FetchFailure::Gone) };
+                let NodeError::TooLarge { hint, .. } = error else { return Err(FetchFailure::Gone) };
                 return Err(FetchFailure::TooLarge { hint });
             }
-            Err(error @ SourceError::Gone { .. }) => {
+            Err(error @ NodeError::Gone { .. }) => {
                 trouble.set(Some(error.to_string()));
                 patience.wait().await;
                 return Err(FetchFailure::Gone);
             }
-            Err(error @ SourceError::Retry { after, .. }) => {
+            Err(error @ NodeError::Retry { after, .. }) => {
                 trouble.set(Some(error.to_string()));
-                if !source.moves_on(&error) {
+                if !nodes.moves_on(&error) {
                     backoff.pause_at_least(after).await;
                 }
             }

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::fetch::Patience;
 use super::{FIRST_PAUSE, Trouble};
+use crate::backoff::Backoff;
 use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
@@ -17,8 +18,7 @@ use crate::chain::range::RangeSizer;
 use crate::config::Chain;
 use crate::events::untyped::Untyped;
 use crate::maintenance::Leaves;
-use crate::source::pause::Backoff;
-use crate::source::{Hold, Source, SourceError};
+use crate::nodes::{Hold, NodeError, Nodes};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
 use crate::store::{Claim, Store, StoreError, timestamp};
@@ -28,7 +28,7 @@ use crate::task::{Group, Lost};
 #[derive(Clone)]
 pub struct Context {
     /// Its nodes.
-    pub source: Arc<Source>,
+    pub nodes: Arc<Nodes>,
     /// The database.
     pub store: Store,
     /// The partition manager.
@@ -158,7 +158,7 @@ impl History {
 
     /// Takes one input and begins what follows from it.
     pub fn step(&mut self, input: FillInput) {
-        self.lane.limit_range(self.context.source.max_range_blocks());
+        self.lane.limit_range(self.context.nodes.max_range_blocks());
         for action in self.lane.step(input) {
             match action {
                 FillAction::Load => {
@@ -231,7 +231,7 @@ async fn load(context: Context, want: Option<BlockRange>, trouble: Trouble) -> R
 /// Tells the partition manager how far down history goes. Without an answer it makes leaves one by one.
 async fn tell_lowest(context: &Context, missing: &Missing) {
     let (Some(piece), Some(anchor)) = (missing.pieces.first(), missing.anchor) else { return };
-    match context.source.header_below(piece.range.first, anchor).await {
+    match context.nodes.header_below(piece.range.first, anchor).await {
         Ok(header) => {
             if let Some(time) = timestamp(header.time) {
                 context.leaves.book.load_from(context.claim.chain_id, time);
@@ -282,10 +282,10 @@ impl Fill {
 
     /// Fetches until there is a batch or a reason to ask for something else.
     async fn fetch(&self) -> Result<(BlockBatch, Arc<Hold>), FillFailure> {
-        let source = &self.context.source;
+        let nodes = &self.context.nodes;
         let mut backoff = Backoff::default();
         loop {
-            let (answer, hold) = source.kept(self.answer()).await;
+            let (answer, hold) = nodes.kept(self.answer()).await;
             let error = match answer {
                 Ok(batch) => return Ok((batch, hold)),
                 Err(error) => error,
@@ -293,18 +293,18 @@ impl Fill {
             // What a failed answer took is given back before the pause.
             drop(hold);
             match &error {
-                SourceError::TooLarge { hint, .. } => {
+                NodeError::TooLarge { hint, .. } => {
                     info!("{error}; asking for less");
                     return Err(FillFailure::TooLarge { hint: *hint });
                 }
-                SourceError::Gone { .. } => {
+                NodeError::Gone { .. } => {
                     self.trouble.set(Some(error.to_string()));
                     self.patience.wait().await;
                     return Err(FillFailure::Gone);
                 }
-                SourceError::Retry { after, .. } => {
+                NodeError::Retry { after, .. } => {
                     self.trouble.set(Some(error.to_string()));
-                    if !source.moves_on(&error) {
+                    if !nodes.moves_on(&error) {
                         backoff.pause_at_least(*after).await;
                     }
                 }
@@ -314,14 +314,14 @@ impl Fill {
 
     /// The piece, of the chain that our final block is on: a node that is stuck on a lost branch serves another one at the
     /// same heights.
-    async fn answer(&self) -> Result<BlockBatch, SourceError> {
-        let batch = self.context.source.range(self.piece.range).await?;
+    async fn answer(&self) -> Result<BlockBatch, NodeError> {
+        let batch = self.context.nodes.range(self.piece.range).await?;
         let last = batch.last();
         if let Some(anchor) = self.anchor
-            && self.context.source.header_below(last.number, anchor).await?.hash != last.hash
+            && self.context.nodes.header_below(last.number, anchor).await?.hash != last.hash
         {
             let what = format!("block {} below the final block {anchor}", last.block());
-            return Err(SourceError::Gone { node: "a node".into(), what });
+            return Err(NodeError::Gone { node: "a node".into(), what });
         }
         Ok(batch)
     }

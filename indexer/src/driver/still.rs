@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::source::pause::Backoff;
+use crate::backoff::Backoff;
 
 /// Steps that change nothing, in a row, from which on they are slowed down: more than any way to the next block takes.
 const MANY: u32 = 64;

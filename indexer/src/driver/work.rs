@@ -7,13 +7,13 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{Driver, FIRST_PAUSE, Running, Trouble, Work};
+use crate::backoff::Backoff;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::BlockRef;
 use crate::chain::machine::{Finality, Input, Tail};
 use crate::chain::reorg::{Fork, fork_point};
 use crate::maintenance::Leaves;
-use crate::source::pause::Backoff;
-use crate::source::{Source, SourceError};
+use crate::nodes::{NodeError, Nodes};
 use crate::status::ChainStatus;
 use crate::store::append::Lane;
 use crate::store::chain::State;
@@ -83,10 +83,10 @@ impl Driver {
 
     /// Sets the tail to a final block, as told by a node that has the anchor too.
     pub(super) fn jump(&self, from: Tail, to: u64, anchor: BlockRef, trouble: Trouble) -> Work {
-        let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
+        let (store, nodes, claim) = (self.store.clone(), self.nodes.clone(), self.claim.clone());
         info!(chain = self.chain.name, from = from.next, to, "far behind: following the head first, history beside it");
         Box::pin(async move {
-            let header = match source.header_below(to, anchor).await {
+            let header = match nodes.header_below(to, anchor).await {
                 Ok(header) => header,
                 Err(error) => {
                     trouble.set(Some(error.to_string()));
@@ -107,12 +107,12 @@ impl Driver {
     }
 
     pub(super) fn compare(&self, tail: Tail, floor: Option<u64>, anchor: BlockRef, running: &Running) -> Work {
-        let (store, source, claim) = (self.store.clone(), self.source.clone(), self.claim.clone());
+        let (store, nodes, claim) = (self.store.clone(), self.nodes.clone(), self.claim.clone());
         let (trouble, back) = (running.work_trouble.clone(), self.chain.finality == Finality::Never);
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
-                match find_fork(&store, &source, &claim, tail, floor, anchor, back).await {
+                match find_fork(&store, &nodes, &claim, tail, floor, anchor, back).await {
                     Ok(fork) => {
                         trouble.set(None);
                         if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
@@ -123,7 +123,7 @@ impl Driver {
                     }
                     Err(Step::Store(StoreError::Retry { why })) => trouble.set(Some(why)),
                     Err(Step::Store(error)) => return Err(error),
-                    Err(Step::Source(error)) => trouble.set(Some(error.to_string())),
+                    Err(Step::Node(error)) => trouble.set(Some(error.to_string())),
                 }
                 backoff.pause().await;
             }
@@ -225,7 +225,7 @@ async fn explain_duplicate(store: &Store, claim: &Claim, on: Tail, why: String) 
 
 enum Step {
     Store(StoreError),
-    Source(SourceError),
+    Node(NodeError),
 }
 
 /// Stored blocks compared with the node's, a page at a time from the tail downwards.
@@ -233,7 +233,7 @@ const PAGE: i64 = 64;
 
 async fn find_fork(
     store: &Store,
-    source: &Source,
+    nodes: &Nodes,
     claim: &Claim,
     tail: Tail,
     floor: Option<u64>,
@@ -247,7 +247,7 @@ async fn find_fork(
         let Some(lowest) = stored.last() else { return Ok(Fork::Below) };
         let mut numbers: Vec<u64> = stored.iter().map(|block| block.number).collect();
         numbers.push(anchor.number);
-        let mut node = source.hashes(&numbers).await.map_err(Step::Source)?;
+        let mut node = nodes.hashes(&numbers).await.map_err(Step::Node)?;
         if node.pop().flatten() != Some(anchor.hash) {
             return Ok(Fork::Unsure);
         }

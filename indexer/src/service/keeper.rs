@@ -10,11 +10,11 @@ use tracing::{error, warn};
 
 use super::tenure::Tenure;
 use super::{ServiceError, meet};
+use crate::backoff::Backoff;
 use crate::config::{Chain, Finality};
 use crate::driver::ChainError;
 use crate::maintenance::Leaves;
-use crate::source::heads::{News, follow};
-use crate::source::pause::Backoff;
+use crate::nodes::heads::{News, follow};
 use crate::status::ChainStatus;
 use crate::store::lease::Lease;
 use crate::store::{Store, StoreError};
@@ -113,11 +113,11 @@ impl Keeper {
     /// One start, and what follows from it.
     async fn once(self, mut stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
         let (chain, store) = (&self.chain, &self.store);
-        let (source, new) = tokio::select! {
+        let (nodes, new) = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             met = meet(chain) => met?,
         };
-        source.remember(&store.nodes(chain.chain_id).await?);
+        nodes.remember(&store.nodes(chain.chain_id).await?);
         self.leaves.learn(chain.chain_id).await?;
         if new.reset {
             store.reset_if_changed(&new).await?;
@@ -133,7 +133,7 @@ impl Keeper {
             bid => Some(bid?),
         };
         self.answer(Ok(()));
-        let devnet = if chain.finality == Finality::Never { None } else { source.devnet().await };
+        let devnet = if chain.finality == Finality::Never { None } else { nodes.devnet().await };
         if let Some(version) = &devnet {
             let name = &chain.name;
             warn!(
@@ -142,10 +142,10 @@ impl Keeper {
             );
         }
         let (news, news_seen) = watch::channel(News::default());
-        let heads = Watched::spawn(follow(source.clone(), chain.clone(), news, devnet.is_some()));
+        let heads = Watched::spawn(follow(nodes.clone(), chain.clone(), news, devnet.is_some()));
         let tenure = Tenure {
             chain: chain.clone(),
-            source,
+            nodes,
             store: store.clone(),
             leaves: self.leaves.clone(),
             lease: Arc::new(Mutex::new(lease)),

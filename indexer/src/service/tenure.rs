@@ -10,8 +10,8 @@ use tracing::{info, warn};
 use crate::config::Chain;
 use crate::driver::{ChainError, Driver, End};
 use crate::maintenance::Leaves;
-use crate::source::Source;
-use crate::source::heads::News;
+use crate::nodes::Nodes;
+use crate::nodes::heads::News;
 use crate::status::{ChainStatus, Role};
 use crate::store::chain::State;
 use crate::store::lease::{Bid, Lease, POLL, RENEWAL};
@@ -21,7 +21,7 @@ use crate::task::Watched;
 /// Everything that a chain needs, connected already: a takeover waits for nothing.
 pub(super) struct Tenure {
     pub chain: Chain,
-    pub source: Arc<Source>,
+    pub nodes: Arc<Nodes>,
     pub store: Store,
     pub leaves: Arc<Leaves>,
     pub lease: Arc<Mutex<Lease>>,
@@ -136,7 +136,7 @@ impl Tenure {
         });
         let driver = Driver {
             chain: self.chain.clone(),
-            source: self.source.clone(),
+            nodes: self.nodes.clone(),
             store: self.store.clone(),
             leaves: self.leaves.clone(),
             claim,
@@ -162,7 +162,7 @@ impl Tenure {
                 head_time: head.and_then(|(_, time)| timestamp(time)),
                 leaves,
                 waits_for,
-                nodes: self.source.reports(),
+                nodes: self.nodes.reports(),
                 ..status.anew()
             };
         });

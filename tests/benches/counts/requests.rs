@@ -1,11 +1,11 @@
-//! What a source asks of a node: HTTP requests, and the calls in them. Each step on its own, since how much of a range is asked for
-//! at once depends on how fast a node answers: here ranges are the first of a source, or so wide that they are asked for whole.
+//! What is asked of a node: HTTP requests, and the calls in them. Each step on its own, since how much of a range is asked for
+//! at once depends on how fast a node answers: here ranges are the first that a node is asked for, or so wide that they are asked for whole.
 
 use std::net::SocketAddr;
 
 use dalp_fixtures::{ReplayNode, ReplayPlan};
 use dalp_indexer::chain::block::BlockRange;
-use dalp_indexer::source::Source;
+use dalp_indexer::nodes::Nodes;
 use dalp_tests::counts::Counts;
 use dalp_tests::indexer::Site;
 
@@ -42,8 +42,8 @@ impl Asked {
         Ok(Self { node: ReplayNode::listen(plan, SocketAddr::from(([127, 0, 0, 1], 0))).await?, head })
     }
 
-    /// A source that knows its node's chain, and what can be proved of it.
-    async fn source(&self, verify: &str) -> Outcome<Source> {
+    /// The node, of which it is known which chain it serves, and what can be proved of it.
+    async fn nodes(&self, verify: &str) -> Outcome<Nodes> {
         let site = Site {
             url: "postgres://localhost/none".into(),
             admin_url: "postgres://localhost/none".into(),
@@ -56,10 +56,10 @@ impl Asked {
             more: String::new(),
         };
         let config = site.config();
-        let source = Source::new(config.chains.first().ok_or("no chain is configured")?)?;
-        source.identity().await?;
-        source.best_level().await?;
-        Ok(source)
+        let nodes = Nodes::new(config.chains.first().ok_or("no chain is configured")?)?;
+        nodes.identity().await?;
+        nodes.best_level().await?;
+        Ok(nodes)
     }
 
     async fn count<T, E>(&self, counts: &mut Counts, what: &str, step: impl Future<Output = Result<T, E>>) -> Outcome<T>
@@ -75,19 +75,19 @@ impl Asked {
     }
 
     async fn near_head(&self, counts: &mut Counts, verify: &str) -> Outcome<()> {
-        let source = self.source(verify).await?;
-        let head = self.count(counts, &format!("the head, verify = {verify}"), source.head()).await?;
-        let block = source.block(head.header.block());
+        let nodes = self.nodes(verify).await?;
+        let head = self.count(counts, &format!("the head, verify = {verify}"), nodes.head()).await?;
+        let block = nodes.block(head.header.block());
         self.count(counts, &format!("the head's block, verify = {verify}"), block).await?;
         let range = BlockRange { first: self.head - NEAR + 1, last: self.head };
         let what = format!("{NEAR} blocks near the head, verify = {verify}");
-        self.count(counts, &what, source.near_head(range)).await?;
+        self.count(counts, &what, nodes.near_head(range)).await?;
         Ok(())
     }
 
     async fn range(&self, counts: &mut Counts, what: &str, verify: &str, range: BlockRange) -> Outcome<()> {
-        let source = self.source(verify).await?;
-        self.count(counts, what, source.range(range)).await?;
+        let nodes = self.nodes(verify).await?;
+        self.count(counts, what, nodes.range(range)).await?;
         Ok(())
     }
 }

@@ -299,7 +299,7 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         let store = Store::open(&config.database).await.unwrap();
         let (_, overtaken) = join(&config.chains[0], &store).await.unwrap();
         store.seize(31_337).await.unwrap();
-        let (source, claim) = join(&config.chains[0], &store).await.unwrap();
+        let (nodes, claim) = join(&config.chains[0], &store).await.unwrap();
         assert_ne!(claim.token, overtaken.token);
         let tail = head(anvil.rpc()).await;
         let hash = anvil.rpc().block_hash(tail).await.unwrap().unwrap();
@@ -310,9 +310,9 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
             .await
             .unwrap();
         burst(anvil.rpc(), &deployed, 3, 77).await;
-        let batch = source.range_to(broken, Level::Receipts).await.unwrap();
+        let batch = nodes.range_to(broken, Level::Receipts).await.unwrap();
         let above = BlockRange { first: tail, last: tail + 1 };
-        let above = source.range_to(above, Level::Receipts).await.unwrap();
+        let above = nodes.range_to(above, Level::Receipts).await.unwrap();
         let state = || async {
             let sql = "SELECT epoch, (SELECT count(*) FROM dalp_indexed.logs) FROM dalp_indexed.chain_state";
             let row = client.query_one(sql, &[]).await.unwrap();

@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{CHAIN, DevArgs, DevNode};
 use crate::cli::Failure;
 use crate::config::{Chain, Config, DatabaseUrl, Secret, Settings, endpoint};
-use crate::source::Source;
+use crate::nodes::Nodes;
 use crate::store::connect::{connect_direct, explain};
 use crate::store::{hash, int8, uint8};
 
@@ -50,8 +50,8 @@ async fn node(url: &str, start_block: u64) -> Result<DevNode, Failure> {
     let failed = |error| Failure::other(format!("--rpc-url: {error}. Check that a node runs there"));
     let chain: Option<Chain> = settings("postgres://127.0.0.1/dalp")?.chains.pop();
     let chain = chain.ok_or_else(|| Failure::other("no chain of the defaults"))?;
-    let source = Source::new(&Chain { rpc_urls: vec![Secret::new(url)], ..chain }).map_err(failed)?;
-    let found = source.identity().await.map_err(failed)?;
+    let nodes = Nodes::new(&Chain { rpc_urls: vec![Secret::new(url)], ..chain }).map_err(failed)?;
+    let found = nodes.identity().await.map_err(failed)?;
     let (url, ws_url) = (url.to_owned(), None);
     Ok(DevNode { url, ws_url, chain_id: found.chain_id, genesis: found.genesis, start_block, ours: None })
 }

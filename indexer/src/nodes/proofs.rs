@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::node::{Call, Node};
 use super::receipts::{parse, parse_each};
-use super::{Answer, HEADERS_PER_CALL, Source, SourceError, header_by_number};
+use super::{Answer, HEADERS_PER_CALL, NodeError, Nodes, header_by_number};
 use crate::chain::block::{BlockRef, Header};
 use crate::chain::level::Level;
 use crate::chain::proof::{Disproof, Proved, SealedHeader, Verify};
@@ -153,14 +153,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Why a block was not proved.
 enum Unproved {
     /// Ask again.
-    Source(SourceError),
+    Node(NodeError),
     /// The node's receipts are not those of its header.
     Disproved(Disproof),
 }
 
-impl From<SourceError> for Unproved {
-    fn from(error: SourceError) -> Self {
-        Self::Source(error)
+impl From<NodeError> for Unproved {
+    fn from(error: NodeError) -> Self {
+        Self::Node(error)
     }
 }
 
@@ -170,7 +170,7 @@ impl From<Disproof> for Unproved {
     }
 }
 
-impl Source {
+impl Nodes {
     /// What can be verified, as far as it is known: until the first block was fetched, nothing is.
     pub fn capabilities(&self) -> Capabilities {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -189,8 +189,8 @@ impl Source {
     /// nothing so far.
     ///
     /// # Errors
-    /// See [`SourceError`]: a chain whose receipts prove nothing is no error.
-    pub async fn best_level(&self) -> Result<Level, SourceError> {
+    /// See [`NodeError`]: a chain whose receipts prove nothing is no error.
+    pub async fn best_level(&self) -> Result<Level, NodeError> {
         if let Some(level) = self.proofs.known() {
             return Ok(level);
         }
@@ -202,7 +202,7 @@ impl Source {
         let before = lock(&self.proofs.probed).clone();
         // Whoever waits for the level may hold memory that the probe would wait for.
         let ahead = async {
-            Ok::<_, SourceError>(match before {
+            Ok::<_, NodeError>(match before {
                 None => (self.probe().await?, FIRST_AGAIN),
                 Some(Probed { pause, .. }) => (self.probe_again().await.err(), pause * 2),
             })
@@ -216,7 +216,7 @@ impl Source {
     }
 
     /// The level to which blocks at the tail are fetched.
-    pub(super) async fn tail_level(&self) -> Result<Level, SourceError> {
+    pub(super) async fn tail_level(&self) -> Result<Level, NodeError> {
         match self.proofs.verify {
             Verify::Auto => self.best_level().await,
             Verify::To(level) => self.at_most(level).await,
@@ -224,7 +224,7 @@ impl Source {
     }
 
     /// The level to which history is fetched.
-    pub(super) async fn history_level(&self) -> Result<Level, SourceError> {
+    pub(super) async fn history_level(&self) -> Result<Level, NodeError> {
         match self.proofs.verify {
             Verify::Auto => Ok(Level::Returned),
             Verify::To(level) => self.at_most(level).await,
@@ -232,7 +232,7 @@ impl Source {
     }
 
     /// `level`, or the strongest one below it that the chain allows.
-    pub(super) async fn at_most(&self, level: Level) -> Result<Level, SourceError> {
+    pub(super) async fn at_most(&self, level: Level) -> Result<Level, NodeError> {
         match level {
             Level::Receipts => self.best_level().await,
             Level::Bloom if self.bloomless() => Ok(Level::Linked),
@@ -241,13 +241,13 @@ impl Source {
     }
 
     /// Whether one block of each range of history is proved as a sample.
-    pub(super) async fn takes_samples(&self) -> Result<bool, SourceError> {
+    pub(super) async fn takes_samples(&self) -> Result<bool, NodeError> {
         Ok(self.proofs.verify == Verify::Auto && self.best_level().await? == Level::Receipts)
     }
 
     /// Whether blocks can be proved: `None`, or why not. Where a node gives headers but no receipts, or receipts that do not
     /// fit, a few tries decide: a chain without proofs is indexed all the same.
-    async fn probe(&self) -> Result<Option<String>, SourceError> {
+    async fn probe(&self) -> Result<Option<String>, NodeError> {
         let mut reason = None;
         for _ in 0..ATTEMPTS {
             let node = self.node();
@@ -280,7 +280,7 @@ impl Source {
                 Ok(())
             }
             Err(Unproved::Disproved(disproof)) => Err(disproof.to_string()),
-            Err(Unproved::Source(error)) => Err(format!("its receipts are not to be had: {error}")),
+            Err(Unproved::Node(error)) => Err(format!("its receipts are not to be had: {error}")),
         }
     }
 
@@ -311,13 +311,13 @@ impl Source {
     /// the configuration is content with less.
     ///
     /// # Errors
-    /// [`SourceError::Retry`] where they do not fit.
+    /// [`NodeError::Retry`] where they do not fit.
     pub(super) async fn prove(
         &self,
         node: &Node,
         header: &Answer,
         receipts: Option<&Answer>,
-    ) -> Result<Option<Proved>, SourceError> {
+    ) -> Result<Option<Proved>, NodeError> {
         let proved = async {
             let sealed = seal(node, header)?;
             let receipts = match receipts.filter(|answer| answer.get() != "null") {
@@ -328,14 +328,14 @@ impl Source {
         };
         match proved.await {
             Ok(proved) => Ok(Some(proved)),
-            Err(Unproved::Source(error)) => Err(error),
+            Err(Unproved::Node(error)) => Err(error),
             Err(Unproved::Disproved(disproof)) => self.disproved(node, &disproof),
         }
     }
 
     /// What to do about receipts that do not fit: ask again, until the same contradiction was met so often that it is
     /// the chain's own.
-    fn disproved(&self, node: &Node, disproof: &Disproof) -> Result<Option<Proved>, SourceError> {
+    fn disproved(&self, node: &Node, disproof: &Disproof) -> Result<Option<Proved>, NodeError> {
         let times = self.proofs.met(disproof);
         let known_for_it = self.proofs.unproved.load(Ordering::Relaxed) > 0;
         let stubborn = if known_for_it { STUBBORN_AGAIN } else { STUBBORN };
@@ -384,7 +384,7 @@ impl Source {
     }
 
     /// The proved block of this hash, for what is suspicious or sampled; no way around it.
-    pub(super) async fn prove_block(&self, node: &Node, block: BlockRef) -> Result<Option<Proved>, SourceError> {
+    pub(super) async fn prove_block(&self, node: &Node, block: BlockRef) -> Result<Option<Proved>, NodeError> {
         let calls = [Call::new("eth_getBlockByHash", json!([block.hash, false])), receipts_call(block.hash)];
         let [header, receipts] = node.batch(calls).await?;
         if header.get() == "null" {
@@ -403,7 +403,7 @@ impl Source {
         &self,
         node: &Node,
         headers: &[Answer],
-    ) -> (Vec<Option<Proved>>, Result<(), SourceError>) {
+    ) -> (Vec<Option<Proved>>, Result<(), NodeError>) {
         let mut proved = Vec::with_capacity(headers.len());
         for chunk in headers.chunks(RECEIPTS_PER_CALL) {
             if let Err(error) = self.prove_chunk_of(node, chunk, &mut proved).await {
@@ -418,9 +418,9 @@ impl Source {
         node: &Node,
         headers: &[Answer],
         proved: &mut Vec<Option<Proved>>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), NodeError> {
         let hashes = headers.iter().map(|answer| Ok(node.any_header(answer)?.hash));
-        let hashes = hashes.collect::<Result<Vec<_>, SourceError>>()?;
+        let hashes = hashes.collect::<Result<Vec<_>, NodeError>>()?;
         let (answers, outcome) = node.batch_until(hashes.into_iter().map(receipts_call).collect()).await;
         for (header, receipts) in headers.iter().zip(&answers) {
             proved.push(self.prove(node, header, Some(receipts)).await?);
@@ -463,7 +463,7 @@ impl Source {
 }
 
 /// The newest headers, the head's first.
-async fn newest(node: &Node) -> Result<Vec<Answer>, SourceError> {
+async fn newest(node: &Node) -> Result<Vec<Answer>, NodeError> {
     let [newest] = node.batch([Call::new("eth_getBlockByNumber", json!(["latest", false]))]).await?;
     let number = node.any_header(&newest)?.number;
     let below = (number.saturating_sub(LOOK_BACK)..number).rev().map(header_by_number).collect();

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::Config;
-use crate::source::Source;
+use crate::nodes::Nodes;
 
 type Handler = dyn Fn(&Value) -> String + Send + Sync;
 
@@ -165,7 +165,7 @@ fn texts(answers: &[Answer]) -> Vec<&str> {
 }
 
 /// What a node that answers three calls with `answer` is told to be.
-async fn refused(answer: String) -> (SourceError, NodeReport) {
+async fn refused(answer: String) -> (NodeError, NodeReport) {
     let server = Server::start(move |_| answer.clone()).await;
     let node = node(&server);
     let error = node.batch_of(three()).await.unwrap_err();
@@ -210,7 +210,7 @@ async fn what_is_no_answer_is_an_error_that_says_so() {
     ];
     for (answer, words) in cases {
         let (error, report) = refused(answer.clone()).await;
-        assert!(matches!(error, SourceError::Retry { after: None, .. }), "{answer}: {error:?}");
+        assert!(matches!(error, NodeError::Retry { after: None, .. }), "{answer}: {error:?}");
         assert!(error.to_string().contains(words), "{answer}: {error}");
         assert!(!error.to_string().contains("/key"), "{error}");
         // A method that is missing is told as such, not as a failure.
@@ -267,7 +267,7 @@ async fn a_throttled_node_is_not_asked_before_its_time() {
     let node = node(&server);
     let mut left = Vec::new();
     for _ in 0..3 {
-        let SourceError::Retry { after: Some(after), .. } = node.batch_of(three()).await.unwrap_err() else {
+        let NodeError::Retry { after: Some(after), .. } = node.batch_of(three()).await.unwrap_err() else {
             panic!("it is to be asked later");
         };
         left.push(after);
@@ -277,9 +277,9 @@ async fn a_throttled_node_is_not_asked_before_its_time() {
     assert_eq!(server.asked().len(), 1);
     assert_eq!((node.report().state.as_str(), node.report().failures), ("resting", 0));
     let (error, _) = refused(http("503 Service Unavailable", "retry-after: 2\r\n", "")).await;
-    assert!(matches!(error, SourceError::Retry { after: Some(_), .. }), "{error:?}");
+    assert!(matches!(error, NodeError::Retry { after: Some(_), .. }), "{error:?}");
     let (error, _) = refused(ok(&error_of_call(1, 429, "compute units per second"))).await;
-    assert!(matches!(error, SourceError::Retry { after: Some(_), .. }), "{error:?}");
+    assert!(matches!(error, NodeError::Retry { after: Some(_), .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -300,10 +300,10 @@ async fn near_the_head_the_blocks_that_came_are_kept() {
     .await;
     let mut chain = configured(&[&server.url]);
     chain.verify = crate::chain::proof::Verify::To(crate::chain::level::Level::Returned);
-    let source = Source::new(&chain).unwrap();
-    let batch = source.near_head(BlockRange { first: 1, last: 8 }).await.unwrap();
+    let nodes = Nodes::new(&chain).unwrap();
+    let batch = nodes.near_head(BlockRange { first: 1, last: 8 }).await.unwrap();
     assert_eq!(batch.range(), BlockRange { first: 1, last: 3 });
-    let error = source.near_head(BlockRange { first: 4, last: 8 }).await.unwrap_err();
+    let error = nodes.near_head(BlockRange { first: 4, last: 8 }).await.unwrap_err();
     assert!(error.to_string().contains("eth_getBlockByNumber of block 4"), "{error}");
 }
 
@@ -313,11 +313,11 @@ async fn a_devnet_is_known_by_its_name() {
         [("anvil/v1.2.0", true), ("HardhatNetwork/3", true), ("Ganache/v7.9", true), ("Geth/v1.15", false)]
     {
         let server = Server::start(move |request| answered(request, &|_| json!(version))).await;
-        let devnet = Source::new(&configured(&[&server.url])).unwrap().devnet().await;
+        let devnet = Nodes::new(&configured(&[&server.url])).unwrap().devnet().await;
         assert_eq!(devnet.as_deref(), is_one.then_some(version));
     }
     let server = Server::start(|_| ok(&error(-32601, "method not found"))).await;
-    assert_eq!(Source::new(&configured(&[&server.url])).unwrap().devnet().await, None);
+    assert_eq!(Nodes::new(&configured(&[&server.url])).unwrap().devnet().await, None);
 }
 
 #[tokio::test]
@@ -378,19 +378,19 @@ async fn the_level_is_known_though_memory_is_held_by_those_who_wait_for_it() {
     .await;
     let mut chain = configured(&[&server.url]);
     chain.fetch_buffer_bytes = 1_000_000;
-    let source = Arc::new(Source::new(&chain).unwrap());
+    let nodes = Arc::new(Nodes::new(&chain).unwrap());
     let (holds, held) = tokio::sync::oneshot::channel();
-    let first = source.clone();
+    let first = nodes.clone();
     let probe = tokio::spawn(async move {
         held.await.unwrap();
         first.pool.budget().question(first.best_level()).await
     });
     // It holds more than all, and then asks for the level that the other one is asking the node for.
-    let waits = source.pool.budget().question(async {
-        source.pool.budget().held().take(2_000_000).await;
+    let waits = nodes.pool.budget().question(async {
+        nodes.pool.budget().held().take(2_000_000).await;
         holds.send(()).unwrap();
         probing.recv().await;
-        source.best_level().await
+        nodes.best_level().await
     });
     assert_eq!(waits.await.unwrap(), probe.await.unwrap().unwrap());
 }
@@ -412,18 +412,18 @@ async fn an_error_of_the_finalized_tag_is_null_but_a_throttle_is_not() {
 async fn a_node_of_another_chain_is_refused_and_never_called() {
     let (wrong, right) = (Server::start(chain(7)).await, Server::start(chain(1)).await);
     // The first that serves the configured chain id decides.
-    let source = Source::new(&configured(&[&right.url, &wrong.url])).unwrap();
-    assert_eq!(source.identity().await.unwrap().genesis, B256::repeat_byte(1));
-    let states: Vec<String> = source.reports().into_iter().map(|report| report.state).collect();
+    let nodes = Nodes::new(&configured(&[&right.url, &wrong.url])).unwrap();
+    assert_eq!(nodes.identity().await.unwrap().genesis, B256::repeat_byte(1));
+    let states: Vec<String> = nodes.reports().into_iter().map(|report| report.state).collect();
     assert_eq!(states, ["up", "refused"]);
-    assert!(source.reports()[1].last_error.as_deref().is_some_and(|why| why.contains("refused: it serves chain 1")));
-    source.survey().await;
+    assert!(nodes.reports()[1].last_error.as_deref().is_some_and(|why| why.contains("refused: it serves chain 1")));
+    nodes.survey().await;
     drop(right);
     for _ in 0..5 {
-        source.head().await.unwrap_err();
+        nodes.head().await.unwrap_err();
     }
     assert_eq!(wrong.asked().len(), 1, "even with nobody else left");
-    assert_eq!(source.reports()[0].state, "resting");
+    assert_eq!(nodes.reports()[0].state, "resting");
 }
 
 #[tokio::test]
@@ -460,15 +460,15 @@ async fn a_node_that_was_away_is_checked_before_it_is_used() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let source = Source::new(&configured(&[&first.url, &format!("http://{address}")])).unwrap();
-    source.identity().await.unwrap();
-    source.head().await.unwrap();
+    let nodes = Nodes::new(&configured(&[&first.url, &format!("http://{address}")])).unwrap();
+    nodes.identity().await.unwrap();
+    nodes.head().await.unwrap();
     // It comes up, and serves another chain.
     let other = Server::start_at(TcpListener::bind(address).await.unwrap(), chain(2));
-    source.survey().await;
+    nodes.survey().await;
     assert_eq!(other.methods(), ["eth_chainId+eth_getBlockByNumber"], "its chain, and no head");
-    assert_eq!(source.reports()[1].state, "refused");
-    source.survey().await;
+    assert_eq!(nodes.reports()[1].state, "refused");
+    nodes.survey().await;
     assert_eq!(other.asked().len(), 1, "refused for good");
 }
 
@@ -482,24 +482,24 @@ async fn calls_move_on_to_a_node_that_works_and_stay_there() {
     })
     .await;
     let second = Server::start(chain(1)).await;
-    let source = Source::new(&configured(&[&first.url, &second.url])).unwrap();
-    source.identity().await.unwrap();
-    source.head().await.unwrap();
+    let nodes = Nodes::new(&configured(&[&first.url, &second.url])).unwrap();
+    nodes.identity().await.unwrap();
+    nodes.head().await.unwrap();
     assert_eq!((first.asked().len(), second.asked().len()), (2, 1));
     broken.store(true, Ordering::SeqCst);
-    let error = source.head().await.unwrap_err();
-    assert!(source.moves_on(&error), "the second works");
-    source.head().await.unwrap();
+    let error = nodes.head().await.unwrap_err();
+    assert!(nodes.moves_on(&error), "the second works");
+    nodes.head().await.unwrap();
     assert_eq!((first.asked().len(), second.asked().len()), (3, 2));
     broken.store(false, Ordering::SeqCst);
-    source.survey().await;
-    source.head().await.unwrap();
+    nodes.survey().await;
+    nodes.head().await.unwrap();
     assert_eq!(
         (first.asked().len(), second.asked().len()),
         (4, 3),
         "the first is known to be well again, and in reserve"
     );
-    assert_eq!(source.reports()[0].failures, 0);
+    assert_eq!(nodes.reports()[0].failures, 0);
 }
 
 #[tokio::test]
@@ -507,13 +507,13 @@ async fn a_node_that_stays_behind_loses_the_calls() {
     let (stuck, moving) = (Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(100)));
     let first = Server::start(chain_at(stuck.clone())).await;
     let second = Server::start(chain_at(moving.clone())).await;
-    let source = Source::new(&configured(&[&first.url, &second.url])).unwrap();
-    source.identity().await.unwrap();
+    let nodes = Nodes::new(&configured(&[&first.url, &second.url])).unwrap();
+    nodes.identity().await.unwrap();
     moving.store(110, Ordering::SeqCst);
-    source.survey().await;
+    nodes.survey().await;
     let mut heads = Vec::new();
     for _ in 0..5 {
-        heads.push(source.head().await.unwrap().header.number);
+        heads.push(nodes.head().await.unwrap().header.number);
     }
     assert_eq!(heads, [100, 100, 100, 110, 110]);
 }
@@ -525,10 +525,10 @@ async fn a_silent_node_does_not_hold_up_the_start() {
     let right = Server::start(chain(1)).await;
     let mut configured = configured(&[&url, &right.url]);
     configured.request_timeout = Duration::from_secs(600);
-    let source = Source::new(&configured).unwrap();
-    source.identity().await.unwrap();
-    assert_eq!(source.head().await.unwrap().header.number, 9, "of the one that is known");
-    assert_eq!(source.reports()[0].state, "unknown");
+    let nodes = Nodes::new(&configured).unwrap();
+    nodes.identity().await.unwrap();
+    assert_eq!(nodes.head().await.unwrap().header.number, 9, "of the one that is known");
+    assert_eq!(nodes.reports()[0].state, "unknown");
 }
 
 #[tokio::test]
@@ -540,7 +540,7 @@ async fn several_blocks_by_hash_say_nothing_of_ranges() {
     .await;
     let node = node(&server);
     let by_hash = || (0..2).map(|_| Call::new("eth_getLogs", json!([{ "blockHash": B256::ZERO }]))).collect::<Vec<_>>();
-    assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), SourceError::Retry { .. }));
+    assert!(matches!(node.batch_of(by_hash()).await.unwrap_err(), NodeError::Retry { .. }));
     assert_eq!(node.batch_of(by_hash()).await.unwrap().len(), 2, "one by one");
     assert_eq!((node.max_blocks(), node.report().max_batch), (None, Some(1)));
 }
@@ -558,7 +558,7 @@ async fn a_node_that_takes_batches_is_not_asked_one_by_one_for_a_refusal_without
     refuses.store(false, Ordering::SeqCst);
     known.batch_of(three()).await.unwrap();
     refuses.store(true, Ordering::SeqCst);
-    assert!(matches!(known.batch_of(three()).await.unwrap_err(), SourceError::Retry { .. }));
+    assert!(matches!(known.batch_of(three()).await.unwrap_err(), NodeError::Retry { .. }));
     refuses.store(false, Ordering::SeqCst);
     known.batch_of(three()).await.unwrap();
     assert_eq!((server.methods(), known.report().max_batch), (vec!["a+b+c".to_owned(); 3], None));

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::pause::jittered;
+use crate::backoff::jittered;
 use crate::status::NodeReport;
 
 /// Failures in a row that open the circuit breaker: the node rests.

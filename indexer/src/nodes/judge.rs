@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::SourceError;
+use super::NodeError;
 use super::http::HttpError;
 use super::limits::Sizes;
 use super::node::{Call, Node};
@@ -25,13 +25,13 @@ pub(super) enum Failure {
     /// The size of what was asked may be the reason.
     Doubted(Doubt),
     /// Anything else.
-    Error(SourceError),
+    Error(NodeError),
 }
 
 /// A failure that may be for the size of what was asked.
 pub(super) struct Doubt {
     /// What it is if size is not the reason.
-    pub error: SourceError,
+    pub error: NodeError,
     /// What could be less.
     pub part: Part,
     /// What was asked, and what the node said.
@@ -175,23 +175,23 @@ impl Node {
             Refusal::List { max } => {
                 drop(record);
                 self.limits_lists(max, &why, asked);
-                SourceError::Retry { node, why, after }
+                NodeError::Retry { node, why, after }
             }
             Refusal::TooLarge { limit, suggested } => {
                 record.limits.learn(limit, asked.sizes.blocks, suggested, asked.began, now);
                 let known = matches!(limit, Some(Limit::Blocks(_))).then(|| record.limits.max_blocks(now)).flatten();
                 record.health.answered(asked.began, now, false);
-                SourceError::TooLarge { node, why, hint: suggested.or(known) }
+                NodeError::TooLarge { node, why, hint: suggested.or(known) }
             }
             Refusal::Throttled => {
                 drop(record);
                 let after = self.throttles(&why, after, asked);
-                SourceError::Retry { node, why: format!("throttled: {why}"), after }
+                NodeError::Retry { node, why: format!("throttled: {why}"), after }
             }
             Refusal::UnknownBlock => {
                 record.health.answered(asked.began, now, false);
                 record.health.missing(now, why.clone());
-                return doubted(&mut record.doubts, SourceError::Gone { node, what: why.clone() }, why, asked);
+                return doubted(&mut record.doubts, NodeError::Gone { node, what: why.clone() }, why, asked);
             }
             Refusal::NoMethod => {
                 let why = format!("it does not offer {}: {why}", asked.method());
@@ -200,7 +200,7 @@ impl Node {
                 if NEEDED.contains(&asked.method()) {
                     record.health.wrong(now, why.clone(), rand::random());
                 }
-                return doubted(&mut record.doubts, SourceError::Retry { node, why: why.clone(), after }, why, asked);
+                return doubted(&mut record.doubts, NodeError::Retry { node, why: why.clone(), after }, why, asked);
             }
             Refusal::Pruned => {
                 let told = format!(
@@ -208,7 +208,7 @@ impl Node {
                      start_block to what it keeps"
                 );
                 record.health.wrong(now, told.clone(), rand::random());
-                return doubted(&mut record.doubts, SourceError::Retry { node, why: told, after }, why, asked);
+                return doubted(&mut record.doubts, NodeError::Retry { node, why: told, after }, why, asked);
             }
             Refusal::Batch { .. } | Refusal::Other => {
                 drop(record);
@@ -309,9 +309,9 @@ impl Node {
             }
             Some(Part::List(values)) if asked.sizes.calls <= 2 => {
                 record.limits.list.refuse(values, None, asked.began, now);
-                Failure::Error(SourceError::Retry { node, why, after: None })
+                Failure::Error(NodeError::Retry { node, why, after: None })
             }
-            _ => Failure::Error(SourceError::TooLarge { node, why, hint: None }),
+            _ => Failure::Error(NodeError::TooLarge { node, why, hint: None }),
         }
     }
 
@@ -322,7 +322,7 @@ impl Node {
     }
 
     /// A call that failed for a reason that is the node's, not the question's.
-    fn failed(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> SourceError {
+    fn failed(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> NodeError {
         let why = self.secrets.clean(&asked.told(words));
         let mut record = self.record();
         if record.health.failed(asked.began, Instant::now(), why.clone(), rand::random()) {
@@ -336,14 +336,14 @@ impl Node {
 }
 
 /// What sounds like another reason than size, and is told of a wide range only.
-fn doubted(doubts: &mut Doubts, error: SourceError, why: String, asked: Asked<'_>) -> Failure {
+fn doubted(doubts: &mut Doubts, error: NodeError, why: String, asked: Asked<'_>) -> Failure {
     match asked.part() {
         Some(Part::Blocks(_)) => doubt(doubts, SOUNDS_OTHERWISE, error, why, asked),
         _ => Failure::Error(error),
     }
 }
 
-fn doubt(doubts: &mut Doubts, weight: u32, error: SourceError, why: String, asked: Asked<'_>) -> Failure {
+fn doubt(doubts: &mut Doubts, weight: u32, error: NodeError, why: String, asked: Asked<'_>) -> Failure {
     let Some(part) = asked.part() else { return Failure::Error(error) };
     let times = doubts.of(part);
     *times += weight;

@@ -17,7 +17,7 @@ use super::limits::Limits;
 use super::pace::{Pace, Portion};
 use super::refusal::Refusal;
 use super::rpc::{self, Answer};
-use super::{Identity, RpcHeader, SourceError, header_by_number, logs};
+use super::{Identity, NodeError, RpcHeader, header_by_number, logs};
 use crate::chain::batch::{BlockBatch, Defect};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::logs::Logs;
@@ -114,16 +114,16 @@ impl Node {
     /// The node at `url`, called `name` in messages; its answers count against `budget`.
     ///
     /// # Errors
-    /// [`SourceError::Retry`] where no HTTP client can be built.
+    /// [`NodeError::Retry`] where no HTTP client can be built.
     pub fn new(
         name: String,
         url: &Secret,
         chain: &Chain,
         expected: Arc<OnceLock<Identity>>,
         budget: Budget,
-    ) -> Result<Self, SourceError> {
+    ) -> Result<Self, NodeError> {
         let http = CappedHttp::new(url.expose(), chain.request_timeout, chain.max_response_bytes, budget)
-            .map_err(|why| SourceError::Retry { node: name.clone(), why, after: None })?;
+            .map_err(|why| NodeError::Retry { node: name.clone(), why, after: None })?;
         let secrets = UrlSecrets::of(url);
         Ok(Self {
             name,
@@ -201,7 +201,7 @@ impl Node {
     }
 
     /// Which chain this node serves.
-    pub async fn identity(&self) -> Result<Identity, SourceError> {
+    pub async fn identity(&self) -> Result<Identity, NodeError> {
         let calls = [Call::new("eth_chainId", json!([])), header_by_number(0)];
         let answers = self.call(&calls).await?;
         let [id, genesis] = &answers[..] else { return Err(self.retry("the batch has another number of answers")) };
@@ -211,7 +211,7 @@ impl Node {
 
     /// Asks for the node's chain where it is not known. A node of another chain is asked for nothing else until it serves
     /// ours.
-    pub async fn check(&self) -> Result<(), SourceError> {
+    pub async fn check(&self) -> Result<(), NodeError> {
         let Some(expected) = self.expected.get() else { return Ok(()) };
         {
             let record = self.record();
@@ -229,13 +229,13 @@ impl Node {
     }
 
     /// Asks for the node's chain whether it is known or not: before anything is removed for what it says.
-    pub async fn check_anew(&self) -> Result<(), SourceError> {
+    pub async fn check_anew(&self) -> Result<(), NodeError> {
         self.record().checked = false;
         self.check().await
     }
 
     /// Holds the chain that the node serves against the one that it has to serve.
-    pub fn judge(&self, found: Identity, expected: Identity) -> Result<(), SourceError> {
+    pub fn judge(&self, found: Identity, expected: Identity) -> Result<(), NodeError> {
         let mut record = self.record();
         record.checked = found == expected;
         if record.checked {
@@ -259,20 +259,20 @@ impl Node {
     }
 
     /// `N` calls in one JSON-RPC batch, answered in their order.
-    pub async fn batch<const N: usize>(&self, calls: [Call; N]) -> Result<[Answer; N], SourceError> {
+    pub async fn batch<const N: usize>(&self, calls: [Call; N]) -> Result<[Answer; N], NodeError> {
         let answers = self.batch_of(calls.into()).await?;
         answers.try_into().map_err(|_wrong_count| self.retry("the batch has another number of answers"))
     }
 
     /// Calls in one JSON-RPC batch, or in as few as the node allows. An error for any of them fails all; a missing answer
     /// is an error, never empty.
-    pub async fn batch_of(&self, calls: Vec<Call>) -> Result<Vec<Answer>, SourceError> {
+    pub async fn batch_of(&self, calls: Vec<Call>) -> Result<Vec<Answer>, NodeError> {
         self.check().await?;
         self.call(&calls).await
     }
 
     /// As [`Node::batch_of`], with the answers that came before the first failure.
-    pub async fn batch_until(&self, calls: Vec<Call>) -> (Vec<Answer>, Result<(), SourceError>) {
+    pub async fn batch_until(&self, calls: Vec<Call>) -> (Vec<Answer>, Result<(), NodeError>) {
         let mut answers = Vec::with_capacity(calls.len());
         let outcome = match self.check().await {
             Ok(()) => self.call_into(&calls, &mut answers).await,
@@ -281,13 +281,13 @@ impl Node {
         (answers, outcome)
     }
 
-    async fn call(&self, calls: &[Call]) -> Result<Vec<Answer>, SourceError> {
+    async fn call(&self, calls: &[Call]) -> Result<Vec<Answer>, NodeError> {
         let mut answers = Vec::with_capacity(calls.len());
         self.call_into(calls, &mut answers).await?;
         Ok(answers)
     }
 
-    async fn call_into(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), SourceError> {
+    async fn call_into(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), NodeError> {
         while answers.len() < calls.len() {
             let rest = &calls[answers.len()..];
             let fits = self.record().limits.max_batch(Instant::now()).min(rest.len());
@@ -304,7 +304,7 @@ impl Node {
 
     /// A failure that may be for the size of what was asked. A node that fails whatever it is asked says nothing of sizes; where it
     /// answers a light call, less is asked of it from now on.
-    async fn decide(&self, doubt: Doubt) -> Result<(), SourceError> {
+    async fn decide(&self, doubt: Doubt) -> Result<(), NodeError> {
         if self.post(&[Call::new("eth_chainId", json!([]))], &mut Vec::new()).await.is_err() {
             return Err(doubt.error);
         }
@@ -315,7 +315,7 @@ impl Node {
             Part::Blocks(blocks) => {
                 limits.blocks.refuse(blocks, None, doubt.began, now);
                 let why = format!("{}; refused again and again, while light calls are answered", doubt.why);
-                Err(SourceError::TooLarge { node: self.name.clone(), why, hint: limits.max_blocks(now) })
+                Err(NodeError::TooLarge { node: self.name.clone(), why, hint: limits.max_blocks(now) })
             }
             Part::List(values) => {
                 limits.list.refuse(values, None, doubt.began, now);
@@ -380,30 +380,30 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn error(&self, why: String, after: Option<Duration>) -> SourceError {
-        SourceError::Retry { node: self.name.clone(), why, after }
+    pub(super) fn error(&self, why: String, after: Option<Duration>) -> NodeError {
+        NodeError::Retry { node: self.name.clone(), why, after }
     }
 
     /// One answer to `what` as `T`.
-    pub fn parse<T: DeserializeOwned>(&self, what: &str, answer: &Answer) -> Result<T, SourceError> {
+    pub fn parse<T: DeserializeOwned>(&self, what: &str, answer: &Answer) -> Result<T, NodeError> {
         serde_json::from_str(answer.get()).map_err(|error| self.malformed(what, &error, answer.get()))
     }
 
-    fn malformed(&self, what: &str, error: &dyn std::fmt::Display, came: &str) -> SourceError {
+    fn malformed(&self, what: &str, error: &dyn std::fmt::Display, came: &str) -> NodeError {
         self.retry(&format!("malformed answer to {what}: {}; it answered {}", shown(&error.to_string()), shown(came)))
     }
 
     /// The header of block `number`.
-    pub fn header(&self, answer: &Answer, number: u64) -> Result<Header, SourceError> {
+    pub fn header(&self, answer: &Answer, number: u64) -> Result<Header, NodeError> {
         self.header_by("eth_getBlockByNumber", answer, number)
     }
 
     /// The header of the block of that hash, asked for by it.
-    pub fn header_of(&self, answer: &Answer, block: BlockRef) -> Result<Header, SourceError> {
+    pub fn header_of(&self, answer: &Answer, block: BlockRef) -> Result<Header, NodeError> {
         self.header_by("eth_getBlockByHash", answer, block.number)
     }
 
-    fn header_by(&self, method: &str, answer: &Answer, number: u64) -> Result<Header, SourceError> {
+    fn header_by(&self, method: &str, answer: &Answer, number: u64) -> Result<Header, NodeError> {
         let what = format!("{method} of block {number}");
         let header =
             self.parse::<Option<RpcHeader>>(&what, answer)?.ok_or_else(|| self.gone(format!("block {number}")))?;
@@ -415,13 +415,13 @@ impl Node {
     }
 
     /// The header of whatever block was asked for.
-    pub fn any_header(&self, answer: &Answer) -> Result<Header, SourceError> {
+    pub fn any_header(&self, answer: &Answer) -> Result<Header, NodeError> {
         let what = "eth_getBlockByNumber";
         let header = self.parse::<Option<RpcHeader>>(what, answer)?.ok_or_else(|| self.gone("the block".into()))?;
         self.told(what, header)
     }
 
-    fn told(&self, what: &str, header: RpcHeader) -> Result<Header, SourceError> {
+    fn told(&self, what: &str, header: RpcHeader) -> Result<Header, NodeError> {
         let (number, time) = (header.number, header.timestamp);
         header.header().ok_or_else(|| {
             let block = number.map_or("a block without number".into(), |number| format!("block {number}"));
@@ -430,7 +430,7 @@ impl Node {
     }
 
     /// The logs in the answer to `what`, whose text is gone when they are there.
-    pub fn logs(&self, what: impl std::fmt::Display, answer: Answer) -> Result<Logs, SourceError> {
+    pub fn logs(&self, what: impl std::fmt::Display, answer: Answer) -> Result<Logs, NodeError> {
         let mut all = match answer {
             Answer::Logs(logs) => logs,
             Answer::Text(text) if text == "null" => {
@@ -454,7 +454,7 @@ impl Node {
     }
 
     /// A batch, or the defect that refused it in our words.
-    pub fn whole(&self, batch: Result<BlockBatch, Defect>) -> Result<BlockBatch, SourceError> {
+    pub fn whole(&self, batch: Result<BlockBatch, Defect>) -> Result<BlockBatch, NodeError> {
         let batch =
             batch.map_err(|defect| self.retry(&format!("refused an answer that does not hold together: {defect}")))?;
         self.record().health.whole();
@@ -467,13 +467,13 @@ impl Node {
     }
 
     /// It does not have `what`, which is held against it when it goes on.
-    pub fn gone(&self, what: String) -> SourceError {
+    pub fn gone(&self, what: String) -> NodeError {
         self.record().health.missing(Instant::now(), format!("{what} is not there"));
-        SourceError::Gone { node: self.name.clone(), what }
+        NodeError::Gone { node: self.name.clone(), what }
     }
 
     /// An answer that is not believed, which is held against the node.
-    pub fn retry(&self, why: &str) -> SourceError {
+    pub fn retry(&self, why: &str) -> NodeError {
         let why = self.secrets.clean(why);
         self.record().health.wrong(Instant::now(), why.clone(), rand::random());
         self.error(why, None)

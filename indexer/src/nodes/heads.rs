@@ -14,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, warn};
 
 use super::http::UrlSecrets;
-use super::pause::Backoff;
-use super::{Head, Identity, RpcHeader, Source, SourceError};
+use super::{Head, Identity, NodeError, Nodes, RpcHeader};
+use crate::backoff::Backoff;
 use crate::chain::block::{BlockRef, Header};
 use crate::config::{Chain, Secret, endpoint};
 use crate::task::{Lost, Watched};
@@ -34,7 +34,7 @@ enum Told {
     /// A socket pushed a header. `continues`: it stands on the one that the same socket pushed before it.
     Pushed { header: Header, continues: bool },
     /// A poll that began at that moment was answered, or failed.
-    Polled(Instant, Result<Head, SourceError>),
+    Polled(Instant, Result<Head, NodeError>),
 }
 
 /// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not. `is_devnet`: the chain is known
@@ -42,7 +42,7 @@ enum Told {
 ///
 /// # Errors
 /// A task of its own was lost.
-pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>, is_devnet: bool) -> Result<(), Lost> {
+pub async fn follow(nodes: Arc<Nodes>, chain: Chain, news: watch::Sender<News>, is_devnet: bool) -> Result<(), Lost> {
     let (told, mut telling) = mpsc::channel(64);
     let (polled, seen) = watch::channel(0);
     let mut tasks = FuturesUnordered::new();
@@ -50,7 +50,7 @@ pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>
         let socket = Socket {
             url: url.clone(),
             secrets: UrlSecrets::of(url),
-            expected: source.expected(),
+            expected: nodes.expected(),
             timeout: chain.request_timeout,
             quiet: chain.poll_interval.saturating_mul(3).max(QUIET),
             polled: seen.clone(),
@@ -58,8 +58,8 @@ pub async fn follow(source: Arc<Source>, chain: Chain, news: watch::Sender<News>
         };
         tasks.push(Watched::spawn(socket.listen()));
     }
-    tasks.push(Watched::spawn(survey(source.clone(), chain.poll_interval)));
-    tasks.push(Watched::spawn(poll(source, chain, told, FinalAtOnce { told: is_devnet, ..FinalAtOnce::default() })));
+    tasks.push(Watched::spawn(survey(nodes.clone(), chain.poll_interval)));
+    tasks.push(Watched::spawn(poll(nodes, chain, told, FinalAtOnce { told: is_devnet, ..FinalAtOnce::default() })));
     let mut pushed_at = Instant::now();
     loop {
         tokio::select! {
@@ -133,19 +133,19 @@ impl FinalAtOnce {
 }
 
 /// Asks for the head every `poll_interval`, beside the sockets: a slow answer must not hold up what they push.
-async fn poll(source: Arc<Source>, chain: Chain, told: mpsc::Sender<Told>, mut final_at_once: FinalAtOnce) {
+async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut final_at_once: FinalAtOnce) {
     let mut turn = interval(chain.poll_interval);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
         let began = Instant::now();
-        let mut answer = source.head().await;
+        let mut answer = nodes.head().await;
         // Another node that works is asked at once: a poll lost is a head late.
         if let Err(error) = &answer
-            && source.moves_on(error)
+            && nodes.moves_on(error)
         {
             debug!(chain = chain.name, %error, "no head; asking another node");
-            answer = source.head().await;
+            answer = nodes.head().await;
         }
         match &answer {
             Ok(head) if final_at_once.look(head) => {
@@ -166,12 +166,12 @@ async fn poll(source: Arc<Source>, chain: Chain, told: mpsc::Sender<Told>, mut f
 }
 
 /// Looks after the nodes in reserve.
-async fn survey(source: Arc<Source>, poll_interval: Duration) {
+async fn survey(nodes: Arc<Nodes>, poll_interval: Duration) {
     let mut turn = interval(poll_interval.max(Duration::from_secs(1)));
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
-        source.survey().await;
+        nodes.survey().await;
     }
 }
 

@@ -16,7 +16,6 @@ mod limits;
 pub mod logs;
 mod node;
 mod pace;
-pub mod pause;
 mod plain;
 mod pool;
 pub mod proofs;
@@ -46,7 +45,7 @@ use self::rpc::Answer;
 
 /// Why an answer could not be had, named for what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SourceError {
+pub enum NodeError {
     /// Ask for less: too many blocks, logs or bytes. With the node's limit in blocks, where it names one.
     #[error("{node}: {why}")]
     TooLarge {
@@ -54,7 +53,7 @@ pub enum SourceError {
         node: String,
         /// Its words, or ours.
         why: String,
-        /// Blocks that it says would work for these, or allows at all; see [`Source::max_range_blocks`] for the latter.
+        /// Blocks that it says would work for these, or allows at all; see [`Nodes::max_range_blocks`] for the latter.
         hint: Option<u64>,
     },
     /// The node does not have that block: it lags, or the block was reorganised away. Look at the head again.
@@ -77,7 +76,7 @@ pub enum SourceError {
     },
 }
 
-impl SourceError {
+impl NodeError {
     /// Which node it was.
     pub fn node(&self) -> &str {
         match self {
@@ -104,9 +103,9 @@ pub struct Head {
     pub finalized: Option<BlockRef>,
 }
 
-/// The nodes of one chain. Calls go to the best of them: see [`Source::reports`] for how each does.
+/// The nodes of one chain. Calls go to the best of them: see [`Nodes::reports`] for how each does.
 #[derive(Debug)]
-pub struct Source {
+pub struct Nodes {
     pool: Pool,
     filter: Filter,
     finality: Finality,
@@ -116,12 +115,12 @@ pub struct Source {
 /// Headers asked for in one JSON-RPC batch, at most.
 const HEADERS_PER_CALL: usize = 100;
 
-impl Source {
-    /// The source that `chain` configures. Connects to nothing yet.
+impl Nodes {
+    /// The nodes that `chain` configures. Connects to nothing yet.
     ///
     /// # Errors
-    /// [`SourceError::Retry`] where no HTTP client can be built.
-    pub fn new(chain: &Chain) -> Result<Self, SourceError> {
+    /// [`NodeError::Retry`] where no HTTP client can be built.
+    pub fn new(chain: &Chain) -> Result<Self, NodeError> {
         let mut filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone(), raw: chain.raw };
         if !filter.raw && filter.topics.is_empty() {
             // Nothing else would make a row.
@@ -141,7 +140,7 @@ impl Source {
     }
 
     /// Whether another node is there to ask at once instead of the one that failed, and is known to work.
-    pub fn moves_on(&self, error: &SourceError) -> bool {
+    pub fn moves_on(&self, error: &NodeError) -> bool {
         self.pool.moves_on(error.node())
     }
 
@@ -150,7 +149,7 @@ impl Source {
     ///
     /// # Errors
     /// The last failure when no node answers.
-    pub async fn identity(&self) -> Result<Identity, SourceError> {
+    pub async fn identity(&self) -> Result<Identity, NodeError> {
         self.pool.identity().await
     }
 
@@ -163,7 +162,7 @@ impl Source {
         ["anvil", "hardhat", "ganache"].iter().any(|name| lower.starts_with(name)).then(|| rpc::one_line(&version))
     }
 
-    /// The chain that all nodes must serve, once [`Source::identity`] was asked.
+    /// The chain that all nodes must serve, once [`Nodes::identity`] was asked.
     pub fn expected(&self) -> Option<Identity> {
         self.pool.expected()
     }
@@ -192,12 +191,12 @@ impl Source {
     /// The newest block, and the finalized one where the chain's finality goes by the tag.
     ///
     /// # Errors
-    /// See [`SourceError`].
-    pub async fn head(&self) -> Result<Head, SourceError> {
+    /// See [`NodeError`].
+    pub async fn head(&self) -> Result<Head, NodeError> {
         self.head_of(self.node()).await
     }
 
-    async fn head_of(&self, node: &Node) -> Result<Head, SourceError> {
+    async fn head_of(&self, node: &Node) -> Result<Head, NodeError> {
         let latest = Call::new("eth_getBlockByNumber", json!(["latest", false]));
         if self.finality != Finality::Tag {
             let [latest] = node.batch([latest]).await?;
@@ -238,8 +237,8 @@ impl Source {
     /// from orphaned ones, so it is asked which chain it serves before.
     ///
     /// # Errors
-    /// See [`SourceError`].
-    pub async fn hashes(&self, numbers: &[u64]) -> Result<Vec<Option<B256>>, SourceError> {
+    /// See [`NodeError`].
+    pub async fn hashes(&self, numbers: &[u64]) -> Result<Vec<Option<B256>>, NodeError> {
         let node = self.node();
         node.check_anew().await?;
         let mut hashes = Vec::with_capacity(numbers.len());

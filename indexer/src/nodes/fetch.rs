@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::node::{Call, Node};
-use super::{Answer, Filter, HEADERS_PER_CALL, Source, SourceError, header_by_number, hex, log_params};
+use super::{Answer, Filter, HEADERS_PER_CALL, NodeError, Nodes, header_by_number, hex, log_params};
 use crate::chain::batch::{BlockBatch, Defect, Piece};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::level::Level;
@@ -15,16 +15,16 @@ use crate::chain::logs::Logs;
 /// Blocks of a refused range that are proved by receipts at once; a longer one is asked for in halves first.
 const PROVED_AT_ONCE: u64 = 32;
 
-impl Source {
+impl Nodes {
     /// A range that will not be reorganised under our feet, at the level of history.
     ///
     /// # Errors
-    /// See [`SourceError`].
-    pub async fn range(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
+    /// See [`NodeError`].
+    pub async fn range(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
         self.pool.budget().question(self.whole_range(range)).await
     }
 
-    async fn whole_range(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
+    async fn whole_range(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
         let level = self.history_level().await?;
         // Chosen once: the sample is the answering node's.
         let node = self.node();
@@ -41,16 +41,16 @@ impl Source {
     /// A range at `level` or the strongest one below it that the chain allows, without a sample.
     ///
     /// # Errors
-    /// See [`SourceError`].
-    pub async fn range_to(&self, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
+    /// See [`NodeError`].
+    pub async fn range_to(&self, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
         self.pool.budget().question(self.checked(range, level)).await
     }
 
-    async fn checked(&self, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
+    async fn checked(&self, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
         self.checked_by(self.node(), range, self.at_most(level).await?).await
     }
 
-    async fn checked_by(&self, node: &Node, range: BlockRange, level: Level) -> Result<BlockBatch, SourceError> {
+    async fn checked_by(&self, node: &Node, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
         // No other node works: this one is believed where receipts prove what it says.
         let level = if node.is_caught() { Level::Receipts } else { level };
         let (headers, logs) = match level {
@@ -82,7 +82,7 @@ impl Source {
 
     /// Logs and boundary headers from one node, in as many calls as it answers fastest, each with the headers of the blocks that
     /// have logs. Each call brings both ends of what it asks for, so that parts of two chains do not join.
-    async fn returned(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
+    async fn returned(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), NodeError> {
         let (mut headers, mut logs, mut next) = (Vec::new(), Logs::default(), Some(range));
         while let Some(rest) = next {
             let portion = node.portion(rest);
@@ -108,13 +108,7 @@ impl Source {
 
     /// The headers of a part: its ends, and between them those of the blocks that have logs. What a log says of its block's time
     /// is a claim like any other, and dates no row.
-    async fn with_rows(
-        &self,
-        node: &Node,
-        logs: &Logs,
-        first: Header,
-        last: Header,
-    ) -> Result<Vec<Header>, SourceError> {
+    async fn with_rows(&self, node: &Node, logs: &Logs, first: Header, last: Header) -> Result<Vec<Header>, NodeError> {
         let ends = [first.number, last.number];
         let between: Vec<u64> =
             logs.blocks().map(|block| block.number).filter(|number| !ends.contains(number)).collect();
@@ -126,8 +120,8 @@ impl Source {
     /// The header of block `number`, from a node that also has `anchor` at or above it: then it is an ancestor of it.
     ///
     /// # Errors
-    /// [`SourceError::Gone`] where the node has another block at the anchor's height, or none.
-    pub async fn header_below(&self, number: u64, anchor: BlockRef) -> Result<Header, SourceError> {
+    /// [`NodeError::Gone`] where the node has another block at the anchor's height, or none.
+    pub async fn header_below(&self, number: u64, anchor: BlockRef) -> Result<Header, NodeError> {
         let node = self.node();
         let [header, at] = node.batch([header_by_number(number), header_by_number(anchor.number)]).await?;
         if node.header(&at, anchor.number)?.hash != anchor.hash {
@@ -137,7 +131,7 @@ impl Source {
     }
 
     /// The logs of a range in one call, and every header.
-    async fn linked(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), SourceError> {
+    async fn linked(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), NodeError> {
         let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
         let answers = node.batch_of(self.logs_calls(node, &filter)).await?;
         let logs = united(node, format_args!("blocks {range}"), answers)?;
@@ -146,14 +140,14 @@ impl Source {
     }
 
     /// Every block of the range with its receipts.
-    async fn proved_range(&self, node: &Node, range: BlockRange) -> Result<BlockBatch, SourceError> {
+    async fn proved_range(&self, node: &Node, range: BlockRange) -> Result<BlockBatch, NodeError> {
         let (pieces, outcome) = self.proved_until(node, range).await;
         outcome?;
         node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
     }
 
     /// The blocks of the range with their receipts, up to the first that cannot be had.
-    async fn proved_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), SourceError>) {
+    async fn proved_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), NodeError>) {
         let mut pieces = Vec::new();
         let numbers: Vec<u64> = (range.first..=range.last).collect();
         for chunk in numbers.chunks(HEADERS_PER_CALL) {
@@ -172,7 +166,7 @@ impl Source {
         numbers: &[u64],
         headers: &[Answer],
         pieces: &mut Vec<Piece>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), NodeError> {
         for (number, header) in numbers.iter().zip(headers) {
             node.header(header, *number)?;
         }
@@ -191,12 +185,12 @@ impl Source {
     /// between the calls cannot pass for a block without logs.
     ///
     /// # Errors
-    /// See [`SourceError`].
-    pub async fn near_head(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
+    /// See [`NodeError`].
+    pub async fn near_head(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
         self.pool.budget().question(self.tip(range)).await
     }
 
-    async fn tip(&self, range: BlockRange) -> Result<BlockBatch, SourceError> {
+    async fn tip(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
         let node = self.node();
         let (pieces, outcome) = match self.tail_level().await? == Level::Receipts || node.is_caught() {
             true => self.proved_until(node, range).await,
@@ -210,13 +204,13 @@ impl Source {
         node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
     }
 
-    async fn believed_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), SourceError>) {
+    async fn believed_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), NodeError>) {
         let mut pieces = Vec::new();
         let outcome = self.believe(node, range, &mut pieces).await;
         (pieces, outcome)
     }
 
-    async fn believe(&self, node: &Node, range: BlockRange, pieces: &mut Vec<Piece>) -> Result<(), SourceError> {
+    async fn believe(&self, node: &Node, range: BlockRange, pieces: &mut Vec<Piece>) -> Result<(), NodeError> {
         let numbers: Vec<u64> = (range.first..=range.last).collect();
         let (answers, headers_told) = node.batch_until(numbers.iter().map(|n| header_by_number(*n)).collect()).await;
         let headers = numbers.iter().zip(&answers).map(|(number, answer)| node.header(answer, *number));
@@ -245,12 +239,12 @@ impl Source {
     /// The head itself, in one round trip, pinned by its hash.
     ///
     /// # Errors
-    /// See [`SourceError`].
-    pub async fn block(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
+    /// See [`NodeError`].
+    pub async fn block(&self, block: BlockRef) -> Result<BlockBatch, NodeError> {
         self.pool.budget().question(self.pinned(block)).await
     }
 
-    async fn pinned(&self, block: BlockRef) -> Result<BlockBatch, SourceError> {
+    async fn pinned(&self, block: BlockRef) -> Result<BlockBatch, NodeError> {
         let node = self.node();
         let proved = match self.tail_level().await? {
             _ if node.is_caught() => self.prove_block(node, block).await,
@@ -260,7 +254,7 @@ impl Source {
         let piece = match proved {
             Ok(Some(proved)) => Piece::Proved(proved),
             // Its logs may be within the limit where its receipts are not.
-            Ok(None) | Err(SourceError::TooLarge { .. }) => {
+            Ok(None) | Err(NodeError::TooLarge { .. }) => {
                 let mut calls = vec![Call::new("eth_getBlockByHash", json!([block.hash, false]))];
                 calls.extend(self.logs_calls(node, &json!({ "blockHash": block.hash })));
                 let mut answers = node.batch_of(calls).await?;
@@ -275,7 +269,7 @@ impl Source {
     }
 
     /// A block whose receipts prove nothing: its logs as returned.
-    async fn unproved(&self, node: &Node, header: Header) -> Result<Piece, SourceError> {
+    async fn unproved(&self, node: &Node, header: Header) -> Result<Piece, NodeError> {
         let answers = node.batch_of(self.logs_calls(node, &json!({ "blockHash": header.hash }))).await?;
         let logs = united(node, format_args!("block {}", header.block()), answers)?;
         self.believed(node, header, logs).await
@@ -286,7 +280,7 @@ impl Source {
     ///
     /// Suspicious are logs of another block, logs that do not agree with the header's bloom, and no logs at all for a block
     /// whose bloom admits what is watched: a node may know a block before it knows its logs.
-    async fn believed(&self, node: &Node, header: Header, logs: Logs) -> Result<Piece, SourceError> {
+    async fn believed(&self, node: &Node, header: Header, logs: Logs) -> Result<Piece, NodeError> {
         let (header, selected) = (self.with_its_bloom(header), &self.filter);
         let range = BlockRange { first: header.number, last: header.number };
         let empty = logs.is_empty() && !selected.is_everything() && selected.may_select_from(&header);
@@ -320,7 +314,7 @@ impl Source {
     }
 
     /// A range whose answer is refused: proved by receipts if it is small, asked for in halves until it is.
-    async fn suspicious(&self, range: BlockRange, why: String) -> Result<BlockBatch, SourceError> {
+    async fn suspicious(&self, range: BlockRange, why: String) -> Result<BlockBatch, NodeError> {
         let node = self.node();
         if self.best_level().await? != Level::Receipts {
             return Err(node.retry(&format!("refused an answer that does not hold together: {why}")));
@@ -329,19 +323,19 @@ impl Source {
         if range.blocks() > PROVED_AT_ONCE {
             let (node, why) =
                 (node.name().to_owned(), format!("logs were refused ({why}), and receipts are for few blocks"));
-            return Err(SourceError::TooLarge { node, why, hint: None });
+            return Err(NodeError::TooLarge { node, why, hint: None });
         }
         self.proved_range(node, range).await
     }
 
     /// Proves one block of a batch by its receipts and compares: one with logs where there is one, chosen by the range, so
     /// that the same range has the same sample. Receipts that cannot be had are no sample.
-    async fn sample(&self, node: &Node, batch: &BlockBatch) -> Result<bool, SourceError> {
+    async fn sample(&self, node: &Node, batch: &BlockBatch) -> Result<bool, NodeError> {
         let Some(block) = batch.sampled() else { return Ok(true) };
         let proved = match self.prove_block(node, block).await {
             Ok(Some(proved)) => proved,
             Ok(None) => return Ok(true),
-            Err(error @ SourceError::Retry { .. }) => return Err(error),
+            Err(error @ NodeError::Retry { .. }) => return Err(error),
             Err(error) => {
                 tracing::debug!(%block, %error, "no sample");
                 return Ok(true);
@@ -365,7 +359,7 @@ impl Source {
         let compared = async {
             let (_, returned) = self.returned(node, range).await?;
             let proved = self.proved_range(node, range).await?;
-            Ok::<_, SourceError>(proved.logs().same_rows(&returned))
+            Ok::<_, NodeError>(proved.logs().same_rows(&returned))
         };
         match compared.await {
             Ok(true) => node.acquit(),
@@ -383,7 +377,7 @@ impl Source {
         pairs.map(call).collect()
     }
 
-    async fn headers(&self, node: &Node, numbers: &[u64]) -> Result<Vec<Header>, SourceError> {
+    async fn headers(&self, node: &Node, numbers: &[u64]) -> Result<Vec<Header>, NodeError> {
         let mut headers = Vec::with_capacity(numbers.len());
         for chunk in numbers.chunks(HEADERS_PER_CALL) {
             let answers = node.batch_of(chunk.iter().map(|n| header_by_number(*n)).collect()).await?;
@@ -405,7 +399,7 @@ fn united(
     node: &Node,
     what: std::fmt::Arguments<'_>,
     answers: impl IntoIterator<Item = Answer>,
-) -> Result<Logs, SourceError> {
+) -> Result<Logs, NodeError> {
     let parts = answers.into_iter().map(|answer| node.logs(what, answer));
     let mut parts = parts.collect::<Result<Vec<Logs>, _>>()?;
     Ok(match parts.len() {

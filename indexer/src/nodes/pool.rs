@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::budget::Budget;
 use super::health::Grade;
 use super::node::Node;
-use super::{Identity, SourceError};
+use super::{Identity, NodeError};
 use crate::chain::block::Header;
 use crate::config::{Chain, endpoint};
 use crate::status::NodeReport;
@@ -60,8 +60,8 @@ fn choose(current: usize, nodes: &[Standing], settled: bool) -> usize {
 
 const UNKNOWN: &str = "a node does not tell which chain it serves; it is asked again before its first use";
 
-fn no_url() -> SourceError {
-    SourceError::Retry { node: "-".into(), why: "no RPC URL is configured".into(), after: None }
+fn no_url() -> NodeError {
+    NodeError::Retry { node: "-".into(), why: "no RPC URL is configured".into(), after: None }
 }
 
 impl Pool {
@@ -73,8 +73,8 @@ impl Pool {
     /// The nodes that `chain` configures.
     ///
     /// # Errors
-    /// [`SourceError::Retry`] where no HTTP client can be built.
-    pub fn new(chain: &Chain) -> Result<Self, SourceError> {
+    /// [`NodeError::Retry`] where no HTTP client can be built.
+    pub fn new(chain: &Chain) -> Result<Self, NodeError> {
         let expected = Arc::new(OnceLock::new());
         let budget = Budget::new(chain.fetch_buffer_bytes);
         let mut nodes: Vec<Node> = Vec::with_capacity(chain.rpc_urls.len());
@@ -122,7 +122,7 @@ impl Pool {
     }
 
     /// Which chain the nodes serve. The first one that serves the configured chain decides on its genesis.
-    pub async fn identity(&self) -> Result<Identity, SourceError> {
+    pub async fn identity(&self) -> Result<Identity, NodeError> {
         let mut told = self.ask_all().await;
         let answers = || told.iter().filter_map(|answer| answer.as_ref()?.as_ref().ok());
         let Some(first) = answers().find(|found| found.chain_id == self.chain_id).or_else(|| answers().next()) else {
@@ -142,7 +142,7 @@ impl Pool {
     }
 
     /// Which chain each node serves; `None` for those that do not answer while others do.
-    async fn ask_all(&self) -> Vec<Option<Result<Identity, SourceError>>> {
+    async fn ask_all(&self) -> Vec<Option<Result<Identity, NodeError>>> {
         let mut told: Vec<_> = self.nodes.iter().map(|_| None).collect();
         let ask = |(at, node)| async move { (at, Node::identity(node).await) };
         let mut asking: FuturesUnordered<_> = self.nodes.iter().enumerate().map(ask).collect();

@@ -10,7 +10,7 @@ async fn a_limit_of_blocks_is_learned_under_any_status() {
         let server = Server::start(move |_| http(status, "", &body)).await;
         let node = node(&server);
         let refusal = node.batch_of(logs_of(50_000)).await.unwrap_err();
-        assert!(matches!(refusal, SourceError::TooLarge { hint: Some(10_000), .. }), "{status}: {refusal:?}");
+        assert!(matches!(refusal, NodeError::TooLarge { hint: Some(10_000), .. }), "{status}: {refusal:?}");
         assert_eq!((node.max_blocks(), node.report().failures), (Some(10_000), 0));
     }
 }
@@ -52,7 +52,7 @@ async fn a_refusal_that_repeats_asks_for_fewer_blocks_whatever_its_words() {
         let node = node(&server);
         let (mut width, mut told) = (100, String::new());
         while let Err(error) = node.batch_of(logs_of(width)).await {
-            if let SourceError::TooLarge { hint, .. } = &error {
+            if let NodeError::TooLarge { hint, .. } = &error {
                 told = error.to_string();
                 width = hint.unwrap_or(width / 2).min(width / 2);
             }
@@ -75,7 +75,7 @@ async fn a_node_that_fails_whatever_it_is_asked_says_nothing_of_sizes() {
     let server = Server::start(|_| "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n[{".into()).await;
     let node = node(&server);
     for blocks in [2, 2, 2, 2, 1, 1] {
-        assert!(matches!(node.batch_of(logs_of(blocks)).await.unwrap_err(), SourceError::Retry { .. }));
+        assert!(matches!(node.batch_of(logs_of(blocks)).await.unwrap_err(), NodeError::Retry { .. }));
     }
     assert_eq!((node.report().state.as_str(), node.report().max_blocks), ("resting", None));
 }
@@ -141,23 +141,23 @@ async fn logs_of_many_addresses_are_asked_for_in_parts() {
         chain.verify = crate::chain::proof::Verify::To(crate::chain::level::Level::Returned);
         chain.addresses =
             (0..1_500_u64).map(|n| alloy::primitives::Address::left_padding_from(&n.to_be_bytes())).collect();
-        let source = Source::new(&chain).unwrap();
+        let nodes = Nodes::new(&chain).unwrap();
         let mut range = BlockRange { first: 2, last: 5 };
         let mut tries = 0;
         let batch = loop {
-            match source.range(range).await {
+            match nodes.range(range).await {
                 Ok(batch) => break batch,
-                Err(SourceError::TooLarge { hint, .. }) => range.last = range.first + hint.unwrap_or(1) - 1,
+                Err(NodeError::TooLarge { hint, .. }) => range.last = range.first + hint.unwrap_or(1) - 1,
                 Err(_) => {}
             }
             tries += 1;
             assert!(tries < 20, "{words}");
         };
         assert_eq!(batch.logs().len(), 750, "{words}");
-        let (max, failures) = (source.reports()[0].max_list, source.reports()[0].failures);
+        let (max, failures) = (nodes.reports()[0].max_list, nodes.reports()[0].failures);
         assert_eq!((max, failures), (Some(750), 0), "{words}");
         let before = server.asked().len();
-        source.range(range).await.unwrap();
+        nodes.range(range).await.unwrap();
         assert_eq!(server.asked().len() - before, 1, "known by now: the parts in one batch");
     }
 }

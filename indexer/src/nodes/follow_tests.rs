@@ -120,7 +120,7 @@ enum Next {
 
 struct Follower {
     machine: Machine,
-    source: Source,
+    nodes: Nodes,
     clock: Arc<AtomicU64>,
     now: u64,
     agenda: Vec<(u64, Next)>,
@@ -132,7 +132,7 @@ impl Follower {
         chain.verify = Verify::To(Level::Bloom);
         let limits = Limits { fetches: chain.fetch_parallelism as usize, bytes: u64::MAX / 2, far_behind: 1_024 };
         let machine = Machine::new(Finality::Never, 0, limits, RangeSizer::new(100, 1_000, 10_000, 1_000_000));
-        Self { machine, source: Source::new(&chain).unwrap(), clock, now: 0, agenda: Vec::new() }
+        Self { machine, nodes: Nodes::new(&chain).unwrap(), clock, now: 0, agenda: Vec::new() }
     }
 
     /// Goes to the next moment at which something happens, if it comes before `end`.
@@ -167,17 +167,17 @@ impl Follower {
         let head = self.machine.head().filter(|head| range == BlockRange { first: head.number, last: head.number });
         self.clock.store(self.now, Ordering::SeqCst);
         let answer = match head {
-            Some(head) => self.source.block(head).await,
-            None if near_head => self.source.near_head(range).await,
-            None => self.source.range(range).await,
+            Some(head) => self.nodes.block(head).await,
+            None if near_head => self.nodes.near_head(range).await,
+            None => self.nodes.range(range).await,
         };
         let at = self.clock.load(Ordering::SeqCst);
         self.agenda.push(match answer {
             Ok(batch) => (at, Next::Told(came(id, &batch))),
-            Err(SourceError::TooLarge { hint, .. }) => {
+            Err(NodeError::TooLarge { hint, .. }) => {
                 (at, Next::Told(Input::FetchFailed { id, failure: FetchFailure::TooLarge { hint } }))
             }
-            Err(SourceError::Gone { .. }) => {
+            Err(NodeError::Gone { .. }) => {
                 (at + GONE_PAUSE, Next::Told(Input::FetchFailed { id, failure: FetchFailure::Gone }))
             }
             Err(_) => {

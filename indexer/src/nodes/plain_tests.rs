@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::*;
 use crate::chain::block::BlockRef;
 use crate::chain::logs::{Log, Logs};
-use crate::source::logs;
+use crate::nodes::logs;
 
 fn log(rng: &mut StdRng) -> AlloyLog {
     let mut data = vec![0; [0, 1, 32, 33, 100][rng.random_range(0..5)]];
