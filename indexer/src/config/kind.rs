@@ -119,10 +119,6 @@ impl Kind {
     }
 }
 
-pub(super) fn is_sql_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 63 && !text.contains('\0')
-}
-
 fn is_role(text: &str) -> bool {
     text.len() <= 63
         && text.starts_with(|c: char| c.is_ascii_lowercase())

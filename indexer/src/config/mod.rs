@@ -6,6 +6,7 @@ mod database_url;
 mod kind;
 mod reader;
 mod setting;
+mod tables;
 mod text;
 mod value;
 
@@ -22,9 +23,13 @@ pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub(crate) use reader::distance;
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
+pub use tables::ManagedTable;
+pub(crate) use tables::REGISTRY;
 pub use value::{
     Fate, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
 };
+
+use self::tables::OWN_TABLES;
 
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,32 +148,6 @@ pub struct Partitions {
     pub archive_url: Option<String>,
     /// What the object store needs to know; the values may be secret.
     pub archive_options: Vec<Secret>,
-}
-
-/// The schema that the partition manager's registry stands in: migrations make it there.
-pub(crate) const REGISTRY: &str = "dalp_indexed";
-
-/// Names of `[tables.NAME]` that need no `table`.
-pub(crate) const OWN_TABLES: [&str; 3] = ["logs", "erc20_transfer", "activity"];
-
-/// A table that is looked after.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ManagedTable {
-    /// Its name in the configuration.
-    pub name: String,
-    /// The table.
-    pub table: Table,
-    /// Span of its new leaves.
-    pub interval: Interval,
-    /// How long its rows are kept, and what then.
-    pub retention: Retention,
-}
-
-impl ManagedTable {
-    /// Whether its key is a chain, so that its rows are final when their block is.
-    pub fn is_of_chains(&self) -> bool {
-        self.name != "activity" && OWN_TABLES.contains(&self.name.as_str())
-    }
 }
 
 /// Which indexes leaves have of their own, beside the table's.

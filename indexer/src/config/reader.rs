@@ -7,7 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::kind::Kind;
-use super::setting::{self, Default, SETTINGS, Setting};
+use super::setting::{self, Default, Named, SETTINGS, Setting};
+use super::tables::{OWN_TABLES, REGISTRY};
 use super::value;
 
 /// The file that is read when none is named and it exists.
@@ -79,9 +80,6 @@ impl fmt::Display for ConfigErrors {
         write!(f, "dalp-indexer config example > {DEFAULT_FILE}")
     }
 }
-
-/// The names that sections such as `[chains.NAME]` and `[tables.NAME]` have been given.
-pub(super) type Named = BTreeMap<&'static str, BTreeSet<String>>;
 
 /// A value that somebody set, as text: one item, or a list's items.
 struct Found {
@@ -488,14 +486,14 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
 /// A table has one policy: under two names, the stricter one would win for both. What the indexer keeps for itself has its own names.
 fn check_tables_once(settings: &Settings, report: &mut impl FnMut(String, String)) {
     let mut seen: BTreeMap<(String, String), &str> = BTreeMap::new();
-    for name in settings.tables().filter(|name| !super::OWN_TABLES.contains(&name.as_str())) {
+    for name in settings.tables().filter(|name| !OWN_TABLES.contains(&name.as_str())) {
         let key = format!("tables.{name}.table");
         let named = settings.one::<String>(&key).ok();
-        let Some((schema, table)) = named.as_deref().and_then(super::value::table) else { continue };
-        let is_ours = schema == super::REGISTRY || (schema.as_str(), table.as_str()) == ("dalp_audit", "activity");
+        let Some((schema, table)) = named.as_deref().and_then(value::table) else { continue };
+        let is_ours = schema == REGISTRY || (schema.as_str(), table.as_str()) == ("dalp_audit", "activity");
         let table = (schema, table);
         if is_ours {
-            let own = super::OWN_TABLES.join(", ");
+            let own = OWN_TABLES.join(", ");
             report(key, format!("{}.{} is the indexer's own: its tables are looked after as {own}", table.0, table.1));
         } else if let Some(first) = seen.insert(table.clone(), name) {
             report(key, format!("{}.{} is tables.{first} already: a table has one policy", table.0, table.1));
@@ -507,7 +505,7 @@ fn check_tables_once(settings: &Settings, report: &mut impl FnMut(String, String
 fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, String)) {
     let key = |setting: &str| format!("tables.{name}.{setting}");
     let text = |setting: &str| settings.one::<String>(&key(setting)).ok();
-    let is_ours = super::OWN_TABLES.contains(&name);
+    let is_ours = OWN_TABLES.contains(&name);
     for setting in ["table", "time_column"] {
         match (text(setting), is_ours) {
             (Some(_), true) => {
@@ -517,7 +515,7 @@ fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, 
                 key(setting),
                 format!(
                     "it must be set: [tables.{name}] is none of the indexer's own tables ({})",
-                    super::OWN_TABLES.join(", ")
+                    OWN_TABLES.join(", ")
                 ),
             ),
             _ => {}

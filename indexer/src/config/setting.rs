@@ -1,7 +1,8 @@
 //! The one table of settings. Environment names, checks, suggestions, the example and the reference come from it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::kind::{Kind, MAX_INT};
-use super::reader::Named;
 use super::value::{self, Fate, Interval, TlsMode, Verify};
 
 /// One setting.
@@ -29,6 +30,9 @@ pub(super) enum Default {
     /// Nothing; the example shows this.
     Unset(&'static str),
 }
+
+/// The names that sections such as `[chains.NAME]` and `[tables.NAME]` have been given.
+pub(super) type Named = BTreeMap<&'static str, BTreeSet<String>>;
 
 /// The section of this name, if those below it have names of one's own.
 pub(super) fn named_section(name: &str) -> Option<&'static str> {

@@ -57,7 +57,7 @@ pub fn table(text: &str) -> Option<(String, String)> {
         true => unquoted(text)?,
         false => text.split_at_checked(text.find('.')?).map(|(schema, rest)| (schema.to_owned(), rest))?,
     };
-    let schema = Some(schema).filter(|schema| super::kind::is_sql_name(schema));
+    let schema = Some(schema).filter(|schema| is_sql_name(schema));
     schema.zip(name(rest.strip_prefix('.')?))
 }
 
@@ -67,7 +67,11 @@ pub fn name(text: &str) -> Option<String> {
         true => unquoted(text).filter(|(_, rest)| rest.is_empty())?.0,
         false => text.to_owned(),
     };
-    Some(name).filter(|name| super::kind::is_sql_name(name))
+    Some(name).filter(|name| is_sql_name(name))
+}
+
+fn is_sql_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 63 && !text.contains('\0')
 }
 
 /// What stands in the quotes that a text begins with, and what follows them.

@@ -1,0 +1,31 @@
+//! The tables that are looked after: the indexer's own, by their names, and those of others.
+
+use dalp_partitions::{Retention, Table};
+
+use super::value::Interval;
+
+/// The schema that the partition manager's registry stands in: migrations make it there.
+pub(crate) const REGISTRY: &str = "dalp_indexed";
+
+/// Names of `[tables.NAME]` that need no `table`.
+pub(crate) const OWN_TABLES: [&str; 3] = ["logs", "erc20_transfer", "activity"];
+
+/// A table that is looked after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ManagedTable {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The table.
+    pub table: Table,
+    /// Span of its new leaves.
+    pub interval: Interval,
+    /// How long its rows are kept, and what then.
+    pub retention: Retention,
+}
+
+impl ManagedTable {
+    /// Whether its key is a chain, so that its rows are final when their block is.
+    pub fn is_of_chains(&self) -> bool {
+        self.name != "activity" && OWN_TABLES.contains(&self.name.as_str())
+    }
+}
