@@ -3,12 +3,17 @@
 
 use std::time::Instant;
 
+use alloy::primitives::{Address, B256};
 use serde_json::json;
 
-use super::node::{Call, Node};
-use super::{Answer, Filter, HEADERS_PER_CALL, NodeError, Nodes, header_by_number, hex, log_params};
+use super::Nodes;
+use super::error::NodeError;
+use super::header::{HEADERS_PER_CALL, header_by_number, hex};
+use super::node::Node;
+use super::rpc::{Answer, Call};
 use crate::chain::batch::{BlockBatch, Defect, Piece};
 use crate::chain::block::{BlockRange, BlockRef, Header};
+use crate::chain::filter::Filter;
 use crate::chain::level::Level;
 use crate::chain::logs::Logs;
 
@@ -406,4 +411,15 @@ fn united(
         1 => parts.remove(0),
         _ => Logs::merged(&parts),
     })
+}
+
+/// The parameters of `eth_getLogs` for what `addresses` and `topics` select at `at`.
+fn log_params(addresses: &[Address], topics: &[B256], mut at: serde_json::Value) -> serde_json::Value {
+    if !addresses.is_empty() {
+        at["address"] = json!(addresses);
+    }
+    if !topics.is_empty() {
+        at["topics"] = json!([topics]);
+    }
+    json!([at])
 }

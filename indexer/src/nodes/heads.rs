@@ -8,13 +8,17 @@ use alloy::pubsub::{ConnectionHandle, PubSubConnect, Subscription};
 use alloy::rpc::client::RpcClient;
 use alloy::transports::ws::WsConnect;
 use alloy::transports::{TransportError, TransportErrorKind, TransportResult};
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, warn};
 
+use super::Nodes;
+use super::error::NodeError;
+use super::header::{Head, RpcHeader};
 use super::http::UrlSecrets;
-use super::{Head, Identity, NodeError, Nodes, RpcHeader};
+use super::node::Identity;
 use crate::backoff::Backoff;
 use crate::chain::block::{BlockRef, Header};
 use crate::config::{Chain, Secret, endpoint};
@@ -161,6 +165,20 @@ async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut fin
         }
         if told.send(Told::Polled(began, answer)).await.is_err() {
             return;
+        }
+    }
+}
+
+impl Nodes {
+    /// Asks the nodes that calls do not go to for their heads, where that is due: so that it is known which chain they
+    /// serve, how fast they are, and which of all is behind. Failures are recorded.
+    pub async fn survey(&self) {
+        let asked = self.pool.due().into_iter().map(|node| self.head_of(node));
+        for failure in join_all(asked).await.into_iter().filter_map(Result::err) {
+            debug!(error = %failure, "a node in reserve does not work");
+        }
+        for (node, block) in self.pool.on_probation() {
+            self.probation(node, block).await;
         }
     }
 }

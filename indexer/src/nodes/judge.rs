@@ -2,155 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use super::NodeError;
+use super::asked::{Asked, Failure, Part, UNKNOWN, doubt, doubted, in_words};
+use super::error::NodeError;
 use super::http::HttpError;
-use super::limits::Sizes;
-use super::node::{Call, Node};
+use super::record::Record;
 use super::refusal::{Limit, Refusal};
-use super::rpc::{self, Bad, ErrorAnswer};
+use super::rpc::{self, Bad};
 
 /// Methods without which a node is of no use.
 const NEEDED: &[&str] = &["eth_chainId", "eth_getBlockByNumber", "eth_getBlockByHash", "eth_getLogs"];
 
-/// Refusals in a row, each with its weight, that make the size of a question their likely reason: two for reasons unknown, four for
-/// reasons that sound like others.
-const DOUBTS: u32 = 4;
-const UNKNOWN: u32 = 2;
-const SOUNDS_OTHERWISE: u32 = 1;
-
-/// Why a request has no answers.
-pub(super) enum Failure {
-    /// It has to be sent in smaller batches, which is known by now.
-    Batch,
-    /// The size of what was asked may be the reason.
-    Doubted(Doubt),
-    /// Anything else.
-    Error(NodeError),
-}
-
-/// A failure that may be for the size of what was asked.
-pub(super) struct Doubt {
-    /// What it is if size is not the reason.
-    pub error: NodeError,
-    /// What could be less.
-    pub part: Part,
-    /// What was asked, and what the node said.
-    pub why: String,
-    pub began: Instant,
-}
-
-/// What of a request could be less, and how much it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Blocks of a question for logs.
-    Blocks(u64),
-    /// Values of a list in its filter.
-    List(u64),
-    /// Calls of a batch.
-    Calls(u64),
-}
-
-/// How much speaks for size as the reason of what fails, by what could be less.
-#[derive(Debug, Default)]
-pub(super) struct Doubts {
-    blocks: u32,
-    list: u32,
-    calls: u32,
-}
-
-impl Doubts {
-    fn of(&mut self, part: Part) -> &mut u32 {
-        match part {
-            Part::Blocks(_) => &mut self.blocks,
-            Part::List(_) => &mut self.list,
-            Part::Calls(_) => &mut self.calls,
-        }
-    }
-}
-
-/// What a request asked, as far as failures are judged by it.
-#[derive(Clone, Copy)]
-pub(super) struct Asked<'c> {
-    pub began: Instant,
-    calls: &'c [Call],
-    /// Which of them failed; all, where it is not known.
-    at: Option<usize>,
-    /// Blocks of its questions for logs, together.
-    blocks: Option<u64>,
-    sizes: Sizes,
-    /// Whether the node is known to take batches.
-    takes_batches: bool,
-}
-
-impl<'c> Asked<'c> {
-    /// `beside`: requests under way, with this one.
-    pub fn new(calls: &'c [Call], beside: u64, takes_batches: bool) -> Self {
-        let widest = calls.iter().filter_map(Call::log_blocks).max();
-        let sizes = Sizes {
-            blocks: widest.unwrap_or(0),
-            list: calls.iter().map(Call::list).max().unwrap_or(0),
-            calls: calls.len() as u64,
-            parallel: beside,
-        };
-        let blocks = widest.map(|_| calls.iter().filter_map(Call::log_blocks).sum());
-        Self { began: Instant::now(), calls, at: None, blocks, sizes, takes_batches }
-    }
-
-    /// The same, of which one call failed.
-    pub fn failed_at(self, at: usize) -> Self {
-        Self { at: Some(at), ..self }
-    }
-
-    fn call(&self) -> Option<&'c Call> {
-        // The question for logs is what most can be wrong with.
-        let likely = || self.calls.iter().find(|call| call.log_blocks().is_some()).or(self.calls.first());
-        self.at.map_or_else(likely, |at| self.calls.get(at))
-    }
-
-    fn method(&self) -> &'static str {
-        self.call().map_or("", |call| call.method)
-    }
-
-    /// What was asked, with what was said to it.
-    fn told(&self, words: &str) -> String {
-        match (self.call(), self.calls.len()) {
-            (None, _) => words.to_owned(),
-            (Some(call), 1) => format!("{call}: {words}"),
-            (Some(call), calls) => format!("{call} (in a batch of {calls}): {words}"),
-        }
-    }
-
-    fn part(&self) -> Option<Part> {
-        match self.sizes {
-            Sizes { blocks: blocks @ 2.., .. } => Some(Part::Blocks(blocks)),
-            Sizes { list: list @ 2.., .. } => Some(Part::List(list)),
-            Sizes { calls: calls @ 2.., .. } => Some(Part::Calls(calls)),
-            _ => None,
-        }
-    }
-
-    pub fn refusal_of(&self, error: &ErrorAnswer) -> Refusal {
-        match Refusal::of(error.code, &error.message, self.blocks, self.sizes.list) {
-            // To a node that knows no batches, an array is no valid request. One that took some before means something else.
-            Refusal::Other if self.at.is_none() && [-32600, -32700].contains(&error.code) && self.sizes.calls > 1 => {
-                match self.takes_batches {
-                    true => Refusal::Other,
-                    false => Refusal::Batch { max: Some(1) },
-                }
-            }
-            refusal => refusal,
-        }
-    }
-}
-
-pub(super) fn in_words(error: &ErrorAnswer) -> String {
-    format!("error {}: {}", error.code, error.message)
-}
-
-impl Node {
+impl Record {
     pub(super) fn answered(&self, asked: Asked<'_>) {
         let now = Instant::now();
-        let mut record = self.record();
+        let mut record = self.known();
         // Logs and many headers take as long as there are many of them.
         record.health.answered(asked.began, now, asked.blocks.is_none() && asked.sizes.calls <= 2);
         record.limits.answered(asked.sizes);
@@ -163,7 +28,7 @@ impl Node {
     pub(super) fn refused(&self, refusal: Refusal, words: &str, after: Option<Duration>, asked: Asked<'_>) -> Failure {
         let why = self.secrets.clean(&asked.told(words));
         let now = Instant::now();
-        let mut record = self.record();
+        let mut record = self.known();
         let node = self.name().to_owned();
         let error = match refusal {
             Refusal::Batch { max } if asked.sizes.calls > 1 => {
@@ -219,7 +84,7 @@ impl Node {
     }
 
     fn limits_lists(&self, max: Option<u64>, why: &str, asked: Asked<'_>) {
-        let (mut record, now) = (self.record(), Instant::now());
+        let (mut record, now) = (self.known(), Instant::now());
         match max {
             Some(max) => record.limits.list.name(max, now),
             None => record.limits.list.refuse(asked.sizes.list, None, asked.began, now),
@@ -231,7 +96,7 @@ impl Node {
 
     /// When it may be asked again.
     fn throttles(&self, why: &str, after: Option<Duration>, asked: Asked<'_>) -> Option<Duration> {
-        let (mut record, now) = (self.record(), Instant::now());
+        let (mut record, now) = (self.known(), Instant::now());
         let before = record.limits.max_parallel(now);
         record.limits.parallel.refuse(asked.sizes.parallel, None, asked.began, now);
         let max = record.limits.max_parallel(now);
@@ -264,7 +129,7 @@ impl Node {
     pub(super) fn no_body(&self, error: HttpError, asked: Asked<'_>) -> Failure {
         if matches!(error, HttpError::Cut(_) | HttpError::Unreachable(_)) {
             // What the next connection leads to may be something else.
-            self.record().checked = false;
+            self.known().checked = false;
         }
         let (status, body, after) = match error {
             HttpError::Status { status, body, after } => (status, body, after),
@@ -298,7 +163,7 @@ impl Node {
     /// More bytes than we take: fewer logs, fewer addresses, or fewer headers in one batch.
     fn over_the_cap(&self, limit: u64, asked: Asked<'_>) -> Failure {
         let now = Instant::now();
-        let mut record = self.record();
+        let mut record = self.known();
         record.health.answered(asked.began, now, false);
         let why = asked.told(&format!("the answer is too large: it passes max_response_bytes = {limit}"));
         let node = self.name().to_owned();
@@ -318,13 +183,13 @@ impl Node {
     /// A failure for a reason that is not known: once is bad luck, again may be for the size of what was asked.
     fn unexplained(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> Failure {
         let error = self.failed(words, after, asked);
-        doubt(&mut self.record().doubts, UNKNOWN, error, self.secrets.clean(&asked.told(words)), asked)
+        doubt(&mut self.known().doubts, UNKNOWN, error, self.secrets.clean(&asked.told(words)), asked)
     }
 
     /// A call that failed for a reason that is the node's, not the question's.
     fn failed(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> NodeError {
         let why = self.secrets.clean(&asked.told(words));
-        let mut record = self.record();
+        let mut record = self.known();
         if record.health.failed(asked.began, Instant::now(), why.clone(), rand::random()) {
             // What stands there when it is back may be something else.
             record.checked = false;
@@ -333,23 +198,4 @@ impl Node {
         drop(record);
         self.error(why, after)
     }
-}
-
-/// What sounds like another reason than size, and is told of a wide range only.
-fn doubted(doubts: &mut Doubts, error: NodeError, why: String, asked: Asked<'_>) -> Failure {
-    match asked.part() {
-        Some(Part::Blocks(_)) => doubt(doubts, SOUNDS_OTHERWISE, error, why, asked),
-        _ => Failure::Error(error),
-    }
-}
-
-fn doubt(doubts: &mut Doubts, weight: u32, error: NodeError, why: String, asked: Asked<'_>) -> Failure {
-    let Some(part) = asked.part() else { return Failure::Error(error) };
-    let times = doubts.of(part);
-    *times += weight;
-    if *times < DOUBTS {
-        return Failure::Error(error);
-    }
-    *times = 0;
-    Failure::Doubted(Doubt { error, part, why, began: asked.began })
 }

@@ -2,12 +2,15 @@
 //!
 //! Never touches the database.
 
+mod asked;
 mod budget;
 mod cap;
+mod error;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod header;
 pub mod heads;
 mod health;
 mod http;
@@ -19,89 +22,31 @@ mod pace;
 mod plain;
 mod pool;
 pub mod proofs;
+mod prove;
 mod receipts;
+mod record;
 mod refusal;
 pub mod rpc;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use alloy::primitives::{Address, B256, Bloom, U64};
-use futures_util::future::join_all;
-use serde::Deserialize;
+use alloy::primitives::B256;
 use serde_json::json;
 
-use crate::chain::block::{BlockRef, Header, TIMES};
 pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
 use crate::events::erc20::TRANSFER;
 use crate::status::NodeReport;
 
 pub use self::budget::Hold;
-use self::node::{Call, Node};
+pub use self::error::NodeError;
+pub use self::header::Head;
+use self::header::{HEADERS_PER_CALL, RpcHeader, header_by_number};
+pub use self::node::Identity;
+use self::node::Node;
 use self::pool::Pool;
 use self::proofs::Proofs;
-use self::rpc::Answer;
-
-/// Why an answer could not be had, named for what to do next.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NodeError {
-    /// Ask for less: too many blocks, logs or bytes. With the node's limit in blocks, where it names one.
-    #[error("{node}: {why}")]
-    TooLarge {
-        /// Which node.
-        node: String,
-        /// Its words, or ours.
-        why: String,
-        /// Blocks that it says would work for these, or allows at all; see [`Nodes::max_range_blocks`] for the latter.
-        hint: Option<u64>,
-    },
-    /// The node does not have that block: it lags, or the block was reorganised away. Look at the head again.
-    #[error("{node}: {what} is not there (the node lags, or the block was reorganised away)")]
-    Gone {
-        /// Which node.
-        node: String,
-        /// What was asked for.
-        what: String,
-    },
-    /// Try again, here or at another node: unreachable, overloaded, or an answer that does not hold together.
-    #[error("{node}: {why}")]
-    Retry {
-        /// Which node.
-        node: String,
-        /// What happened.
-        why: String,
-        /// How long the node asked to be left alone, at least; between 100 ms and a minute.
-        after: Option<Duration>,
-    },
-}
-
-impl NodeError {
-    /// Which node it was.
-    pub fn node(&self) -> &str {
-        match self {
-            Self::TooLarge { node, .. } | Self::Gone { node, .. } | Self::Retry { node, .. } => node,
-        }
-    }
-}
-
-/// Which chain a node serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// `eth_chainId`.
-    pub chain_id: u64,
-    /// Hash of block 0.
-    pub genesis: B256,
-}
-
-/// A node's newest block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Its header.
-    pub header: Header,
-    /// The block tagged `finalized`; `None` where it was not asked or the node has none yet.
-    pub finalized: Option<BlockRef>,
-}
+use self::rpc::Call;
 
 /// The nodes of one chain. Calls go to the best of them: see [`Nodes::reports`] for how each does.
 #[derive(Debug)]
@@ -111,9 +56,6 @@ pub struct Nodes {
     finality: Finality,
     proofs: Proofs,
 }
-
-/// Headers asked for in one JSON-RPC batch, at most.
-const HEADERS_PER_CALL: usize = 100;
 
 impl Nodes {
     /// The nodes that `chain` configures. Connects to nothing yet.
@@ -221,18 +163,6 @@ impl Nodes {
         self.pool.budget().question_kept(question).await
     }
 
-    /// Asks the nodes that calls do not go to for their heads, where that is due: so that it is known which chain they
-    /// serve, how fast they are, and which of all is behind. Failures are recorded.
-    pub async fn survey(&self) {
-        let asked = self.pool.due().into_iter().map(|node| self.head_of(node));
-        for failure in join_all(asked).await.into_iter().filter_map(Result::err) {
-            tracing::debug!(error = %failure, "a node in reserve does not work");
-        }
-        for (node, block) in self.pool.on_probation() {
-            self.probation(node, block).await;
-        }
-    }
-
     /// The node's hashes at `numbers`; `None` for heights that it does not know. By what it says here stored blocks are told
     /// from orphaned ones, so it is asked which chain it serves before.
     ///
@@ -250,49 +180,5 @@ impl Nodes {
             }
         }
         Ok(hashes)
-    }
-}
-
-/// The parameters of `eth_getLogs` for what `addresses` and `topics` select at `at`.
-fn log_params(addresses: &[Address], topics: &[B256], mut at: serde_json::Value) -> serde_json::Value {
-    if !addresses.is_empty() {
-        at["address"] = json!(addresses);
-    }
-    if !topics.is_empty() {
-        at["topics"] = json!([topics]);
-    }
-    json!([at])
-}
-
-fn hex(number: u64) -> String {
-    format!("{number:#x}")
-}
-
-fn header_by_number(number: u64) -> Call {
-    Call::new("eth_getBlockByNumber", json!([hex(number), false]))
-}
-
-/// The fields of a header that every EVM chain has; the rest, which differs between chains, is not looked at.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RpcHeader {
-    number: Option<U64>,
-    hash: Option<B256>,
-    parent_hash: B256,
-    timestamp: U64,
-    logs_bloom: Option<Box<Bloom>>,
-}
-
-impl RpcHeader {
-    /// `None` for a pending block, which has no number or hash yet.
-    fn header(self) -> Option<Header> {
-        Some(Header {
-            number: self.number?.to(),
-            hash: self.hash?,
-            parent: Some(self.parent_hash),
-            // No chain's block was mined after the year 9999: it is milliseconds, or nonsense.
-            time: i64::try_from(self.timestamp.to::<u64>()).ok().filter(|time| TIMES.contains(time))?,
-            bloom: self.logs_bloom,
-        })
     }
 }

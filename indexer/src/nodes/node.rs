@@ -1,64 +1,50 @@
 //! One node: its calls, what they tell of it, errors put into our words. Everything that is recorded is recorded here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use alloy::primitives::U64;
+use alloy::primitives::{B256, U64};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::Notify;
 
+use super::asked::{Asked, Doubt, Failure, Part, in_words};
 use super::budget::Budget;
-use super::health::{Grade, Health, SeenHead};
+use super::error::NodeError;
+use super::header::{RpcHeader, header_by_number};
+use super::health::{Grade, SeenHead};
 use super::http::{CappedHttp, UrlSecrets};
-use super::judge::{Asked, Doubt, Doubts, Failure, Part, in_words};
-use super::limits::Limits;
-use super::pace::{Pace, Portion};
+use super::logs;
+use super::pace::Portion;
+use super::record::{Caught, Record, Refused};
 use super::refusal::Refusal;
-use super::rpc::{self, Answer};
-use super::{Identity, NodeError, RpcHeader, header_by_number, logs};
+use super::rpc::{self, Answer, Call};
 use crate::chain::batch::{BlockBatch, Defect};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::logs::Logs;
 use crate::config::{Chain, Secret};
 use crate::status::NodeReport;
 
-pub use super::rpc::Call;
+/// Which chain a node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `eth_chainId`.
+    pub chain_id: u64,
+    /// Hash of block 0.
+    pub genesis: B256,
+}
 
 /// A node and how it is named in messages: scheme, host and port, never its path or key.
 #[derive(Debug)]
 pub struct Node {
-    name: String,
     http: CappedHttp,
-    pub(super) secrets: UrlSecrets,
     ids: AtomicU64,
     /// The chain that all nodes must serve, once it is known.
     expected: Arc<OnceLock<Identity>>,
-    record: Mutex<Record>,
+    record: Record,
     /// A request ended: another may take its turn.
     ended: Notify,
-}
-
-/// What is known of a node.
-#[derive(Debug, Default)]
-pub(super) struct Record {
-    pub(super) health: Health,
-    pub(super) limits: Limits,
-    /// Whether it told that it serves the right chain since a call to it last failed.
-    pub(super) checked: bool,
-    /// It served another chain when it was last asked.
-    refused: Option<Refused>,
-    /// What it was caught at: its logs were proved wrong by receipts.
-    caught: Option<Caught>,
-    /// Blocks of which it gave logs that nothing but their own agreement vouches for, the first and the last.
-    gave: Option<BlockRange>,
-    /// Requests under way.
-    running: u64,
-    /// Requests that were refused for reasons unknown, in a row, by what could be less of them.
-    pub(super) doubts: Doubts,
-    /// How much is asked for in one call.
-    pace: Pace,
 }
 
 /// The right to have a request under way.
@@ -78,31 +64,13 @@ fn shown(text: &str) -> String {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.node.record().running -= 1;
+        self.node.record.known().running -= 1;
         self.node.ended.notify_waiters();
     }
 }
 
 /// Characters of a malformed answer that a message shows.
 const SHOWN: usize = 200;
-
-/// A node of another chain.
-#[derive(Debug)]
-struct Refused {
-    why: String,
-    /// When it told that chain.
-    at: Instant,
-}
-
-/// A node whose logs were proved wrong.
-#[derive(Debug)]
-struct Caught {
-    /// The block whose logs were wrong.
-    block: u64,
-    why: String,
-    /// When it may prove itself.
-    again: Instant,
-}
 
 /// How long a node that was caught is left alone before it may prove itself.
 const PROBATION: Duration = Duration::from_secs(10);
@@ -124,31 +92,24 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let http = CappedHttp::new(url.expose(), chain.request_timeout, chain.max_response_bytes, budget)
             .map_err(|why| NodeError::Retry { node: name.clone(), why, after: None })?;
-        let secrets = UrlSecrets::of(url);
         Ok(Self {
-            name,
             http,
-            secrets,
             ids: AtomicU64::new(1),
             expected,
-            record: Mutex::default(),
+            record: Record::new(name, UrlSecrets::of(url)),
             ended: Notify::new(),
         })
     }
 
     /// Scheme, host and port.
     pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.name()
     }
 
     /// Its logs of `block` are not those that the block's receipts prove. It is asked only where no other node works, and then
     /// for receipts, until it gives right logs again.
     pub fn catch(&self, block: u64, what: &str) {
-        let mut record = self.record();
+        let mut record = self.record.known();
         let before = record.gave.map_or(String::new(), |gave| {
             format!(
                 "; what it gave before of {gave} was taken at level returned: `dalp-indexer repair --from {} --to {}` proves it by \
@@ -159,25 +120,25 @@ impl Node {
         let why =
             format!("caught: eth_getLogs is not to be trusted, its logs of block {block} are wrong ({what}){before}");
         if record.caught.is_none() {
-            tracing::warn!(node = self.name, "{why}");
+            tracing::warn!(node = self.name(), "{why}");
         }
         record.caught = Some(Caught { block, why, again: Instant::now() + PROBATION });
     }
 
     /// It gave the right logs where it had given wrong ones.
     pub fn acquit(&self) {
-        self.record().caught = None;
-        tracing::info!(node = self.name, "its logs are right again");
+        self.record.known().caught = None;
+        tracing::info!(node = self.name(), "its logs are right again");
     }
 
     /// Whether its logs were proved wrong, and it has not proved itself since.
     pub fn is_caught(&self) -> bool {
-        self.record().caught.is_some()
+        self.record.known().caught.is_some()
     }
 
     /// The block at which it was caught, once it may prove itself; then not before the next time.
     pub fn on_probation(&self) -> Option<u64> {
-        let mut record = self.record();
+        let mut record = self.record.known();
         let caught = record.caught.as_mut().filter(|caught| caught.again <= Instant::now())?;
         caught.again = Instant::now() + PROBATION;
         Some(caught.block)
@@ -185,19 +146,19 @@ impl Node {
 
     /// It gave logs of `range` at level returned.
     pub fn gave(&self, range: BlockRange) {
-        let mut record = self.record();
+        let mut record = self.record.known();
         let gave = record.gave.get_or_insert(range);
         (gave.first, gave.last) = (gave.first.min(range.first), gave.last.max(range.last));
     }
 
     /// How much of `range` to ask for in the next call.
     pub fn portion(&self, range: BlockRange) -> Portion {
-        self.record().pace.portion(range)
+        self.record.known().pace.portion(range)
     }
 
     /// What was asked for came with so many bytes of logs after `took`.
     pub fn paced(&self, portion: Portion, bytes: u64, took: Duration) {
-        self.record().pace.answered(portion, bytes, took);
+        self.record.known().pace.answered(portion, bytes, took);
     }
 
     /// Which chain this node serves.
@@ -214,14 +175,14 @@ impl Node {
     pub async fn check(&self) -> Result<(), NodeError> {
         let Some(expected) = self.expected.get() else { return Ok(()) };
         {
-            let record = self.record();
+            let record = self.record.known();
             if record.checked {
                 return Ok(());
             }
             if let Some(refused) = &record.refused
                 && let Some(left) = ASK_AGAIN.checked_sub(refused.at.elapsed())
             {
-                return Err(self.error(refused.why.clone(), Some(left)));
+                return Err(self.record.error(refused.why.clone(), Some(left)));
             }
         }
         let found = self.identity().await?;
@@ -230,17 +191,17 @@ impl Node {
 
     /// Asks for the node's chain whether it is known or not: before anything is removed for what it says.
     pub async fn check_anew(&self) -> Result<(), NodeError> {
-        self.record().checked = false;
+        self.record.known().checked = false;
         self.check().await
     }
 
     /// Holds the chain that the node serves against the one that it has to serve.
     pub fn judge(&self, found: Identity, expected: Identity) -> Result<(), NodeError> {
-        let mut record = self.record();
+        let mut record = self.record.known();
         record.checked = found == expected;
         if record.checked {
             if record.refused.take().is_some() {
-                tracing::info!(node = self.name, "it serves chain {} again", expected.chain_id);
+                tracing::info!(node = self.name(), "it serves chain {} again", expected.chain_id);
             }
             return Ok(());
         }
@@ -252,10 +213,10 @@ impl Node {
             found.chain_id, found.genesis, expected.chain_id, expected.genesis, expected.chain_id
         );
         if record.refused.as_ref().is_none_or(|known| known.why != why) {
-            tracing::warn!(node = self.name, "{why}");
+            tracing::warn!(node = self.name(), "{why}");
         }
         record.refused = Some(Refused { why: why.clone(), at: Instant::now() });
-        Err(self.error(why, Some(ASK_AGAIN)))
+        Err(self.record.error(why, Some(ASK_AGAIN)))
     }
 
     /// `N` calls in one JSON-RPC batch, answered in their order.
@@ -290,7 +251,7 @@ impl Node {
     async fn call_into(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), NodeError> {
         while answers.len() < calls.len() {
             let rest = &calls[answers.len()..];
-            let fits = self.record().limits.max_batch(Instant::now()).min(rest.len());
+            let fits = self.record.known().limits.max_batch(Instant::now()).min(rest.len());
             match self.post(&rest[..fits], answers).await {
                 Ok(()) => {}
                 // The limit is below `fits` now, so this ends.
@@ -309,13 +270,13 @@ impl Node {
             return Err(doubt.error);
         }
         let now = Instant::now();
-        let mut record = self.record();
+        let mut record = self.record.known();
         let limits = &mut record.limits;
         match doubt.part {
             Part::Blocks(blocks) => {
                 limits.blocks.refuse(blocks, None, doubt.began, now);
                 let why = format!("{}; refused again and again, while light calls are answered", doubt.why);
-                Err(NodeError::TooLarge { node: self.name.clone(), why, hint: limits.max_blocks(now) })
+                Err(NodeError::TooLarge { node: self.name().to_owned(), why, hint: limits.max_blocks(now) })
             }
             Part::List(values) => {
                 limits.list.refuse(values, None, doubt.began, now);
@@ -335,7 +296,7 @@ impl Node {
             // From here on an end is not missed.
             ended.as_mut().enable();
             {
-                let mut record = self.record();
+                let mut record = self.record.known();
                 if record.running < record.limits.max_parallel(Instant::now()) {
                     record.running += 1;
                     return Turn { node: self, beside: record.running };
@@ -348,19 +309,19 @@ impl Node {
     /// One request; what it brings is put to the `answers`, up to the first call that failed.
     async fn post(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), Failure> {
         let turn = self.turn().await;
-        let asked = Asked::new(calls, turn.beside, self.record().limits.takes_batches());
-        if let Some(left) = self.record().health.throttle_left(asked.began) {
+        let asked = Asked::new(calls, turn.beside, self.record.known().limits.takes_batches());
+        if let Some(left) = self.record.known().health.throttle_left(asked.began) {
             let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
-            return Err(Failure::Error(self.error(why, Some(left))));
+            return Err(Failure::Error(self.record.error(why, Some(left))));
         }
         let first_id = self.ids.fetch_add(calls.len() as u64, Ordering::Relaxed);
         let body = self.http.post(rpc::encode(calls, first_id), turn).await;
-        let body = body.map_err(|error| self.no_body(error, asked))?;
-        let decoded = rpc::decode(body, first_id, calls).map_err(|bad| self.bad(bad, asked))?;
+        let body = body.map_err(|error| self.record.no_body(error, asked))?;
+        let decoded = rpc::decode(body, first_id, calls).map_err(|bad| self.record.bad(bad, asked))?;
         for (at, (call, answer)) in calls.iter().zip(decoded).enumerate() {
             let asked = asked.failed_at(at);
             match answer {
-                Ok(answer) if call.is_range() && answer.get() == "null" => return Err(self.null(asked)),
+                Ok(answer) if call.is_range() && answer.get() == "null" => return Err(self.record.null(asked)),
                 Ok(answer) => answers.push(answer),
                 Err(error) => match asked.refusal_of(&error) {
                     // The node has nothing to say to this one; what concerns the whole batch is not hidden by it.
@@ -368,20 +329,16 @@ impl Node {
                         if call.null_on_error =>
                     {
                         if refusal == Refusal::NoMethod {
-                            self.record().limits.refused_method(call.method, Instant::now());
+                            self.record.known().limits.refused_method(call.method, Instant::now());
                         }
                         answers.push(Answer::null());
                     }
-                    refusal => return Err(self.refused(refusal, &in_words(&error), None, asked)),
+                    refusal => return Err(self.record.refused(refusal, &in_words(&error), None, asked)),
                 },
             }
         }
-        self.answered(asked);
+        self.record.answered(asked);
         Ok(())
-    }
-
-    pub(super) fn error(&self, why: String, after: Option<Duration>) -> NodeError {
-        NodeError::Retry { node: self.name.clone(), why, after }
     }
 
     /// One answer to `what` as `T`.
@@ -450,55 +407,55 @@ impl Node {
 
     /// Values of one list in a filter that it takes.
     pub fn max_list(&self) -> usize {
-        self.record().limits.max_list(Instant::now())
+        self.record.known().limits.max_list(Instant::now())
     }
 
     /// A batch, or the defect that refused it in our words.
     pub fn whole(&self, batch: Result<BlockBatch, Defect>) -> Result<BlockBatch, NodeError> {
         let batch =
             batch.map_err(|defect| self.retry(&format!("refused an answer that does not hold together: {defect}")))?;
-        self.record().health.whole();
+        self.record.known().health.whole();
         Ok(batch)
     }
 
     /// What it seemed to have done wrong is the chain's own way.
     pub fn excuse(&self) {
-        self.record().health.whole();
+        self.record.known().health.whole();
     }
 
     /// It does not have `what`, which is held against it when it goes on.
     pub fn gone(&self, what: String) -> NodeError {
-        self.record().health.missing(Instant::now(), format!("{what} is not there"));
-        NodeError::Gone { node: self.name.clone(), what }
+        self.record.known().health.missing(Instant::now(), format!("{what} is not there"));
+        NodeError::Gone { node: self.name().to_owned(), what }
     }
 
     /// An answer that is not believed, which is held against the node.
     pub fn retry(&self, why: &str) -> NodeError {
-        let why = self.secrets.clean(why);
-        self.record().health.wrong(Instant::now(), why.clone(), rand::random());
-        self.error(why, None)
+        let why = self.record.secrets.clean(why);
+        self.record.known().health.wrong(Instant::now(), why.clone(), rand::random());
+        self.record.error(why, None)
     }
 
     /// The node told its newest block; `best` is the best that others told lately.
     pub fn saw_head(&self, head: &Header, best: Option<SeenHead>) {
         let seen = SeenHead { number: head.number, time: head.time, at: Instant::now() };
-        self.record().health.saw_head(seen, best);
+        self.record.known().health.saw_head(seen, best);
     }
 
     /// Its newest block, if it told it lately.
     pub fn head(&self, now: Instant) -> Option<SeenHead> {
-        let record = self.record();
+        let record = self.record.known();
         record.health.head(now).filter(|_| record.refused.is_none())
     }
 
     /// How long ago it was asked for its newest block.
     pub fn head_age(&self, now: Instant) -> Option<Duration> {
-        self.record().health.head_age(now)
+        self.record.known().health.head_age(now)
     }
 
     /// How good a choice it is, and milliseconds of its light calls.
     pub fn standing(&self, now: Instant) -> (Grade, Option<f64>) {
-        let record = self.record();
+        let record = self.record.known();
         let unchecked = !record.checked && self.expected.get().is_some();
         let grade = match record.health.grade(now) {
             _ if record.refused.is_some() => Grade::Refused,
@@ -511,18 +468,18 @@ impl Node {
 
     /// Blocks that it allows in one question for logs.
     pub fn max_blocks(&self) -> Option<u64> {
-        self.record().limits.max_blocks(Instant::now())
+        self.record.known().limits.max_blocks(Instant::now())
     }
 
     /// Whether `method` is worth a try.
     pub fn offers(&self, method: &str) -> bool {
-        self.record().limits.offers(method, Instant::now())
+        self.record.known().limits.offers(method, Instant::now())
     }
 
     /// What is known of it.
     pub fn report(&self) -> NodeReport {
-        let record = self.record();
-        let mut report = NodeReport { name: self.name.clone(), ..NodeReport::default() };
+        let record = self.record.known();
+        let mut report = NodeReport { name: self.name().to_owned(), ..NodeReport::default() };
         record.health.report(&mut report, Instant::now());
         record.limits.report(&mut report);
         if let Some(caught) = &record.caught {
@@ -538,7 +495,7 @@ impl Node {
 
     /// Takes what an earlier run learned of its limits. How it did then says nothing of now.
     pub fn remember(&self, report: &NodeReport) {
-        self.record().limits.remember(report, Instant::now());
+        self.record.known().limits.remember(report, Instant::now());
     }
 }
 

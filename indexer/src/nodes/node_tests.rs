@@ -1,5 +1,6 @@
 //! Nodes that misbehave, over real sockets.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use alloy::primitives::B256;
@@ -358,10 +359,10 @@ async fn requests_at_once_are_learned_from_throttles() {
         open.push(silent.accept().await.unwrap());
     }
     tokio::task::yield_now().await;
-    assert_eq!(node.record().running, 2);
+    assert_eq!(node.record.known().running, 2);
     drop(open.pop());
     let third = silent.accept().await.unwrap();
-    assert_eq!((node.record().running, most.load(Ordering::SeqCst)), (2, 1));
+    assert_eq!((node.record.known().running, most.load(Ordering::SeqCst)), (2, 1));
     drop((third, open, asking));
 }
 
@@ -443,7 +444,7 @@ async fn a_node_that_turns_into_another_chain_is_asked_for_nothing_until_it_serv
         assert!(error.to_string().contains("refused: it serves chain 1"), "{error}");
     }
     assert_eq!(server.asked().len(), before, "not asked at all");
-    let later = || node.record().refused.as_mut().unwrap().at -= ASK_AGAIN;
+    let later = || node.record.known().refused.as_mut().unwrap().at -= ASK_AGAIN;
     later();
     head().await.unwrap_err();
     assert_eq!(server.methods()[before..], ["eth_chainId+eth_getBlockByNumber"], "for its chain alone");

@@ -8,9 +8,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::{debug, info, warn};
 
 use super::budget::Budget;
+use super::error::NodeError;
 use super::health::Grade;
-use super::node::Node;
-use super::{Identity, NodeError};
+use super::node::{Identity, Node};
 use crate::chain::block::Header;
 use crate::config::{Chain, endpoint};
 use crate::status::NodeReport;
