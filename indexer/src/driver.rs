@@ -5,12 +5,11 @@ mod fetch;
 mod fetches;
 mod history;
 mod still;
+mod trouble;
 mod way;
 mod work;
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,36 +20,31 @@ use crate::chain::backfill::FillInput;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::{Action, Input, Limits, Machine, Tail, Wait};
-use crate::chain::range::RangeSizer;
-use crate::config::Chain;
+use crate::config::{Chain, Finality};
 use crate::events::untyped::Untyped;
-use crate::maintenance::Leaves;
 use crate::nodes::Nodes;
 use crate::nodes::heads::News;
 use crate::status::{ChainStatus, Meter, Watchdog};
-use crate::store::{Claim, Store, StoreError};
+use crate::store::StoreError;
 use crate::task::{Lost, Watched};
 
-pub use self::history::{Context, History};
+pub use self::history::History;
+pub use self::work::Context;
 
 use self::chores::Chores;
-use self::fetch::{Patience, Want, cover_ahead, fetch};
+use self::fetch::{Want, cover_ahead, fetch, sizer};
 use self::fetches::Fetches;
 use self::still::Stillness;
+use self::trouble::{Patience, Trouble};
 use self::way::Way;
+use self::work::Work;
 
 /// One chain's loop and everything it works with.
 pub struct Driver {
     /// The chain's settings.
     pub chain: Chain,
-    /// Its nodes.
-    pub nodes: Arc<Nodes>,
-    /// The database.
-    pub store: Store,
-    /// The partition manager.
-    pub leaves: Arc<Leaves>,
-    /// The right to write.
-    pub claim: Claim,
+    /// Its nodes, the database, and the right to write.
+    pub context: Context,
     /// The head, as it moves.
     pub news: watch::Receiver<News>,
     /// Where this chain's status is published.
@@ -75,25 +69,6 @@ pub struct ChainError {
     /// What happened and what to do.
     pub why: String,
 }
-
-/// What the last failing step said, for the status line; cleared by the next success.
-#[derive(Clone, Debug, Default)]
-struct Trouble(Arc<Mutex<Option<String>>>);
-
-impl Trouble {
-    fn set(&self, why: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-
-    fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-type Work = Pin<Box<dyn Future<Output = Result<Input, StoreError>> + Send>>;
-
-/// Before another look at what is about to change.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The moving parts of a running loop.
 struct Running {
@@ -132,13 +107,6 @@ const STALLED: Duration = Duration::from_secs(60);
 
 /// A tail this many blocks below the newest final one leaves them to the backfill lane.
 const FAR_BEHIND: u64 = 1_024;
-
-/// How wide the ranges of a chain are: half the rows of a transaction leave room for a dense stretch, and a quarter of
-/// what may be held lets four of them wait for their turn.
-fn sizer(chain: &Chain) -> RangeSizer {
-    let (logs, bytes) = (u64::from(chain.batch_rows / 2).max(1), (chain.fetch_buffer_bytes / 4).max(1));
-    RangeSizer::new(chain.range_blocks, chain.max_range_blocks, logs, bytes)
-}
 
 impl Driver {
     /// Runs until `stop` turns true, somebody else leads the chain, or a failure that no retry mends. Dropping it loses
@@ -200,7 +168,7 @@ impl Driver {
             matches!(input, Input::Head { .. }),
             matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound),
         );
-        running.machine.limit_range(self.nodes.max_range_blocks());
+        running.machine.limit_range(self.context.nodes.max_range_blocks());
         for action in running.machine.step(input) {
             self.perform(action, running);
         }
@@ -224,9 +192,7 @@ impl Driver {
             far_behind: FAR_BEHIND,
         };
         let machine = Machine::new(chain.finality, chain.start_block, limits, sizer(chain));
-        let (nodes, store, leaves, claim) =
-            (self.nodes.clone(), self.store.clone(), self.leaves.clone(), self.claim.clone());
-        let history = History::new(chain, Context { nodes, store, leaves, claim }, None);
+        let history = History::new(chain, self.context.clone(), None);
         let mut running = Running {
             fetches: Fetches::default(),
             work: None,
@@ -254,7 +220,7 @@ impl Driver {
         running.check().map_err(|lost| self.failed(lost.to_string()))?;
         running.history.go_on(running.machine.settled());
         if let Some(block) = running.machine.unconfirmed().filter(|_| running.anchoring.is_none()) {
-            let asked = on_one_chain(self.nodes.clone(), block, running.machine.tail());
+            let asked = on_one_chain(self.context.nodes.clone(), block, running.machine.tail());
             running.anchoring = Some(Watched::spawn(asked));
         }
         let busy = {
@@ -265,7 +231,7 @@ impl Driver {
         let still = running.watchdog.look(mark, busy, std::time::Instant::now());
         let (before, now) = (self.status.borrow().stalled_seconds, still.as_secs());
         self.status.send_modify(|status| {
-            status.nodes = self.nodes.reports();
+            status.nodes = self.context.nodes.reports();
             status.stalled_seconds = now;
         });
         self.publish(running);
@@ -277,8 +243,8 @@ impl Driver {
                 return Err(self.failed(stop.to_string()));
             }
         }
-        let failures = chores.beat(&self.store, &self.claim, &self.status, running.machine.settled());
-        let failures = failures + self.leaves.failures(self.claim.chain_id);
+        let failures = chores.beat(&self.context.store, &self.context.claim, &self.status, running.machine.settled());
+        let failures = failures + self.context.leaves.failures(self.context.claim.chain_id);
         self.status.send_modify(|status| status.background_failures = failures);
         Ok(())
     }
@@ -295,7 +261,7 @@ impl Driver {
         let news = self.news.borrow_and_update();
         let head = news.head.as_ref()?;
         if let Some(time) = crate::store::timestamp(head.header.time) {
-            self.leaves.book.head(self.claim.chain_id, time);
+            self.context.leaves.book.head(self.context.claim.chain_id, time);
         }
         Some(Input::Head { head: head.header.block(), finalized: head.finalized })
     }
@@ -310,8 +276,9 @@ impl Driver {
                     (true, None) => Want::NearHead(range),
                     (false, _) => Want::Range(range),
                 };
-                let (nodes, trouble) = (self.nodes.clone(), running.fetch_trouble.clone());
-                let (leaves, store, chain_id) = (self.leaves.clone(), self.store.clone(), self.claim.chain_id);
+                let (nodes, trouble) = (self.context.nodes.clone(), running.fetch_trouble.clone());
+                let (leaves, store, chain_id) =
+                    (self.context.leaves.clone(), self.context.store.clone(), self.context.claim.chain_id);
                 let patience = running.patience.clone();
                 running.fetches.begin(id, range, async move {
                     let fetched = fetch(&nodes, what, &trouble, &patience).await;
@@ -324,7 +291,7 @@ impl Driver {
             Action::Append { id, on, finalized } => match running.fetches.batch(id) {
                 Ok(batch) => {
                     running.appending = Some(batch.clone());
-                    running.work = Some(self.append(batch, on, finalized, running.work_trouble.clone()));
+                    running.work = Some(self.context.append(batch, on, finalized, running.work_trouble.clone()));
                 }
                 Err(lost) => {
                     running.work = Some(Box::pin(async move { Err(StoreError::Fatal { why: lost.to_string() }) }));
@@ -332,16 +299,28 @@ impl Driver {
             },
             Action::Forget => running.fetches.forget(),
             Action::Compare { floor, anchor } => {
-                running.work = Some(self.compare(running.machine.tail(), floor, anchor, running));
+                running.work = Some(self.context.compare(
+                    running.machine.tail(),
+                    floor,
+                    anchor,
+                    self.chain.finality == Finality::Never,
+                    running.work_trouble.clone(),
+                ));
             }
             Action::Unwind { from, to } => {
                 warn!(chain = self.chain.name, from = from.next, to = to.next, "reorg: unwinding orphaned blocks");
-                running.work = Some(self.unwind(from, to, running.work_trouble.clone()));
+                running.work = Some(self.context.unwind(from, to, self.status.clone(), running.work_trouble.clone()));
             }
             Action::Jump { from, to, anchor } => {
-                running.work = Some(self.jump(from, to, anchor, running.work_trouble.clone()));
+                info!(
+                    chain = self.chain.name,
+                    from = from.next,
+                    to,
+                    "far behind: following the head first, history beside it"
+                );
+                running.work = Some(self.context.jump(from, to, anchor, running.work_trouble.clone()));
             }
-            Action::Reload => running.work = Some(self.reload(running.work_trouble.clone())),
+            Action::Reload => running.work = Some(self.context.reload(running.work_trouble.clone())),
             Action::Stop(stop) => error!(chain = self.chain.name, "stopped: {stop}"),
         }
     }
@@ -392,10 +371,10 @@ impl Driver {
             }
             running.tell_history(status, self.chain.start_block);
             status.events_per_second = running.meter.per_second();
-            let able = self.nodes.capabilities();
+            let able = self.context.nodes.capabilities();
             (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
-            status.leaves = self.leaves.book.count(self.claim.chain_id);
-            status.bare_leaves = self.leaves.book.bare(self.claim.chain_id);
+            status.leaves = self.context.leaves.book.count(self.context.claim.chain_id);
+            status.bare_leaves = self.context.leaves.book.bare(self.context.claim.chain_id);
             status.waits_for = match &trouble {
                 Some(why) => format!("{}: {why}", machine.wait()),
                 None => machine.wait().to_string(),

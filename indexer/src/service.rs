@@ -1,6 +1,8 @@
 //! Starts everything a deployment runs, and stops it on one path.
 
+mod error;
 mod keeper;
+mod meet;
 pub mod tasks;
 mod tenure;
 
@@ -12,74 +14,18 @@ use tokio::sync::{oneshot, watch};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::api::Published;
-use crate::config::{Chain, Config, Finality};
+use crate::config::{Chain, Config};
 use crate::driver::ChainError;
-use crate::maintenance::{Leaves, LeavesError};
-use crate::nodes::{Identity, NodeError, Nodes};
+use crate::maintenance::Leaves;
 use crate::status::{ChainStatus, TableReport, TaskReport};
-use crate::store::{Claim, NewChain, Store, StoreError};
+use crate::store::Store;
 use crate::task::{Group, Watched};
+
+pub use self::error::ServiceError;
+pub use self::meet::{join, meet};
 
 use self::keeper::{First, Keeper};
 use self::tasks::{Tasks, watched};
-
-/// Why the service did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    /// The configuration cannot be run.
-    #[error("{0}")]
-    Usage(String),
-    /// The database.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-    /// The partition manager's connection.
-    #[error("{0}")]
-    Leaves(#[from] LeavesError),
-    /// No node of a chain told which chain it serves.
-    #[error("chain \"{chain}\": no RPC answers: {error}. Check chains.{chain}.rpc_urls and that a node runs there")]
-    Node {
-        /// The chain's name.
-        chain: String,
-        /// What the last node said.
-        error: NodeError,
-    },
-    /// The node serves another chain than the configuration says.
-    #[error(
-        "chain \"{chain}\": the node serves chain {found}, but chains.{chain}.chain_id is {configured}: point \
-         chains.{chain}.rpc_urls to the right node, or set chain_id to {found} if this is the chain you mean"
-    )]
-    WrongChain {
-        /// The chain's name.
-        chain: String,
-        /// What the node said.
-        found: u64,
-        /// What the configuration says.
-        configured: u64,
-    },
-    /// The HTTP address cannot be listened on.
-    #[error("http.listen {address}: {error}. Choose another address or port, or \"off\"")]
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// A chain ended.
-    #[error("{0}")]
-    Chain(#[from] ChainError),
-}
-
-impl ServiceError {
-    /// Whether waiting mends nothing: the configuration, or what is stored, must change.
-    fn is_for_the_operator(&self) -> bool {
-        match self {
-            Self::Usage(_) | Self::WrongChain { .. } | Self::Listen { .. } => true,
-            Self::Store(error) => matches!(error, StoreError::Fatal { .. }),
-            Self::Leaves(error) => matches!(error, LeavesError::Role { .. }),
-            Self::Node { .. } | Self::Chain(_) => false,
-        }
-    }
-}
 
 /// A running indexer.
 pub struct Service {
@@ -264,40 +210,6 @@ impl Service {
         }
         drop(self.helpers);
     }
-}
-
-/// Asks the nodes which chain they serve, and describes it for the store.
-///
-/// # Errors
-/// [`ServiceError::Node`], [`ServiceError::WrongChain`].
-pub async fn meet(chain: &Chain) -> Result<(Arc<Nodes>, NewChain), ServiceError> {
-    let node = |error| ServiceError::Node { chain: chain.name.clone(), error };
-    let nodes = Arc::new(Nodes::new(chain).map_err(node)?);
-    let Identity { chain_id, genesis } = nodes.identity().await.map_err(node)?;
-    if chain_id != chain.chain_id {
-        let (name, configured) = (chain.name.clone(), chain.chain_id);
-        return Err(ServiceError::WrongChain { chain: name, found: chain_id, configured });
-    }
-    let new = NewChain {
-        chain_id,
-        name: chain.name.clone(),
-        genesis,
-        start_block: chain.start_block,
-        filter: nodes.filter().clone(),
-        finality: chain.finality != Finality::Never,
-        reset: chain.reset_on_chain_change,
-    };
-    Ok((nodes, new))
-}
-
-/// Registers with a chain for a backfill beside a running writer.
-///
-/// # Errors
-/// As [`meet`], and what the store says.
-pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim), ServiceError> {
-    let (nodes, new) = meet(chain).await?;
-    nodes.remember(&store.nodes(chain.chain_id).await?);
-    Ok((nodes, store.join(&new).await?))
 }
 
 /// One watch over all chains.

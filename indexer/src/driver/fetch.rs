@@ -1,43 +1,23 @@
 //! One fetch of the tail lane, until there is a batch or a reason to ask for something else.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::sleep;
 use tracing::info;
 
-use super::Trouble;
+use super::trouble::{Patience, Trouble};
 use crate::backoff::Backoff;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::FetchFailure;
+use crate::chain::range::RangeSizer;
+use crate::config::Chain;
 use crate::maintenance::Leaves;
 use crate::nodes::{NodeError, Nodes};
 use crate::store::Store;
 
-/// How long a lane waits after an answer that says no more than "not there": twice as long each time, until one brings something.
-/// Such an answer comes without delay, and so would the next.
-#[derive(Clone, Debug)]
-pub(super) struct Patience(Arc<Mutex<Backoff>>);
-
-impl Patience {
-    pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Self::fresh())))
-    }
-
-    fn fresh() -> Backoff {
-        Backoff::between(Duration::from_millis(50), Duration::from_secs(3))
-    }
-
-    /// Something came.
-    pub fn renew(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Self::fresh();
-    }
-
-    pub async fn wait(&self) {
-        let pause = self.0.lock().unwrap_or_else(PoisonError::into_inner).advance();
-        sleep(pause).await;
-    }
+/// How wide the ranges of a chain are: half the rows of a transaction leave room for a dense stretch, and a quarter of
+/// what may be held lets four of them wait for their turn.
+pub(super) fn sizer(chain: &Chain) -> RangeSizer {
+    let (logs, bytes) = (u64::from(chain.batch_rows / 2).max(1), (chain.fetch_buffer_bytes / 4).max(1));
+    RangeSizer::new(chain.range_blocks, chain.max_range_blocks, logs, bytes)
 }
 
 /// What to fetch.

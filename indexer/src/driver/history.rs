@@ -7,8 +7,9 @@ use alloy::primitives::B256;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::fetch::Patience;
-use super::{FIRST_PAUSE, Trouble};
+use super::fetch::sizer;
+use super::trouble::{FIRST_PAUSE, Patience, Trouble};
+use super::work::{Context, append_once, look_again};
 use crate::backoff::Backoff;
 use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
 use crate::chain::batch::BlockBatch;
@@ -17,25 +18,11 @@ use crate::chain::filter::Filter;
 use crate::chain::range::RangeSizer;
 use crate::config::Chain;
 use crate::events::untyped::Untyped;
-use crate::maintenance::Leaves;
-use crate::nodes::{Hold, NodeError, Nodes};
+use crate::nodes::{Hold, NodeError};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
-use crate::store::{Claim, Store, StoreError, timestamp};
+use crate::store::{StoreError, timestamp};
 use crate::task::{Group, Lost};
-
-/// What one chain's history works with.
-#[derive(Clone)]
-pub struct Context {
-    /// Its nodes.
-    pub nodes: Arc<Nodes>,
-    /// The database.
-    pub store: Store,
-    /// The partition manager.
-    pub leaves: Arc<Leaves>,
-    /// The right to write.
-    pub claim: Claim,
-}
 
 /// A chain's backfill lane under way. Dropping it loses nothing: what is not committed is missing, and found again.
 pub struct History {
@@ -80,7 +67,7 @@ enum Done {
 impl History {
     /// The lane of a chain, which begins with [`FillInput::Moved`].
     pub fn new(chain: &Chain, context: Context, want: Option<BlockRange>) -> Self {
-        let sizer = super::sizer(chain);
+        let sizer = sizer(chain);
         let lane = Backfill::new(chain.backfill_order, chain.backfill_workers as usize, sizer.clone());
         let (filters, trouble) = (Arc::default(), Trouble::default());
         Self {
@@ -331,10 +318,10 @@ impl Fill {
         let Context { store, leaves, claim, .. } = &self.context;
         let mut backoff = Backoff::default();
         loop {
-            match super::work::append_once(store, leaves, claim, batch, Lane::Backfill).await {
+            match append_once(store, leaves, claim, batch, Lane::Backfill).await {
                 Ok(()) => return Ok(None),
                 Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
-                    super::work::look_again(store, leaves, claim, batch, &error).await?;
+                    look_again(store, leaves, claim, batch, &error).await?;
                 }
                 Err(StoreError::Retry { why }) => {
                     warn!("{why}");

@@ -1,16 +1,18 @@
 //! The machine's actions that take a while: each goes on until it is done, or what came of it is not known.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{Driver, FIRST_PAUSE, Running, Trouble, Work};
+use super::trouble::{FIRST_PAUSE, Trouble};
 use crate::backoff::Backoff;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::BlockRef;
-use crate::chain::machine::{Finality, Input, Tail};
+use crate::chain::machine::{Input, Tail};
 use crate::chain::reorg::{Fork, fork_point};
 use crate::maintenance::Leaves;
 use crate::nodes::{NodeError, Nodes};
@@ -19,7 +21,23 @@ use crate::store::append::Lane;
 use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
 
-impl Driver {
+/// What the lanes of one chain work with.
+#[derive(Clone)]
+pub struct Context {
+    /// Its nodes.
+    pub nodes: Arc<Nodes>,
+    /// The database.
+    pub store: Store,
+    /// The partition manager.
+    pub leaves: Arc<Leaves>,
+    /// The right to write.
+    pub claim: Claim,
+}
+
+/// One write or comparison under way.
+pub(super) type Work = Pin<Box<dyn Future<Output = Result<Input, StoreError>> + Send>>;
+
+impl Context {
     pub(super) fn append(&self, batch: Arc<BlockBatch>, on: Tail, finalized: Option<u64>, trouble: Trouble) -> Work {
         let lane = Lane::Tail { on, finalized };
         let (store, leaves, claim) = (self.store.clone(), self.leaves.clone(), self.claim.clone());
@@ -46,8 +64,8 @@ impl Driver {
         })
     }
 
-    pub(super) fn unwind(&self, from: Tail, to: Tail, trouble: Trouble) -> Work {
-        let (store, claim, status) = (self.store.clone(), self.claim.clone(), self.status.clone());
+    pub(super) fn unwind(&self, from: Tail, to: Tail, status: watch::Sender<ChainStatus>, trouble: Trouble) -> Work {
+        let (store, claim) = (self.store.clone(), self.claim.clone());
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
@@ -84,7 +102,6 @@ impl Driver {
     /// Sets the tail to a final block, as told by a node that has the anchor too.
     pub(super) fn jump(&self, from: Tail, to: u64, anchor: BlockRef, trouble: Trouble) -> Work {
         let (store, nodes, claim) = (self.store.clone(), self.nodes.clone(), self.claim.clone());
-        info!(chain = self.chain.name, from = from.next, to, "far behind: following the head first, history beside it");
         Box::pin(async move {
             let header = match nodes.header_below(to, anchor).await {
                 Ok(header) => header,
@@ -106,9 +123,16 @@ impl Driver {
         })
     }
 
-    pub(super) fn compare(&self, tail: Tail, floor: Option<u64>, anchor: BlockRef, running: &Running) -> Work {
+    /// `back`: blocks of this chain are taken back without a reorg.
+    pub(super) fn compare(
+        &self,
+        tail: Tail,
+        floor: Option<u64>,
+        anchor: BlockRef,
+        back: bool,
+        trouble: Trouble,
+    ) -> Work {
         let (store, nodes, claim) = (self.store.clone(), self.nodes.clone(), self.claim.clone());
-        let (trouble, back) = (running.work_trouble.clone(), self.chain.finality == Finality::Never);
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {

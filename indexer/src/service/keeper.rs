@@ -8,8 +8,9 @@ use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::error::ServiceError;
+use super::meet::meet;
 use super::tenure::Tenure;
-use super::{ServiceError, meet};
 use crate::backoff::Backoff;
 use crate::config::{Chain, Finality};
 use crate::driver::ChainError;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::config::Chain;
-use crate::driver::{ChainError, Driver, End};
+use crate::driver::{ChainError, Context, Driver, End};
 use crate::maintenance::Leaves;
 use crate::nodes::Nodes;
 use crate::nodes::heads::News;
@@ -136,10 +136,12 @@ impl Tenure {
         });
         let driver = Driver {
             chain: self.chain.clone(),
-            nodes: self.nodes.clone(),
-            store: self.store.clone(),
-            leaves: self.leaves.clone(),
-            claim,
+            context: Context {
+                nodes: self.nodes.clone(),
+                store: self.store.clone(),
+                leaves: self.leaves.clone(),
+                claim,
+            },
             news: self.news.clone(),
             status: self.status.clone(),
         };

@@ -1,0 +1,42 @@
+//! Meeting a chain: its nodes say which it is, and the store lets one register with it.
+
+use std::sync::Arc;
+
+use super::error::ServiceError;
+use crate::config::{Chain, Finality};
+use crate::nodes::{Identity, Nodes};
+use crate::store::{Claim, NewChain, Store};
+
+/// Asks the nodes which chain they serve, and describes it for the store.
+///
+/// # Errors
+/// [`ServiceError::Node`], [`ServiceError::WrongChain`].
+pub async fn meet(chain: &Chain) -> Result<(Arc<Nodes>, NewChain), ServiceError> {
+    let node = |error| ServiceError::Node { chain: chain.name.clone(), error };
+    let nodes = Arc::new(Nodes::new(chain).map_err(node)?);
+    let Identity { chain_id, genesis } = nodes.identity().await.map_err(node)?;
+    if chain_id != chain.chain_id {
+        let (name, configured) = (chain.name.clone(), chain.chain_id);
+        return Err(ServiceError::WrongChain { chain: name, found: chain_id, configured });
+    }
+    let new = NewChain {
+        chain_id,
+        name: chain.name.clone(),
+        genesis,
+        start_block: chain.start_block,
+        filter: nodes.filter().clone(),
+        finality: chain.finality != Finality::Never,
+        reset: chain.reset_on_chain_change,
+    };
+    Ok((nodes, new))
+}
+
+/// Registers with a chain for a backfill beside a running writer.
+///
+/// # Errors
+/// As [`meet`], and what the store says.
+pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim), ServiceError> {
+    let (nodes, new) = meet(chain).await?;
+    nodes.remember(&store.nodes(chain.chain_id).await?);
+    Ok((nodes, store.join(&new).await?))
+}
