@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::Failure;
+use super::block::block;
+use super::failure::Failure;
 use crate::chain::backfill::FillInput;
 use crate::chain::block::BlockRange;
 use crate::cli::out::say;
@@ -21,10 +22,10 @@ pub struct BackfillArgs {
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block
-    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub from: u64,
     /// The last block, which is indexed too
-    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub to: u64,
 }
 

@@ -2,8 +2,9 @@
 
 use clap::Subcommand;
 
+use super::failure::Failure;
 use super::out::{say, tell};
-use super::{Failure, reach};
+use super::reach;
 use crate::config::{Config, ConfigErrors, Settings};
 use crate::maintenance::crowding;
 

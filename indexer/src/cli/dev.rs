@@ -1,5 +1,6 @@
 //! `dalp-indexer dev`: a devnet of one's own, indexed.
 
+mod args;
 mod given;
 
 use std::fmt::Write as _;
@@ -10,43 +11,27 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use alloy::primitives::B256;
 use dalp_fixtures::tools::{self, say_stderr};
-use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, Rpc, Settings, Traffic, deploy, home};
+use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, Settings, Traffic, deploy, home};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
+use super::environment::environment;
+use super::failure::Failure;
+use super::migrate;
 use super::out::{say, tell};
 use super::run::Signals;
-use super::{Failure, environment, migrate};
 use crate::config::Config;
 use crate::service::Service;
 use crate::status::ChainStatus;
 use crate::store::connect::explain;
 
-/// Arguments of `dev`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct DevArgs {
-    /// Forget the chain and database of earlier runs, unless both --rpc-url and --database-url are given. Of a database given by
-    /// --database-url, only what is stored of this chain goes, if its genesis block is another one now
-    #[arg(long)]
-    pub fresh: bool,
-    /// Index this node instead of starting Anvil; no sample traffic is sent to it
-    #[arg(long, value_name = "URL")]
-    pub rpc_url: Option<String>,
-    /// First block to index of the node given by --rpc-url
-    #[arg(long, value_name = "BLOCK", default_value_t = 0, requires = "rpc_url", allow_negative_numbers = true, value_parser = super::block)]
-    pub start_block: u64,
-    /// Use this database instead of starting PostgreSQL; its user may create roles, or they exist
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
-}
+pub use self::args::DevArgs;
+use self::given::{CHAIN, DevNode};
 
-/// What the chain is called.
-const CHAIN: &str = "devnet";
 const DATABASE: &str = "dalp";
 /// Owns the database: migrations and partitions.
 const ADMIN: &str = "dalp_admin";
@@ -291,16 +276,6 @@ struct DevDatabase {
     admin_url: String,
     reader_url: String,
     psql: String,
-}
-
-struct DevNode {
-    url: String,
-    ws_url: Option<String>,
-    chain_id: u64,
-    genesis: B256,
-    start_block: u64,
-    /// A client, where we started it and may send it traffic.
-    ours: Option<Rpc>,
 }
 
 fn config_text(database: &DevDatabase, node: &DevNode) -> String {

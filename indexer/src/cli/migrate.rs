@@ -1,6 +1,6 @@
 //! `dalp-indexer migrate`.
 
-use super::Failure;
+use super::failure::Failure;
 use crate::cli::out::say;
 use crate::config::Config;
 use crate::store::connect::connect_direct;

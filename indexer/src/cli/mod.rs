@@ -1,9 +1,13 @@
 //! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for everything else that fails.
 
+mod again;
 pub mod backfill;
+mod block;
 mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
+mod environment;
+mod failure;
 mod grid;
 pub mod migrate;
 mod out;
@@ -16,20 +20,18 @@ mod sql;
 pub mod status;
 pub mod verify;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
-use tracing::warn;
 
+use crate::config::{Config, Settings};
+use crate::telemetry::{self, LogFormat};
+
+pub use self::environment::{environment, state_dir};
+pub use self::failure::Failure;
 use self::out::tell;
-use crate::backoff::Backoff;
-use crate::config::{Config, ConfigErrors, Settings};
-use crate::store::StoreError;
-use crate::store::connect::{ConnectError, ConnectFault};
-use crate::telemetry::{self, LogFormat, TelemetryError};
 
 /// Indexes the events of EVM chains into time-partitioned PostgreSQL tables.
 #[derive(Debug, Parser)]
@@ -130,58 +132,6 @@ Uses database.reader_url.")]
     Config(config::ConfigCommand),
 }
 
-/// Why a command did not do its work; its text says what, where and what to do next.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// The exit code: 2 for usage and configuration, 1 for the rest.
-    pub code: u8,
-    /// For the person at the terminal.
-    pub message: String,
-}
-
-impl Failure {
-    /// Wrong usage or configuration.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
-    }
-
-    /// Whoever read the output has left: nothing is wrong, and nothing more is to be done.
-    pub(crate) fn unread() -> Self {
-        Self { code: 0, message: String::new() }
-    }
-
-    /// Anything else.
-    pub fn other(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
-    }
-}
-
-impl From<ConfigErrors> for Failure {
-    fn from(errors: ConfigErrors) -> Self {
-        Self::usage(errors.to_string())
-    }
-}
-
-impl From<TelemetryError> for Failure {
-    fn from(error: TelemetryError) -> Self {
-        Self::usage(error.to_string())
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::other(error.to_string())
-    }
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        let code = if error.fault == ConnectFault::Config { 2 } else { 1 };
-        Self { code, message: error.to_string() }
-    }
-}
-
 /// The whole program: reads the arguments and the environment, runs, and says how it went.
 pub fn main() -> ExitCode {
     // clap answers --help with 0 and wrong usage with 2.
@@ -226,50 +176,6 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Sql(args) => sql::run(load()?, args).await,
         Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())).await,
     }
-}
-
-/// The environment as texts. What is not Unicode is passed on damaged, to be refused by name where it matters.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
-    let text = |raw: OsString| raw.to_string_lossy().into_owned();
-    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
-}
-
-/// Where what should outlive a run is kept: `DALP_HOME`, else the user's state folder; none without a home.
-pub fn state_dir() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    folder("DALP_HOME")
-        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("dalp-indexer")))
-        .or_else(|| folder("HOME").map(|home| home.join(".local/state/dalp-indexer")))
-}
-
-/// A block's number.
-fn block(text: &str) -> Result<u64, String> {
-    // What PostgreSQL's int8 holds: no chain has more.
-    let number = text.parse().ok().filter(|number| i64::try_from(*number).is_ok());
-    number.ok_or_else(|| "a block is a whole number, 0 or more".to_owned())
-}
-
-/// How often the database is asked before a command gives up.
-const ASKED: u32 = 6;
-
-/// Carries out what the database may be able to do a moment later, such as after a takeover, which ends what was begun
-/// before: a few times, with growing pauses.
-///
-/// # Errors
-/// The last try's.
-async fn again<T, F>(mut step: impl FnMut() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let mut backoff = Backoff::new();
-    for _ in 1..ASKED {
-        match step().await {
-            Err(StoreError::Retry { why }) => warn!("{why}"),
-            done => return done,
-        }
-        backoff.pause().await;
-    }
-    step().await
 }
 
 #[cfg(test)]

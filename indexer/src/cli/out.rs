@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, Write as _};
 
-use super::Failure;
+use super::failure::Failure;
 
 /// Prints a line on standard output; `?` ends the command, quietly, where its reader has left.
 macro_rules! say {
@@ -30,14 +30,4 @@ pub(crate) fn line(text: fmt::Arguments<'_>) -> Result<(), Failure> {
 /// See [`tell`].
 pub(crate) fn note(text: fmt::Arguments<'_>) {
     let _unread = writeln!(io::stderr().lock(), "{text}");
-}
-
-impl From<io::Error> for Failure {
-    /// Of writing standard output.
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::unread(),
-            _ => Self::other(format!("standard output cannot be written: {error}")),
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use dalp_partitions::{Finding, hindrances};
 use tokio_postgres::Client;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Chain, Config, ManagedTable, Secret, endpoint};
 use crate::maintenance::{Connector, Place, retention::has_one_policy};

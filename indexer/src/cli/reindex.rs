@@ -2,8 +2,10 @@
 
 use indicatif::MultiProgress;
 
+use super::again::again;
 use super::backfill::{pick, progress};
-use super::{Failure, again};
+use super::block::block;
+use super::failure::Failure;
 use crate::chain::machine::Tail;
 use crate::cli::out::say;
 use crate::config::Config;
@@ -17,7 +19,7 @@ pub struct ReindexArgs {
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block that shall be read again
-    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub from: u64,
     /// Do it: without this, only what would be removed is said, and the exit code is 2
     #[arg(long)]

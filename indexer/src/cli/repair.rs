@@ -6,7 +6,7 @@ use indicatif::MultiProgress;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::Failure;
+use super::failure::Failure;
 use super::verify::{Audit, ScopeArgs, chains, open_store};
 use crate::chain::block::BlockRange;
 use crate::chain::level::Level;

@@ -3,9 +3,9 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::Config;
-use crate::service::{Service, ServiceError};
+use crate::service::Service;
 
 /// Arguments of `run`.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -64,15 +64,6 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Usage(message) => Self::usage(message),
-            other => Self::other(other.to_string()),
         }
     }
 }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use super::Failure;
+use super::failure::Failure;
 use super::grid::{self, Grid};
 use super::run::Signals;
 use crate::cli::out::say;

@@ -10,9 +10,11 @@ use serde_json::json;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::again::again;
 use super::backfill::{pick, progress};
+use super::block::block;
+use super::failure::Failure;
 use super::grid::Grid;
-use super::{Failure, again};
 use crate::chain::audit::{Difference, Entry, Findings, Table, compare};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
@@ -33,10 +35,10 @@ pub struct ScopeArgs {
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block [default: the first that is stored]
-    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub from: Option<u64>,
     /// The last block, included [default: the last that is stored]
-    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = super::block)]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub to: Option<u64>,
     /// How far the chain's answers are verified themselves: returned, linked, bloom or receipts [default: the strongest that
     /// the chain allows]

@@ -6,12 +6,26 @@ use dalp_fixtures::Rpc;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{CHAIN, DevArgs, DevNode};
-use crate::cli::Failure;
+use super::args::DevArgs;
+use crate::cli::failure::Failure;
 use crate::config::{Chain, Config, DatabaseUrl, Secret, Settings, endpoint};
 use crate::nodes::Nodes;
 use crate::store::connect::{connect_direct, explain};
 use crate::store::{hash, int8, uint8};
+
+/// What the chain is called.
+pub(super) const CHAIN: &str = "devnet";
+
+/// A node to index.
+pub(super) struct DevNode {
+    pub url: String,
+    pub ws_url: Option<String>,
+    pub chain_id: u64,
+    pub genesis: B256,
+    pub start_block: u64,
+    /// A client, where we started it and may send it traffic.
+    pub ours: Option<Rpc>,
+}
 
 /// The node that is given, if one is. Both it and the database that is given have answered.
 pub(super) async fn meet(args: &DevArgs) -> Result<Option<DevNode>, Failure> {

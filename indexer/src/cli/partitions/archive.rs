@@ -4,7 +4,8 @@ use clap::Subcommand;
 use dalp_partitions::{Archived, Manifest, Request, Survey, note_verified, survey};
 use serde::Serialize;
 
-use super::{Failure, LeafArgs, Selection, Session, author, bare, failed, grid, print_json, size, tables};
+use super::shared::{LeafArgs, Selection, Session, author, bare, failed, grid, print_json, size, tables};
+use crate::cli::failure::Failure;
 use crate::cli::out::{say, tell};
 use crate::config::{Config, ManagedTable, sql_name, sql_table};
 

@@ -9,7 +9,8 @@ use dalp_partitions::{
 };
 use serde::Serialize;
 
-use super::{Failure, Selection, Session, failed, print_json, tables};
+use super::shared::{Selection, Session, failed, print_json, tables};
+use crate::cli::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::retention::{has_one_policy, reference, terms};

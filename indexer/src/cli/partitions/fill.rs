@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use dalp_partitions::{Need, Policy, State, ensure, read_inventory, set_aside, unseal};
 
-use super::{Failure, Session, failed, tables, time};
+use super::shared::{Session, failed, tables, time};
+use crate::cli::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;

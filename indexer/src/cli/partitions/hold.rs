@@ -5,7 +5,9 @@ use clap::Subcommand;
 use dalp_partitions::{Scope, add_hold, all_holds, release_hold};
 use serde::Serialize;
 
-use super::{Failure, Selection, Session, author, failed, grid, print_json, tables, time};
+use super::shared::{Selection, Session, author, failed, grid, print_json, tables, time};
+use crate::cli::backfill::pick;
+use crate::cli::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable, REGISTRY};
 
@@ -105,7 +107,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: HoldCom
 async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(), Failure> {
     let table = tables(config, Some(&args.table))?[0];
     let chain = match &args.chain {
-        Some(name) => Some(super::super::backfill::pick(config, Some(name))?.chain_id),
+        Some(name) => Some(pick(config, Some(name))?.chain_id),
         None => None,
     };
     let key = args.key.or_else(|| chain.and_then(|id| i64::try_from(id).ok()));

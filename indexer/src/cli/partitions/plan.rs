@@ -9,7 +9,8 @@ use dalp_partitions::{
 };
 use serde::Serialize;
 
-use super::{Failure, Faults, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
+use super::shared::{Faults, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
+use crate::cli::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;

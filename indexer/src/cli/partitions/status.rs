@@ -8,7 +8,8 @@ use dalp_partitions::{
 };
 use serde::Serialize;
 
-use super::{Failure, Faults, Selection, Session, failed, grid, print_json, size, tables};
+use super::shared::{Faults, Selection, Session, failed, grid, print_json, size, tables};
+use crate::cli::failure::Failure;
 use crate::cli::grid::Grid;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};

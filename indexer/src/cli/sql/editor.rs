@@ -8,7 +8,8 @@ use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 
 use super::statement::{Typed, Typing};
-use crate::cli::{Failure, state_dir};
+use crate::cli::environment::state_dir;
+use crate::cli::failure::Failure;
 
 /// The statements and commands a user types.
 pub(super) struct Lines {

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use super::statement::{Typed, Typing};
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 
 /// The statements and commands a user types.
 pub(super) struct Lines(Typing);

@@ -5,6 +5,7 @@ mod hint;
 #[cfg_attr(not(feature = "prompt"), path = "lines.rs")]
 mod lines;
 mod meta;
+mod perform;
 mod prompt;
 mod render;
 mod session;
@@ -12,7 +13,8 @@ mod statement;
 
 use std::io::{self, IsTerminal as _, Read as _};
 
-use super::{Failure, grid};
+use super::failure::Failure;
+use super::grid;
 use crate::config::Config;
 use meta::Meta;
 use render::{Format, View};
@@ -74,7 +76,7 @@ async fn run_all(mut session: Session, mut view: View, parts: &[Part]) -> Result
     for part in parts {
         match part {
             Part::Command(Meta::Quit) => break,
-            Part::Command(command) => meta::run(command, &mut session, &mut view, &mut out).await?,
+            Part::Command(command) => perform::run(command, &mut session, &mut view, &mut out).await?,
             Part::Sql(text) => session.execute(text, view, &mut out).await?,
         }
     }

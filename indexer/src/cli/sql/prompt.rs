@@ -3,11 +3,12 @@
 use std::io;
 
 use super::lines::Lines;
-use super::meta::{self, Meta};
+use super::meta::Meta;
+use super::perform;
 use super::render::View;
 use super::session::{Session, SqlError};
 use super::statement::Typed;
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::out::{say, tell};
 
 /// Asks, runs and shows until the user leaves.
@@ -19,7 +20,7 @@ pub(super) async fn run(mut session: Session, mut view: View) -> Result<(), Fail
         let result = match typed {
             Typed::More => continue,
             Typed::Command(Meta::Quit) => break,
-            Typed::Command(command) => meta::run(&command, &mut session, &mut view, &mut out).await,
+            Typed::Command(command) => perform::run(&command, &mut session, &mut view, &mut out).await,
             Typed::Sql(text) => session.execute(&text, view, &mut out).await,
         };
         match result {

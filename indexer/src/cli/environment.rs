@@ -1,0 +1,18 @@
+//! What a command finds around it: environment variables, and the folder for what outlives a run.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The environment as texts. What is not Unicode is passed on damaged, to be refused by name where it matters.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |raw: OsString| raw.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
+/// Where what should outlive a run is kept: `DALP_HOME`, else the user's state folder; none without a home.
+pub fn state_dir() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("DALP_HOME")
+        .or_else(|| folder("XDG_STATE_HOME").map(|state| state.join("dalp-indexer")))
+        .or_else(|| folder("HOME").map(|home| home.join(".local/state/dalp-indexer")))
+}
