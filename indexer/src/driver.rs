@@ -1,9 +1,9 @@
 //! The loop that carries out what the machine says. It and what lies below it alone await both nodes and store.
 
+mod backfill;
 mod chores;
 mod fetch;
 mod fetches;
-mod history;
 mod still;
 mod trouble;
 mod way;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::chain::backfill::FillInput;
+use crate::chain::backfill::BackfillInput;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::{Action, Input, Limits, Machine, Tail, Wait};
@@ -28,7 +28,7 @@ use crate::status::{ChainStatus, Meter, Watchdog};
 use crate::store::StoreError;
 use crate::task::{Lost, Watched};
 
-pub use self::history::History;
+pub use self::backfill::BackfillLane;
 pub use self::work::Context;
 
 use self::chores::Chores;
@@ -80,7 +80,7 @@ struct Running {
     appending: Option<Arc<BlockBatch>>,
     fetch_trouble: Trouble,
     work_trouble: Trouble,
-    history: History,
+    backfill: BackfillLane,
     meter: Meter,
     /// Logs that stay raw, and whether and of how many kinds that was told.
     untyped: Untyped,
@@ -126,7 +126,7 @@ impl Driver {
                 _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
                 _ = beat.tick() => {
                     self.beat(&mut running, &mut chores)?;
-                    if running.history.knows() {
+                    if running.backfill.knows() {
                         way.look(&self.status, self.chain.start_block);
                     }
                     self.tell_untyped(&mut running);
@@ -138,7 +138,7 @@ impl Driver {
                     None => continue,
                 },
                 fetched = running.fetches.next(), if !held => fetched.map_err(|why| self.failed(why))?,
-                filled = running.history.next() => match filled {
+                committed = running.backfill.next() => match committed {
                     Ok(_blocks) => continue,
                     Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
                     Err(error) => return Err(self.fatal(&error)),
@@ -174,7 +174,7 @@ impl Driver {
         }
         running.fetches.keep(&running.machine);
         if moved {
-            running.history.step(FillInput::Moved);
+            running.backfill.step(BackfillInput::Moved);
         }
         // Heads come by themselves, changed or not.
         if !seen && running.stillness.step(running.mark(), Instant::now()) {
@@ -192,14 +192,14 @@ impl Driver {
             far_behind: FAR_BEHIND,
         };
         let machine = Machine::new(chain.finality, chain.start_block, limits, sizer(chain));
-        let history = History::new(chain, self.context.clone(), None);
+        let backfill = BackfillLane::new(chain, self.context.clone(), None);
         let mut running = Running {
             fetches: Fetches::default(),
             work: None,
             appending: None,
             fetch_trouble: Trouble::default(),
             work_trouble: Trouble::default(),
-            history,
+            backfill,
             meter: Meter::default(),
             untyped: Untyped::default(),
             told_kinds: None,
@@ -218,7 +218,7 @@ impl Driver {
     /// Once a second.
     fn beat(&self, running: &mut Running, chores: &mut Chores) -> Result<(), ChainError> {
         running.check().map_err(|lost| self.failed(lost.to_string()))?;
-        running.history.go_on(running.machine.settled());
+        running.backfill.go_on(running.machine.settled());
         if let Some(block) = running.machine.unconfirmed().filter(|_| running.anchoring.is_none()) {
             let asked = on_one_chain(self.context.nodes.clone(), block, running.machine.tail());
             running.anchoring = Some(Watched::spawn(asked));
@@ -227,7 +227,7 @@ impl Driver {
             let status = self.status.borrow();
             status.gap_blocks > 0 || status.lag_blocks.is_none_or(|lag| lag > 0)
         };
-        let mark = (running.mark(), running.history.missing_blocks());
+        let mark = (running.mark(), running.backfill.missing_blocks());
         let still = running.watchdog.look(mark, busy, std::time::Instant::now());
         let (before, now) = (self.status.borrow().stalled_seconds, still.as_secs());
         self.status.send_modify(|status| {
@@ -334,7 +334,7 @@ impl Driver {
 
     /// Publishes which logs stay raw, and says so at once, and when there are more kinds. Without raw logs none is kept.
     fn tell_untyped(&self, running: &mut Running) {
-        let more = running.history.take_untyped();
+        let more = running.backfill.take_untyped();
         running.untyped.add(more);
         let untyped = &running.untyped;
         if !self.chain.raw || untyped.logs() == 0 {
@@ -369,7 +369,7 @@ impl Driver {
             if let Some(time) = running.tail_time {
                 status.tail_time = crate::store::timestamp(time);
             }
-            running.tell_history(status, self.chain.start_block);
+            running.tell_backfill(status, self.chain.start_block);
             status.events_per_second = running.meter.per_second();
             let able = self.context.nodes.capabilities();
             (status.verification, status.distrusted_answers) = (able.to_string(), able.distrusted);
@@ -381,37 +381,37 @@ impl Driver {
             };
             // A chain that waits for its operator falls behind, however near the head it stopped.
             let stopped = matches!(machine.wait(), Wait::Operator(_));
-            status.derive(self.chain.start_block, trouble.is_none() && !stopped && running.history.knows());
+            status.derive(self.chain.start_block, trouble.is_none() && !stopped && running.backfill.knows());
         });
     }
 }
 
 impl Running {
-    /// That somebody is at all that the machine and the lane of history wait for.
+    /// That somebody is at all that the machine and the backfill lane wait for.
     fn check(&self) -> Result<(), Lost> {
         if self.machine.is_busy() && self.work.is_none() {
             return Err(Lost::nobody_is_at(self.machine.wait()));
         }
         self.fetches.check(&self.machine)?;
-        self.history.check()
+        self.backfill.check()
     }
 
     fn mark(&self) -> Mark {
         Mark { tail: self.machine.tail(), head: self.machine.head(), settled: self.machine.settled() }
     }
 
-    /// What of history is missing.
-    fn tell_history(&self, status: &mut ChainStatus, start_block: u64) {
-        let history = &self.history;
-        if !history.is_loaded() {
+    /// What the backfill lane has to fetch.
+    fn tell_backfill(&self, status: &mut ChainStatus, start_block: u64) {
+        let backfill = &self.backfill;
+        if !backfill.is_loaded() {
             return;
         }
-        status.gap_blocks = history.missing_blocks();
-        status.complete_to = match history.first_missing() {
+        status.gap_blocks = backfill.missing_blocks();
+        status.complete_to = match backfill.first_missing() {
             Some(first) => first.checked_sub(1).filter(|last| *last >= start_block),
             None => status.tail,
         };
-        let trouble = history.trouble().filter(|_| status.gap_blocks > 0);
+        let trouble = backfill.trouble().filter(|_| status.gap_blocks > 0);
         status.history = match (status.gap_blocks, trouble) {
             (0, _) => String::new(),
             (blocks, None) => format!("{blocks} blocks to fetch"),

@@ -1,4 +1,4 @@
-//! The backfill lane: history below the tail, in any order, by several workers. [`FillInput`]s in, [`FillAction`]s out.
+//! The backfill lane: history below the tail, in any order, by several workers. [`BackfillInput`]s in, [`BackfillAction`]s out.
 //!
 //! It works on final blocks only, so nothing here knows of reorgs. What is missing is what the stored coverage says;
 //! whenever a write's fate is in doubt, the coverage is read again and decides.
@@ -49,11 +49,11 @@ pub enum Order {
 
 /// Names one piece under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FillId(u64);
+pub struct PieceId(u64);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
-pub enum FillInput {
+pub enum BackfillInput {
     /// What is missing and what is final, read under the state row's lock.
     Loaded {
         /// What is missing, ascending.
@@ -62,9 +62,9 @@ pub enum FillInput {
         settled: Option<u64>,
     },
     /// A piece is committed.
-    Filled {
+    Committed {
         /// Which.
-        id: FillId,
+        id: PieceId,
         /// Logs that the answer held.
         logs: u64,
         /// Bytes that it took.
@@ -73,17 +73,17 @@ pub enum FillInput {
     /// A piece is not committed, or nobody knows.
     Failed {
         /// Which.
-        id: FillId,
+        id: PieceId,
         /// Why.
-        failure: FillFailure,
+        failure: BackfillFailure,
     },
     /// What is stored changed behind the lane's back: the tail jumped or was unwound.
     Moved,
 }
 
-/// Why a piece was not filled.
+/// Why a piece was not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FillFailure {
+pub enum BackfillFailure {
     /// Too many blocks, logs or bytes at once; with the node's limit in blocks, where it names one.
     TooLarge {
         /// The limit.
@@ -97,11 +97,11 @@ pub enum FillFailure {
 
 /// What the driver shall do.
 #[derive(Clone, Debug, PartialEq)]
-pub enum FillAction {
+pub enum BackfillAction {
     /// Fetch and commit a piece.
-    Fill {
+    Begin {
         /// Its name.
-        id: FillId,
+        id: PieceId,
         /// The piece.
         piece: Piece,
     },
@@ -122,7 +122,7 @@ pub struct Backfill {
     sizer: RangeSizer,
     /// Missing and not under way; ascending, disjoint.
     todo: Vec<Piece>,
-    running: BTreeMap<FillId, Piece>,
+    running: BTreeMap<PieceId, Piece>,
     settled: Option<u64>,
     /// What was committed since the load under way began: its answer may not know of it.
     since_load: Option<Vec<BlockRange>>,
@@ -130,7 +130,7 @@ pub struct Backfill {
 }
 
 impl Backfill {
-    /// A lane with `workers` pieces under way at most. It begins with [`FillInput::Moved`].
+    /// A lane with `workers` pieces under way at most. It begins with [`BackfillInput::Moved`].
     pub fn new(order: Order, workers: usize, sizer: RangeSizer) -> Self {
         let (todo, running) = (Vec::new(), BTreeMap::new());
         Self { order, workers, sizer, todo, running, settled: None, since_load: None, next_id: 0 }
@@ -151,7 +151,7 @@ impl Backfill {
     }
 
     /// Pieces under way.
-    pub fn running(&self) -> impl Iterator<Item = (FillId, BlockRange)> + '_ {
+    pub fn running(&self) -> impl Iterator<Item = (PieceId, BlockRange)> + '_ {
         self.running.iter().map(|(id, piece)| (*id, piece.range))
     }
 
@@ -160,7 +160,7 @@ impl Backfill {
         self.since_load.is_none()
     }
 
-    /// Whether something is missing that could be filled, now that blocks up to `settled` are final: load again.
+    /// Whether something is missing that could be fetched, now that blocks up to `settled` are final: load again.
     pub fn could_go_on(&self, settled: u64) -> bool {
         let above = |piece: &Piece| self.settled.is_none_or(|known| piece.range.last > known);
         self.is_loaded() && self.settled.is_none_or(|known| settled > known) && self.todo.iter().any(above)
@@ -177,21 +177,21 @@ impl Backfill {
     }
 
     /// Takes one input and says what to do now.
-    pub fn step(&mut self, input: FillInput) -> Vec<FillAction> {
+    pub fn step(&mut self, input: BackfillInput) -> Vec<BackfillAction> {
         let mut actions = Vec::new();
         match input {
-            FillInput::Loaded { pieces, settled } => self.loaded(pieces, settled),
-            FillInput::Filled { id, logs, bytes } => self.filled(id, logs, bytes),
-            FillInput::Failed { id, failure } => self.failed(id, failure, &mut actions),
-            FillInput::Moved => self.load(&mut actions),
+            BackfillInput::Loaded { pieces, settled } => self.loaded(pieces, settled),
+            BackfillInput::Committed { id, logs, bytes } => self.committed(id, logs, bytes),
+            BackfillInput::Failed { id, failure } => self.failed(id, failure, &mut actions),
+            BackfillInput::Moved => self.load(&mut actions),
         }
-        self.fill(&mut actions);
+        self.begin(&mut actions);
         actions
     }
 
-    fn load(&mut self, actions: &mut Vec<FillAction>) {
+    fn load(&mut self, actions: &mut Vec<BackfillAction>) {
         self.since_load = Some(Vec::new());
-        actions.push(FillAction::Load);
+        actions.push(BackfillAction::Load);
     }
 
     fn loaded(&mut self, pieces: Vec<Piece>, settled: Option<u64>) {
@@ -201,7 +201,7 @@ impl Backfill {
         self.todo = pieces.into_iter().flat_map(|piece| cut(&piece, &taken)).collect();
     }
 
-    fn filled(&mut self, id: FillId, logs: u64, bytes: u64) {
+    fn committed(&mut self, id: PieceId, logs: u64, bytes: u64) {
         let Some(piece) = self.running.remove(&id) else { return };
         if let Some(since) = &mut self.since_load {
             since.push(piece.range);
@@ -212,14 +212,14 @@ impl Backfill {
         }
     }
 
-    fn failed(&mut self, id: FillId, failure: FillFailure, actions: &mut Vec<FillAction>) {
+    fn failed(&mut self, id: PieceId, failure: BackfillFailure, actions: &mut Vec<BackfillAction>) {
         let Some(piece) = self.running.remove(&id) else { return };
         match failure {
-            FillFailure::Lost => self.load(actions),
-            FillFailure::TooLarge { hint } if !self.sizer.too_large(piece.range.blocks(), hint) => {
-                actions.push(FillAction::TooLarge { number: piece.range.first });
+            BackfillFailure::Lost => self.load(actions),
+            BackfillFailure::TooLarge { hint } if !self.sizer.too_large(piece.range.blocks(), hint) => {
+                actions.push(BackfillAction::TooLarge { number: piece.range.first });
             }
-            FillFailure::TooLarge { .. } | FillFailure::Gone => self.put_back(piece),
+            BackfillFailure::TooLarge { .. } | BackfillFailure::Gone => self.put_back(piece),
         }
     }
 
@@ -228,14 +228,14 @@ impl Backfill {
         self.todo.insert(at, piece);
     }
 
-    fn fill(&mut self, actions: &mut Vec<FillAction>) {
+    fn begin(&mut self, actions: &mut Vec<BackfillAction>) {
         while self.running.len() < self.workers && self.is_loaded() {
             let Some(at) = self.next_place() else { return };
             let piece = self.take(at);
-            let id = FillId(self.next_id);
+            let id = PieceId(self.next_id);
             self.next_id += 1;
             self.running.insert(id, piece.clone());
-            actions.push(FillAction::Fill { id, piece });
+            actions.push(BackfillAction::Begin { id, piece });
         }
     }
 
@@ -283,17 +283,17 @@ mod tests {
         Piece { range: r(first, last), stored: Vec::new() }
     }
 
-    fn lane(order: Order, gaps: &[(u64, u64)], settled: u64) -> (Backfill, Vec<FillAction>) {
+    fn lane(order: Order, gaps: &[(u64, u64)], settled: u64) -> (Backfill, Vec<BackfillAction>) {
         let mut lane = Backfill::new(order, 2, RangeSizer::new(10, 10, 100, 1_000));
-        assert_eq!(lane.step(FillInput::Moved), [FillAction::Load]);
+        assert_eq!(lane.step(BackfillInput::Moved), [BackfillAction::Load]);
         let pieces = gaps.iter().map(|(a, b)| piece(*a, *b)).collect();
-        let actions = lane.step(FillInput::Loaded { pieces, settled: Some(settled) });
+        let actions = lane.step(BackfillInput::Loaded { pieces, settled: Some(settled) });
         (lane, actions)
     }
 
-    fn ranges(actions: &[FillAction]) -> Vec<(u64, u64)> {
-        let range = |action: &FillAction| match action {
-            FillAction::Fill { piece, .. } => Some((piece.range.first, piece.range.last)),
+    fn ranges(actions: &[BackfillAction]) -> Vec<(u64, u64)> {
+        let range = |action: &BackfillAction| match action {
+            BackfillAction::Begin { piece, .. } => Some((piece.range.first, piece.range.last)),
             _ => None,
         };
         actions.iter().filter_map(range).collect()
@@ -316,34 +316,38 @@ mod tests {
         let (mut lane, oldest) = lane(Order::Oldest, &[(0, 14), (30, 50)], 40);
         assert_eq!(ranges(&oldest), [(0, 9), (10, 14)]);
         assert_eq!((lane.missing_blocks(), lane.first_missing()), (36, Some(0)));
-        let filled = |id| FillInput::Filled { id: FillId(id), logs: 0, bytes: 0 };
-        assert_eq!(ranges(&lane.step(filled(0))), [(30, 39)]);
-        assert_eq!(ranges(&lane.step(filled(1))), [(40, 40)]);
-        assert_eq!(ranges(&lane.step(filled(2))), [], "41 is not final yet");
+        let committed = |id| BackfillInput::Committed { id: PieceId(id), logs: 0, bytes: 0 };
+        assert_eq!(ranges(&lane.step(committed(0))), [(30, 39)]);
+        assert_eq!(ranges(&lane.step(committed(1))), [(40, 40)]);
+        assert_eq!(ranges(&lane.step(committed(2))), [], "41 is not final yet");
         assert!(!lane.could_go_on(40) && lane.could_go_on(45));
-        lane.step(FillInput::Moved);
-        let rest = FillInput::Loaded { pieces: vec![piece(41, 50)], settled: Some(45) };
+        lane.step(BackfillInput::Moved);
+        let rest = BackfillInput::Loaded { pieces: vec![piece(41, 50)], settled: Some(45) };
         assert_eq!(ranges(&lane.step(rest)), [(41, 45)]);
     }
 
     #[test]
     fn a_refused_piece_is_split_and_a_single_block_is_told() {
         let (mut lane, _) = lane(Order::Oldest, &[(0, 14)], 40);
-        let too_large = |id| FillInput::Failed { id: FillId(id), failure: FillFailure::TooLarge { hint: None } };
+        let too_large =
+            |id| BackfillInput::Failed { id: PieceId(id), failure: BackfillFailure::TooLarge { hint: None } };
         assert_eq!(ranges(&lane.step(too_large(0))), [(0, 4)]);
-        lane.step(FillInput::Failed { id: FillId(2), failure: FillFailure::TooLarge { hint: Some(1) } });
+        lane.step(BackfillInput::Failed { id: PieceId(2), failure: BackfillFailure::TooLarge { hint: Some(1) } });
         let (mut lane, _) = super::tests::lane(Order::Oldest, &[(7, 7)], 40);
-        assert_eq!(lane.step(too_large(0)), [FillAction::TooLarge { number: 7 }]);
+        assert_eq!(lane.step(too_large(0)), [BackfillAction::TooLarge { number: 7 }]);
         assert!(lane.is_idle());
     }
 
     #[test]
-    fn what_was_committed_while_the_coverage_was_read_is_not_filled_again() {
+    fn what_was_committed_while_the_coverage_was_read_is_not_fetched_again() {
         let (mut lane, _) = lane(Order::Oldest, &[(0, 14), (20, 24)], 40);
-        let lost = FillInput::Failed { id: FillId(1), failure: FillFailure::Lost };
-        assert_eq!(lane.step(lost), [FillAction::Load]);
-        lane.step(FillInput::Filled { id: FillId(0), logs: 0, bytes: 0 });
+        let lost = BackfillInput::Failed { id: PieceId(1), failure: BackfillFailure::Lost };
+        assert_eq!(lane.step(lost), [BackfillAction::Load]);
+        lane.step(BackfillInput::Committed { id: PieceId(0), logs: 0, bytes: 0 });
         let stale = vec![piece(0, 14), piece(20, 24)];
-        assert_eq!(ranges(&lane.step(FillInput::Loaded { pieces: stale, settled: Some(40) })), [(10, 14), (20, 24)]);
+        assert_eq!(
+            ranges(&lane.step(BackfillInput::Loaded { pieces: stale, settled: Some(40) })),
+            [(10, 14), (20, 24)]
+        );
     }
 }

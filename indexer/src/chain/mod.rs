@@ -3,7 +3,6 @@
 //! Pure: no async, no clock, no sockets, and nothing else of this crate. Whatever the driver does to a node or a
 //! database, it does because [`machine::Machine`] told it to.
 
-pub mod audit;
 pub mod backfill;
 pub mod batch;
 pub mod block;
@@ -19,3 +18,4 @@ pub mod receipts;
 pub mod reorg;
 #[cfg(test)]
 pub mod sim;
+pub mod verify;

@@ -7,7 +7,7 @@ use alloy::primitives::B256;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Order, pieces};
+use super::backfill::{Backfill, BackfillAction, BackfillFailure, BackfillInput, Order, PieceId, pieces};
 use super::batch::Link;
 use super::block::{BlockRange, BlockRef};
 use super::coverage::Coverage;
@@ -66,7 +66,7 @@ impl Node {
 
 enum Told {
     Sync(Input),
-    Fill(FillInput),
+    Backfill(BackfillInput),
 }
 
 struct World {
@@ -184,7 +184,7 @@ impl World {
         self.inbox.push_back(Told::Sync(input));
     }
 
-    /// Answers of fetches and fills overtake each other.
+    /// Answers of both lanes overtake each other.
     fn tell_any_time(&mut self, told: Told) {
         let at = self.rng.random_range(0..=self.inbox.len());
         self.inbox.insert(at, told);
@@ -304,9 +304,9 @@ impl World {
         self.tell(if answered { Input::Jumped(block) } else { Input::WriteLost });
     }
 
-    fn perform_fill(&mut self, action: FillAction) {
+    fn perform_backfill(&mut self, action: BackfillAction) {
         match action {
-            FillAction::Load => {
+            BackfillAction::Load => {
                 let covered = self.store.covered.iter().map(|n| BlockRange { first: *n, last: *n });
                 let want = BlockRange::new(0, self.store.tail().next.saturating_sub(1)).expect("from 0");
                 let missing = match self.store.tail {
@@ -314,37 +314,37 @@ impl World {
                     None => Vec::new(),
                 };
                 let settled = self.store.finalized;
-                self.inbox.push_back(Told::Fill(FillInput::Loaded { pieces: missing, settled }));
+                self.inbox.push_back(Told::Backfill(BackfillInput::Loaded { pieces: missing, settled }));
             }
-            FillAction::Fill { id, piece } => self.fill(id, piece.range),
-            FillAction::TooLarge { number } => panic!("block {number} too large"),
+            BackfillAction::Begin { id, piece } => self.fetch_piece(id, piece.range),
+            BackfillAction::TooLarge { number } => panic!("block {number} too large"),
         }
     }
 
-    fn fill(&mut self, id: FillId, range: BlockRange) {
+    fn fetch_piece(&mut self, id: PieceId, range: BlockRange) {
         let node = self.node();
-        let settled = self.store.finalized.expect("only final blocks are filled");
+        let settled = self.store.finalized.expect("only final blocks are fetched");
         assert!(range.last <= settled, "{range} is not final");
         // Only a node that has our final block is on our chain.
         let stored = self.store.blocks.range(..=settled).next_back();
         let ours = stored.is_some_and(|(number, hash)| node.has(BlockRef { number: *number, hash: *hash }));
         let fault = self.faults.then(|| self.rng.random_range(0..20));
-        let failed = |failure| FillInput::Failed { id, failure };
+        let failed = |failure| BackfillInput::Failed { id, failure };
         let (written, answered) = self.commit();
         let blocks = node.chain.get(range.first as usize..=range.last as usize).map(<[_]>::to_vec);
         let told = match (fault, blocks.filter(|_| ours)) {
-            (Some(0), _) | (_, None) => failed(FillFailure::Gone),
-            (Some(1), _) if range.blocks() > 1 => failed(FillFailure::TooLarge { hint: None }),
-            (_, Some(_)) if range_is_taken(&self.store, range) => failed(FillFailure::Lost),
+            (Some(0), _) | (_, None) => failed(BackfillFailure::Gone),
+            (Some(1), _) if range.blocks() > 1 => failed(BackfillFailure::TooLarge { hint: None }),
+            (_, Some(_)) if range_is_taken(&self.store, range) => failed(BackfillFailure::Lost),
             (_, Some(blocks)) => {
                 if written {
                     self.store.put(&blocks);
                 }
-                let filled = FillInput::Filled { id, logs: range.blocks(), bytes: range.blocks() };
-                if answered { filled } else { failed(FillFailure::Lost) }
+                let committed = BackfillInput::Committed { id, logs: range.blocks(), bytes: range.blocks() };
+                if answered { committed } else { failed(BackfillFailure::Lost) }
             }
         };
-        self.tell_any_time(Told::Fill(told));
+        self.tell_any_time(Told::Backfill(told));
     }
 
     fn restart(&mut self) {
@@ -355,25 +355,25 @@ impl World {
         self.perform(first);
     }
 
-    fn step_fill(&mut self, input: FillInput) {
+    fn step_backfill(&mut self, input: BackfillInput) {
         for action in self.lane.step(input) {
-            self.perform_fill(action);
+            self.perform_backfill(action);
         }
     }
 
     fn step(&mut self) {
         match self.inbox.pop_front() {
-            Some(Told::Fill(input)) => self.step_fill(input),
+            Some(Told::Backfill(input)) => self.step_backfill(input),
             Some(Told::Sync(input)) => {
                 let moved = matches!(input, Input::Loaded { .. } | Input::Jumped(_) | Input::Unwound);
                 for action in self.machine.step(input) {
                     self.perform(action);
                 }
                 if moved {
-                    self.step_fill(FillInput::Moved);
+                    self.step_backfill(BackfillInput::Moved);
                 }
                 if self.machine.settled().is_some_and(|settled| self.lane.could_go_on(settled)) {
-                    self.step_fill(FillInput::Moved);
+                    self.step_backfill(BackfillInput::Moved);
                 }
             }
             None => {}

@@ -6,11 +6,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::block::block;
 use super::failure::Failure;
-use crate::chain::backfill::FillInput;
+use crate::chain::backfill::BackfillInput;
 use crate::chain::block::BlockRange;
 use crate::cli::out::say;
 use crate::config::{Chain, Config};
-use crate::driver::{Context, History};
+use crate::driver::{BackfillLane, Context};
 use crate::maintenance::Leaves;
 use crate::service;
 use crate::store::{Claim, Store, StoreError};
@@ -47,10 +47,10 @@ pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Res
     let mut logs = 0;
     loop {
         let context = Context { nodes: nodes.clone(), store: store.clone(), leaves: leaves.clone(), claim };
-        let mut history = History::new(chain, context, Some(want));
-        history.step(FillInput::Moved);
-        let outcome = fill(&mut history, &bars, &mut bar).await;
-        logs += history.logs();
+        let mut lane = BackfillLane::new(chain, context, Some(want));
+        lane.step(BackfillInput::Moved);
+        let outcome = finish(&mut lane, &bars, &mut bar).await;
+        logs += lane.logs();
         match outcome {
             Ok(()) => break,
             // The running indexer was started anew, or another one took over: go on under its token.
@@ -69,27 +69,31 @@ pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Res
     Ok(())
 }
 
-/// Fills what is missing, to the end; the bar comes once it is known how much that is.
-async fn fill(history: &mut History, bars: &MultiProgress, bar: &mut Option<ProgressBar>) -> Result<(), StoreError> {
+/// Goes on until nothing is missing; the bar comes once it is known how much that is.
+async fn finish(
+    lane: &mut BackfillLane,
+    bars: &MultiProgress,
+    bar: &mut Option<ProgressBar>,
+) -> Result<(), StoreError> {
     let mut told = None;
-    while !history.is_idle() {
-        let blocks = history.next().await?;
-        if bar.is_none() && history.missing_blocks() > 0 {
-            *bar = Some(bars.add(progress(history.missing_blocks())));
+    while !lane.is_idle() {
+        let blocks = lane.next().await?;
+        if bar.is_none() && lane.missing_blocks() > 0 {
+            *bar = Some(bars.add(progress(lane.missing_blocks())));
         }
         if let Some(bar) = bar {
             bar.inc(blocks);
-            let trouble = history.trouble();
+            let trouble = lane.trouble();
             if trouble != told {
                 bar.set_message(trouble.clone().unwrap_or_default());
                 told = trouble;
             }
         }
     }
-    match history.missing_blocks() {
+    match lane.missing_blocks() {
         0 => Ok(()),
         // What is left cannot be had, such as a block that is too large.
-        _ => Err(StoreError::Fatal { why: history.trouble().unwrap_or_default() }),
+        _ => Err(StoreError::Fatal { why: lane.trouble().unwrap_or_default() }),
     }
 }
 

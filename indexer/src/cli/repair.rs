@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::failure::Failure;
-use super::verify::{Audit, ScopeArgs, chains, open_store};
+use super::verify::{ScopeArgs, Verification, chains, open_store};
 use crate::chain::block::BlockRange;
 use crate::chain::level::Level;
 use crate::cli::out::say;
@@ -37,15 +37,15 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
     let mut missing = Ok(());
     let leaves = Leaves::open(&config).await.map_err(service::ServiceError::from)?;
     for chain in chains(&config, &args.scope)? {
-        let audit = Audit::open(chain, &store, &args.scope).await?;
-        let report = audit.run(&bars, !args.dry_run).await?;
+        let verification = Verification::open(chain, &store, &args.scope).await?;
+        let report = verification.run(&bars, !args.dry_run).await?;
         say!("{}", report.text())?;
         let broken = report.findings.blocks();
         if args.dry_run || broken.blocks() == 0 {
             missing = missing.and(report.whole());
             continue;
         }
-        let mut repair = Repair { audit, leaves: &leaves, scope: &args.scope };
+        let mut repair = Repair { verification, leaves: &leaves, scope: &args.scope };
         for range in broken.ranges() {
             repair.mend(*range).await?;
         }
@@ -57,7 +57,7 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
 
 struct Repair<'r> {
     /// The writer's token, the tail and the node's chain as they were when something last came between.
-    audit: Audit<'r>,
+    verification: Verification<'r>,
     leaves: &'r Leaves,
     scope: &'r ScopeArgs,
 }
@@ -94,29 +94,29 @@ impl Repair<'_> {
                 Err(Step::Again(why)) => warn!(%range, "not repaired yet: {why}"),
             }
             sleep(Duration::from_millis(300)).await;
-            let (chain, store) = (self.audit.chain, self.audit.store);
-            self.audit = Audit::open(chain, store, self.scope).await?;
+            let (chain, store) = (self.verification.chain, self.verification.store);
+            self.verification = Verification::open(chain, store, self.scope).await?;
         }
         Err(Failure::other(format!(
             "{range} of \"{}\" still differs from the chain after {TRIES} attempts: see the warnings above, and run \
              `dalp-indexer verify`",
-            self.audit.chain.name
+            self.verification.chain.name
         )))
     }
 
     async fn replace_once(&self, range: BlockRange) -> Result<(), Step> {
-        let audit = &self.audit;
-        if range.last > audit.anchor.number {
+        let verification = &self.verification;
+        if range.last > verification.anchor.number {
             return Err(Step::Again("it lies above the tail now".into()));
         }
-        let stored = audit.stored(range).await.map_err(Step::of)?;
+        let stored = verification.stored(range).await.map_err(Step::of)?;
         let covered = stored.covered_by_any();
         for part in covered.ranges() {
             // Every header is fetched: each block of the tail must be stored again.
-            let fetched = audit.fetch(*part, audit.level.max(Level::Linked)).await;
+            let fetched = verification.fetch(*part, verification.level.max(Level::Linked)).await;
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
             let batch = batch.retain(|number, log| stored.calls_for(number, log));
-            self.leaves.cover(audit.claim.chain_id, &batch, stored.floors).await.map_err(Step::of)?;
+            self.leaves.cover(verification.claim.chain_id, &batch, stored.floors).await.map_err(Step::of)?;
             self.write(Replacement::Batch(&batch), &stored.foreign).await?;
         }
         for gap in covered.gaps(range) {
@@ -127,24 +127,25 @@ impl Repair<'_> {
 
     /// Writes, and reads back: what is stored is what was fetched, so the chain is not asked for it twice.
     async fn write(&self, replacement: Replacement<'_>, foreign: &[(i64, i32)]) -> Result<(), Step> {
-        let audit = &self.audit;
-        if !audit.stands().await.map_err(|trouble| Step::Failed(trouble.into()))? {
+        let verification = &self.verification;
+        if !verification.stands().await.map_err(|trouble| Step::Failed(trouble.into()))? {
             return Err(Step::Again("the chain was reorganised meanwhile".into()));
         }
-        match audit.store.repair(&audit.claim, replacement, foreign, audit.anchor).await {
+        match verification.store.repair(&verification.claim, replacement, foreign, verification.anchor).await {
             Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
-                self.leaves.book.forget(audit.claim.chain_id);
-                let floors = audit.store.learn_floors(audit.claim.chain_id).await.map_err(Step::of)?;
+                self.leaves.book.forget(verification.claim.chain_id);
+                let floors = verification.store.learn_floors(verification.claim.chain_id).await.map_err(Step::of)?;
                 if let (StoreError::Sealed { .. }, Replacement::Batch(batch)) = (&error, replacement) {
-                    self.leaves.unseal(audit.claim.chain_id, batch, floors).await.map_err(Step::of)?;
+                    self.leaves.unseal(verification.claim.chain_id, batch, floors).await.map_err(Step::of)?;
                 }
                 return Err(Step::Again(format!("a partition went away or was sealed: {error}")));
             }
             other => other.map_err(Step::of)?,
         }
-        let stored = audit.stored(replacement.range()).await.map_err(Step::of)?;
-        let look = audit.compare(stored, replacement.batch()).await.map_err(|trouble| Step::Failed(trouble.into()))?;
-        match look.differences.len() {
+        let stored = verification.stored(replacement.range()).await.map_err(Step::of)?;
+        let verified =
+            verification.compare(stored, replacement.batch()).await.map_err(|trouble| Step::Failed(trouble.into()))?;
+        match verified.differences.len() {
             0 => Ok(()),
             rows => Err(Step::Again(format!("{rows} of its rows still differ: somebody else writes there"))),
         }

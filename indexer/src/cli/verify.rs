@@ -15,17 +15,17 @@ use super::backfill::{pick, progress};
 use super::block::block;
 use super::failure::Failure;
 use super::grid::Grid;
-use crate::chain::audit::{Difference, Entry, Findings, Table, compare};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::coverage::Coverage;
 use crate::chain::level::Level;
 use crate::chain::range::RangeSizer;
+use crate::chain::verify::{Difference, Entry, Findings, Table, compare};
 use crate::cli::out::say;
 use crate::config::{Chain, Config};
 use crate::nodes::{NodeError, Nodes};
 use crate::service;
-use crate::store::audit::{ExpectedRows, StoredRange};
+use crate::store::verify::{ExpectedRows, StoredRange};
 use crate::store::{Claim, Store, StoreError};
 
 /// Which blocks are looked at, and how closely.
@@ -69,8 +69,8 @@ pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Resul
     let store = open_store(&config).await?;
     let mut reports = Vec::new();
     for chain in chains(&config, &args.scope)? {
-        let audit = Audit::open(chain, &store, &args.scope).await?;
-        let report = audit.run(&bars, true).await?;
+        let verification = Verification::open(chain, &store, &args.scope).await?;
+        let report = verification.run(&bars, true).await?;
         if !args.json {
             say!("{}", report.text())?;
         }
@@ -108,13 +108,13 @@ fn stored(error: &StoreError) -> Failure {
     Failure::other(error.to_string())
 }
 
-/// One chain under audit.
-pub(super) struct Audit<'a> {
+/// One chain that is verified.
+pub(super) struct Verification<'a> {
     pub chain: &'a Chain,
     pub store: &'a Store,
-    pub source: Arc<Nodes>,
+    pub nodes: Arc<Nodes>,
     pub claim: Claim,
-    /// The stored tail when the audit began: a block that the node has, too.
+    /// The stored tail when the verification began: a block that the node has, too.
     pub anchor: BlockRef,
     pub want: BlockRange,
     /// How closely the chain is read.
@@ -122,7 +122,7 @@ pub(super) struct Audit<'a> {
 }
 
 /// What was found in one range.
-pub(super) struct Look {
+pub(super) struct Verified {
     pub differences: Vec<Difference>,
     logs: u64,
     bytes: u64,
@@ -156,7 +156,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Blocks of one step whose receipts are all read.
 const RECEIPT_STEP: u64 = 64;
 
-impl<'a> Audit<'a> {
+impl<'a> Verification<'a> {
     /// Joins the chain, and finds a block that database and node share.
     pub(super) async fn open(chain: &'a Chain, store: &'a Store, scope: &ScopeArgs) -> Result<Self, Failure> {
         if let (Some(from), Some(to)) = (scope.from, scope.to)
@@ -164,7 +164,7 @@ impl<'a> Audit<'a> {
         {
             return Err(Failure::usage(format!("--from {from} is above --to {to}")));
         }
-        let (source, claim, anchor) = join(chain, store).await?;
+        let (nodes, claim, anchor) = join(chain, store).await?;
         let coverage = store.coverage(claim.chain_id, claim.source_id).await.map_err(|error| stored(&error))?;
         let lowest = coverage.ranges().first().map_or(chain.start_block, |range| range.first);
         let first = scope.from.unwrap_or(lowest);
@@ -175,9 +175,9 @@ impl<'a> Audit<'a> {
                 chain.name
             ))
         })?;
-        let best = patiently(|| source.best_level()).await?;
+        let best = patiently(|| nodes.best_level()).await?;
         let level = scope.level.unwrap_or(best).min(best);
-        Ok(Self { chain, store, source, claim, anchor, want, level })
+        Ok(Self { chain, store, nodes, claim, anchor, want, level })
     }
 
     /// Looks at everything; with `raise`, what is right is recorded with the level it was verified to.
@@ -200,28 +200,28 @@ impl<'a> Audit<'a> {
         let most = if self.level == Level::Receipts { RECEIPT_STEP } else { self.chain.max_range_blocks };
         let (logs, bytes) = (u64::from(self.chain.batch_rows / 2).max(1), self.chain.fetch_buffer_bytes / 4);
         let mut sizer = RangeSizer::new(self.chain.range_blocks, most, logs, bytes);
-        let mut looking = FuturesUnordered::new();
+        let mut verifying = FuturesUnordered::new();
         loop {
-            while looking.len() < self.chain.fetch_parallelism as usize
+            while verifying.len() < self.chain.fetch_parallelism as usize
                 && let Some(range) = take_oldest(&mut todo, sizer.blocks())
             {
-                looking.push(async move { (range, self.look_twice(range).await) });
+                verifying.push(async move { (range, self.verify_twice(range).await) });
             }
-            let Some((range, look)) = looking.next().await else { break };
-            let look = match look {
-                Ok(look) => look,
+            let Some((range, verified)) = verifying.next().await else { break };
+            let verified = match verified {
+                Ok(verified) => verified,
                 Err(Trouble::TooLarge { hint, .. }) if sizer.too_large(range.blocks(), hint) => {
                     todo.push_front(range);
                     continue;
                 }
                 Err(trouble) => return Err(trouble.failure(range)),
             };
-            sizer.fetched(range.blocks(), look.logs, look.bytes);
-            report.logs += look.logs - look.below;
-            report.below += look.below;
-            report.set_aside(&look.out_of_time);
-            report.findings.add(&look.differences);
-            if let (Some(level), true, true) = (look.level, look.differences.is_empty(), raise) {
+            sizer.fetched(range.blocks(), verified.logs, verified.bytes);
+            report.logs += verified.logs - verified.below;
+            report.below += verified.below;
+            report.set_aside(&verified.out_of_time);
+            report.findings.add(&verified.differences);
+            if let (Some(level), true, true) = (verified.level, verified.differences.is_empty(), raise) {
                 self.raise(range, level).await?;
             }
             bar.inc(range.blocks());
@@ -231,17 +231,17 @@ impl<'a> Audit<'a> {
     }
 
     /// Looks once more where something differs: the indexer beside us may have written, or the chain moved, in between.
-    async fn look_twice(&self, range: BlockRange) -> Result<Look, Trouble> {
-        let look = self.look(range, self.level).await?;
-        if look.differences.is_empty() {
-            return Ok(look);
+    async fn verify_twice(&self, range: BlockRange) -> Result<Verified, Trouble> {
+        let verified = self.verify(range, self.level).await?;
+        if verified.differences.is_empty() {
+            return Ok(verified);
         }
         sleep(Duration::from_millis(300)).await;
-        self.look(range, self.level).await
+        self.verify(range, self.level).await
     }
 
     /// Compares one range.
-    pub(super) async fn look(&self, range: BlockRange, level: Level) -> Result<Look, Trouble> {
+    pub(super) async fn verify(&self, range: BlockRange, level: Level) -> Result<Verified, Trouble> {
         let stored = self.stored(range).await?;
         if stored.covered_by_any().blocks() == 0 {
             return self.compare(stored, None).await;
@@ -252,14 +252,14 @@ impl<'a> Audit<'a> {
 
     /// What is stored of a range.
     pub(super) async fn stored(&self, range: BlockRange) -> Result<StoredRange, StoreError> {
-        again(|| self.store.stored(&self.claim, range, self.source.filter())).await
+        again(|| self.store.stored(&self.claim, range, self.nodes.filter())).await
     }
 
     /// Compares what is stored of a range with that range on the chain, as far as any source covers it; `None`: none does.
-    pub(super) async fn compare(&self, stored: StoredRange, chain: Option<&BlockBatch>) -> Result<Look, Trouble> {
+    pub(super) async fn compare(&self, stored: StoredRange, chain: Option<&BlockBatch>) -> Result<Verified, Trouble> {
         let Some(batch) = chain else {
             let differences = differences(stored, ExpectedRows::default(), true);
-            return Ok(Look { differences, logs: 0, bytes: 0, out_of_time: Vec::new(), below: 0, level: None });
+            return Ok(Verified { differences, logs: 0, bytes: 0, out_of_time: Vec::new(), below: 0, level: None });
         };
         let covered = stored.covered_by_any();
         let inside = |entry: &Entry| covered.contains(entry.number);
@@ -276,7 +276,7 @@ impl<'a> Audit<'a> {
         let (out_of_time, below) = (expected.out_of_time().collect(), expected.below);
         let differences = differences(stored, expected, false);
         let (logs, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
-        Ok(Look { differences, logs, bytes, out_of_time, below, level: Some(batch.level()) })
+        Ok(Verified { differences, logs, bytes, out_of_time, below, level: Some(batch.level()) })
     }
 
     /// Adds what a range without all headers does not tell of blocks that are stored: their hashes.
@@ -284,7 +284,7 @@ impl<'a> Audit<'a> {
         let known: BTreeSet<u64> = expected.blocks.iter().map(|entry| entry.number).collect();
         let unknown: Vec<&Entry> = stored.blocks.iter().filter(|entry| !known.contains(&entry.number)).collect();
         let numbers: Vec<u64> = unknown.iter().map(|entry| entry.number).collect();
-        let hashes = patiently(|| self.source.hashes(&numbers)).await?;
+        let hashes = patiently(|| self.nodes.hashes(&numbers)).await?;
         for (entry, hash) in unknown.into_iter().zip(hashes) {
             let mut like = entry.clone();
             like.cells[0] = hash.map(|hash| hash.to_vec());
@@ -295,13 +295,13 @@ impl<'a> Audit<'a> {
 
     /// The range at `level`; what asking again may mend is asked again.
     pub(super) async fn fetch(&self, range: BlockRange, level: Level) -> Result<BlockBatch, Trouble> {
-        patiently(|| self.source.range_to(range, level)).await
+        patiently(|| self.nodes.range_to(range, level)).await
     }
 
-    /// Whether the node still has the block that the audit stands on.
+    /// Whether the node still has the block that the verification stands on.
     pub(super) async fn stands(&self) -> Result<bool, Trouble> {
         let number = [self.anchor.number];
-        let hashes = patiently(|| self.source.hashes(&number)).await?;
+        let hashes = patiently(|| self.nodes.hashes(&number)).await?;
         Ok(hashes.first().copied().flatten() == Some(self.anchor.hash))
     }
 
@@ -327,9 +327,9 @@ impl<'a> Audit<'a> {
 async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim, BlockRef), Failure> {
     let mut tries = 1;
     loop {
-        let (source, claim) = service::join(chain, store).await?;
-        match anchor(chain, store, &source, &claim).await {
-            Ok(anchor) => return Ok((source, claim, anchor)),
+        let (nodes, claim) = service::join(chain, store).await?;
+        match anchor(chain, store, &nodes, &claim).await {
+            Ok(anchor) => return Ok((nodes, claim, anchor)),
             Err(Trouble::Store(error @ (StoreError::Retry { .. } | StoreError::Fenced { .. }))) if tries < TRIES => {
                 warn!("{error}");
             }
@@ -341,7 +341,7 @@ async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim, BlockR
 }
 
 /// The stored tail, once the node has it too: a running indexer may be on its way through a reorg.
-async fn anchor(chain: &Chain, store: &Store, source: &Nodes, claim: &Claim) -> Result<BlockRef, Trouble> {
+async fn anchor(chain: &Chain, store: &Store, nodes: &Nodes, claim: &Claim) -> Result<BlockRef, Trouble> {
     for _ in 0..TRIES {
         let state = store.load(claim).await?;
         let Some(hash) = state.tail.hash else {
@@ -350,7 +350,7 @@ async fn anchor(chain: &Chain, store: &Store, source: &Nodes, claim: &Claim) -> 
         };
         let tail = BlockRef { number: state.tail.next - 1, hash };
         let number = [tail.number];
-        let hashes = patiently(|| source.hashes(&number)).await?;
+        let hashes = patiently(|| nodes.hashes(&number)).await?;
         if hashes.first().copied().flatten() == Some(hash) {
             return Ok(tail);
         }
@@ -369,7 +369,7 @@ pub(super) enum Trouble {
         why: String,
         hint: Option<u64>,
     },
-    Source(NodeError),
+    Node(NodeError),
     Store(StoreError),
     /// Said already in full.
     Failed(Failure),
@@ -381,7 +381,7 @@ impl Trouble {
             Trouble::TooLarge { why, .. } => {
                 Failure::other(format!("{range}: {why}; raise chains.*.max_response_bytes, or use another node"))
             }
-            Trouble::Source(error) => Failure::other(format!("{range}: {error}")),
+            Trouble::Node(error) => Failure::other(format!("{range}: {error}")),
             Trouble::Store(error) => Failure::other(format!("{range}: {error}")),
             Trouble::Failed(failure) => failure,
         }
@@ -398,7 +398,7 @@ impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::TooLarge { why, .. } => Self::other(why),
-            Trouble::Source(error) => Self::other(error.to_string()),
+            Trouble::Node(error) => Self::other(error.to_string()),
             Trouble::Store(error) => Self::other(error.to_string()),
             Trouble::Failed(failure) => failure,
         }
@@ -416,7 +416,7 @@ where
         match ask().await {
             Ok(answer) => return Ok(answer),
             Err(NodeError::TooLarge { why, hint, .. }) => return Err(Trouble::TooLarge { why, hint }),
-            Err(error) if tries == TRIES => return Err(Trouble::Source(error)),
+            Err(error) if tries == TRIES => return Err(Trouble::Node(error)),
             Err(error) => warn!("{error}"),
         }
         sleep(pause).await;

@@ -4,7 +4,6 @@
 //! beyond a transaction.
 
 pub mod append;
-pub mod audit;
 pub mod chain;
 pub mod connect;
 pub mod encode;
@@ -20,6 +19,7 @@ pub mod rights;
 pub mod rows;
 mod session;
 pub mod unwind;
+pub mod verify;
 
 use alloy::primitives::B256;
 use std::collections::HashMap;

@@ -3,9 +3,9 @@
 use tokio_postgres::types::{ToSql, Type};
 
 use super::append::{ADD_BLOCKS, add_blocks, copy, prepare};
-use super::audit::{hold_anchor, set_level};
 use super::encode::pg_micros;
 use super::rows::Rows;
+use super::verify::{hold_anchor, set_level};
 use super::{Claim, Store, StoreError, begin, int8};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};

@@ -1,4 +1,4 @@
-//! Reading what is stored, for an audit, and raising the recorded level of what it found right.
+//! Reading what is stored, to verify it, and raising the recorded level of what is right.
 
 use alloy::primitives::B256;
 use chrono::{DateTime, Utc};
@@ -10,13 +10,13 @@ use super::history::filter_of;
 use super::retention::{Floors, is_absurd, is_below, read_floors};
 use super::rows::{ABSURD, TIME};
 use super::{Claim, Store, StoreError, begin, begin_reading, hash, int8, timestamp, uint8};
-use crate::chain::audit::Entry;
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::coverage::Coverage;
 use crate::chain::filter::Filter;
 use crate::chain::level::Level;
 use crate::chain::logs::Log;
+use crate::chain::verify::Entry;
 use crate::events::erc20::{self, Decoded, TRANSFER};
 
 /// The rows of a range of blocks, whatever their times, and what the coverage says of it: one snapshot.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::block::BlockRange;
 use super::coverage::Coverage;
 
-/// A table that is audited.
+/// A table that is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// `dalp_indexed.blocks`.

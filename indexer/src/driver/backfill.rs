@@ -11,7 +11,7 @@ use super::fetch::sizer;
 use super::trouble::{FIRST_PAUSE, Patience, Trouble};
 use super::work::{Context, append_once, look_again};
 use crate::backoff::Backoff;
-use crate::chain::backfill::{Backfill, FillAction, FillFailure, FillId, FillInput, Piece};
+use crate::chain::backfill::{Backfill, BackfillAction, BackfillFailure, BackfillInput, Piece, PieceId};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::filter::Filter;
@@ -25,9 +25,9 @@ use crate::store::{StoreError, timestamp};
 use crate::task::{Group, Lost};
 
 /// A chain's backfill lane under way. Dropping it loses nothing: what is not committed is missing, and found again.
-pub struct History {
+pub struct BackfillLane {
     context: Context,
-    /// Blocks to fill; from the first block to the tail unless asked otherwise.
+    /// Blocks to fetch; from the first block to the tail unless asked otherwise.
     want: Option<BlockRange>,
     lane: Backfill,
     sizer: RangeSizer,
@@ -46,26 +46,26 @@ pub struct History {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Load,
-    Fill(FillId, BlockRange),
+    Piece(PieceId, BlockRange),
 }
 
 impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Load => f.write_str("history: reading what is missing"),
-            Self::Fill(_, range) => write!(f, "history: {range}"),
+            Self::Piece(_, range) => write!(f, "history: {range}"),
         }
     }
 }
 
 enum Done {
     Loaded(Missing),
-    Filled { id: FillId, range: BlockRange, answered: u64, stored: u64, bytes: u64, untyped: Untyped },
-    Failed { id: FillId, failure: FillFailure },
+    Committed { id: PieceId, range: BlockRange, answered: u64, stored: u64, bytes: u64, untyped: Untyped },
+    Failed { id: PieceId, failure: BackfillFailure },
 }
 
-impl History {
-    /// The lane of a chain, which begins with [`FillInput::Moved`].
+impl BackfillLane {
+    /// The lane of a chain, which begins with [`BackfillInput::Moved`].
     pub fn new(chain: &Chain, context: Context, want: Option<BlockRange>) -> Self {
         let sizer = sizer(chain);
         let lane = Backfill::new(chain.backfill_order, chain.backfill_workers as usize, sizer.clone());
@@ -121,10 +121,10 @@ impl History {
         std::mem::take(&mut self.untyped)
     }
 
-    /// Looks again at what is missing, if blocks that became final since could be filled.
+    /// Looks again at what is missing, if blocks that became final since could be fetched.
     pub fn go_on(&mut self, settled: Option<u64>) {
         if settled.is_some_and(|settled| self.lane.could_go_on(settled)) {
-            self.step(FillInput::Moved);
+            self.step(BackfillInput::Moved);
         }
     }
 
@@ -134,7 +134,7 @@ impl History {
     /// The first thing that nobody is at.
     pub fn check(&self) -> Result<(), Lost> {
         let load = (!self.lane.is_loaded()).then_some(Job::Load);
-        let mut jobs = load.into_iter().chain(self.lane.running().map(|(id, range)| Job::Fill(id, range)));
+        let mut jobs = load.into_iter().chain(self.lane.running().map(|(id, range)| Job::Piece(id, range)));
         jobs.find(|job| !self.tasks.has(job)).map_or(Ok(()), |job| Err(Lost::nobody_is_at(job)))
     }
 
@@ -144,24 +144,24 @@ impl History {
     }
 
     /// Takes one input and begins what follows from it.
-    pub fn step(&mut self, input: FillInput) {
+    pub fn step(&mut self, input: BackfillInput) {
         self.lane.limit_range(self.context.nodes.max_range_blocks());
         for action in self.lane.step(input) {
             match action {
-                FillAction::Load => {
+                BackfillAction::Load => {
                     let loading = load(self.context.clone(), self.want, self.trouble.clone());
                     self.tasks.spawn(Job::Load, loading);
                 }
-                FillAction::Fill { id, piece } => {
+                BackfillAction::Begin { id, piece } => {
                     let (context, filters, trouble) =
                         (self.context.clone(), self.filters.clone(), self.trouble.clone());
                     let (sizer, anchor) = (self.sizer.clone(), self.anchor);
                     let patience = self.patience.clone();
-                    let job = Job::Fill(id, piece.range);
-                    let fill = Fill { context, filters, anchor, trouble, patience, sizer, id, piece };
-                    self.tasks.spawn(job, fill.run());
+                    let job = Job::Piece(id, piece.range);
+                    let task = PieceTask { context, filters, anchor, trouble, patience, sizer, id, piece };
+                    self.tasks.spawn(job, task.run());
                 }
-                FillAction::TooLarge { number } => self.trouble.set(Some(format!(
+                BackfillAction::TooLarge { number } => self.trouble.set(Some(format!(
                     "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use \
                      another node, and start again"
                 ))),
@@ -183,17 +183,17 @@ impl History {
                 self.filters = Arc::new(missing.filters.into_iter().collect());
                 self.anchor = missing.anchor;
                 self.known = true;
-                FillInput::Loaded { pieces: missing.pieces, settled: missing.anchor.map(|block| block.number) }
+                BackfillInput::Loaded { pieces: missing.pieces, settled: missing.anchor.map(|block| block.number) }
             }
-            Done::Filled { id, range, answered, stored, bytes, untyped } => {
+            Done::Committed { id, range, answered, stored, bytes, untyped } => {
                 self.untyped.add(untyped);
                 self.logs += stored;
                 self.patience.renew();
                 blocks = range.blocks();
                 self.trouble.set(None);
-                FillInput::Filled { id, logs: answered, bytes }
+                BackfillInput::Committed { id, logs: answered, bytes }
             }
-            Done::Failed { id, failure } => FillInput::Failed { id, failure },
+            Done::Failed { id, failure } => BackfillInput::Failed { id, failure },
         };
         self.step(input);
         Ok(blocks)
@@ -229,18 +229,18 @@ async fn tell_lowest(context: &Context, missing: &Missing) {
 }
 
 /// One piece on its way.
-struct Fill {
+struct PieceTask {
     context: Context,
     filters: Arc<HashMap<B256, Filter>>,
     anchor: Option<BlockRef>,
     trouble: Trouble,
     patience: Patience,
     sizer: RangeSizer,
-    id: FillId,
+    id: PieceId,
     piece: Piece,
 }
 
-impl Fill {
+impl PieceTask {
     async fn run(self) -> Result<Done, StoreError> {
         let (id, range) = (self.id, self.piece.range);
         let failed = |failure| Ok(Done::Failed { id, failure });
@@ -251,7 +251,7 @@ impl Fill {
         };
         let (answered, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
         if self.sizer.is_excessive(range.blocks(), answered, bytes) {
-            return failed(FillFailure::TooLarge { hint: None });
+            return failed(BackfillFailure::TooLarge { hint: None });
         }
         let stored: Vec<&Filter> = self.piece.stored.iter().filter_map(|id| self.filters.get(id)).collect();
         let batch = match stored[..] {
@@ -261,14 +261,14 @@ impl Fill {
         match self.commit(&batch).await? {
             None => {
                 let (stored, untyped) = (batch.logs().len() as u64, Untyped::of(&batch));
-                Ok(Done::Filled { id, range, answered, stored, bytes, untyped })
+                Ok(Done::Committed { id, range, answered, stored, bytes, untyped })
             }
             Some(failure) => failed(failure),
         }
     }
 
     /// Fetches until there is a batch or a reason to ask for something else.
-    async fn fetch(&self) -> Result<(BlockBatch, Arc<Hold>), FillFailure> {
+    async fn fetch(&self) -> Result<(BlockBatch, Arc<Hold>), BackfillFailure> {
         let nodes = &self.context.nodes;
         let mut backoff = Backoff::default();
         loop {
@@ -282,12 +282,12 @@ impl Fill {
             match &error {
                 NodeError::TooLarge { hint, .. } => {
                     info!("{error}; asking for less");
-                    return Err(FillFailure::TooLarge { hint: *hint });
+                    return Err(BackfillFailure::TooLarge { hint: *hint });
                 }
                 NodeError::Gone { .. } => {
                     self.trouble.set(Some(error.to_string()));
                     self.patience.wait().await;
-                    return Err(FillFailure::Gone);
+                    return Err(BackfillFailure::Gone);
                 }
                 NodeError::Retry { after, .. } => {
                     self.trouble.set(Some(error.to_string()));
@@ -314,7 +314,7 @@ impl Fill {
     }
 
     /// `None` when the batch is committed; why not, when another question must decide.
-    async fn commit(&self, batch: &BlockBatch) -> Result<Option<FillFailure>, StoreError> {
+    async fn commit(&self, batch: &BlockBatch) -> Result<Option<BackfillFailure>, StoreError> {
         let Context { store, leaves, claim, .. } = &self.context;
         let mut backoff = Backoff::default();
         loop {
@@ -329,13 +329,13 @@ impl Fill {
                 }
                 Err(error @ (StoreError::TailMoved { .. } | StoreError::Indeterminate { .. })) => {
                     warn!(range = %batch.range(), "{error}");
-                    return Ok(Some(FillFailure::Lost));
+                    return Ok(Some(BackfillFailure::Lost));
                 }
                 Err(error @ StoreError::OtherBranch { .. }) => {
                     warn!("{error}");
                     self.trouble.set(Some(error.to_string()));
                     self.patience.wait().await;
-                    return Ok(Some(FillFailure::Gone));
+                    return Ok(Some(BackfillFailure::Gone));
                 }
                 Err(StoreError::Duplicate { why }) => {
                     // Somebody else was faster with these blocks, which the coverage will tell; or rows are there that it
@@ -345,7 +345,7 @@ impl Fill {
                         batch.range()
                     )));
                     sleep(FIRST_PAUSE * 20).await;
-                    return Ok(Some(FillFailure::Lost));
+                    return Ok(Some(BackfillFailure::Lost));
                 }
                 Err(error) => return Err(error),
             }
