@@ -39,7 +39,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const SEES_NODES_AND_STORE: &[&str] = &["driver", "service", "cli"];
 
 /// Crates of which no files use each other in a circle.
-const WITHOUT_CIRCLES: &[&str] = &["tests/src/"];
+const WITHOUT_CIRCLES: &[&str] = &["indexer/src/", "tests/src/"];
+
+/// Files that are part of a circle all the same, as far as it goes through these alone. Open one and take it out; the list never grows.
+const CIRCLES_LEFT: &[&str] = &[
+    "indexer/src/maintenance.rs",
+    "indexer/src/maintenance/connector.rs",
+    "indexer/src/store/append.rs",
+    "indexer/src/store/chain.rs",
+    "indexer/src/store/history.rs",
+];
 
 /// Code that neither waits, nor tells the time, nor opens anything.
 const PURE: &[&str] = &[
@@ -136,12 +145,20 @@ fn modules_use_only_what_lies_below_them() {
 #[test]
 fn no_files_use_each_other_in_a_circle() {
     let rust = rust();
-    let told = |source: &&str| {
+    let (mut broken, mut left) = (Vec::new(), BTreeSet::new());
+    for source in WITHOUT_CIRCLES {
         let uses = circles::uses(&rust, source);
         assert!(!uses.is_empty(), "{source} has no file that uses another");
-        circles::told(circles::circles(&uses))
-    };
-    none(&WITHOUT_CIRCLES.iter().flat_map(told).collect::<Vec<_>>(), "each of these is part of a circle of files");
+        for used in circles::circles(&uses) {
+            match [&used.from, &used.to].map(|file| CIRCLES_LEFT.iter().find(|left| *left == file)) {
+                [Some(from), Some(_)] => _ = left.insert(*from),
+                _ => broken.extend(circles::told([used])),
+            }
+        }
+    }
+    none(&broken, "each of these is part of a circle of files");
+    let opened: Vec<_> = CIRCLES_LEFT.iter().filter(|file| !left.contains(*file)).collect();
+    assert!(opened.is_empty(), "these are part of no circle any more (CIRCLES_LEFT): {opened:?}");
 }
 
 #[test]
