@@ -21,7 +21,6 @@ use dalp_partitions::{Retention, Switches, Table, activity_table};
 pub use crate::chain::backfill::Order;
 pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
-pub(crate) use reader::distance;
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
 pub use tables::ManagedTable;
 pub(crate) use tables::REGISTRY;

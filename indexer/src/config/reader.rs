@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use strsim::levenshtein;
+
 use super::kind::Kind;
 use super::setting::{self, Default, Named, SETTINGS, Setting};
 use super::tables::{OWN_TABLES, REGISTRY};
@@ -423,27 +425,13 @@ fn nearest(key: &str) -> Option<String> {
         known.extend(setting.section().split('.').next().filter(|_| depth == 1).map(str::to_owned));
         known.insert(path);
     }
-    let close = known.iter().map(|path| (distance(key, path), path)).min();
+    let close = known.iter().map(|path| (levenshtein(key, path), path)).min();
     if let Some((_, path)) = close.filter(|(edits, _)| *edits <= 2.max(key.len() / 8)) {
         return Some(path.clone());
     }
     // A setting written in the wrong section.
     let last = key.rsplit('.').next()?;
     SETTINGS.iter().find(|setting| setting.name() == last).map(|setting| filled(setting.path))
-}
-
-/// The number of single-character edits between two texts (Levenshtein).
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let edits = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            corner = std::mem::replace(&mut row[j + 1], edits);
-        }
-    }
-    row[b.len()]
 }
 
 /// The rules that concern more than one value. A value that is bad by itself has been reported, and is passed over.
@@ -544,13 +532,6 @@ fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, edits) in [("", "abc", 3), ("kitten", "sitting", 3), ("url", "url", 0), ("ulr", "url", 2)] {
-            assert_eq!(distance(a, b), edits, "{a} {b}");
-        }
-    }
 
     #[test]
     fn suggestions() {

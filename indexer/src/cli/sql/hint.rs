@@ -1,11 +1,11 @@
 //! What a user may have meant, where PostgreSQL says only that it is not so.
 
+use strsim::levenshtein;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::statement;
-use crate::config::distance;
 use crate::store::rights::{self, Duty};
 
 /// What to do about an error; none where the server's words are all there is. Reads the catalog, which an open transaction that
@@ -67,9 +67,9 @@ fn near<'n>(wanted: &str, names: &'n [String]) -> Option<&'n str> {
     let wanted = wanted.to_lowercase();
     let reads_like = |name: &&String| {
         let part = wanted.len() >= 3 && (name.contains(wanted.as_str()) || wanted.contains(name.as_str()));
-        part || distance(&wanted, name) <= (wanted.len() / 3).max(1)
+        part || levenshtein(&wanted, name) <= (wanted.len() / 3).max(1)
     };
-    names.iter().filter(reads_like).min_by_key(|name| distance(&wanted, name)).map(String::as_str)
+    names.iter().filter(reads_like).min_by_key(|name| levenshtein(&wanted, name)).map(String::as_str)
 }
 
 /// Leaves are left out; the parameter is there for its like.
