@@ -1,65 +1,97 @@
 //! What /metrics answers: the published status in Prometheus' text format 0.0.4. Labels name chains, nodes (scheme, host and
 //! port) and levels, never an address or a hash: how many series there are is up to the configuration alone.
 
-use std::fmt::Write as _;
+use std::fmt;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::prometheus_text::encode;
+use prometheus_client::encoding::{
+    CounterValueEncoder, DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, GaugeValueEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType as Kind;
+use prometheus_client::registry::Registry;
+
+use super::published::Published;
 use crate::status::{ChainStatus, NodeReport, Role, TableReport, TaskReport, TaskState};
 
-/// The `Content-Type` that goes with [`render`].
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
-#[derive(Clone, Copy)]
-enum Kind {
-    /// Goes up and down.
-    Gauge,
-    /// Counts since the process began; never falls while it runs.
-    Counter,
+/// What a metric is of a thing: none where it is not known.
+type Of<T> = fn(&T) -> Option<Value>;
+
+/// One metric: its name without prefix, what it is, and its value of a `T`.
+struct Metric<T>(&'static str, Kind, &'static str, Of<T>);
+
+/// A value as it is written.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Whole(u64),
+    Real(f64),
 }
 
-/// One metric: its name without prefix, what it is, and its value of a `T`; none where it is not known.
-struct Metric<T>(&'static str, Kind, &'static str, fn(&T) -> Option<f64>);
+impl EncodeGaugeValue for Value {
+    fn encode(&self, encoder: &mut GaugeValueEncoder) -> fmt::Result {
+        match self {
+            Self::Whole(value) => EncodeGaugeValue::encode(value, encoder),
+            Self::Real(value) => EncodeGaugeValue::encode(value, encoder),
+        }
+    }
+}
+
+impl EncodeCounterValue for Value {
+    fn encode(&self, encoder: &mut CounterValueEncoder) -> fmt::Result {
+        match self {
+            Self::Whole(value) => EncodeCounterValue::encode(value, encoder),
+            Self::Real(value) => EncodeCounterValue::encode(value, encoder),
+        }
+    }
+}
 
 const CHAIN: &[Metric<ChainStatus>] = &[
-    Metric("head_block", Kind::Gauge, "Newest block that the nodes report.", |c| number(c.head)),
+    Metric("head_block", Kind::Gauge, "Newest block that the nodes report.", |c| c.head.map(Value::Whole)),
     Metric("tail_block", Kind::Gauge, "Last block that the tail committed; history below may have gaps.", |c| {
-        number(c.tail)
+        c.tail.map(Value::Whole)
     }),
-    Metric("complete_to_block", Kind::Gauge, "Last block up to which nothing is missing.", |c| number(c.complete_to)),
-    Metric("gap_blocks", Kind::Gauge, "Blocks below the tail that are not stored yet.", |c| Some(c.gap_blocks as f64)),
-    Metric("finalized_block", Kind::Gauge, "Newest block that is final.", |c| number(c.finalized)),
-    Metric("lag_blocks", Kind::Gauge, "Blocks from the tail to the head.", |c| number(c.lag_blocks)),
-    Metric("lag_seconds", Kind::Gauge, "Seconds of chain time from the tail to the head.", |c| c.lag_seconds),
+    Metric("complete_to_block", Kind::Gauge, "Last block up to which nothing is missing.", |c| {
+        c.complete_to.map(Value::Whole)
+    }),
+    Metric("gap_blocks", Kind::Gauge, "Blocks below the tail that are not stored yet.", |c| whole(c.gap_blocks)),
+    Metric("finalized_block", Kind::Gauge, "Newest block that is final.", |c| c.finalized.map(Value::Whole)),
+    Metric("lag_blocks", Kind::Gauge, "Blocks from the tail to the head.", |c| c.lag_blocks.map(Value::Whole)),
+    Metric("lag_seconds", Kind::Gauge, "Seconds of chain time from the tail to the head.", |c| {
+        c.lag_seconds.map(Value::Real)
+    }),
     Metric("ready", Kind::Gauge, "1 if readers may rely on the chain.", |c| flag(c.ready)),
     Metric("leader", Kind::Gauge, "1 if this process writes the chain, 0 if it stands by.", |c| {
         flag(c.role == Role::Leader)
     }),
-    Metric("events_per_second", Kind::Gauge, "Events committed each second, lately.", |c| Some(c.events_per_second)),
-    Metric("leaves", Kind::Gauge, "Partitions of the chain.", |c| Some(c.leaves as f64)),
+    Metric("events_per_second", Kind::Gauge, "Events committed each second, lately.", |c| {
+        Some(Value::Real(c.events_per_second))
+    }),
+    Metric("leaves", Kind::Gauge, "Partitions of the chain.", |c| whole(c.leaves)),
     Metric("bare_leaves", Kind::Gauge, "Partitions that lack indexes: loaded and not served yet.", |c| {
-        Some(c.bare_leaves as f64)
+        whole(c.bare_leaves)
     }),
     Metric("distrusted_answers_total", Kind::Counter, "Answers of nodes that receipts proved wrong.", |c| {
-        Some(c.distrusted_answers as f64)
+        whole(c.distrusted_answers)
     }),
-    Metric("reorgs_total", Kind::Counter, "Unwinds of orphaned blocks that were committed.", |c| Some(c.reorgs as f64)),
+    Metric("reorgs_total", Kind::Counter, "Unwinds of orphaned blocks that were committed.", |c| whole(c.reorgs)),
     Metric("stops_total", Kind::Counter, "Times that indexing ended for a failure and was begun anew.", |c| {
-        Some(c.stops as f64)
+        whole(c.stops)
     }),
     Metric("stalled_seconds", Kind::Gauge, "Seconds since anything moved, while there is something to do.", |c| {
-        Some(c.stalled_seconds as f64)
+        whole(c.stalled_seconds)
     }),
     Metric("background_failures_total", Kind::Counter, "Statements beside the indexing that failed.", |c| {
-        Some(c.background_failures as f64)
+        whole(c.background_failures)
     }),
     Metric("orphaned_logs_total", Kind::Counter, "Logs that unwinds moved out of the tables.", |c| {
-        Some(c.orphaned_logs as f64)
+        whole(c.orphaned_logs)
     }),
     Metric("untyped_logs", Kind::Gauge, "Logs since this process leads that no typed table takes.", |c| {
-        Some(c.untyped_logs as f64)
+        whole(c.untyped_logs)
     }),
-    Metric("untyped_kinds", Kind::Gauge, "Their kinds, each a contract and a first topic.", |c| {
-        Some(c.untyped_kinds as f64)
-    }),
+    Metric("untyped_kinds", Kind::Gauge, "Their kinds, each a contract and a first topic.", |c| whole(c.untyped_kinds)),
 ];
 
 const NODE: &[Metric<NodeReport>] = &[
@@ -67,122 +99,163 @@ const NODE: &[Metric<NodeReport>] = &[
         flag(n.state == "up")
     }),
     Metric("node_latency_seconds", Kind::Gauge, "Time of the node's light calls, smoothed.", |n| {
-        n.latency_ms.map(|latency| latency / 1_000.0)
+        n.latency_ms.map(|latency| Value::Real(latency / 1_000.0))
     }),
     Metric("node_failures", Kind::Gauge, "Calls that failed and answers that were refused, in a row.", |n| {
-        Some(n.failures as f64)
+        whole(n.failures)
     }),
 ];
 
-/// Block numbers lie far below 2^53: they are exact.
-fn number(value: Option<u64>) -> Option<f64> {
-    value.map(|value| value as f64)
+#[expect(clippy::unnecessary_wraps, reason = "the shape that the tables want")]
+fn whole(value: impl Into<u64>) -> Option<Value> {
+    Some(Value::Whole(value.into()))
 }
 
-fn flag(value: bool) -> Option<f64> {
-    Some(f64::from(u8::from(value)))
+fn flag(value: bool) -> Option<Value> {
+    whole(value)
 }
 
-/// The whole answer. What is not known has no sample, rather than a value that means something else.
-pub(super) fn render(chains: &[ChainStatus], tables: &[TableReport], tasks: &[TaskReport]) -> String {
+/// The metrics of what is published, read anew at each scrape.
+pub(super) fn registry(published: Published) -> Registry {
+    let mut registry = Registry::with_prefix("dalp_indexer");
+    registry.register_collector(Box::new(published));
+    registry
+}
+
+/// The whole answer.
+///
+/// # Errors
+/// None: writing to a string cannot fail.
+pub(super) fn render(registry: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}
+
+impl Collector for Published {
+    /// What is not known has no sample, rather than a value that means something else.
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        of_chains(&mut encoder, &self.chains.borrow())?;
+        of_tasks(&mut encoder, &self.tasks.borrow())?;
+        of_tables(&mut encoder, &self.tables.borrow())
+    }
+}
+
+fn of_chains(encoder: &mut DescriptorEncoder, chains: &[ChainStatus]) -> fmt::Result {
     for Metric(name, kind, help, value) in CHAIN {
-        let samples = chains.iter().filter_map(|chain| Some((vec![("chain", chain.name.as_str())], value(chain)?)));
-        family(&mut text, name, *kind, help, samples);
+        let samples = chains.iter().filter_map(|chain| Some(([("chain", chain.name.as_str())], value(chain)?)));
+        family(encoder, name, *kind, help, samples)?;
     }
     let levels = chains.iter().flat_map(|chain| {
-        let reached = chain.verified_to.levels().into_iter().filter_map(|(level, to)| Some((level, number(to)?)));
-        reached.map(|(level, to)| (vec![("chain", chain.name.as_str()), ("level", level)], to))
+        let reached = chain.verified_to.levels().into_iter();
+        reached.filter_map(|(level, to)| Some(([("chain", chain.name.as_str()), ("level", level)], Value::Whole(to?))))
     });
     let help = "Last block up to which every block has this level of verification or a stronger one.";
-    family(&mut text, "verified_to_block", Kind::Gauge, help, levels);
+    family(encoder, "verified_to_block", Kind::Gauge, help, levels)?;
     for Metric(name, kind, help, value) in NODE {
         let nodes = chains.iter().flat_map(|chain| chain.nodes.iter().map(move |node| (chain, node)));
         let samples = nodes.filter_map(|(chain, node)| {
-            Some((vec![("chain", chain.name.as_str()), ("node", node.name.as_str())], value(node)?))
+            Some(([("chain", chain.name.as_str()), ("node", node.name.as_str())], value(node)?))
         });
-        family(&mut text, name, *kind, help, samples);
+        family(encoder, name, *kind, help, samples)?;
     }
+    Ok(())
+}
+
+fn of_tasks(encoder: &mut DescriptorEncoder, tasks: &[TaskReport]) -> fmt::Result {
     for Metric(name, kind, help, value) in TASK {
-        let samples = tasks.iter().filter_map(|task| Some((vec![("task", task.name)], value(task)?)));
-        family(&mut text, name, *kind, help, samples);
+        let samples = tasks.iter().filter_map(|task| Some(([("task", task.name)], value(task)?)));
+        family(encoder, name, *kind, help, samples)?;
     }
+    Ok(())
+}
+
+fn of_tables(encoder: &mut DescriptorEncoder, tables: &[TableReport]) -> fmt::Result {
     for Metric(name, kind, help, value) in TABLE {
-        let samples = tables.iter().filter_map(|table| Some((vec![("table", table.name.as_str())], value(table)?)));
-        family(&mut text, name, *kind, help, samples);
+        let samples = tables.iter().filter_map(|table| Some(([("table", table.name.as_str())], value(table)?)));
+        family(encoder, name, *kind, help, samples)?;
     }
     for (name, help, value) in MOVES {
         let samples = tables.iter().flat_map(|table| {
             let moves = table.moves.iter();
-            moves.map(|(act, sums)| (vec![("table", table.name.as_str()), ("move", *act)], value(*sums)))
+            moves.map(|(act, sums)| ([("table", table.name.as_str()), ("move", *act)], value(*sums)))
         });
-        family(&mut text, name, Kind::Counter, help, samples);
+        family(encoder, name, Kind::Counter, help, samples)?;
     }
-    text
+    Ok(())
 }
 
 const TASK: &[Metric<TaskReport>] = &[
     Metric("task_up", Kind::Gauge, "1 if the last turn of a background task went well.", |t| {
         flag(t.state == TaskState::Well)
     }),
-    Metric("task_failures_total", Kind::Counter, "Turns of a background task that failed.", |t| {
-        Some(t.failures as f64)
-    }),
+    Metric("task_failures_total", Kind::Counter, "Turns of a background task that failed.", |t| whole(t.failures)),
 ];
 
 const TABLE: &[Metric<TableReport>] = &[
     Metric("retention_failures_total", Kind::Counter, "Moves of partitions and runs of retention that failed.", |t| {
-        Some(t.failures as f64)
+        whole(t.failures)
     }),
     Metric("retention_blocked", Kind::Gauge, "Partitions that are due or on their way, and do not move.", |t| {
-        Some(t.blocked as f64)
+        whole(t.blocked)
     }),
     Metric("retention_last_success_timestamp_seconds", Kind::Gauge, "Last run of retention without a failure.", |t| {
-        t.succeeded_at.map(|at| at.timestamp() as f64)
+        t.succeeded_at.and_then(|at| u64::try_from(at.timestamp()).ok()).map(Value::Whole)
     }),
 ];
 
 /// A counter over moves by kind: its name, what it is, and its value of their number, their time and their wait.
-type Moves = (&'static str, &'static str, fn((u64, f64, f64)) -> f64);
+type Moves = (&'static str, &'static str, fn((u64, f64, f64)) -> Value);
 
 const MOVES: &[Moves] = &[
-    ("partition_moves_total", "Moves of partitions on their way from attached to dropped.", |(count, ..)| count as f64),
-    ("partition_move_seconds_total", "Time that they took.", |(_, seconds, _)| seconds),
-    ("partition_lock_wait_seconds_total", "Time of it that they waited for their first lock.", |(.., waiting)| waiting),
+    ("partition_moves_total", "Moves of partitions on their way from attached to dropped.", |(count, ..)| {
+        Value::Whole(count)
+    }),
+    ("partition_move_seconds_total", "Time that they took.", |(_, seconds, _)| Value::Real(seconds)),
+    ("partition_lock_wait_seconds_total", "Time of it that they waited for their first lock.", |(.., waiting)| {
+        Value::Real(waiting)
+    }),
 ];
 
-/// One metric with all its samples, which the format wants together; nothing where there are none.
-fn family<'a>(
-    text: &mut String,
+/// One metric with all its samples; nothing where there are none.
+fn family<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder,
     name: &str,
     kind: Kind,
     help: &str,
-    samples: impl Iterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
-) {
-    let kind = match kind {
-        Kind::Gauge => "gauge",
-        Kind::Counter => "counter",
-    };
+    samples: impl Iterator<Item = ([(&'a str, &'a str); N], Value)>,
+) -> fmt::Result {
     let mut samples = samples.peekable();
-    if samples.peek().is_some() {
-        // Writing to a string cannot fail.
-        _ = writeln!(text, "# HELP dalp_indexer_{name} {help}\n# TYPE dalp_indexer_{name} {kind}");
+    if samples.peek().is_none() {
+        return Ok(());
     }
+    // Of a counter, the library says `_total` itself.
+    let mut family = encoder.encode_descriptor(name.trim_end_matches("_total"), help, None, kind)?;
     for (labels, value) in samples {
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
-        _ = writeln!(text, "dalp_indexer_{name}{{{}}} {value}", labels.join(","));
+        let mut sample = family.encode_family(&labels)?;
+        match kind {
+            Kind::Counter => sample.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+            _ => sample.encode_gauge(&value)?,
+        }
     }
-}
-
-/// A label's value as the format writes it.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
     use crate::status::VerifiedTo;
+
+    fn text(chains: &[ChainStatus], tables: &[TableReport], tasks: &[TaskReport]) -> String {
+        let published = Published {
+            chains: watch::channel(chains.to_vec()).1,
+            tables: watch::channel(tables.to_vec()).1,
+            tasks: watch::channel(tasks.to_vec()).1,
+        };
+        render(&registry(published)).unwrap()
+    }
 
     fn chain() -> ChainStatus {
         let node = |name: &str, state: &str, latency_ms| NodeReport {
@@ -212,7 +285,7 @@ mod tests {
     /// The samples of `chains`, without the lines about them.
     fn samples(chains: &[ChainStatus], metric: &str) -> Vec<String> {
         let start = format!("dalp_indexer_{metric}{{");
-        render(chains, &[], &[])
+        text(chains, &[], &[])
             .lines()
             .filter_map(|line| line.strip_prefix(&start).map(|rest| format!("{{{rest}")))
             .collect()
@@ -252,7 +325,7 @@ mod tests {
         table.count("drop", std::time::Duration::from_millis(500), std::time::Duration::ZERO);
         let other = TableReport { name: "activity".into(), ..table.clone() };
         let task = TaskReport { name: "retention", state: TaskState::Down, failures: 1, error: None };
-        let text = render(&[chain(), known], &[table, other], &[task]);
+        let text = text(&[chain(), known], &[table, other], &[task]);
         let (mut declared, mut series) = (Vec::new(), std::collections::HashSet::new());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -281,6 +354,6 @@ mod tests {
 
     #[test]
     fn without_a_chain_there_is_nothing_to_tell() {
-        assert_eq!(render(&[], &[], &[]), "");
+        assert_eq!(text(&[], &[], &[]), "");
     }
 }

@@ -2,6 +2,7 @@
 
 mod listener;
 mod metrics;
+mod published;
 
 use std::io;
 use std::sync::Arc;
@@ -14,20 +15,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use crate::status::{ChainStatus, TableReport, TaskReport, TaskState};
+use crate::status::TaskState;
 
-/// What was last published of the chains and of the tables.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// Every chain's status.
-    pub chains: watch::Receiver<Vec<ChainStatus>>,
-    /// What retention did with each table.
-    pub tables: watch::Receiver<Vec<TableReport>>,
-    /// How the background tasks do.
-    pub tasks: watch::Receiver<Vec<TaskReport>>,
-}
+pub use self::published::Published;
 
 /// How long open answers may take once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -97,8 +89,12 @@ async fn chains(State(published): State<Published>) -> Response {
 
 /// The same in Prometheus' text format.
 async fn numbers(State(published): State<Published>) -> Response {
-    let text = metrics::render(&published.chains.borrow(), &published.tables.borrow(), &published.tasks.borrow());
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")], text).into_response()
+    match metrics::render(&metrics::registry(published)) {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")], text).into_response()
+        }
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": error.to_string() })),
+    }
 }
 
 async fn unknown() -> Response {

@@ -2,9 +2,10 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::*;
+use crate::status::{ChainStatus, TaskReport};
 
 fn chain(name: &str, ready: bool) -> ChainStatus {
     ChainStatus {

@@ -1,0 +1,16 @@
+//! What the server reads.
+
+use tokio::sync::watch;
+
+use crate::status::{ChainStatus, TableReport, TaskReport};
+
+/// What was last published of the chains and of the tables.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Every chain's status.
+    pub chains: watch::Receiver<Vec<ChainStatus>>,
+    /// What retention did with each table.
+    pub tables: watch::Receiver<Vec<TableReport>>,
+    /// How the background tasks do.
+    pub tasks: watch::Receiver<Vec<TaskReport>>,
+}
