@@ -308,20 +308,15 @@ impl Driver {
                 ));
             }
             Action::Unwind { from, to } => {
-                warn!(chain = self.chain.name, from = from.next, to = to.next, "reorg: unwinding orphaned blocks");
+                warn!(from_block = from.next, to_block = to.next, "reorg: unwinding orphaned blocks");
                 running.work = Some(self.context.unwind(from, to, self.status.clone(), running.work_trouble.clone()));
             }
             Action::Jump { from, to, anchor } => {
-                info!(
-                    chain = self.chain.name,
-                    from = from.next,
-                    to,
-                    "far behind: following the head first, history beside it"
-                );
+                info!(from_block = from.next, to_block = to, "far behind: following the head first, history beside it");
                 running.work = Some(self.context.jump(from, to, anchor, running.work_trouble.clone()));
             }
             Action::Reload => running.work = Some(self.context.reload(running.work_trouble.clone())),
-            Action::Stop(stop) => error!(chain = self.chain.name, "stopped: {stop}"),
+            Action::Stop(stop) => error!("stopped: {stop}"),
         }
     }
 
@@ -342,7 +337,7 @@ impl Driver {
         }
         let due = running.told_kinds.is_none_or(|(at, kinds)| kinds < untyped.kinds() && at.elapsed() >= UNTYPED_EVERY);
         if due {
-            info!(chain = self.chain.name, "{untyped}");
+            info!("{untyped}");
             running.told_kinds = Some((Instant::now(), untyped.kinds()));
         }
         self.status.send_modify(|status| {

@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod service;
 #[cfg(test)]
 mod simulation;
+mod spans;
 pub mod status;
 pub mod store;
 mod task;

@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use dalp_partitions::{ArchiveError, Need, Table, ensure, extend, read, set_aside, unseal};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 pub use book::Book;
 pub(crate) use connector::Connector;
@@ -27,6 +27,7 @@ pub(crate) use policy::policy;
 
 use crate::chain::batch::BlockBatch;
 use crate::config::{Config, Interval, ManagedTable, Partitions};
+use crate::spans;
 use crate::store::connect::ConnectError;
 use crate::store::{Floors, StoreError, timestamp};
 use crate::task::Beside;
@@ -155,7 +156,8 @@ impl Leaves {
             let times = self.missing(chain_id, &table.table, batch, floors);
             if !times.is_empty() {
                 let need = Need::rows(times).bare_until(head).of_load(self.book.load_of(chain_id));
-                self.make(chain_id, table, &need).await.map_err(LeavesError::for_writer)?;
+                let make = self.make(chain_id, table, &need).instrument(spans::table(&table.name));
+                make.await.map_err(LeavesError::for_writer)?;
             }
         }
         Ok(())
@@ -168,8 +170,8 @@ impl Leaves {
     pub async fn unseal(&self, chain_id: u64, batch: &BlockBatch, floors: Floors) -> Result<(), StoreError> {
         let mut client = self.connect().await.map_err(LeavesError::for_writer)?;
         for table in self.tables_of(chain_id) {
-            let opened = self.unseal_of(&mut client, chain_id, &table.table, batch, floors).await;
-            opened.map_err(LeavesError::for_writer)?;
+            let unseal = self.unseal_of(&mut client, chain_id, &table.table, batch, floors);
+            unseal.instrument(spans::table(&table.name)).await.map_err(LeavesError::for_writer)?;
         }
         Ok(())
     }
@@ -239,9 +241,9 @@ impl Leaves {
         let (created, leaves) = (report.created.len(), report.catalog.leaves.len());
         match (created, need.head) {
             (0, _) => {}
-            (_, Some(_)) => info!(table = table.name, chain_id, created, leaves, "partitions made ahead of the head"),
+            (_, Some(_)) => info!(created, leaves, "partitions made ahead of the head"),
             // History makes one after the other; how far it is, its own line says.
-            (_, None) => debug!(table = table.name, chain_id, created, leaves, "partitions made"),
+            (_, None) => debug!(created, leaves, "partitions made"),
         }
         self.book.know(chain_id, table, report.catalog);
         Ok(())

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tracing::{Instrument as _, error, info, info_span, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::api::Published;
 use crate::config::{Chain, Config};
 use crate::driver::ChainError;
 use crate::maintenance::Leaves;
+use crate::spans;
 use crate::status::{ChainStatus, TableReport, TaskReport};
 use crate::store::Store;
 use crate::task::{Group, Watched};
@@ -136,8 +137,7 @@ impl Service {
         let (first, started) = oneshot::channel();
         let first: First = Arc::new(std::sync::Mutex::new(Some(first)));
         let keeper = Keeper { chain: chain.clone(), store: store.clone(), leaves: leaves.clone(), status, first };
-        let span = info_span!("chain", name = chain.name);
-        self.chains.spawn(chain.name.clone(), keeper.run(stopped).instrument(span));
+        self.chains.spawn(chain.name.clone(), keeper.run(stopped).instrument(spans::chain(&chain.name)));
         (seen, started)
     }
 
@@ -201,7 +201,7 @@ impl Service {
         let chains = async {
             while !self.chains.is_empty() {
                 if let (chain, Err(lost)) = self.chains.next().await {
-                    warn!(chain, "{lost}");
+                    spans::chain(&chain).in_scope(|| warn!("{lost}"));
                 }
             }
         };

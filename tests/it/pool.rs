@@ -110,7 +110,21 @@ fn a_node_of_another_chain_is_refused_and_its_heads_are_not_used() {
         let json: serde_json::Value = serde_json::from_slice(&site.call(&["status", "--json"]).stdout).unwrap();
         assert_eq!(json["chains"][0]["nodes"].as_array().map(Vec::len), Some(2), "{json}");
         assert!(running.stop().await.success(), "{}", running.log());
+        assert_named(&running.log(), &wrong);
     });
+}
+
+/// Each line that is about a chain names it, and so does each about a node.
+fn assert_named(log: &str, wrong: &Anvil) {
+    let check = |what: &str, name: &str| {
+        let about: Vec<&str> = log.lines().filter(|line| line.contains(what)).collect();
+        assert!(!about.is_empty() && about.iter().all(|line| line.contains(name)), "{what}: {name}\n{log}");
+    };
+    for module in ["nodes", "service::tenure"] {
+        check(&format!(" dalp_indexer::{module}"), "chain{chain=\"it\"}");
+    }
+    check("nodes::node: refused", &format!(":node{{node={:?}}}", wrong.http_url()));
+    check("its heads are not used", &format!(":node{{node={:?}}}", wrong.ws_url()));
 }
 
 #[test]

@@ -295,7 +295,7 @@ fn every_warning_of_a_chain_names_it() {
         };
         until("the other chain's node to be told", || async { warnings().len() > 1 }).await;
         for line in warnings() {
-            assert!(line.contains("chain{name=\"other\"}"), "{line}");
+            assert!(line.contains("chain{chain=\"other\"}"), "{line}");
         }
         assert!(running.stop().await.success());
     });

@@ -1,6 +1,7 @@
 //! The house rules that a program can check. ARCHITECTURE.md and CONTRIBUTING.md give their reasons.
 
 mod circles;
+mod fields;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +25,14 @@ const LONG_FILES: &[(&str, usize)] = &[];
 const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("chain", &[]),
+    ("spans", &[]),
     ("status", &[]),
     ("task", &[]),
     ("telemetry", &[]),
     ("events", &["chain"]),
     ("config", &["chain"]),
     // `status` for what it tells of its nodes, `events` for what has a typed table: without raw logs nothing else is asked for.
-    ("nodes", &["backoff", "chain", "config", "events", "status", "task"]),
+    ("nodes", &["backoff", "chain", "config", "events", "spans", "status", "task"]),
     ("store", &["chain", "config", "events", "status"]),
     ("api", &["chain", "config", "events", "status", "store"]),
 ];

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tracing::Instrument as _;
 
 use super::block::block;
 use super::failure::Failure;
@@ -13,6 +14,7 @@ use crate::config::{Chain, Config};
 use crate::driver::{BackfillLane, Context};
 use crate::maintenance::Leaves;
 use crate::service;
+use crate::spans;
 use crate::store::{Claim, Store, StoreError};
 
 /// Arguments of `backfill`.
@@ -34,22 +36,26 @@ pub struct BackfillArgs {
 /// # Errors
 /// A range that is not final or lies above the tail, and whatever ends the work; what was committed stays.
 pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Result<(), Failure> {
-    let other = |error: StoreError| Failure::other(error.to_string());
     let chain = pick(&config, args.chain.as_deref())?;
+    backfill(&config, chain, &args, &bars).instrument(spans::chain(&chain.name)).await
+}
+
+async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &MultiProgress) -> Result<(), Failure> {
+    let other = |error: StoreError| Failure::other(error.to_string());
     let want = BlockRange::new(args.from, args.to)
         .ok_or_else(|| Failure::usage(format!("--from {} is above --to {}", args.from, args.to)))?;
     let store = Store::open(&config.database).await.map_err(other)?;
     store.check().await.map_err(other)?;
     let (nodes, mut claim) = service::join(chain, &store).await?;
     refuse_unfinal(&store, &claim, chain, want).await?;
-    let leaves = Arc::new(Leaves::open(&config).await.map_err(service::ServiceError::from)?);
+    let leaves = Arc::new(Leaves::open(config).await.map_err(service::ServiceError::from)?);
     let mut bar: Option<ProgressBar> = None;
     let mut logs = 0;
     loop {
         let context = Context { nodes: nodes.clone(), store: store.clone(), leaves: leaves.clone(), claim };
         let mut lane = BackfillLane::new(chain, context, Some(want));
         lane.step(BackfillInput::Moved);
-        let outcome = finish(&mut lane, &bars, &mut bar).await;
+        let outcome = finish(&mut lane, bars, &mut bar).await;
         logs += lane.logs();
         match outcome {
             Ok(()) => break,

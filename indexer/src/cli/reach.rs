@@ -2,12 +2,14 @@
 
 use dalp_partitions::{Finding, hindrances};
 use tokio_postgres::Client;
+use tracing::Instrument as _;
 
 use super::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Chain, Config, ManagedTable, Secret, endpoint};
 use crate::maintenance::{Connector, Place, retention::has_one_policy};
 use crate::nodes::Nodes;
+use crate::spans;
 use crate::store::connect::connect_direct;
 use crate::store::rights::{self, Duty};
 
@@ -51,7 +53,10 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     }
     for chain in &config.chains {
         for url in &chain.rpc_urls {
-            looks.tell(&format!("chains.{} {}", chain.name, endpoint(url.expose())), node(chain, url).await)?;
+            looks.tell(
+                &format!("chains.{} {}", chain.name, endpoint(url.expose())),
+                node(chain, url).instrument(spans::chain(&chain.name)).await,
+            )?;
         }
     }
     match looks {

@@ -1,6 +1,7 @@
 //! `dalp-indexer reindex`: removes stored blocks from one upwards, final or not, so that they are read again.
 
 use indicatif::MultiProgress;
+use tracing::Instrument as _;
 
 use super::again::again;
 use super::backfill::{pick, progress};
@@ -8,7 +9,8 @@ use super::block::block;
 use super::failure::Failure;
 use crate::chain::machine::Tail;
 use crate::cli::out::say;
-use crate::config::Config;
+use crate::config::{Chain, Config};
+use crate::spans;
 use crate::store::reset::Seized;
 use crate::store::{Store, StoreError};
 
@@ -32,8 +34,12 @@ pub struct ReindexArgs {
 /// # Errors
 /// A chain that is not stored, and whatever ends the work; what was removed stays removed.
 pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Result<(), Failure> {
-    let other = |error: StoreError| Failure::other(error.to_string());
     let chain = pick(&config, args.chain.as_deref())?;
+    remove(&config, chain, &args, &bars).instrument(spans::chain(&chain.name)).await
+}
+
+async fn remove(config: &Config, chain: &Chain, args: &ReindexArgs, bars: &MultiProgress) -> Result<(), Failure> {
+    let other = |error: StoreError| Failure::other(error.to_string());
     let store = Store::open(&config.database).await.map_err(other)?;
     store.check().await.map_err(other)?;
     if !args.yes {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::MultiProgress;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::failure::Failure;
 use super::verify::{ScopeArgs, Verification, chains, open_store};
@@ -14,6 +14,7 @@ use crate::cli::out::say;
 use crate::config::Config;
 use crate::maintenance::Leaves;
 use crate::service;
+use crate::spans;
 use crate::store::StoreError;
 use crate::store::repair::Replacement;
 
@@ -37,8 +38,9 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
     let mut missing = Ok(());
     let leaves = Leaves::open(&config).await.map_err(service::ServiceError::from)?;
     for chain in chains(&config, &args.scope)? {
-        let verification = Verification::open(chain, &store, &args.scope).await?;
-        let report = verification.run(&bars, !args.dry_run).await?;
+        let span = spans::chain(&chain.name);
+        let verification = Verification::open(chain, &store, &args.scope).instrument(span.clone()).await?;
+        let report = verification.run(&bars, !args.dry_run).instrument(span.clone()).await?;
         say!("{}", report.text())?;
         let broken = report.findings.blocks();
         if args.dry_run || broken.blocks() == 0 {
@@ -47,7 +49,7 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
         }
         let mut repair = Repair { verification, leaves: &leaves, scope: &args.scope };
         for range in broken.ranges() {
-            repair.mend(*range).await?;
+            repair.mend(*range).instrument(span.clone()).await?;
         }
         say!("repaired {} blocks of \"{}\"", broken.blocks(), chain.name)?;
         missing = missing.and(report.whole());

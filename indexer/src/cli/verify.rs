@@ -8,7 +8,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use indicatif::MultiProgress;
 use serde_json::json;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use super::again::again;
 use super::backfill::{pick, progress};
@@ -25,6 +25,7 @@ use crate::cli::out::say;
 use crate::config::{Chain, Config};
 use crate::nodes::{NodeError, Nodes};
 use crate::service;
+use crate::spans;
 use crate::store::verify::{ExpectedRows, StoredRange};
 use crate::store::{Claim, Store, StoreError};
 
@@ -69,8 +70,8 @@ pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Resul
     let store = open_store(&config).await?;
     let mut reports = Vec::new();
     for chain in chains(&config, &args.scope)? {
-        let verification = Verification::open(chain, &store, &args.scope).await?;
-        let report = verification.run(&bars, true).await?;
+        let verify = async { Verification::open(chain, &store, &args.scope).await?.run(&bars, true).await };
+        let report = verify.instrument(spans::chain(&chain.name)).await?;
         if !args.json {
             say!("{}", report.text())?;
         }

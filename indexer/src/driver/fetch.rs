@@ -75,6 +75,6 @@ pub(super) async fn fetch(
 /// A failure is not told here: the append makes sure of its leaves itself, and knows what to do then.
 pub(super) async fn cover_ahead(leaves: &Leaves, store: &Store, chain_id: u64, batch: &BlockBatch) {
     if let Err(error) = leaves.cover(chain_id, batch, store.floors(chain_id)).await {
-        tracing::debug!(chain_id, %error, "no leaves ahead of the append");
+        tracing::debug!(%error, "no leaves ahead of the append");
     }
 }

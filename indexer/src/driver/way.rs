@@ -21,22 +21,22 @@ const WAY_EVERY: Duration = Duration::from_secs(10);
 impl Way {
     /// Publishes how far it is, and says so now and then, and once when it is there.
     pub fn look(&mut self, status: &watch::Sender<ChainStatus>, start_block: u64) {
-        let (chain, missing, of_blocks) = {
+        let (missing, of_blocks) = {
             let status = status.borrow();
             let of_blocks = status.head.map_or(0, |head| (head + 1).saturating_sub(start_block));
-            (status.name.clone(), status.gap_blocks + status.lag_blocks.unwrap_or(0), of_blocks)
+            (status.gap_blocks + status.lag_blocks.unwrap_or(0), of_blocks)
         };
         let found = self.watch.look(std::time::Instant::now(), missing, of_blocks);
         match found {
             CaughtUp::Before => {}
             CaughtUp::Not(progress) => {
                 if self.told.is_none_or(|at| at.elapsed() >= WAY_EVERY) {
-                    info!(chain, "catching up: {progress}");
+                    info!("catching up: {progress}");
                     self.told = Some(Instant::now());
                 }
             }
             CaughtUp::Now(blocks, took) => {
-                info!(chain, "caught up: {blocks} blocks in {}", human(took));
+                info!("caught up: {blocks} blocks in {}", human(took));
                 self.told = None;
             }
         }

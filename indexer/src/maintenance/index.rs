@@ -8,10 +8,11 @@ use dalp_partitions::{Indexed, Leaf, Table, build, read_leaf};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::Client;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use super::{Leaves, LeavesError};
 use crate::service::tasks::Pulse;
+use crate::spans;
 use crate::status::{ChainStatus, Role};
 use crate::store::Store;
 use crate::store::history::MissingTimes;
@@ -38,16 +39,17 @@ impl Leaves {
     ) {
         let mut builder = Builder { leaves: self, store, client: None, loaded: HashMap::new() };
         loop {
-            let led: Vec<u64> = chains
+            let led: Vec<(u64, String)> = chains
                 .iter()
                 .map(|chain| chain.borrow())
                 .filter(|status| status.role == Role::Leader)
-                .map(|status| status.chain_id)
+                .map(|status| (status.chain_id, status.name.clone()))
                 .collect();
             let (mut pause, mut failed) = (INDEX_LOOK, None);
-            for chain_id in led {
-                if let Err(error) = builder.turn(chain_id).await {
-                    warn!(chain_id, "indexes of partitions: {error}");
+            for (chain_id, name) in led {
+                let span = spans::chain(&name);
+                if let Err(error) = builder.turn(chain_id).instrument(span.clone()).await {
+                    span.in_scope(|| warn!("indexes of partitions: {error}"));
                     (pause, failed) = (INDEX_PAUSE, Some(format!("chain {chain_id}: {error}")));
                 }
             }
@@ -88,14 +90,14 @@ impl Builder {
         let missing = match self.store.missing_times(chain_id).await {
             Ok(missing) => missing,
             Err(error) => {
-                debug!(chain_id, %error, "which times are missing is not known");
+                debug!(%error, "which times are missing is not known");
                 return Ok(());
             }
         };
         for (table, leaf) in bare {
             let live = missing.tail.is_none_or(|tail| tail < leaf.bounds.to());
             if self.is_due(chain_id, &leaf, &missing) {
-                self.build(chain_id, &table, &leaf, live).await?;
+                self.build(chain_id, &table, &leaf, live).instrument(spans::table(&table.name)).await?;
             }
         }
         Ok(())
@@ -121,8 +123,8 @@ impl Builder {
         let Some(catalog) = self.leaves.book.catalog(chain_id, table) else { return Ok(()) };
         let indexed = build(client, table, &catalog, &leaf.name, live).await?;
         if let Indexed::Made(indexes @ 1..) = indexed {
-            let seconds = began.elapsed().as_secs_f64();
-            debug!(chain_id, leaf = leaf.name, indexes, seconds, "a loaded partition has its indexes");
+            let took_seconds = began.elapsed().as_secs_f64();
+            debug!(leaf = leaf.name, indexes, took_seconds, "a loaded partition has its indexes");
         }
         if indexed != Indexed::Busy {
             let now = read_leaf(client, table, &catalog, &leaf.name).await?;

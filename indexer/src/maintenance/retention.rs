@@ -11,11 +11,12 @@ use dalp_partitions::{
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::Client;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
 
 use super::{Leaves, LeavesError, Place, policy};
 use crate::config::{ManagedTable, Partitions};
 use crate::service::tasks::{Pulse, caught};
+use crate::spans;
 use crate::status::{ChainStatus, Role, TableReport};
 use crate::store::retention::final_times;
 use crate::store::{Store, connect::explain};
@@ -77,9 +78,10 @@ impl Leaves {
         // Leaves of now come first, whatever is wrong with what is old; the chains' own are made ahead of their heads.
         for ahead in [true, false] {
             for table in &self.managed {
-                let turn = caught(self.turn_of(client, table, store, reports, ahead)).await;
+                let span = spans::table(&table.name);
+                let turn = caught(self.turn_of(client, table, store, reports, ahead)).instrument(span.clone()).await;
                 let Err(error) = turn.unwrap_or_else(|panic| Err(LeavesError::Panicked(panic))) else { continue };
-                warn!(table = table.name, "{}: {error}", if ahead { "partitions ahead" } else { "retention" });
+                span.in_scope(|| warn!("{}: {error}", if ahead { "partitions ahead" } else { "retention" }));
                 if matches!(error, LeavesError::Panicked(_)) {
                     // What it was at is not known.
                     (*client, down) = (None, true);
@@ -89,7 +91,7 @@ impl Leaves {
                     && let Ok(client) = self.connected(client).await
                     && let Err(error) = note_failure(client, &table.table, &error.to_string()).await
                 {
-                    debug!(table = table.name, %error, "the failure is not noted");
+                    span.in_scope(|| debug!(%error, "the failure is not noted"));
                 }
                 failed.push(format!("{}: {error}", table.name));
             }
@@ -161,7 +163,7 @@ impl Leaves {
         };
         for key in keys {
             if let Err(error) = dalp_partitions::analyze(client, &table.table, key, &[], ANALYZE_TIME).await {
-                debug!(table = table.name, key, %error, "statistics of a parent");
+                debug!(key, %error, "statistics of a parent");
             }
         }
     }
@@ -280,18 +282,18 @@ pub(crate) async fn retire_table(
     let terms = terms(table, partitions, &reference, archive.is_some(), allow_many);
     let outcome = retire(client, &table.table, &terms, archive).await?;
     for done in &outcome.done {
-        let (leaf, act, seconds) = (&done.leaf, done.act.word(), done.took.as_secs_f64());
-        let lock_wait = done.waited.as_secs_f64();
+        let (leaf, act, took_seconds) = (&done.leaf, done.act.word(), done.took.as_secs_f64());
+        let lock_wait_seconds = done.waited.as_secs_f64();
         match done.act {
             Act::Note(_) => debug!(leaf, act, "partition"),
-            _ => info!(leaf, act, seconds, lock_wait, "partition"),
+            _ => info!(leaf, act, took_seconds, lock_wait_seconds, "partition"),
         }
     }
     for (key, why) in outcome.stopped() {
-        warn!(table = table.name, key, "nothing of it is retired: {why}");
+        warn!(key, "nothing of it is retired: {why}");
     }
     if let Some(why) = place.fault.as_ref().filter(|_| archives(table)) {
-        warn!(table = table.name, "nothing of it is archived: {why}");
+        warn!("nothing of it is archived: {why}");
     }
     for (next, error) in &outcome.failed {
         warn!(leaf = next.entry.leaf, act = next.act.word(), "{error}");

@@ -7,10 +7,11 @@ use chrono::{DateTime, Utc};
 use dalp_partitions::{Fate, Need, Target, sizes};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{Instrument as _, info};
 
 use super::{Leaves, LeavesError, key, policy};
 use crate::service::tasks::Pulse;
+use crate::spans;
 use crate::status::{ChainStatus, Role};
 use crate::store::Store;
 use crate::task::Beside;
@@ -37,7 +38,8 @@ impl Leaves {
             let known = !led.is_empty() && led.iter().all(|status| status.head_time.is_some());
             let mut failed = None;
             for status in &led {
-                failed = self.turn(status, &store).await.err().or(failed);
+                let turn = self.turn(status, &store).instrument(spans::chain(&status.name));
+                failed = turn.await.err().or(failed);
             }
             pulse.turn(failed);
             let pause = if known { self.every } else { FIRST_LOOK };
@@ -87,7 +89,7 @@ impl Leaves {
             let choice = policy(&self.partitions, managed).sized(&sizes, &target, head);
             let mut chosen = self.chosen.write().unwrap_or_else(PoisonError::into_inner);
             if chosen.insert((chain_id, table.name.clone()), choice.interval) != Some(choice.interval) {
-                info!(table = table.name, chain_id, reason = choice.reason, "interval of new partitions");
+                spans::table(&managed.name).in_scope(|| info!(reason = choice.reason, "interval of new partitions"));
             }
         }
         Ok(())
@@ -98,7 +100,8 @@ impl Leaves {
         let mut ended = Ok(());
         for table in self.tables_of(chain_id) {
             // One that fails keeps no other from its leaves.
-            ended = self.make(chain_id, table, &Need::ahead_of(head)).await.and(ended);
+            let need = Need::ahead_of(head);
+            ended = self.make(chain_id, table, &need).instrument(spans::table(&table.name)).await.and(ended);
         }
         ended
     }

@@ -324,7 +324,7 @@ impl Nodes {
         if self.best_level().await? != Level::Receipts {
             return Err(node.retry(&format!("refused an answer that does not hold together: {why}")));
         }
-        tracing::warn!(node = node.name(), %range, "refused logs: {why}; receipts decide");
+        node.tell(|| tracing::warn!(%range, "refused logs: {why}; receipts decide"));
         if range.blocks() > PROVED_AT_ONCE {
             let (node, why) =
                 (node.name().to_owned(), format!("logs were refused ({why}), and receipts are for few blocks"));
@@ -342,7 +342,7 @@ impl Nodes {
             Ok(None) => return Ok(true),
             Err(error @ NodeError::Retry { .. }) => return Err(error),
             Err(error) => {
-                tracing::debug!(%block, %error, "no sample");
+                node.tell(|| tracing::debug!(%block, %error, "no sample"));
                 return Ok(true);
             }
         };
@@ -369,7 +369,7 @@ impl Nodes {
         match compared.await {
             Ok(true) => node.acquit(),
             Ok(false) => node.catch(block, "its logs around that block are wrong still"),
-            Err(error) => tracing::debug!(node = node.name(), %error, "it has not proved itself"),
+            Err(error) => node.tell(|| tracing::debug!(%error, "it has not proved itself")),
         }
     }
 

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::{debug, error, warn};
+use tracing::{Instrument as _, debug, error, warn};
 
 use super::Nodes;
 use super::error::NodeError;
@@ -22,6 +22,7 @@ use super::node::Identity;
 use crate::backoff::Backoff;
 use crate::chain::block::{BlockRef, Header};
 use crate::config::{Chain, Secret, endpoint};
+use crate::spans;
 use crate::task::{Lost, Watched};
 
 /// The newest head, or why there is none.
@@ -60,7 +61,7 @@ pub async fn follow(nodes: Arc<Nodes>, chain: Chain, news: watch::Sender<News>, 
             polled: seen.clone(),
             heads: told.clone(),
         };
-        tasks.push(Watched::spawn(socket.listen()));
+        tasks.push(Watched::spawn(socket.listen().instrument(spans::node(&endpoint(url.expose())))));
     }
     tasks.push(Watched::spawn(survey(nodes.clone(), chain.poll_interval)));
     tasks.push(Watched::spawn(poll(nodes, chain, told, FinalAtOnce { told: is_devnet, ..FinalAtOnce::default() })));
@@ -148,7 +149,7 @@ async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut fin
         if let Err(error) = &answer
             && nodes.moves_on(error)
         {
-            debug!(chain = chain.name, %error, "no head; asking another node");
+            debug!(%error, "no head; asking another node");
             answer = nodes.head().await;
         }
         match &answer {
@@ -161,7 +162,7 @@ async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut fin
                 );
             }
             Ok(_) => {}
-            Err(error) => debug!(chain = chain.name, %error, "no head"),
+            Err(error) => debug!(%error, "no head"),
         }
         if told.send(Told::Polled(began, answer)).await.is_err() {
             return;
@@ -173,10 +174,12 @@ impl Nodes {
     /// Asks the nodes that calls do not go to for their heads, where that is due: so that it is known which chain they
     /// serve, how fast they are, and which of all is behind. Failures are recorded.
     pub async fn survey(&self) {
-        let asked = self.pool.due().into_iter().map(|node| self.head_of(node));
-        for failure in join_all(asked).await.into_iter().filter_map(Result::err) {
-            debug!(error = %failure, "a node in reserve does not work");
-        }
+        let asked = self.pool.due().into_iter().map(|node| async move {
+            if let Err(error) = self.head_of(node).await {
+                node.tell(|| debug!(%error, "a node in reserve does not work"));
+            }
+        });
+        join_all(asked).await;
         for (node, block) in self.pool.on_probation() {
             self.probation(node, block).await;
         }
@@ -273,19 +276,18 @@ struct Socket {
 
 impl Socket {
     async fn listen(self) {
-        let node = endpoint(self.url.expose());
         let fresh = || Backoff::between(Duration::from_millis(500), MAX_PAUSE);
         let mut backoff = fresh();
         loop {
             let began = Instant::now();
             match self.subscribe().await {
                 End::Unwanted => return,
-                End::Refused(why) => {
-                    error!(%node, why, "its heads are not used until it serves the right chain; correct ws_urls");
+                End::Refused(error) => {
+                    error!(error, "its heads are not used until it serves the right chain; correct ws_urls");
                 }
                 End::Failed(why) => {
-                    let why = self.secrets.clean(&why);
-                    warn!(%node, why, "no new heads by WebSocket; polling goes on");
+                    let error = self.secrets.clean(&why);
+                    warn!(error, "no new heads by WebSocket; polling goes on");
                 }
             }
             if began.elapsed() > MAX_PAUSE {

@@ -34,7 +34,7 @@ impl Record {
             Refusal::Batch { max } if asked.sizes.calls > 1 => {
                 record.limits.refused_batch(asked.sizes.calls, max, asked.began, now);
                 let max = record.limits.max_batch(now);
-                tracing::info!(node, why, max, "the node limits its batches; asking in smaller ones");
+                tracing::info!(error = why, max_batch = max, "the node limits its batches; asking in smaller ones");
                 return Failure::Batch;
             }
             Refusal::List { max } => {
@@ -91,7 +91,7 @@ impl Record {
         }
         record.health.answered(asked.began, now, false);
         let max = record.limits.max_list(now);
-        tracing::info!(node = self.name(), why, max, "the node limits addresses and topics; asking in parts");
+        tracing::info!(error = why, max_list = max, "the node limits addresses and topics; asking in parts");
     }
 
     /// When it may be asked again.
@@ -101,7 +101,7 @@ impl Record {
         record.limits.parallel.refuse(asked.sizes.parallel, None, asked.began, now);
         let max = record.limits.max_parallel(now);
         if max < before {
-            tracing::info!(node = self.name(), why, max, "the node throttles; fewer requests at once");
+            tracing::info!(error = why, max_parallel = max, "the node throttles; fewer requests at once");
         }
         record.health.throttled(asked.began, now, why.to_owned(), after, rand::random());
         record.health.throttle_left(now).or(after)
@@ -193,7 +193,7 @@ impl Record {
         if record.health.failed(asked.began, Instant::now(), why.clone(), rand::random()) {
             // What stands there when it is back may be something else.
             record.checked = false;
-            tracing::warn!(node = self.name(), why, "the node failed repeatedly and rests");
+            tracing::warn!(error = why, "the node failed repeatedly and rests");
         }
         drop(record);
         self.error(why, after)

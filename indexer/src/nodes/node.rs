@@ -8,6 +8,7 @@ use alloy::primitives::{B256, U64};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
 use super::asked::{Asked, Doubt, Failure, Part, in_words};
 use super::budget::Budget;
@@ -106,6 +107,11 @@ impl Node {
         self.record.name()
     }
 
+    /// Tells something of it.
+    pub fn tell(&self, line: impl FnOnce()) {
+        self.record.span().in_scope(line);
+    }
+
     /// Its logs of `block` are not those that the block's receipts prove. It is asked only where no other node works, and then
     /// for receipts, until it gives right logs again.
     pub fn catch(&self, block: u64, what: &str) {
@@ -120,7 +126,7 @@ impl Node {
         let why =
             format!("caught: eth_getLogs is not to be trusted, its logs of block {block} are wrong ({what}){before}");
         if record.caught.is_none() {
-            tracing::warn!(node = self.name(), "{why}");
+            self.tell(|| tracing::warn!("{why}"));
         }
         record.caught = Some(Caught { block, why, again: Instant::now() + PROBATION });
     }
@@ -128,7 +134,7 @@ impl Node {
     /// It gave the right logs where it had given wrong ones.
     pub fn acquit(&self) {
         self.record.known().caught = None;
-        tracing::info!(node = self.name(), "its logs are right again");
+        self.tell(|| tracing::info!("its logs are right again"));
     }
 
     /// Whether its logs were proved wrong, and it has not proved itself since.
@@ -201,7 +207,7 @@ impl Node {
         record.checked = found == expected;
         if record.checked {
             if record.refused.take().is_some() {
-                tracing::info!(node = self.name(), "it serves chain {} again", expected.chain_id);
+                self.tell(|| tracing::info!("it serves chain {} again", expected.chain_id));
             }
             return Ok(());
         }
@@ -213,7 +219,7 @@ impl Node {
             found.chain_id, found.genesis, expected.chain_id, expected.genesis, expected.chain_id
         );
         if record.refused.as_ref().is_none_or(|known| known.why != why) {
-            tracing::warn!(node = self.name(), "{why}");
+            self.tell(|| tracing::warn!("{why}"));
         }
         record.refused = Some(Refused { why: why.clone(), at: Instant::now() });
         Err(self.record.error(why, Some(ASK_AGAIN)))
@@ -249,6 +255,10 @@ impl Node {
     }
 
     async fn call_into(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), NodeError> {
+        self.call_in_parts(calls, answers).instrument(self.record.span().clone()).await
+    }
+
+    async fn call_in_parts(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), NodeError> {
         while answers.len() < calls.len() {
             let rest = &calls[answers.len()..];
             let fits = self.record.known().limits.max_batch(Instant::now()).min(rest.len());

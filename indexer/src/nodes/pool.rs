@@ -101,11 +101,11 @@ impl Pool {
             let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
             let best = choose(at, &standings, now.saturating_duration_since(*moved) >= DWELL);
             if best != at {
-                let (from, to) = (self.nodes[at].name(), self.nodes[best].name());
+                let (from_node, to_node) = (self.nodes[at].name(), self.nodes[best].name());
                 // Where every node fails now and then, this happens with every failure.
                 match now.saturating_duration_since(*moved) >= QUIET {
-                    true => info!(from, to, "calls go to another node"),
-                    false => debug!(from, to, "calls go to another node"),
+                    true => info!(from_node, to_node, "calls go to another node"),
+                    false => debug!(from_node, to_node, "calls go to another node"),
                 }
                 *moved = now;
                 self.current.store(best, Ordering::Relaxed);
@@ -134,8 +134,8 @@ impl Pool {
             match answer {
                 // The warning is the answer: this node is asked for nothing else.
                 Some(Ok(found)) => _ = node.judge(*found, expected),
-                Some(Err(error)) => warn!(%error, "{UNKNOWN}"),
-                None => warn!(node = node.name(), "no answer yet: {UNKNOWN}"),
+                Some(Err(error)) => node.tell(|| warn!(%error, "{UNKNOWN}")),
+                None => node.tell(|| warn!("no answer yet: {UNKNOWN}")),
             }
         }
         Ok(expected)

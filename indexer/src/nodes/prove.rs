@@ -171,7 +171,7 @@ impl Nodes {
     async fn proves(&self, node: &Node, headers: &[Answer]) -> Result<(), String> {
         match self.prove_some(node, headers).await {
             Ok(()) => {
-                info!(node = node.name(), "blocks of this chain are proved by their receipts");
+                node.tell(|| info!("blocks of this chain are proved by their receipts"));
                 Ok(())
             }
             Err(Unproved::Disproved(disproof)) => Err(disproof.to_string()),
@@ -240,14 +240,14 @@ impl Nodes {
                 self.proofs.unproved.fetch_add(1, Ordering::Relaxed);
             }
             match known_for_it {
-                false => warn!(node = node.name(), "{disproof}, {times} times over: taken without this proof"),
-                true => debug!(node = node.name(), "{disproof}: taken without this proof, as others of this chain"),
+                false => node.tell(|| warn!("{disproof}, {times} times over: taken without this proof")),
+                true => node.tell(|| debug!("{disproof}: taken without this proof, as others of this chain")),
             }
             // The chain's way is not the node's fault.
             node.excuse();
             return Ok(None);
         }
-        warn!(node = node.name(), "refused receipts: {disproof}");
+        node.tell(|| warn!("refused receipts: {disproof}"));
         let advice = match disproof.is_of_no_receipts() {
             true => {
                 "It has no receipts of that block, perhaps any more: ask a node that keeps them (`dev` keeps 3,600 blocks)"
@@ -274,7 +274,7 @@ impl Nodes {
         let what = "it has logs that its header's bloom does not hold";
         let times = self.proofs.met(&Disproof::Contradiction { number, what });
         if times >= STUBBORN_BLOOM && !self.proofs.bloomless.swap(true, Ordering::Relaxed) {
-            warn!(node = node.name(), "block {number}: {what}, {times} times over: blooms prove nothing on this chain");
+            node.tell(|| warn!("block {number}: {what}, {times} times over: blooms prove nothing on this chain"));
         }
     }
 
@@ -345,7 +345,7 @@ impl Nodes {
         }
         let receipts = read(node, sealed.block(), parse_each(&answers))?;
         if lock(&self.proofs.one_by_one).insert(node.name().to_owned()) {
-            debug!(node = node.name(), "no eth_getBlockReceipts: receipts are asked for one by one");
+            node.tell(|| debug!("no eth_getBlockReceipts: receipts are asked for one by one"));
         }
         Ok(receipts)
     }
@@ -374,7 +374,7 @@ pub(super) fn receipts_call(hash: B256) -> Call {
 
 fn read(node: &Node, block: BlockRef, parsed: Result<Receipts, serde_json::Error>) -> Result<Receipts, Unproved> {
     parsed.map_err(|error| {
-        debug!(node = node.name(), %block, %error, "malformed receipts");
+        node.tell(|| debug!(%block, %error, "malformed receipts"));
         Disproof::Contradiction { number: block.number, what: "its receipts are malformed" }.into()
     })
 }
@@ -390,7 +390,7 @@ struct Names {
 fn seal(node: &Node, answer: &Answer) -> Result<SealedHeader, Unproved> {
     let number = node.any_header(answer)?.number;
     let contradiction = |error: serde_json::Error| {
-        debug!(node = node.name(), number, %error, "a header that is not Ethereum's");
+        node.tell(|| debug!(block = number, %error, "a header that is not Ethereum's"));
         Disproof::Contradiction { number, what: "its header lacks fields of an Ethereum header" }
     };
     let fields: FullHeader = serde_json::from_str(answer.get()).map_err(contradiction)?;

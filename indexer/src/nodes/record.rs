@@ -3,6 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 use super::asked::Doubts;
 use super::error::NodeError;
 use super::health::Health;
@@ -10,6 +12,7 @@ use super::http::UrlSecrets;
 use super::limits::Limits;
 use super::pace::Pace;
 use crate::chain::block::BlockRange;
+use crate::spans;
 
 /// A node's name, what must not be told of its URL, and what is known of it.
 #[derive(Debug)]
@@ -17,6 +20,7 @@ pub(super) struct Record {
     name: String,
     pub secrets: UrlSecrets,
     known: Mutex<Known>,
+    span: Span,
 }
 
 /// What is known of a node.
@@ -61,12 +65,18 @@ pub(super) struct Caught {
 impl Record {
     /// Nothing is known yet.
     pub fn new(name: String, secrets: UrlSecrets) -> Self {
-        Self { name, secrets, known: Mutex::default() }
+        let span = spans::node(&name);
+        Self { name, secrets, known: Mutex::default(), span }
     }
 
     /// Scheme, host and port.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What its log lines stand in.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     pub fn known(&self) -> MutexGuard<'_, Known> {

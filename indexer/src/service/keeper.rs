@@ -99,7 +99,7 @@ impl Keeper {
     }
 
     fn tell(&self, error: &ServiceError) {
-        error!(chain = self.chain.name, "stopped: {error}; it is begun anew");
+        error!("stopped: {error}; it is begun anew");
         self.status.send_modify(|status| {
             let waits_for = format!("a new start: {error}");
             let stops = status.stops + 1;

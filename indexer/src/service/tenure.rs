@@ -39,10 +39,9 @@ impl Tenure {
             let Some(claim) = self.stand_by(bid.take(), &mut stop).await? else { return Ok(()) };
             match self.lead(claim, stop.clone()).await? {
                 End::Stopped => return Ok(()),
-                End::Fenced => warn!(
-                    chain = self.chain.name,
-                    "fenced: another dalp-indexer leads this chain now; this one writes no more and stands by"
-                ),
+                End::Fenced => {
+                    warn!("fenced: another dalp-indexer leads this chain now; this one writes no more and stands by")
+                }
             }
         }
     }
@@ -67,10 +66,7 @@ impl Tenure {
                 Ok(Bid::Held { holder, until }) => {
                     self.publish_standby(standby(&holder, until));
                     if leader.as_ref() != Some(&holder) {
-                        info!(
-                            chain = self.chain.name,
-                            "standby: {holder} leads; this process takes over when its lease ends"
-                        );
+                        info!("standby: {holder} leads; this process takes over when its lease ends");
                         leader = Some(holder);
                     }
                 }
@@ -101,7 +97,7 @@ impl Tenure {
         if !matches!(end, Ok(End::Fenced))
             && let Err(error) = lease.release(&claim).await
         {
-            warn!(chain = self.chain.name, "the lease was not given back and runs out by itself: {error}");
+            warn!("the lease was not given back and runs out by itself: {error}");
         }
         end
     }
@@ -113,7 +109,7 @@ impl Tenure {
         });
         // The leader before us may have made some. Not knowing them costs a look when they are needed.
         if let Err(error) = self.leaves.learn(claim.chain_id).await {
-            warn!(chain = self.chain.name, "partitions are not known yet: {error}");
+            warn!("partitions are not known yet: {error}");
             self.leaves.book.forget(claim.chain_id);
         }
         let state = loop {
@@ -128,8 +124,7 @@ impl Tenure {
                 () = sleep(POLL) => {}
             }
         };
-        let (chain, token) = (&self.chain.name, claim.token);
-        info!(chain, chain_id = claim.chain_id, next = state.tail.next, token, "indexing");
+        info!(chain_id = claim.chain_id, next_block = state.tail.next, token = claim.token, "indexing");
         self.status.send_modify(|status| {
             status.tail = state.tail.hash.map(|_| state.tail.next - 1);
             status.tail_time = state.tail_time;
@@ -182,10 +177,10 @@ async fn keep(lease: Arc<Mutex<Lease>>, claim: Claim) {
         sleep(if late { POLL } else { RENEWAL }).await;
         let renewed = lease.lock().await.renew(&claim).await;
         match &renewed {
-            Ok(()) if late => info!(chain_id = claim.chain_id, "the lease is renewed again"),
+            Ok(()) if late => info!("the lease is renewed again"),
             Ok(()) => {}
             Err(StoreError::Fenced { .. }) => return,
-            Err(error) if !late => warn!(chain_id = claim.chain_id, "the lease was not renewed: {error}"),
+            Err(error) if !late => warn!("the lease was not renewed: {error}"),
             Err(_) => {}
         }
         late = renewed.is_err();

@@ -90,7 +90,7 @@ impl Store {
             return Ok(());
         }
         let Some(Seized { claim, mut tail, genesis }) = self.seize(chain.chain_id).await? else { return Ok(()) };
-        tracing::warn!(chain = chain.name, stored = %genesis, node = %chain.genesis, "another chain under the same id: removing what is stored");
+        tracing::warn!(stored_genesis = %genesis, node_genesis = %chain.genesis, "another chain under the same id: removing what is stored");
         let bottom = Tail { next: 0, hash: None };
         while tail != bottom {
             tail = self.clear_down(&claim, tail, bottom).await?;

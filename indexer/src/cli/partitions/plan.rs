@@ -8,6 +8,7 @@ use dalp_partitions::{
     read_inventory, statements, way,
 };
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use super::shared::{Faults, LeafArgs, Selection, Session, author, failed, grid, print_json, size, table_of, tables};
 use crate::cli::failure::Failure;
@@ -15,6 +16,7 @@ use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::policy;
 use crate::maintenance::retention::{has_one_policy, is_left_alone, make_ahead, needs, reference, retire_table, terms};
+use crate::spans;
 use crate::store::retention::head_times;
 
 /// Arguments of `apply`.
@@ -288,7 +290,9 @@ async fn retired(
     if is_left_alone(&session.client, table).await.map_err(failed)? {
         return Ok(None);
     }
-    let outcome = retire_table(&mut session.client, table, &config.partitions, &session.place, allow_many).await;
+    let outcome = retire_table(&mut session.client, table, &config.partitions, &session.place, allow_many)
+        .instrument(spans::table(&table.name))
+        .await;
     if let Err(error) = &outcome {
         // Whoever asks for the status is told, too.
         note_failure(&session.client, &table.table, &error.to_string()).await.ok();
