@@ -279,9 +279,9 @@ impl Driver {
                 let (nodes, trouble) = (self.context.nodes.clone(), running.fetch_trouble.clone());
                 let (leaves, store, chain_id) =
                     (self.context.leaves.clone(), self.context.store.clone(), self.context.claim.chain_id);
-                let patience = running.patience.clone();
+                let (patience, timings) = (running.patience.clone(), self.context.timings.tail.clone());
                 running.fetches.begin(id, range, async move {
-                    let fetched = fetch(&nodes, what, &trouble, &patience).await;
+                    let fetched = fetch(&nodes, what, &trouble, &patience, &timings).await;
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }

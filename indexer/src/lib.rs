@@ -17,3 +17,4 @@ pub mod status;
 pub mod store;
 mod task;
 pub mod telemetry;
+pub mod timings;

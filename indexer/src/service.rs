@@ -21,6 +21,7 @@ use crate::spans;
 use crate::status::{ChainStatus, TableReport, TaskReport};
 use crate::store::Store;
 use crate::task::{Group, Watched};
+use crate::timings::Timings;
 
 pub use self::error::ServiceError;
 pub use self::meet::{join, meet};
@@ -33,6 +34,7 @@ pub struct Service {
     status: watch::Receiver<Vec<ChainStatus>>,
     tables: watch::Receiver<Vec<TableReport>>,
     tasks: Tasks,
+    timings: Timings,
     stop: watch::Sender<bool>,
     /// Each by its name.
     chains: Group<String, ()>,
@@ -69,6 +71,7 @@ impl Service {
             status: watch::channel(Vec::new()).1,
             tables,
             tasks: Tasks::default(),
+            timings: Timings::default(),
             stop,
             chains: Group::default(),
             helpers: Vec::new(),
@@ -136,7 +139,9 @@ impl Service {
         let (status, seen) = watch::channel(ChainStatus::new(chain.name.clone(), chain.chain_id));
         let (first, started) = oneshot::channel();
         let first: First = Arc::new(std::sync::Mutex::new(Some(first)));
-        let keeper = Keeper { chain: chain.clone(), store: store.clone(), leaves: leaves.clone(), status, first };
+        let timings = self.timings.of_chain(&chain.name);
+        let keeper =
+            Keeper { chain: chain.clone(), store: store.clone(), leaves: leaves.clone(), status, first, timings };
         self.chains.spawn(chain.name.clone(), keeper.run(stopped).instrument(spans::chain(&chain.name)));
         (seen, started)
     }
@@ -146,8 +151,12 @@ impl Service {
         let listen = |error| ServiceError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         self.http = Some(listener.local_addr().map_err(listen)?);
-        let published =
-            Published { chains: self.status.clone(), tables: self.tables.clone(), tasks: self.tasks.reports() };
+        let published = Published {
+            chains: self.status.clone(),
+            tables: self.tables.clone(),
+            tasks: self.tasks.reports(),
+            timings: self.timings.clone(),
+        };
         let listener = Arc::new(std::sync::Mutex::new(Some(listener)));
         let (pulse, stop) = (self.tasks.pulse("http"), stopped.clone());
         self.helpers.push(Watched::spawn(watched(pulse, stop, move || {

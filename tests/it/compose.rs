@@ -140,7 +140,12 @@ async fn the_health_check_tells_a_living_indexer_from_a_dead_one() {
     let (_status, status) = watch::channel(Vec::new());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (tables, tasks) = (tokio::sync::watch::channel(Vec::new()).1, tokio::sync::watch::channel(Vec::new()).1);
-    let published = dalp_indexer::api::Published { chains: status, tables, tasks };
+    let published = dalp_indexer::api::Published {
+        chains: status,
+        tables,
+        tasks,
+        timings: dalp_indexer::timings::Timings::default(),
+    };
     let server = tokio::spawn(dalp_indexer::api::serve(listener, published, async move { drop(stopped.await) }));
     let living = health(port).await;
     assert!(living.status.success(), "{living:?}");

@@ -126,6 +126,10 @@ fn metrics_status_and_the_command_agree_with_the_views() {
         let chain = |metric: &str| sample(&metrics, &format!("{metric}{{chain=\"it\"}}"));
         assert_eq!((chain("leader"), chain("ready"), chain("reorgs_total")), (Some(1), Some(1), Some(0)), "{metrics}");
         let node = format!("{{chain=\"it\",node=\"{}\"}}", anvil.http_url());
+        for timed in ["fetch", "commit"] {
+            let count = |lane| sample(&metrics, &format!("{timed}_seconds_count{{chain=\"it\",lane=\"{lane}\"}}"));
+            assert!(count("tail") > Some(0) && count("backfill") == Some(0), "{metrics}");
+        }
         let up = ["node_up", "node_failures"].map(|metric| sample(&metrics, &format!("{metric}{node}")));
         assert_eq!(up, [Some(1), Some(0)], "{metrics}");
         let leader = one(&client, "SELECT 1::int8 FROM dalp_indexed.lease WHERE expires_at > now()").await;

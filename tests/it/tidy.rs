@@ -29,12 +29,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("status", &[]),
     ("task", &[]),
     ("telemetry", &[]),
+    ("timings", &[]),
     ("events", &["chain"]),
     ("config", &["chain"]),
     // `status` for what it tells of its nodes, `events` for what has a typed table: without raw logs nothing else is asked for.
     ("nodes", &["backoff", "chain", "config", "events", "spans", "status", "task"]),
     ("store", &["chain", "config", "events", "status"]),
-    ("api", &["chain", "config", "events", "status", "store"]),
+    ("api", &["chain", "config", "events", "status", "store", "timings"]),
 ];
 
 /// Who may see both the nodes and the database: the loop that awaits both, and those that hand them to it.

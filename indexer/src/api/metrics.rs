@@ -118,6 +118,7 @@ fn flag(value: bool) -> Option<Value> {
 /// The metrics of what is published, read anew at each scrape.
 pub(super) fn registry(published: Published) -> Registry {
     let mut registry = Registry::with_prefix("dalp_indexer");
+    published.timings.register(&mut registry);
     registry.register_collector(Box::new(published));
     registry
 }
@@ -247,14 +248,19 @@ mod tests {
 
     use super::*;
     use crate::status::VerifiedTo;
+    use crate::timings::Timings;
 
-    fn text(chains: &[ChainStatus], tables: &[TableReport], tasks: &[TaskReport]) -> String {
-        let published = Published {
+    fn published(chains: &[ChainStatus], tables: &[TableReport], tasks: &[TaskReport]) -> Published {
+        Published {
             chains: watch::channel(chains.to_vec()).1,
             tables: watch::channel(tables.to_vec()).1,
             tasks: watch::channel(tasks.to_vec()).1,
-        };
-        render(&registry(published)).unwrap()
+            timings: Timings::default(),
+        }
+    }
+
+    fn text(chains: &[ChainStatus], tables: &[TableReport], tasks: &[TaskReport]) -> String {
+        render(&registry(published(chains, tables, tasks))).unwrap()
     }
 
     fn chain() -> ChainStatus {
@@ -316,8 +322,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn each_metric_is_declared_once_before_its_samples_and_no_series_comes_twice() {
+    /// An answer in which every metric has a sample.
+    fn all() -> String {
         let (some, name) = (Some(1), "all known".into());
         let known = ChainStatus { name, complete_to: some, finalized: some, lag_blocks: some, ..chain() };
         let mut table =
@@ -325,7 +331,14 @@ mod tests {
         table.count("drop", std::time::Duration::from_millis(500), std::time::Duration::ZERO);
         let other = TableReport { name: "activity".into(), ..table.clone() };
         let task = TaskReport { name: "retention", state: TaskState::Down, failures: 1, error: None };
-        let text = text(&[chain(), known], &[table, other], &[task]);
+        let published = published(&[chain(), known], &[table, other], &[task]);
+        published.timings.of_chain("main").tail.fetched(std::time::Instant::now());
+        render(&registry(published)).unwrap()
+    }
+
+    #[test]
+    fn each_metric_is_declared_once_before_its_samples_and_no_series_comes_twice() {
+        let text = all();
         let (mut declared, mut series) = (Vec::new(), std::collections::HashSet::new());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -335,15 +348,39 @@ mod tests {
                 declared.push(name);
             } else if !line.starts_with("# HELP ") {
                 let (name, value) = line.rsplit_once(' ').unwrap();
-                assert_eq!(name.split('{').next(), declared.last().copied(), "{line} stands below its own metric");
+                let of = name.split('{').next().unwrap();
+                let parts = ["_bucket", "_sum", "_count"].into_iter().find_map(|part| of.strip_suffix(part));
+                let is_own = [Some(of), parts].contains(&declared.last().copied());
+                assert!(is_own, "{line} stands below its own metric");
                 assert!(value.parse::<f64>().unwrap().is_finite() && series.insert(name), "{line}");
             }
         }
-        assert_eq!(
-            declared.len(),
-            CHAIN.len() + NODE.len() + 1 + TASK.len() + TABLE.len() + MOVES.len(),
-            "{declared:?}"
-        );
+        let known = CHAIN.len() + NODE.len() + 1 + TASK.len() + TABLE.len() + MOVES.len() + 2;
+        assert_eq!(declared.len(), known, "{declared:?}");
+    }
+
+    /// A line of the documentation for each metric: name, type, labels, what it is.
+    fn documented() -> Vec<String> {
+        let text = all();
+        let lines: Vec<&str> = text.lines().collect();
+        let declared = lines.iter().enumerate().filter_map(|(at, line)| {
+            let (name, help) = line.strip_prefix("# HELP ")?.split_once(' ')?;
+            let (_, kind) = lines.get(at + 1)?.strip_prefix("# TYPE ")?.split_once(' ')?;
+            let sample = lines[at + 2..].iter().find(|line| line.starts_with(name) && line.contains("chain=\"main\""));
+            let sample = sample.or(lines.get(at + 2))?;
+            let labels = sample.split_once('{')?.1.split("\",").filter_map(|label| Some(label.split_once('=')?.0));
+            let labels: Vec<_> = labels.filter(|label| *label != "le").map(|label| format!("`{label}`")).collect();
+            Some(format!("| `{name}` | {kind} | {} | {help} |", labels.join(", ")))
+        });
+        declared.collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_each_metric() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        let listed: Vec<&str> = written.lines().filter(|line| line.starts_with("| `dalp_indexer_")).collect();
+        assert_eq!(listed, documented(), "docs/metrics.md is to list these:\n{}", documented().join("\n"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use crate::status::{ChainStatus, TableReport, TaskReport};
+use crate::timings::Timings;
 
 /// What was last published of the chains and of the tables.
 #[derive(Clone, Debug)]
@@ -13,4 +14,6 @@ pub struct Published {
     pub tables: watch::Receiver<Vec<TableReport>>,
     /// How the background tasks do.
     pub tasks: watch::Receiver<Vec<TaskReport>>,
+    /// How long fetches and commits take.
+    pub timings: Timings,
 }

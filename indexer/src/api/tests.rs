@@ -6,6 +6,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::*;
 use crate::status::{ChainStatus, TaskReport};
+use crate::timings::Timings;
 
 fn chain(name: &str, ready: bool) -> ChainStatus {
     ChainStatus {
@@ -29,7 +30,12 @@ struct Server {
 }
 
 fn published(chains: watch::Receiver<Vec<ChainStatus>>) -> Published {
-    Published { chains, tables: watch::channel(Vec::new()).1, tasks: watch::channel(Vec::new()).1 }
+    Published {
+        chains,
+        tables: watch::channel(Vec::new()).1,
+        tasks: watch::channel(Vec::new()).1,
+        timings: Timings::default(),
+    }
 }
 
 async fn start() -> Server {

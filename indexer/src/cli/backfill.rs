@@ -16,6 +16,7 @@ use crate::maintenance::Leaves;
 use crate::service;
 use crate::spans;
 use crate::store::{Claim, Store, StoreError};
+use crate::timings::Timings;
 
 /// Arguments of `backfill`.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,8 +52,16 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
     let leaves = Arc::new(Leaves::open(config).await.map_err(service::ServiceError::from)?);
     let mut bar: Option<ProgressBar> = None;
     let mut logs = 0;
+    // Nobody scrapes a command.
+    let timings = Timings::default().of_chain(&chain.name);
     loop {
-        let context = Context { nodes: nodes.clone(), store: store.clone(), leaves: leaves.clone(), claim };
+        let context = Context {
+            nodes: nodes.clone(),
+            store: store.clone(),
+            leaves: leaves.clone(),
+            claim,
+            timings: timings.clone(),
+        };
         let mut lane = BackfillLane::new(chain, context, Some(want));
         lane.step(BackfillInput::Moved);
         let outcome = finish(&mut lane, bars, &mut bar).await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use alloy::primitives::B256;
 use tokio::time::sleep;
@@ -9,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::fetch::sizer;
 use super::trouble::{FIRST_PAUSE, Patience, Trouble};
-use super::work::{Context, append_once, look_again};
+use super::work::Context;
 use crate::backoff::Backoff;
 use crate::chain::backfill::{Backfill, BackfillAction, BackfillFailure, BackfillInput, Piece, PieceId};
 use crate::chain::batch::BlockBatch;
@@ -272,9 +273,13 @@ impl PieceTask {
         let nodes = &self.context.nodes;
         let mut backoff = Backoff::default();
         loop {
+            let began = Instant::now();
             let (answer, hold) = nodes.kept(self.answer()).await;
             let error = match answer {
-                Ok(batch) => return Ok((batch, hold)),
+                Ok(batch) => {
+                    self.context.timings.backfill.fetched(began);
+                    return Ok((batch, hold));
+                }
                 Err(error) => error,
             };
             // What a failed answer took is given back before the pause.
@@ -315,13 +320,12 @@ impl PieceTask {
 
     /// `None` when the batch is committed; why not, when another question must decide.
     async fn commit(&self, batch: &BlockBatch) -> Result<Option<BackfillFailure>, StoreError> {
-        let Context { store, leaves, claim, .. } = &self.context;
         let mut backoff = Backoff::default();
         loop {
-            match append_once(store, leaves, claim, batch, Lane::Backfill).await {
+            match self.context.append_once(batch, Lane::Backfill).await {
                 Ok(()) => return Ok(None),
                 Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
-                    look_again(store, leaves, claim, batch, &error).await?;
+                    self.context.look_again(batch, &error).await?;
                 }
                 Err(StoreError::Retry { why }) => {
                     warn!("{why}");

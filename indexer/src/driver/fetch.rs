@@ -1,5 +1,7 @@
 //! One fetch of the tail lane, until there is a batch or a reason to ask for something else.
 
+use std::time::Instant;
+
 use tracing::info;
 
 use super::trouble::{Patience, Trouble};
@@ -12,6 +14,7 @@ use crate::config::Chain;
 use crate::maintenance::Leaves;
 use crate::nodes::{NodeError, Nodes};
 use crate::store::Store;
+use crate::timings::LaneTimings;
 
 /// How wide the ranges of a chain are: half the rows of a transaction leave room for a dense stretch, and a quarter of
 /// what may be held lets four of them wait for their turn.
@@ -34,12 +37,14 @@ pub(super) async fn fetch(
     want: Want,
     trouble: &Trouble,
     patience: &Patience,
+    timings: &LaneTimings,
 ) -> Result<BlockBatch, FetchFailure> {
     let mut backoff = match want {
         Want::Head(_) | Want::NearHead(_) => Backoff::near_head(),
         Want::Range(_) => Backoff::new(),
     };
     loop {
+        let began = Instant::now();
         let answer = match want {
             Want::Head(block) => nodes.block(block).await,
             Want::NearHead(range) => nodes.near_head(range).await,
@@ -47,6 +52,7 @@ pub(super) async fn fetch(
         };
         match answer {
             Ok(batch) => {
+                timings.fetched(began);
                 trouble.set(None);
                 patience.renew();
                 return Ok(batch);

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -20,6 +21,7 @@ use crate::status::ChainStatus;
 use crate::store::append::Lane;
 use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
+use crate::timings::ChainTimings;
 
 /// What the lanes of one chain work with.
 #[derive(Clone)]
@@ -32,6 +34,8 @@ pub struct Context {
     pub leaves: Arc<Leaves>,
     /// The right to write.
     pub claim: Claim,
+    /// How long its fetches and commits take.
+    pub timings: ChainTimings,
 }
 
 /// One write or comparison under way.
@@ -40,21 +44,23 @@ pub(super) type Work = Pin<Box<dyn Future<Output = Result<Input, StoreError>> + 
 impl Context {
     pub(super) fn append(&self, batch: Arc<BlockBatch>, on: Tail, finalized: Option<u64>, trouble: Trouble) -> Work {
         let lane = Lane::Tail { on, finalized };
-        let (store, leaves, claim) = (self.store.clone(), self.leaves.clone(), self.claim.clone());
+        let context = self.clone();
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
-                match append_once(&store, &leaves, &claim, &batch, lane).await {
+                match context.append_once(&batch, lane).await {
                     Ok(()) => {
                         trouble.set(None);
                         return Ok(Input::Committed);
                     }
                     // The leaf went away, or was sealed, under our cached knowledge of it: look again.
                     Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
-                        look_again(&store, &leaves, &claim, &batch, &error).await?;
+                        context.look_again(&batch, &error).await?;
                         backoff.pause().await;
                     }
-                    Err(StoreError::Duplicate { why }) => return explain_duplicate(&store, &claim, on, why).await,
+                    Err(StoreError::Duplicate { why }) => {
+                        return explain_duplicate(&context.store, &context.claim, on, why).await;
+                    }
                     Err(error) => match lost_or_retry(error, &trouble)? {
                         Some(input) => return Ok(input),
                         None => backoff.pause().await,
@@ -181,37 +187,38 @@ async fn unwind_all(
     Ok(())
 }
 
-pub(super) async fn append_once(
-    store: &Store,
-    leaves: &Leaves,
-    claim: &Claim,
-    batch: &BlockBatch,
-    lane: Lane,
-) -> Result<(), StoreError> {
-    leaves.cover(claim.chain_id, batch, store.floors(claim.chain_id)).await?;
-    store.append(claim, batch, lane).await.map(|_commit| ())
-}
-
-/// After rows had no leaf that takes them: learns what retention did meanwhile, and opens what is sealed and not yet below the floor. What
-/// may pass is left to the next try.
-pub(super) async fn look_again(
-    store: &Store,
-    leaves: &Leaves,
-    claim: &Claim,
-    batch: &BlockBatch,
-    found: &StoreError,
-) -> Result<(), StoreError> {
-    leaves.book.forget(claim.chain_id);
-    let looked = match store.learn_floors(claim.chain_id).await {
-        Ok(floors) if matches!(found, StoreError::Sealed { .. }) => leaves.unseal(claim.chain_id, batch, floors).await,
-        learned => learned.map(drop),
-    };
-    match looked {
-        Err(StoreError::Retry { why }) => {
-            warn!("{why}");
-            Ok(())
+impl Context {
+    /// One try to write a batch, with leaves for it.
+    pub(super) async fn append_once(&self, batch: &BlockBatch, lane: Lane) -> Result<(), StoreError> {
+        let chain_id = self.claim.chain_id;
+        self.leaves.cover(chain_id, batch, self.store.floors(chain_id)).await?;
+        let began = Instant::now();
+        self.store.append(&self.claim, batch, lane).await?;
+        match lane {
+            Lane::Tail { .. } => self.timings.tail.committed(began),
+            Lane::Backfill => self.timings.backfill.committed(began),
         }
-        looked => looked,
+        Ok(())
+    }
+
+    /// After rows had no leaf that takes them: learns what retention did meanwhile, and opens what is sealed and not yet below the
+    /// floor. What may pass is left to the next try.
+    pub(super) async fn look_again(&self, batch: &BlockBatch, found: &StoreError) -> Result<(), StoreError> {
+        let chain_id = self.claim.chain_id;
+        self.leaves.book.forget(chain_id);
+        let looked = match self.store.learn_floors(chain_id).await {
+            Ok(floors) if matches!(found, StoreError::Sealed { .. }) => {
+                self.leaves.unseal(chain_id, batch, floors).await
+            }
+            learned => learned.map(drop),
+        };
+        match looked {
+            Err(StoreError::Retry { why }) => {
+                warn!("{why}");
+                Ok(())
+            }
+            looked => looked,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::status::ChainStatus;
 use crate::store::lease::Lease;
 use crate::store::{Store, StoreError};
 use crate::task::{Lost, Watched};
+use crate::timings::ChainTimings;
 
 /// How the first start went, for whoever waits for it: an error where nobody but the operator can mend it.
 pub(super) type First = Arc<std::sync::Mutex<Option<oneshot::Sender<Result<(), ServiceError>>>>>;
@@ -32,6 +33,7 @@ pub(super) struct Keeper {
     pub leaves: Arc<Leaves>,
     pub status: watch::Sender<ChainStatus>,
     pub first: First,
+    pub timings: ChainTimings,
 }
 
 /// Pauses between two starts, the first and the longest.
@@ -152,6 +154,7 @@ impl Keeper {
             lease: Arc::new(Mutex::new(lease)),
             news: news_seen,
             status: self.status.clone(),
+            timings: self.timings.clone(),
         };
         tokio::select! {
             ended = tenure.run(bid, stop) => Ok(ended?),

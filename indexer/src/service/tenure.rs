@@ -17,6 +17,7 @@ use crate::store::chain::State;
 use crate::store::lease::{Bid, Lease, POLL, RENEWAL};
 use crate::store::{Claim, Store, StoreError, timestamp};
 use crate::task::Watched;
+use crate::timings::ChainTimings;
 
 /// Everything that a chain needs, connected already: a takeover waits for nothing.
 pub(super) struct Tenure {
@@ -27,6 +28,7 @@ pub(super) struct Tenure {
     pub lease: Arc<Mutex<Lease>>,
     pub news: watch::Receiver<News>,
     pub status: watch::Sender<ChainStatus>,
+    pub timings: ChainTimings,
 }
 
 impl Tenure {
@@ -136,6 +138,7 @@ impl Tenure {
                 store: self.store.clone(),
                 leaves: self.leaves.clone(),
                 claim,
+                timings: self.timings.clone(),
             },
             news: self.news.clone(),
             status: self.status.clone(),
