@@ -1,5 +1,6 @@
 //! The house rules that a program can check. ARCHITECTURE.md and CONTRIBUTING.md give their reasons.
 
+mod circles;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Who may see both the nodes and the database: the loop that awaits both, and those that hand them to it.
 const SEES_SOURCE_AND_STORE: &[&str] = &["driver", "service", "cli"];
+
+/// Crates of which no files use each other in a circle.
+const WITHOUT_CIRCLES: &[&str] = &["tests/src/"];
 
 /// Code that neither waits, nor tells the time, nor opens anything.
 const PURE: &[&str] = &[
@@ -126,6 +130,17 @@ fn modules_use_only_what_lies_below_them() {
         broken.extend(used.map(|used| format!("{path} uses crate::{used}; {module} may use {allowed:?}")));
     }
     none(&broken, "the direction of imports (MAY_USE)");
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let rust = rust();
+    let told = |source: &&str| {
+        let uses = circles::uses(&rust, source);
+        assert!(!uses.is_empty(), "{source} has no file that uses another");
+        circles::told(circles::circles(&uses))
+    };
+    none(&WITHOUT_CIRCLES.iter().flat_map(told).collect::<Vec<_>>(), "each of these is part of a circle of files");
 }
 
 #[test]

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use proc_macro2::{TokenStream, TokenTree};
 use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
-use syn::{Attribute, Block, Expr, ItemFn, ItemMod, ItemUse, LitStr, Macro, Signature, Token, UseTree};
+use syn::{
+    Attribute, Block, Expr, Item, ItemFn, ItemMod, ItemUse, LitStr, Macro, Signature, Token, UseTree, Visibility,
+};
 
 use crate::text;
 
@@ -28,10 +31,33 @@ pub struct Facts {
     pub ignored_tests: Vec<String>,
     /// Whether anything in it is async.
     pub awaits: bool,
+    /// The module that it is, from the crate's root.
+    pub module: Vec<String>,
+    /// What its modules name of other modules, outside of its tests.
+    pub uses: BTreeSet<Named>,
+    /// The names that `use` gives its modules, outside of its tests: those that are named elsewhere by them are found through these.
+    pub imports: Vec<Import>,
+    /// The modules that are declared here for tests alone.
+    pub test_modules: Vec<Vec<String>>,
     /// The module that is being read, from the crate's root.
     at: Vec<String>,
     /// Whether tests are being read.
     in_tests: bool,
+}
+
+/// A path as it is written, and the module that it is written in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named {
+    pub at: Vec<String>,
+    pub path: Vec<String>,
+}
+
+/// A name that stands in a module for what another path leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// `None` for a glob: all names of what the path leads to.
+    pub name: Option<String>,
+    pub of: Named,
 }
 
 /// Reads the file at `path`, relative to the repository's root.
@@ -39,9 +65,10 @@ pub fn facts(path: &Path) -> Facts {
     read(path, &text(path))
 }
 
-fn read(path: &Path, text: &str) -> Facts {
+pub fn read(path: &Path, text: &str) -> Facts {
     let file = syn::parse_file(text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut facts = Facts { lines: text.lines().count(), at: module(path), ..Facts::default() };
+    let module = module(path);
+    let mut facts = Facts { lines: text.lines().count(), at: module.clone(), module, ..Facts::default() };
     facts.in_tests = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
     facts.visit_file(&file);
     facts
@@ -55,6 +82,13 @@ fn module(path: &Path) -> Vec<String> {
 }
 
 impl Facts {
+    fn used(&mut self, segments: &[String]) {
+        if !self.in_tests {
+            self.uses.insert(Named { at: self.at.clone(), path: segments.to_vec() });
+        }
+        self.path(segments);
+    }
+
     fn path(&mut self, segments: &[String]) {
         self.paths.insert(segments.join("::"));
         let (mut at, mut rest) = (self.at.clone(), segments);
@@ -76,15 +110,59 @@ impl Facts {
         self.modules.extend(at.into_iter().next());
     }
 
-    fn tree(&mut self, before: &[String], tree: &UseTree) {
+    /// The names of a `use`. A re-export shows what stands elsewhere, and is no use of it.
+    fn tree(&mut self, before: &[String], tree: &UseTree, is_shown: bool) {
         let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
-        match tree {
-            UseTree::Path(path) => self.tree(&with(&path.ident), &path.tree),
-            UseTree::Name(name) => self.path(&with(&name.ident)),
-            UseTree::Rename(rename) => self.path(&with(&rename.ident)),
-            UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(before, tree)),
-            _ => self.path(before),
+        let (path, name) = match tree {
+            UseTree::Path(path) => return self.tree(&with(&path.ident), &path.tree, is_shown),
+            UseTree::Group(group) => {
+                return group.items.iter().for_each(|tree| self.tree(before, tree, is_shown));
+            }
+            UseTree::Name(name) if name.ident == "self" => (before.to_vec(), before.last().cloned()),
+            UseTree::Name(name) => (with(&name.ident), Some(name.ident.to_string())),
+            UseTree::Rename(rename) if rename.ident == "self" => (before.to_vec(), Some(rename.rename.to_string())),
+            UseTree::Rename(rename) => (with(&rename.ident), Some(rename.rename.to_string())),
+            UseTree::Glob(_) => (before.to_vec(), None),
+        };
+        match is_shown {
+            true => self.path(&path),
+            false => self.used(&path),
         }
+        if !self.in_tests {
+            self.imports.push(Import { name, of: Named { at: self.at.clone(), path } });
+        }
+    }
+
+    /// The paths in a macro's arguments, whatever they are.
+    fn tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(name) if colons == 2 => path.push(name.to_string()),
+                TokenTree::Punct(punct) if punct.as_char() == ':' && !path.is_empty() && colons < 2 => {
+                    colons += 1;
+                    continue;
+                }
+                token => {
+                    self.path_of_tokens(&mut path);
+                    match token {
+                        TokenTree::Ident(name) => path.push(name.to_string()),
+                        TokenTree::Group(group) => self.tokens(group.stream()),
+                        TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+                    }
+                }
+            }
+            colons = 0;
+        }
+        self.path_of_tokens(&mut path);
+    }
+
+    fn path_of_tokens(&mut self, path: &mut Vec<String>) {
+        if path.len() > 1 {
+            self.used(path);
+        }
+        path.clear();
     }
 
     fn function(&mut self, signature: &Signature, body: &Block) {
@@ -102,24 +180,49 @@ fn only_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|a| is(a, "cfg") && a.meta.require_list().is_ok_and(|list| list.tokens.to_string() == "test"))
 }
 
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
 impl<'ast> Visit<'ast> for Facts {
-    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+    fn visit_item(&mut self, item: &'ast Item) {
         let before = self.in_tests;
-        self.in_tests |= only_for_tests(&module.attrs);
-        self.at.push(module.ident.to_string());
-        visit::visit_item_mod(self, module);
-        self.at.pop();
+        self.in_tests |= only_for_tests(attributes(item));
+        visit::visit_item(self, item);
         self.in_tests = before;
     }
 
-    fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        self.tree(&[], &item.tree);
-        visit::visit_item_use(self, item);
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        self.at.push(module.ident.to_string());
+        if self.in_tests {
+            self.test_modules.push(self.at.clone());
+        }
+        visit::visit_item_mod(self, module);
+        self.at.pop();
     }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        self.tree(&[], &item.tree, !matches!(item.vis, Visibility::Inherited));
+    }
+
+    /// `pub(super)` says who may name a thing, and names nothing.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        self.path(&segments);
+        self.used(&segments);
         visit::visit_path(self, path);
     }
 
@@ -144,9 +247,7 @@ impl<'ast> Visit<'ast> for Facts {
     fn visit_macro(&mut self, call: &'ast Macro) {
         let name = call.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
         // A macro's arguments are any tokens; most are expressions. For the rest, what they name must do.
-        for path in call.tokens.to_string().split("crate :: ").skip(1) {
-            self.modules.extend(path.split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned));
-        }
+        self.tokens(call.tokens.clone());
         if let Ok(arguments) = call.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
             if ["format", "write", "writeln", "format_args", "concat"].contains(&name.as_str()) {
                 self.formatted.extend(arguments.iter().find_map(literal));
