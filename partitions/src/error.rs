@@ -1,6 +1,7 @@
 //! What may go wrong with partitions, each with what to do next.
 
 use crate::PlanError;
+use crate::pg::failure::{is_filtered, is_passing, words};
 
 /// Why leaves could not be read or made. Each message ends with what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -137,18 +138,15 @@ impl Error {
             let table = table.to_string();
             let message = words(&source);
             match source.code() {
-                _ if crate::session::is_filtered(&source) => Self::Filtered { doing, table },
+                _ if is_filtered(&source) => Self::Filtered { doing, table },
                 Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => Self::NotOwner { table, message },
                 _ => Self::Database { doing, table, message, source },
             }
         }
     }
-}
 
-/// The server's words: the driver's own say "db error" and no more.
-pub(crate) fn words(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => cause.to_string(),
-        None => error.to_string(),
+    /// Whether the same call may succeed a little later: a lock not had in time, or a deadlock ended at our cost.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if is_passing(source.code()))
     }
 }
