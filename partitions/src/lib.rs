@@ -49,7 +49,7 @@ pub use pure::leaf::{Entry, Inventory, Presence, State};
 pub use pure::lifecycle::{Act, Move, Moves, Obstacle, Switches, Terms, is_due, plan_moves, way};
 pub use pure::plan::{Catalog, Index, Leaf, Need, Plan, PlanError, Step, plan};
 pub use pure::policy::Policy;
-pub use pure::retention::{Fate, Reference, Retention};
+pub use pure::retention::{Action, Reference, Retention};
 pub use pure::sizing::{Choice, LeafSize, Target, rate};
 pub use pure::table::Table;
 pub use pure::time::{Edge, Time};

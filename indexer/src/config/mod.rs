@@ -23,7 +23,7 @@ pub use database_url::{DatabaseUrl, database_endpoint};
 pub(crate) use reader::distance;
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
 pub use value::{
-    Fate, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
+    Action, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
 };
 
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
@@ -316,11 +316,11 @@ impl Settings {
                 Table { flat: !list, ..Table::new(schema, table, time).registered_in(REGISTRY) }
             }
         };
-        let keep = self.items_with(&key("retention"), |text| value::duration(text).ok())?.pop();
+        let time = self.items_with(&key("retention"), |text| value::duration(text).ok())?.pop();
         let share: u32 = self.one(&key("max_share_per_run"))?;
         let retention = Retention {
-            fate: self.one_with(&key("action"), |text| text.parse().ok())?,
-            keep: keep.map_or(TimeDelta::MAX, span),
+            action: self.one_with(&key("action"), |text| text.parse().ok())?,
+            time: time.map_or(TimeDelta::MAX, span),
             grace: span(self.duration(&key("grace"))?),
             max_leaves: self.one(&key("max_leaves_per_run"))?,
             max_share: f64::from(share) / 100.0,

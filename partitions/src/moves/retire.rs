@@ -13,7 +13,7 @@ use crate::pure::lifecycle::stopped;
 use crate::registry::activity::ensure_activity;
 use crate::registry::claim::{self, Entered};
 use crate::registry::inventory::{read_inventory, refresh, register};
-use crate::{Act, Archive, Entry, Error, Fate, Move, Obstacle, Table, Terms, plan_moves};
+use crate::{Act, Action, Archive, Entry, Error, Move, Obstacle, Table, Terms, plan_moves};
 
 /// The same in a run, which comes again: after all that was to be had at once.
 const LATE_TRIES: u32 = 4;
@@ -85,7 +85,7 @@ async fn run(
             return Ok(run.outcome);
         }
         let moved: Vec<i64> = moves.iter().map(|next| next.entry.id).collect();
-        if terms.retention.fate == Fate::Archive && entered.is_none() {
+        if terms.retention.action == Action::Archive && entered.is_none() {
             match enter(client, table, archive, &moves).await {
                 Ok(place) => entered = place,
                 Err((first, error)) => {
@@ -102,7 +102,7 @@ async fn run(
                 table,
                 archive,
                 entered: entered.as_ref(),
-                fate: terms.retention.fate,
+                action: terms.retention.action,
                 grace: terms.retention.grace,
                 has_begun: false,
             };

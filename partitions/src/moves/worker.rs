@@ -20,7 +20,7 @@ use crate::registry::rule::{refuse_held, rule};
 use crate::registry::seal::{MARK, seal_statements};
 use crate::registry::survey::{manifest_of, prove};
 use crate::registry::transition::{discard, finish, is_the_leaf, lock, locked, set_state};
-use crate::{Act, Archive, Entry, Error, Fate, Identity, Manifest, Move, State, Subject, Table};
+use crate::{Act, Action, Archive, Entry, Error, Identity, Manifest, Move, State, Subject, Table};
 
 /// How long `DETACH CONCURRENTLY` waits for older readers. It holds no lock meanwhile, and nobody waits behind it; a shorter time
 /// would leave more detachings pending.
@@ -98,7 +98,7 @@ pub(crate) struct Worker<'w> {
     pub archive: Option<&'w Archive>,
     /// The archive as a place that this database may write to.
     pub entered: Option<&'w Entered>,
-    pub fate: Fate,
+    pub action: Action,
     pub grace: chrono::TimeDelta,
     /// Whether the detaching was begun: the registry is no more as the move says, so it is not tried again.
     pub has_begun: bool,
@@ -221,11 +221,11 @@ impl Worker<'_> {
     }
 
     async fn retire(&mut self, next: &Move) -> Result<Duration, Error> {
-        let (table, began, fate, entry) = (self.table, Instant::now(), self.fate, &next.entry);
+        let (table, began, action, entry) = (self.table, Instant::now(), self.action, &next.entry);
         let doing = || Error::doing("raise the floor over a leaf", table);
         let deed = self.deed("partition.retire", next);
         let transaction = self.locked(next).await?;
-        rule(&transaction, table, entry, fate, None).await?;
+        rule(&transaction, table, entry, action, None).await?;
         raise_floor(&transaction, table, entry.key, entry.bounds).await.map_err(doing())?;
         if entry.state != State::Detached {
             set_state(&transaction, table, entry, State::Retired).await.map_err(doing())?;
@@ -235,7 +235,7 @@ impl Worker<'_> {
 
     /// The registry says so first: what a crash leaves behind is then known for what it is.
     async fn detach(&mut self, next: &Move) -> Result<Duration, Error> {
-        let (table, began, fate, entry) = (self.table, Instant::now(), self.fate, &next.entry);
+        let (table, began, action, entry) = (self.table, Instant::now(), self.action, &next.entry);
         let doing = || Error::doing("detach a leaf", table);
         let deed = self.deed("partition.detach", next);
         let transaction = self.locked(next).await?;
@@ -243,7 +243,7 @@ impl Worker<'_> {
         // parent locked against whoever makes leaves, and past deadlock_timeout an autovacuum in the way would be cancelled.
         let waited = lock(&transaction, &lock_for_detach(table, entry), PATIENCE).await.map_err(doing())?;
         refuse_used_alone(&transaction, table, entry).await.map_err(doing())?;
-        rule(&transaction, table, entry, fate, None).await?;
+        rule(&transaction, table, entry, action, None).await?;
         set_state(&transaction, table, entry, State::Detaching).await.map_err(doing())?;
         transaction.commit().await.map_err(doing())?;
         self.has_begun = true;
@@ -304,9 +304,9 @@ impl Worker<'_> {
 
     /// The archive is read whole once more, then the rule is looked at behind the lock, and the table goes in the same transaction.
     async fn drop(&mut self, next: &Move) -> Result<Duration, Error> {
-        let (table, began, fate, grace, entry) = (self.table, Instant::now(), self.fate, self.grace, &next.entry);
+        let (table, began, action, grace, entry) = (self.table, Instant::now(), self.action, self.grace, &next.entry);
         let doing = || Error::doing("drop a leaf", table);
-        if fate == Fate::Archive {
+        if action == Action::Archive {
             let manifest = manifest_of(entry)?;
             let Some(store) = self.archive else {
                 let why = "its archive cannot be read: set partitions.archive_url".to_owned();
@@ -320,7 +320,7 @@ impl Worker<'_> {
         let waited = lock(&transaction, &format!("LOCK TABLE ONLY {leaf} IN ACCESS EXCLUSIVE MODE"), PATIENCE)
             .await
             .map_err(doing())?;
-        rule(&transaction, table, entry, fate, Some(grace)).await?;
+        rule(&transaction, table, entry, action, Some(grace)).await?;
         transaction.batch_execute(&statements(table, next).concat()).await.map_err(doing())?;
         set_state(&transaction, table, entry, State::Dropped).await.map_err(doing())?;
         finish(transaction, deed, began, waited).await

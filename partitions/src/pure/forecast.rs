@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::{Fate, Retention};
+use crate::{Action, Retention};
 
 /// How long back growth is looked at.
 const WINDOW: TimeDelta = TimeDelta::days(30);
@@ -33,8 +33,8 @@ pub fn growth(sizes: &[Size], now: DateTime<Utc>) -> Option<f64> {
 pub fn forecast(sizes: &[Size], retention: &Retention, now: DateTime<Utc>, days: i64) -> Option<f64> {
     let daily = growth(sizes, now)?;
     let later = now.checked_add_signed(TimeDelta::days(days))?;
-    let frees = matches!(retention.fate, Fate::Drop | Fate::Archive);
-    let cutoff = later.checked_sub_signed(retention.keep).and_then(|at| at.checked_sub_signed(retention.grace));
+    let frees = matches!(retention.action, Action::Drop | Action::Archive);
+    let cutoff = later.checked_sub_signed(retention.time).and_then(|at| at.checked_sub_signed(retention.grace));
     let is_gone = |to: DateTime<Utc>| frees && cutoff.is_some_and(|cutoff| to <= cutoff);
     let kept: f64 = sizes.iter().filter(|size| !is_gone(size.to)).map(|size| size.bytes as f64).sum();
     let stays = match cutoff {
@@ -57,10 +57,10 @@ mod tests {
         assert_eq!(growth(&sizes, now), Some(100.0));
         let keep = Retention::default();
         assert_eq!(forecast(&sizes, &keep, now, 30), Some(9_000.0));
-        let drop = Retention { fate: Fate::Drop, keep: TimeDelta::days(40), grace: TimeDelta::zero(), ..keep };
+        let drop = Retention { action: Action::Drop, time: TimeDelta::days(40), grace: TimeDelta::zero(), ..keep };
         assert_eq!(forecast(&sizes, &drop, now, 30), Some(1_000.0 + 3_000.0));
         assert_eq!(forecast(&sizes, &drop, now, 365), Some(4_000.0), "forty days of a hundred");
-        let detach = Retention { fate: Fate::Detach, ..drop };
+        let detach = Retention { action: Action::Detach, ..drop };
         assert_eq!(forecast(&sizes, &detach, now, 30), Some(9_000.0));
         assert_eq!(forecast(&[], &keep, now, 30), None);
         // Leaves ahead and the first one, which has no beginning, tell nothing of growth.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::retention::Fate;
+use super::retention::Action;
 
 /// What of a parent makes the server refuse that a leaf of it is detached, or of a leaf that it is sealed, detached or dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +46,12 @@ pub enum Hindrance {
 
 impl Hindrance {
     /// Whether it stands in the way of what becomes of a leaf.
-    pub(crate) fn hinders(&self, fate: Fate) -> bool {
+    pub(crate) fn hinders(&self, action: Action) -> bool {
         match self {
-            Self::Needed { .. } => matches!(fate, Fate::Drop | Fate::Archive),
+            Self::Needed { .. } => matches!(action, Action::Drop | Action::Archive),
             // Beside it, no leaf is made either.
             Self::Default { .. } => true,
-            _ => fate != Fate::Keep,
+            _ => action != Action::Keep,
         }
     }
 

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied as Known, Vacant as New};
 
-use crate::{Fate, Finding, Hindrance, Inventory, Presence, Severity, Table};
+use crate::{Action, Finding, Hindrance, Inventory, Presence, Severity, Table};
 
 /// What will stand in the way of leaves when their time is over, whenever that is. One finding for all leaves of one hindrance.
-pub fn hindrances(inventory: &Inventory, table: &Table, fate: Fate) -> Vec<Finding> {
+pub fn hindrances(inventory: &Inventory, table: &Table, action: Action) -> Vec<Finding> {
     let of_keys = inventory.hindrances.values().map(|by| (format!("{}.{}", table.schema, table.name), by));
     let standing = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
     let of_leaves = standing.filter_map(|entry| Some((entry.to_string(), entry.hindrance.as_ref()?)));
     let mut found: Vec<(String, &Hindrance, usize)> = Vec::new();
     let mut told: HashMap<String, usize> = HashMap::new();
-    for (object, by) in of_keys.chain(of_leaves).filter(|(_, by)| by.hinders(fate)) {
+    for (object, by) in of_keys.chain(of_leaves).filter(|(_, by)| by.hinders(action)) {
         match told.entry(by.what()) {
             Known(at) => found[*at.get()].2 += 1,
             New(new) => {

@@ -8,7 +8,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use crate::{Entry, Fate, Hindrance, Hold, Inventory, Presence, Reference, Retention, State};
+use crate::{Action, Entry, Hindrance, Hold, Inventory, Presence, Reference, Retention, State};
 
 /// What may be done at all: each can be stopped alone in an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,10 +243,10 @@ pub fn plan_moves(inventory: &Inventory, terms: &Terms<'_>) -> Moves {
 
 /// Whether an attached leaf has had its time.
 pub fn is_due(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> bool {
-    terms.retention.fate != Fate::Keep
+    terms.retention.action != Action::Keep
         && terms
             .reference
-            .cutoff(entry.key, inventory.now, terms.retention.keep)
+            .cutoff(entry.key, inventory.now, terms.retention.time)
             .is_some_and(|cutoff| entry.bounds.to() <= cutoff)
 }
 
@@ -319,14 +319,14 @@ fn reconciled(entry: &Entry) -> Option<Act> {
 /// The next step of a leaf whose registry and catalog agree.
 fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BTreeMap<i64, Obstacle>) -> Next {
     let begun = entry.state > State::Attached;
-    if terms.retention.fate == Fate::Keep || (!begun && !is_due(inventory, terms, entry)) {
+    if terms.retention.action == Action::Keep || (!begun && !is_due(inventory, terms, entry)) {
         return Next::Rest;
     }
     if entry.state == State::Taken {
         return if is_due(inventory, terms, entry) { Next::Blocked(Obstacle::Taken) } else { Next::Rest };
     }
-    // Detached is where this fate ends: nothing stands in the way of it.
-    if entry.state == State::Detached && terms.retention.fate == Fate::Detach {
+    // Detached is where this action ends: nothing stands in the way of it.
+    if entry.state == State::Detached && terms.retention.action == Action::Detach {
         return Next::Rest;
     }
     if let Some(hold) = inventory.holds_on(entry).next() {
@@ -339,7 +339,7 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
         return Next::Blocked(Obstacle::RowSecurity);
     }
     let of_key = inventory.hindrances.get(&entry.key).filter(|_| entry.presence == Presence::Attached);
-    let hindered = of_key.into_iter().chain(&entry.hindrance).find(|by| by.hinders(terms.retention.fate));
+    let hindered = of_key.into_iter().chain(&entry.hindrance).find(|by| by.hinders(terms.retention.action));
     if let Some(by) = hindered {
         return Next::Blocked(Obstacle::Hindered { by: by.clone() });
     }
@@ -352,7 +352,7 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
 }
 
 fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
-    let (archives, switches) = (terms.retention.fate == Fate::Archive, terms.switches);
+    let (archives, switches) = (terms.retention.action == Action::Archive, terms.switches);
     // What is sealed with no policy to archive is about to be retired: both go by the same switch.
     let sealing = if archives { (switches.archive, "archive") } else { (switches.detach, "detach") };
     let (act, (on, switch)) = match entry.state {
@@ -386,7 +386,7 @@ fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
 
 /// A detached leaf: archived if it came here another way, recounted if its seal was broken, dropped when its grace is over.
 fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
-    let archives = terms.retention.fate == Fate::Archive;
+    let archives = terms.retention.action == Action::Archive;
     let until = entry.detached_at.and_then(|at| at.checked_add_signed(terms.retention.grace));
     if archives && entry.manifest.is_none() {
         return match (entry.seal_now.is_some(), terms.switches.archive, terms.can_archive) {

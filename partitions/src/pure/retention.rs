@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 /// What becomes of a leaf whose time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum Action {
     /// Nothing: it stays.
     Keep,
     /// It is detached, and stays as a table of its own.
@@ -18,13 +18,13 @@ pub enum Fate {
     Archive,
 }
 
-impl Fate {
+impl Action {
     /// The words that [`str::parse`] takes.
     pub const NAMES: &[&str] = &["keep", "detach", "drop", "archive"];
 }
 
-/// One of [`Fate::NAMES`]; anything else is an error without words.
-impl FromStr for Fate {
+/// One of [`Action::NAMES`]; anything else is an error without words.
+impl FromStr for Action {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -38,13 +38,13 @@ impl FromStr for Fate {
     }
 }
 
-/// How long rows of a table are kept, and what then.
+/// How long rows of a table are kept, and what then. People set `action`, `retention` (the time) and `grace`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retention {
     /// What becomes of them. Default: they stay.
-    pub fate: Fate,
+    pub action: Action,
     /// How long they are kept, counted back from the earlier of now and the last final time.
-    pub keep: TimeDelta,
+    pub time: TimeDelta,
     /// How long a detached leaf is kept before it is dropped, for second thoughts. Default: 7 days.
     pub grace: TimeDelta,
     /// Most leaves of one key that may begin to go in one run. More is a clock that jumped or a policy that changed: nothing is
@@ -56,7 +56,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { fate: Fate::Keep, keep: TimeDelta::MAX, grace: TimeDelta::days(7), max_leaves: 10, max_share: 0.3 }
+        Self { action: Action::Keep, time: TimeDelta::MAX, grace: TimeDelta::days(7), max_leaves: 10, max_share: 0.3 }
     }
 }
 
@@ -76,7 +76,7 @@ impl Reference {
     }
 
     /// Rows of `key` before this are due; `None` if none is.
-    pub fn cutoff(&self, key: i64, now: DateTime<Utc>, keep: TimeDelta) -> Option<DateTime<Utc>> {
-        self.end(key, now)?.checked_sub_signed(keep)
+    pub fn cutoff(&self, key: i64, now: DateTime<Utc>, time: TimeDelta) -> Option<DateTime<Utc>> {
+        self.end(key, now)?.checked_sub_signed(time)
     }
 }

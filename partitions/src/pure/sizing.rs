@@ -38,12 +38,12 @@ pub struct Target {
     pub narrowest: Interval,
     /// How long rows are kept, so that not too many leaves stand in the end; `None` for ever, where there must be room for what
     /// stands and a year's leaves more. Default: `None`.
-    pub keep: Option<TimeDelta>,
+    pub retention_time: Option<TimeDelta>,
 }
 
 impl Default for Target {
     fn default() -> Self {
-        Self { bytes: 10 * GB, least: 5 * GB, most: 20 * GB, narrowest: Interval::Hour, keep: None }
+        Self { bytes: 10 * GB, least: 5 * GB, most: 20 * GB, narrowest: Interval::Hour, retention_time: None }
     }
 }
 
@@ -97,8 +97,10 @@ impl Policy {
     }
 
     fn is_allowed(&self, interval: Interval, standing: usize, target: &Target) -> bool {
-        let leaves = match target.keep {
-            Some(keep) => (keep.as_seconds_f64() / interval.seconds()).ceil() + f64::from(self.premake) + BESIDE,
+        let leaves = match target.retention_time {
+            Some(retention_time) => {
+                (retention_time.as_seconds_f64() / interval.seconds()).ceil() + f64::from(self.premake) + BESIDE
+            }
             None => Interval::Year.seconds() / interval.seconds() + standing as f64,
         };
         interval >= target.narrowest && leaves <= self.max_leaves as f64
@@ -239,7 +241,7 @@ mod tests {
     fn leaves_aim_at_their_size() {
         const MB: i64 = 1_000_000;
         let days = |days| Some(TimeDelta::days(days));
-        for (current, hours, bytes, keep, expected, reason) in [
+        for (current, hours, bytes, retention_time, expected, reason) in [
             (Interval::Day, 24, 10 * GB, days(365), Interval::Day, "a day holds 10.0 GB, between 5.0 GB and 20.0 GB"),
             (Interval::Day, 24, 5 * GB, days(365), Interval::Day, "between"),
             (Interval::Day, 24, 300 * GB, days(20), Interval::Hour, "an hour"),
@@ -263,13 +265,14 @@ mod tests {
             (Interval::Year, 24, 10 * GB, days(2_000_000), Interval::Year, "even leaves of a year"),
         ] {
             let policy = Policy { interval: current, ..Policy::default() };
-            let choice = policy.sized(&leaves(400, hours, bytes), &Target { keep, ..Target::default() }, until());
+            let choice =
+                policy.sized(&leaves(400, hours, bytes), &Target { retention_time, ..Target::default() }, until());
             assert!(
                 choice.interval == expected && choice.reason.contains(reason),
-                "{current:?} {bytes} {keep:?}: {choice:?}"
+                "{current:?} {bytes} {retention_time:?}: {choice:?}"
             );
         }
-        let target = Target { narrowest: Interval::Week, keep: days(365), ..Target::default() };
+        let target = Target { narrowest: Interval::Week, retention_time: days(365), ..Target::default() };
         assert_eq!(Policy::default().sized(&leaves(9, 24, 500 * GB), &target, until()).interval, Interval::Week);
         assert_eq!(Policy::default().sized(&[], &Target::default(), until()).interval, Interval::Day);
         // For ever: what stands leaves room for a year's weeks, not for a year's days.
@@ -285,8 +288,8 @@ mod tests {
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..5_000 {
             let bytes = 10_f64.powf(random.random_range(2.0..13.0));
-            let keep = Some(TimeDelta::days(random.random_range(1..5_000)));
-            let target = Target { keep, ..Target::default() };
+            let retention_time = Some(TimeDelta::days(random.random_range(1..5_000)));
+            let target = Target { retention_time, ..Target::default() };
             let sized = |interval: Interval, factor: f64| {
                 let policy = Policy { interval, ..Policy::default() };
                 policy.sized(&leaves(20, 24, (bytes * factor) as i64), &target, until()).interval
@@ -299,7 +302,7 @@ mod tests {
                 flips += usize::from(next != current);
                 current = next;
             }
-            assert!(flips <= 1, "seed {seed}: {flips} flips at {bytes} a day, kept {keep:?}");
+            assert!(flips <= 1, "seed {seed}: {flips} flips at {bytes} a day, kept {retention_time:?}");
             let policy = Policy { interval: chosen, ..Policy::default() };
             assert!(policy.is_allowed(chosen, 20, &target) || chosen == Interval::Year, "seed {seed}");
         }

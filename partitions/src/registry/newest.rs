@@ -11,8 +11,8 @@ use crate::pg::session::{self, Kind};
 use crate::pure::names::quoted;
 use crate::{Entry, Error, Inventory, Presence, Table};
 
-/// The time of the newest row of each key of which something is older than `keep` by the clock; of the others nothing is due, whatever
-/// their rows say, and they are not looked at. A table without rows has no time, and nothing of it is due.
+/// The time of the newest row of each key of which something is older than `retention_time` by the clock; of the others nothing is due,
+/// whatever their rows say, and they are not looked at. A table without rows has no time, and nothing of it is due.
 ///
 /// A clock that jumped ahead ages nothing by that, and a table whose writer stands keeps what it has. A row of a time to come counts as
 /// one of now. A leaf that somebody has for their own is passed over.
@@ -23,7 +23,7 @@ use crate::{Entry, Error, Inventory, Presence, Table};
 pub async fn newest_rows(
     client: &mut Client,
     table: &Table,
-    keep: TimeDelta,
+    retention_time: TimeDelta,
 ) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
     let doing = || Error::doing("look for the newest row", table);
     let inventory = read_inventory(client, table).await?;
@@ -31,7 +31,7 @@ pub async fn newest_rows(
                     SET LOCAL jit = off";
     let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
     let (mut newest, mut closed) = (BTreeMap::new(), Vec::new());
-    for key in aged(&inventory, keep) {
+    for key in aged(&inventory, retention_time) {
         for entry in downwards(&inventory, key) {
             transaction.batch_execute("SAVEPOINT leaf").await.map_err(doing())?;
             match newest_of(&transaction, table, entry).await.map_err(doing()) {
@@ -50,7 +50,7 @@ pub async fn newest_rows(
         }
     }
     transaction.commit().await.map_err(doing())?;
-    match closed.iter().find(|entry| !ages(&inventory, entry.key, newest.get(&entry.key), keep)) {
+    match closed.iter().find(|entry| !ages(&inventory, entry.key, newest.get(&entry.key), retention_time)) {
         None => Ok(newest),
         Some(entry) => Err(Error::InTheWay {
             act: "a look for the newest row",
@@ -61,15 +61,15 @@ pub async fn newest_rows(
 }
 
 /// Whether some leaf of a key has had its time, by this newest row.
-fn ages(inventory: &Inventory, key: i64, newest: Option<&DateTime<Utc>>, keep: TimeDelta) -> bool {
-    let Some(cutoff) = newest.and_then(|newest| newest.checked_sub_signed(keep)) else { return false };
+fn ages(inventory: &Inventory, key: i64, newest: Option<&DateTime<Utc>>, retention_time: TimeDelta) -> bool {
+    let Some(cutoff) = newest.and_then(|newest| newest.checked_sub_signed(retention_time)) else { return false };
     let mut attached = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
     attached.any(|entry| entry.key == key && entry.bounds.to() <= cutoff)
 }
 
-/// The keys with a leaf that is older than `keep` by the clock.
-fn aged(inventory: &Inventory, keep: TimeDelta) -> BTreeSet<i64> {
-    let Some(cutoff) = inventory.now.checked_sub_signed(keep) else { return BTreeSet::new() };
+/// The keys with a leaf that is older than `retention_time` by the clock.
+fn aged(inventory: &Inventory, retention_time: TimeDelta) -> BTreeSet<i64> {
+    let Some(cutoff) = inventory.now.checked_sub_signed(retention_time) else { return BTreeSet::new() };
     let old = inventory.entries.iter().filter(|entry| entry.bounds.to() <= cutoff);
     old.map(|entry| entry.key).collect()
 }

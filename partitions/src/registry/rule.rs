@@ -6,7 +6,7 @@ use tokio_postgres::{
 };
 
 use super::seal::MARK;
-use crate::{Entry, Error, Fate, Table};
+use crate::{Action, Entry, Error, Table};
 
 /// The hold that keeps a leaf, by what is committed now: the transaction holds its row, which holds wait for.
 const HELD: &str = "
@@ -62,11 +62,11 @@ pub(crate) async fn rule(
     transaction: &Transaction<'_>,
     table: &Table,
     entry: &Entry,
-    fate: Fate,
+    action: Action,
     grace: Option<chrono::TimeDelta>,
 ) -> Result<(), Error> {
     refuse_held(transaction, table, entry).await?;
-    let must_archive = fate == Fate::Archive;
+    let must_archive = action == Action::Archive;
     #[expect(clippy::cast_precision_loss, reason = "seconds of a grace period")]
     let grace = grace.map(|grace| grace.num_milliseconds() as f64 / 1_000.0);
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dalp_partitions::archive::count;
 use dalp_partitions::{
-    Act, Archive, ArchiveError, Bounds, Error, Fate, Identity, Listing, Manifest, Outcome, Reference, Request,
+    Act, Action, Archive, ArchiveError, Bounds, Error, Identity, Listing, Manifest, Outcome, Reference, Request,
     Retention, ServerIdentity, State, Subject, Switches, Terms, read_inventory, release_hold, restore, retire, unseal,
 };
 
@@ -238,8 +238,8 @@ async fn every_type_and_every_value_comes_back_as_it_was() {
 
 pub fn retention() -> Retention {
     Retention {
-        fate: Fate::Archive,
-        keep: TimeDelta::days(3),
+        action: Action::Archive,
+        time: TimeDelta::days(3),
         grace: TimeDelta::zero(),
         max_leaves: 100,
         max_share: 1.0,

@@ -7,8 +7,8 @@ use super::*;
 /// 03-11 to 03-13 are due, of which 03-12 is held.
 async fn retires(client: &mut Client, switches: Switches) -> Result<Outcome, Error> {
     let retention = Retention {
-        fate: Fate::Drop,
-        keep: TimeDelta::days(6),
+        action: Action::Drop,
+        time: TimeDelta::days(6),
         grace: TimeDelta::zero(),
         max_leaves: 9,
         max_share: 1.0,

@@ -41,7 +41,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use cut::cut;
 use dalp_partitions::{
-    Archive, Error, Fate, Need, Outcome, Policy, Reference, Report, Retention, Step, Switches, Table, Terms, ensure,
+    Action, Archive, Error, Need, Outcome, Policy, Reference, Report, Retention, Step, Switches, Table, Terms, ensure,
     extend, read, retire,
 };
 use futures_util::SinkExt;
@@ -72,11 +72,11 @@ async fn retire_older(
     table: &Table,
     key: i64,
     days: i64,
-    fate: Fate,
+    action: Action,
     archive: Option<&Archive>,
 ) -> Result<Outcome, Error> {
     let (keep, grace) = (TimeDelta::days(days), TimeDelta::zero());
-    let retention = Retention { fate, keep, grace, max_leaves: 100, max_share: 1.0 };
+    let retention = Retention { action, time: keep, grace, max_leaves: 100, max_share: 1.0 };
     let reference = Reference::Final(BTreeMap::from([(key, now())]));
     let (switches, can_archive) = (Switches::ALL, archive.is_some());
     let terms = Terms { retention: &retention, switches, reference: &reference, can_archive, allow_many: false };

@@ -41,8 +41,8 @@ fn hold(from: i64, to: i64) -> Hold {
     Hold { id: 1, scope, reason: "r".into(), author: "a".into(), created_at: day(0), released: None }
 }
 
-fn retention(fate: Fate) -> Retention {
-    Retention { fate, keep: TimeDelta::days(10), grace: TimeDelta::days(7), max_leaves: 3, max_share: 0.5 }
+fn retention(action: Action) -> Retention {
+    Retention { action, time: TimeDelta::days(10), grace: TimeDelta::days(7), max_leaves: 3, max_share: 0.5 }
 }
 
 /// The day of now and of the last final block, unless a case says otherwise.
@@ -54,11 +54,11 @@ fn terms<'t>(retention: &'t Retention, reference: &'t Reference) -> Terms<'t> {
 
 /// The next move of `entry` beside an attached leaf of now, or what stands in its way.
 fn next(
-    fate: Fate,
+    action: Action,
     entry: Entry,
     change: impl FnOnce(&mut Inventory, &mut Terms<'_>),
 ) -> Result<Option<Act>, Obstacle> {
-    let (retention, reference) = (retention(fate), Reference::Final(BTreeMap::from([(KEY, day(NOW))])));
+    let (retention, reference) = (retention(action), Reference::Final(BTreeMap::from([(KEY, day(NOW))])));
     let mut inventory = Inventory {
         entries: vec![entry, leaf(NOW, State::Attached, Presence::Attached)],
         now: day(NOW),
@@ -95,8 +95,8 @@ fn the_catalog_decides_before_any_policy() {
         table.into_iter().flat_map(|(state, acts)| presences.into_iter().zip(acts).map(move |(p, act)| (state, p, act)))
     {
         // Whatever the policy: even with none, and even held; but that nothing held is detached.
-        assert_eq!(next(Fate::Keep, leaf(0, state, presence), |_, _| ()), Ok(act), "{state} {presence:?}");
-        let got = next(Fate::Keep, leaf(0, state, presence), |inventory, _| inventory.holds.push(hold(0, 1)));
+        assert_eq!(next(Action::Keep, leaf(0, state, presence), |_, _| ()), Ok(act), "{state} {presence:?}");
+        let got = next(Action::Keep, leaf(0, state, presence), |inventory, _| inventory.holds.push(hold(0, 1)));
         match (state, presence) {
             (S::Detaching, P::Attached | P::Pending) => assert_eq!(got, Ok(Some(Act::Attach)), "{state} {presence:?}"),
             (_, P::Pending) => assert!(matches!(got, Err(Obstacle::Held { .. })), "{state} {got:?}"),
@@ -108,16 +108,16 @@ fn the_catalog_decides_before_any_policy() {
 #[test]
 fn a_leaf_goes_step_by_step() {
     use {Presence as P, State as S};
-    for (fate, state, act) in [
-        (Fate::Drop, S::Attached, Act::Seal),
-        (Fate::Drop, S::Sealed, Act::Retire),
-        (Fate::Drop, S::Archived, Act::Retire),
-        (Fate::Drop, S::Retired, Act::Detach),
-        (Fate::Archive, S::Attached, Act::Seal),
-        (Fate::Archive, S::Sealed, Act::Archive),
-        (Fate::Archive, S::Archiving, Act::Archive),
-        (Fate::Archive, S::Archived, Act::Retire),
-        (Fate::Detach, S::Sealed, Act::Retire),
+    for (action, state, act) in [
+        (Action::Drop, S::Attached, Act::Seal),
+        (Action::Drop, S::Sealed, Act::Retire),
+        (Action::Drop, S::Archived, Act::Retire),
+        (Action::Drop, S::Retired, Act::Detach),
+        (Action::Archive, S::Attached, Act::Seal),
+        (Action::Archive, S::Sealed, Act::Archive),
+        (Action::Archive, S::Archiving, Act::Archive),
+        (Action::Archive, S::Archived, Act::Retire),
+        (Action::Detach, S::Sealed, Act::Retire),
     ] {
         let leaf = || Entry {
             manifest: (state >= S::Archived).then(|| serde_json::json!({})),
@@ -125,18 +125,18 @@ fn a_leaf_goes_step_by_step() {
             seal_now: (state >= S::Sealed).then(|| "s".into()),
             ..leaf(0, state, P::Attached)
         };
-        assert_eq!(next(fate, leaf(), |_, _| ()), Ok(Some(act)), "{fate:?} {state}");
-        let held = next(fate, leaf(), |inventory, _| inventory.holds.push(hold(0, 1)));
+        assert_eq!(next(action, leaf(), |_, _| ()), Ok(Some(act)), "{action:?} {state}");
+        let held = next(action, leaf(), |inventory, _| inventory.holds.push(hold(0, 1)));
         assert!(matches!(held, Err(Obstacle::Held { .. })), "{held:?}");
-        let newest = next(fate, leaf(), |inventory, _| _ = inventory.entries.pop());
+        let newest = next(action, leaf(), |inventory, _| _ = inventory.entries.pop());
         assert_eq!(newest, Err(Obstacle::Newest));
         let off = Switches { create: true, archive: false, detach: false, drop: false };
-        let off = next(fate, leaf(), |_, terms| terms.switches = off);
+        let off = next(action, leaf(), |_, terms| terms.switches = off);
         assert!(matches!(off, Err(Obstacle::Off { .. })), "{off:?}");
     }
-    let detaching = next(Fate::Drop, leaf(0, S::Detaching, P::Attached), |_, _| ());
+    let detaching = next(Action::Drop, leaf(0, S::Detaching, P::Attached), |_, _| ());
     assert_eq!(detaching, Ok(Some(Act::Detach)));
-    let second = next(Fate::Drop, leaf(0, S::Retired, P::Attached), |inventory, _| {
+    let second = next(Action::Drop, leaf(0, S::Retired, P::Attached), |inventory, _| {
         inventory.entries.push(leaf(-1, S::Detaching, P::Pending));
     });
     assert_eq!(second, Err(Obstacle::Pending { leaf: "logs_-1".to_owned() }), "one detaching of a parent at a time");
@@ -148,25 +148,25 @@ fn a_leaf_goes_step_by_step() {
             seal_now: Some("t".into()),
             ..leaf(0, state, P::Attached)
         };
-        assert_eq!(next(Fate::Archive, other.clone(), |_, _| ()), Ok(Some(act)), "{state}");
+        assert_eq!(next(Action::Archive, other.clone(), |_, _| ()), Ok(Some(act)), "{state}");
         let open = Entry { seal_now: None, ..other.clone() };
-        assert_eq!(next(Fate::Archive, open, |_, _| ()), Ok(Some(Act::Seal)), "{state}");
+        assert_eq!(next(Action::Archive, open, |_, _| ()), Ok(Some(Act::Seal)), "{state}");
         let bare = Entry { manifest: None, ..other };
-        assert_eq!(next(Fate::Archive, bare, |_, _| ()), Ok(Some(Act::Archive)), "{state}");
+        assert_eq!(next(Action::Archive, bare, |_, _| ()), Ok(Some(Act::Archive)), "{state}");
     }
-    let nowhere = next(Fate::Archive, leaf(0, S::Attached, P::Attached), |_, terms| terms.can_archive = false);
+    let nowhere = next(Action::Archive, leaf(0, S::Attached, P::Attached), |_, terms| terms.can_archive = false);
     assert_eq!(nowhere, Err(Obstacle::NoArchive));
 }
 
 #[test]
 fn only_what_is_wholly_older_than_retention_is_due() {
     for (from, due) in [(88, true), (89, true), (90, false), (99, false), (0, true)] {
-        let got = next(Fate::Drop, leaf(from, State::Attached, Presence::Attached), |_, _| ());
+        let got = next(Action::Drop, leaf(from, State::Attached, Presence::Attached), |_, _| ());
         assert_eq!(got, Ok(due.then_some(Act::Seal)), "day {from}");
     }
     let attached = || leaf(0, State::Attached, Presence::Attached);
     // A clock that jumped ahead makes nothing due: what is final decides. One that stands, too.
-    let retention = retention(Fate::Drop);
+    let retention = retention(Action::Drop);
     for (now, fin, due) in [(NOW + 40_000, 5, false), (5, NOW, false), (NOW, NOW, true)] {
         let reference = Reference::Final(BTreeMap::from([(KEY, day(fin))]));
         let inventory = Inventory { now: day(now), ..Inventory::default() };
@@ -177,7 +177,7 @@ fn only_what_is_wholly_older_than_retention_is_due() {
     assert!(!is_due(&inventory, &terms(&retention, &nothing_final), &attached()));
     let reference = Reference::Final(BTreeMap::from([(KEY, day(NOW))]));
     assert!(is_due(&inventory, &terms(&retention, &reference), &attached()));
-    let forever = Retention { keep: TimeDelta::MAX, ..retention };
+    let forever = Retention { time: TimeDelta::MAX, ..retention };
     assert!(!is_due(&inventory, &terms(&forever, &reference), &attached()));
 }
 
@@ -191,35 +191,35 @@ fn a_detached_leaf_waits_for_its_grace_and_its_proof() {
         ..leaf(0, State::Detached, Presence::Standalone)
     };
     let floored = |inventory: &mut Inventory| _ = inventory.floors.insert(KEY, day(1).into());
-    assert_eq!(next(Fate::Archive, detached(7), |inventory, _| floored(inventory)), Ok(Some(Act::Drop)));
-    let early = next(Fate::Archive, detached(6), |inventory, _| floored(inventory));
+    assert_eq!(next(Action::Archive, detached(7), |inventory, _| floored(inventory)), Ok(Some(Act::Drop)));
+    let early = next(Action::Archive, detached(6), |inventory, _| floored(inventory));
     assert_eq!(early, Err(Obstacle::Grace { until: day(NOW + 1) }));
-    let held = next(Fate::Archive, detached(70), |inventory, _| {
+    let held = next(Action::Archive, detached(70), |inventory, _| {
         floored(inventory);
         inventory.holds.push(hold(-5, 1));
     });
     assert!(matches!(held, Err(Obstacle::Held { .. })));
-    assert_eq!(next(Fate::Archive, detached(70), |_, _| ()), Ok(Some(Act::Retire)), "the floor is below it");
+    assert_eq!(next(Action::Archive, detached(70), |_, _| ()), Ok(Some(Act::Retire)), "the floor is below it");
     let broken = Entry { seal_now: Some("t".into()), ..detached(70) };
-    assert_eq!(next(Fate::Archive, broken.clone(), |inventory, _| floored(inventory)), Ok(Some(Act::Recount)));
+    assert_eq!(next(Action::Archive, broken.clone(), |inventory, _| floored(inventory)), Ok(Some(Act::Recount)));
     assert_eq!(
-        next(Fate::Drop, broken, |inventory, _| floored(inventory)),
+        next(Action::Drop, broken, |inventory, _| floored(inventory)),
         Ok(Some(Act::Drop)),
         "nothing to compare with"
     );
     let open = Entry { seal_now: None, ..detached(70) };
-    assert_eq!(next(Fate::Archive, open, |inventory, _| floored(inventory)), Ok(Some(Act::Seal)));
+    assert_eq!(next(Action::Archive, open, |inventory, _| floored(inventory)), Ok(Some(Act::Seal)));
     let bare = Entry { manifest: None, ..detached(70) };
-    assert_eq!(next(Fate::Archive, bare.clone(), |inventory, _| floored(inventory)), Ok(Some(Act::Archive)));
-    assert_eq!(next(Fate::Detach, bare, |inventory, _| floored(inventory)), Ok(None), "it stays as it is");
+    assert_eq!(next(Action::Archive, bare.clone(), |inventory, _| floored(inventory)), Ok(Some(Act::Archive)));
+    assert_eq!(next(Action::Detach, bare, |inventory, _| floored(inventory)), Ok(None), "it stays as it is");
     // Detached by hand before its time: kept.
     let young = Entry { bounds: Bounds::new(Some(day(95)), day(96)).unwrap(), ..detached(70) };
-    assert_eq!(next(Fate::Archive, young, |_, _| ()), Ok(None));
+    assert_eq!(next(Action::Archive, young, |_, _| ()), Ok(None));
 }
 
 #[test]
 fn too_much_at_once_is_not_begun() {
-    let (retention, reference) = (retention(Fate::Drop), Reference::Final(BTreeMap::from([(KEY, day(NOW))])));
+    let (retention, reference) = (retention(Action::Drop), Reference::Final(BTreeMap::from([(KEY, day(NOW))])));
     let begin = |days: std::ops::Range<i64>, young: i64, allow_many| {
         let mut entries: Vec<Entry> = days.map(|from| leaf(from, State::Attached, Presence::Attached)).collect();
         entries.extend((0..young).map(|more| leaf(NOW + more, State::Attached, Presence::Attached)));
@@ -245,9 +245,9 @@ fn too_much_at_once_is_not_begun() {
 
 #[test]
 fn words_are_read_as_they_are_written() {
-    let fates = [Fate::Keep, Fate::Detach, Fate::Drop, Fate::Archive];
-    assert_eq!(Fate::NAMES.iter().map(|name| name.parse()).collect::<Vec<_>>(), fates.map(Ok));
-    assert_eq!("dropped".parse::<Fate>(), Err(()));
+    let fates = [Action::Keep, Action::Detach, Action::Drop, Action::Archive];
+    assert_eq!(Action::NAMES.iter().map(|name| name.parse()).collect::<Vec<_>>(), fates.map(Ok));
+    assert_eq!("dropped".parse::<Action>(), Err(()));
     for (act, word, lock) in [
         (Act::Note(State::Attached), "note", "none"),
         (Act::Seal, "seal", "SHARE ROW EXCLUSIVE on the leaf"),
@@ -293,7 +293,7 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
 struct Model {
     rng: StdRng,
     inventory: Inventory,
-    fate: Fate,
+    action: Action,
     reference: BTreeMap<i64, DateTime<Utc>>,
     today: i64,
     seals: u64,
@@ -323,7 +323,7 @@ impl Model {
         Self {
             rng,
             inventory,
-            fate: Fate::Archive,
+            action: Action::Archive,
             reference: BTreeMap::new(),
             today: 0,
             seals: 0,
@@ -353,7 +353,9 @@ impl Model {
                 self.inventory.holds.push(hold(from, from + self.rng.random_range(1..5)));
             }
             6 => self.inventory.holds.clear(),
-            7 => self.fate = [Fate::Archive, Fate::Drop, Fate::Detach, Fate::Keep][self.rng.random_range(0..4)],
+            7 => {
+                self.action = [Action::Archive, Action::Drop, Action::Detach, Action::Keep][self.rng.random_range(0..4)]
+            }
             // Somebody breaks a seal, detaches or attaches by hand.
             8 => {
                 let broken = format!("broken {}", self.rng.random::<u32>());
@@ -463,8 +465,8 @@ impl Model {
         assert!(self.inventory.floors[&KEY] >= entry.bounds.upper().time(), "above the floor");
         assert!(entry.seal_now.is_some(), "open to writes");
         assert!(self.inventory.now - entry.detached_at.unwrap() >= TimeDelta::days(7), "within its grace");
-        assert!(matches!(self.fate, Fate::Drop | Fate::Archive));
-        if self.fate == Fate::Archive {
+        assert!(matches!(self.action, Action::Drop | Action::Archive));
+        if self.action == Action::Archive {
             assert!(entry.manifest.is_some() && entry.seal == entry.seal_now, "without proof");
         }
     }
@@ -484,7 +486,7 @@ impl Model {
         // Where nobody allows it, much at once stays until somebody does.
         let allow_many = self.rng.random_bool(0.7);
         for round in 0..60 {
-            let (retention, reference) = (retention(self.fate), Reference::Final(self.reference.clone()));
+            let (retention, reference) = (retention(self.action), Reference::Final(self.reference.clone()));
             let terms = Terms { allow_many, ..terms(&retention, &reference) };
             let moves = plan_moves(&self.inventory, &terms).moves;
             if !allow_many {
