@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 use chrono::TimeDelta;
-use dalp_partitions::{Retention, Switches, Table, activity_table};
+use dalp_partitions::{Registry, Retention, Switches, Table, activity_table};
 
 pub use crate::chain::backfill::Order;
 pub use dalp_migrations::Roles;
@@ -147,6 +147,11 @@ pub struct Partitions {
 
 /// The schema that the partition manager's registry stands in: migrations make it there.
 pub(crate) const REGISTRY: &str = "dalp_indexed";
+
+/// The registry, with the platform's record of who did what.
+pub(crate) fn registry() -> Registry {
+    Registry::new(REGISTRY).recorded_in("dalp_audit")
+}
 
 /// Names of `[tables.NAME]` that need no `table`.
 pub(crate) const OWN_TABLES: [&str; 3] = ["logs", "erc20_transfer", "activity"];
@@ -302,18 +307,17 @@ impl Settings {
         let key = |setting: &str| format!("tables.{name}.{setting}");
         let span = |time: Duration| TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX);
         let indexes = self.indexes()?;
+        let own = || Table::new("dalp_indexed", name, "block_time").registered_in(registry());
         let table = match name {
-            "logs" => Table::new("dalp_indexed", name, "block_time").with_leaf_indexes(indexes.logs),
-            "erc20_transfer" => {
-                Table::new("dalp_indexed", name, "block_time").with_leaf_indexes(indexes.erc20_transfer)
-            }
-            "activity" => activity_table(REGISTRY),
+            "logs" => own().with_leaf_indexes(indexes.logs),
+            "erc20_transfer" => own().with_leaf_indexes(indexes.erc20_transfer),
+            "activity" => activity_table(&registry()),
             _ => {
                 let named: String = self.one(&key("table"))?;
                 let (schema, table) = value::table(&named).ok_or_else(|| self.unreadable(&key("table")))?;
                 let time = self.one_with(&key("time_column"), value::name)?;
                 let list: bool = self.one(&key("list"))?;
-                Table { flat: !list, ..Table::new(schema, table, time).registered_in(REGISTRY) }
+                Table { flat: !list, ..Table::new(schema, table, time).registered_in(registry()) }
             }
         };
         let time = self.items_with(&key("retention"), |text| value::duration(text).ok())?.pop();

@@ -3,6 +3,7 @@
 #[cfg(feature = "archive")]
 use object_store::path::Path;
 
+use crate::Advice;
 #[cfg(feature = "archive")]
 use crate::pg::failure::{is_filtered, is_of_values};
 
@@ -43,7 +44,8 @@ pub enum ArchiveError {
     },
     /// An object that should be there is not.
     #[error(
-        "{object} is missing from the archive: put a copy of it back, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by `dalp-indexer partitions archive repair`"
+        "{object} is missing from the archive: put a copy of it back, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by {}",
+        Advice::RepairArchives
     )]
     Missing {
         /// The object.

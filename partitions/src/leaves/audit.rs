@@ -12,7 +12,7 @@ use super::catalog::bounds;
 use super::shape::must_fit;
 use crate::pg::session::{self, Kind};
 use crate::pure::names::quoted;
-use crate::{Bounds, Edge, Error, Finding, Index, Interval, Severity, Table};
+use crate::{Advice, Bounds, Edge, Error, Finding, Index, Interval, Severity, Table};
 
 /// A sub-parent or a leaf as the catalog has it, beside the table that it is a partition of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,8 +182,8 @@ async fn taken(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Findi
             row.get::<_, i64>(0)
         ),
         next: format!(
-            "nothing, if that is meant; else `dalp-indexer partitions undo {} --reason …` attaches it again",
-            row.get::<_, String>(2)
+            "nothing, if that is meant; else {} attaches it again",
+            Advice::Undo(Some(&row.get::<_, String>(2)))
         ),
     };
     Ok(rows.iter().map(finding).collect())
@@ -194,7 +194,7 @@ async fn registry(
     transaction: &Transaction<'_>,
     table: &Table,
 ) -> Result<(bool, DateTime<Utc>), tokio_postgres::Error> {
-    let registry = format!("{}.leaf", quoted(&table.registry));
+    let registry = format!("{}.leaf", quoted(&table.registry.schema));
     let row = transaction.query_typed_one(REGISTRY, &[(&registry, Type::TEXT)]).await?;
     Ok((row.get(0), row.get(1)))
 }
@@ -302,12 +302,12 @@ fn gap(fact: &Facts, before: Bounds, from: DateTime<Utc>, now: DateTime<Utc>) ->
     let until = width.checked_mul(4).and_then(|ahead| now.checked_add_signed(ahead)).unwrap_or(now);
     let is_near = width > TimeDelta::zero() && from > since && from <= until;
     let (severity, next) = if is_near {
-        (Severity::Warning, "`dalp-indexer partitions apply` makes what is missing ahead of the head")
+        (Severity::Warning, format!("{} makes what is missing ahead of the head", Advice::Apply))
     } else {
-        (Severity::Info, "nothing, if no row was ever needed there: one is made when a row is")
+        (Severity::Info, "nothing, if no row was ever needed there: one is made when a row is".to_owned())
     };
     let what = format!("no leaf from {} to {from}", before.to());
-    Finding { severity, object: fact.parent.clone(), what, next: next.to_owned() }
+    Finding { severity, object: fact.parent.clone(), what, next }
 }
 
 /// A detached leaf whose times were given to another meanwhile.
@@ -358,9 +358,7 @@ fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
         found(Error, "it is a foreign table".to_owned(), next.to_owned());
     }
     if fact.pending {
-        let next = format!(
-            "`dalp-indexer partitions apply` ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;"
-        );
+        let next = format!("{} ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;", Advice::Apply);
         found(Error, "its detaching began and did not end: it takes no rows and holds its place".to_owned(), next);
     }
     let beyond = |edge: Edge| matches!(edge, Edge::At(time) if time.finite().is_none_or(|near| time != near));
@@ -437,9 +435,9 @@ fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
         let next = "look at them with \\d: with columns in another order they cannot be compared".to_owned();
         found(Info, "it may lack indexes that leaves have on their own".to_owned(), next);
     } else if fact.lacking_indexes > 0 {
-        let next = "nothing while it is loaded: the indexer makes them afterwards; else look for its errors in the log";
+        let next = format!("nothing while it is loaded: {}", Advice::AwaitIndexes);
         let what = format!("{} of the indexes that leaves have on their own are missing", fact.lacking_indexes);
-        found(Warning, what, next.to_owned());
+        found(Warning, what, next);
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry, se
     }
     let deed = Deed::new("partition.undo", entry.to_string())
         .with_detail(serde_json::json!({ "key": entry.key, "state": entry.state.word() }));
-    record(&transaction, &deed).await?;
+    record(&transaction, &table.registry, &deed).await?;
     transaction.commit().await.map_err(doing())
 }
 

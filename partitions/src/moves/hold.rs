@@ -11,10 +11,9 @@ use tokio_postgres::{
 use super::attach::bring_back;
 use super::exclusive::{begin_session, end_session};
 use crate::pg::session::{self, BEGIN, Kind};
-use crate::pure::table::of_registry;
 use crate::registry::activity::{Deed, ensure_activity, record};
 use crate::registry::inventory::{read_inventory, register};
-use crate::{Entry, Error, Presence, Scope, Table};
+use crate::{Advice, Entry, Error, Presence, Registry, Scope, Table};
 
 /// A move holds its leaf's row of the registry for less than that, but for counting its rows.
 const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s'";
@@ -172,29 +171,27 @@ pub(crate) async fn insert(
     let id = transaction.query_typed_one(&table.registered(ADD), &parameters).await.map_err(doing())?.get(0);
     let deed = Deed::new("hold.add", format!("{}.{}", table.schema, table.name))
         .with_detail(serde_json::json!({ "hold": id, "scope": scope.to_string(), "reason": reason, "author": author }));
-    record(transaction, &deed).await?;
+    record(transaction, &table.registry, &deed).await?;
     Ok(Placed { id, touched: touched.len(), going: touched.iter().filter_map(|row| row.get(0)).collect() })
 }
 
-/// Releases a hold that is registered in the schema `registry`; its row stays. An error if there is none of this id that stands.
-pub async fn release_hold(client: &mut Client, registry: &str, id: i64, by: &str) -> Result<(), Error> {
+/// Releases a hold of a registry; its row stays. An error if there is none of this id that stands.
+pub async fn release_hold(client: &mut Client, registry: &Registry, id: i64, by: &str) -> Result<(), Error> {
     let what = format!("hold {id}");
     if by.trim().is_empty() {
         return Err(Error::Unfit { what, why: "a release needs an author: say who releases it".to_owned() });
     }
     ensure_activity(client, registry).await?;
-    let doing = || Error::doing("release a legal hold", registry);
+    let doing = || Error::doing("release a legal hold", &registry.schema);
     let settings = format!("{BEGIN}; {BRIEFLY}");
     let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
-    let Some(row) = transaction.query_typed_opt(&of_registry(registry, RELEASE), &parameters).await.map_err(doing())?
-    else {
-        let why =
-            "there is no hold of this number that stands: `dalp-indexer partitions hold list` shows those that do";
-        return Err(Error::Unfit { what, why: why.to_owned() });
+    let Some(row) = transaction.query_typed_opt(&registry.sql(RELEASE), &parameters).await.map_err(doing())? else {
+        let why = format!("there is no hold of this number that stands: {} shows those that do", Advice::ListHolds);
+        return Err(Error::Unfit { what, why });
     };
     let deed = Deed::new("hold.release", row.get::<_, String>(0))
         .with_detail(serde_json::json!({ "hold": id, "released_by": by }));
-    record(&transaction, &deed).await?;
+    record(&transaction, registry, &deed).await?;
     transaction.commit().await.map_err(doing())
 }

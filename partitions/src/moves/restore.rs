@@ -20,7 +20,9 @@ use crate::registry::inventory::{read_inventory, register};
 use crate::registry::seal::{MARK, seal_statements};
 use crate::registry::survey::{Archived, survey};
 use crate::registry::transition::discard;
-use crate::{Archive, Bounds, Catalog, Edge, Entry, Error, Manifest, Presence, Scope, State, Table, Time, read};
+use crate::{
+    Advice, Archive, Bounds, Catalog, Edge, Entry, Error, Manifest, Presence, Scope, State, Table, Time, read,
+};
 
 /// What is to be brought back, and why.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +115,7 @@ async fn load_into(
         "key": manifest.key, "leaf": manifest.leaf, "rows": manifest.counted.rows, "object": manifest.object,
         "reason": request.reason, "author": request.author
     }));
-    record(&transaction, &deed).await?;
+    record(&transaction, &table.registry, &deed).await?;
     transaction.commit().await.map_err(doing())?;
     client.batch_execute(&format!("ANALYZE {into}")).await.map_err(doing())?;
     Ok(manifest.counted.rows)
@@ -131,9 +133,9 @@ async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Req
     found.retain(|archived| archived.manifest.leaf == leaf);
     if let Some(object) = object {
         let chosen = found.into_iter().find(|archived| archived.manifest.object == object);
-        return chosen.map(|archived| archived.manifest).ok_or_else(|| {
-            unfit(format!("there is no archive {object} of it: `dalp-indexer partitions archive list` shows them"))
-        });
+        return chosen
+            .map(|archived| archived.manifest)
+            .ok_or_else(|| unfit(format!("there is no archive {object} of it: {} shows them", Advice::ListArchives)));
     }
     let mut candidates = candidates(&found, &installation);
     if candidates.len() > 1 {
@@ -148,8 +150,9 @@ async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Req
     match candidates.as_slice() {
         [manifest] => Ok(manifest.clone()),
         [] if found.is_empty() => Err(unfit(format!(
-            "{} holds no archive of it: `dalp-indexer partitions archive list` shows what there is",
-            archive.name()
+            "{} holds no archive of it: {} shows what there is",
+            archive.name(),
+            Advice::ListArchives
         ))),
         [] => Err(unfit(format!(
             "what {} holds of that name is of another installation, or not there any more: {}. `restore {leaf} --archive OBJECT` takes \
@@ -260,9 +263,7 @@ fn fitting_parent(
         ));
     }
     if is_detached {
-        return Err(format!(
-            "it is not dropped, but detached: `dalp-indexer partitions undo {leaf} --reason …` attaches it"
-        ));
+        return Err(format!("it is not dropped, but detached: {} attaches it", Advice::Undo(Some(leaf))));
     }
     if catalog.names.contains(leaf) {
         return Err(format!(
@@ -410,7 +411,7 @@ impl Back<'_> {
             .map_err(doing())?;
         let deed = Deed::new("partition.restore", format!("{}.{}", table.schema, manifest.leaf))
             .with_detail(serde_json::json!({ "key": manifest.key, "rows": rows, "object": manifest.object }));
-        record(transaction, &deed).await?;
+        record(transaction, &table.registry, &deed).await?;
         let hold = insert(transaction, table, self.scope, self.request.reason, self.request.author).await?.id;
         let floor = lower_floor(transaction, table, manifest.key, self.bounds).await?;
         Ok((hold, floor))

@@ -9,7 +9,7 @@ use super::hold::{place, release_hold};
 use crate::registry::activity::ensure_activity;
 use crate::registry::floor::lower_floor;
 use crate::registry::inventory::{read_inventory, register};
-use crate::{Entry, Error, Inventory, Presence, Scope, State, Table};
+use crate::{Advice, Entry, Error, Inventory, Presence, Scope, State, Table};
 
 /// What [`undo`] did.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,9 +41,13 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     let Some(first) =
         inventory.entries.iter().find(|entry| entry.is_called(leaf) && entry.presence != Presence::Absent)
     else {
-        let why = "there is no such leaf that is not dropped: `dalp-indexer partitions plan` shows those that are on their way, \
-                   `dalp-indexer partitions archive list` those that `dalp-indexer partitions restore` brings back";
-        return Err(Error::Unfit { what: leaf.to_owned(), why: why.to_owned() });
+        let why = format!(
+            "there is no such leaf that is not dropped: {} shows those that are on their way, {} those that {} brings back",
+            Advice::Plan,
+            Advice::ListArchives,
+            Advice::Restore(None)
+        );
+        return Err(Error::Unfit { what: leaf.to_owned(), why });
     };
     let what = first.to_string();
     if first.presence == Presence::Elsewhere {
@@ -58,8 +62,8 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     }
     if first.state == State::Planned {
         let why = format!(
-            "a restore of it was cut short: `dalp-indexer partitions restore {} --reason …` takes that back and begins anew",
-            first.leaf
+            "a restore of it was cut short: {} takes that back and begins anew",
+            Advice::Restore(Some(&first.leaf))
         );
         return Err(Error::Unfit { what, why });
     }

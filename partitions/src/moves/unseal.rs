@@ -50,7 +50,7 @@ async fn open(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), E
     transaction.batch_execute(&open).await.map_err(doing())?;
     transaction.query_typed(&table.registered(VOID), &[(&entry.id, Type::INT8)]).await.map_err(doing())?;
     let deed = Deed::new("partition.unseal", entry.to_string());
-    record(&transaction, &deed).await?;
+    record(&transaction, &table.registry, &deed).await?;
     transaction.commit().await.map_err(doing())
 }
 

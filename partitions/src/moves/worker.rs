@@ -164,7 +164,7 @@ impl Worker<'_> {
         };
         let transaction = self.locked(next).await?;
         set_state(&transaction, table, entry, state).await.map_err(doing())?;
-        finish(transaction, deed, Instant::now(), Duration::ZERO).await
+        finish(transaction, table, deed, Instant::now(), Duration::ZERO).await
     }
 
     async fn seal(&mut self, next: &Move) -> Result<Duration, Error> {
@@ -181,7 +181,7 @@ impl Worker<'_> {
         is_the_leaf(&transaction, table, &next.entry).await?;
         let state = if next.entry.state == State::Detached { State::Detached } else { State::Sealed };
         set_state(&transaction, table, &next.entry, state).await.map_err(doing())?;
-        finish(transaction, deed, began, waited).await
+        finish(transaction, table, deed, began, waited).await
     }
 
     /// Exports, reads back and compares. The seal is the same before and after, so that what was counted is what stands.
@@ -215,7 +215,7 @@ impl Worker<'_> {
         let begun = Entry { state, version, ..entry.clone() };
         let transaction = locked(self.client, table, &begun).await?;
         archived(&transaction, table, &begun, &manifest, store.name()).await?;
-        finish(transaction, deed, began, Duration::ZERO).await?;
+        finish(transaction, table, deed, began, Duration::ZERO).await?;
         store.void_earlier(&manifest).await?;
         Ok(Duration::ZERO)
     }
@@ -230,7 +230,7 @@ impl Worker<'_> {
         if entry.state != State::Detached {
             set_state(&transaction, table, entry, State::Retired).await.map_err(doing())?;
         }
-        finish(transaction, deed, began, Duration::ZERO).await
+        finish(transaction, table, deed, began, Duration::ZERO).await
     }
 
     /// The registry says so first: what a crash leaves behind is then known for what it is.
@@ -256,7 +256,7 @@ impl Worker<'_> {
         let begun = Entry { state: State::Detaching, ..entry.clone() };
         let transaction = locked(self.client, table, &begun).await?;
         set_state(&transaction, table, entry, State::Detached).await.map_err(doing())?;
-        finish(transaction, deed, began, waited).await
+        finish(transaction, table, deed, began, waited).await
     }
 
     async fn finalize(&mut self, next: &Move) -> Result<Duration, Error> {
@@ -272,7 +272,7 @@ impl Worker<'_> {
         let state =
             if matches!(next.entry.state, State::Detaching | State::Detached) { State::Detached } else { State::Taken };
         set_state(&transaction, table, &next.entry, state).await.map_err(doing())?;
-        finish(transaction, deed, began, waited).await
+        finish(transaction, table, deed, began, waited).await
     }
 
     /// What is in the table now is what is in the archive, or an error.
@@ -299,7 +299,7 @@ impl Worker<'_> {
             )
             .await
             .map_err(doing())?;
-        finish(transaction, deed, began, Duration::ZERO).await
+        finish(transaction, table, deed, began, Duration::ZERO).await
     }
 
     /// The archive is read whole once more, then the rule is looked at behind the lock, and the table goes in the same transaction.
@@ -323,7 +323,7 @@ impl Worker<'_> {
         rule(&transaction, table, entry, action, Some(grace)).await?;
         transaction.batch_execute(&statements(table, next).concat()).await.map_err(doing())?;
         set_state(&transaction, table, entry, State::Dropped).await.map_err(doing())?;
-        finish(transaction, deed, began, waited).await
+        finish(transaction, table, deed, began, waited).await
     }
 
     async fn discard(&mut self, next: &Move) -> Result<Duration, Error> {
@@ -341,7 +341,7 @@ impl Worker<'_> {
 
     pub async fn record_failure(&mut self, next: &Move, error: &Error) -> Result<(), Error> {
         let deed = Deed { failure: Some(error.to_string()), ..self.deed("partition.failed", next) };
-        record(self.client, &deed).await
+        record(self.client, &self.table.registry, &deed).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::advice::Advice;
 use super::retention::Action;
 
 /// What of a parent makes the server refuse that a leaf of it is detached, or of a leaf that it is sealed, detached or dropped.
@@ -76,8 +77,9 @@ impl Hindrance {
     pub fn next(&self) -> String {
         match self {
             Self::Default { parent, partition } => format!(
-                "move its rows into leaves of their own (`dalp-indexer partitions fill` makes them), then ALTER TABLE {parent} \
-                 DETACH PARTITION {partition}"
+                "move its rows into leaves of their own ({} makes them), then ALTER TABLE {parent} \
+                 DETACH PARTITION {partition}",
+                Advice::Fill
             ),
             Self::Referenced { by, of } => format!("ALTER TABLE {of} DROP CONSTRAINT {by}"),
             Self::Kind { freed_by, .. } => format!("it is left alone after {freed_by}"),

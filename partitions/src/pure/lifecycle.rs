@@ -8,6 +8,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use super::advice::Advice;
 use crate::{Action, Entry, Hindrance, Hold, Inventory, Presence, Reference, Retention, State};
 
 /// What may be done at all: each can be stopped alone in an incident.
@@ -156,18 +157,23 @@ impl fmt::Display for Obstacle {
             Self::Breaker { leaves, share } => write!(
                 f,
                 "{leaves} leaves with {:.0} % of the bytes would go at once, more than max_leaves_per_run or max_share_per_run allow: \
-                 look whether that is meant, then `dalp-indexer partitions apply --allow-many`",
-                share * 100.0
+                 look whether that is meant, then {}",
+                share * 100.0,
+                Advice::AllowMany
             ),
             Self::Newest => f.write_str("the newest leaf of its key"),
             Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
             Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
             Self::Off { switch } => write!(f, "partitions.{switch} is false"),
-            Self::Taken => f.write_str(
-                "somebody took it out of its table: it is left alone. Attach it again, or `dalp-indexer partitions undo` does, and it follows the policy",
+            Self::Taken => write!(
+                f,
+                "somebody took it out of its table: it is left alone. Attach it again, or {} does, and it follows the policy",
+                Advice::Undo(None)
             ),
-            Self::NoArchive => f.write_str(
-                "to be archived, and there is no archive that can be used: see partitions.archive_url, and `dalp-indexer partitions doctor`",
+            Self::NoArchive => write!(
+                f,
+                "to be archived, and there is no archive that can be used: see partitions.archive_url, and {}",
+                Advice::Doctor
             ),
             Self::Hindered { by } => by.fmt(f),
             Self::RowSecurity => f.write_str(

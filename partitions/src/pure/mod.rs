@@ -1,6 +1,7 @@
 //! What is decided, and the words for it: no async, no clock, no socket, no file. What stands, what is needed and the time of day are
 //! arguments.
 
+pub(crate) mod advice;
 pub(crate) mod bounds;
 pub(crate) mod finding;
 pub(crate) mod forecast;
@@ -13,6 +14,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod names;
 pub(crate) mod plan;
 pub(crate) mod policy;
+pub(crate) mod registry;
 pub(crate) mod retention;
 pub(crate) mod sizing;
 pub(crate) mod table;

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::names::{qualified, quoted};
+use super::names::qualified;
 use super::plan::Index;
+use super::registry::Registry;
 
 /// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`; or, *flat*, by
 /// `RANGE (time_column)` at once.
@@ -17,8 +18,8 @@ pub struct Table {
     pub time_column: String,
     /// Whether it has no list level. Its key is 0 then.
     pub flat: bool,
-    /// The schema of the registry: what is intended with its leaves is written there.
-    pub registry: String,
+    /// What is intended with its leaves is written there.
+    pub registry: Registry,
     /// Indexes that each leaf has on its own, beside those of the table. The table does not have them, so that a leaf
     /// can be attached and loaded without.
     pub leaf_indexes: Vec<Index>,
@@ -31,7 +32,7 @@ impl Table {
     pub fn new(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
         let schema = schema.into();
         Self {
-            registry: schema.clone(),
+            registry: Registry::new(schema.clone()),
             schema,
             name: name.into(),
             time_column: time_column.into(),
@@ -46,15 +47,15 @@ impl Table {
         Self { flat: true, ..Self::new(schema, name, time_column) }
     }
 
-    /// The same, with the registry in another schema.
+    /// The same, with another registry.
     #[must_use]
-    pub fn registered_in(self, registry: impl Into<String>) -> Self {
-        Self { registry: registry.into(), ..self }
+    pub fn registered_in(self, registry: Registry) -> Self {
+        Self { registry, ..self }
     }
 
-    /// SQL about the registry, which is written with its schema as `registry`, for the schema that it has.
+    /// SQL about its registry: see [`Registry::sql`].
     pub(crate) fn registered(&self, sql: &str) -> String {
-        of_registry(&self.registry, sql)
+        self.registry.sql(sql)
     }
 
     /// The same with indexes of the leaves' own.
@@ -85,9 +86,4 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sibling(&self.name))
     }
-}
-
-/// SQL about a registry, which is written with its schema as `registry`, for the one in the schema `registry`.
-pub(crate) fn of_registry(registry: &str, sql: &str) -> String {
-    sql.replace("registry.", &format!("{}.", quoted(registry)))
 }

@@ -1,4 +1,4 @@
-//! The record of what was done: rows of `dalp_audit.activity`, written in the transaction that they tell of.
+//! The record of what was done: rows of the table `activity`, written in the transaction that they tell of.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio_postgres::{
 };
 
 use crate::leaves::create::ensure;
-use crate::{Error, Interval, Need, Policy, Table};
+use crate::{Error, Interval, Need, Policy, Registry, Table};
 
 /// Something that was done, or failed.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,26 +51,26 @@ impl Deed {
     }
 }
 
-/// `dalp_audit.activity`, as a table to be managed by what is registered in the schema `registry`.
-pub fn activity_table(registry: &str) -> Table {
-    Table::flat("dalp_audit", "activity", "occurred_at").registered_in(registry)
+/// The table of a registry's record, to be managed itself.
+pub fn activity_table(registry: &Registry) -> Table {
+    Table::flat(&registry.record, "activity", "occurred_at").registered_in(registry.clone())
 }
 
 /// Makes sure that rows of now and of the months to come have a leaf.
-pub async fn ensure_activity(client: &mut Client, registry: &str) -> Result<(), Error> {
+pub async fn ensure_activity(client: &mut Client, registry: &Registry) -> Result<(), Error> {
     let policy = Policy { interval: Interval::Month, ..Policy::default() };
     let now = Utc::now();
     match ensure(client, &activity_table(registry), 0, &policy, now, &Need::ahead_of(now)).await {
-        Err(Error::NotManaged { .. } | Error::NotOwner { .. }) => Err(Error::NoActivity),
+        Err(Error::NotManaged { .. } | Error::NotOwner { .. }) => Err(missing(registry)),
         ensured => ensured.map(drop),
     }
 }
 
-const RECORD: &str = "INSERT INTO dalp_audit.activity (action, object, statement, outcome, duration_ms, lock_wait_ms, detail) \
+const RECORD: &str = "INSERT INTO record.activity (action, object, statement, outcome, duration_ms, lock_wait_ms, detail) \
                       VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 /// Writes the row; inside a transaction it commits with what it tells of.
-pub(crate) async fn record(client: &impl GenericClient, deed: &Deed) -> Result<(), Error> {
+pub(crate) async fn record(client: &impl GenericClient, registry: &Registry, deed: &Deed) -> Result<(), Error> {
     let outcome = deed.failure.as_deref().unwrap_or("done");
     let (took, waited) = (deed.took.as_secs_f64() * 1_000.0, deed.waited.as_secs_f64() * 1_000.0);
     let detail = (!deed.detail.is_null()).then_some(&deed.detail);
@@ -83,10 +83,16 @@ pub(crate) async fn record(client: &impl GenericClient, deed: &Deed) -> Result<(
         (&waited, Type::FLOAT8),
         (&detail, Type::JSONB),
     ];
-    match client.query_typed(RECORD, &parameters).await {
-        Err(error) if is_missing(error.code()) => Err(Error::NoActivity),
-        written => written.map(drop).map_err(Error::doing("record what was done", "dalp_audit.activity")),
+    match client.query_typed(&registry.sql(RECORD), &parameters).await {
+        Err(error) if is_missing(error.code()) => Err(missing(registry)),
+        written => {
+            written.map(drop).map_err(Error::doing("record what was done", format!("{}.activity", registry.record)))
+        }
     }
+}
+
+fn missing(registry: &Registry) -> Error {
+    Error::NoActivity { schema: registry.record.clone() }
 }
 
 fn is_missing(code: Option<&SqlState>) -> bool {

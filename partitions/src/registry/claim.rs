@@ -16,7 +16,7 @@ use tokio_postgres::{
 use super::activity::{Deed, ensure_activity, record};
 use crate::archive::{Claim, FORMAT, Marker, ServerIdentity};
 use crate::pg::session::{self, BEGIN, Kind};
-use crate::{Archive, ArchiveError, Error, Manifest, Table};
+use crate::{Advice, Archive, ArchiveError, Error, Manifest, Table};
 
 /// What the registry knows of a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(crate) struct Entered {
     pub server: ServerIdentity,
 }
 
-const ADOPT: &str = "`dalp-indexer partitions archive adopt`";
+const ADOPT: Advice<'_> = Advice::AdoptArchives;
 
 /// Decides whether this database may write to a place.
 fn judge(known: &Known, found: &Found) -> Verdict {
@@ -285,7 +285,7 @@ pub async fn adopt(client: &mut Client, table: &Table, archive: &Archive, author
     let deed = Deed::new("archive.adopt", archive.name()).with_detail(
         serde_json::json!({ "author": author, "before": found.claim.as_ref().map(|claim| &claim.server) }),
     );
-    record(&transaction, &deed).await?;
+    record(&transaction, &table.registry, &deed).await?;
     transaction.commit().await.map_err(doing())?;
     let number = found.claim.map_or(1, |claim| claim.number + 1);
     claim(client, table, archive, &known, number).await.map(drop)

@@ -6,8 +6,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::pure::table::of_registry;
-use crate::{Error, Hold, Scope, Table, Time};
+use crate::{Error, Hold, Registry, Scope, Table, Time};
 
 const LIST: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by \
                     FROM registry.legal_hold WHERE table_schema = $1 AND table_name = $2 AND ($3 OR released_at IS NULL) \
@@ -49,10 +48,10 @@ fn hold(row: &Row) -> Hold {
 const ALL: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by, table_schema, \
                    table_name FROM registry.legal_hold WHERE $1 OR released_at IS NULL ORDER BY hold_id";
 
-/// The holds of all tables that are registered in the schema `registry`, looked after or not, each with its table's schema and name.
-pub async fn all_holds(client: &Client, registry: &str, all: bool) -> Result<Vec<(String, String, Hold)>, Error> {
-    let sql = of_registry(registry, ALL);
+/// The holds of all tables of a registry, looked after or not, each with its table's schema and name.
+pub async fn all_holds(client: &Client, registry: &Registry, all: bool) -> Result<Vec<(String, String, Hold)>, Error> {
+    let sql = registry.sql(ALL);
     let rows = client.query_typed(&sql, &[(&all, Type::BOOL)]).await;
-    let rows = rows.map_err(Error::doing("read the legal holds", registry))?;
+    let rows = rows.map_err(Error::doing("read the legal holds", &registry.schema))?;
     Ok(rows.iter().map(|row| (row.get(9), row.get(10), hold(row))).collect())
 }

@@ -8,7 +8,7 @@ use tokio_postgres::{
 };
 
 use super::claim;
-use crate::{Archive, ArchiveError, Entry, Error, Finding, Manifest, Severity, Table};
+use crate::{Advice, Archive, ArchiveError, Entry, Error, Finding, Manifest, Severity, Table};
 
 /// An archive that the registry lists, or that stands in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +202,7 @@ pub async fn missing(client: &Client, table: &Table, archive: Option<&Archive>) 
         severity: Severity::Error,
         object,
         what,
-        next: "mount the archive, or put a copy back; then `dalp-indexer partitions archive verify`".to_owned(),
+        next: format!("mount the archive, or put a copy back; then {}", Advice::VerifyArchives),
     };
     Ok(judged.chain(unreadable).map(finding).collect())
 }

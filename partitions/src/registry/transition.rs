@@ -26,7 +26,7 @@ pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -
     }
     set_state(&transaction, table, entry, State::Dropped).await.map_err(doing())?;
     let deed = Deed { statement: Some(drop), ..Deed::new("partition.discard", entry.to_string()) };
-    finish(transaction, deed, began, Duration::ZERO).await
+    finish(transaction, table, deed, began, Duration::ZERO).await
 }
 
 /// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
@@ -78,12 +78,13 @@ pub(crate) async fn lock(
 
 pub(crate) async fn finish(
     transaction: Transaction<'_>,
+    table: &Table,
     deed: Deed,
     began: Instant,
     waited: Duration,
 ) -> Result<Duration, Error> {
     let deed = Deed { took: began.elapsed(), waited, ..deed };
-    record(&transaction, &deed).await?;
+    record(&transaction, &table.registry, &deed).await?;
     transaction.commit().await.map_err(Error::doing("commit a move of a leaf", &deed.object))?;
     Ok(waited)
 }

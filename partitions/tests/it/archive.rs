@@ -211,7 +211,7 @@ async fn every_type_and_every_value_comes_back_as_it_was() {
     let (database, admin) = database().await;
     admin.batch_execute(ANY).await.unwrap();
     let mut client = as_role(&database, "dalp_partitioner").await;
-    let own = Table::flat("dalp_assets", "odd", "at").registered_in("dalp_indexed");
+    let own = Table::flat("dalp_assets", "odd", "at").registered_in(registry());
     let before = strings_of(&admin, "dalp_assets.odd").await;
     let (folder, retention) = (Folder::new(), retention());
     let reference = Reference::Final(BTreeMap::from([(0, chrono::Utc::now())]));
@@ -299,7 +299,7 @@ async fn a_leaf_is_archived_dropped_and_restored() {
     }
     // Held until it is released; then it goes again, and its archive is still good.
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), []);
-    release_hold(&mut client, "dalp_indexed", older.hold, "ops").await.unwrap();
+    release_hold(&mut client, &registry(), older.hold, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), [Act::Retire, Act::Detach, Act::Drop]);
 }
 

@@ -5,7 +5,7 @@ use dalp_partitions::{Act, Hindrance, Obstacle, Outcome, hindrances, read_invent
 use super::*;
 
 fn own() -> Table {
-    Table::flat("dalp_assets", "Seen \"it\"", "At").registered_in("dalp_indexed")
+    Table::flat("dalp_assets", "Seen \"it\"", "At").registered_in(registry())
 }
 
 /// A table with a leaf for each of so many days of March, the newest with a row, and names that must be quoted.

@@ -1,8 +1,8 @@
 //! Holds beside a detaching that has begun, and what they keep.
 
 use dalp_partitions::{
-    Act, Action, Error, Obstacle, Outcome, Presence, Scope, State, add_hold, all_holds, is_begun, read_inventory,
-    release_hold,
+    Act, Action, Advice, Error, Obstacle, Outcome, Presence, Scope, State, add_hold, all_holds, is_begun,
+    read_inventory, release_hold,
 };
 
 use super::meanwhile::{pid, until};
@@ -70,7 +70,7 @@ async fn a_hold_that_comes_too_late_says_so_and_stands() {
     let error = hold(&mut client).await.unwrap_err();
     assert!(matches!(&error, Error::TooLate { .. }), "{error}");
     let said = error.to_string();
-    assert!(said.contains(&format!("partitions undo dalp_indexed.{LEAF}")) && said.contains("too late"), "{said}");
+    assert!(said.contains(&format!("{} attaches it", Advice::Undo(Some(LEAF)))) && said.contains("too late"), "{said}");
     busy.batch_execute(&format!("SELECT pg_advisory_unlock({})", dalp_partitions::RETIRE_KEY)).await.unwrap();
     reader.batch_execute("COMMIT").await.unwrap();
     // It stands: the next run takes the detaching back instead of ending it.
@@ -126,7 +126,7 @@ async fn a_held_leaf_is_not_finalized() {
     assert!(outcome.obstacles.iter().any(|(entry, why)| entry.leaf == LEAF && matches!(why, Obstacle::Held { .. })));
     assert_eq!(seen(&mut client).await.1, Presence::Pending);
     // Without the hold it is ended whatever the policy says, and whose it was.
-    release_hold(&mut client, "dalp_indexed", 1, "counsel").await.unwrap();
+    release_hold(&mut client, &registry(), 1, "counsel").await.unwrap();
     assert!(is_begun(&client, &logs()).await.unwrap());
     run(&mut client, Action::Keep).await;
     assert_eq!(seen(&mut client).await, (State::Taken, Presence::Standalone));
@@ -146,10 +146,10 @@ async fn a_hold_on_a_key_that_is_not_there_is_refused_and_all_holds_are_listed()
     let error = add_hold(&mut client, &logs(), &scope, "case", "counsel").await.unwrap_err().to_string();
     assert!(error.contains("no key 99") && error.contains("31337"), "{error}");
     hold(&mut client).await.unwrap();
-    let elsewhere = Table::flat("gone", "with_the_wind", "at").registered_in("dalp_indexed");
+    let elsewhere = Table::flat("gone", "with_the_wind", "at").registered_in(registry());
     let insert = "INSERT INTO dalp_indexed.legal_hold (table_schema, table_name, reason, author) VALUES ('gone', 'with_the_wind', 'r', 'a')";
     client.batch_execute(insert).await.unwrap();
-    let all = all_holds(&client, "dalp_indexed", false).await.unwrap();
+    let all = all_holds(&client, &registry(), false).await.unwrap();
     let tables: Vec<_> = all.iter().map(|(schema, table, hold)| format!("{schema}.{table} {}", hold.author)).collect();
     assert_eq!(tables, ["dalp_indexed.logs counsel", "gone.with_the_wind a"]);
     assert_eq!(dalp_partitions::holds(&client, &elsewhere, false).await.unwrap().len(), 1);

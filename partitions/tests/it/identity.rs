@@ -34,7 +34,7 @@ const SEALED: &str = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgnam
 
 /// A table of somebody else, whose leaves stand in another schema.
 pub fn own() -> Table {
-    Table::flat("app", "os", "at").registered_in("dalp_indexed")
+    Table::flat("app", "os", "at").registered_in(registry())
 }
 
 pub async fn own_table() -> (Database, Client, Client) {
@@ -104,7 +104,7 @@ async fn what_a_person_detached_is_left_alone_until_it_is_attached_again() {
     // `undo` of it brings it back; attached by hand it would be the same.
     let undone = undo(&mut client, &logs(), "dalp_indexed.logs_31337_20240312", "needed", "ops").await.unwrap();
     assert_eq!(undone.leaves, ["logs_31337_20240312"]);
-    dalp_partitions::release_hold(&mut client, "dalp_indexed", undone.hold, "ops").await.unwrap();
+    dalp_partitions::release_hold(&mut client, &registry(), undone.hold, "ops").await.unwrap();
     let outcome = run(&mut client, &logs(), CHAIN, Action::Drop).await;
     assert!(moved(&outcome).contains(&(Act::Drop, "logs_31337_20240312")), "{:?}", outcome.done);
 }

@@ -174,7 +174,7 @@ impl Scene {
         self.saw(&[("ALTER TABLE", &made)]).await;
         let scope = Scope { key: None, from: Some(at("2024-03-13T00:00:00Z")), to: None };
         let (hold, _) = add_hold(&mut self.client, &logs(), &scope, "r", "a").await.unwrap();
-        release_hold(&mut self.client, "dalp_indexed", hold, "a").await.unwrap();
+        release_hold(&mut self.client, &registry(), hold, "a").await.unwrap();
         self.saw(&[("hold.add", &[]), ("hold.release", &[])]).await;
     }
 
@@ -283,7 +283,7 @@ impl Scene {
             ("logs_31337_20240312", EXCLUSIVE),
         ];
         self.saw(&[("ALTER TABLE", &attached), ("partition.undo", &attached)]).await;
-        release_hold(&mut self.client, "dalp_indexed", undone.hold, "a").await.unwrap();
+        release_hold(&mut self.client, &registry(), undone.hold, "a").await.unwrap();
         // Sealed and no further: there is no archive.
         let archive = Retention { action: Action::Archive, ..retention(7) };
         let sealed = run_with(&mut self.client, archive, OFF).await;

@@ -41,8 +41,8 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use cut::cut;
 use dalp_partitions::{
-    Action, Archive, Error, Need, Outcome, Policy, Reference, Report, Retention, Step, Switches, Table, Terms, ensure,
-    extend, read, retire,
+    Action, Archive, Error, Need, Outcome, Policy, Reference, Registry, Report, Retention, Step, Switches, Table,
+    Terms, ensure, extend, read, retire,
 };
 use futures_util::SinkExt;
 use server::Database;
@@ -58,12 +58,17 @@ fn now() -> DateTime<Utc> {
     at("2024-03-20T12:00:00Z")
 }
 
+/// As the migrations make it.
+fn registry() -> Registry {
+    Registry::new("dalp_indexed").recorded_in("dalp_audit")
+}
+
 fn logs() -> Table {
-    Table::new("dalp_indexed", "logs", "block_time")
+    Table::new("dalp_indexed", "logs", "block_time").registered_in(registry())
 }
 
 fn transfers() -> Table {
-    Table::new("dalp_indexed", "erc20_transfer", "block_time")
+    Table::new("dalp_indexed", "erc20_transfer", "block_time").registered_in(registry())
 }
 
 /// One run for a key's leaves that end so many days before now().

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dalp_partitions::{
-    Act, Action, Entry, Error, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms, add_hold, holds,
-    newest_rows, plan_moves, read_inventory, release_hold, retire, undo, way,
+    Act, Action, Advice, Entry, Error, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms,
+    add_hold, holds, newest_rows, plan_moves, read_inventory, release_hold, retire, undo, way,
 };
 
 use super::identity::{own, own_table};
@@ -130,9 +130,9 @@ async fn a_held_leaf_stays_and_the_others_go() {
     assert!(matches!(held[..], [("logs_31337_20240313", Obstacle::Held { .. })]), "{held:?}");
     assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (109, 85));
 
-    assert!(matches!(release_hold(&mut client, "dalp_indexed", hold + 1, "counsel").await, Err(Error::Unfit { .. })));
-    release_hold(&mut client, "dalp_indexed", hold, "counsel").await.unwrap();
-    assert!(matches!(release_hold(&mut client, "dalp_indexed", hold, "counsel").await, Err(Error::Unfit { .. })));
+    assert!(matches!(release_hold(&mut client, &registry(), hold + 1, "counsel").await, Err(Error::Unfit { .. })));
+    release_hold(&mut client, &registry(), hold, "counsel").await.unwrap();
+    assert!(matches!(release_hold(&mut client, &registry(), hold, "counsel").await, Err(Error::Unfit { .. })));
     let all = holds(&client, &logs(), true).await.unwrap();
     assert_eq!(all[0].released.as_ref().unwrap().1, "counsel");
     let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
@@ -161,7 +161,7 @@ async fn what_was_detached_is_served_again_by_undo() {
 
     // They are held until somebody lets them go.
     assert_eq!(acts(&run(&mut client, &retention(Action::Drop), STOPPED).await), []);
-    release_hold(&mut client, "dalp_indexed", undone.hold, "ops").await.unwrap();
+    release_hold(&mut client, &registry(), undone.hold, "ops").await.unwrap();
     let outcome = run(&mut client, &retention(Action::Drop), STOPPED).await;
     assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Seal, Act::Retire, Act::Detach], 9));
     assert!(matches!(undo(&mut client, &logs(), "logs_31337_20240320", "r", "a").await, Err(Error::Unfit { .. })));
@@ -214,7 +214,7 @@ async fn a_stopped_breaker_is_no_success() {
     assert_eq!((outcome.done.len(), outcome.stopped().into_keys().collect::<Vec<_>>()), (0, vec![CHAIN]));
     let noted = "SELECT last_error FROM dalp_indexed.partition_run WHERE failures = 1 AND succeeded_at IS NULL";
     let noted = strings(&admin, noted).await;
-    assert!(noted[0].contains("6 leaves") && noted[0].contains("apply --allow-many"), "{noted:?}");
+    assert!(noted[0].contains("6 leaves") && noted[0].contains(&Advice::AllowMany.to_string()), "{noted:?}");
 }
 
 /// The move was planned when nothing was held: what holds it is seen when its lock is there at last.
