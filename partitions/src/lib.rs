@@ -9,13 +9,15 @@
 //!
 //! What this crate never does: create a DEFAULT partition; take ACCESS EXCLUSIVE on a partitioned table; use
 //! `CREATE TABLE ... PARTITION OF`; touch two parents in one transaction; wait for a lock longer than a fifth of a
-//! second at a time. It knows no chain and no event.
+//! second at a time.
 //!
-//! Its modules stand on floors, each of which uses only those before it: `pure`, `pg`, [`archive`], `leaves`, `registry`, `moves`.
+//! A [`Manager`] is the short way to all of it, for a table of one's own; [`install`] makes the registry that it wants. The modules stand on
+//! floors, each of which uses only those before it: `pure`, `pg`, [`archive`], `leaves`, `registry`, `moves`, `manager`.
 
 pub mod archive;
 mod error;
 mod leaves;
+mod manager;
 mod moves;
 mod pg;
 mod pure;
@@ -31,6 +33,7 @@ pub use leaves::doctor::{Limits, doctor_server, doctor_table};
 pub use leaves::index::{INDEXER_KEY, Indexed, build};
 pub use leaves::shape::{nested, unfit};
 pub use leaves::sizes::sizes;
+pub use manager::Manager;
 pub use moves::exclusive::RETIRE_KEY;
 pub use moves::hold::{add_hold, release_hold};
 pub use moves::restore::{Request, Restored, restore, restore_into};
@@ -58,6 +61,7 @@ pub use pure::time::{Edge, Time};
 pub use registry::activity::{Deed, activity_table, ensure_activity};
 pub use registry::claim::{adopt, look, set_aside};
 pub use registry::holds::{all_holds, holds};
+pub use registry::install::install;
 pub use registry::inventory::{is_begun, read_inventory};
 pub use registry::newest::newest_rows;
 pub use registry::survey::{Archived, Survey, Verified, missing, note_verified, repair, survey, verified, verify};

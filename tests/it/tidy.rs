@@ -41,7 +41,8 @@ const SEES_SOURCE_AND_STORE: &[&str] = &["driver", "service", "cli"];
 const WITHOUT_CIRCLES: &[&str] = &["partitions/src/", "tests/src/"];
 
 /// The floors of the partitions, from the bottom up: each uses itself and those below.
-const FLOORS: &[&str] = &["pure/", "pg/", "archive/", "error.rs", "leaves/", "registry/", "moves/", "lib.rs"];
+const FLOORS: &[&str] =
+    &["pure/", "pg/", "archive/", "error.rs", "leaves/", "registry/", "moves/", "manager.rs", "lib.rs"];
 
 /// Code that neither waits, nor tells the time, nor opens anything.
 const PURE: &[&str] = &[
@@ -65,6 +66,9 @@ const IMPURE_PATHS: &[&str] = &[
 /// Words of the chain, which the partitions know nothing of: they serve any table.
 const CHAIN_WORDS: &[&str] =
     &["chain_id", "block_number", "block_time", "block_hash", "erc20", "log_index", "reorg", "dalp_indexed"];
+
+/// Names of the programs that use the partitions, and of what those keep: a library names none of them.
+const OTHERS_WORDS: &[&str] = &["dalp-indexer", "dalp_audit", "dalp_indexed", "the indexer", "Ethereum"];
 
 /// What people wrote, by the ends of file names.
 const TEXTS: &[&str] = &[
@@ -193,6 +197,28 @@ fn partitions_and_migrations_stand_alone() {
         broken.extend(words.map(|word| format!("{path} says {word:?}")));
     }
     none(&broken, "partitions know no chain, and nothing depends on the indexer but the tests");
+}
+
+#[test]
+fn partitions_name_no_other_program_and_no_chain() {
+    let of_partitions = |path: &Path| {
+        ["partitions/src", "partitions/examples", "partitions/README.md"].iter().any(|of| path.starts_with(of))
+    };
+    let mut broken = Vec::new();
+    let files = files(&[".rs", ".sql", ".md"]).into_iter().filter(|path| of_partitions(path));
+    for path in files.filter(|path| !path.ends_with("tests.rs")) {
+        let text = text(&path);
+        let own = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (at, line) in own.lines().enumerate() {
+            // An iterator's method has that name, too.
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '.');
+            let is_of_chain = words.any(|word| ["chain", "chains"].contains(&word.trim_end_matches('.')));
+            if is_of_chain || OTHERS_WORDS.iter().any(|word| line.contains(word)) {
+                broken.push(format!("{}:{}: {}", path.display(), at + 1, line.trim()));
+            }
+        }
+    }
+    none(&broken, "the partitions are used alone, too (OTHERS_WORDS)");
 }
 
 #[test]

@@ -22,8 +22,7 @@ pub struct Policy {
     /// Most leaves below one sub-parent; when it would be passed, what is missing gets wider leaves. Rows of now get theirs all the same.
     /// Default: 1,000, where planning an unpruned query takes 36 ms and attaching a leaf 23 ms.
     pub max_leaves: usize,
-    /// Upper bound of the leaf FROM (MINVALUE), for times that no row ought to have: Ethereum's block 0 has time 0.
-    /// Default: 2015-01-01, before the first block that carries a real time.
+    /// Upper bound of the leaf FROM (MINVALUE), for times that no row ought to have, such as 1970-01-01. Default: 2015-01-01.
     pub first: DateTime<Utc>,
     /// How far after now a time may be and still get a leaf; beyond, it is absurd ([`Policy::is_absurd`]).
     /// Default: 100 years.

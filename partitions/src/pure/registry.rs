@@ -26,7 +26,31 @@ impl Registry {
 
     /// SQL about it, which is written with its schemas as `registry` and `record`, for those that it has.
     pub(crate) fn sql(&self, sql: &str) -> String {
-        let recorded = sql.replace("record.", &format!("{}.", quoted(&self.record)));
-        recorded.replace("registry.", &format!("{}.", quoted(&self.schema)))
+        placed(&placed(sql, "record.", &self.record), "registry.", &self.schema)
+    }
+}
+
+/// Puts a schema in the place of the word that stands for it. At the end of a sentence, that is a word.
+fn placed(sql: &str, word: &str, schema: &str) -> String {
+    let mut parts = sql.split(word);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |before, rest| match rest.starts_with(|letter: char| letter.is_ascii_alphabetic()) {
+        true => before + &quoted(schema) + "." + rest,
+        false => before + word + rest,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_stand_for_schemas_are_replaced_where_something_follows() {
+        let registry = Registry::new("mine").recorded_in("of \"all\"");
+        assert_eq!(
+            registry
+                .sql("SELECT registry.f('registry.leaf') FROM record.activity -- of the registry. And of its record."),
+            "SELECT \"mine\".f('\"mine\".leaf') FROM \"of \"\"all\"\"\".activity -- of the registry. And of its record."
+        );
     }
 }

@@ -63,8 +63,8 @@ impl Default for Retention {
 /// From when retention counts back. Never from the clock alone: it may jump, and a writer that stands ages nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
-    /// From the last final time of each key, or from now if that is earlier: of a chain, that of its last final block; else that of the
-    /// newest row ([`crate::newest_rows`]). Of a key without one, nothing is due.
+    /// From a time of each key, or from now if that is earlier: the last one that is final, where somebody knows; else that of the newest
+    /// row ([`crate::newest_rows`]). Of a key without one, nothing is due.
     Final(BTreeMap<i64, DateTime<Utc>>),
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod claim;
 pub(crate) mod floor;
 pub(crate) mod hindered;
 pub(crate) mod holds;
+pub(crate) mod install;
 pub(crate) mod inventory;
 pub(crate) mod newest;
 pub(crate) mod rule;

@@ -1,4 +1,4 @@
-//! The time of the newest row of a table: what its retention counts back from where no chain says what is final.
+//! The time of the newest row of a table: what its retention counts back from where nobody says what is final.
 
 use std::collections::{BTreeMap, BTreeSet};
 

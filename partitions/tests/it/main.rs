@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod alone;
 mod analyze;
 mod archive;
 mod audit;
