@@ -6,9 +6,9 @@ use chrono::Utc;
 use tokio_postgres::Client;
 
 use crate::{
-    Action, Archive, ArchiveError, Error, Finding, Moves, Need, Outcome, Policy, Reference, Report, Request, Restored,
-    Retention, Scope, Switches, Table, Terms, Undone, add_hold, audit, doctor_table, ensure, hindrances, install,
-    newest_rows, plan_moves, read_inventory, release_hold, restore, retire, undo, unfit,
+    Action, Archive, ArchiveError, Error, Finding, Limits, Moves, Need, Outcome, Policy, Reference, Report, Request,
+    Restored, Retention, Scope, Switches, Table, Terms, Undone, add_hold, audit, doctor_table, ensure, hindrances,
+    install, newest_rows, plan_moves, read_inventory, release_hold, restore, retire, undo, unfit,
 };
 
 /// A table, how it is cut, and how long its rows are kept.
@@ -104,7 +104,7 @@ impl Manager {
     /// When the server refuses.
     pub async fn audit(&self, client: &mut Client) -> Result<Vec<Finding>, Error> {
         let mut findings = audit(client, &self.table).await?;
-        findings.extend(doctor_table(client, &self.table, &crate::Limits::default()).await?);
+        findings.extend(doctor_table(client, &self.table, &Limits::default()).await?);
         let inventory = read_inventory(client, &self.table).await?;
         findings.extend(hindrances(&inventory, &self.table, self.retention.action));
         Ok(findings)

@@ -33,6 +33,9 @@ fn words(advice: &Advice<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f,
             "as the owner of {schema}, run make_activity('<partitioner role>', '<reader role>') of the registry's schema"
         ),
+        Advice::ArchivePlace => f.write_str("partitions.archive_url"),
+        Advice::Breaker => f.write_str("max_leaves_per_run or max_share_per_run"),
+        Advice::Switch(name) => write!(f, "partitions.{name}"),
         Advice::AwaitIndexes => f.write_str("the indexer makes them afterwards; else look for its errors in the log"),
         _ => f.write_str("see `dalp-indexer partitions --help`"),
     }
@@ -132,6 +135,7 @@ mod tests {
                 "to be archived, and there is no archive that can be used: see partitions.archive_url, and \
                  `dalp-indexer partitions doctor`",
             ),
+            (Obstacle::Off { switch: "drop" }.to_string(), "partitions.drop is false"),
         ] {
             assert_eq!(said, expected);
         }

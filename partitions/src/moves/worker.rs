@@ -20,7 +20,7 @@ use crate::registry::rule::{refuse_held, rule};
 use crate::registry::seal::{MARK, seal_statements};
 use crate::registry::survey::{manifest_of, prove};
 use crate::registry::transition::{discard, finish, is_the_leaf, lock, locked, set_state};
-use crate::{Act, Action, Archive, Entry, Error, Identity, Manifest, Move, State, Subject, Table};
+use crate::{Act, Action, Advice, Archive, Entry, Error, Identity, Manifest, Move, State, Subject, Table};
 
 /// How long `DETACH CONCURRENTLY` waits for older readers. It holds no lock meanwhile, and nobody waits behind it; a shorter time
 /// would leave more detachings pending.
@@ -189,7 +189,7 @@ impl Worker<'_> {
         let (table, began, entry) = (self.table, Instant::now(), &next.entry);
         let doing = || Error::doing("archive a leaf", table);
         let (Some(store), Some(entered)) = (self.archive, self.entered) else {
-            let why = "there is no archive: set partitions.archive_url".to_owned();
+            let why = format!("there is no archive: set {}", Advice::ArchivePlace);
             return Err(Error::Unfit { what: entry.relation(), why });
         };
         let deed = self.deed("partition.archive", next);
@@ -309,7 +309,7 @@ impl Worker<'_> {
         if action == Action::Archive {
             let manifest = manifest_of(entry)?;
             let Some(store) = self.archive else {
-                let why = "its archive cannot be read: set partitions.archive_url".to_owned();
+                let why = format!("its archive cannot be read: set {}", Advice::ArchivePlace);
                 return Err(Error::Refused { leaf: entry.relation(), why });
             };
             prove(store, table, entry, &manifest).await?;

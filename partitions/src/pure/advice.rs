@@ -1,4 +1,4 @@
-//! What somebody is told to do next, in the words of the program that they use.
+//! What somebody is told to do or to set next, in the words of the program that they use.
 //!
 //! A library has functions for it; a program that uses the library has commands, and says so once with [`advise`]. The words go into
 //! messages, which also the registry keeps.
@@ -40,6 +40,12 @@ pub enum Advice<'a> {
     BecomeOwner,
     /// Make the table of the record in this schema; the same.
     MakeRecord(&'a str),
+    /// What says where archives are kept.
+    ArchivePlace,
+    /// What says how much may go at once.
+    Breaker,
+    /// The switch of this name in [`crate::Switches`].
+    Switch(&'a str),
     /// Wait for the indexes of a leaf that was loaded; the same.
     AwaitIndexes,
 }
@@ -75,6 +81,9 @@ impl fmt::Display for Advice<'_> {
             Self::MakeTable => f.write_str("create it with PARTITION BY"),
             Self::BecomeOwner => f.write_str("SET ROLE to it"),
             Self::MakeRecord(_) => f.write_str("as the registry's owner, `install` it"),
+            Self::ArchivePlace => f.write_str("the archive's URL"),
+            Self::Breaker => f.write_str("`Retention::max_leaves` or `Retention::max_share`"),
+            Self::Switch(name) => write!(f, "`Switches::{name}`"),
             Self::AwaitIndexes => f.write_str("`build` makes them afterwards"),
         }
     }

@@ -156,15 +156,16 @@ impl fmt::Display for Obstacle {
             Self::Held { hold } => write!(f, "held by {} ({}, hold {})", hold.author, hold.reason, hold.id),
             Self::Breaker { leaves, share } => write!(
                 f,
-                "{leaves} leaves with {:.0} % of the bytes would go at once, more than max_leaves_per_run or max_share_per_run allow: \
+                "{leaves} leaves with {:.0} % of the bytes would go at once, more than {} allow: \
                  look whether that is meant, then {}",
                 share * 100.0,
+                Advice::Breaker,
                 Advice::AllowMany
             ),
             Self::Newest => f.write_str("the newest leaf of its key"),
             Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
             Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
-            Self::Off { switch } => write!(f, "partitions.{switch} is false"),
+            Self::Off { switch } => write!(f, "{} is false", Advice::Switch(switch)),
             Self::Taken => write!(
                 f,
                 "somebody took it out of its table: it is left alone. Attach it again, or {} does, and it follows the policy",
@@ -172,7 +173,8 @@ impl fmt::Display for Obstacle {
             ),
             Self::NoArchive => write!(
                 f,
-                "to be archived, and there is no archive that can be used: see partitions.archive_url, and {}",
+                "to be archived, and there is no archive that can be used: see {}, and {}",
+                Advice::ArchivePlace,
                 Advice::Doctor
             ),
             Self::Hindered { by } => by.fmt(f),

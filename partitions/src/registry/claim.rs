@@ -62,6 +62,7 @@ pub(crate) struct Entered {
 }
 
 const ADOPT: Advice<'_> = Advice::AdoptArchives;
+const PLACE: Advice<'_> = Advice::ArchivePlace;
 
 /// Decides whether this database may write to a place.
 fn judge(known: &Known, found: &Found) -> Verdict {
@@ -71,7 +72,7 @@ fn judge(known: &Known, found: &Found) -> Verdict {
     };
     if marker.installation != known.installation {
         return refused(format!(
-            "it belongs to another installation ({}, since {}): set partitions.archive_url to a place of its own",
+            "it belongs to another installation ({}, since {}): set {PLACE} to a place of its own",
             marker.server,
             marker.made_at.format("%Y-%m-%d %H:%M")
         ));
@@ -103,7 +104,7 @@ fn unmarked(known: &Known, found: &Found) -> Verdict {
     let lost = |archives: usize| {
         Verdict::Refused(format!(
             "the registry has {archives} archives there, and it has no marker of ours (archive.json): mount it, or set \
-             partitions.archive_url right. If they are gone for good, {ADOPT} begins anew"
+             {PLACE} right. If they are gone for good, {ADOPT} begins anew"
         ))
     };
     if known.claims > 0 || known.archives > 0 {
@@ -115,7 +116,7 @@ fn unmarked(known: &Known, found: &Found) -> Verdict {
     match found.objects.iter().filter(|object| !known.unplaced.contains(object)).count() {
         0 => Verdict::First,
         others => Verdict::Refused(format!(
-            "it holds {others} archives that this registry does not know: set partitions.archive_url to a place of its own; or, if they \
+            "it holds {others} archives that this registry does not know: set {PLACE} to a place of its own; or, if they \
              were made from this database, {ADOPT}"
         )),
     }
@@ -215,7 +216,7 @@ async fn mark(archive: &Archive, known: &Known) -> Result<(), Error> {
             Some(stands) if stands.installation == marker.installation => Ok(()),
             _ => {
                 let why = format!(
-                    "another installation wrote {object} at the same moment: set partitions.archive_url to a place of its own"
+                    "another installation wrote {object} at the same moment: set {PLACE} to a place of its own"
                 );
                 Err(ArchiveError::NotOurs { place: archive.name().to_owned(), why }.into())
             }

@@ -153,7 +153,7 @@ pub(crate) async fn prove(archive: &Archive, table: &Table, entry: &Entry, manif
         (Err(error), None) => Err(error.into()),
         (Err(error), Some(place)) => {
             let why =
-                format!("{error} The registry has it in {place}, and partitions.archive_url is {}", archive.name());
+                format!("{error} The registry has it in {place}, and {} is {}", Advice::ArchivePlace, archive.name());
             Err(Error::Refused { leaf: table.sibling(&entry.leaf), why })
         }
     }
@@ -183,7 +183,7 @@ pub async fn missing(client: &Client, table: &Table, archive: Option<&Archive>) 
             severity: Severity::Error,
             object: name.clone(),
             what: format!("the registry lists {count} archives, and no archive is configured"),
-            next: "set partitions.archive_url to where they are".to_owned(),
+            next: format!("set {} to where they are", Advice::ArchivePlace),
         };
         return Ok(Some(known.archives.len()).filter(|count| *count > 0).map(finding).into_iter().collect());
     };

@@ -1,6 +1,6 @@
 //! The crate alone, in a database that no migration ever saw: its own registry, and the example of its README.
 
-use dalp_partitions::{Manager, install};
+use dalp_partitions::{Act, Manager, Scope, Severity, install};
 
 use super::archive::Folder;
 use super::*;
@@ -103,6 +103,40 @@ async fn what_is_installed_is_what_the_migrations_make() {
     assert!(recorded.len() > 10, "{recorded:?}");
     assert_eq!(recorded, made(&admin, "dalp_audit", &["activity"]).await);
     assert_eq!(strings(&admin, "SELECT count(*)::text FROM \"own registry\".installation").await, ["1"]);
+}
+
+#[tokio::test]
+async fn what_is_held_stays_and_what_was_begun_is_taken_back() {
+    let (_database, mut client) = empty("owner_of_ticks").await;
+    client.batch_execute("CREATE TABLE ticks (at timestamptz NOT NULL) PARTITION BY RANGE (at)").await.unwrap();
+    let day = Retention {
+        action: Action::Detach,
+        time: TimeDelta::days(1),
+        max_leaves: 100,
+        max_share: 1.0,
+        ..Retention::default()
+    };
+    let table = Table::flat("public", "ticks", "at").registered_in(Registry::new("partitions"));
+    let manager = Manager::new(table).with_retention(day);
+    assert!(manager.install(&mut client).await.unwrap());
+    let times: Vec<_> = (0..=4).map(|days| Utc::now() - TimeDelta::days(days)).collect();
+    manager.ensure(&mut client, 0, &Need::rows(times)).await.unwrap();
+    client
+        .batch_execute("INSERT INTO ticks SELECT now() - make_interval(days => day) FROM generate_series(0, 4) AS day")
+        .await
+        .unwrap();
+    let hold = manager.hold(&mut client, &Scope { key: None, from: None, to: None }, "a case", "me").await.unwrap();
+    assert_eq!(manager.retire(&mut client).await.unwrap().done, []);
+    assert_eq!(manager.plan(&mut client).await.unwrap().obstacles.len(), 3, "they are due, and held");
+    manager.release(&mut client, hold, "me").await.unwrap();
+    let outcome = manager.retire(&mut client).await.unwrap();
+    let detached: Vec<_> = outcome.done.iter().filter(|done| done.act == Act::Detach).collect();
+    assert_eq!((detached.len(), outcome.failed.len()), (3, 0));
+    let undone = manager.undo(&mut client, &detached[0].leaf, "second thoughts", "me").await.unwrap();
+    assert_eq!(undone.leaves.len(), 3);
+    assert_eq!(strings(&client, "SELECT count(*)::text FROM public.ticks").await, ["5"]);
+    let found = manager.audit(&mut client).await.unwrap();
+    assert!(found.iter().all(|found| found.severity < Severity::Error), "{found:?}");
 }
 
 #[tokio::test]
