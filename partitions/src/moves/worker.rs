@@ -25,6 +25,7 @@ use crate::{Act, Action, Advice, Archive, Entry, Error, Identity, Manifest, Move
 /// How long `DETACH CONCURRENTLY` waits for older readers. It holds no lock meanwhile, and nobody waits behind it; a shorter time
 /// would leave more detachings pending.
 const DETACH_PATIENCE: &str = "30s";
+
 /// The statements that make a move, as they are sent, without the registry's own.
 pub fn statements(table: &Table, next: &Move) -> Vec<String> {
     let (leaf, parent) = (next.entry.relation(), next.entry.parent_in(table));
