@@ -1,6 +1,7 @@
 //! What may go wrong with partitions, each with what to do next.
 
-use crate::PlanError;
+use crate::pg::failure::{is_filtered, is_passing, words};
+use crate::{Advice, PlanError};
 
 /// Why leaves could not be read or made. Each message ends with what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -8,7 +9,8 @@ use crate::PlanError;
 pub enum Error {
     /// There is no such table, or it is not partitioned by list.
     #[error(
-        "{table} is not a partitioned table of the declared kind (LIST then RANGE, or RANGE alone if flat) in this database: run `dalp-indexer migrate`, or correct the table's name"
+        "{table} is not a partitioned table of the declared kind (LIST then RANGE, or RANGE alone if flat) in this database: {}, or correct the table's name",
+        Advice::MakeTable
     )]
     NotManaged {
         /// Schema and name, quoted.
@@ -28,9 +30,7 @@ pub enum Error {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// We are not the owner.
-    #[error(
-        "{table}: {message}: partitions are made by the table's owner; SET ROLE to the partitioner role, or let `dalp-indexer migrate` grant it to this login"
-    )]
+    #[error("{table}: {message}: partitions are made by the table's owner; {}", Advice::BecomeOwner)]
     NotOwner {
         /// Schema and name, quoted.
         table: String,
@@ -95,7 +95,7 @@ pub enum Error {
         why: String,
     },
     /// A leaf was not dropped, or not retired, as the rule was not fulfilled when it came to it.
-    #[error("{leaf} stays: {why}. Nothing was changed; `dalp-indexer partitions plan` shows what stands in the way")]
+    #[error("{leaf} stays: {why}. Nothing was changed; {} shows what stands in the way", Advice::Plan)]
     Refused {
         /// The leaf, with its schema.
         leaf: String,
@@ -104,7 +104,8 @@ pub enum Error {
     },
     /// A hold stands, but what it keeps was on its way out when it was added.
     #[error(
-        "hold {hold} stands from now on, but it came too late for {leaf}, whose detaching had begun: {why}. `dalp-indexer partitions undo {leaf} --reason …` attaches it again; nothing that is held is dropped"
+        "hold {hold} stands from now on, but it came too late for {leaf}, whose detaching had begun: {why}. {} attaches it again; nothing that is held is dropped",
+        Advice::Undo(Some(.leaf))
     )]
     TooLate {
         /// The hold.
@@ -116,9 +117,13 @@ pub enum Error {
     },
     /// There is nowhere to write down what is done, so that it is not done.
     #[error(
-        "dalp_audit.activity is not there or not the partitioner's, and nothing is retired without a record: as the owner of dalp_audit, run make_activity('<partitioner role>', '<reader role>') of the registry's schema"
+        "{schema}.activity is not there or not the partitioner's, and nothing is retired without a record: {}",
+        Advice::MakeRecord(.schema)
     )]
-    NoActivity,
+    NoActivity {
+        /// Where it should be.
+        schema: String,
+    },
     /// The archive could not be written, read or trusted.
     #[error(transparent)]
     Archive(#[from] crate::ArchiveError),
@@ -137,18 +142,15 @@ impl Error {
             let table = table.to_string();
             let message = words(&source);
             match source.code() {
-                _ if crate::session::is_filtered(&source) => Self::Filtered { doing, table },
+                _ if is_filtered(&source) => Self::Filtered { doing, table },
                 Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => Self::NotOwner { table, message },
                 _ => Self::Database { doing, table, message, source },
             }
         }
     }
-}
 
-/// The server's words: the driver's own say "db error" and no more.
-pub(crate) fn words(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => cause.to_string(),
-        None => error.to_string(),
+    /// Whether the same call may succeed a little later: a lock not had in time, or a deadlock ended at our cost.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if is_passing(source.code()))
     }
 }

@@ -42,7 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const SEES_NODES_AND_STORE: &[&str] = &["driver", "service", "cli"];
 
 /// Crates of which no files use each other in a circle.
-const WITHOUT_CIRCLES: &[&str] = &["indexer/src/", "tests/src/"];
+const WITHOUT_CIRCLES: &[&str] = &["indexer/src/", "partitions/src/", "tests/src/"];
 
 /// Files that are part of a circle all the same, as far as it goes through these alone. Open one and take it out; the list never grows.
 const CIRCLES_LEFT: &[&str] = &[
@@ -53,14 +53,17 @@ const CIRCLES_LEFT: &[&str] = &[
     "indexer/src/store/history.rs",
 ];
 
+/// The floors of the partitions, from the bottom up: each uses itself and those below.
+const FLOORS: &[&str] =
+    &["pure/", "pg/", "archive/", "error.rs", "leaves/", "registry/", "moves/", "manager.rs", "lib.rs"];
+
 /// Code that neither waits, nor tells the time, nor opens anything.
 const PURE: &[&str] = &[
     "indexer/src/chain/",
     "indexer/src/events/",
-    "partitions/src/bounds.rs",
-    "partitions/src/interval.rs",
-    "partitions/src/plan.rs",
-    "partitions/src/policy.rs",
+    "partitions/src/pure/",
+    "partitions/src/archive/columns.rs",
+    "partitions/src/archive/numeric.rs",
 ];
 const IMPURE_PATHS: &[&str] = &[
     "tokio",
@@ -76,6 +79,9 @@ const IMPURE_PATHS: &[&str] = &[
 /// Words of the chain, which the partitions know nothing of: they serve any table.
 const CHAIN_WORDS: &[&str] =
     &["chain_id", "block_number", "block_time", "block_hash", "erc20", "log_index", "reorg", "dalp_indexed"];
+
+/// Names of the programs that use the partitions, and of what those keep: a library names none of them.
+const OTHERS_WORDS: &[&str] = &["dalp-indexer", "dalp_audit", "dalp_indexed", "the indexer", "Ethereum"];
 
 /// What people wrote, by the ends of file names.
 const TEXTS: &[&str] = &[
@@ -165,6 +171,20 @@ fn no_files_use_each_other_in_a_circle() {
 }
 
 #[test]
+fn a_floor_of_the_partitions_uses_those_below_it() {
+    let (rust, source) = (rust(), "partitions/src/");
+    let floor = |path: &str| {
+        let name = path.strip_prefix(source)?;
+        FLOORS.iter().position(|floor| name.starts_with(floor))
+    };
+    let files = rust.keys().filter(|path| path.starts_with(source) && floor(path).is_none());
+    none(&files.cloned().collect::<Vec<_>>(), "these stand on no floor (FLOORS)");
+    let uses = circles::uses(&rust, source);
+    let upward = circles::told(uses.iter().filter(|used| floor(&used.from) < floor(&used.to)));
+    none(&upward, "these use what stands above them (FLOORS)");
+}
+
+#[test]
 fn only_the_driver_and_those_who_start_it_see_both_nodes_and_store() {
     let both = indexer().into_iter().filter(|(_, module, facts)| {
         let sees = |name: &str| facts.modules.contains(name);
@@ -176,7 +196,8 @@ fn only_the_driver_and_those_who_start_it_see_both_nodes_and_store() {
 #[test]
 fn pure_code_is_pure() {
     let mut broken = Vec::new();
-    for (path, facts) in rust().iter().filter(|(path, _)| PURE.iter().any(|pure| path.starts_with(pure))) {
+    let is_pure = |path: &str| PURE.iter().any(|pure| path.starts_with(pure)) && !path.ends_with("tests.rs");
+    for (path, facts) in rust().iter().filter(|(path, _)| is_pure(path)) {
         broken.extend(facts.awaits.then(|| format!("{path} is async")));
         let impure = facts.paths.iter().filter(|used| IMPURE_PATHS.iter().any(|path| used.starts_with(path)));
         broken.extend(impure.map(|used| format!("{path} uses {used}")));
@@ -197,6 +218,28 @@ fn partitions_and_migrations_stand_alone() {
         broken.extend(words.map(|word| format!("{path} says {word:?}")));
     }
     none(&broken, "partitions know no chain, and nothing depends on the indexer but the tests");
+}
+
+#[test]
+fn partitions_name_no_other_program_and_no_chain() {
+    let of_partitions = |path: &Path| {
+        ["partitions/src", "partitions/examples", "partitions/README.md"].iter().any(|of| path.starts_with(of))
+    };
+    let mut broken = Vec::new();
+    let files = files(&[".rs", ".sql", ".md"]).into_iter().filter(|path| of_partitions(path));
+    for path in files.filter(|path| !path.ends_with("tests.rs")) {
+        let text = text(&path);
+        let own = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (at, line) in own.lines().enumerate() {
+            // An iterator's method has that name, too.
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '.');
+            let is_of_chain = words.any(|word| ["chain", "chains"].contains(&word.trim_end_matches('.')));
+            if is_of_chain || OTHERS_WORDS.iter().any(|word| line.contains(word)) {
+                broken.push(format!("{}:{}: {}", path.display(), at + 1, line.trim()));
+            }
+        }
+    }
+    none(&broken, "the partitions are used alone, too (OTHERS_WORDS)");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for everything else that fails.
 
+mod advice;
 mod again;
 pub mod backfill;
 mod block;
@@ -134,6 +135,7 @@ Uses database.reader_url.")]
 
 /// The whole program: reads the arguments and the environment, runs, and says how it went.
 pub fn main() -> ExitCode {
+    advice::give();
     // clap answers --help with 0 and wrong usage with 2.
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

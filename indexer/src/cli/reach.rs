@@ -78,7 +78,7 @@ async fn table(client: &mut Client, config: &Config, managed: &ManagedTable) -> 
         return Err(format!("{table}: {why}"));
     }
     let inventory = dalp_partitions::read_inventory(client, table).await.map_err(|error| error.to_string())?;
-    let found = hindrances(&inventory, table, managed.retention.fate);
+    let found = hindrances(&inventory, table, managed.retention.action);
     let told = |Finding { object, what, next, .. }: &Finding| format!("{object}: {what}: {next}");
     match found.is_empty() {
         true => Ok(format!("{} partitions", inventory.entries.len())),

@@ -23,9 +23,9 @@ pub use dalp_migrations::Roles;
 pub use database_url::{DatabaseUrl, database_endpoint};
 pub use reader::{ConfigErrors, DEFAULT_FILE, Origin, Problem, Settings};
 pub use tables::ManagedTable;
-pub(crate) use tables::REGISTRY;
+pub(crate) use tables::registry;
 pub use value::{
-    Fate, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
+    Action, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
 };
 
 use self::tables::OWN_TABLES;
@@ -280,25 +280,24 @@ impl Settings {
         let key = |setting: &str| format!("tables.{name}.{setting}");
         let span = |time: Duration| TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX);
         let indexes = self.indexes()?;
+        let own = || Table::new("dalp_indexed", name, "block_time").registered_in(registry());
         let table = match name {
-            "logs" => Table::new("dalp_indexed", name, "block_time").with_leaf_indexes(indexes.logs),
-            "erc20_transfer" => {
-                Table::new("dalp_indexed", name, "block_time").with_leaf_indexes(indexes.erc20_transfer)
-            }
-            "activity" => activity_table(REGISTRY),
+            "logs" => own().with_leaf_indexes(indexes.logs),
+            "erc20_transfer" => own().with_leaf_indexes(indexes.erc20_transfer),
+            "activity" => activity_table(&registry()),
             _ => {
                 let named: String = self.one(&key("table"))?;
                 let (schema, table) = value::table(&named).ok_or_else(|| self.unreadable(&key("table")))?;
                 let time = self.one_with(&key("time_column"), value::name)?;
                 let list: bool = self.one(&key("list"))?;
-                Table { flat: !list, ..Table::new(schema, table, time).registered_in(REGISTRY) }
+                Table { flat: !list, ..Table::new(schema, table, time).registered_in(registry()) }
             }
         };
-        let keep = self.items_with(&key("retention"), |text| value::duration(text).ok())?.pop();
+        let time = self.items_with(&key("retention"), |text| value::duration(text).ok())?.pop();
         let share: u32 = self.one(&key("max_share_per_run"))?;
         let retention = Retention {
-            fate: self.one_with(&key("action"), |text| text.parse().ok())?,
-            keep: keep.map_or(TimeDelta::MAX, span),
+            action: self.one_with(&key("action"), |text| text.parse().ok())?,
+            time: time.map_or(TimeDelta::MAX, span),
             grace: span(self.duration(&key("grace"))?),
             max_leaves: self.one(&key("max_leaves_per_run"))?,
             max_share: f64::from(share) / 100.0,

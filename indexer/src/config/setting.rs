@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::{Kind, MAX_INT};
-use super::value::{self, Fate, Interval, TlsMode, Verify};
+use super::value::{self, Action, Interval, TlsMode, Verify};
 
 /// One setting.
 pub(super) struct Setting {
@@ -439,7 +439,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     one(
         "tables.*.action",
-        Kind::Choice(Fate::NAMES),
+        Kind::Choice(Action::NAMES),
         Default::Value("keep"),
         "What becomes of a partition whose retention is over.",
         "keep; detach (it stays as a table of its own); drop; archive (Parquet, verified, then dropped).",

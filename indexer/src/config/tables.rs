@@ -1,11 +1,16 @@
 //! The tables that are looked after: the indexer's own, by their names, and those of others.
 
-use dalp_partitions::{Retention, Table};
+use dalp_partitions::{Registry, Retention, Table};
 
 use super::value::Interval;
 
 /// The schema that the partition manager's registry stands in: migrations make it there.
 pub(crate) const REGISTRY: &str = "dalp_indexed";
+
+/// The registry, with the platform's record of who did what.
+pub(crate) fn registry() -> Registry {
+    Registry::new(REGISTRY).recorded_in("dalp_audit")
+}
 
 /// Names of `[tables.NAME]` that need no `table`.
 pub(crate) const OWN_TABLES: [&str; 3] = ["logs", "erc20_transfer", "activity"];

@@ -214,8 +214,8 @@ fn tables_are_configured_by_name() {
     .unwrap();
     let names: Vec<&str> = config.tables.iter().map(|table| table.name.as_str()).collect();
     assert_eq!(names, ["logs", "erc20_transfer", "activity", "mine"]);
-    assert_eq!(config.tables[0].retention.keep, TimeDelta::days(90));
-    assert_eq!(config.tables[1].retention.fate, Fate::Keep);
+    assert_eq!(config.tables[0].retention.time, TimeDelta::days(90));
+    assert_eq!(config.tables[1].retention.action, Action::Keep);
     assert_eq!((config.tables[2].interval, config.tables[3].interval), (Interval::Month, Interval::Day));
     assert!(config.tables[3].table.flat && !config.tables[0].table.flat);
     for (more, said) in [
@@ -257,7 +257,7 @@ fn tables_are_configured_by_name() {
         assert!(errors.contains("tables.mine.table"), "{wrong}: {errors}");
     }
     let variable = [("DALP_TABLES__LOGS__ACTION", "detach"), ("DALP_TABLES__LOGS__RETENTION", "7d"), REQUIRED[0]];
-    assert_eq!(load("tables_env", "", &variable).unwrap().tables[0].retention.fate, Fate::Detach);
+    assert_eq!(load("tables_env", "", &variable).unwrap().tables[0].retention.action, Action::Detach);
     for secret in ["s3://u:GEHEIM@bucket/x", "s3://bucket/x?key=GEHEIM", "ftp://GEHEIM"] {
         let errors = of(&format!("[partitions]\narchive_url = {secret:?}")).unwrap_err();
         assert!(errors.contains("partitions.archive_url") && !errors.contains("GEHEIM"), "{errors}");

@@ -9,7 +9,7 @@ use alloy::primitives::{B256, keccak256};
 
 use crate::chain::backfill::Order;
 
-pub use dalp_partitions::{Fate, Index, Interval};
+pub use dalp_partitions::{Action, Index, Interval};
 
 use crate::chain::level::Level;
 pub use crate::chain::machine::Finality;

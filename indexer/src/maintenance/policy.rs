@@ -1,7 +1,7 @@
 //! How the configuration cuts tables into leaves.
 
 use chrono::TimeDelta;
-use dalp_partitions::{Fate, Policy};
+use dalp_partitions::{Action, Policy};
 
 use crate::config::{ManagedTable, Partitions};
 
@@ -19,9 +19,9 @@ pub(crate) fn policy(partitions: &Partitions, table: &ManagedTable) -> Policy {
 
 /// What is wrong with a policy that keeps more leaves than there may be: said before they are made.
 pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String> {
-    let keep = (table.retention.fate != Fate::Keep).then_some(table.retention.keep.as_seconds_f64())?;
+    let time = (table.retention.action != Action::Keep).then_some(table.retention.time.as_seconds_f64())?;
     // Its own and those made ahead stand beside those that are kept.
-    let leaves = (keep / table.interval.seconds()).ceil() + f64::from(partitions.premake) + 1.0;
+    let leaves = (time / table.interval.seconds()).ceil() + f64::from(partitions.premake) + 1.0;
     (leaves > f64::from(partitions.max_leaves)).then(|| {
         format!(
             "tables.{}: retention at interval = \"{}\" keeps {leaves:.0} leaves of a key, more than partitions.max_leaves = {}: from there \

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Act, Fate, Need, Outcome, Reference, Terms, ensure, is_begun, newest_rows, note_failure, read_inventory, retire,
+    Act, Action, Need, Outcome, Reference, Terms, ensure, is_begun, newest_rows, note_failure, read_inventory, retire,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -145,7 +145,7 @@ impl Leaves {
 }
 
 fn archives(table: &ManagedTable) -> bool {
-    table.retention.fate == Fate::Archive
+    table.retention.action == Action::Archive
 }
 
 /// Whether somebody else does it.
@@ -236,7 +236,7 @@ fn note(reports: &mut Vec<TableReport>, table: &ManagedTable, retired: &Result<O
 /// # Errors
 /// Where the database cannot be asked.
 pub(crate) async fn is_left_alone(client: &Client, table: &ManagedTable) -> Result<bool, LeavesError> {
-    Ok(table.retention.fate == Fate::Keep && !is_begun(client, &table.table).await?)
+    Ok(table.retention.action == Action::Keep && !is_begun(client, &table.table).await?)
 }
 
 /// Refuses a table that is a partition of another one that is looked after: its leaves would have two policies, and the stricter would win.
@@ -307,9 +307,9 @@ pub(crate) async fn retire_table(
 /// Where the database cannot be asked.
 pub(crate) async fn reference(client: &mut Client, table: &ManagedTable) -> Result<Reference, LeavesError> {
     if !table.is_of_chains() {
-        let times = match table.retention.fate {
-            Fate::Keep => BTreeMap::new(),
-            _ => newest_rows(client, &table.table, table.retention.keep).await?,
+        let times = match table.retention.action {
+            Action::Keep => BTreeMap::new(),
+            _ => newest_rows(client, &table.table, table.retention.time).await?,
         };
         return Ok(Reference::Final(times));
     }

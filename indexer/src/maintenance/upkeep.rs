@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use dalp_partitions::{Fate, Need, Target, sizes};
+use dalp_partitions::{Action, Need, Target, sizes};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{Instrument as _, info};
@@ -84,8 +84,8 @@ impl Leaves {
         for managed in self.tables_of(chain_id) {
             let table = &managed.table;
             let sizes = sizes(&mut client, table, key(chain_id)).await?;
-            let keep = (managed.retention.fate != Fate::Keep).then_some(managed.retention.keep);
-            let target = Target { narrowest: managed.interval, keep, ..Target::default() };
+            let retention_time = (managed.retention.action != Action::Keep).then_some(managed.retention.time);
+            let target = Target { narrowest: managed.interval, retention_time, ..Target::default() };
             let choice = policy(&self.partitions, managed).sized(&sizes, &target, head);
             let mut chosen = self.chosen.write().unwrap_or_else(PoisonError::into_inner);
             if chosen.insert((chain_id, table.name.clone()), choice.interval) != Some(choice.interval) {

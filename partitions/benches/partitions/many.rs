@@ -66,7 +66,7 @@ fn table(name: &str) -> Table {
     let erc20 = ["token", "from_address", "to_address"].map(|column| Index::on([column, "block_time"]));
     match TABLES.iter().find(|(table, _)| *table == name) {
         Some((_, "logs")) => Table { name: name.to_owned(), ..logs() },
-        _ => Table::new("dalp_indexed", name, "block_time").with_leaf_indexes(erc20),
+        _ => Table { name: name.to_owned(), ..logs() }.with_leaf_indexes(erc20),
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use dalp_fixtures::tools::{postgres, say_stderr};
 use dalp_fixtures::{Cluster, Settings};
 use dalp_migrations::Roles;
-use dalp_partitions::{Index, Policy, Table};
+use dalp_partitions::{Index, Policy, Registry, Table};
 use tokio_postgres::{Client, NoTls};
 
 /// The chain of all rows, unless a part needs several.
@@ -91,7 +91,9 @@ pub fn day(days: i64) -> DateTime<Utc> {
 /// The raw logs, with the indexes that the shipped configuration gives each leaf.
 pub fn logs() -> Table {
     let indexes = [Index::on(["address", "topic0", "block_time"]), Index::on(["tx_hash"])];
-    Table::new("dalp_indexed", "logs", "block_time").with_leaf_indexes(indexes)
+    Table::new("dalp_indexed", "logs", "block_time")
+        .registered_in(Registry::new("dalp_indexed").recorded_in("dalp_audit"))
+        .with_leaf_indexes(indexes)
 }
 
 /// Daily leaves, however old.

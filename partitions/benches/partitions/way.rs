@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use dalp_partitions::{Fate, Need, Outcome, Reference, Retention, Switches, Terms, ensure, retire};
+use dalp_partitions::{Action, Need, Outcome, Reference, Retention, Switches, Terms, ensure, retire};
 use tokio_postgres::{Client, error::SqlState};
 
 use super::setup::{KEY, Server, copied, day, logs, partman_version, policy};
@@ -157,7 +157,7 @@ impl Way {
 /// As the indexer does it, with so many days kept and no grace period.
 pub async fn ours(client: &mut Client, keep: i64) -> Outcome {
     let (keep, grace) = (TimeDelta::days(keep), TimeDelta::zero());
-    let retention = Retention { fate: Fate::Drop, keep, grace, max_leaves: 1_000, max_share: 1.0 };
+    let retention = Retention { action: Action::Drop, time: keep, grace, max_leaves: 1_000, max_share: 1.0 };
     let terms = Terms {
         retention: &retention,
         switches: Switches::ALL,

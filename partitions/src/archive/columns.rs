@@ -7,7 +7,7 @@ use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::data_type::{ByteArray, FixedLenByteArray};
 use parquet::schema::types::{Type, TypePtr};
 
-use super::numeric;
+use super::numeric::{self, WORD};
 
 /// Microseconds from 1970, where Parquet counts from, to 2000, where PostgreSQL does.
 pub(super) const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -43,9 +43,6 @@ pub(super) enum Kind {
 
 /// What a manifest says of a [`Kind::Written`].
 pub(super) const WRITTEN: &str = "BYTE_ARRAY (STRING): as PostgreSQL writes it";
-
-/// Bytes of a [`Kind::Word`].
-pub(super) const WORD: usize = 33;
 
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,10 @@
 #[cfg(feature = "archive")]
 use object_store::path::Path;
 
+use crate::Advice;
+#[cfg(feature = "archive")]
+use crate::pg::failure::{is_filtered, is_of_values};
+
 /// Why an archive could not be written, read or trusted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -40,7 +44,8 @@ pub enum ArchiveError {
     },
     /// An object that should be there is not.
     #[error(
-        "{object} is missing from the archive: put a copy of it back, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by `dalp-indexer partitions archive repair`"
+        "{object} is missing from the archive: put a copy of it back, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by {}",
+        Advice::RepairArchives
     )]
     Missing {
         /// The object.
@@ -119,11 +124,11 @@ impl ArchiveError {
     pub(super) fn asking(doing: &'static str, table: &str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let table = table.to_owned();
         move |error| {
-            if crate::session::is_filtered(&error) {
+            if is_filtered(&error) {
                 return Self::Filtered { doing, table };
             }
             let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            match crate::refit::is_of_values(error.code()) {
+            match is_of_values(error.code()) {
                 true => Self::Values { doing, table, why },
                 false => Self::Database { doing, table, why },
             }

@@ -262,6 +262,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// What is to be said of its object, which is not what was written.
+    #[cfg(feature = "archive")]
+    pub(super) fn corrupt(&self, why: String) -> ArchiveError {
+        ArchiveError::Corrupt { object: self.object.clone(), why }
+    }
+
     /// Whether rows that were counted are those that are archived.
     pub fn is_of(&self, counted: &Counted) -> bool {
         self.counted == *counted

@@ -12,10 +12,14 @@
 mod absent;
 #[cfg(feature = "archive")]
 mod columns;
+#[cfg(feature = "archive")]
+mod count;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "archive")]
+mod leaf;
 mod manifest;
 #[cfg(feature = "archive")]
 mod marker;
@@ -28,12 +32,16 @@ mod read;
 #[cfg(feature = "archive")]
 mod store;
 #[cfg(feature = "archive")]
+mod types;
+#[cfg(feature = "archive")]
 mod write;
 
 #[cfg(not(feature = "archive"))]
 pub use absent::{Archive, count};
 #[cfg(not(feature = "archive"))]
 pub(crate) use absent::{count_as, is_written, recount, safe_type};
+#[cfg(feature = "archive")]
+pub use count::count;
 pub use error::ArchiveError;
 pub(crate) use manifest::{Claim, Marker};
 pub use manifest::{
@@ -42,9 +50,7 @@ pub use manifest::{
 #[cfg(feature = "archive")]
 pub use store::Archive;
 #[cfg(feature = "archive")]
-pub use write::count;
-#[cfg(feature = "archive")]
 pub(crate) use {
-    read::{is_written, safe_type},
-    write::{count_as, recount},
+    count::{count_as, recount},
+    types::{is_written, safe_type},
 };

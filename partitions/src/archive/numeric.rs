@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::columns::WORD;
-
+/// Bytes of a word of 256 bits with its sign before it.
+pub(super) const WORD: usize = 33;
 /// Bits for a word of 256, three more decimal digits, and the sign.
 const LIMBS: usize = 5;
 const NEGATIVE: u16 = 0x4000;

@@ -17,11 +17,12 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Transaction;
 
 use super::ArchiveError;
-use super::columns::{Cells, Column, Group, Kind, Values, WRITTEN};
-use super::manifest::{Counted, Manifest, ManifestColumn};
-use super::store::{Archive, object_of};
-use super::write::Counter;
-use crate::catalog::quoted;
+use super::columns::{Cells, Column, Group, Values};
+use super::count::Counter;
+use super::manifest::{Counted, Manifest};
+use super::store::{Archive, hex, object_of};
+use super::types::columns_of;
+use crate::pure::names::quoted;
 
 /// A footer's length and the magic at a file's end.
 const TAIL: u64 = 8;
@@ -30,10 +31,6 @@ const LARGEST_FOOTER: u64 = 256 * 1024 * 1024;
 /// What precedes the first tuple of binary COPY: signature, flags, no extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const END: &[u8] = &[0xff, 0xff];
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Reads a whole object, from its first byte to its last, and compares everything with the manifest.
 pub(super) async fn verify(archive: &Archive, manifest: &Manifest) -> Result<Counted, ArchiveError> {
@@ -58,7 +55,7 @@ impl<'m> Walk<'m> {
         archive.check(manifest).await?;
         let object = object_of(manifest)?;
         let columns = columns_of(manifest)
-            .ok_or_else(|| corrupt(manifest, "its manifest names a type that is not known here".to_owned()))?;
+            .ok_or_else(|| manifest.corrupt("its manifest names a type that is not known here".to_owned()))?;
         let footer = footer(archive, manifest, &object).await?;
         let counter = Counter::like(&columns, &manifest.counted);
         let window = Window::open(archive, &object);
@@ -71,7 +68,7 @@ impl<'m> Walk<'m> {
             return Ok(None);
         }
         let place = bytes_of(self.footer.row_group(self.at));
-        let end = place.ok_or_else(|| corrupt(self.manifest, "its footer has an absurd place".to_owned()))?.end;
+        let end = place.ok_or_else(|| self.manifest.corrupt("its footer has an absurd place".to_owned()))?.end;
         let bytes = self.window.until(end, self.manifest).await?;
         let part = Part { start: end - bytes.len() as u64, bytes };
         let rows = rows_of(part, &self.footer, self.at, &self.columns)
@@ -80,7 +77,7 @@ impl<'m> Walk<'m> {
         let mut tuples = BytesMut::with_capacity(rows.rows * 256);
         let (counter, columns) = (&mut self.counter, &self.columns);
         rows.tuples(columns, &mut tuples, |tuples, start| counter.add(columns, &tuples[start..])).ok_or_else(|| {
-            corrupt(self.manifest, "its columns are not equally long, or hold what is no value of theirs".to_owned())
+            self.manifest.corrupt("its columns are not equally long, or hold what is no value of theirs".to_owned())
         })?;
         Ok(Some(tuples.freeze()))
     }
@@ -90,21 +87,17 @@ impl<'m> Walk<'m> {
         let checksum = self.window.finish(self.manifest).await?;
         if checksum != self.manifest.sha256 {
             let why = format!("its SHA-256 is {checksum}, and {} was written", self.manifest.sha256);
-            return Err(corrupt(self.manifest, why));
+            return Err(self.manifest.corrupt(why));
         }
         let counted = self.counter.finish(&self.columns);
         match self.manifest.is_of(&counted) {
             true => Ok(counted),
             false => {
                 let why = format!("it holds {counted}, and {} was written", self.manifest.counted);
-                Err(corrupt(self.manifest, why))
+                Err(self.manifest.corrupt(why))
             }
         }
     }
-}
-
-fn corrupt(manifest: &Manifest, why: String) -> ArchiveError {
-    ArchiveError::Corrupt { object: manifest.object.clone(), why }
 }
 
 /// Sends the rows of an archive into a table.
@@ -141,57 +134,8 @@ pub(super) async fn load(
     }
 }
 
-/// The columns that a manifest names.
-pub(super) fn columns_of(manifest: &Manifest) -> Option<Vec<Column>> {
-    let columns = manifest
-        .columns
-        .iter()
-        .map(|column| Some(Column { name: column.name.clone(), kind: kind_of(column)?, nullable: column.nullable }));
-    columns.collect()
-}
-
-fn kind_of(column: &ManifestColumn) -> Option<Kind> {
-    if is_written(column) {
-        return Some(Kind::Written);
-    }
-    let (name, modifier) = base_type(&column.sql_type)?;
-    Kind::of(&name, modifier)
-}
-
-/// Whether a column is archived as the text that PostgreSQL writes of it.
-pub(crate) fn is_written(column: &ManifestColumn) -> bool {
-    column.parquet_type == WRITTEN
-}
-
-/// The type that an archived column is sent as, for SQL: a manifest is nobody's word to be said to a server, unless it names a type known
-/// here.
-pub(crate) fn safe_type<'c>(manifest: &Manifest, column: &'c ManifestColumn) -> Result<&'c str, ArchiveError> {
-    if is_written(column) {
-        return Ok("text");
-    }
-    let sql_type = column.sql_type.as_str();
-    let is_plain = sql_type.chars().all(|letter| letter.is_ascii_alphanumeric() || " (),".contains(letter));
-    let kind = base_type(sql_type).and_then(|(name, modifier)| Kind::of(&name, modifier));
-    match kind.filter(|_| is_plain) {
-        Some(_) => Ok(sql_type),
-        None => Err(corrupt(manifest, format!("its manifest names a type that is not known here: {sql_type:?}"))),
-    }
-}
-
-/// `numeric(78,0)` as the name and the modifier that the catalog has.
-fn base_type(sql_type: &str) -> Option<(String, i32)> {
-    let Some((name, rest)) = sql_type.split_once('(') else { return Some((sql_type.to_owned(), -1)) };
-    let (arguments, after) = rest.split_once(')')?;
-    let mut numbers = arguments.split(',').map(|number| number.trim().parse::<i32>().ok());
-    let precision = numbers.next()??;
-    let scale = numbers.next().unwrap_or(Some(0))?;
-    // A precision that no numeric has, and the length of a long text, are no modifier that anything here goes by.
-    let modifier = precision.checked_mul(1 << 16).map_or(-1, |precision| (precision | scale & 0x7ff) + 4);
-    Some((format!("{name}{after}"), modifier))
-}
-
 async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result<ParquetMetaData, ArchiveError> {
-    let odd = |why: &str| corrupt(manifest, why.to_owned());
+    let odd = |why: &str| manifest.corrupt(why.to_owned());
     let doing = || ArchiveError::doing("read", object);
     if manifest.bytes < 2 * TAIL {
         return Err(odd("it is too short for a Parquet file"));
@@ -239,7 +183,7 @@ impl Window {
     /// The bytes up to `end` that were not handed out yet.
     async fn until(&mut self, end: u64, manifest: &Manifest) -> Result<Bytes, ArchiveError> {
         if end < self.position || end > manifest.bytes {
-            return Err(corrupt(manifest, "its row groups are not in order".to_owned()));
+            return Err(manifest.corrupt("its row groups are not in order".to_owned()));
         }
         if end == self.position {
             return Ok(Bytes::new());
@@ -248,7 +192,7 @@ impl Window {
         let store = self.archive.store().map_err(doing())?;
         let bytes = store.get_range(&self.object, self.position..end).await.map_err(doing())?;
         if bytes.len() as u64 != end - self.position {
-            return Err(corrupt(manifest, "it ends before its last row group does".to_owned()));
+            return Err(manifest.corrupt("it ends before its last row group does".to_owned()));
         }
         self.checksum.update(&bytes);
         self.position = end;
@@ -349,7 +293,7 @@ mod tests {
     use parquet::file::metadata::ColumnChunkMetaData;
     use parquet::schema::types::SchemaDescriptor;
 
-    use super::super::columns::schema;
+    use super::super::columns::{Kind, schema};
     use super::*;
 
     #[test]
@@ -369,30 +313,6 @@ mod tests {
         assert_eq!(place(None, i64::MAX, i64::MAX), Some(i64::MAX as u64..2 * i64::MAX as u64));
         for (dictionary, data, size) in [(None, -1, 10), (None, 4, -1), (Some(-1), 4, 10)] {
             assert_eq!(place(dictionary, data, size), None);
-        }
-    }
-
-    #[test]
-    fn the_types_that_a_manifest_names_are_read_or_refused() {
-        let decimal = |precision, scale| Some(Kind::Decimal { precision, scale });
-        for (sql_type, expected) in [
-            ("bigint", Some(Kind::Int8)),
-            ("timestamp(3) with time zone", Some(Kind::Timestamptz)),
-            ("character varying(80)", Some(Kind::Text)),
-            ("character varying(10485760)", Some(Kind::Text)),
-            ("numeric(78,0)", Some(Kind::Word)),
-            ("numeric(20,4)", decimal(20, 4)),
-            ("numeric(20)", decimal(20, 0)),
-            ("numeric(5,-2)", None),
-            ("numeric", None),
-            ("numeric(32767,65535)", None),
-            ("numeric(65556,4)", None),
-            ("numeric(-20,4)", None),
-            ("numeric(20,4", None),
-            ("numeric()", None),
-        ] {
-            let kind = base_type(sql_type).and_then(|(name, modifier)| Kind::of(&name, modifier));
-            assert_eq!(kind, expected, "{sql_type}");
         }
     }
 }

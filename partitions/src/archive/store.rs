@@ -1,4 +1,4 @@
-//! An object store and what is done with archives in it.
+//! An object store, and what stands in it: objects and manifests as a whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,11 +7,9 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
-use tokio_postgres::{Client, Transaction};
 
-use super::manifest::{Counted, FORMAT, Listing, Manifest, Probed, Subject};
-use super::{ArchiveError, open, read, write};
-use crate::Table;
+use super::manifest::{FORMAT, Listing, Manifest, Probed};
+use super::{ArchiveError, open};
 
 /// More is no manifest: a table has 1,600 columns at most, whose entries take some 300 bytes each.
 const LARGEST_MANIFEST: u64 = 4 * 1024 * 1024;
@@ -59,69 +57,6 @@ impl Archive {
         self.place.make()
     }
 
-    /// Archives a leaf that nobody writes to: exports it from one snapshot under a temporary name, reads that back and compares, gives it
-    /// its name, and then writes the manifest, which is never overwritten.
-    ///
-    /// Wants a connection whose session is in UTC and whose role may read the leaf.
-    pub async fn write(
-        &self,
-        client: &mut Client,
-        table: &Table,
-        subject: &Subject<'_>,
-    ) -> Result<Manifest, ArchiveError> {
-        let temporary = self.at(&["tmp", &format!("{:032x}.parquet", rand::random::<u128>())]);
-        let written = write::export(self, client, table, subject.leaf, &temporary).await;
-        let settled = match written {
-            Ok(export) => self.settle(export, table, subject, &temporary).await,
-            Err(error) => Err(error),
-        };
-        if settled.is_err() {
-            // Best effort: what stays below tmp/ is nobody's archive.
-            let _ = self.delete(&temporary).await;
-        }
-        settled
-    }
-
-    async fn settle(
-        &self,
-        export: write::Export,
-        table: &Table,
-        subject: &Subject<'_>,
-        temporary: &Path,
-    ) -> Result<Manifest, ArchiveError> {
-        let [key, start] = export.folders(subject);
-        let folder = self.at(&["data", &format!("{}.{}", table.schema, table.name), &key, &start]);
-        let (leaf, label) = (subject.leaf, subject.identity.label());
-        let object = folder.join(format!("{leaf}.{label}.v{:04}.parquet", subject.version));
-        let mut manifest = export.manifest(table, subject);
-        manifest.object = temporary.to_string();
-        self.verify(&manifest).await?;
-        manifest.object = object.to_string();
-        let place = self.manifest_of(&manifest)?;
-        let store = self.store().map_err(ArchiveError::doing("look for", &object))?;
-        // Nothing that stands is written over.
-        for taken in [&object, &place] {
-            match store.head(taken).await {
-                Err(object_store::Error::NotFound { .. }) => {}
-                Ok(_) => return Err(ArchiveError::Exists { object: taken.to_string() }),
-                Err(error) => return Err(ArchiveError::doing("look for", taken)(error)),
-            }
-        }
-        store.rename(temporary, &object).await.map_err(ArchiveError::doing("name the archive", &object))?;
-        let named = self.conclude(&manifest, &place).await;
-        if named.as_ref().is_err_and(|error| !matches!(error, ArchiveError::Exists { .. })) {
-            // A file without its manifest would be read by every query. Best effort: the next version sets it aside.
-            let _ = self.delete(&object).await;
-        }
-        named.map(|()| manifest)
-    }
-
-    /// Writes the manifest of an object that has its name.
-    async fn conclude(&self, manifest: &Manifest, place: &Path) -> Result<(), ArchiveError> {
-        self.check(manifest).await?;
-        self.put_once(place, manifest).await
-    }
-
     /// Writes an object that is not there yet: [`ArchiveError::Exists`] if it is.
     pub(super) async fn put_once(&self, place: &Path, value: &impl serde::Serialize) -> Result<(), ArchiveError> {
         let json = serde_json::to_vec_pretty(value)
@@ -152,7 +87,7 @@ impl Archive {
         }
     }
 
-    async fn delete(&self, place: &Path) -> Result<(), object_store::Error> {
+    pub(super) async fn delete(&self, place: &Path) -> Result<(), object_store::Error> {
         self.store()?.delete(place).await
     }
 
@@ -178,11 +113,6 @@ impl Archive {
             Ok(()) => Ok(Probed { writes_once: false }),
             Err(error) => Err(error),
         }
-    }
-
-    /// Reads the whole object again and compares it with its manifest: size, checksum, rows, extents, row hash.
-    pub async fn verify(&self, manifest: &Manifest) -> Result<Counted, ArchiveError> {
-        read::verify(self, manifest).await
     }
 
     /// Whether the object is there and as large as the manifest says.
@@ -305,23 +235,12 @@ impl Archive {
         }
     }
 
-    /// Sends the rows of an archive into a table that has its columns, `into` (quoted), and answers what was sent. An error means that the
-    /// transaction must be rolled back.
-    pub async fn load(
-        &self,
-        transaction: &Transaction<'_>,
-        manifest: &Manifest,
-        into: &str,
-    ) -> Result<Counted, ArchiveError> {
-        read::load(self, transaction, manifest, into).await
-    }
-
     pub(super) fn at(&self, parts: &[&str]) -> Path {
         self.prefix.parts().chain(parts.iter().map(|part| object_store::path::PathPart::from(*part))).collect()
     }
 
     /// Beside the object, by the same name.
-    fn manifest_of(&self, manifest: &Manifest) -> Result<Path, ArchiveError> {
+    pub(super) fn manifest_of(&self, manifest: &Manifest) -> Result<Path, ArchiveError> {
         let object = object_of(manifest)?;
         let odd = |why: String| ArchiveError::Corrupt { object: manifest.object.clone(), why };
         let stem = object.filename().and_then(|file| file.strip_suffix(".parquet"));
@@ -329,6 +248,11 @@ impl Archive {
         let folder = self.at(&["manifests", &manifest.table, &format!("key={}", manifest.key)]);
         Path::parse(format!("{folder}/{stem}.json")).map_err(|error| odd(error.to_string()))
     }
+}
+
+/// A checksum as a manifest has it.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The path of a manifest's object in the store.

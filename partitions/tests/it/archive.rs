@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dalp_partitions::archive::count;
 use dalp_partitions::{
-    Act, Archive, ArchiveError, Bounds, Error, Fate, Identity, Listing, Manifest, Outcome, Reference, Request,
+    Act, Action, Archive, ArchiveError, Bounds, Error, Identity, Listing, Manifest, Outcome, Reference, Request,
     Retention, ServerIdentity, State, Subject, Switches, Terms, read_inventory, release_hold, restore, retire, unseal,
 };
 
@@ -211,7 +211,7 @@ async fn every_type_and_every_value_comes_back_as_it_was() {
     let (database, admin) = database().await;
     admin.batch_execute(ANY).await.unwrap();
     let mut client = as_role(&database, "dalp_partitioner").await;
-    let own = Table::flat("dalp_assets", "odd", "at").registered_in("dalp_indexed");
+    let own = Table::flat("dalp_assets", "odd", "at").registered_in(registry());
     let before = strings_of(&admin, "dalp_assets.odd").await;
     let (folder, retention) = (Folder::new(), retention());
     let reference = Reference::Final(BTreeMap::from([(0, chrono::Utc::now())]));
@@ -238,8 +238,8 @@ async fn every_type_and_every_value_comes_back_as_it_was() {
 
 pub fn retention() -> Retention {
     Retention {
-        fate: Fate::Archive,
-        keep: TimeDelta::days(3),
+        action: Action::Archive,
+        time: TimeDelta::days(3),
         grace: TimeDelta::zero(),
         max_leaves: 100,
         max_share: 1.0,
@@ -299,7 +299,7 @@ async fn a_leaf_is_archived_dropped_and_restored() {
     }
     // Held until it is released; then it goes again, and its archive is still good.
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), []);
-    release_hold(&mut client, "dalp_indexed", older.hold, "ops").await.unwrap();
+    release_hold(&mut client, &registry(), older.hold, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), [Act::Retire, Act::Detach, Act::Drop]);
 }
 

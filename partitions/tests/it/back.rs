@@ -1,6 +1,6 @@
 //! The ways back: what comes back as it was, and what of a restore is left when it is cut short.
 
-use dalp_partitions::{Error, Switches, holds, read_inventory, restore, undo};
+use dalp_partitions::{Advice, Error, Switches, holds, read_inventory, restore, undo};
 
 use super::archive::{Folder, request, run};
 use super::meanwhile::{pid, until};
@@ -112,7 +112,7 @@ async fn a_restore_that_fails_leaves_nothing_behind() {
     );
     admin.batch_execute(&planned).await.unwrap();
     let said = undo(&mut client, &logs(), LEAF, "r", "a").await.unwrap_err().to_string();
-    assert!(said.contains(&format!("`dalp-indexer partitions restore {LEAF}")), "{said}");
+    assert!(said.contains(&Advice::Restore(Some(LEAF)).to_string()), "{said}");
     restore(&mut client, &logs(), &folder.archive(), &request(LEAF)).await.unwrap();
     assert_eq!(strings(&admin, FACTS).await, ["1 24 1 DROPPED DROPPED ARCHIVED"]);
 }

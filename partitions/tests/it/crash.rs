@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dalp_partitions::{
-    Archive, Error, Fate, Outcome, Presence, Reference, Retention, Scope, State, Switches, Terms, add_hold,
+    Action, Archive, Error, Outcome, Presence, Reference, Retention, Scope, State, Switches, Terms, add_hold,
     read_inventory, retire,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,8 +44,8 @@ const FOLDER: &str = "DALP_TEST_CRASH_FOLDER";
 async fn run(client: &mut Client, folder: &Path) -> Result<Outcome, Error> {
     let archive = Archive::open(&format!("file://{}", folder.display()), []).unwrap();
     let retention = Retention {
-        fate: Fate::Archive,
-        keep: TimeDelta::days(7),
+        action: Action::Archive,
+        time: TimeDelta::days(7),
         grace: TimeDelta::zero(),
         max_leaves: 9,
         max_share: 1.0,

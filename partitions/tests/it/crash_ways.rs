@@ -7,8 +7,8 @@ use super::*;
 /// 03-11 to 03-13 are due, of which 03-12 is held.
 async fn retires(client: &mut Client, switches: Switches) -> Result<Outcome, Error> {
     let retention = Retention {
-        fate: Fate::Drop,
-        keep: TimeDelta::days(6),
+        action: Action::Drop,
+        time: TimeDelta::days(6),
         grace: TimeDelta::zero(),
         max_leaves: 9,
         max_share: 1.0,
@@ -24,7 +24,7 @@ pub async fn there_and_back(client: &mut Client) {
     let kept = Switches { drop: false, ..Switches::ALL };
     assert_eq!(retires(client, kept).await.unwrap().failed.len(), 0);
     let undone = undo(client, &logs(), "logs_31337_20240313", "second thoughts", "ops").await.unwrap();
-    release_hold(client, "dalp_indexed", undone.hold, "ops").await.unwrap();
+    release_hold(client, &registry(), undone.hold, "ops").await.unwrap();
     let scope = Scope { key: None, from: Some(at("2024-03-19T03:00:00Z")), to: None };
     add_hold(client, &logs(), &scope, "later", "counsel").await.unwrap();
     assert_eq!(retires(client, Switches::ALL).await.unwrap().failed.len(), 0);
@@ -48,7 +48,7 @@ async fn check_held(client: &mut Client, admin: &Client, what: &str) {
             ["24"],
             "{what}"
         );
-        release_hold(client, "dalp_indexed", hold.id, "ops").await.unwrap();
+        release_hold(client, &registry(), hold.id, "ops").await.unwrap();
     }
 }
 

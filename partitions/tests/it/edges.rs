@@ -10,7 +10,7 @@ use super::archive::{Folder, request, retention};
 use super::*;
 
 fn own() -> Table {
-    Table::flat("dalp_assets", "seen", "at").registered_in("dalp_indexed")
+    Table::flat("dalp_assets", "seen", "at").registered_in(registry())
 }
 
 /// Leaves from before all times to after all, with rows in the first two and at the end.
@@ -71,7 +71,7 @@ async fn partitions_of_any_time_are_read_kept_and_brought_back() {
     let all = strings(&admin, BOUNDS).await;
     assert!(before.iter().all(|bounds| all.contains(bounds)), "{before:?} {all:?}");
 
-    release_hold(&mut client, "dalp_indexed", undone.hold, "ops").await.unwrap();
+    release_hold(&mut client, &registry(), undone.hold, "ops").await.unwrap();
     let done = retire(&mut client, &own(), &outcome(Switches::ALL), Some(&folder.archive())).await.unwrap();
     assert!(done.failed.is_empty(), "{:?}", done.failed);
     for (leaf, rows) in [("seen_old", 2), ("seen_march", 1)] {

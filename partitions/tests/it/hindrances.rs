@@ -5,7 +5,7 @@ use dalp_partitions::{Act, Hindrance, Obstacle, Outcome, hindrances, read_invent
 use super::*;
 
 fn own() -> Table {
-    Table::flat("dalp_assets", "Seen \"it\"", "At").registered_in("dalp_indexed")
+    Table::flat("dalp_assets", "Seen \"it\"", "At").registered_in(registry())
 }
 
 /// A table with a leaf for each of so many days of March, the newest with a row, and names that must be quoted.
@@ -29,9 +29,9 @@ async fn days_of_march(database: &Database, admin: &Client, count: u32) -> Clien
     as_role(database, "dalp_partitioner").await
 }
 
-async fn run(client: &mut Client, fate: Fate) -> Outcome {
+async fn run(client: &mut Client, action: Action) -> Outcome {
     let (keep, grace) = (TimeDelta::zero(), TimeDelta::zero());
-    let retention = Retention { fate, keep, grace, max_leaves: 100, max_share: 1.0 };
+    let retention = Retention { action, time: keep, grace, max_leaves: 100, max_share: 1.0 };
     let reference = Reference::Final(BTreeMap::from([(0, now())]));
     let terms = Terms {
         retention: &retention,
@@ -130,8 +130,8 @@ async fn what_something_needs_is_not_begun_until_that_is_mended_as_told() {
     admin.batch_execute(PARTS).await.unwrap();
     // Known while nothing is due, for those who would drop.
     let inventory = read_inventory(&mut client, &own()).await.unwrap();
-    assert_eq!(hindrances(&inventory, &own(), Fate::Detach), []);
-    let found: Vec<_> = hindrances(&inventory, &own(), Fate::Drop);
+    assert_eq!(hindrances(&inventory, &own(), Action::Detach), []);
+    let found: Vec<_> = hindrances(&inventory, &own(), Action::Drop);
     let told: Vec<_> =
         found.iter().map(|found| (found.object.clone(), found.what.as_str(), found.next.as_str())).collect();
     assert_eq!(told.len(), NEEDED.len(), "{told:#?}");
@@ -140,7 +140,7 @@ async fn what_something_needs_is_not_begun_until_that_is_mended_as_told() {
         assert!(what.starts_with(&format!("{by} would be lost")) && next.ends_with(freed_by), "{what}: {next}");
     }
 
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     let dropped: BTreeSet<_> =
         outcome.done.iter().filter(|done| done.act == Act::Drop).map(|done| done.leaf.as_str()).collect();
     assert_eq!(dropped, BTreeSet::from(["Day 10", "Day 9"]));
@@ -151,7 +151,7 @@ async fn what_something_needs_is_not_begun_until_that_is_mended_as_told() {
         assert!(why.contains(by) && why.contains(freed_by), "{why}");
         admin.batch_execute(freed_by).await.unwrap_or_else(|error| panic!("{freed_by}: {error:?}"));
     }
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), NEEDED.len());
 }
@@ -161,13 +161,13 @@ async fn what_something_needs_is_not_begun_until_that_is_mended_as_told() {
 async fn what_came_to_need_a_detached_leaf_is_told_too() {
     let (database, admin) = database().await;
     let mut client = days_of_march(&database, &admin, 2).await;
-    let outcome = run(&mut client, Fate::Detach).await;
+    let outcome = run(&mut client, Action::Detach).await;
     assert!(outcome.failed.is_empty(), "{outcome:?}");
     admin.batch_execute("CREATE VIEW dalp_assets.of_one AS SELECT id FROM dalp_assets.\"Day 1\"").await.unwrap();
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     assert!(outcome.failed[0].1.to_string().contains("DROP VIEW dalp_assets.of_one"), "{:?}", outcome.failed);
     admin.batch_execute("DROP VIEW dalp_assets.of_one").await.unwrap();
-    assert_eq!(run(&mut client, Fate::Drop).await.done[0].act, Act::Drop);
+    assert_eq!(run(&mut client, Action::Drop).await.done[0].act, Act::Drop);
 }
 
 /// Of what is no plain table, or not the manager's, nothing is begun either; the others go.
@@ -189,7 +189,7 @@ async fn what_is_no_plain_table_of_ours_is_left_and_told() {
     for sql in odd.split("; ") {
         admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
-    let outcome = run(&mut client, Fate::Detach).await;
+    let outcome = run(&mut client, Action::Detach).await;
     let gone: BTreeSet<_> = outcome.done.iter().map(|done| done.leaf.as_str()).collect();
     assert_eq!(gone, BTreeSet::from(["Day 4"]));
     let kept = kept_but(&admin, &outcome, "Day 4").await;
@@ -200,13 +200,13 @@ async fn what_is_no_plain_table_of_ours_is_left_and_told() {
     }
     // What is advised is pasted as it is.
     let inventory = read_inventory(&mut client, &own()).await.unwrap();
-    let found = hindrances(&inventory, &own(), Fate::Detach);
+    let found = hindrances(&inventory, &own(), Action::Detach);
     assert_eq!(found.len(), expected.len(), "{found:?}");
     for finding in &found {
         let next = finding.next.trim_start_matches("it is left alone after ");
         admin.batch_execute(next).await.unwrap_or_else(|error| panic!("{finding:?}: {error:?}"));
     }
-    let outcome = run(&mut client, Fate::Detach).await;
+    let outcome = run(&mut client, Action::Detach).await;
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     let detached: BTreeSet<_> =
         outcome.done.iter().filter(|done| done.act == Act::Detach).map(|done| done.leaf.as_str()).collect();
@@ -230,12 +230,12 @@ async fn what_hinders_every_leaf_of_a_key_is_told_once() {
                    CONSTRAINT \"to all\" FOREIGN KEY (a, b) REFERENCES dalp_assets.\"Seen \"\"it\"\"\")";
     admin.batch_execute(key).await.unwrap();
     let inventory = read_inventory(&mut client, &own()).await.unwrap();
-    let [found] = &hindrances(&inventory, &own(), Fate::Drop)[..] else { panic!("{:?}", inventory.hindrances) };
+    let [found] = &hindrances(&inventory, &own(), Action::Drop)[..] else { panic!("{:?}", inventory.hindrances) };
     let mend = "ALTER TABLE dalp_assets.pointing DROP CONSTRAINT \"to all\"";
     assert_eq!(found.next, mend);
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     assert_eq!((outcome.done.len(), kept(&admin, &outcome).await.len()), (0, 3), "{outcome:?}");
-    assert_eq!(hindrances(&inventory, &own(), Fate::Keep), [], "nothing is to be detached");
+    assert_eq!(hindrances(&inventory, &own(), Action::Keep), [], "nothing is to be detached");
     admin.batch_execute(mend).await.unwrap();
 
     admin
@@ -244,13 +244,13 @@ async fn what_hinders_every_leaf_of_a_key_is_told_once() {
         .unwrap();
     let inventory = read_inventory(&mut client, &own()).await.unwrap();
     // Beside it, no leaf is made either, whatever becomes of old ones.
-    let [found] = &hindrances(&inventory, &own(), Fate::Keep)[..] else { panic!("{:?}", inventory.hindrances) };
+    let [found] = &hindrances(&inventory, &own(), Action::Keep)[..] else { panic!("{:?}", inventory.hindrances) };
     let mend = found.next.split(", then ").last().unwrap();
     let by = Hindrance::Default {
         parent: "dalp_assets.\"Seen \"\"it\"\"\"".to_owned(),
         partition: "dalp_assets.\"The rest\"".to_owned(),
     };
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     assert!(
         kept(&admin, &outcome)
             .await
@@ -258,7 +258,7 @@ async fn what_hinders_every_leaf_of_a_key_is_told_once() {
             .all(|why| why.contains(&Obstacle::Hindered { by: by.clone() }.to_string()))
     );
     admin.batch_execute(mend).await.unwrap();
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 3);
 }

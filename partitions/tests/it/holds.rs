@@ -1,8 +1,8 @@
 //! Holds beside a detaching that has begun, and what they keep.
 
 use dalp_partitions::{
-    Act, Error, Fate, Obstacle, Outcome, Presence, Scope, State, add_hold, all_holds, is_begun, read_inventory,
-    release_hold,
+    Act, Action, Advice, Error, Obstacle, Outcome, Presence, Scope, State, add_hold, all_holds, is_begun,
+    read_inventory, release_hold,
 };
 
 use super::meanwhile::{pid, until};
@@ -12,8 +12,8 @@ use super::*;
 const LEAF: &str = "logs_31337_20240311";
 
 /// 03-11 is the only one that is due.
-async fn run(client: &mut Client, fate: Fate) -> Outcome {
-    retire_older(client, &logs(), CHAIN, 8, fate, None).await.unwrap()
+async fn run(client: &mut Client, action: Action) -> Outcome {
+    retire_older(client, &logs(), CHAIN, 8, action, None).await.unwrap()
 }
 
 async fn hold(client: &mut Client) -> Result<(i64, usize), Error> {
@@ -35,7 +35,7 @@ async fn pending(database: &Database) -> Client {
     let task = tokio::spawn(async move {
         let mut client = client;
         // Its session is ended below.
-        retire_older(&mut client, &logs(), CHAIN, 8, Fate::Drop, None).await.unwrap_err();
+        retire_older(&mut client, &logs(), CHAIN, 8, Action::Drop, None).await.unwrap_err();
     });
     until(database, "SELECT count(*) FROM pg_inherits WHERE inhdetachpending").await;
     let end = format!("SELECT pg_terminate_backend({ours})");
@@ -55,7 +55,7 @@ async fn a_hold_takes_a_detaching_back_that_has_begun() {
     assert_eq!(seen(&mut client).await, (State::Attached, Presence::Attached));
     let count = "SELECT count(*)::text FROM dalp_indexed.logs";
     assert_eq!(strings(&admin, count).await, ["229"]);
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     assert!(outcome.done.is_empty() && outcome.failed.is_empty(), "{outcome:?}");
     assert_eq!(strings(&admin, count).await, ["229"]);
 }
@@ -70,11 +70,11 @@ async fn a_hold_that_comes_too_late_says_so_and_stands() {
     let error = hold(&mut client).await.unwrap_err();
     assert!(matches!(&error, Error::TooLate { .. }), "{error}");
     let said = error.to_string();
-    assert!(said.contains(&format!("partitions undo dalp_indexed.{LEAF}")) && said.contains("too late"), "{said}");
+    assert!(said.contains(&format!("{} attaches it", Advice::Undo(Some(LEAF)))) && said.contains("too late"), "{said}");
     busy.batch_execute(&format!("SELECT pg_advisory_unlock({})", dalp_partitions::RETIRE_KEY)).await.unwrap();
     reader.batch_execute("COMMIT").await.unwrap();
     // It stands: the next run takes the detaching back instead of ending it.
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     let acts: Vec<Act> = outcome.done.iter().map(|done| done.act).collect();
     assert_eq!(acts, [Act::Attach], "{outcome:?}");
     assert_eq!(strings(&admin, "SELECT count(*)::text FROM dalp_indexed.logs").await, ["229"]);
@@ -85,7 +85,7 @@ async fn a_hold_that_comes_too_late_says_so_and_stands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sealed_after_a_hold_was_added() {
     let (database, admin, mut client) = filled().await;
-    run(&mut client, Fate::Keep).await;
+    run(&mut client, Action::Keep).await;
     // Holds the leaf's row, as the adding of a hold does, until the run waits for it.
     let mut counsel = as_role(&database, "dalp_partitioner").await;
     let adding = counsel.transaction().await.unwrap();
@@ -97,7 +97,7 @@ async fn nothing_is_sealed_after_a_hold_was_added() {
         .await
         .unwrap();
     let ours = pid(&client).await;
-    let task = tokio::spawn(async move { run(&mut client, Fate::Drop).await });
+    let task = tokio::spawn(async move { run(&mut client, Action::Drop).await });
     until(&database, &format!("SELECT count(*) FROM pg_locks WHERE pid = {ours} AND NOT granted")).await;
     adding.commit().await.unwrap();
     let outcome = task.await.unwrap();
@@ -112,7 +112,7 @@ async fn nothing_is_sealed_after_a_hold_was_added() {
 #[tokio::test]
 async fn a_held_leaf_is_not_finalized() {
     let (database, _admin, mut client) = filled().await;
-    run(&mut client, Fate::Keep).await;
+    run(&mut client, Action::Keep).await;
     let reader = database.connect().await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
     let other = as_role(&database, "dalp_partitioner").await;
@@ -121,14 +121,14 @@ async fn a_held_leaf_is_not_finalized() {
     assert!(other.batch_execute(&detach).await.is_err());
     reader.batch_execute("COMMIT").await.unwrap();
     admin_hold(&mut client).await;
-    let outcome = run(&mut client, Fate::Drop).await;
+    let outcome = run(&mut client, Action::Drop).await;
     assert!(outcome.done.is_empty(), "{:?}", outcome.done);
     assert!(outcome.obstacles.iter().any(|(entry, why)| entry.leaf == LEAF && matches!(why, Obstacle::Held { .. })));
     assert_eq!(seen(&mut client).await.1, Presence::Pending);
     // Without the hold it is ended whatever the policy says, and whose it was.
-    release_hold(&mut client, "dalp_indexed", 1, "counsel").await.unwrap();
+    release_hold(&mut client, &registry(), 1, "counsel").await.unwrap();
     assert!(is_begun(&client, &logs()).await.unwrap());
-    run(&mut client, Fate::Keep).await;
+    run(&mut client, Action::Keep).await;
     assert_eq!(seen(&mut client).await, (State::Taken, Presence::Standalone));
     assert!(!is_begun(&client, &logs()).await.unwrap());
 }
@@ -146,10 +146,10 @@ async fn a_hold_on_a_key_that_is_not_there_is_refused_and_all_holds_are_listed()
     let error = add_hold(&mut client, &logs(), &scope, "case", "counsel").await.unwrap_err().to_string();
     assert!(error.contains("no key 99") && error.contains("31337"), "{error}");
     hold(&mut client).await.unwrap();
-    let elsewhere = Table::flat("gone", "with_the_wind", "at").registered_in("dalp_indexed");
+    let elsewhere = Table::flat("gone", "with_the_wind", "at").registered_in(registry());
     let insert = "INSERT INTO dalp_indexed.legal_hold (table_schema, table_name, reason, author) VALUES ('gone', 'with_the_wind', 'r', 'a')";
     client.batch_execute(insert).await.unwrap();
-    let all = all_holds(&client, "dalp_indexed", false).await.unwrap();
+    let all = all_holds(&client, &registry(), false).await.unwrap();
     let tables: Vec<_> = all.iter().map(|(schema, table, hold)| format!("{schema}.{table} {}", hold.author)).collect();
     assert_eq!(tables, ["dalp_indexed.logs counsel", "gone.with_the_wind a"]);
     assert_eq!(dalp_partitions::holds(&client, &elsewhere, false).await.unwrap().len(), 1);

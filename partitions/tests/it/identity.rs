@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dalp_partitions::{Act, Entry, Fate, Obstacle, Outcome, Presence, State, Switches, read_inventory, restore, undo};
+use dalp_partitions::{
+    Act, Action, Entry, Obstacle, Outcome, Presence, State, Switches, read_inventory, restore, undo,
+};
 
 use super::archive::{Folder, request};
 use super::retire::filled;
 use super::*;
 
 /// Leaves of a day, of which those that end three days before now() go at once.
-async fn run(client: &mut Client, table: &Table, key: i64, fate: Fate) -> Outcome {
-    let outcome = retire_older(client, table, key, 3, fate, None).await.unwrap();
+async fn run(client: &mut Client, table: &Table, key: i64, action: Action) -> Outcome {
+    let outcome = retire_older(client, table, key, 3, action, None).await.unwrap();
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     outcome
 }
@@ -32,7 +34,7 @@ const SEALED: &str = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgnam
 
 /// A table of somebody else, whose leaves stand in another schema.
 pub fn own() -> Table {
-    Table::flat("app", "os", "at").registered_in("dalp_indexed")
+    Table::flat("app", "os", "at").registered_in(registry())
 }
 
 pub async fn own_table() -> (Database, Client, Client) {
@@ -56,17 +58,17 @@ pub async fn own_table() -> (Database, Client, Client) {
 #[tokio::test]
 async fn a_table_of_the_same_name_elsewhere_is_not_touched() {
     let (_database, admin, mut client) = own_table().await;
-    let outcome = run(&mut client, &own(), 0, Fate::Detach).await;
+    let outcome = run(&mut client, &own(), 0, Action::Detach).await;
     assert_eq!(moved(&outcome), [(Act::Seal, "os_1"), (Act::Retire, "os_1"), (Act::Detach, "os_1")].into());
     assert_eq!(strings(&admin, SEALED).await, ["part.os_1"]);
     admin.batch_execute("INSERT INTO app.os_1 VALUES ('2024-03-01 02:00Z', 3)").await.unwrap();
-    assert!(run(&mut client, &own(), 0, Fate::Detach).await.done.is_empty());
+    assert!(run(&mut client, &own(), 0, Action::Detach).await.done.is_empty());
 
     // Back, away again, and gone: always the one.
     undo(&mut client, &own(), "part.os_1", "still needed", "ops").await.unwrap();
     assert_eq!(strings(&admin, "SELECT n::text FROM app.os ORDER BY n").await, ["1", "2"]);
     admin.batch_execute("UPDATE dalp_indexed.legal_hold SET released_at = now(), released_by = 'ops'").await.unwrap();
-    run(&mut client, &own(), 0, Fate::Drop).await;
+    run(&mut client, &own(), 0, Action::Drop).await;
     let left = "SELECT oid::regclass::text FROM pg_class WHERE relname = 'os_1'";
     assert_eq!(strings(&admin, left).await, ["app.os_1"]);
 }
@@ -75,7 +77,7 @@ async fn a_table_of_the_same_name_elsewhere_is_not_touched() {
 async fn a_leaf_in_another_schema_is_archived_and_comes_back() {
     let (_database, admin, mut client) = own_table().await;
     let folder = Folder::new();
-    let outcome = retire_older(&mut client, &own(), 0, 3, Fate::Archive, Some(&folder.archive())).await.unwrap();
+    let outcome = retire_older(&mut client, &own(), 0, 3, Action::Archive, Some(&folder.archive())).await.unwrap();
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     assert_eq!(strings(&admin, "SELECT n::text FROM app.os ORDER BY n").await, ["2"]);
     admin.batch_execute("DROP TABLE app.os_1").await.unwrap();
@@ -87,9 +89,9 @@ async fn a_leaf_in_another_schema_is_archived_and_comes_back() {
 async fn what_a_person_detached_is_left_alone_until_it_is_attached_again() {
     let (database, admin, mut client) = filled().await;
     // Registered before, as by a run while nothing was due.
-    run(&mut client, &logs(), CHAIN, Fate::Keep).await;
+    run(&mut client, &logs(), CHAIN, Action::Keep).await;
     as_owner(&database, "ALTER TABLE dalp_indexed.logs_31337 DETACH PARTITION dalp_indexed.logs_31337_20240312").await;
-    let outcome = run(&mut client, &logs(), CHAIN, Fate::Drop).await;
+    let outcome = run(&mut client, &logs(), CHAIN, Action::Drop).await;
     let taken: Vec<_> = outcome.obstacles.iter().map(|(entry, why)| (entry.leaf.as_str(), why)).collect();
     assert_eq!(taken, [("logs_31337_20240312", &Obstacle::Taken)]);
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 5);
@@ -102,15 +104,15 @@ async fn what_a_person_detached_is_left_alone_until_it_is_attached_again() {
     // `undo` of it brings it back; attached by hand it would be the same.
     let undone = undo(&mut client, &logs(), "dalp_indexed.logs_31337_20240312", "needed", "ops").await.unwrap();
     assert_eq!(undone.leaves, ["logs_31337_20240312"]);
-    dalp_partitions::release_hold(&mut client, "dalp_indexed", undone.hold, "ops").await.unwrap();
-    let outcome = run(&mut client, &logs(), CHAIN, Fate::Drop).await;
+    dalp_partitions::release_hold(&mut client, &registry(), undone.hold, "ops").await.unwrap();
+    let outcome = run(&mut client, &logs(), CHAIN, Action::Drop).await;
     assert!(moved(&outcome).contains(&(Act::Drop, "logs_31337_20240312")), "{:?}", outcome.done);
 }
 
 #[tokio::test]
 async fn a_leaf_that_was_moved_to_another_table_is_left_alone() {
     let (database, admin, mut client) = filled().await;
-    run(&mut client, &logs(), CHAIN, Fate::Keep).await;
+    run(&mut client, &logs(), CHAIN, Action::Keep).await;
     as_owner(
         &database,
         "CREATE TABLE dalp_indexed.old (LIKE dalp_indexed.logs) PARTITION BY RANGE (block_time); \
@@ -118,13 +120,13 @@ async fn a_leaf_that_was_moved_to_another_table_is_left_alone() {
          ALTER TABLE dalp_indexed.old ATTACH PARTITION dalp_indexed.logs_31337_20240313 FOR VALUES FROM ('2024-03-13Z') TO ('2024-03-14Z')",
     )
     .await;
-    let outcome = run(&mut client, &logs(), CHAIN, Fate::Drop).await;
+    let outcome = run(&mut client, &logs(), CHAIN, Action::Drop).await;
     assert_eq!(strings(&admin, SEALED).await, [""; 0]);
     assert_eq!(strings(&admin, "SELECT count(*)::text FROM dalp_indexed.old").await, ["24"]);
     assert!(outcome.obstacles.iter().any(|(_, why)| *why == Obstacle::Taken), "{:?}", outcome.obstacles);
     let there = entry(&mut client, &logs(), "logs_31337_20240313").await;
     assert_eq!((there.state, there.presence), (State::Taken, Presence::Elsewhere));
-    assert!(run(&mut client, &logs(), CHAIN, Fate::Drop).await.done.is_empty());
+    assert!(run(&mut client, &logs(), CHAIN, Action::Drop).await.done.is_empty());
     let refused = undo(&mut client, &logs(), "logs_31337_20240313", "r", "a").await.unwrap_err().to_string();
     assert!(refused.contains("a partition of another table"), "{refused}");
 }
@@ -132,7 +134,7 @@ async fn a_leaf_that_was_moved_to_another_table_is_left_alone() {
 #[tokio::test]
 async fn a_leaf_that_is_renamed_or_moved_is_the_same_leaf() {
     let (database, admin, mut client) = filled().await;
-    run(&mut client, &logs(), CHAIN, Fate::Keep).await;
+    run(&mut client, &logs(), CHAIN, Action::Keep).await;
     // The two swap their names, a third one goes to another schema: they go as they are called now.
     as_owner(
         &database,
@@ -143,7 +145,7 @@ async fn a_leaf_that_is_renamed_or_moved_is_the_same_leaf() {
     .await;
     admin.batch_execute("CREATE SCHEMA aside AUTHORIZATION dalp_partitioner").await.unwrap();
     as_owner(&database, "ALTER TABLE dalp_indexed.logs_31337_20240313 SET SCHEMA aside").await;
-    run(&mut client, &logs(), CHAIN, Fate::Detach).await;
+    run(&mut client, &logs(), CHAIN, Action::Detach).await;
     let held = "SELECT concat_ws(' ', leaf_schema, leaf, from_time::date, state) FROM dalp_indexed.leaf WHERE state = 'DETACHED' \
                 ORDER BY from_time LIMIT 3";
     assert_eq!(
@@ -156,7 +158,7 @@ async fn a_leaf_that_is_renamed_or_moved_is_the_same_leaf() {
     );
     // Renamed when it is a table of its own, it is somebody's.
     as_owner(&database, "ALTER TABLE aside.logs_31337_20240313 RENAME TO keep_this").await;
-    run(&mut client, &logs(), CHAIN, Fate::Drop).await;
+    run(&mut client, &logs(), CHAIN, Action::Drop).await;
     let left = "SELECT oid::regclass::text FROM pg_class WHERE relname IN \
                 ('keep_this', 'logs_31337_20240311', 'logs_31337_20240312', 'logs_31337_20240313')";
     assert_eq!(strings(&admin, left).await, ["aside.keep_this"]);
@@ -166,9 +168,9 @@ async fn a_leaf_that_is_renamed_or_moved_is_the_same_leaf() {
 #[tokio::test]
 async fn a_key_that_is_off_boarded_is_left_alone_until_it_is_added_again() {
     let (database, admin, mut client) = filled().await;
-    run(&mut client, &logs(), CHAIN, Fate::Keep).await;
+    run(&mut client, &logs(), CHAIN, Action::Keep).await;
     as_owner(&database, "ALTER TABLE dalp_indexed.logs DETACH PARTITION dalp_indexed.logs_31337").await;
-    let outcome = run(&mut client, &logs(), CHAIN, Fate::Drop).await;
+    let outcome = run(&mut client, &logs(), CHAIN, Action::Drop).await;
     assert!(outcome.done.iter().all(|done| done.act == Act::Note(State::Taken)), "{:?}", outcome.done);
     assert_eq!(strings(&admin, SEALED).await, [""; 0]);
     let inventory = read_inventory(&mut client, &logs()).await.unwrap();
@@ -176,7 +178,7 @@ async fn a_key_that_is_off_boarded_is_left_alone_until_it_is_added_again() {
 
     as_owner(&database, "ALTER TABLE dalp_indexed.logs ATTACH PARTITION dalp_indexed.logs_31337 FOR VALUES IN (31337)")
         .await;
-    let outcome = run(&mut client, &logs(), CHAIN, Fate::Drop).await;
+    let outcome = run(&mut client, &logs(), CHAIN, Action::Drop).await;
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 6, "{:?}", outcome.done);
 }
 
@@ -189,7 +191,7 @@ async fn a_restored_dump_has_the_same_leaves() {
     super::archive::run(&mut client, &folder.archive(), stop).await;
     // One that somebody detached, and one that somebody else has made of a name.
     as_owner(&database, "ALTER TABLE dalp_indexed.logs_31337 DETACH PARTITION dalp_indexed.logs_31337_20240318").await;
-    run(&mut client, &logs(), CHAIN, Fate::Keep).await;
+    run(&mut client, &logs(), CHAIN, Action::Keep).await;
     as_owner(
         &database,
         "DROP TABLE dalp_indexed.logs_31337_20240316; CREATE TABLE dalp_indexed.logs_31337_20240316 (n int8)",

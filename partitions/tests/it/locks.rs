@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dalp_partitions::{
-    Act, Error, Fate, Index, Indexed, Move, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms,
+    Act, Action, Error, Index, Indexed, Move, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms,
     add_hold, analyze, build, plan_moves, read_inventory, release_hold, retire, statements, undo, unseal,
 };
 
@@ -87,7 +87,13 @@ fn expect(seen: &BTreeMap<String, BTreeMap<String, String>>, what: &str, point: 
 }
 
 fn retention(keep: i64) -> Retention {
-    Retention { fate: Fate::Drop, keep: TimeDelta::days(keep), grace: TimeDelta::zero(), max_leaves: 9, max_share: 1.0 }
+    Retention {
+        action: Action::Drop,
+        time: TimeDelta::days(keep),
+        grace: TimeDelta::zero(),
+        max_leaves: 9,
+        max_share: 1.0,
+    }
 }
 
 async fn run_with(client: &mut Client, retention: Retention, switches: Switches) -> Outcome {
@@ -168,7 +174,7 @@ impl Scene {
         self.saw(&[("ALTER TABLE", &made)]).await;
         let scope = Scope { key: None, from: Some(at("2024-03-13T00:00:00Z")), to: None };
         let (hold, _) = add_hold(&mut self.client, &logs(), &scope, "r", "a").await.unwrap();
-        release_hold(&mut self.client, "dalp_indexed", hold, "a").await.unwrap();
+        release_hold(&mut self.client, &registry(), hold, "a").await.unwrap();
         self.saw(&[("hold.add", &[]), ("hold.release", &[])]).await;
     }
 
@@ -277,9 +283,9 @@ impl Scene {
             ("logs_31337_20240312", EXCLUSIVE),
         ];
         self.saw(&[("ALTER TABLE", &attached), ("partition.undo", &attached)]).await;
-        release_hold(&mut self.client, "dalp_indexed", undone.hold, "a").await.unwrap();
+        release_hold(&mut self.client, &registry(), undone.hold, "a").await.unwrap();
         // Sealed and no further: there is no archive.
-        let archive = Retention { fate: Fate::Archive, ..retention(7) };
+        let archive = Retention { action: Action::Archive, ..retention(7) };
         let sealed = run_with(&mut self.client, archive, OFF).await;
         assert_eq!((done(&sealed), failed(&sealed)), (vec![Act::Seal], vec![Act::Archive]), "{}", self.what);
         self.saw(&[]).await;
@@ -434,11 +440,11 @@ async fn a_vacuum_of_the_leaf_is_not_waited_for_for_long() {
         vacuum.end(&database).await;
         match stuck {
             Act::Seal => {
-                let archive = Retention { fate: Fate::Archive, ..retention(8) };
+                let archive = Retention { action: Action::Archive, ..retention(8) };
                 assert_eq!(done(&run_with(&mut client, archive, OFF).await), [Act::Seal]);
                 // The failure to archive is told, too.
                 admin
-                    .batch_execute("DELETE FROM dalp_audit.activity WHERE outcome LIKE '%archive_url%'")
+                    .batch_execute("DELETE FROM dalp_audit.activity WHERE outcome LIKE '%there is no archive%'")
                     .await
                     .unwrap();
             }
@@ -463,7 +469,7 @@ async fn a_leaf_that_somebody_uses_is_sealed_opened_and_brought_back_later() {
     user.batch_execute("COMMIT").await.unwrap();
     let named = format!("pid {} ", pid(&user).await);
     assert!(told(&admin).await[0].contains(&named));
-    let archive = Retention { fate: Fate::Archive, ..retention(8) };
+    let archive = Retention { action: Action::Archive, ..retention(8) };
     assert_eq!(done(&run_with(&mut client, archive, OFF).await), [Act::Seal]);
 
     user.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod alone;
 mod analyze;
 mod archive;
 mod audit;
@@ -41,8 +42,8 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use cut::cut;
 use dalp_partitions::{
-    Archive, Error, Fate, Need, Outcome, Policy, Reference, Report, Retention, Step, Switches, Table, Terms, ensure,
-    extend, read, retire,
+    Action, Archive, Error, Need, Outcome, Policy, Reference, Registry, Report, Retention, Step, Switches, Table,
+    Terms, ensure, extend, read, retire,
 };
 use futures_util::SinkExt;
 use server::Database;
@@ -58,12 +59,17 @@ fn now() -> DateTime<Utc> {
     at("2024-03-20T12:00:00Z")
 }
 
+/// As the migrations make it.
+fn registry() -> Registry {
+    Registry::new("dalp_indexed").recorded_in("dalp_audit")
+}
+
 fn logs() -> Table {
-    Table::new("dalp_indexed", "logs", "block_time")
+    Table::new("dalp_indexed", "logs", "block_time").registered_in(registry())
 }
 
 fn transfers() -> Table {
-    Table::new("dalp_indexed", "erc20_transfer", "block_time")
+    Table::new("dalp_indexed", "erc20_transfer", "block_time").registered_in(registry())
 }
 
 /// One run for a key's leaves that end so many days before now().
@@ -72,11 +78,11 @@ async fn retire_older(
     table: &Table,
     key: i64,
     days: i64,
-    fate: Fate,
+    action: Action,
     archive: Option<&Archive>,
 ) -> Result<Outcome, Error> {
     let (keep, grace) = (TimeDelta::days(days), TimeDelta::zero());
-    let retention = Retention { fate, keep, grace, max_leaves: 100, max_share: 1.0 };
+    let retention = Retention { action, time: keep, grace, max_leaves: 100, max_share: 1.0 };
     let reference = Reference::Final(BTreeMap::from([(key, now())]));
     let (switches, can_archive) = (Switches::ALL, archive.is_some());
     let terms = Terms { retention: &retention, switches, reference: &reference, can_archive, allow_many: false };

@@ -14,7 +14,7 @@ struct Odd {
 }
 
 fn flat(what: &'static str, name: &str, time: &str, make: &str) -> Odd {
-    Odd { what, table: Table::flat("dalp_assets", name, time).registered_in("dalp_indexed"), make: make.to_owned() }
+    Odd { what, table: Table::flat("dalp_assets", name, time).registered_in(registry()), make: make.to_owned() }
 }
 
 /// The leaf of 2024-03-01, and one of March 20.
@@ -131,7 +131,7 @@ fn odd_keys() -> Vec<Odd> {
     vec![
         Odd {
             what: "a key of smallint that is negative, with row security on the table",
-            table: Table::new("dalp_assets", "Seen", "At").registered_in("dalp_indexed"),
+            table: Table::new("dalp_assets", "Seen", "At").registered_in(registry()),
             make: "CREATE TABLE dalp_assets.\"Seen\" (\"Tenant No\" int2, \"At\" timestamptz NOT NULL, n int8) PARTITION BY LIST (\"Tenant No\"); \
                    CREATE TABLE dalp_assets.\"Sub\" PARTITION OF dalp_assets.\"Seen\" FOR VALUES IN (-3) PARTITION BY RANGE (\"At\"); \
                    ALTER TABLE dalp_assets.\"Seen\" ENABLE ROW LEVEL SECURITY; \
@@ -142,7 +142,7 @@ fn odd_keys() -> Vec<Odd> {
         },
         Odd {
             what: "a sub-parent in another schema",
-            table: Table::new("dalp_assets", "seen", "at").registered_in("dalp_indexed"),
+            table: Table::new("dalp_assets", "seen", "at").registered_in(registry()),
             make: "CREATE TABLE dalp_assets.seen (tenant int4, at timestamptz NOT NULL, n int8) PARTITION BY LIST (tenant); \
                    CREATE TABLE dalp_indexed.third PARTITION OF dalp_assets.seen FOR VALUES IN (-3) PARTITION BY RANGE (at); "
                 .to_owned()

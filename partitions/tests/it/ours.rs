@@ -70,7 +70,7 @@ async fn a_copy_of_a_database_reads_and_does_not_write_until_it_takes_over() {
     other_admin.batch_execute(late).await.unwrap();
     let kept = set_aside(&other, &logs(), &archive, &void).await.unwrap_err();
     assert!(kept.to_string().contains("a copy of it"), "{kept}");
-    refused(&run(&mut other, &archive, no_further).await, "archive adopt");
+    refused(&run(&mut other, &archive, no_further).await, "`adopt`");
     assert_eq!((stored(&archive).await, folder.files("void")), (before.clone(), vec![]));
 
     adopt(&mut other, &logs(), &archive, "ops").await.unwrap();
@@ -107,7 +107,7 @@ async fn a_base_backup_that_was_promoted_reads_and_does_not_write_until_it_takes
     let mut other = superuser_of(&copy).await;
     other.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
     dalp_partitions::unseal(&mut other, &logs(), LEAF).await.unwrap().unwrap();
-    refused(&run(&mut other, &archive, no_further).await, "archive adopt");
+    refused(&run(&mut other, &archive, no_further).await, "`adopt`");
     assert_eq!((stored(&archive).await, folder.files("void")), (before, vec![]));
     for manifest in stored(&archive).await {
         archive.verify(&manifest).await.unwrap();
@@ -117,7 +117,7 @@ async fn a_base_backup_that_was_promoted_reads_and_does_not_write_until_it_takes
     adopt(&mut other, &logs(), &archive, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut other, &archive, no_further).await), [Act::Seal, Act::Archive]);
     dalp_partitions::unseal(&mut client, &logs(), LEAF).await.unwrap().unwrap();
-    refused(&run(&mut client, &archive, no_further).await, "archive adopt");
+    refused(&run(&mut client, &archive, no_further).await, "`adopt`");
 }
 
 async fn superuser_of(cluster: &Cluster) -> Client {

@@ -6,7 +6,7 @@ use super::archive::{Folder, request, retention};
 use super::*;
 
 fn own() -> Table {
-    Table::flat("dalp_assets", "seen", "at").registered_in("dalp_indexed")
+    Table::flat("dalp_assets", "seen", "at").registered_in(registry())
 }
 
 const LEAF: &str = "seen_20240312";

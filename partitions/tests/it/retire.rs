@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dalp_partitions::{
-    Act, Entry, Error, Fate, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms, add_hold, holds,
-    newest_rows, plan_moves, read_inventory, release_hold, retire, undo, way,
+    Act, Action, Advice, Entry, Error, Obstacle, Outcome, Reference, Retention, Scope, State, Switches, Terms,
+    add_hold, holds, newest_rows, plan_moves, read_inventory, release_hold, retire, undo, way,
 };
 
 use super::identity::{own, own_table};
@@ -13,8 +13,8 @@ use super::*;
 /// Days before now() that rows are kept.
 const KEEP: i64 = 3;
 
-fn retention(fate: Fate) -> Retention {
-    Retention { fate, keep: TimeDelta::days(KEEP), grace: TimeDelta::zero(), max_leaves: 100, max_share: 1.0 }
+fn retention(action: Action) -> Retention {
+    Retention { action, time: TimeDelta::days(KEEP), grace: TimeDelta::zero(), max_leaves: 100, max_share: 1.0 }
 }
 
 fn finals() -> Reference {
@@ -76,7 +76,7 @@ async fn a_leaf_goes_all_the_way_and_leaves_a_record() {
     let (_database, admin, mut client) = filled().await;
     assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (229, 229));
     // 03-11 to 03-16 end at or before 03-17 12:00.
-    let outcome = run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    let outcome = run(&mut client, &retention(Action::Drop), STOPPED).await;
     assert_eq!(acts(&outcome), [Act::Seal, Act::Retire, Act::Detach]);
     assert_eq!(outcome.done.len(), 3 * 6);
     assert_eq!(outcome.obstacles.len(), 6);
@@ -89,13 +89,13 @@ async fn a_leaf_goes_all_the_way_and_leaves_a_record() {
     assert_eq!(count(&admin, "logs_31337_20240311").await, 24);
 
     // With its grace period it stays; without, it goes.
-    let patient = Retention { grace: TimeDelta::hours(1), ..retention(Fate::Drop) };
+    let patient = Retention { grace: TimeDelta::hours(1), ..retention(Action::Drop) };
     assert_eq!(acts(&run(&mut client, &patient, Switches::ALL).await), []);
-    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
     assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Drop], 6));
     let left: Vec<State> = states(&mut client).await.into_iter().map(|(_, state)| state).collect();
     assert_eq!(left, [State::Attached; 4]);
-    assert_eq!(acts(&run(&mut client, &retention(Fate::Drop), Switches::ALL).await), []);
+    assert_eq!(acts(&run(&mut client, &retention(Action::Drop), Switches::ALL).await), []);
 
     let record = "SELECT format('%s %s', action, count(*)) FROM dalp_audit.activity WHERE outcome = 'done' AND actor = session_user \
                     AND duration_ms > 0 AND statement IS NOT NULL GROUP BY action ORDER BY action";
@@ -109,7 +109,7 @@ async fn a_sealed_leaf_takes_no_writes_by_any_way() {
     let (_database, admin, mut client) = filled().await;
     let only_seal = Switches { detach: true, ..Switches::ALL };
     // A reader of the whole table keeps the detaching from ending; what is sealed stays so.
-    run(&mut client, &retention(Fate::Drop), only_seal).await;
+    run(&mut client, &retention(Action::Drop), only_seal).await;
     let fresh =
         "INSERT INTO dalp_indexed.logs VALUES (31337, '2024-03-18 00:30+00', 9, 0, 0, '', '', '', '', '', '', '', '')";
     admin.batch_execute(fresh).await.unwrap();
@@ -124,18 +124,18 @@ async fn a_held_leaf_stays_and_the_others_go() {
     let scope = Scope { key: None, from: Some(at("2024-03-13T05:00:00Z")), to: Some(at("2024-03-13T06:00:00Z")) };
     let (hold, touched) = add_hold(&mut client, &logs(), &scope, "case 7", "counsel").await.unwrap();
     assert_eq!(touched, 1);
-    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 5);
     let held: Vec<_> = outcome.obstacles.iter().map(|(entry, why)| (entry.leaf.as_str(), why)).collect();
     assert!(matches!(held[..], [("logs_31337_20240313", Obstacle::Held { .. })]), "{held:?}");
     assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (109, 85));
 
-    assert!(matches!(release_hold(&mut client, "dalp_indexed", hold + 1, "counsel").await, Err(Error::Unfit { .. })));
-    release_hold(&mut client, "dalp_indexed", hold, "counsel").await.unwrap();
-    assert!(matches!(release_hold(&mut client, "dalp_indexed", hold, "counsel").await, Err(Error::Unfit { .. })));
+    assert!(matches!(release_hold(&mut client, &registry(), hold + 1, "counsel").await, Err(Error::Unfit { .. })));
+    release_hold(&mut client, &registry(), hold, "counsel").await.unwrap();
+    assert!(matches!(release_hold(&mut client, &registry(), hold, "counsel").await, Err(Error::Unfit { .. })));
     let all = holds(&client, &logs(), true).await.unwrap();
     assert_eq!(all[0].released.as_ref().unwrap().1, "counsel");
-    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
     assert_eq!(acts(&outcome), [Act::Seal, Act::Retire, Act::Detach, Act::Drop]);
     assert_eq!(count(&admin, "logs").await, 85);
 }
@@ -143,7 +143,7 @@ async fn a_held_leaf_stays_and_the_others_go() {
 #[tokio::test]
 async fn what_was_detached_is_served_again_by_undo() {
     let (_database, admin, mut client) = filled().await;
-    run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    run(&mut client, &retention(Action::Drop), STOPPED).await;
     let start = Instant::now();
     let undone = undo(&mut client, &logs(), "logs_31337_20240314", "wrong policy", "ops").await.unwrap();
     println!("3 leaves attached again in {:?}", start.elapsed());
@@ -160,9 +160,9 @@ async fn what_was_detached_is_served_again_by_undo() {
     assert_eq!(strings(&admin, rest).await, [""; 0]);
 
     // They are held until somebody lets them go.
-    assert_eq!(acts(&run(&mut client, &retention(Fate::Drop), STOPPED).await), []);
-    release_hold(&mut client, "dalp_indexed", undone.hold, "ops").await.unwrap();
-    let outcome = run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    assert_eq!(acts(&run(&mut client, &retention(Action::Drop), STOPPED).await), []);
+    release_hold(&mut client, &registry(), undone.hold, "ops").await.unwrap();
+    let outcome = run(&mut client, &retention(Action::Drop), STOPPED).await;
     assert_eq!((acts(&outcome), outcome.done.len()), (vec![Act::Seal, Act::Retire, Act::Detach], 9));
     assert!(matches!(undo(&mut client, &logs(), "logs_31337_20240320", "r", "a").await, Err(Error::Unfit { .. })));
 }
@@ -171,7 +171,7 @@ async fn what_was_detached_is_served_again_by_undo() {
 #[tokio::test]
 async fn a_table_of_somebody_else_ages_by_its_newest_row() {
     let (_database, admin, mut client) = own_table().await;
-    let plan = |keep| Retention { keep: TimeDelta::days(keep), ..retention(Fate::Detach) };
+    let plan = |keep| Retention { time: TimeDelta::days(keep), ..retention(Action::Detach) };
     let by_rows = async |client: &mut Client, keep: i64| {
         let reference = Reference::Final(newest_rows(client, &own(), TimeDelta::days(keep)).await.unwrap());
         let retention = plan(keep);
@@ -209,12 +209,12 @@ async fn a_table_of_somebody_else_ages_by_its_newest_row() {
 #[tokio::test]
 async fn a_stopped_breaker_is_no_success() {
     let (_database, admin, mut client) = filled().await;
-    let few = Retention { max_leaves: 5, ..retention(Fate::Drop) };
+    let few = Retention { max_leaves: 5, ..retention(Action::Drop) };
     let outcome = run(&mut client, &few, Switches::ALL).await;
     assert_eq!((outcome.done.len(), outcome.stopped().into_keys().collect::<Vec<_>>()), (0, vec![CHAIN]));
     let noted = "SELECT last_error FROM dalp_indexed.partition_run WHERE failures = 1 AND succeeded_at IS NULL";
     let noted = strings(&admin, noted).await;
-    assert!(noted[0].contains("6 leaves") && noted[0].contains("apply --allow-many"), "{noted:?}");
+    assert!(noted[0].contains("6 leaves") && noted[0].contains(&Advice::AllowMany.to_string()), "{noted:?}");
 }
 
 /// The move was planned when nothing was held: what holds it is seen when its lock is there at last.
@@ -222,10 +222,10 @@ async fn a_stopped_breaker_is_no_success() {
 async fn a_hold_that_comes_while_a_leaf_is_about_to_be_dropped_keeps_it() {
     let (database, admin, mut client) = filled().await;
     let ours = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0);
-    run(&mut client, &retention(Fate::Drop), STOPPED).await;
+    run(&mut client, &retention(Action::Drop), STOPPED).await;
     let reader = database.connect().await;
     reader.batch_execute("BEGIN; SELECT FROM dalp_indexed.logs_31337_20240311").await.unwrap();
-    let task = tokio::spawn(async move { run(&mut client, &retention(Fate::Drop), Switches::ALL).await });
+    let task = tokio::spawn(async move { run(&mut client, &retention(Action::Drop), Switches::ALL).await });
     let waits = format!("SELECT count(*)::int8 FROM pg_locks WHERE pid = {ours} AND NOT granted");
     super::meanwhile::until(&database, &waits).await;
     let mut counsel = as_role(&database, "dalp_partitioner").await;
@@ -256,7 +256,7 @@ async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
     let lock = "BEGIN; LOCK TABLE dalp_indexed.logs_31337_20240311 IN ROW EXCLUSIVE MODE; SELECT 'what they said'";
     let pid = super::meanwhile::pid(&other).await;
     other.batch_execute(lock).await.unwrap();
-    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
     let dropped = outcome.done.iter().filter(|done| done.act == Act::Drop).count();
     assert_eq!((dropped, outcome.done.len(), outcome.failed.len()), (5, 5 * 4, 1), "{:?}", outcome.failed);
     let why = outcome.failed[0].1.to_string();
@@ -270,7 +270,7 @@ async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
                    AND occurred_at < (SELECT occurred_at FROM dalp_audit.activity WHERE action = 'partition.failed')";
     assert_eq!(strings(&admin, later).await, ["5"], "it was waited for when all else was done");
     other.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(run(&mut client, &retention(Fate::Drop), Switches::ALL).await.failed.len(), 0);
+    assert_eq!(run(&mut client, &retention(Action::Drop), Switches::ALL).await.failed.len(), 0);
 }
 
 /// Who reads one leaf by its name keeps only that from being detached: it is not begun, so that no other waits for its end.
@@ -281,7 +281,7 @@ async fn an_idle_reader_of_one_leaf_costs_the_others_nothing() {
     let pid = super::meanwhile::pid(&reader).await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs_31337_20240311").await.unwrap();
     for _ in 0..2 {
-        let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+        let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
         let failed: Vec<_> = outcome.failed.iter().map(|(next, error)| (next.act, error.to_string())).collect();
         let [(Act::Detach, why)] = &failed[..] else { panic!("{failed:?}") };
         // Another role's session: our login may see it.
@@ -294,7 +294,7 @@ async fn an_idle_reader_of_one_leaf_costs_the_others_nothing() {
         assert_eq!(left.len(), 5, "the others are dropped: {left:?}");
     }
     reader.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(run(&mut client, &retention(Fate::Drop), Switches::ALL).await.failed.len(), 0);
+    assert_eq!(run(&mut client, &retention(Action::Drop), Switches::ALL).await.failed.len(), 0);
 }
 
 /// Nobody waits for a leaf that somebody has for their own: neither who looks, nor the other leaves, nor what is counted back from it.
@@ -307,7 +307,7 @@ async fn a_leaf_that_somebody_has_for_their_own_is_passed_over() {
     // Its size is not known then: it was never analyzed, and looking would wait.
     let inventory = read_inventory(&mut client, &logs()).await.unwrap();
     assert_eq!(inventory.entries.iter().filter(|entry| entry.bytes == 0).count(), 1);
-    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
     let failed: Vec<_> = outcome.failed.iter().map(|(next, error)| (next.act, error.to_string())).collect();
     assert!(matches!(&failed[..], [(Act::Seal, why)] if why.contains(&format!("pid {pid} "))), "{failed:?}");
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 5);
@@ -340,7 +340,7 @@ async fn what_refuses_every_detaching_is_known_before_the_first_move() {
     let owner = as_role(&database, "dalp_partitioner").await;
     let leaf = "CREATE TABLE dalp_indexed.rest (LIKE dalp_indexed.logs); ALTER TABLE dalp_indexed.logs_31337 ATTACH PARTITION dalp_indexed.rest DEFAULT";
     owner.batch_execute(leaf).await.unwrap();
-    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
     assert_eq!((outcome.done.len(), outcome.failed.len()), (0, 6), "{:?}", outcome.done);
     let why = outcome.failed[0].1.to_string();
     assert!(why.contains("dalp_indexed.rest is a DEFAULT partition"), "{why}");
@@ -352,7 +352,7 @@ async fn what_refuses_every_detaching_is_known_before_the_first_move() {
         )
         .await
         .unwrap();
-    let outcome = run(&mut client, &retention(Fate::Drop), Switches::ALL).await;
+    let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
     assert_eq!((outcome.done.len(), outcome.failed.len()), (0, 6), "{:?}", outcome.done);
     let why = outcome.failed[0].1.to_string();
     assert!(why.contains("foreign key of_log of notes") || why.contains("foreign key of_log of public.notes"), "{why}");
@@ -362,7 +362,7 @@ async fn what_refuses_every_detaching_is_known_before_the_first_move() {
 
     // The whole way is known, too.
     let inventory = read_inventory(&mut client, &logs()).await.unwrap();
-    let (retention, reference) = (retention(Fate::Drop), finals());
+    let (retention, reference) = (retention(Action::Drop), finals());
     let terms = Terms {
         retention: &retention,
         switches: Switches::ALL,
@@ -373,7 +373,7 @@ async fn what_refuses_every_detaching_is_known_before_the_first_move() {
     let first = &plan_moves(&inventory, &terms).moves[0];
     let acts: Vec<Act> = way(&inventory, &terms, first).iter().map(|next| next.act).collect();
     assert_eq!(acts, [Act::Seal, Act::Retire, Act::Detach, Act::Drop]);
-    let patient = Retention { grace: TimeDelta::days(1), fate: Fate::Archive, ..retention.clone() };
+    let patient = Retention { grace: TimeDelta::days(1), action: Action::Archive, ..retention.clone() };
     let terms = Terms { retention: &patient, can_archive: true, ..terms };
     let acts: Vec<Act> = way(&inventory, &terms, first).iter().map(|next| next.act).collect();
     assert_eq!(acts, [Act::Seal, Act::Archive, Act::Retire, Act::Detach]);

@@ -21,7 +21,7 @@ async fn a_table_that_does_not_fit_is_refused_with_the_reason() {
     let mut client = as_role(&database, "dalp_partitioner").await;
     let own = |flat, name: &str, time: &str| Table {
         flat,
-        ..Table::new("dalp_assets", name, time).registered_in("dalp_indexed")
+        ..Table::new("dalp_assets", name, time).registered_in(registry())
     };
     for (table, why) in [
         (own(true, "by_day", "day"), "such as 20240131"),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_fixtures::Cluster;
 use dalp_partitions::{
-    Fate, Need, Policy, Reference, Retention, Switches, Table, Terms, ensure, extend, read, read_inventory, retire,
+    Action, Need, Policy, Reference, Retention, Switches, Table, Terms, ensure, extend, read, read_inventory, retire,
 };
 use dalp_tests::counts::Counts;
 use dalp_tests::stage::ADMIN;
@@ -120,7 +120,7 @@ impl Bench {
 
     /// One run, at whose end the first `gone` leaves are detached: what passed, and bytes of WAL.
     async fn run(&mut self, gone: i64) -> Outcome<(Tally, f64)> {
-        let retention = Retention { fate: Fate::Detach, keep: TimeDelta::zero(), ..Retention::default() };
+        let retention = Retention { action: Action::Detach, time: TimeDelta::zero(), ..Retention::default() };
         let reference = Reference::Final(BTreeMap::from([(self.key, day(gone))]));
         let switches = Switches::ALL;
         let terms =

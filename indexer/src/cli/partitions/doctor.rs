@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Archive, Fate, Finding, Limits, Obstacle, Presence, Severity, hindrances, look, missing, plan_moves, read_inventory,
+    Action, Archive, Finding, Limits, Obstacle, Presence, Severity, hindrances, look, missing, plan_moves,
+    read_inventory,
 };
 use serde::Serialize;
 
@@ -119,7 +120,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         let found = found_of(session, config, table).await;
         all.extend(told(table, found));
     }
-    let archives = config.tables.iter().any(|table| table.retention.fate == Fate::Archive);
+    let archives = config.tables.iter().any(|table| table.retention.action == Action::Archive);
     match (&session.place.archive, &session.place.fault) {
         (Some(archive), _) => all.extend(unusable(session, archive, config).await?),
         (None, Some(why)) => {
@@ -147,7 +148,7 @@ async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) 
     }));
     all.extend(stopped(session, config, table).await?);
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
-    all.extend(hindrances(&inventory, &table.table, table.retention.fate));
+    all.extend(hindrances(&inventory, &table.table, table.retention.action));
     all.extend(lost(session, table).await?);
     Ok(all)
 }
@@ -156,7 +157,7 @@ async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) 
 fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>) -> Option<Finding> {
     let is_recent = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default() <= interval * 3;
     let is_well = run.error.is_none() && run.succeeded_at.is_some_and(is_recent);
-    if table.retention.fate == Fate::Keep || is_well {
+    if table.retention.action == Action::Keep || is_well {
         return None;
     }
     let since = run.succeeded_at.map_or_else(|| "never".to_owned(), |at| format!("last at {at}"));
@@ -244,20 +245,20 @@ mod tests {
         ];
         let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
         let config = Config::load(None, env).unwrap();
-        let table = |fate| {
+        let table = |action| {
             let table = config.tables.iter().find(|table| table.name == "logs").unwrap();
             let mut table = table.clone();
-            table.retention.fate = fate;
+            table.retention.action = action;
             table
         };
         let (now, minute) = (Utc::now(), Duration::from_mins(1));
         let run = |minutes| Run { succeeded_at: Some(now - TimeDelta::minutes(minutes)), error: None };
-        assert!(late(&table(Fate::Drop), &run(3), minute, now).is_none());
-        assert!(late(&table(Fate::Drop), &run(-3), minute, now).is_none(), "a clock that is ahead");
-        assert!(late(&table(Fate::Keep), &Run::default(), minute, now).is_none(), "there is nothing to do");
-        assert!(late(&table(Fate::Drop), &run(4), minute, now).unwrap().what.contains("last at"));
+        assert!(late(&table(Action::Drop), &run(3), minute, now).is_none());
+        assert!(late(&table(Action::Drop), &run(-3), minute, now).is_none(), "a clock that is ahead");
+        assert!(late(&table(Action::Keep), &Run::default(), minute, now).is_none(), "there is nothing to do");
+        assert!(late(&table(Action::Drop), &run(4), minute, now).unwrap().what.contains("last at"));
         let failed = Run { succeeded_at: None, error: Some("no lock".to_owned()) };
-        let found = late(&table(Fate::Drop), &failed, minute, now).unwrap();
+        let found = late(&table(Action::Drop), &failed, minute, now).unwrap();
         assert!(found.what.contains("never") && found.what.contains("no lock") && found.severity < Severity::Error);
     }
 }

@@ -9,7 +9,7 @@ use super::shared::{Selection, Session, author, failed, grid, print_json, tables
 use crate::cli::backfill::pick;
 use crate::cli::failure::Failure;
 use crate::cli::out::say;
-use crate::config::{Config, ManagedTable, REGISTRY};
+use crate::config::{Config, ManagedTable, registry};
 
 /// What to do with holds.
 #[derive(Debug, Subcommand)]
@@ -97,7 +97,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: HoldCom
         HoldCommand::List(args) => list(session, config, &args).await,
         HoldCommand::Release(args) => {
             let by = author(args.author.as_deref())?;
-            release_hold(&mut session.client, REGISTRY, args.id, &by).await.map_err(failed)?;
+            release_hold(&mut session.client, &registry(), args.id, &by).await.map_err(failed)?;
             say!("hold {} is released by {by}", args.id)?;
             Ok(())
         }
@@ -122,7 +122,7 @@ async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(
 async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result<(), Failure> {
     let mut listed = Vec::new();
     // A hold stands whether its table is looked after or not.
-    for (schema, name, hold) in all_holds(&session.client, REGISTRY, args.all).await.map_err(failed)? {
+    for (schema, name, hold) in all_holds(&session.client, &registry(), args.all).await.map_err(failed)? {
         let is_it = |table: &&ManagedTable| table.table.schema == schema && table.table.name == name;
         let full = format!("{schema}.{name}");
         let table = config.tables.iter().find(is_it).map_or_else(|| full.clone(), |table| table.name.clone());

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Entry, Fate, Finding, Move, Moves, Need, Obstacle, Outcome, Step, hindrances, note_failure, plan, plan_moves, read,
-    read_inventory, statements, way,
+    Action, Entry, Finding, Move, Moves, Need, Obstacle, Outcome, Step, hindrances, note_failure, plan, plan_moves,
+    read, read_inventory, statements, way,
 };
 use serde::Serialize;
 use tracing::Instrument as _;
@@ -118,7 +118,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         return faults.end();
     }
     print(&all)?;
-    if config.tables.iter().all(|table| table.retention.fate == Fate::Keep) {
+    if config.tables.iter().all(|table| table.retention.action == Action::Keep) {
         say!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)")?;
     }
     faults.end()
@@ -138,7 +138,7 @@ async fn moves_of(session: &mut Session, config: &Config, table: &ManagedTable) 
     let terms = terms(table, &config.partitions, &reference, session.place.archive.is_some(), false);
     let Moves { moves, obstacles } = plan_moves(&inventory, &terms);
     let ways = moves.iter().map(|next| planned(table, &way(&inventory, &terms, next))).collect();
-    Ok(Ways { ways, obstacles, hindrances: hindrances(&inventory, &table.table, table.retention.fate) })
+    Ok(Ways { ways, obstacles, hindrances: hindrances(&inventory, &table.table, table.retention.action) })
 }
 
 fn print(all: &Plan) -> Result<(), Failure> {
@@ -267,7 +267,7 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
         faults.0.extend(stopped);
         applied.obstacles.extend(outcome.obstacles.iter().map(|(entry, why)| Blocked::of(entry, why.to_string())));
     }
-    if tables.iter().any(|table| table.retention.fate == Fate::Archive) {
+    if tables.iter().any(|table| table.retention.action == Action::Archive) {
         faults.0.extend(session.place.fault.iter().map(|why| format!("nothing is archived: {why}")));
     }
     faults.0.extend(applied.failed.iter().map(|failed| format!("{}: {}", failed.leaf, failed.why)));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use dalp_partitions::{
-    Entry, Fate, Presence, Size, State, forecast, growth, is_due, plan_moves, read_inventory, verified,
+    Action, Entry, Presence, Size, State, forecast, growth, is_due, plan_moves, read_inventory, verified,
 };
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
         let rows = rows(session, config, table).await;
         report.tables.extend(faults.keep(table, rows).unwrap_or_default());
     }
-    if config.tables.iter().any(|table| table.retention.fate == Fate::Archive) {
+    if config.tables.iter().any(|table| table.retention.action == Action::Archive) {
         faults.0.extend(session.place.fault.iter().map(|why| format!("nothing is archived: {why}")));
     }
     report.failed.clone_from(&faults.0);
@@ -108,7 +108,7 @@ async fn rows(session: &mut Session, config: &Config, table: &ManagedTable) -> R
         Row {
             table: table.name.clone(),
             key,
-            action: word(table.retention.fate),
+            action: word(table.retention.action),
             leaves: attached.len(),
             bytes: attached.iter().map(|entry| entry.bytes).sum(),
             rows: attached.iter().filter_map(|entry| entry.rows).sum(),
@@ -145,12 +145,12 @@ fn verified_of(row: &Row) -> String {
     }
 }
 
-fn word(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Keep => "keep",
-        Fate::Detach => "detach",
-        Fate::Drop => "drop",
-        Fate::Archive => "archive",
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Keep => "keep",
+        Action::Detach => "detach",
+        Action::Drop => "drop",
+        Action::Archive => "archive",
     }
 }
 

@@ -1,0 +1,480 @@
+//! Looks for what should not be: gaps, leaves that drifted from their parent, detachings that did not end.
+//!
+//! What the catalog says is read at once for all keys; what of it is worth telling, is decided purely.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_postgres::{
+    Client, Row, Transaction,
+    types::{ToSql, Type},
+};
+
+use super::catalog::bounds;
+use super::shape::must_fit;
+use crate::pg::session::{self, Kind};
+use crate::pure::names::quoted;
+use crate::{Advice, Bounds, Edge, Error, Finding, Index, Interval, Severity, Table};
+
+/// A sub-parent or a leaf as the catalog has it, beside the table that it is a partition of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    parent: String,
+    object: String,
+    /// The same two as SQL takes them, with their schemas.
+    parent_sql: String,
+    object_sql: String,
+    /// `r` a table, `p` a partitioned one, `f` a foreign one.
+    kind: String,
+    printed: String,
+    bounds: Option<Bounds>,
+    pending: bool,
+    unlogged: bool,
+    other_owner: bool,
+    granted: Option<String>,
+    other_tablespace: bool,
+    options: Option<String>,
+    other_identity: bool,
+    other_security: bool,
+    /// Row security would hide rows of it from the current role.
+    filtered: bool,
+    /// Names, order, storage or compression of its columns are not its parent's.
+    other_layout: bool,
+    /// Columns whose storage or compression differ.
+    other_columns: Vec<String>,
+    missing_indexes: i64,
+    invalid_indexes: i64,
+    /// Of the indexes that leaves have on their own.
+    lacking_indexes: i64,
+    triggers: Option<String>,
+    foreign_keys: i64,
+}
+
+/// A leaf that was detached and not dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Detached {
+    key: i64,
+    leaf: String,
+    bounds: Bounds,
+}
+
+/// All partitions of both levels, in one look. $1 schema, $2 table, $3 whether it is flat, $4 the leaves' own indexes, each with its
+/// columns joined by U+001F. The server reads back the times that it printed, so that they are exact.
+///
+/// It is written for 5,000 leaves: each part goes through an index by the oids of all children at once.
+const FACTS: &str = r"
+    WITH root AS (
+        SELECT * FROM pg_catalog.pg_class
+        WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND relname = $2 AND relkind = 'p'
+    ), parent AS MATERIALIZED (
+        SELECT * FROM root
+      UNION ALL
+        SELECT sub.* FROM root JOIN pg_catalog.pg_inherits ON inhparent = root.oid
+        JOIN pg_catalog.pg_class AS sub ON sub.oid = inhrelid WHERE NOT $3 AND sub.relkind = 'p'
+    ), child AS MATERIALIZED (
+        SELECT inhrelid AS oid, inhparent AS parent, inhdetachpending AS pending
+        FROM pg_catalog.pg_inherits WHERE inhparent = ANY (ARRAY(SELECT oid FROM parent))
+    ), wanted AS MATERIALIZED (
+        SELECT indrelid AS parent, count(*) AS indexes, array_agg(indexrelid) AS oids
+        FROM pg_catalog.pg_index WHERE indrelid = ANY (ARRAY(SELECT oid FROM parent)) GROUP BY 1
+    ), attached AS MATERIALIZED (
+        SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = ANY (ARRAY(SELECT unnest(oids) FROM wanted))
+    ), index AS MATERIALIZED (
+        SELECT indrelid AS oid, count(*) FILTER (WHERE indexrelid IN (SELECT inhrelid FROM attached)) AS inherited,
+               count(*) FILTER (WHERE NOT indisvalid) AS invalid,
+               CASE WHEN $4 <> '{}' THEN array_agg(indkey::text) FILTER (WHERE indisvalid AND indpred IS NULL AND indexprs IS NULL) END
+                   AS keys
+        FROM pg_catalog.pg_index WHERE indrelid = ANY (ARRAY(SELECT oid FROM child)) GROUP BY 1
+    ), own AS MATERIALIZED (
+        SELECT parent.oid AS parent, array_agg((
+                   SELECT string_agg(attnum::text, ' ' ORDER BY place)
+                   FROM unnest(string_to_array(columns, chr(31))) WITH ORDINALITY AS of_index (name, place)
+                   JOIN pg_catalog.pg_attribute ON attrelid = parent.oid AND attname = of_index.name)) AS keys
+        FROM parent, unnest($4) AS columns GROUP BY 1
+    ), layout AS MATERIALIZED (
+        SELECT attrelid AS oid,
+               bit_xor(hashint8(hashname(attname)::int8 << 24 | attnum << 16 | attstorage::int4 << 8 | attcompression::int4)) AS hash
+        FROM pg_catalog.pg_attribute
+        WHERE attrelid = ANY (ARRAY(SELECT oid FROM child UNION SELECT oid FROM parent)) AND attnum > 0 GROUP BY 1
+    ), trigger AS MATERIALIZED (
+        SELECT tgrelid AS oid, string_agg(tgname::text, ', ' ORDER BY tgname) AS triggers FROM pg_catalog.pg_trigger
+        WHERE NOT tgisinternal AND tgparentid = 0 AND NOT starts_with(tgname::text, 'dalp_seal') GROUP BY 1
+    ), foreign_key AS MATERIALIZED (
+        SELECT oid, count(*) AS keys
+        FROM (SELECT conrelid AS oid FROM pg_catalog.pg_constraint WHERE contype = 'f'
+              UNION ALL SELECT confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f') AS key GROUP BY 1
+    )
+    SELECT p.relname::text, c.relname::text, c.relkind::text, printed,
+           CASE WHEN whole AND NOT first THEN split_part(printed, '''', 2)::timestamptz END,
+           CASE WHEN whole THEN NULLIF(split_part(printed, '''', CASE WHEN first THEN 2 ELSE 4 END), '')::timestamptz END,
+           pending, c.relpersistence = 'u', c.relowner <> p.relowner, c.relacl::text, c.reltablespace <> p.reltablespace,
+           c.reloptions::text, c.relreplident <> p.relreplident,
+           c.relrowsecurity <> p.relrowsecurity OR c.relforcerowsecurity <> p.relforcerowsecurity,
+           layout.hash IS DISTINCT FROM of_parent.hash, c.oid,
+           COALESCE(wanted.indexes, 0) - COALESCE(index.inherited, 0), COALESCE(index.invalid, 0),
+           CASE WHEN own.keys IS NULL OR c.relkind = 'p' THEN 0
+                ELSE (SELECT count(*) FROM unnest(own.keys) AS key WHERE key <> ALL (COALESCE(index.keys, '{}'))) END,
+           triggers, COALESCE(foreign_key.keys, 0),
+           CASE WHEN c.relrowsecurity AND c.relkind <> 'p' THEN row_security_active(c.oid) ELSE false END,
+           format('%s.%I', p.relnamespace::regnamespace, p.relname), format('%s.%I', c.relnamespace::regnamespace, c.relname)
+    FROM child JOIN pg_catalog.pg_class AS c ON c.oid = child.oid JOIN parent AS p ON p.oid = child.parent
+    LEFT JOIN layout ON layout.oid = child.oid LEFT JOIN layout AS of_parent ON of_parent.oid = child.parent
+    LEFT JOIN index ON index.oid = child.oid LEFT JOIN wanted ON wanted.parent = child.parent
+    LEFT JOIN own ON own.parent = child.parent
+    LEFT JOIN trigger ON trigger.oid = child.oid LEFT JOIN foreign_key ON foreign_key.oid = child.oid,
+         LATERAL pg_get_expr(c.relpartbound, 0) AS printed,
+         LATERAL (SELECT starts_with(printed, 'FOR VALUES FROM'), starts_with(printed, 'FOR VALUES FROM (MINVALUE'))
+             AS form (whole, first)
+    ORDER BY 1, 6 NULLS LAST";
+
+/// Of those whose columns are not as their parent's: which differ in how they are stored. Asked only when there are any.
+const COLUMNS: &str = "
+    SELECT c.oid, array_agg(own.attname::text ORDER BY own.attnum)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_inherits ON inhrelid = c.oid
+    JOIN pg_catalog.pg_attribute AS own ON own.attrelid = c.oid AND own.attnum > 0 AND NOT own.attisdropped
+    JOIN pg_catalog.pg_attribute AS of_parent ON of_parent.attrelid = inhparent AND of_parent.attname = own.attname
+    WHERE c.oid = ANY ($1) AND (own.attstorage, own.attcompression) <> (of_parent.attstorage, of_parent.attcompression)
+    GROUP BY 1";
+
+/// Tables that were leaves, as the registry knows them.
+const DETACHED: &str = "
+    SELECT key, leaf, from_time, NULLIF(to_time, 'infinity') FROM registry.leaf
+    WHERE table_schema = $1 AND table_name = $2 AND state = 'DETACHED'
+      AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relid AND NOT relispartition)";
+
+/// Leaves that somebody took out of the table, by key. They are nobody's to mend.
+const TAKEN: &str = "
+    SELECT key, count(*), min(format('%s.%s', leaf_schema, leaf)) FROM registry.leaf
+    WHERE table_schema = $1 AND table_name = $2 AND state = 'TAKEN' AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relid)
+    GROUP BY key ORDER BY key";
+
+/// Whether there is a registry that may be read, and the server's clock.
+const REGISTRY: &str = "SELECT COALESCE(has_table_privilege(to_regclass($1), 'SELECT'), false), clock_timestamp()";
+
+/// Looks at all partitions of a table, of all its keys. Changes nothing, and takes no lock but on the catalog. A leaf's own
+/// indexes are known by their columns, of whatever method they are.
+///
+/// # Errors
+/// When the server refuses. A table that is not there, or not partitioned, has no findings.
+pub async fn audit(client: &mut Client, table: &Table) -> Result<Vec<Finding>, Error> {
+    let doing = || Error::doing("audit the partitions", table);
+    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; \
+                    SET LOCAL statement_timeout = '60s'";
+    let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
+    must_fit(&transaction, table).await?;
+    let facts = facts(&transaction, table).await.map_err(doing())?;
+    let (detached, now) = detached(&transaction, table).await.map_err(doing())?;
+    let taken = taken(&transaction, table).await.map_err(doing())?;
+    transaction.commit().await.map_err(doing())?;
+    Ok([judge(&facts, &detached, now), taken].concat())
+}
+
+async fn taken(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Finding>, tokio_postgres::Error> {
+    if !registry(transaction, table).await?.0 {
+        return Ok(Vec::new());
+    }
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
+    let rows = transaction.query_typed(&table.registered(TAKEN), &parameters).await?;
+    let finding = |row: &Row| Finding {
+        severity: Severity::Info,
+        object: row.get(2),
+        what: format!(
+            "somebody took it out of the table, or moved or renamed it then ({} leaves of key {}): left alone, no policy goes for it",
+            row.get::<_, i64>(1),
+            row.get::<_, i64>(0)
+        ),
+        next: format!(
+            "nothing, if that is meant; else {} attaches it again",
+            Advice::Undo(Some(&row.get::<_, String>(2)))
+        ),
+    };
+    Ok(rows.iter().map(finding).collect())
+}
+
+/// Whether there is a registry that may be read, and the server's clock.
+async fn registry(
+    transaction: &Transaction<'_>,
+    table: &Table,
+) -> Result<(bool, DateTime<Utc>), tokio_postgres::Error> {
+    let registry = format!("{}.leaf", quoted(&table.registry.schema));
+    let row = transaction.query_typed_one(REGISTRY, &[(&registry, Type::TEXT)]).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+async fn facts(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Facts>, tokio_postgres::Error> {
+    let columns = |index: &Index| index.columns().join("\u{1f}");
+    let own: Vec<String> = table.leaf_indexes.iter().map(columns).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&table.flat, Type::BOOL), (&own, Type::TEXT_ARRAY)];
+    let rows = transaction.query_typed(FACTS, &parameters).await?;
+    let mut facts: Vec<Facts> = rows.iter().map(fact).collect();
+    let oids: Vec<u32> = rows.iter().map(|row| row.get(15)).collect();
+    let drifted = oids.iter().zip(&facts).filter(|(_, fact)| fact.other_layout);
+    let drifted: Vec<u32> = drifted.map(|(oid, _)| *oid).collect();
+    if !drifted.is_empty() {
+        for row in transaction.query_typed(COLUMNS, &[(&drifted, Type::OID_ARRAY)]).await? {
+            let oid: u32 = row.get(0);
+            if let Some(place) = oids.iter().position(|other| *other == oid) {
+                facts[place].other_columns = row.get(1);
+            }
+        }
+    }
+    Ok(facts)
+}
+
+fn fact(row: &Row) -> Facts {
+    let printed: String = row.get(3);
+    let bounds = bounds(row, 4, 5);
+    Facts {
+        parent: row.get(0),
+        object: row.get(1),
+        kind: row.get(2),
+        bounds: bounds.filter(|_| printed.starts_with("FOR VALUES FROM")),
+        printed,
+        pending: row.get(6),
+        unlogged: row.get(7),
+        other_owner: row.get(8),
+        granted: row.get(9),
+        other_tablespace: row.get(10),
+        options: row.get(11),
+        other_identity: row.get(12),
+        other_security: row.get(13),
+        other_layout: row.get(14),
+        other_columns: Vec::new(),
+        missing_indexes: row.get(16),
+        invalid_indexes: row.get(17),
+        lacking_indexes: row.get(18),
+        triggers: row.get(19),
+        foreign_keys: row.get(20),
+        filtered: row.get(21),
+        parent_sql: row.get(22),
+        object_sql: row.get(23),
+    }
+}
+
+/// What was detached, and the server's clock.
+async fn detached(
+    transaction: &Transaction<'_>,
+    table: &Table,
+) -> Result<(Vec<Detached>, DateTime<Utc>), tokio_postgres::Error> {
+    let (is_there, now) = registry(transaction, table).await?;
+    if !is_there {
+        return Ok((Vec::new(), now));
+    }
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
+    let rows = transaction.query_typed(&table.registered(DETACHED), &parameters).await?;
+    let detached = rows.iter().filter_map(|row| {
+        let bounds = bounds(row, 2, 3)?;
+        Some(Detached { key: row.get(0), leaf: row.get(1), bounds })
+    });
+    Ok((detached.collect(), now))
+}
+
+/// What of the facts, which are by parent and time, is worth telling.
+fn judge(facts: &[Facts], detached: &[Detached], now: DateTime<Utc>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (at, fact) in facts.iter().enumerate() {
+        placed(fact, &mut findings);
+        broken(fact, &mut findings);
+        indexed(fact, &mut findings);
+        drifted(fact, &mut findings);
+        let before = at.checked_sub(1).map(|at| &facts[at]).filter(|before| before.parent == fact.parent);
+        let (Some(before), Some(bounds)) = (before.and_then(|before| before.bounds), fact.bounds) else { continue };
+        match bounds.from() {
+            Some(from) if bounds.lower() > before.upper() => findings.push(gap(fact, before, from, now)),
+            _ if bounds.lower() == before.upper() => {}
+            // PostgreSQL does not allow it among attached ones.
+            _ => findings.push(Finding {
+                severity: Severity::Error,
+                object: fact.object.clone(),
+                what: "its times overlap those of the leaf before it".to_owned(),
+                next: "the catalog is damaged: restore the database from a backup".to_owned(),
+            }),
+        }
+    }
+    findings.extend(detached.iter().filter_map(|detached| replaced(detached, facts)));
+    findings
+}
+
+/// Gaps are normal where no row ever was; around now, the next row may need what is missing.
+fn gap(fact: &Facts, before: Bounds, from: DateTime<Utc>, now: DateTime<Utc>) -> Finding {
+    let width = before.from().map_or(TimeDelta::zero(), |start| before.to() - start);
+    let since = now.checked_sub_signed(width).unwrap_or(now);
+    // As far as leaves are made ahead by default: the head's own and three more.
+    let until = width.checked_mul(4).and_then(|ahead| now.checked_add_signed(ahead)).unwrap_or(now);
+    let is_near = width > TimeDelta::zero() && from > since && from <= until;
+    let (severity, next) = if is_near {
+        (Severity::Warning, format!("{} makes what is missing ahead of the head", Advice::Apply))
+    } else {
+        (Severity::Info, "nothing, if no row was ever needed there: one is made when a row is".to_owned())
+    };
+    let what = format!("no leaf from {} to {from}", before.to());
+    Finding { severity, object: fact.parent.clone(), what, next }
+}
+
+/// A detached leaf whose times were given to another meanwhile.
+fn replaced(detached: &Detached, facts: &[Facts]) -> Option<Finding> {
+    let of_key = |fact: &&Facts| fact.kind == "p" && value(&fact.printed) == Some(detached.key);
+    let parent = facts.iter().find(of_key).map(|fact| &fact.object);
+    // Without a list level, all leaves are of one parent.
+    let is_flat = !facts.iter().any(|fact| value(&fact.printed).is_some());
+    let is_sibling = |fact: &&Facts| parent.map_or(is_flat, |parent| fact.parent == *parent);
+    let overlaps = |fact: &&Facts| fact.bounds.is_some_and(|bounds| bounds.overlaps(&detached.bounds));
+    let over = facts.iter().filter(is_sibling).find(overlaps)?;
+    Some(Finding {
+        severity: Severity::Warning,
+        object: detached.leaf.clone(),
+        what: format!("it is detached, and \"{}\" holds some of its times: it cannot be attached again", over.object),
+        next: "move its rows into the table, or see that they are archived; then drop it".to_owned(),
+    })
+}
+
+/// The number in `FOR VALUES IN ('7')`.
+fn value(printed: &str) -> Option<i64> {
+    printed.strip_prefix("FOR VALUES IN (")?.strip_suffix(')')?.trim_matches('\'').parse().ok()
+}
+
+/// Whether the bounds are those of some interval.
+fn is_aligned(bounds: &Bounds) -> bool {
+    let Some(from) = bounds.from() else { return true };
+    let is = |interval: &Interval| interval.start_of(from) == Some(from) && interval.after(from) == Some(bounds.to());
+    Interval::ALL.iter().any(is)
+}
+
+/// Adds findings about one object.
+fn finder<'f>(fact: &'f Facts, findings: &'f mut Vec<Finding>) -> impl FnMut(Severity, String, String) + 'f {
+    |severity, what, next| findings.push(Finding { severity, object: fact.object.clone(), what, next })
+}
+
+/// What it is, and where.
+fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
+    use Severity::{Error, Info};
+    let (parent, name) = (&fact.parent_sql, &fact.object_sql);
+    let mut found = finder(fact, findings);
+    let is_sub_parent = fact.kind == "p" && value(&fact.printed).is_some();
+    if fact.bounds.is_none() && !is_sub_parent {
+        let next = "move its rows to leaves of their own, and detach it: it makes every attaching lock and scan it";
+        found(Error, format!("it is {}, which is not managed", fact.printed), next.to_owned());
+    } else if fact.kind == "f" {
+        let next = "detach it: every query that is not pruned waits for the other server";
+        found(Error, "it is a foreign table".to_owned(), next.to_owned());
+    }
+    if fact.pending {
+        let next = format!("{} ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;", Advice::Apply);
+        found(Error, "its detaching began and did not end: it takes no rows and holds its place".to_owned(), next);
+    }
+    let beyond = |edge: Edge| matches!(edge, Edge::At(time) if time.finite().is_none_or(|near| time != near));
+    if fact.bounds.is_some_and(|bounds| beyond(bounds.lower()) || beyond(bounds.upper())) {
+        let next = "nothing, if that is meant: it is kept, retired and archived as the others are".to_owned();
+        found(
+            Info,
+            format!("its bounds ({}) are infinite, or of a year that no calendar of ours has", fact.printed),
+            next,
+        );
+    } else if fact.bounds.is_some_and(|bounds| !is_aligned(&bounds)) {
+        let next = "nothing: a neighbour stood in the way when it was made".to_owned();
+        found(Info, format!("its bounds ({}) are no whole interval in UTC", fact.printed), next);
+    }
+    if fact.other_tablespace {
+        found(
+            Info,
+            "it stands in another tablespace than its parent".to_owned(),
+            "nothing, if that is meant".to_owned(),
+        );
+    }
+}
+
+/// What may lose rows or stop maintenance.
+fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
+    use Severity::Error;
+    let (parent, name) = (&fact.parent_sql, &fact.object_sql);
+    let mut found = finder(fact, findings);
+    if fact.unlogged {
+        found(Error, "it is unlogged: a crash empties it".to_owned(), format!("ALTER TABLE {name} SET LOGGED;"));
+    }
+    if fact.other_owner {
+        let next = format!("as a superuser: ALTER TABLE {name} OWNER TO the owner of {parent}");
+        found(Error, "another role owns it: it cannot be maintained".to_owned(), next);
+    }
+    if fact.filtered {
+        let what = "row security would hide rows of it from this role: it can be neither counted nor archived";
+        found(
+            Error,
+            what.to_owned(),
+            format!("queries of the table go by its own: ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"),
+        );
+    }
+    if fact.foreign_keys > 0 {
+        let next = "drop them: detaching and dropping would lock the other table".to_owned();
+        found(Error, format!("{} foreign keys lead from or to it", fact.foreign_keys), next);
+    }
+}
+
+/// Its indexes beside those that it should have.
+fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
+    use Severity::{Error, Info, Warning};
+    let (name, is_parent) = (&fact.object_sql, fact.kind == "p");
+    let mut found = finder(fact, findings);
+    if fact.missing_indexes > 0 {
+        let next = format!("make them on {name} CONCURRENTLY, then ALTER INDEX .. ATTACH PARTITION");
+        found(Error, format!("{} of its parent's indexes are missing", fact.missing_indexes), next);
+    }
+    if fact.invalid_indexes > 0 && is_parent {
+        let next = "see which of its leaves lack one, and make it there".to_owned();
+        found(Warning, format!("{} of its indexes are not valid: some leaves lack them", fact.invalid_indexes), next);
+    } else if fact.invalid_indexes > 0 {
+        let next = "drop them CONCURRENTLY: the next maintenance makes them anew".to_owned();
+        found(
+            Warning,
+            format!("{} of its indexes are invalid, and kept up by every write", fact.invalid_indexes),
+            next,
+        );
+    }
+    if fact.bounds.is_none() {
+        return;
+    }
+    if fact.lacking_indexes > 0 && fact.other_layout {
+        let next = "look at them with \\d: with columns in another order they cannot be compared".to_owned();
+        found(Info, "it may lack indexes that leaves have on their own".to_owned(), next);
+    } else if fact.lacking_indexes > 0 {
+        let next = format!("nothing while it is loaded: {}", Advice::AwaitIndexes);
+        let what = format!("{} of the indexes that leaves have on their own are missing", fact.lacking_indexes);
+        found(Warning, what, next);
+    }
+}
+
+/// In what else it differs from the table that it is a partition of.
+fn drifted(fact: &Facts, findings: &mut Vec<Finding>) {
+    use Severity::{Info, Warning};
+    let (parent, name) = (&fact.parent_sql, &fact.object_sql);
+    let mut found = finder(fact, findings);
+    if let Some(granted) = &fact.granted {
+        let next = format!("REVOKE what is granted on {name}: rights on the table are enough");
+        found(Warning, format!("rights are granted on it directly: {granted}"), next);
+    }
+    if let Some(triggers) = &fact.triggers {
+        let next = "drop them, or make them on the table".to_owned();
+        found(Warning, format!("it has triggers that its parent has not: {triggers}"), next);
+    }
+    if fact.other_security && !fact.filtered {
+        let next = "nothing for queries of the table, which go by the table's own; rights on the leaf alone are to be looked at";
+        found(Warning, "its row security is not that of its parent".to_owned(), next.to_owned());
+    }
+    if fact.other_identity {
+        let next = format!("ALTER TABLE {name} REPLICA IDENTITY as on {parent}, or subscribers miss its changes");
+        found(Warning, "its replica identity is not that of its parent".to_owned(), next);
+    }
+    if !fact.other_columns.is_empty() {
+        let columns = fact.other_columns.join(", ");
+        let next = format!(
+            "ALTER TABLE {name} ALTER COLUMN .. SET STORAGE or SET COMPRESSION as on {parent}; new rows follow"
+        );
+        found(Info, format!("storage or compression differ from its parent's: {columns}"), next);
+    }
+    if let Some(options) = &fact.options {
+        let severity = if options.contains("autovacuum_enabled=false") { Warning } else { Info };
+        let next = format!("nothing, if that is meant; else ALTER TABLE {name} RESET (..)");
+        found(severity, format!("it has storage options of its own: {options}"), next);
+    }
+}
+
+#[cfg(test)]
+mod tests;

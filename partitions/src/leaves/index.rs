@@ -1,0 +1,117 @@
+//! Gives leaves the indexes of their own that they lack: after a load, or when the table got another one.
+
+use tokio_postgres::{Client, types::Type};
+
+use super::catalog::read_leaf;
+use super::create::create_index;
+use crate::pg::patience::PATIENCE;
+use crate::pg::session::{self, BEGIN, Kind};
+use crate::{Catalog, Error, Leaf, Table};
+
+/// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.
+pub const INDEXER_KEY: i64 = 0x64_616c_7069_6478;
+
+/// How long a build in a leaf in use waits for a transaction that is older. Only other maintenance of the leaf waits behind it; what it
+/// leaves when it gives up is dropped by the next one.
+const OLDER_PATIENCE: &str = "10min";
+
+/// How [`build`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Indexed {
+    /// The leaf has all of them now; so many were made.
+    Made(usize),
+    /// Somebody holds a lock in the way, or builds already. Nothing was done: come back later.
+    Busy,
+    /// There is no such leaf any more.
+    Gone,
+}
+
+/// Makes the indexes that a leaf of `catalog` lacks by now. Safe to call again after a crash anywhere.
+///
+/// With `live`, rows may be written to the leaf meanwhile: each index is made CONCURRENTLY, which takes two passes and waits for
+/// transactions that are older. Without, all are made in one transaction, during which writers of this leaf wait.
+///
+/// Wants a direct connection whose current role owns the table.
+pub async fn build(
+    client: &mut Client,
+    table: &Table,
+    catalog: &Catalog,
+    leaf: &str,
+    live: bool,
+) -> Result<Indexed, Error> {
+    if !try_lock(client, table).await? {
+        return Ok(Indexed::Busy);
+    }
+    let outcome = build_locked(client, table, catalog, leaf, live).await;
+    let unlocked = client.query_typed(UNLOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
+    let reset = client.batch_execute("RESET statement_timeout; RESET lock_timeout").await;
+    let outcome = outcome?;
+    unlocked.map(drop).and(reset).map_err(Error::doing("end building indexes", table))?;
+    Ok(outcome)
+}
+
+const LOCK: &str = "SELECT pg_try_advisory_lock($1)";
+const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
+
+async fn try_lock(client: &Client, table: &Table) -> Result<bool, Error> {
+    let row = client.query_typed_one(LOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
+    Ok(row.map_err(Error::doing("begin to build indexes", table))?.get(0))
+}
+
+async fn build_locked(
+    client: &mut Client,
+    table: &Table,
+    catalog: &Catalog,
+    leaf: &str,
+    live: bool,
+) -> Result<Indexed, Error> {
+    let Some(leaf) = read_leaf(client, table, catalog, leaf).await?.filter(|leaf| !leaf.detaching) else {
+        return Ok(Indexed::Gone);
+    };
+    let built = if live { concurrently(client, table, &leaf).await } else { at_once(client, table, &leaf).await };
+    match built {
+        Err(error) if error.is_passing() => Ok(Indexed::Busy),
+        built => built.map(Indexed::Made),
+    }
+}
+
+async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usize, Error> {
+    let (doing, name) = (|| Error::doing("build the indexes of a leaf", table), table.sibling(&leaf.name));
+    let lacking = leaf.lacks(&table.leaf_indexes);
+    let statements: Vec<String> = lacking.iter().map(|index| create_index(&name, index, "")).collect();
+    // A build takes as long as the leaf is large; the lock for it is had at once or later.
+    let settings = format!("{BEGIN}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{PATIENCE}'");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
+    transaction.batch_execute(&statements.join(";\n")).await.map_err(doing())?;
+    transaction.commit().await.map_err(doing())?;
+    Ok(statements.len())
+}
+
+/// What a build that was cut short left behind is dropped first: nobody uses it, and every write keeps it up.
+async fn concurrently(client: &Client, table: &Table, leaf: &Leaf) -> Result<usize, Error> {
+    let (doing, name) = (|| Error::doing("build the indexes of a leaf in use", table), table.sibling(&leaf.name));
+    // Whoever maintains this leaf is met here, and not waited for as long as older transactions are.
+    let ask = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT"
+    );
+    if let Err(error) = client.batch_execute(&ask).await {
+        client.batch_execute("ROLLBACK").await.map_err(doing())?;
+        return Err(doing()(error));
+    }
+    let settings = format!("SET statement_timeout = 0; SET lock_timeout = '{OLDER_PATIENCE}'");
+    client.batch_execute(&settings).await.map_err(doing())?;
+    let broken = client.query_typed(BROKEN, &[(&name, Type::TEXT)]).await.map_err(doing())?;
+    for row in &broken {
+        let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", table.sibling(row.get(0)));
+        client.batch_execute(&drop).await.map_err(doing())?;
+    }
+    let lacking = leaf.lacks(&table.leaf_indexes);
+    for index in &lacking {
+        client.batch_execute(&create_index(&name, index, "CONCURRENTLY")).await.map_err(doing())?;
+    }
+    Ok(lacking.len())
+}
+
+const BROKEN: &str = "SELECT index.relname::text FROM pg_catalog.pg_index \
+                      JOIN pg_catalog.pg_class AS index ON index.oid = indexrelid \
+                      WHERE indrelid = $1::text::regclass AND NOT indisvalid";

@@ -1,0 +1,197 @@
+//! Adds legal holds and releases them.
+//!
+//! Adding a hold locks the registry's rows of the leaves that it touches, as retiring and dropping do: one of both is first, and
+//! the other sees it.
+
+use tokio_postgres::{
+    Client, Transaction,
+    types::{ToSql, Type},
+};
+
+use super::attach::bring_back;
+use super::exclusive::{begin_session, end_session};
+use crate::pg::session::{self, BEGIN, Kind};
+use crate::registry::activity::{Deed, ensure_activity, record};
+use crate::registry::inventory::{read_inventory, register};
+use crate::{Advice, Entry, Error, Presence, Registry, Scope, Table};
+
+/// A move holds its leaf's row of the registry for less than that, but for counting its rows.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s'";
+/// Tries to lock the rows of the registry.
+const TRIES: u32 = 3;
+
+const LOCK: &str = "SELECT CASE WHEN state = 'DETACHING' THEN leaf_id END FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED' \
+                      AND ($3::int8 IS NULL OR key = $3) AND ($4::timestamptz IS NULL OR $4 < to_time) \
+                      AND ($5::timestamptz IS NULL OR from_time IS NULL OR from_time < $5) ORDER BY leaf_id FOR UPDATE";
+const ADD: &str = "INSERT INTO registry.legal_hold (table_schema, table_name, key, from_time, to_time, reason, author) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING hold_id";
+const RELEASE: &str = "UPDATE registry.legal_hold SET released_at = clock_timestamp(), released_by = $2 \
+                       WHERE hold_id = $1 AND released_at IS NULL RETURNING format('%s.%s', table_schema, table_name)";
+
+/// Adds a hold. When it returns, no leaf that it touches will be sealed, retired, detached or dropped until it is released; what was
+/// dropped before is not brought back. A detaching of such a leaf that has begun is taken back. Answers its id and how many leaves
+/// that stand it touches.
+///
+/// # Errors
+/// [`Error::TooLate`] where a detaching could not be taken back: the hold stands all the same.
+pub async fn add_hold(
+    client: &mut Client,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<(i64, usize), Error> {
+    let Placed { id, touched, going } = place(client, table, scope, reason, author).await?;
+    let inventory = read_inventory(client, table).await?;
+    let hold =
+        |entry: &&Entry| inventory.holds.iter().any(|hold| hold.id == id && hold.touches(entry.key, &entry.bounds));
+    // One that a run was detaching then may be detached by now.
+    let going = |entry: &&Entry| going.contains(&entry.id) || entry.presence == Presence::Pending;
+    for entry in inventory.entries.iter().filter(hold).filter(going) {
+        stop(client, table, entry).await.map_err(|error| Error::TooLate {
+            hold: id,
+            leaf: entry.to_string(),
+            why: error.to_string(),
+        })?;
+    }
+    Ok((id, touched))
+}
+
+/// A hold that was added.
+pub(crate) struct Placed {
+    pub id: i64,
+    /// How many leaves that stand it touches.
+    touched: usize,
+    /// Those of which a detaching had begun.
+    going: Vec<i64>,
+}
+
+/// Takes a detaching back, unless a run is at it.
+async fn stop(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
+    begin_session(client, table).await?;
+    let stopped = bring_back(client, table, entry, false).await;
+    let ended = end_session(client, table).await;
+    stopped.and(ended)
+}
+
+/// Adds a hold, and stops nothing that has begun.
+pub(crate) async fn place(
+    client: &mut Client,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<Placed, Error> {
+    refuse_unfit(client, table, scope, reason, author).await?;
+    for _ in 1..TRIES {
+        match add(client, table, scope, reason, author).await {
+            Err(error) if error.is_passing() => {}
+            added => return added,
+        }
+    }
+    add(client, table, scope, reason, author).await
+}
+
+/// Refuses a hold that says nothing or keeps nothing, and makes ready for one.
+pub(crate) async fn refuse_unfit(
+    client: &mut Client,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<(), Error> {
+    if reason.trim().is_empty() || author.trim().is_empty() {
+        return Err(Error::Unfit {
+            what: format!("hold on {table}"),
+            why: "a hold needs a reason and an author: say both".to_owned(),
+        });
+    }
+    if let (Some(from), Some(to)) = (scope.from, scope.to)
+        && from >= to
+    {
+        return Err(Error::Unfit {
+            what: format!("hold on {table}"),
+            why: format!("it would hold nothing: {from} is not before {to}; swap them"),
+        });
+    }
+    ensure_activity(client, &table.registry).await?;
+    refuse_unknown_key(client, table, scope).await?;
+    // A leaf without a row could not be locked: a run that registers it meanwhile would not wait for the hold.
+    register(client, table).await
+}
+
+/// A key is known where it has a sub-parent, where a leaf of it was ever registered, or where its rows would have a floor.
+const KEYS: &str = "
+    SELECT key FROM registry.leaf WHERE table_schema = $1 AND table_name = $2
+    UNION SELECT key FROM registry.retention_floor WHERE table_schema = $1 AND table_name = $2";
+
+/// A hold on nothing would look like one that keeps something.
+async fn refuse_unknown_key(client: &mut Client, table: &Table, scope: &Scope) -> Result<(), Error> {
+    let Some(key) = scope.key else { return Ok(()) };
+    let mut known = read_inventory(client, table).await?.keys;
+    let names = [(&table.schema as &(dyn ToSql + Sync), Type::TEXT), (&table.name, Type::TEXT)];
+    let rows = client.query_typed(&table.registered(KEYS), &names).await;
+    known.extend(rows.map_err(Error::doing("read the keys", table))?.iter().map(|row| row.get::<_, i64>(0)));
+    if known.contains(&key) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.iter().take(20).map(i64::to_string).collect();
+    let why = format!("there is no key {key}; there is {}: name one of them, or none for all", known.join(", "));
+    Err(Error::Unfit { what: format!("hold on {table}"), why })
+}
+
+async fn add(client: &mut Client, table: &Table, scope: &Scope, reason: &str, author: &str) -> Result<Placed, Error> {
+    let doing = || Error::doing("add a legal hold", table);
+    let settings = format!("{BEGIN}; {BRIEFLY}");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
+    let placed = insert(&transaction, table, scope, reason, author).await?;
+    transaction.commit().await.map_err(doing())?;
+    Ok(placed)
+}
+
+/// Adds a hold that is fit, in a transaction that does more.
+pub(crate) async fn insert(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    scope: &Scope,
+    reason: &str,
+    author: &str,
+) -> Result<Placed, Error> {
+    let doing = || Error::doing("add a legal hold", table);
+    let scope_of: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&table.schema, Type::TEXT),
+        (&table.name, Type::TEXT),
+        (&scope.key, Type::INT8),
+        (&scope.from, Type::TIMESTAMPTZ),
+        (&scope.to, Type::TIMESTAMPTZ),
+    ];
+    let touched = transaction.query_typed(&table.registered(LOCK), &scope_of).await.map_err(doing())?;
+    let said: [(&(dyn ToSql + Sync), Type); 2] = [(&reason, Type::TEXT), (&author, Type::TEXT)];
+    let parameters: Vec<_> = scope_of.into_iter().chain(said).collect();
+    let id = transaction.query_typed_one(&table.registered(ADD), &parameters).await.map_err(doing())?.get(0);
+    let deed = Deed::new("hold.add", format!("{}.{}", table.schema, table.name))
+        .with_detail(serde_json::json!({ "hold": id, "scope": scope.to_string(), "reason": reason, "author": author }));
+    record(transaction, &table.registry, &deed).await?;
+    Ok(Placed { id, touched: touched.len(), going: touched.iter().filter_map(|row| row.get(0)).collect() })
+}
+
+/// Releases a hold of a registry; its row stays. An error if there is none of this id that stands.
+pub async fn release_hold(client: &mut Client, registry: &Registry, id: i64, by: &str) -> Result<(), Error> {
+    let what = format!("hold {id}");
+    if by.trim().is_empty() {
+        return Err(Error::Unfit { what, why: "a release needs an author: say who releases it".to_owned() });
+    }
+    ensure_activity(client, registry).await?;
+    let doing = || Error::doing("release a legal hold", &registry.schema);
+    let settings = format!("{BEGIN}; {BRIEFLY}");
+    let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
+    let Some(row) = transaction.query_typed_opt(&registry.sql(RELEASE), &parameters).await.map_err(doing())? else {
+        let why = format!("there is no hold of this number that stands: {} shows those that do", Advice::ListHolds);
+        return Err(Error::Unfit { what, why });
+    };
+    let deed = Deed::new("hold.release", row.get::<_, String>(0))
+        .with_detail(serde_json::json!({ "hold": id, "released_by": by }));
+    record(&transaction, registry, &deed).await?;
+    transaction.commit().await.map_err(doing())
+}

@@ -1,0 +1,96 @@
+//! What the server would refuse a leaf's way for: known before the first move, so that nothing is sealed that cannot go on.
+
+use std::fmt;
+
+use super::advice::Advice;
+use super::retention::Action;
+
+/// What of a parent makes the server refuse that a leaf of it is detached, or of a leaf that it is sealed, detached or dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hindrance {
+    /// The parent has a DEFAULT partition.
+    Default {
+        /// The parent, as SQL takes it.
+        parent: String,
+        /// The partition, as SQL takes it.
+        partition: String,
+    },
+    /// A foreign key points to the parent.
+    Referenced {
+        /// The constraint, as SQL takes it.
+        by: String,
+        /// The table that it is of, as SQL takes it.
+        of: String,
+    },
+    /// The leaf is no plain table.
+    Kind {
+        /// What it is.
+        kind: &'static str,
+        /// The statement after which it is left alone.
+        freed_by: String,
+    },
+    /// Another role owns the leaf.
+    Owner {
+        /// The role.
+        owner: String,
+        /// The statement that gives it to the manager's role.
+        freed_by: String,
+    },
+    /// Something that is none of the leaf's parts depends on the leaf: it would not be dropped.
+    Needed {
+        /// What depends on it.
+        by: String,
+        /// The statements that end that.
+        freed_by: String,
+    },
+}
+
+impl Hindrance {
+    /// Whether it stands in the way of what becomes of a leaf.
+    pub(crate) fn hinders(&self, action: Action) -> bool {
+        match self {
+            Self::Needed { .. } => matches!(action, Action::Drop | Action::Archive),
+            // Beside it, no leaf is made either.
+            Self::Default { .. } => true,
+            _ => action != Action::Keep,
+        }
+    }
+
+    /// What is so.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Default { partition, .. } => {
+                format!("{partition} is a DEFAULT partition, beside which the server detaches none concurrently")
+            }
+            Self::Referenced { by, of } => format!(
+                "foreign key {by} of {of} points here, and the server detaches nothing from under it without locking that table"
+            ),
+            Self::Kind { kind, .. } => format!("it is {kind}, and only plain tables are sealed, archived and dropped"),
+            Self::Owner { owner, .. } => format!("{owner} owns it, and only its owner may seal and drop it"),
+            Self::Needed { by, .. } => {
+                format!("{by} would be lost with it, and the server does not drop what something else needs")
+            }
+        }
+    }
+
+    /// What to do.
+    pub fn next(&self) -> String {
+        match self {
+            Self::Default { parent, partition } => format!(
+                "move its rows into leaves of their own ({} makes them), then ALTER TABLE {parent} \
+                 DETACH PARTITION {partition}",
+                Advice::Fill
+            ),
+            Self::Referenced { by, of } => format!("ALTER TABLE {of} DROP CONSTRAINT {by}"),
+            Self::Kind { freed_by, .. } => format!("it is left alone after {freed_by}"),
+            Self::Owner { freed_by, .. } => freed_by.clone(),
+            Self::Needed { freed_by, .. } => format!("let it go by the table instead of the leaf, or {freed_by}"),
+        }
+    }
+}
+
+impl fmt::Display for Hindrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what(), self.next())
+    }
+}

@@ -1,0 +1,378 @@
+//! Which leaves must exist, decided from what stands, what is needed and the time of day.
+
+use std::collections::BTreeSet;
+use std::iter::successors;
+
+use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
+
+use super::policy::WIDEST;
+use crate::{Bounds, Edge, Policy};
+
+/// PostgreSQL cuts longer names off.
+const LONGEST_NAME: usize = 63;
+/// Most leaves made at once on one side of a needed one: the load waits for them.
+const MOST_ONWARD: usize = 7;
+
+/// A partition that holds rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its name, without schema; a label.
+    pub name: String,
+    /// The times it holds, as the catalog has them.
+    pub bounds: Bounds,
+    /// Whether a `DETACH CONCURRENTLY` has begun and not ended: the leaf takes no rows, yet its place is not free.
+    pub detaching: bool,
+    /// Its B-tree indexes, the table's own among them.
+    pub indexes: Vec<Index>,
+}
+
+/// A B-tree index over columns, ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Index {
+    columns: Vec<String>,
+}
+
+impl Index {
+    /// Over these columns, unquoted, in this order.
+    pub fn on<C: Into<String>>(columns: impl IntoIterator<Item = C>) -> Self {
+        Self { columns: columns.into_iter().map(Into::into).collect() }
+    }
+
+    /// Its columns, unquoted, in order.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+}
+
+impl Leaf {
+    /// Which of `indexes` it does not have.
+    pub fn lacks<'i>(&self, indexes: &'i [Index]) -> Vec<&'i Index> {
+        indexes.iter().filter(|index| !self.indexes.contains(index)).collect()
+    }
+}
+
+/// What exists for one table and key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// The table's name, without schema.
+    pub table: String,
+    /// The key whose sub-parent this is.
+    pub key: i64,
+    /// Name of the sub-parent, without schema, if there is one.
+    pub sub_parent: Option<String>,
+    /// The same as SQL takes it: it may stand in another schema than the table.
+    pub parent: Option<String>,
+    /// Whether its times are dates: then no leaf is narrower than a day.
+    pub is_of_days: bool,
+    /// Its leaves, ascending; PostgreSQL keeps them disjoint.
+    pub leaves: Vec<Leaf>,
+    /// Names in the schema that begin like the table's: new ones must differ.
+    pub names: BTreeSet<String>,
+    /// Differs when leaves were attached or detached since; empty without a sub-parent.
+    pub stamp: String,
+}
+
+impl Catalog {
+    /// Puts a leaf in the place of the one of its name, or adds it.
+    pub fn put(&mut self, leaf: Leaf) {
+        self.leaves.retain(|old| old.name != leaf.name);
+        let place = self.leaves.partition_point(|other| other.bounds.upper() < leaf.bounds.upper());
+        self.names.insert(leaf.name.clone());
+        self.leaves.insert(place, leaf);
+    }
+
+    /// The leaf that takes rows of this time, if there is one.
+    pub fn leaf_at(&self, time: DateTime<Utc>) -> Option<&Leaf> {
+        let index = self.leaves.partition_point(|leaf| leaf.bounds.upper() <= Edge::from(time));
+        self.leaves.get(index).filter(|leaf| leaf.bounds.contains(time) && !leaf.detaching)
+    }
+
+    /// The times of rows that no leaf would take, ascending, each once. Empty means that COPY will find its leaves.
+    pub fn uncovered(&self, times: impl IntoIterator<Item = DateTime<Utc>>) -> Vec<DateTime<Utc>> {
+        let missing: BTreeSet<_> = times.into_iter().filter(|&time| self.leaf_at(time).is_none()).collect();
+        missing.into_iter().collect()
+    }
+}
+
+/// What must have a leaf.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Times of rows that are about to be written; any order, repeats are fine.
+    pub times: Vec<DateTime<Utc>>,
+    /// Newest time known, to make [`Policy::premake`] leaves after; `None` makes none ahead.
+    pub head: Option<DateTime<Utc>>,
+    /// Leaves that end at or before this are made bare, without indexes of their own, as they are about to be loaded;
+    /// with `None` none is.
+    pub bare_until: Option<DateTime<Utc>>,
+    /// Times that a load goes through in order, one way or the other: as many leaves as stand in a row on one side of the
+    /// needed ones are made on their other side, within these bounds.
+    pub load: Option<Bounds>,
+}
+
+impl Need {
+    /// Leaves for these rows and none ahead.
+    pub fn rows(times: impl IntoIterator<Item = DateTime<Utc>>) -> Self {
+        Self { times: times.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Leaves at this time and ahead of it.
+    pub fn ahead_of(head: DateTime<Utc>) -> Self {
+        Self { head: Some(head), ..Self::default() }
+    }
+
+    /// The same, whose leaves that end at or before `time` are made bare.
+    #[must_use]
+    pub fn bare_until(self, time: Option<DateTime<Utc>>) -> Self {
+        Self { bare_until: time, ..self }
+    }
+
+    /// The same, as a step of a load of these times.
+    #[must_use]
+    pub fn of_load(self, load: Option<Bounds>) -> Self {
+        Self { load, ..self }
+    }
+}
+
+/// One thing to create. Names are final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The key's own partition of the table, itself partitioned by time.
+    CreateSubParent {
+        /// Its name, without schema.
+        name: String,
+    },
+    /// A leaf below the sub-parent.
+    CreateLeaf {
+        /// Its name, without schema.
+        name: String,
+        /// The times it will hold.
+        bounds: Bounds,
+        /// Whether it is made without indexes of its own, to be loaded first.
+        bare: bool,
+    },
+}
+
+/// What to create, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The sub-parent first, if it is missing; then leaves, ascending in time.
+    pub steps: Vec<Step>,
+    /// Needed times that are absurd ([`Policy::is_absurd`]) and in no leaf, ascending, each once: rows of theirs belong into
+    /// quarantine. Once the steps are done, these are what [`Catalog::uncovered`] still says of the needed times.
+    pub quarantined: Vec<DateTime<Utc>>,
+}
+
+/// Why no plan can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// Even leaves of a year would be too many, and some of the times are old.
+    #[error(
+        "table \"{table}\", key {key}, would have {would_be} leaves, more than max_leaves = {max_leaves}, even with leaves of a year: raise max_leaves, or retire old leaves"
+    )]
+    TooMany {
+        /// The table.
+        table: String,
+        /// The key.
+        key: i64,
+        /// How many leaves there would be, at least.
+        would_be: usize,
+        /// How many there may be.
+        max_leaves: usize,
+    },
+    /// A row's place is held by a leaf that is being detached.
+    #[error(
+        "rows of {time} belong into leaf \"{leaf}\", whose detaching has begun and not ended: end it with ALTER TABLE .. DETACH PARTITION \"{leaf}\" FINALIZE, then attach it again or let a new one be made"
+    )]
+    Detaching {
+        /// The time that was needed.
+        time: DateTime<Utc>,
+        /// The leaf.
+        leaf: String,
+    },
+}
+
+/// Decides what to create so that every needed time has a leaf.
+///
+/// Only leaves that hold a needed time are made, so their number is bounded by the needs and not by the distance
+/// between them: at most one for each needed time, [`Policy::premake`] and one for the head, and of a load
+/// ([`Need::load`]) as many as it has needed in a row, at most seven on either side; to look at the catalog costs as
+/// much as to make several. Gaps between leaves are normal, but for those from the head to the last leaf ahead of it.
+/// New leaves are aligned to the policy's interval and cut where a neighbour stands;
+/// times before [`Policy::first`] share the leaf FROM (MINVALUE). Absurd times get none, and keep nothing else from its own.
+/// When [`Policy::max_leaves`] would be passed, all that is missing is planned again with wider leaves. Where even leaves of a year would be
+/// too many, others get none; those of now, and the head's, get leaves that are one step wider than the policy's.
+pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need) -> Result<Plan, PlanError> {
+    let of_days = catalog.is_of_days.then(|| policy.clone().of_days());
+    let policy = of_days.as_ref().unwrap_or(policy);
+    let (absurd, rows): (BTreeSet<_>, BTreeSet<_>) =
+        need.times.iter().copied().partition(|&time| policy.is_absurd(time, now));
+    for &time in &rows {
+        if let Some(leaf) = catalog.leaves.iter().find(|leaf| leaf.detaching && leaf.bounds.contains(time)) {
+            return Err(PlanError::Detaching { time, leaf: leaf.name.clone() });
+        }
+    }
+    let mut would_be = 0;
+    for widened in 0..=WIDEST {
+        let mut draft = Draft::new(catalog, policy, now, widened);
+        rows.iter().for_each(|&time| draft.cover(time));
+        need.head.into_iter().for_each(|head| draft.cover_ahead(head));
+        would_be = draft.standing.len();
+        if draft.new.is_empty() || would_be <= policy.max_leaves {
+            let needed = draft.new.clone();
+            need.load.into_iter().for_each(|load| draft.cover_onward(load));
+            if draft.standing.len() > policy.max_leaves {
+                draft.new = needed;
+            }
+            return Ok(draft.done(catalog, absurd, need.bare_until));
+        }
+    }
+    // Rows of now have a home whatever stands: a few leaves too many cost less than rows that are refused. Others wait for room.
+    let mut draft = Draft::new(catalog, policy, now, 1);
+    rows.iter().filter(|time| policy.is_of_now(**time, now)).for_each(|&time| draft.cover(time));
+    need.head.into_iter().for_each(|head| draft.cover_ahead(head));
+    if !draft.new.is_empty() && rows.iter().all(|&time| draft.bounds_at(time).is_some()) {
+        return Ok(draft.done(catalog, absurd, need.bare_until));
+    }
+    Err(PlanError::TooMany { table: catalog.table.clone(), key: catalog.key, would_be, max_leaves: policy.max_leaves })
+}
+
+/// Bounds that stand and those to make, at one width.
+struct Draft<'p> {
+    policy: &'p Policy,
+    now: DateTime<Utc>,
+    widened: u32,
+    /// Of all leaves, the new ones among them; ascending and disjoint.
+    standing: Vec<Bounds>,
+    /// Of the new ones, ascending.
+    new: Vec<Bounds>,
+}
+
+impl<'p> Draft<'p> {
+    fn new(catalog: &Catalog, policy: &'p Policy, now: DateTime<Utc>, widened: u32) -> Self {
+        let standing = catalog.leaves.iter().map(|leaf| leaf.bounds).collect();
+        Self { policy, now, widened, standing, new: Vec::new() }
+    }
+
+    fn done(self, catalog: &Catalog, absurd: BTreeSet<DateTime<Utc>>, bare_until: Option<DateTime<Utc>>) -> Plan {
+        let steps = named(catalog, &self.new, bare_until);
+        let mut quarantined = catalog.uncovered(absurd);
+        quarantined.retain(|&time| !self.new.iter().any(|bounds| bounds.contains(time)));
+        Plan { steps, quarantined }
+    }
+
+    /// Where the bounds that hold `time` stand, or where they would.
+    fn place(&self, time: DateTime<Utc>) -> usize {
+        self.standing.partition_point(|bounds| bounds.upper() <= Edge::from(time))
+    }
+
+    /// The bounds that hold `time`.
+    fn bounds_at(&self, time: DateTime<Utc>) -> Option<Bounds> {
+        self.standing.get(self.place(time)).filter(|bounds| bounds.contains(time)).copied()
+    }
+
+    /// Makes a leaf for `time` if it has none and is not absurd: as wide as the policy says, cut at the nearest neighbours.
+    fn cover(&mut self, time: DateTime<Utc>) {
+        if self.bounds_at(time).is_some() || self.policy.is_absurd(time, self.now) {
+            return;
+        }
+        let Some(ideal) = self.policy.bounds_at(time, self.now, self.widened) else { return };
+        let place = self.place(time);
+        // The time is in no leaf: the one before ends at or before it, the one after begins after it.
+        let before = place.checked_sub(1).map_or(Edge::MinValue, |before| self.standing[before].upper());
+        let after = self.standing.get(place).map_or(Edge::MaxValue, Bounds::lower);
+        let Some(bounds) = Bounds::between(before.max(ideal.lower()), after.min(ideal.upper())) else { return };
+        self.standing.insert(place, bounds);
+        self.new.insert(self.new.partition_point(|other| other.to() <= time), bounds);
+    }
+
+    /// Makes the head's leaf and, without a gap, those after it: as far as [`Policy::premake`] intervals after the head's own
+    /// reach, or so many leaves, if they are narrower. An absurd head makes none.
+    fn cover_ahead(&mut self, head: DateTime<Utc>) {
+        let end = |time: DateTime<Utc>| Some(self.policy.bounds_at(time, self.now, self.widened)?.to());
+        let ends = successors(end(head), |&to| end(to));
+        let Some(reach) = ends.take(self.policy.premake as usize + 1).last() else { return };
+        let mut time = head;
+        for _ in 0..=self.policy.premake {
+            self.cover(time);
+            let Some(bounds) = self.bounds_at(time).filter(|bounds| bounds.to() < reach) else { return };
+            time = bounds.to();
+        }
+    }
+
+    /// Makes the leaves that a load needs next, if it goes on as it came to the new ones.
+    fn cover_onward(&mut self, load: Bounds) {
+        let (Some(&first), Some(&last)) = (self.new.first(), self.new.last()) else { return };
+        let mut edge = first.from();
+        let old_below = self.standing.iter().rev().skip_while(|bounds| **bounds != first).skip(1);
+        let below = old_below.take_while(|bounds| {
+            let joins = Some(bounds.to()) == edge;
+            edge = bounds.from();
+            joins
+        });
+        let below = below.count().min(MOST_ONWARD);
+        let mut edge = last.to();
+        let old_above = self.standing.iter().skip_while(|bounds| **bounds != last).skip(1);
+        let above = old_above.take_while(|bounds| {
+            let joins = bounds.from() == Some(edge);
+            edge = bounds.to();
+            joins
+        });
+        let above = above.count().min(MOST_ONWARD);
+        let at = |time: DateTime<Utc>| self.policy.bounds_at(time, self.now, self.widened);
+        let before = |time: DateTime<Utc>| time.checked_sub_signed(TimeDelta::microseconds(1));
+        let down = successors(first.from().and_then(before), |&time| at(time)?.from().and_then(before));
+        let up = successors(Some(last.to()), |&time| Some(at(time)?.to()));
+        let next: Vec<_> = down.take(above).chain(up.take(below)).filter(|&time| load.contains(time)).collect();
+        next.into_iter().for_each(|time| self.cover(time));
+    }
+}
+
+fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -> Vec<Step> {
+    let mut taken = catalog.names.clone();
+    let mut steps = Vec::new();
+    if catalog.sub_parent.is_none() && !new.is_empty() {
+        steps.push(Step::CreateSubParent { name: free_name(&mut taken, catalog, "") });
+    }
+    steps.extend(new.iter().map(|&bounds| {
+        let label = bounds.from().map_or_else(|| "_first".to_owned(), |from| format!("_{}", label(from)));
+        let bare = bare_until.is_some_and(|until| bounds.to() <= until);
+        Step::CreateLeaf { name: free_name(&mut taken, catalog, &label), bounds, bare }
+    }));
+    steps
+}
+
+/// `20240131`, with the time of day where it is not midnight.
+fn label(from: DateTime<Utc>) -> String {
+    let date = format!("{:04}{:02}{:02}", from.year(), from.month(), from.day());
+    match from.num_seconds_from_midnight() {
+        0 => date,
+        seconds if seconds % 3_600 == 0 => format!("{date}{:02}", from.hour()),
+        _ => format!("{date}{}", from.format("%H%M%S")),
+    }
+}
+
+/// `<table>_<key><label>` (without the key where there is no list level), the table's part cut to fit, a number at the end
+/// where that name is taken.
+fn free_name(taken: &mut BTreeSet<String>, catalog: &Catalog, label: &str) -> String {
+    let is_flat = catalog.sub_parent.as_ref() == Some(&catalog.table);
+    let label = if is_flat { label.to_owned() } else { format!("_{}{label}", catalog.key) };
+    let mut suffix = label.clone();
+    for again in 2.. {
+        let mut table = catalog.table.as_str();
+        while table.len() + suffix.len() > LONGEST_NAME {
+            table = &table[..table.floor_char_boundary(table.len() - 1)];
+        }
+        let name = format!("{table}{suffix}");
+        if taken.insert(name.clone()) {
+            return name;
+        }
+        suffix = format!("{label}_{again}");
+    }
+    unreachable!("finitely many names are taken")
+}
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;

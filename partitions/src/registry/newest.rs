@@ -1,0 +1,97 @@
+//! The time of the newest row of a table: what its retention counts back from where nobody says what is final.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_postgres::{Client, Transaction};
+
+use super::inventory::read_inventory;
+use crate::leaves::blockers::blockers_of;
+use crate::pg::session::{self, Kind};
+use crate::pure::names::quoted;
+use crate::{Entry, Error, Inventory, Presence, Table};
+
+/// The time of the newest row of each key of which something is older than `retention_time` by the clock; of the others nothing is due,
+/// whatever their rows say, and they are not looked at. A table without rows has no time, and nothing of it is due.
+///
+/// A clock that jumped ahead ages nothing by that, and a table whose writer stands keeps what it has. A row of a time to come counts as
+/// one of now. A leaf that somebody has for their own is passed over.
+///
+/// # Errors
+/// When the server refuses; also where a policy hides rows from us, as an older one would be taken for the newest; and with who is in the
+/// way, where nothing is due as a leaf was passed over.
+pub async fn newest_rows(
+    client: &mut Client,
+    table: &Table,
+    retention_time: TimeDelta,
+) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
+    let doing = || Error::doing("look for the newest row", table);
+    let inventory = read_inventory(client, table).await?;
+    let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '60s'; \
+                    SET LOCAL jit = off";
+    let transaction = session::begin(client, Kind::Read, settings).await.map_err(doing())?;
+    let (mut newest, mut closed) = (BTreeMap::new(), Vec::new());
+    for key in aged(&inventory, retention_time) {
+        for entry in downwards(&inventory, key) {
+            transaction.batch_execute("SAVEPOINT leaf").await.map_err(doing())?;
+            match newest_of(&transaction, table, entry).await.map_err(doing()) {
+                Ok(None) => {}
+                Ok(Some(time)) => {
+                    newest.insert(key, time);
+                    break;
+                }
+                // An older row ages less: nothing goes too early.
+                Err(error) if error.is_passing() => {
+                    transaction.batch_execute("ROLLBACK TO leaf").await.map_err(doing())?;
+                    closed.push(entry);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    transaction.commit().await.map_err(doing())?;
+    match closed.iter().find(|entry| !ages(&inventory, entry.key, newest.get(&entry.key), retention_time)) {
+        None => Ok(newest),
+        Some(entry) => Err(Error::InTheWay {
+            act: "a look for the newest row",
+            leaf: entry.relation(),
+            holders: blockers_of(client, table, entry, false).await?,
+        }),
+    }
+}
+
+/// Whether some leaf of a key has had its time, by this newest row.
+fn ages(inventory: &Inventory, key: i64, newest: Option<&DateTime<Utc>>, retention_time: TimeDelta) -> bool {
+    let Some(cutoff) = newest.and_then(|newest| newest.checked_sub_signed(retention_time)) else { return false };
+    let mut attached = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
+    attached.any(|entry| entry.key == key && entry.bounds.to() <= cutoff)
+}
+
+/// The keys with a leaf that is older than `retention_time` by the clock.
+fn aged(inventory: &Inventory, retention_time: TimeDelta) -> BTreeSet<i64> {
+    let Some(cutoff) = inventory.now.checked_sub_signed(retention_time) else { return BTreeSet::new() };
+    let old = inventory.entries.iter().filter(|entry| entry.bounds.to() <= cutoff);
+    old.map(|entry| entry.key).collect()
+}
+
+/// The leaves of a key that stand, from those of now on down.
+fn downwards(inventory: &Inventory, key: i64) -> impl Iterator<Item = &Entry> {
+    let now = inventory.now;
+    inventory.entries.iter().rev().filter(move |entry| {
+        let is_begun = entry.bounds.from().is_none_or(|from| from <= now);
+        entry.key == key && entry.presence == Presence::Attached && is_begun
+    })
+}
+
+async fn newest_of(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    entry: &Entry,
+) -> Result<Option<DateTime<Utc>>, tokio_postgres::Error> {
+    let (time, leaf) = (quoted(&table.time_column), entry.relation());
+    let sql = format!(
+        "SELECT CASE WHEN newest > clock_timestamp() THEN clock_timestamp() ELSE NULLIF(newest, '-infinity') END \
+         FROM (SELECT max({time}) AS newest FROM {leaf}) AS rows"
+    );
+    Ok(transaction.query_typed_one(&sql, &[]).await?.get(0))
+}
