@@ -46,7 +46,7 @@ fn readers_agree(text: &str) {
     }
     if let Ok(logs) = &ours {
         for row in 0..logs.len() {
-            erc20::decode(&logs.get(row));
+            erc20::decode(&logs.get(row)).ok();
         }
     }
 }
@@ -64,9 +64,13 @@ fn plain_reads(text: &str) -> Option<Logs> {
 }
 
 /// Alloy keeps fields that it does not know until it knows all, and refuses there what we pass over, such as a number that
-/// no f64 holds; and an array of fields is a log to serde alone. Anything else that we read, alloy must read the same.
+/// no f64 holds; and an array of fields is a log to serde alone. A log's own time is nobody's to read here: rows have their header's.
+/// Anything else that we read, alloy must read the same.
 fn alloy_is_only_stricter(text: &str, ours: &Logs) {
-    let Ok(Value::Array(items)) = serde_json::from_str(text) else { return };
+    let Ok(Value::Array(mut items)) = serde_json::from_str(text) else { return };
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        item.remove("blockTimestamp");
+    }
     if items.iter().all(Value::is_object) {
         let theirs: Vec<AlloyLog> = serde_json::from_value(items.into()).expect("alloy reads what we read");
         assert_eq!(Some(ours), in_columns(&theirs).as_ref(), "alloy reads something else");
