@@ -1,4 +1,4 @@
-//! The loop that carries out what the machine says. It and what lies below it alone await both nodes and store.
+//! The loop that carries out what the machine says. Only this file and `driver/` await both nodes and store.
 
 mod backfill;
 mod chores;
@@ -17,11 +17,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::chain::backfill::BackfillInput;
-use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::{Action, Input, Limits, Machine, Tail, Wait};
 use crate::config::{Chain, Finality};
-use crate::events::untyped::Untyped;
+use crate::dataset::Sorted;
+use crate::dataset::untyped::Untyped;
 use crate::nodes::Nodes;
 use crate::nodes::heads::News;
 use crate::status::{ChainStatus, Meter, Watchdog};
@@ -77,7 +77,7 @@ struct Running {
     /// The one write or comparison under way.
     work: Option<Work>,
     /// The batch being appended.
-    appending: Option<Arc<BlockBatch>>,
+    appending: Option<Arc<Sorted>>,
     fetch_trouble: Trouble,
     work_trouble: Trouble,
     backfill: BackfillLane,
@@ -281,7 +281,7 @@ impl Driver {
                     (self.context.leaves.clone(), self.context.store.clone(), self.context.claim.chain_id);
                 let (patience, timings) = (running.patience.clone(), self.context.timings.tail.clone());
                 running.fetches.begin(id, range, async move {
-                    let fetched = fetch(&nodes, what, &trouble, &patience, &timings).await;
+                    let fetched = fetch(&nodes, store.datasets(), what, &trouble, &patience, &timings).await;
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }
@@ -323,14 +323,14 @@ impl Driver {
     fn committed(&self, running: &mut Running) {
         let Some(batch) = running.appending.take() else { return };
         running.meter.add(batch.logs().len() as u64);
-        running.untyped.add(Untyped::of(&batch));
+        running.untyped.add(batch.untyped());
         running.tail_time = Some(batch.last().time);
     }
 
     /// Publishes which logs stay raw, and says so at once, and when there are more kinds. Without raw logs none is kept.
     fn tell_untyped(&self, running: &mut Running) {
         let more = running.backfill.take_untyped();
-        running.untyped.add(more);
+        running.untyped.add(&more);
         let untyped = &running.untyped;
         if !self.chain.raw || untyped.logs() == 0 {
             return;

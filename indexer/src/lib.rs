@@ -5,6 +5,7 @@ mod backoff;
 pub mod chain;
 pub mod cli;
 pub mod config;
+pub mod dataset;
 mod driver;
 pub mod events;
 pub mod maintenance;

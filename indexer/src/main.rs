@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    dalp_indexer::cli::main()
+    dalp_indexer::cli::main(dalp_indexer::dataset::Datasets::own())
 }

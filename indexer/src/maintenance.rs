@@ -3,6 +3,7 @@
 
 mod book;
 mod connector;
+mod error;
 mod index;
 mod place;
 mod policy;
@@ -21,75 +22,16 @@ use tracing::{Instrument as _, debug, info, warn};
 
 pub use book::Book;
 pub(crate) use connector::Connector;
+pub use error::LeavesError;
 pub(crate) use place::Place;
 pub use policy::crowding;
 pub(crate) use policy::policy;
 
-use crate::chain::batch::BlockBatch;
 use crate::config::{Config, Interval, ManagedTable, Partitions};
+use crate::dataset::{Dataset, Floors, Sorted, Takes};
 use crate::spans;
-use crate::store::connect::ConnectError;
-use crate::store::{Floors, StoreError, timestamp};
+use crate::store::{StoreError, timestamp};
 use crate::task::Beside;
-
-/// Why leaves cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum LeavesError {
-    /// No direct connection.
-    #[error("database.admin_url: {0}")]
-    Connect(#[from] ConnectError),
-    /// The connection may not act for the partitioner.
-    #[error(
-        "database.admin_url: its user cannot act as \"{role}\": {why}. Run `dalp-indexer migrate` with that user, or as an \
-         administrator: {grant};"
-    )]
-    Role {
-        /// The group role.
-        role: String,
-        /// The statement that lets the user act as it.
-        grant: String,
-        /// What the server said.
-        why: String,
-    },
-    /// The connection was lost before it could be used.
-    #[error("database.admin_url: {why}")]
-    Lost {
-        /// What happened.
-        why: String,
-    },
-    /// The partition manager failed.
-    #[error("{0}")]
-    Partitions(#[from] dalp_partitions::Error),
-    /// A run came to its end, and did not do all that it should.
-    #[error("{why}")]
-    Undone {
-        /// What is left.
-        why: String,
-    },
-    /// Part of the program failed at it.
-    #[error("{0}")]
-    Panicked(String),
-}
-
-impl LeavesError {
-    /// What the writer that waits for a leaf should do.
-    fn for_writer(self) -> StoreError {
-        let why = self.to_string();
-        match self {
-            // Who may log in, or which database there is, may be changing.
-            Self::Connect(_) | Self::Lost { .. } => StoreError::Retry { why },
-            // A leaf that is refused was retired a moment ago: its rows are below the floor that is read next, and left out.
-            Self::Partitions(
-                dalp_partitions::Error::Locked { .. }
-                | dalp_partitions::Error::Database { .. }
-                | dalp_partitions::Error::Refused { .. },
-            ) => StoreError::Retry { why },
-            Self::Role { .. } | Self::Partitions(_) | Self::Panicked(_) | Self::Undone { .. } => {
-                StoreError::Fatal { why }
-            }
-        }
-    }
-}
 
 /// The partition manager's connection, and what is known about the leaves that exist.
 #[derive(Debug)]
@@ -98,7 +40,7 @@ pub struct Leaves {
     partitions: Partitions,
     every: Duration,
     /// The chains' tables, in the order in which a batch needs them.
-    tables: Vec<ManagedTable>,
+    tables: Vec<(Dataset, ManagedTable)>,
     /// All tables that are looked after.
     managed: Vec<ManagedTable>,
     archive: Place,
@@ -124,7 +66,7 @@ impl Leaves {
             connector: Connector::new(config),
             partitions: config.partitions.clone(),
             every: config.partitions.maintenance_interval,
-            tables: config.tables.iter().filter(|table| table.is_of_chains()).cloned().collect(),
+            tables: config.tables.iter().filter_map(|table| Some((table.dataset.clone()?, table.clone()))).collect(),
             managed: config.tables.clone(),
             archive: Place::open(&config.partitions),
             typed: config.chains.iter().filter(|chain| !chain.raw).map(|chain| chain.chain_id).collect(),
@@ -150,10 +92,14 @@ impl Leaves {
     ///
     /// # Errors
     /// As the writer should take it.
-    pub async fn cover(&self, chain_id: u64, batch: &BlockBatch, floors: Floors) -> Result<(), StoreError> {
+    pub async fn cover(&self, chain_id: u64, batch: &Sorted, floors: &Floors) -> Result<(), StoreError> {
         let head = self.book.head_of(chain_id);
-        for table in self.tables_of(chain_id) {
-            let times = self.missing(chain_id, &table.table, batch, floors);
+        for (dataset, table) in self.tables_of(chain_id) {
+            // Near the head, the newest come last.
+            if let Some(time) = batch.times(dataset).last().copied().and_then(timestamp) {
+                self.book.row(chain_id, &table.table, time);
+            }
+            let times = self.missing(chain_id, &table.table, batch.times(dataset), floors.of(dataset));
             if !times.is_empty() {
                 let need = Need::rows(times).bare_until(head).of_load(self.book.load_of(chain_id));
                 let make = self.make(chain_id, table, &need).instrument(spans::table(&table.name));
@@ -167,10 +113,12 @@ impl Leaves {
     ///
     /// # Errors
     /// As the writer should take it.
-    pub async fn unseal(&self, chain_id: u64, batch: &BlockBatch, floors: Floors) -> Result<(), StoreError> {
+    pub async fn unseal(&self, chain_id: u64, batch: &Sorted, floors: &Floors) -> Result<(), StoreError> {
         let mut client = self.connect().await.map_err(LeavesError::for_writer)?;
-        for table in self.tables_of(chain_id) {
-            let unseal = self.unseal_of(&mut client, chain_id, &table.table, batch, floors);
+        for (dataset, table) in self.tables_of(chain_id) {
+            // Of all blocks with logs, whichever table gets their rows: a repair removes rows from every table.
+            let times: Vec<i64> = batch.row_times().collect();
+            let unseal = self.unseal_of(&mut client, chain_id, &table.table, &times, floors.of(dataset));
             unseal.instrument(spans::table(&table.name)).await.map_err(LeavesError::for_writer)?;
         }
         Ok(())
@@ -181,12 +129,11 @@ impl Leaves {
         client: &mut Client,
         chain_id: u64,
         table: &Table,
-        batch: &BlockBatch,
-        floors: Floors,
+        times: &[i64],
+        floor: Option<DateTime<Utc>>,
     ) -> Result<(), LeavesError> {
         let catalog = read(client, table, key(chain_id)).await?;
-        let floor = floors.of(&table.name);
-        let times = batch.row_times().filter_map(timestamp).filter(|time| floor.is_none_or(|floor| floor <= *time));
+        let times = times.iter().copied().filter_map(timestamp).filter(|time| floor.is_none_or(|floor| floor <= *time));
         let names: HashSet<String> = times.filter_map(|time| Some(catalog.leaf_at(time)?.name.clone())).collect();
         for name in names {
             let void = unseal(client, table, &name).await?;
@@ -209,15 +156,15 @@ impl Leaves {
     }
 
     /// The tables that a chain has rows in.
-    fn tables_of(&self, chain_id: u64) -> impl Iterator<Item = &ManagedTable> {
+    fn tables_of(&self, chain_id: u64) -> impl Iterator<Item = (&Dataset, &ManagedTable)> {
         let typed = self.typed.contains(&chain_id);
-        self.tables.iter().filter(move |table| !typed || table.name != LOGS)
+        let has_rows = move |dataset: &Dataset| !typed || !matches!(dataset.takes(), Takes::Every);
+        self.tables.iter().filter(move |(dataset, _)| has_rows(dataset)).map(|(dataset, table)| (dataset, table))
     }
 
-    fn missing(&self, chain_id: u64, table: &Table, batch: &BlockBatch, floors: Floors) -> Vec<DateTime<Utc>> {
-        let floor = floors.of(&table.name);
+    fn missing(&self, chain_id: u64, table: &Table, times: &[i64], floor: Option<DateTime<Utc>>) -> Vec<DateTime<Utc>> {
         // Absurd times are refused by the append, with the block's number; what is below the floor is not written.
-        let times = batch.row_times().filter_map(timestamp).filter(|time| floor.is_none_or(|floor| floor <= *time));
+        let times = times.iter().copied().filter_map(timestamp).filter(|time| floor.is_none_or(|floor| floor <= *time));
         self.book.uncovered(chain_id, table, times)
     }
 
@@ -226,7 +173,7 @@ impl Leaves {
     async fn make(&self, chain_id: u64, managed: &ManagedTable, need: &Need) -> Result<(), LeavesError> {
         let (table, mut policy) = (&managed.table, policy(&self.partitions, managed));
         let chosen =
-            self.chosen.read().unwrap_or_else(PoisonError::into_inner).get(&(chain_id, table.name.clone())).copied();
+            self.chosen.read().unwrap_or_else(PoisonError::into_inner).get(&(chain_id, managed.name.clone())).copied();
         policy.interval = chosen.unwrap_or(policy.interval);
         let mut lane = self.client.lock().await;
         let client = match &mut *lane {
@@ -254,15 +201,20 @@ impl Leaves {
     /// # Errors
     /// See [`LeavesError`].
     pub async fn learn(&self, chain_id: u64) -> Result<(), LeavesError> {
+        for (_, table) in self.tables_of(chain_id) {
+            self.learn_table(chain_id, &table.table).await?;
+        }
+        Ok(())
+    }
+
+    async fn learn_table(&self, chain_id: u64, table: &Table) -> Result<(), LeavesError> {
         let mut lane = self.client.lock().await;
         let client = match &mut *lane {
             Some(client) if !client.is_closed() => client,
             slot => slot.insert(self.connect().await?),
         };
-        for table in self.tables_of(chain_id) {
-            let catalog = read(client, &table.table, key(chain_id)).await?;
-            self.book.know(chain_id, &table.table, catalog);
-        }
+        let catalog = read(client, table, key(chain_id)).await?;
+        self.book.know(chain_id, table, catalog);
         Ok(())
     }
 }
@@ -271,6 +223,3 @@ impl Leaves {
 fn key(chain_id: u64) -> i64 {
     i64::try_from(chain_id).unwrap_or(i64::MAX)
 }
-
-/// The table of raw logs.
-const LOGS: &str = "logs";

@@ -2,10 +2,12 @@
 
 mod error;
 mod keeper;
+mod ledger;
 mod meet;
 pub mod tasks;
 mod tenure;
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::config::{Chain, Config};
 use crate::driver::ChainError;
 use crate::maintenance::Leaves;
 use crate::spans;
-use crate::status::{ChainStatus, TableReport, TaskReport};
+use crate::status::{ChainStatus, CommitReport, TableReport, TaskReport};
 use crate::store::Store;
 use crate::task::{Group, Watched};
 use crate::timings::Timings;
@@ -33,6 +35,7 @@ use self::tasks::{Tasks, watched};
 pub struct Service {
     status: watch::Receiver<Vec<ChainStatus>>,
     tables: watch::Receiver<Vec<TableReport>>,
+    commits: watch::Receiver<Vec<CommitReport>>,
     tasks: Tasks,
     timings: Timings,
     stop: watch::Sender<bool>,
@@ -60,7 +63,7 @@ impl Service {
             let why = "no chain is configured: add a [chains.NAME] section (see `dalp-indexer config example`)";
             return Err(ServiceError::Usage(why.into()));
         }
-        let store = Store::open(&config.database).await?;
+        let store = Store::open(config).await?;
         if let dalp_migrations::SchemaState::Newer { version } = store.check().await? {
             info!(version, "the database's schema is newer than this binary and compatible with it");
         }
@@ -70,6 +73,7 @@ impl Service {
         let mut service = Self {
             status: watch::channel(Vec::new()).1,
             tables,
+            commits: watch::channel(Vec::new()).1,
             tasks: Tasks::default(),
             timings: Timings::default(),
             stop,
@@ -77,6 +81,7 @@ impl Service {
             helpers: Vec::new(),
             http: None,
         };
+        service.count(config, &store, &stopped);
         let (mut statuses, mut firsts) = (Vec::new(), Vec::new());
         for chain in &config.chains {
             let (status, first) = service.begin(chain, &store, &leaves, stopped.clone());
@@ -93,6 +98,21 @@ impl Service {
         service.status = gather(statuses, &mut service.helpers);
         service.listen(config, stopped).await?;
         Ok(service)
+    }
+
+    /// Begins to count what is committed, before anything is.
+    fn count(&mut self, config: &Config, store: &Store, stop: &watch::Receiver<bool>) {
+        let (sender, reports) = watch::channel(Vec::new());
+        self.commits = reports;
+        let names: HashMap<_, _> = config.chains.iter().map(|chain| (chain.chain_id, chain.name.clone())).collect();
+        let first = Arc::new(std::sync::Mutex::new(Some(store.listen())));
+        let (pulse, store, stopped) = (self.tasks.pulse("commits"), store.clone(), stop.clone());
+        self.helpers.push(Watched::spawn(watched(pulse.clone(), stop.clone(), move || {
+            let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let listener = first.unwrap_or_else(|| store.listen());
+            let with = (store.datasets().clone(), names.clone());
+            ledger::count(listener, with, sender.clone(), pulse.clone(), stopped.clone())
+        })));
     }
 
     /// Begins what looks after the partitions.
@@ -155,6 +175,7 @@ impl Service {
             chains: self.status.clone(),
             tables: self.tables.clone(),
             tasks: self.tasks.reports(),
+            commits: self.commits.clone(),
             timings: self.timings.clone(),
         };
         let listener = Arc::new(std::sync::Mutex::new(Some(listener)));

@@ -242,6 +242,28 @@ pub struct TaskReport {
     pub error: Option<String>,
 }
 
+/// What this process committed of one chain since it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitReport {
+    /// The chain.
+    pub chain_id: u64,
+    /// Its name.
+    pub chain: String,
+    /// How many commits, by what they changed.
+    pub commits: BTreeMap<&'static str, u64>,
+    /// How many rows they wrote or removed, by table and change.
+    pub rows: BTreeMap<(String, &'static str), u64>,
+    /// Commits of somebody else in between, and those that were not counted for being too many at once.
+    pub gaps: u64,
+}
+
+impl CommitReport {
+    /// Of a chain of which nothing is committed.
+    pub fn new(chain_id: u64, chain: String) -> Self {
+        Self { chain_id, chain, commits: BTreeMap::new(), rows: BTreeMap::new(), gaps: 0 }
+    }
+}
+
 /// What retention did with a table since the process began.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableReport {

@@ -45,7 +45,8 @@ impl Timings {
         // The library puts a full stop behind what it is told.
         let help = "Time to fetch a batch that came, with its proof";
         registry.register("fetch_seconds", help, self.fetch.clone());
-        let help = "Time to write a batch, up to the answer to its COMMIT";
+        let help =
+            "Time to write a batch: encoding it, waiting for a connection, and all up to the answer to its COMMIT";
         registry.register("commit_seconds", help, self.commit.clone());
     }
 }
@@ -72,7 +73,7 @@ impl LaneTimings {
         self.fetch.observe(began.elapsed().as_secs_f64());
     }
 
-    /// A batch is committed whose transaction began at `began`.
+    /// A batch is committed that was begun to be written at `began`.
     pub fn committed(&self, began: Instant) {
         self.commit.observe(began.elapsed().as_secs_f64());
     }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use dalp_fixtures::tools::{self, say_stderr};
 use dalp_fixtures::{Cluster, Settings};
-use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::dataset::Sorted;
 use dalp_indexer::maintenance::Leaves;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::{Claim, Store};
@@ -114,18 +114,18 @@ impl Chain {
     async fn append(&mut self, blocks: u64, logs: u64) -> Outcome<()> {
         let batch = self.batch(blocks, logs)?;
         // As the indexer makes them near the head: with all indexes of the shipped configuration.
-        self.leaves.cover(CHAIN, &batch, self.store.floors(CHAIN)).await?;
+        self.leaves.cover(CHAIN, &batch, &self.store.floors(CHAIN)).await?;
         self.commit(&batch).await
     }
 
-    async fn commit(&mut self, batch: &BlockBatch) -> Outcome<()> {
+    async fn commit(&mut self, batch: &Sorted) -> Outcome<()> {
         let lane = Lane::Tail { on: self.tail, finalized: None };
         self.store.append(&self.claim, batch, lane).await?;
         self.tail = Tail::after(batch.link().last);
         Ok(())
     }
 
-    fn batch(&self, blocks: u64, logs: u64) -> Outcome<BlockBatch> {
+    fn batch(&self, blocks: u64, logs: u64) -> Outcome<Sorted> {
         made::batch(self.forks, self.tail, blocks, logs)
     }
 

@@ -10,6 +10,7 @@ use dalp_indexer::chain::block::{BlockRange, BlockRef, Header};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::dataset::{Datasets, Sorted};
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::{Claim, NewChain, Store, StoreError};
@@ -37,7 +38,7 @@ pub fn header(number: u64) -> Header {
 }
 
 /// Blocks 0 to [`BLOCKS`] - 1 with [`LOGS`] logs each, all transfers.
-fn batch() -> BlockBatch {
+fn batch() -> Sorted {
     let mut logs = Logs::default();
     let mut headers = Vec::new();
     let word = |number: u64| B256::from(U256::from(number));
@@ -58,7 +59,7 @@ fn batch() -> BlockBatch {
         }
     }
     let range = BlockRange { first: 0, last: BLOCKS - 1 };
-    BlockBatch::new(range, headers, logs, &Filter::default()).unwrap()
+    Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, logs, &Filter::default()).unwrap())
 }
 
 /// A chain that is ours, with leaves for the batch, and no more.
@@ -66,7 +67,7 @@ pub struct Bench {
     pub store: Store,
     pub chain: NewChain,
     pub claim: Claim,
-    pub batch: BlockBatch,
+    pub batch: Sorted,
     /// May do anything.
     pub client: Client,
     /// Before the batch, and after it.
@@ -81,7 +82,7 @@ impl Bench {
         let mut config = site.config();
         // One connection: whatever a cut leaves behind, the next write meets it.
         config.database.pool_size = 1;
-        let store = Store::open(&config.database).await.unwrap();
+        let store = Store::open(&config).await.unwrap();
         let chain = NewChain {
             chain_id: 31_337,
             name: "it".into(),
@@ -145,8 +146,8 @@ impl Bench {
 /// Round trips of an append: BEGIN with its limits and the COPYs' statements, two COPYs that are let in one after the other, the
 /// last of their data with all that follows it, COMMIT.
 const APPEND: usize = 5;
-/// Round trips of an unwind: each of its eleven statements waits for the one before.
-const UNWIND: usize = 11;
+/// Round trips of an unwind: BEGIN with its limits, the fence with the orphans' times, all that removes them, its record, COMMIT.
+const UNWIND: usize = 5;
 
 /// Cuts append and unwind at each of their awaits in turn, until both ran through. How many there are differs a little from
 /// one time to the next: an answer may come in two parts, a connection may have to be made. A round trip is one at least, as

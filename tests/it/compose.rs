@@ -144,6 +144,7 @@ async fn the_health_check_tells_a_living_indexer_from_a_dead_one() {
         chains: status,
         tables,
         tasks,
+        commits: watch::channel(Vec::new()).1,
         timings: dalp_indexer::timings::Timings::default(),
     };
     let server = tokio::spawn(dalp_indexer::api::serve(listener, published, async move { drop(stopped.await) }));

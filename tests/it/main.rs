@@ -7,6 +7,7 @@ mod cancel;
 mod commands;
 mod compose;
 mod crash;
+mod dataset;
 mod dev;
 mod devnets;
 mod fence;

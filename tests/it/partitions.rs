@@ -411,6 +411,8 @@ fn what_doctor_advises_can_be_copied() {
 fn undo_names_a_leaf_as_people_do() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil_with(AnvilOptions::default()).await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        burst(anvil.rpc(), &deployed, 1, 1).await;
         let site = Site::new(&database, &anvil.http_url());
         let mut running = site.spawn();
         caught_up(&database, &anvil).await;

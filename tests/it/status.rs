@@ -139,16 +139,29 @@ fn metrics_status_and_the_command_agree_with_the_views() {
         anvil.rpc().reorg(3).await.unwrap();
         caught_up(&database, &anvil).await;
         until("the counters to say what the tables hold", || async {
-            let metrics = get(at, "/metrics").await;
-            let counted = ["reorgs_total", "orphaned_logs_total"];
-            let counted = counted.map(|metric| sample(&metrics, &format!("{metric}{{chain=\"it\"}}")));
-            let reorgs = one(&client, "SELECT count(*) FROM dalp_indexed.reorg").await;
-            let orphans = one(&client, "SELECT count(*) FROM dalp_indexed.orphaned_log").await;
-            counted == [reorgs, orphans] && orphans > Some(0)
+            counters_agree(&client, &get(at, "/metrics").await).await
         })
         .await;
         service.stop().await;
     });
+}
+
+/// Whether what is counted of reorganisations, and of commits by what they changed, is what the tables hold.
+async fn counters_agree(client: &Client, metrics: &str) -> bool {
+    let counted = ["reorgs_total", "orphaned_logs_total"];
+    let counted = counted.map(|metric| sample(metrics, &format!("{metric}{{chain=\"it\"}}")));
+    let reorgs = one(client, "SELECT count(*) FROM dalp_indexed.reorg").await;
+    let orphans = one(client, "SELECT count(*) FROM dalp_indexed.orphaned_log").await;
+    let rows = |change: &str| {
+        let labels = format!("rows_total{{chain=\"it\",table=\"logs\",change=\"{change}\"}}");
+        sample(metrics, &labels).unwrap_or_default()
+    };
+    let logs = one(client, "SELECT count(*) FROM dalp_indexed.logs").await;
+    let unwinds = sample(metrics, "commits_total{chain=\"it\",change=\"unwind\"}");
+    counted == [reorgs, orphans]
+        && orphans > Some(0)
+        && (Some(rows("unwind")), unwinds) == (orphans, reorgs)
+        && Some(rows("append") + rows("backfill") - rows("unwind")) == logs
 }
 
 #[test]

@@ -318,7 +318,7 @@ fn what_was_verified_is_recorded_and_never_lowered() {
         let split = "WITH gone AS (DELETE FROM dalp_indexed.coverage RETURNING *) INSERT INTO dalp_indexed.coverage \
                      SELECT chain_id, source_id, n, n, level, committed_at FROM gone, generate_series(from_block, to_block) AS n";
         client.execute(split, &[]).await.unwrap();
-        let store = Store::open(&site.config().database).await.unwrap();
+        let store = Store::open(&site.config()).await.unwrap();
         store.compact_coverage(31_337).await.unwrap();
         let compact = coverage(&client).await;
         assert!(compact.len() < 10, "{compact:?}");

@@ -5,9 +5,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+use dalp_indexer::config::Config;
+use dalp_indexer::dataset::Datasets;
 use rustix::process::Signal;
 use tempfile::NamedTempFile;
 
+use crate::made_up;
 use crate::stage::{ADMIN, Database, READER, WRITER, until_shown};
 
 /// Where the program lies: beside the test binary's folder, where cargo puts this package's binaries.
@@ -38,6 +41,8 @@ pub struct Site {
     pub chain_lines: Vec<String>,
     /// More lines at the end, with their section.
     pub more: String,
+    /// Whether there is a table that nobody else has ([`crate::made_up`]).
+    pub made_up: bool,
 }
 
 impl Site {
@@ -53,6 +58,7 @@ impl Site {
             database_lines: Vec::new(),
             chain_lines: vec!["finality = \"never\"".into(), "poll_interval = \"100ms\"".into()],
             more: String::new(),
+            made_up: false,
         }
     }
 
@@ -90,9 +96,18 @@ impl Site {
     }
 
     /// The typed configuration, for an indexer inside the test's own process.
-    pub fn config(&self) -> dalp_indexer::config::Config {
-        dalp_indexer::config::Config::load(Some(self.file().path()), std::iter::empty())
+    pub fn config(&self) -> Config {
+        let datasets = if self.made_up { made_up::datasets() } else { Datasets::own() };
+        Config::load_of(datasets, Some(self.file().path()), std::iter::empty())
             .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        if self.made_up {
+            command.env("DALP_TEST_MADE_UP", "1");
+        }
+        command
     }
 
     /// `run` as a process.
@@ -105,7 +120,8 @@ impl Site {
         let file = self.file();
         let log = NamedTempFile::new().expect("a temporary file");
         let output = log.reopen().expect("the log opens");
-        let child = command(arguments)
+        let child = self
+            .command(arguments)
             .arg("--config")
             .arg(file.path())
             .stdout(stdout)
@@ -120,8 +136,8 @@ impl Site {
         let file = self.file();
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let mut command = command(arguments);
-        let output = command.arg("--config").arg(file.path()).stdout(writer).output().expect("the indexer runs");
+        let output =
+            self.command(arguments).arg("--config").arg(file.path()).stdout(writer).output().expect("the indexer runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -129,13 +145,13 @@ impl Site {
     pub fn call_with(&self, arguments: &[&str], input: &str) -> Output {
         let (file, mut given) = (self.file(), tempfile::tempfile().expect("a temporary file"));
         given.write_all(input.as_bytes()).and_then(|()| given.rewind()).expect("the input is written");
-        command(arguments).arg("--config").arg(file.path()).stdin(given).output().expect("the indexer runs")
+        self.command(arguments).arg("--config").arg(file.path()).stdin(given).output().expect("the indexer runs")
     }
 
     /// Any command with this configuration, to its end.
     pub fn call(&self, arguments: &[&str]) -> Output {
         let file = self.file();
-        command(arguments).arg("--config").arg(file.path()).output().expect("the indexer runs")
+        self.command(arguments).arg("--config").arg(file.path()).output().expect("the indexer runs")
     }
 }
 

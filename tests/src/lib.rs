@@ -5,6 +5,7 @@ pub mod counts;
 pub mod cut;
 pub mod indexer;
 pub mod lease;
+pub mod made_up;
 pub mod proxy;
 pub mod stage;
 pub mod traffic;

@@ -10,11 +10,11 @@ use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::logs::Logs;
+use dalp_indexer::dataset::rows::Rows;
+use dalp_indexer::dataset::{Datasets, Floors};
 use dalp_indexer::events::erc20;
 use dalp_indexer::nodes::logs;
 use dalp_indexer::nodes::rpc::{Answer, Call, decode};
-use dalp_indexer::store::Floors;
-use dalp_indexer::store::rows::Rows;
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
@@ -39,15 +39,17 @@ pub fn walk(blocks: u64, ruler: &mut impl Ruler) {
     let (logs, filter, many) = (read(body.clone()), watched(1), watched(1000));
     let batch = |logs, filter: &Filter| self::batch(blocks, logs, filter);
     let wanted = batch(logs.clone(), &filter);
-    let whole = |body, raw| Rows::encode(1, &batch(read(body), &filter), raw, Floors::default());
+    let (datasets, floors) = (Datasets::own(), Floors::default());
+    let rows = |batch: &BlockBatch, raw| Rows::encode(&datasets, 1, batch, raw, &floors);
+    let whole = |body, raw| rows(&batch(read(body), &filter), raw);
     ruler.stage("body → logs", || body.clone(), read);
     ruler.stage("body → logs, as no node writes them", || odd.clone(), read);
     ruler.stage("of which text → logs", || (), |()| parse(&answer));
     ruler.stage("logs → batch, all logs wanted", || logs.clone(), |logs| batch(logs, &Filter::default()));
     ruler.stage("logs → batch, one contract wanted", || logs.clone(), |logs| batch(logs, &filter));
     ruler.stage("logs → batch, 1,000 contracts wanted", || logs.clone(), |logs| batch(logs, &many));
-    ruler.stage("batch → rows, typed", || (), |()| Rows::encode(1, &wanted, false, Floors::default()));
-    ruler.stage("batch → rows, raw and typed", || (), |()| Rows::encode(1, &wanted, true, Floors::default()));
+    ruler.stage("batch → rows, typed", || (), |()| rows(&wanted, false));
+    ruler.stage("batch → rows, raw and typed", || (), |()| rows(&wanted, true));
     ruler.stage("**body → rows, typed**", || body.clone(), |body| whole(body, false));
     ruler.stage("**body → rows, raw and typed**", || body.clone(), |body| whole(body, true));
 }

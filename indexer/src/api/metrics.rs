@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType as Kind;
 use prometheus_client::registry::Registry;
 
 use super::published::Published;
-use crate::status::{ChainStatus, NodeReport, Role, TableReport, TaskReport, TaskState};
+use crate::status::{ChainStatus, CommitReport, NodeReport, Role, TableReport, TaskReport, TaskState};
 
 pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
@@ -138,7 +138,8 @@ impl Collector for Published {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         of_chains(&mut encoder, &self.chains.borrow())?;
         of_tasks(&mut encoder, &self.tasks.borrow())?;
-        of_tables(&mut encoder, &self.tables.borrow())
+        of_tables(&mut encoder, &self.tables.borrow())?;
+        of_commits(&mut encoder, &self.commits.borrow())
     }
 }
 
@@ -184,6 +185,23 @@ fn of_tables(encoder: &mut DescriptorEncoder, tables: &[TableReport]) -> fmt::Re
         family(encoder, name, Kind::Counter, help, samples)?;
     }
     Ok(())
+}
+
+fn of_commits(encoder: &mut DescriptorEncoder, reports: &[CommitReport]) -> fmt::Result {
+    let commits = reports.iter().flat_map(|of| {
+        of.commits.iter().map(|(change, count)| ([("chain", &*of.chain), ("change", *change)], Value::Whole(*count)))
+    });
+    let help = "Committed changes of the chain: append, backfill, unwind, jump, repair, reset.";
+    family(encoder, "commits_total", Kind::Counter, help, commits)?;
+    let rows = reports.iter().flat_map(|of| {
+        let labels = |table, change| [("chain", &*of.chain), ("table", table), ("change", change)];
+        of.rows.iter().map(move |((table, change), rows)| (labels(&**table, *change), Value::Whole(*rows)))
+    });
+    let help = "Rows written; for an unwind, rows removed; for a repair, both.";
+    family(encoder, "rows_total", Kind::Counter, help, rows)?;
+    let gaps = reports.iter().map(|of| ([("chain", &*of.chain)], Value::Whole(of.gaps)));
+    let help = "Times that the epoch moved by what is not counted here: retention, another process, a lost answer.";
+    family(encoder, "commit_gaps_total", Kind::Counter, help, gaps)
 }
 
 const TASK: &[Metric<TaskReport>] = &[
@@ -255,12 +273,20 @@ mod tests {
             chains: watch::channel(chains.to_vec()).1,
             tables: watch::channel(tables.to_vec()).1,
             tasks: watch::channel(tasks.to_vec()).1,
+            commits: watch::channel(Vec::new()).1,
             timings: Timings::default(),
         }
     }
 
     fn text(chains: &[ChainStatus], tables: &[TableReport], tasks: &[TaskReport]) -> String {
         render(&registry(published(chains, tables, tasks))).unwrap()
+    }
+
+    fn commits() -> Vec<CommitReport> {
+        let mut report = CommitReport::new(1, "main".into());
+        report.commits.extend([("append", 7), ("unwind", 1)]);
+        report.rows.extend([(("logs".to_owned(), "append"), 70), (("erc20_transfer".to_owned(), "unwind"), 3)]);
+        vec![report]
     }
 
     fn chain() -> ChainStatus {
@@ -331,7 +357,8 @@ mod tests {
         table.count("drop", std::time::Duration::from_millis(500), std::time::Duration::ZERO);
         let other = TableReport { name: "activity".into(), ..table.clone() };
         let task = TaskReport { name: "retention", state: TaskState::Down, failures: 1, error: None };
-        let published = published(&[chain(), known], &[table, other], &[task]);
+        let mut published = published(&[chain(), known], &[table, other], &[task]);
+        published.commits = watch::channel(commits()).1;
         published.timings.of_chain("main").tail.fetched(std::time::Instant::now());
         render(&registry(published)).unwrap()
     }
@@ -355,7 +382,7 @@ mod tests {
                 assert!(value.parse::<f64>().unwrap().is_finite() && series.insert(name), "{line}");
             }
         }
-        let known = CHAIN.len() + NODE.len() + 1 + TASK.len() + TABLE.len() + MOVES.len() + 2;
+        let known = CHAIN.len() + NODE.len() + 1 + TASK.len() + TABLE.len() + MOVES.len() + 2 + 3;
         assert_eq!(declared.len(), known, "{declared:?}");
     }
 
@@ -392,5 +419,17 @@ mod tests {
     #[test]
     fn without_a_chain_there_is_nothing_to_tell() {
         assert_eq!(text(&[], &[], &[]), "");
+    }
+
+    #[test]
+    fn what_was_committed_is_told_by_change_and_table() {
+        let text = all();
+        for sample in [
+            r#"dalp_indexer_commits_total{chain="main",change="append"} 7"#,
+            r#"dalp_indexer_rows_total{chain="main",table="erc20_transfer",change="unwind"} 3"#,
+            r#"dalp_indexer_commit_gaps_total{chain="main"} 0"#,
+        ] {
+            assert!(text.contains(sample), "{sample}: {text}");
+        }
     }
 }

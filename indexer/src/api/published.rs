@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::status::{ChainStatus, TableReport, TaskReport};
+use crate::status::{ChainStatus, CommitReport, TableReport, TaskReport};
 use crate::timings::Timings;
 
 /// What was last published of the chains and of the tables.
@@ -14,6 +14,8 @@ pub struct Published {
     pub tables: watch::Receiver<Vec<TableReport>>,
     /// How the background tasks do.
     pub tasks: watch::Receiver<Vec<TaskReport>>,
+    /// What was committed.
+    pub commits: watch::Receiver<Vec<CommitReport>>,
     /// How long fetches and commits take.
     pub timings: Timings,
 }

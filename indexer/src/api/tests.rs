@@ -30,12 +30,9 @@ struct Server {
 }
 
 fn published(chains: watch::Receiver<Vec<ChainStatus>>) -> Published {
-    Published {
-        chains,
-        tables: watch::channel(Vec::new()).1,
-        tasks: watch::channel(Vec::new()).1,
-        timings: Timings::default(),
-    }
+    let (tables, tasks, commits) =
+        (watch::channel(Vec::new()).1, watch::channel(Vec::new()).1, watch::channel(Vec::new()).1);
+    Published { chains, tables, tasks, commits, timings: Timings::default() }
 }
 
 async fn start() -> Server {

@@ -1,58 +1,31 @@
 //! What is stored against what the chain says, row by row: the same, or a difference with a name and a block.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::block::BlockRange;
 use super::coverage::Coverage;
 
-/// A table that is verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
-    /// `dalp_indexed.blocks`.
-    Blocks,
-    /// `dalp_indexed.logs`.
-    Logs,
-    /// `dalp_indexed.erc20_transfer`.
-    Transfers,
-    /// `dalp_indexed.quarantine`.
-    Quarantine,
+/// A table whose rows are compared. Tables are told in their order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Table {
+    /// Its place among those that are compared.
+    pub order: usize,
+    /// What it is called.
+    pub name: Arc<str>,
 }
 
-impl Table {
-    /// Its name in the schema `dalp_indexed`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Table::Blocks => "blocks",
-            Table::Logs => "logs",
-            Table::Transfers => "erc20_transfer",
-            Table::Quarantine => "quarantine",
-        }
-    }
-
-    /// The columns of [`Entry::cells`], in their order; key and time aside.
-    pub fn columns(self) -> &'static [&'static str] {
-        match self {
-            Table::Blocks => &["hash", "parent_hash"],
-            Table::Logs => {
-                &["tx_index", "block_hash", "tx_hash", "address", "topic0", "topic1", "topic2", "topic3", "data"]
-            }
-            Table::Transfers => &["token", "from_address", "to_address", "value", "tx_hash"],
-            Table::Quarantine => &[
-                "decoder",
-                "reason",
-                "tx_index",
-                "block_hash",
-                "tx_hash",
-                "address",
-                "topic0",
-                "topic1",
-                "topic2",
-                "topic3",
-                "data",
-            ],
-        }
-    }
+/// A table with the columns of [`Entry::cells`], in their order; key and time aside.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// The table.
+    pub table: Table,
+    /// Each column's name, and whether two of its values are one.
+    pub columns: Vec<(Arc<str>, Same)>,
 }
+
+/// Whether two values of a column, as the server sends them, are one.
+pub type Same = fn(&[u8], &[u8]) -> bool;
 
 /// One row, as far as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,12 +36,12 @@ pub struct Entry {
     pub index: i64,
     /// Its time, in microseconds since 1970.
     pub time: i64,
-    /// Its other columns, in the order of [`Table::columns`]; numbers in decimal digits.
+    /// Its other columns, in the order of [`Shape::columns`], in the server's binary form.
     pub cells: Vec<Option<Vec<u8>>>,
 }
 
 /// How a row differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The chain has it, the table does not.
     Missing,
@@ -77,12 +50,12 @@ pub enum Kind {
     /// Right but for its time: it lies where nobody who bounds the time finds it.
     Moved,
     /// This column holds something else.
-    Altered(&'static str),
+    Altered(Arc<str>),
 }
 
 impl Kind {
     /// One word or two, for people and programs.
-    pub fn describe(self) -> String {
+    pub fn describe(&self) -> String {
         match self {
             Kind::Missing => "missing".into(),
             Kind::Extra => "extra".into(),
@@ -93,7 +66,7 @@ impl Kind {
 }
 
 /// One row that differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
     /// The table.
     pub table: Table,
@@ -107,7 +80,7 @@ pub struct Difference {
 
 /// Compares two sets of rows, in any order. A row whose key is stored twice is compared with the copy that fits best; the
 /// other is extra.
-pub fn compare(table: Table, expected: Vec<Entry>, stored: Vec<Entry>) -> Vec<Difference> {
+pub fn compare(shape: &Shape, expected: Vec<Entry>, stored: Vec<Entry>) -> Vec<Difference> {
     let mut by_key: BTreeMap<(u64, i64), (Vec<Entry>, Vec<Entry>)> = BTreeMap::new();
     for entry in expected {
         by_key.entry((entry.number, entry.index)).or_default().0.push(entry);
@@ -117,11 +90,11 @@ pub fn compare(table: Table, expected: Vec<Entry>, stored: Vec<Entry>) -> Vec<Di
     }
     let mut differences = Vec::new();
     for ((number, index), (expected, mut stored)) in by_key {
-        let mut say = |kind| differences.push(Difference { table, kind, number, index });
+        let mut say = |kind| differences.push(Difference { table: shape.table.clone(), kind, number, index });
         for entry in &expected {
-            let best = (0..stored.len()).max_by_key(|&at| likeness(entry, &stored[at]));
+            let best = (0..stored.len()).max_by_key(|&at| likeness(shape, entry, &stored[at]));
             match best.map(|at| stored.swap_remove(at)) {
-                Some(found) => unlike(table, entry, &found).into_iter().for_each(&mut say),
+                Some(found) => unlike(shape, entry, &found).into_iter().for_each(&mut say),
                 None => say(Kind::Missing),
             }
         }
@@ -131,16 +104,23 @@ pub fn compare(table: Table, expected: Vec<Entry>, stored: Vec<Entry>) -> Vec<Di
 }
 
 /// How much of a row is as expected: the time counts less than any column.
-fn likeness(expected: &Entry, stored: &Entry) -> usize {
-    let same = expected.cells.iter().zip(&stored.cells).filter(|(a, b)| a == b).count();
-    2 * same + usize::from(expected.time == stored.time)
+fn likeness(shape: &Shape, expected: &Entry, stored: &Entry) -> usize {
+    2 * (shape.columns.len() - altered(shape, expected, stored).count()) + usize::from(expected.time == stored.time)
 }
 
-fn unlike(table: Table, expected: &Entry, stored: &Entry) -> Vec<Kind> {
-    let cells = table.columns().iter().zip(expected.cells.iter().zip(&stored.cells));
-    let altered = cells.filter(|(_, (a, b))| a != b).map(|(column, _)| Kind::Altered(column));
+fn unlike(shape: &Shape, expected: &Entry, stored: &Entry) -> Vec<Kind> {
     let moved = (expected.time != stored.time).then_some(Kind::Moved);
-    moved.into_iter().chain(altered).collect()
+    moved.into_iter().chain(altered(shape, expected, stored).map(Kind::Altered)).collect()
+}
+
+/// The columns that differ.
+fn altered<'e>(shape: &'e Shape, expected: &'e Entry, stored: &'e Entry) -> impl Iterator<Item = Arc<str>> {
+    let cells = shape.columns.iter().zip(expected.cells.iter().zip(&stored.cells));
+    let differ = |same: &Same, a: &Option<Vec<u8>>, b: &Option<Vec<u8>>| match (a, b) {
+        (Some(a), Some(b)) => !same(a, b),
+        (a, b) => a != b,
+    };
+    cells.filter(move |((_, same), (a, b))| differ(same, a, b)).map(|((name, _), _)| name.clone())
 }
 
 /// Differences grouped by table and kind: how many rows, in which blocks. Grows with the ranges, not with the rows.
@@ -151,7 +131,8 @@ impl Findings {
     /// Adds differences that were not added before.
     pub fn add(&mut self, differences: &[Difference]) {
         for difference in differences {
-            let (rows, blocks) = self.0.entry((difference.table, difference.kind)).or_default();
+            let kind = (difference.table.clone(), difference.kind.clone());
+            let (rows, blocks) = self.0.entry(kind).or_default();
             *rows += 1;
             let block = BlockRange { first: difference.number, last: difference.number };
             if blocks.ranges().last().is_none_or(|last| !last.contains(difference.number)) {
@@ -161,8 +142,8 @@ impl Findings {
     }
 
     /// Table, kind, number of rows, and their blocks.
-    pub fn iter(&self) -> impl Iterator<Item = (Table, Kind, u64, &Coverage)> {
-        self.0.iter().map(|((table, kind), (rows, blocks))| (*table, *kind, *rows, blocks))
+    pub fn iter(&self) -> impl Iterator<Item = (&Table, &Kind, u64, &Coverage)> {
+        self.0.iter().map(|((table, kind), (rows, blocks))| (table, kind, *rows, blocks))
     }
 
     /// Whether nothing differs.
@@ -185,6 +166,20 @@ impl Findings {
 mod tests {
     use super::*;
 
+    fn table() -> Table {
+        Table { order: 1, name: "erc20_transfer".into() }
+    }
+
+    fn shape() -> Shape {
+        let columns =
+            ["token", "from_address", "to_address", "value", "tx_hash"].map(|name| (name.into(), same as Same));
+        Shape { table: table(), columns: columns.into() }
+    }
+
+    fn same(a: &[u8], b: &[u8]) -> bool {
+        a.eq_ignore_ascii_case(b)
+    }
+
     fn entry(number: u64, index: i64, time: i64, value: &str) -> Entry {
         let cells = ["token", "from", "to", value, "tx"].map(|text| Some(text.as_bytes().to_vec())).to_vec();
         Entry { number, index, time, cells }
@@ -192,8 +187,8 @@ mod tests {
 
     fn check(stored: Vec<Entry>, expected: &[(Kind, u64, i64)]) {
         let chain = vec![entry(1, 0, 10, "a"), entry(1, 1, 10, "b"), entry(3, 0, 30, "c")];
-        let found = compare(Table::Transfers, chain, stored);
-        let found: Vec<_> = found.iter().map(|d| (d.kind, d.number, d.index)).collect();
+        let found = compare(&shape(), chain, stored);
+        let found: Vec<_> = found.iter().map(|d| (d.kind.clone(), d.number, d.index)).collect();
         assert_eq!(found, expected);
     }
 
@@ -213,7 +208,7 @@ mod tests {
         check(with(entry(3, 0, 99, "c")), &[(Kind::Extra, 3, 0)]);
         check(with(entry(3, 1, 30, "c")), &[(Kind::Extra, 3, 1)]);
         check(instead(2, entry(3, 0, 31, "c")), &[(Kind::Moved, 3, 0)]);
-        check(instead(2, entry(3, 0, 30, "x")), &[(Kind::Altered("value"), 3, 0)]);
+        check(instead(2, entry(3, 0, 30, "x")), &[(Kind::Altered("value".into()), 3, 0)]);
         check(instead(2, entry(4, 0, 30, "c")), &[(Kind::Missing, 3, 0), (Kind::Extra, 4, 0)]);
         check(vec![], &[(Kind::Missing, 1, 0), (Kind::Missing, 1, 1), (Kind::Missing, 3, 0)]);
         let twice = vec![entry(1, 0, 10, "a"), entry(1, 1, 10, "b"), entry(3, 0, 99, "c"), entry(3, 0, 30, "x")];
@@ -222,7 +217,7 @@ mod tests {
 
     #[test]
     fn findings_name_ranges_of_blocks() {
-        let difference = |number| Difference { table: Table::Logs, kind: Kind::Missing, number, index: 0 };
+        let difference = |number| Difference { table: table(), kind: Kind::Missing, number, index: 0 };
         let mut findings = Findings::default();
         findings.add(&[difference(7), difference(5), difference(6), difference(6)]);
         findings.add(&[difference(9)]);
@@ -233,30 +228,30 @@ mod tests {
     }
 
     #[test]
-    fn tables_and_differences_have_their_words() {
-        for (table, name, first, columns) in [
-            (Table::Blocks, "blocks", "hash", 2),
-            (Table::Logs, "logs", "tx_index", 9),
-            (Table::Transfers, "erc20_transfer", "token", 5),
-            (Table::Quarantine, "quarantine", "decoder", 11),
-        ] {
-            assert_eq!((table.as_str(), table.columns()[0], table.columns().len()), (name, first, columns));
-        }
-        let words = [Kind::Missing, Kind::Extra, Kind::Moved, Kind::Altered("data")].map(Kind::describe);
+    fn differences_have_their_words() {
+        let words = [Kind::Missing, Kind::Extra, Kind::Moved, Kind::Altered("data".into())].map(|kind| kind.describe());
         assert_eq!(words, ["missing", "extra", "moved", "altered data"]);
+    }
+
+    #[test]
+    fn what_is_one_value_is_for_the_column_to_say() {
+        check(vec![entry(1, 0, 10, "A"), entry(1, 1, 10, "b"), entry(3, 0, 30, "c")], &[]);
+        let nothing = Entry { cells: vec![None; 5], ..entry(1, 0, 10, "a") };
+        assert!(altered(&shape(), &nothing, &nothing).next().is_none());
+        assert_eq!(altered(&shape(), &nothing, &entry(1, 0, 10, "a")).count(), 5);
     }
 
     #[test]
     fn a_time_counts_less_than_any_column() {
         let stored = vec![entry(1, 0, 10, "x"), entry(1, 0, 11, "a")];
         for stored in [stored.clone(), stored.into_iter().rev().collect()] {
-            let found: Vec<_> = compare(Table::Transfers, vec![entry(1, 0, 10, "a")], stored);
-            assert_eq!(found.iter().map(|d| d.kind).collect::<Vec<_>>(), [Kind::Moved, Kind::Extra]);
+            let found: Vec<_> = compare(&shape(), vec![entry(1, 0, 10, "a")], stored);
+            assert_eq!(found.iter().map(|d| d.kind.clone()).collect::<Vec<_>>(), [Kind::Moved, Kind::Extra]);
         }
         let nothing = Findings::default();
         assert!(nothing.is_empty() && nothing.rows() == 0 && nothing.blocks() == Coverage::default());
         let mut one = nothing;
-        one.add(&[Difference { table: Table::Logs, kind: Kind::Extra, number: 1, index: 0 }]);
+        one.add(&[Difference { table: table(), kind: Kind::Extra, number: 1, index: 0 }]);
         assert!(!one.is_empty());
     }
 }

@@ -45,7 +45,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
     let other = |error: StoreError| Failure::other(error.to_string());
     let want = BlockRange::new(args.from, args.to)
         .ok_or_else(|| Failure::usage(format!("--from {} is above --to {}", args.from, args.to)))?;
-    let store = Store::open(&config.database).await.map_err(other)?;
+    let store = Store::open(config).await.map_err(other)?;
     store.check().await.map_err(other)?;
     let (nodes, mut claim) = service::join(chain, &store).await?;
     refuse_unfinal(&store, &claim, chain, want).await?;

@@ -27,12 +27,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use indicatif::MultiProgress;
 
-use crate::config::{Config, Settings};
+use crate::config::Settings;
 use crate::telemetry::{self, LogFormat};
 
 pub use self::environment::{environment, state_dir};
 pub use self::failure::Failure;
 use self::out::tell;
+use crate::dataset::Datasets;
 
 /// Indexes the events of EVM chains into time-partitioned PostgreSQL tables.
 #[derive(Debug, Parser)]
@@ -133,8 +134,9 @@ Uses database.reader_url.")]
     Config(config::ConfigCommand),
 }
 
-/// The whole program: reads the arguments and the environment, runs, and says how it went.
-pub fn main() -> ExitCode {
+/// The whole program: reads the arguments and the environment, runs, and says how it went. `datasets`: the tables that the logs of chains
+/// go to; `dev` knows the indexer's own.
+pub fn main(datasets: Datasets) -> ExitCode {
     advice::give();
     // clap answers --help with 0 and wrong usage with 2.
     let cli = Cli::parse();
@@ -145,7 +147,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let result = runtime.block_on(dispatch(cli));
+    let result = runtime.block_on(dispatch(cli, datasets));
     // What still blocks (a line editor's read, a name lookup) must not keep a program that is done.
     runtime.shutdown_background();
     match result {
@@ -159,11 +161,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn dispatch(cli: Cli) -> Result<(), Failure> {
+async fn dispatch(cli: Cli, datasets: Datasets) -> Result<(), Failure> {
     // Only the commands with a live status line need logs to step aside for it.
     let bars = MultiProgress::new();
     telemetry::init(cli.log_format, std::env::var("RUST_LOG").ok().as_deref(), Some(bars.clone()))?;
-    let load = || Config::load(cli.config.as_deref(), environment());
+    let settings = || Settings::load(datasets.clone(), cli.config.as_deref(), environment());
+    let load = || Ok::<_, Failure>(settings()?.config()?);
     match cli.command {
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args, bars).await,
@@ -176,7 +179,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Repair(args) => repair::run(load()?, args, bars).await,
         Command::Partitions(command) => partitions::run(load()?, command).await,
         Command::Sql(args) => sql::run(load()?, args).await,
-        Command::Config(command) => config::run(command, || Settings::load(cli.config.as_deref(), environment())).await,
+        Command::Config(command) => config::run(command, settings).await,
     }
 }
 

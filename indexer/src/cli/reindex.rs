@@ -40,7 +40,7 @@ pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Resu
 
 async fn remove(config: &Config, chain: &Chain, args: &ReindexArgs, bars: &MultiProgress) -> Result<(), Failure> {
     let other = |error: StoreError| Failure::other(error.to_string());
-    let store = Store::open(&config.database).await.map_err(other)?;
+    let store = Store::open(config).await.map_err(other)?;
     store.check().await.map_err(other)?;
     if !args.yes {
         return Err(Failure::usage(format!(

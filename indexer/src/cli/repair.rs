@@ -12,6 +12,7 @@ use crate::chain::block::BlockRange;
 use crate::chain::level::Level;
 use crate::cli::out::say;
 use crate::config::Config;
+use crate::dataset::Sorted;
 use crate::maintenance::Leaves;
 use crate::service;
 use crate::spans;
@@ -118,7 +119,8 @@ impl Repair<'_> {
             let fetched = verification.fetch(*part, verification.level.max(Level::Linked)).await;
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
             let batch = batch.retain(|number, log| stored.calls_for(number, log));
-            self.leaves.cover(verification.claim.chain_id, &batch, stored.floors).await.map_err(Step::of)?;
+            let batch = Sorted::new(verification.store.datasets(), batch);
+            self.leaves.cover(verification.claim.chain_id, &batch, &stored.floors).await.map_err(Step::of)?;
             self.write(Replacement::Batch(&batch), &stored.foreign).await?;
         }
         for gap in covered.gaps(range) {
@@ -138,15 +140,17 @@ impl Repair<'_> {
                 self.leaves.book.forget(verification.claim.chain_id);
                 let floors = verification.store.learn_floors(verification.claim.chain_id).await.map_err(Step::of)?;
                 if let (StoreError::Sealed { .. }, Replacement::Batch(batch)) = (&error, replacement) {
-                    self.leaves.unseal(verification.claim.chain_id, batch, floors).await.map_err(Step::of)?;
+                    self.leaves.unseal(verification.claim.chain_id, batch, &floors).await.map_err(Step::of)?;
                 }
                 return Err(Step::Again(format!("a partition went away or was sealed: {error}")));
             }
             other => other.map_err(Step::of)?,
         }
         let stored = verification.stored(replacement.range()).await.map_err(Step::of)?;
-        let verified =
-            verification.compare(stored, replacement.batch()).await.map_err(|trouble| Step::Failed(trouble.into()))?;
+        let verified = verification
+            .compare(stored, replacement.batch().map(|batch| &**batch))
+            .await
+            .map_err(|trouble| Step::Failed(trouble.into()))?;
         match verified.differences.len() {
             0 => Ok(()),
             rows => Err(Step::Again(format!("{rows} of its rows still differ: somebody else writes there"))),

@@ -20,7 +20,7 @@ use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::coverage::Coverage;
 use crate::chain::level::Level;
 use crate::chain::range::RangeSizer;
-use crate::chain::verify::{Difference, Entry, Findings, Table, compare};
+use crate::chain::verify::{Difference, Entry, Findings, compare};
 use crate::cli::out::say;
 use crate::config::{Chain, Config};
 use crate::nodes::{NodeError, Nodes};
@@ -92,7 +92,7 @@ pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Resul
 
 /// The database, checked.
 pub(super) async fn open_store(config: &Config) -> Result<Store, Failure> {
-    let store = Store::open(&config.database).await.map_err(|error| stored(&error))?;
+    let store = Store::open(config).await.map_err(|error| stored(&error))?;
     store.check().await.map_err(|error| stored(&error))?;
     Ok(store)
 }
@@ -259,13 +259,13 @@ impl<'a> Verification<'a> {
     /// Compares what is stored of a range with that range on the chain, as far as any source covers it; `None`: none does.
     pub(super) async fn compare(&self, stored: StoredRange, chain: Option<&BlockBatch>) -> Result<Verified, Trouble> {
         let Some(batch) = chain else {
-            let differences = differences(stored, ExpectedRows::default(), true);
+            let differences = self.differences(stored, ExpectedRows::default(), true);
             return Ok(Verified { differences, logs: 0, bytes: 0, out_of_time: Vec::new(), below: 0, level: None });
         };
         let covered = stored.covered_by_any();
         let inside = |entry: &Entry| covered.contains(entry.number);
-        let mut expected = ExpectedRows::of(batch, self.claim.raw, stored.floors);
-        for rows in [&mut expected.logs, &mut expected.transfers, &mut expected.quarantine, &mut expected.blocks] {
+        let mut expected = self.store.expected(batch, self.claim.raw, &stored.floors);
+        for rows in expected.rows.iter_mut().chain([&mut expected.blocks]) {
             rows.retain(inside);
         }
         let with_logs: BTreeSet<u64> = batch.logs().blocks().map(|block| block.number).collect();
@@ -274,10 +274,33 @@ impl<'a> Verification<'a> {
         let there: BTreeSet<u64> = stored.blocks.iter().map(|entry| entry.number).collect();
         let must = |number| with_logs.contains(&number) || number == self.anchor.number;
         expected.blocks.retain(|entry| there.contains(&entry.number) || must(entry.number));
-        let (out_of_time, below) = (expected.out_of_time().collect(), expected.below);
-        let differences = differences(stored, expected, false);
+        let (out_of_time, below) = (std::mem::take(&mut expected.out_of_time), expected.below);
+        let differences = self.differences(stored, expected, false);
         let (logs, bytes) = (batch.logs().len() as u64, batch.bytes() as u64);
         Ok(Verified { differences, logs, bytes, out_of_time, below, level: Some(batch.level()) })
+    }
+
+    /// Compares table by table. A parent hash that either side does not know is not compared, nor are headers of blocks that
+    /// are not covered: another source may have stored them.
+    fn differences(&self, mut stored: StoredRange, mut expected: ExpectedRows, uncovered: bool) -> Vec<Difference> {
+        let (blocks, tables) = self.store.shapes();
+        let mut found = Vec::new();
+        if !uncovered {
+            expected.blocks.sort_unstable();
+            for block in &mut stored.blocks {
+                let other = expected.blocks.binary_search_by_key(&block.number, |entry| entry.number);
+                let Ok(other) = other.map(|at| &mut expected.blocks[at]) else { continue };
+                if block.cells[1].is_none() || other.cells[1].is_none() {
+                    (block.cells[1], other.cells[1]) = (None, None);
+                }
+            }
+            found.extend(compare(&blocks, expected.blocks, stored.blocks));
+        }
+        let mut expected = expected.rows.into_iter();
+        for (shape, stored) in tables.iter().zip(stored.rows) {
+            found.extend(compare(shape, expected.next().unwrap_or_default(), stored));
+        }
+        found
     }
 
     /// Adds what a range without all headers does not tell of blocks that are stored: their hashes.
@@ -425,27 +448,6 @@ where
     }
 }
 
-/// Compares table by table. A parent hash that either side does not know is not compared, nor are headers of blocks that
-/// are not covered: another source may have stored them.
-fn differences(mut stored: StoredRange, mut expected: ExpectedRows, uncovered: bool) -> Vec<Difference> {
-    let mut found = Vec::new();
-    if !uncovered {
-        expected.blocks.sort_unstable();
-        for block in &mut stored.blocks {
-            let other = expected.blocks.binary_search_by_key(&block.number, |entry| entry.number);
-            let Ok(other) = other.map(|at| &mut expected.blocks[at]) else { continue };
-            if block.cells[1].is_none() || other.cells[1].is_none() {
-                (block.cells[1], other.cells[1]) = (None, None);
-            }
-        }
-        found.extend(compare(Table::Blocks, expected.blocks, stored.blocks));
-    }
-    found.extend(compare(Table::Logs, expected.logs, stored.logs));
-    found.extend(compare(Table::Transfers, expected.transfers, stored.transfers));
-    found.extend(compare(Table::Quarantine, expected.quarantine, stored.quarantine));
-    found
-}
-
 fn clip(coverage: &Coverage, want: BlockRange) -> Coverage {
     let inside = |range: &BlockRange| BlockRange::new(range.first.max(want.first), range.last.min(want.last));
     Coverage::new(coverage.ranges().iter().filter_map(inside))
@@ -492,7 +494,7 @@ impl Report {
             .findings
             .iter()
             .map(|(table, kind, rows, blocks)| {
-                json!({ "table": table.as_str(), "kind": kind.describe(), "rows": rows, "blocks": ranges(blocks.ranges()) })
+                json!({ "table": &*table.name, "kind": kind.describe(), "rows": rows, "blocks": ranges(blocks.ranges()) })
             })
             .collect();
         json!({
@@ -531,7 +533,7 @@ impl Report {
         }
         let mut grid = Grid::new(&["table", "difference", "rows", "blocks"]);
         for (table, kind, rows, blocks) in self.findings.iter() {
-            grid.add_row([table.as_str().to_owned(), kind.describe(), rows.to_string(), list(blocks.ranges())]);
+            grid.add_row([table.name.to_string(), kind.describe(), rows.to_string(), list(blocks.ranges())]);
         }
         format!("{text}\n{grid}")
     }

@@ -22,8 +22,8 @@ pub(super) enum Kind {
     Topic,
     DatabaseUrl,
     Url(&'static [&'static str]),
-    /// Columns of an index, of these, joined by `+`.
-    Index(&'static [&'static str]),
+    /// Columns of an index, joined by `+`.
+    Index,
     /// Schema and name of a table.
     Table,
     /// A name in the database.
@@ -57,7 +57,7 @@ impl Kind {
             Self::Column => "a name in the database, at most 63 bytes".into(),
             Self::Archive => "a URL such as file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without user, password and query".into(),
             Self::Pair => "a name and a value, joined by =, such as aws_endpoint=http://127.0.0.1:9000".into(),
-            Self::Index(columns) => format!("columns joined by +, each once, of {}", columns.join(", ")),
+            Self::Index => "columns of the table joined by +, each once".into(),
         }
     }
 
@@ -109,8 +109,7 @@ impl Kind {
                 })
             }
             Self::Pair => text.split_once('=').is_some_and(|(name, _)| !name.is_empty()),
-            Self::Index(columns) => value::index(text)
-                .is_some_and(|index| index.columns().iter().all(|column| columns.contains(&column.as_str()))),
+            Self::Index => value::index(text).is_some(),
             Self::Url(schemes) => {
                 url::Url::parse(text).is_ok_and(|url| schemes.contains(&url.scheme()) && url.host().is_some())
             }

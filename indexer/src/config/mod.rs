@@ -28,7 +28,8 @@ pub use value::{
     Action, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
 };
 
-use self::tables::OWN_TABLES;
+use self::tables::ACTIVITY;
+use crate::dataset::Datasets;
 
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +44,8 @@ pub struct Config {
     pub partitions: Partitions,
     /// The partitioned tables: the indexer's own, then those of others.
     pub tables: Vec<ManagedTable>,
-    /// Which indexes leaves have of their own.
-    pub indexes: Indexes,
+    /// The tables that the logs of chains go to.
+    pub datasets: Datasets,
     /// The HTTP server.
     pub http: Http,
 }
@@ -122,6 +123,8 @@ pub struct Chain {
     pub backfill_order: Order,
     /// Whether everything stored is removed when the node turns out to serve another chain under the same id.
     pub reset_on_chain_change: bool,
+    /// The tables that its logs go to.
+    pub datasets: Datasets,
 }
 
 /// How tables are partitioned.
@@ -149,15 +152,6 @@ pub struct Partitions {
     pub archive_options: Vec<Secret>,
 }
 
-/// Which indexes leaves have of their own, beside the table's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Indexes {
-    /// Those of `logs`.
-    pub logs: Vec<Index>,
-    /// Those of `erc20_transfer`.
-    pub erc20_transfer: Vec<Index>,
-}
-
 /// The HTTP server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -171,7 +165,19 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its key, where it was found, and what is allowed.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
-        Settings::load(path, env)?.config()
+        Self::load_of(Datasets::own(), path, env)
+    }
+
+    /// The same with other tables of chains than the indexer's own.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_of(
+        datasets: Datasets,
+        path: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        Settings::load(datasets, path, env)?.config()
     }
 
     /// A TOML file that works as it is and shows every setting.
@@ -197,7 +203,7 @@ impl Settings {
             chains: self.chains().map(|name| self.chain(name)).collect::<Result<_, _>>()?,
             partitions: self.partitions()?,
             tables: self.managed_tables()?,
-            indexes: self.indexes()?,
+            datasets: self.datasets().clone(),
             http: Http { listen: self.one_with("http.listen", |text| value::listen(text).ok())? },
         })
     }
@@ -261,31 +267,26 @@ impl Settings {
             backfill_workers: self.one(&key("backfill_workers"))?,
             backfill_order: self.one_with(&key("backfill_order"), value::order)?,
             reset_on_chain_change: self.one(&key("reset_on_chain_change"))?,
-        })
-    }
-
-    fn indexes(&self) -> Result<Indexes, ConfigErrors> {
-        Ok(Indexes {
-            logs: self.items_with("indexes.logs", value::index)?,
-            erc20_transfer: self.items_with("indexes.erc20_transfer", value::index)?,
+            datasets: self.datasets().clone(),
         })
     }
 
     fn managed_tables(&self) -> Result<Vec<ManagedTable>, ConfigErrors> {
-        let others = self.tables().map(String::as_str).filter(|name| !OWN_TABLES.contains(name));
-        OWN_TABLES.into_iter().chain(others).map(|name| self.managed_table(name)).collect()
+        let own = self.own_tables();
+        let others = self.tables().map(String::as_str).filter(|name| !own.contains(name));
+        own.iter().copied().chain(others).map(|name| self.managed_table(name)).collect()
     }
 
     fn managed_table(&self, name: &str) -> Result<ManagedTable, ConfigErrors> {
         let key = |setting: &str| format!("tables.{name}.{setting}");
         let span = |time: Duration| TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX);
-        let indexes = self.indexes()?;
-        let own = || Table::new("dalp_indexed", name, "block_time").registered_in(registry());
-        let table = match name {
-            "logs" => own().with_leaf_indexes(indexes.logs),
-            "erc20_transfer" => own().with_leaf_indexes(indexes.erc20_transfer),
-            "activity" => activity_table(&registry()),
-            _ => {
+        let dataset = self.datasets().partitioned().find(|dataset| dataset.name() == name);
+        let table = match (dataset, name) {
+            (Some(dataset), _) => Table::new(dataset.schema(), dataset.table(), "block_time")
+                .registered_in(registry())
+                .with_leaf_indexes(self.items_with(&format!("indexes.{name}"), value::index)?),
+            (None, ACTIVITY) => activity_table(&registry()),
+            (None, _) => {
                 let named: String = self.one(&key("table"))?;
                 let (schema, table) = value::table(&named).ok_or_else(|| self.unreadable(&key("table")))?;
                 let time = self.one_with(&key("time_column"), value::name)?;
@@ -304,10 +305,10 @@ impl Settings {
         };
         // Whoever says nothing of the record of deeds gets months: it is small.
         let interval = match (name, self.is_set(&key("interval"))) {
-            ("activity", false) => Interval::Month,
+            (ACTIVITY, false) => Interval::Month,
             _ => self.one(&key("interval"))?,
         };
-        Ok(ManagedTable { name: name.to_owned(), table, interval, retention })
+        Ok(ManagedTable { name: name.to_owned(), table, interval, retention, dataset: dataset.cloned() })
     }
 
     fn partitions(&self) -> Result<Partitions, ConfigErrors> {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use strsim::levenshtein;
 
 use super::kind::Kind;
-use super::setting::{self, Default, Named, SETTINGS, Setting};
-use super::tables::{OWN_TABLES, REGISTRY};
+use super::setting::{self, DATASETS, Default, Named, SETTINGS, Setting};
+use super::tables::REGISTRY;
 use super::value;
+use crate::dataset::{Dataset, Datasets};
 
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "dalp-indexer.toml";
@@ -93,18 +94,21 @@ struct Found {
 pub struct Settings {
     found: BTreeMap<String, Found>,
     named: Named,
+    datasets: Datasets,
 }
 
 impl Settings {
-    /// Reads `path` (or [`DEFAULT_FILE`], if it exists), then lets the environment override it.
+    /// Reads `path` (or [`DEFAULT_FILE`], if it exists), then lets the environment override it. `datasets`: the tables of chains that
+    /// `[tables.NAME]` and `[indexes]` may name.
     ///
     /// # Errors
     /// All problems at once.
     pub fn load(
+        datasets: Datasets,
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(datasets);
         let default = Path::new(DEFAULT_FILE);
         if let Some(path) = path.or_else(|| default.exists().then_some(default)) {
             // A file that cannot be read would only bury its one problem under all that is then missing.
@@ -123,7 +127,7 @@ impl Settings {
     /// All problems at once.
     #[cfg(feature = "dev")]
     pub fn of_variables(variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(Datasets::own());
         for (name, value) in variables {
             reader.take_variable(&name, &value);
         }
@@ -138,6 +142,16 @@ impl Settings {
     /// The names of the tables that are mentioned, in order.
     pub(super) fn tables(&self) -> impl Iterator<Item = &String> {
         self.named.get("tables").into_iter().flatten()
+    }
+
+    /// The tables of rows of chains.
+    pub(super) fn datasets(&self) -> &Datasets {
+        &self.datasets
+    }
+
+    /// The names of `[tables.NAME]` that need no `table`.
+    pub(super) fn own_tables(&self) -> Vec<&str> {
+        self.datasets.partitioned().map(Dataset::name).chain([super::tables::ACTIVITY]).collect()
     }
 
     /// Whether somebody set it.
@@ -159,6 +173,7 @@ impl Settings {
             Some((Default::Value(text), true)) => (text.split(',').map(str::to_owned).collect(), Origin::Default),
             Some((Default::Value(text), false)) => (vec![(*text).to_owned()], Origin::Default),
             Some((Default::Same(other), _)) => self.items(other),
+            Some((Default::OfDataset, _)) => (setting::indexes_of(&self.datasets, key), Origin::Default),
             Some((Default::Required(_) | Default::Unset(_), _)) | None => (Vec::new(), Origin::Nowhere),
         }
     }
@@ -208,14 +223,19 @@ fn read_file(path: &Path) -> Result<toml::Table, Problem> {
 }
 
 /// The work in progress of [`Settings::load`].
-#[derive(Default)]
 struct Reader {
+    datasets: Datasets,
     found: BTreeMap<String, Found>,
     named: Named,
     problems: Vec<Problem>,
 }
 
 impl Reader {
+    fn new(datasets: Datasets) -> Self {
+        let names = datasets.partitioned().map(|dataset| dataset.name().to_owned()).collect();
+        Self { datasets, found: BTreeMap::new(), named: Named::from([(DATASETS, names)]), problems: Vec::new() }
+    }
+
     fn problem(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         self.problems.push(Problem { key: key.into(), origin: origin.clone(), message: message.into() });
     }
@@ -223,7 +243,7 @@ impl Reader {
     fn walk(&mut self, origin: &Origin, prefix: &str, table: toml::Table) {
         for (name, value) in table {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            if let Some(setting) = setting::find(&key) {
+            if let Some(setting) = self.find(&key) {
                 match items_of(setting, value) {
                     Ok(items) => self.take(key, items, origin.clone()),
                     Err(given) => {
@@ -258,7 +278,7 @@ impl Reader {
         let Some(rest) = name.strip_prefix("DALP_") else { return };
         let key = rest.to_ascii_lowercase().replace("__", ".");
         let origin = Origin::Variable(name.to_owned());
-        match setting::find(&key) {
+        match self.find(&key) {
             Some(_) if setting::variable(&key) != name => self.unknown(&key, &origin),
             Some(setting) => {
                 if let Some((section, name)) = name_of(&key).filter(|(_, name)| !is_name(name)) {
@@ -272,6 +292,14 @@ impl Reader {
         }
     }
 
+    /// The setting of a key; of indexes, only those of tables that are there.
+    fn find(&self, key: &str) -> Option<&'static Setting> {
+        let known = |setting: &&Setting| {
+            !matches!(setting.default, Default::OfDataset) || setting.keys(&self.named).iter().any(|known| known == key)
+        };
+        setting::find(key).filter(known)
+    }
+
     fn take(&mut self, key: String, items: Vec<String>, origin: Origin) {
         if let Some((section, name)) = name_of(&key) {
             self.named.entry(section).or_default().insert(name.to_owned());
@@ -280,7 +308,7 @@ impl Reader {
     }
 
     fn unknown(&mut self, key: &str, origin: &Origin) {
-        let hint = match (nearest(key), origin) {
+        let hint = match (nearest(key, &self.named), origin) {
             (Some(near), Origin::Variable(_)) => format!("; did you mean {}?", setting::variable(&near)),
             (Some(near), _) => format!("; did you mean `{near}`?"),
             (None, _) => String::new(),
@@ -294,8 +322,8 @@ impl Reader {
                 self.check(setting, &key);
             }
         }
-        let Self { found, named, mut problems } = self;
-        let settings = Settings { found, named };
+        let Self { datasets, found, named, mut problems } = self;
+        let settings = Settings { found, named, datasets };
         check_together(&settings, &mut problems);
         if problems.is_empty() { Ok(settings) } else { Err(ConfigErrors { problems }) }
     }
@@ -317,7 +345,11 @@ impl Reader {
             messages.push(format!("the list is empty: write {}", wanted(setting)));
         }
         for item in &found.items {
-            if let Err(why) = setting.kind.check(item) {
+            let checked = match setting.kind {
+                Kind::Index => setting::check_index(&self.datasets, key, item),
+                _ => setting.kind.check(item),
+            };
+            if let Err(why) = checked {
                 let mut message = refusal(&setting.kind, item, &why);
                 if let Some(other) = belongs_to(key, item) {
                     message = format!("{message}: put it into {other}");
@@ -415,12 +447,16 @@ fn is_section(key: &str) -> bool {
 }
 
 /// The known key or section nearest to an unknown one, if any is near enough to be meant.
-fn nearest(key: &str) -> Option<String> {
+fn nearest(key: &str, named: &Named) -> Option<String> {
     let depth = key.split('.').count();
     let name = name_of(key).map_or("*", |(_, name)| name);
     let filled = |path: &str| path.replace('*', name);
     let mut known = BTreeSet::new();
     for setting in SETTINGS {
+        if matches!(setting.default, Default::OfDataset) {
+            known.extend(setting.keys(named));
+            continue;
+        }
         let path = filled(setting.path);
         known.extend(setting.section().split('.').next().filter(|_| depth == 1).map(str::to_owned));
         known.insert(path);
@@ -473,15 +509,18 @@ fn check_together(settings: &Settings, problems: &mut Vec<Problem>) {
 
 /// A table has one policy: under two names, the stricter one would win for both. What the indexer keeps for itself has its own names.
 fn check_tables_once(settings: &Settings, report: &mut impl FnMut(String, String)) {
+    let own = settings.own_tables();
     let mut seen: BTreeMap<(String, String), &str> = BTreeMap::new();
-    for name in settings.tables().filter(|name| !OWN_TABLES.contains(&name.as_str())) {
+    for name in settings.tables().filter(|name| !own.contains(&name.as_str())) {
         let key = format!("tables.{name}.table");
         let named = settings.one::<String>(&key).ok();
         let Some((schema, table)) = named.as_deref().and_then(value::table) else { continue };
-        let is_ours = schema == REGISTRY || (schema.as_str(), table.as_str()) == ("dalp_audit", "activity");
+        let is_ours = schema == REGISTRY
+            || (schema.as_str(), table.as_str()) == ("dalp_audit", "activity")
+            || settings.datasets().of_table(&schema, &table).is_some();
         let table = (schema, table);
         if is_ours {
-            let own = OWN_TABLES.join(", ");
+            let own = own.join(", ");
             report(key, format!("{}.{} is the indexer's own: its tables are looked after as {own}", table.0, table.1));
         } else if let Some(first) = seen.insert(table.clone(), name) {
             report(key, format!("{}.{} is tables.{first} already: a table has one policy", table.0, table.1));
@@ -493,7 +532,8 @@ fn check_tables_once(settings: &Settings, report: &mut impl FnMut(String, String
 fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, String)) {
     let key = |setting: &str| format!("tables.{name}.{setting}");
     let text = |setting: &str| settings.one::<String>(&key(setting)).ok();
-    let is_ours = OWN_TABLES.contains(&name);
+    let own = settings.own_tables();
+    let is_ours = own.contains(&name);
     for setting in ["table", "time_column"] {
         match (text(setting), is_ours) {
             (Some(_), true) => {
@@ -501,10 +541,7 @@ fn check_table(settings: &Settings, name: &str, report: &mut impl FnMut(String, 
             }
             (None, false) => report(
                 key(setting),
-                format!(
-                    "it must be set: [tables.{name}] is none of the indexer's own tables ({})",
-                    OWN_TABLES.join(", ")
-                ),
+                format!("it must be set: [tables.{name}] is none of the indexer's own tables ({})", own.join(", ")),
             ),
             _ => {}
         }
@@ -535,15 +572,19 @@ mod tests {
 
     #[test]
     fn suggestions() {
+        let reader = Reader::new(Datasets::own());
         for (key, near) in [
             ("databse", Some("database")),
             ("database.pool_sise", Some("database.pool_size")),
             ("databse.url", Some("database.url")),
             ("chains.anvil.start_blok", Some("chains.anvil.start_block")),
             ("pool_size", Some("database.pool_size")),
+            ("indexes.erc20_transfers", Some("indexes.erc20_transfer")),
+            ("index.logs", Some("indexes.logs")),
+            ("indexes.a", None),
             ("colour", None),
         ] {
-            assert_eq!(nearest(key).as_deref(), near, "{key}");
+            assert_eq!(nearest(key, &reader.named).as_deref(), near, "{key}");
         }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::{Kind, MAX_INT};
-use super::value::{self, Action, Interval, TlsMode, Verify};
+use super::value::{self, Action, Index, Interval, TlsMode, Verify};
+use crate::dataset::{Dataset, Datasets};
 
 /// One setting.
 pub(super) struct Setting {
@@ -29,7 +30,12 @@ pub(super) enum Default {
     Required(&'static str),
     /// Nothing; the example shows this.
     Unset(&'static str),
+    /// The indexes that the table's description names.
+    OfDataset,
 }
+
+/// Among the names of sections, those of the tables of chains.
+pub(super) const DATASETS: &str = "indexes";
 
 /// The names that sections such as `[chains.NAME]` and `[tables.NAME]` have been given.
 pub(super) type Named = BTreeMap<&'static str, BTreeSet<String>>;
@@ -56,6 +62,9 @@ impl Setting {
             Some((section, _)) => {
                 named.get(section).into_iter().flatten().map(|name| self.path.replace('*', name)).collect()
             }
+            None if self.path.ends_with(".*") => {
+                named.get(self.section()).into_iter().flatten().map(|name| self.path.replace('*', name)).collect()
+            }
             None => vec![self.path.to_owned()],
         }
     }
@@ -69,6 +78,25 @@ impl Setting {
     pub fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
     }
+}
+
+/// The table whose indexes a key names.
+pub(super) fn dataset_of<'d>(datasets: &'d Datasets, key: &str) -> Option<&'d Dataset> {
+    key.split_once('.').and_then(|(_, name)| datasets.get(name))
+}
+
+/// The indexes of a table where nobody names others.
+pub(super) fn indexes_of(datasets: &Datasets, key: &str) -> Vec<String> {
+    let dataset = dataset_of(datasets, key);
+    dataset.into_iter().flat_map(Dataset::indexes).map(|columns| columns.join("+")).collect()
+}
+
+/// Checks an index of a table: its columns are that table's.
+pub(super) fn check_index(datasets: &Datasets, key: &str, item: &str) -> Result<(), String> {
+    let Some(dataset) = dataset_of(datasets, key) else { return Err(String::new()) };
+    let of: Vec<&str> = dataset.indexable().collect();
+    let fits = |index: Index| index.columns().iter().all(|column| of.contains(&column.as_str()));
+    if value::index(item).is_some_and(fits) { Ok(()) } else { Err(format!("the columns are {}", of.join(", "))) }
 }
 
 /// The environment variable of a key.
@@ -350,7 +378,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "partitions.premake",
         Kind::Int(1, 100),
         Default::Value("3"),
-        "Partitions made ahead of the head.",
+        "Partitions made ahead of the head, of tables that a chain had rows in within the last interval.",
         "With days, a long weekend without maintenance.",
     ),
     one(
@@ -473,39 +501,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         "As max_leaves_per_run, be it a single partition.",
     ),
     many(
-        "indexes.logs",
-        Kind::Index(&[
-            "block_time",
-            "block_number",
-            "log_index",
-            "tx_index",
-            "block_hash",
-            "tx_hash",
-            "address",
-            "topic0",
-            "topic1",
-            "topic2",
-            "topic3",
-        ]),
-        Default::Value("address+topic0+block_time,tx_hash"),
-        "Secondary indexes of each leaf of the raw logs, beside its key.",
-        "One contract's events by kind and time; everything that happened in one transaction. Near the head, each costs 1 to 3 µs a row.",
-    ),
-    many(
-        "indexes.erc20_transfer",
-        Kind::Index(&[
-            "block_time",
-            "block_number",
-            "log_index",
-            "token",
-            "from_address",
-            "to_address",
-            "value",
-            "tx_hash",
-        ]),
-        Default::Value("token+block_time,from_address+block_time,to_address+block_time"),
-        "Secondary indexes of each leaf of the transfers, beside its key.",
-        "A token's transfers by time; what an account sent and received. Indexes that are no longer named stay until they are dropped.",
+        "indexes.*",
+        Kind::Index,
+        Default::OfDataset,
+        "Secondary indexes of each leaf of this table, beside its key.",
+        "Indexes that are no longer named stay until they are dropped.",
     ),
     one(
         "http.listen",
@@ -529,7 +529,7 @@ mod tests {
                     assert!(find(other).is_some(), "{}", setting.path);
                     continue;
                 }
-                Default::Unset(_) => continue,
+                Default::Unset(_) | Default::OfDataset => continue,
             };
             for item in text.split(',').filter(|_| !(setting.many && text.is_empty())) {
                 assert_eq!(setting.kind.check(item), Ok(()), "{}", setting.path);

@@ -3,17 +3,18 @@
 use dalp_partitions::{Registry, Retention, Table};
 
 use super::value::Interval;
+use crate::dataset::Dataset;
 
 /// The schema that the partition manager's registry stands in: migrations make it there.
-pub(crate) const REGISTRY: &str = "dalp_indexed";
+pub(super) const REGISTRY: &str = "dalp_indexed";
 
 /// The registry, with the platform's record of who did what.
 pub(crate) fn registry() -> Registry {
     Registry::new(REGISTRY).recorded_in("dalp_audit")
 }
 
-/// Names of `[tables.NAME]` that need no `table`.
-pub(crate) const OWN_TABLES: [&str; 3] = ["logs", "erc20_transfer", "activity"];
+/// The name of the record of deeds among `[tables.NAME]`: with the datasets', those that need no `table`.
+pub(super) const ACTIVITY: &str = "activity";
 
 /// A table that is looked after.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,11 +27,13 @@ pub struct ManagedTable {
     pub interval: Interval,
     /// How long its rows are kept, and what then.
     pub retention: Retention,
+    /// What its rows are, if they are of chains.
+    pub dataset: Option<Dataset>,
 }
 
 impl ManagedTable {
     /// Whether its key is a chain, so that its rows are final when their block is.
     pub fn is_of_chains(&self) -> bool {
-        self.name != "activity" && OWN_TABLES.contains(&self.name.as_str())
+        self.dataset.is_some()
     }
 }

@@ -186,7 +186,7 @@ fn nothing_shows_a_secret() {
     ];
     let env = || env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     let file = File::new("secret", "");
-    let settings = Settings::load(Some(&file.path()), env()).unwrap();
+    let settings = Settings::load(Datasets::own(), Some(&file.path()), env()).unwrap();
     let text = format!("{}{:?}", settings.describe(), settings.config().unwrap());
     assert!(text.contains("https://eth.example") && text.contains("postgres://h:5432"), "{text}");
     assert!(!text.contains("HUNTER2"), "{text}");

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::kind::Kind;
 use super::reader::Settings;
 use super::setting::{self, Default, SETTINGS, Setting};
+use crate::dataset::Datasets;
 
 /// A TOML file that works as it is and shows every setting; what has a default is commented out.
 pub(super) fn example() -> String {
@@ -24,12 +25,20 @@ pub(super) fn example() -> String {
             );
         }
         let _ = writeln!(text, "\n# {}\n# {}", setting.help, setting.reason);
+        if matches!(setting.default, Default::OfDataset) {
+            for dataset in Datasets::own().partitioned() {
+                let items = setting::indexes_of(&Datasets::own(), &format!("{}.{}", setting.section(), dataset.name()));
+                let _ = writeln!(text, "# {}\n# {} = {items:?}", dataset.why_indexes(), dataset.name());
+            }
+            continue;
+        }
         let name = setting.name();
         let _ = match setting.default {
             Default::Required(value) => writeln!(text, "{name} = {}", toml_value(setting, value)),
             Default::Value(value) => writeln!(text, "# {name} = {}", toml_value(setting, value)),
             Default::Same(other) => writeln!(text, "#   {name} = the same as {other}"),
             Default::Unset(value) => writeln!(text, "#   {name} = {}   (not set)", toml_value(setting, value)),
+            Default::OfDataset => Ok(()),
         };
     }
     text
@@ -73,6 +82,10 @@ pub(super) fn reference() -> String {
                 section.replace('*', "NAME")
             );
         }
+        if matches!(setting.default, Default::OfDataset) {
+            indexes(&mut text, setting);
+            continue;
+        }
         let path = setting.path.replace('*', "NAME");
         let variable = setting::variable(&path);
         let allowed = if setting.many { format!("a list: {}", setting.kind.allowed()) } else { setting.kind.allowed() };
@@ -82,13 +95,30 @@ pub(super) fn reference() -> String {
     text
 }
 
+/// A line for each of the indexer's own tables.
+fn indexes(text: &mut String, setting: &Setting) {
+    let datasets = Datasets::own();
+    for dataset in datasets.partitioned() {
+        let path = format!("{}.{}", setting.section(), dataset.name());
+        let (variable, default) = (setting::variable(&path), setting::indexes_of(&datasets, &path).join(","));
+        let of: Vec<&str> = dataset.indexable().collect();
+        let (name, why, help) = (dataset.name(), dataset.why_indexes(), setting.help);
+        let _ = writeln!(
+            text,
+            "| `{name}` | `{variable}` | `{default}` | a list: columns joined by +, each once, of {} | {help} {why} {} |",
+            of.join(", "),
+            setting.reason
+        );
+    }
+}
+
 fn default_text(setting: &Setting) -> String {
     match setting.default {
         Default::Value("") => "none".into(),
         Default::Value(value) => format!("`{value}`"),
         Default::Same(other) => format!("the same as `{other}`"),
         Default::Required(_) => "**must be set**".into(),
-        Default::Unset(_) => "none".into(),
+        Default::Unset(_) | Default::OfDataset => "none".into(),
     }
 }
 

@@ -18,7 +18,8 @@ use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::filter::Filter;
 use crate::chain::range::RangeSizer;
 use crate::config::Chain;
-use crate::events::untyped::Untyped;
+use crate::dataset::Sorted;
+use crate::dataset::untyped::Untyped;
 use crate::nodes::{Hold, NodeError};
 use crate::store::append::Lane;
 use crate::store::history::Missing;
@@ -187,7 +188,7 @@ impl BackfillLane {
                 BackfillInput::Loaded { pieces: missing.pieces, settled: missing.anchor.map(|block| block.number) }
             }
             Done::Committed { id, range, answered, stored, bytes, untyped } => {
-                self.untyped.add(untyped);
+                self.untyped.add(&untyped);
                 self.logs += stored;
                 self.patience.renew();
                 blocks = range.blocks();
@@ -259,9 +260,10 @@ impl PieceTask {
             [] => batch,
             _ => batch.retain(|_, log| !stored.iter().any(|filter| filter.selects(log))),
         };
+        let batch = Sorted::new(self.context.store.datasets(), batch);
         match self.commit(&batch).await? {
             None => {
-                let (stored, untyped) = (batch.logs().len() as u64, Untyped::of(&batch));
+                let (stored, untyped) = (batch.logs().len() as u64, batch.untyped().clone());
                 Ok(Done::Committed { id, range, answered, stored, bytes, untyped })
             }
             Some(failure) => failed(failure),
@@ -319,7 +321,7 @@ impl PieceTask {
     }
 
     /// `None` when the batch is committed; why not, when another question must decide.
-    async fn commit(&self, batch: &BlockBatch) -> Result<Option<BackfillFailure>, StoreError> {
+    async fn commit(&self, batch: &Sorted) -> Result<Option<BackfillFailure>, StoreError> {
         let mut backoff = Backoff::default();
         loop {
             match self.context.append_once(batch, Lane::Backfill).await {

@@ -6,11 +6,11 @@ use tracing::info;
 
 use super::trouble::{Patience, Trouble};
 use crate::backoff::Backoff;
-use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::FetchFailure;
 use crate::chain::range::RangeSizer;
 use crate::config::Chain;
+use crate::dataset::{Datasets, Sorted};
 use crate::maintenance::Leaves;
 use crate::nodes::{NodeError, Nodes};
 use crate::store::Store;
@@ -34,11 +34,12 @@ pub(super) enum Want {
 /// Fetches until there is a batch or a reason to ask for something else.
 pub(super) async fn fetch(
     nodes: &Nodes,
+    datasets: &Datasets,
     want: Want,
     trouble: &Trouble,
     patience: &Patience,
     timings: &LaneTimings,
-) -> Result<BlockBatch, FetchFailure> {
+) -> Result<Sorted, FetchFailure> {
     let mut backoff = match want {
         Want::Head(_) | Want::NearHead(_) => Backoff::near_head(),
         Want::Range(_) => Backoff::new(),
@@ -55,7 +56,7 @@ pub(super) async fn fetch(
                 timings.fetched(began);
                 trouble.set(None);
                 patience.renew();
-                return Ok(batch);
+                return Ok(Sorted::new(datasets, batch));
             }
             Err(error @ NodeError::TooLarge { .. }) => {
                 info!("{error}; asking for less");
@@ -79,8 +80,8 @@ pub(super) async fn fetch(
 
 /// Makes a batch's leaves while those before it are still being appended: in history they take about as long as the rows.
 /// A failure is not told here: the append makes sure of its leaves itself, and knows what to do then.
-pub(super) async fn cover_ahead(leaves: &Leaves, store: &Store, chain_id: u64, batch: &BlockBatch) {
-    if let Err(error) = leaves.cover(chain_id, batch, store.floors(chain_id)).await {
+pub(super) async fn cover_ahead(leaves: &Leaves, store: &Store, chain_id: u64, batch: &Sorted) {
+    if let Err(error) = leaves.cover(chain_id, batch, &store.floors(chain_id)).await {
         tracing::debug!(%error, "no leaves ahead of the append");
     }
 }

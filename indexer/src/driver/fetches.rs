@@ -4,21 +4,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::chain::batch::BlockBatch;
 use crate::chain::block::BlockRange;
 use crate::chain::machine::{FetchFailure, FetchId, Input, Machine};
+use crate::dataset::Sorted;
 use crate::task::{Group, Lost};
 
 /// Hashes of a batch that the machine is told: enough to find the nodes' final block among them.
 const TOLD: usize = 1_024;
 
 /// What a fetch brought.
-type Fetched = Result<BlockBatch, FetchFailure>;
+type Fetched = Result<Sorted, FetchFailure>;
 
 #[derive(Default)]
 pub(super) struct Fetches {
     tasks: Group<(FetchId, BlockRange), Fetched>,
-    batches: HashMap<FetchId, Arc<BlockBatch>>,
+    batches: HashMap<FetchId, Arc<Sorted>>,
 }
 
 impl Fetches {
@@ -47,7 +47,7 @@ impl Fetches {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn batch(&self, id: FetchId) -> Result<Arc<BlockBatch>, Lost> {
+    pub fn batch(&self, id: FetchId) -> Result<Arc<Sorted>, Lost> {
         self.batches.get(&id).cloned().ok_or_else(|| Lost::nobody_is_at("the batch to append"))
     }
 

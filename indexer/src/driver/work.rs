@@ -11,10 +11,10 @@ use tracing::warn;
 
 use super::trouble::{FIRST_PAUSE, Trouble};
 use crate::backoff::Backoff;
-use crate::chain::batch::BlockBatch;
 use crate::chain::block::BlockRef;
 use crate::chain::machine::{Input, Tail};
 use crate::chain::reorg::{Fork, fork_point};
+use crate::dataset::Sorted;
 use crate::maintenance::Leaves;
 use crate::nodes::{NodeError, Nodes};
 use crate::status::ChainStatus;
@@ -42,7 +42,7 @@ pub struct Context {
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<Input, StoreError>> + Send>>;
 
 impl Context {
-    pub(super) fn append(&self, batch: Arc<BlockBatch>, on: Tail, finalized: Option<u64>, trouble: Trouble) -> Work {
+    pub(super) fn append(&self, batch: Arc<Sorted>, on: Tail, finalized: Option<u64>, trouble: Trouble) -> Work {
         let lane = Lane::Tail { on, finalized };
         let context = self.clone();
         Box::pin(async move {
@@ -189,9 +189,9 @@ async fn unwind_all(
 
 impl Context {
     /// One try to write a batch, with leaves for it.
-    pub(super) async fn append_once(&self, batch: &BlockBatch, lane: Lane) -> Result<(), StoreError> {
+    pub(super) async fn append_once(&self, batch: &Sorted, lane: Lane) -> Result<(), StoreError> {
         let chain_id = self.claim.chain_id;
-        self.leaves.cover(chain_id, batch, self.store.floors(chain_id)).await?;
+        self.leaves.cover(chain_id, batch, &self.store.floors(chain_id)).await?;
         let began = Instant::now();
         self.store.append(&self.claim, batch, lane).await?;
         match lane {
@@ -203,12 +203,12 @@ impl Context {
 
     /// After rows had no leaf that takes them: learns what retention did meanwhile, and opens what is sealed and not yet below the
     /// floor. What may pass is left to the next try.
-    pub(super) async fn look_again(&self, batch: &BlockBatch, found: &StoreError) -> Result<(), StoreError> {
+    pub(super) async fn look_again(&self, batch: &Sorted, found: &StoreError) -> Result<(), StoreError> {
         let chain_id = self.claim.chain_id;
         self.leaves.book.forget(chain_id);
         let looked = match self.store.learn_floors(chain_id).await {
             Ok(floors) if matches!(found, StoreError::Sealed { .. }) => {
-                self.leaves.unseal(chain_id, batch, floors).await
+                self.leaves.unseal(chain_id, batch, &floors).await
             }
             learned => learned.map(drop),
         };

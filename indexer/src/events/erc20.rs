@@ -7,8 +7,8 @@ use crate::chain::logs::Log;
 /// keccak256("Transfer(address,address,uint256)"). ERC-721 shares it with a fourth topic, some old tokens with fewer.
 pub const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 
-/// The name under which undecodable logs are quarantined.
-pub const DECODER: &str = "erc20_transfer";
+/// How many topics it has. Tokens of other standards share the first one.
+pub const TOPICS: usize = 3;
 
 /// One transfer; borrowed from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,30 +21,19 @@ pub struct Transfer<'a> {
     pub value: &'a [u8; 32],
 }
 
-/// What a log is to this decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decoded<'a> {
-    /// Not this event: another topic0, or another indexed layout.
-    Other,
-    /// A transfer.
-    Transfer(Transfer<'a>),
-    /// This event by its topics, but its words are not what the ABI allows. Kept raw and quarantined.
-    Malformed(&'static str),
-}
-
-/// Decodes one log. The decoder is chosen by topic0 and the number of topics; which emitters are watched is decided by
-/// the source's filter.
-pub fn decode<'a>(log: &Log<'a>) -> Decoded<'a> {
-    let [topic0, from, to] = log.topics else { return Decoded::Other };
-    if *topic0 != TRANSFER {
-        return Decoded::Other;
-    }
+/// Decodes a log that is this event by its first topic and the number of its topics. Which emitters are watched is decided by the
+/// source's filter.
+///
+/// # Errors
+/// What about its words is not as the ABI allows.
+pub fn decode<'a>(log: &Log<'a>) -> Result<Transfer<'a>, &'static str> {
+    let [_, from, to] = log.topics else { return Err("it has not three topics") };
     let (Some(from), Some(to)) = (address(from), address(to)) else {
-        return Decoded::Malformed("an indexed address has non-zero high bytes");
+        return Err("an indexed address has non-zero high bytes");
     };
     match log.data.try_into() {
-        Ok(value) => Decoded::Transfer(Transfer { from, to, value }),
-        Err(_wrong_length) => Decoded::Malformed("the data is not one 32-byte word"),
+        Ok(value) => Ok(Transfer { from, to, value }),
+        Err(_wrong_length) => Err("the data is not one 32-byte word"),
     }
 }
 
@@ -66,12 +55,11 @@ mod tests {
         let (from, to) = (Address::repeat_byte(1), Address::repeat_byte(2));
         let topics = [TRANSFER, from.into_word(), to.into_word(), B256::ZERO];
         let value = [9; 32];
-        assert_eq!(decode(&log(&topics[..3], &value)), Decoded::Transfer(Transfer { from, to, value: &value }));
-        assert_eq!(decode(&log(&topics, &value)), Decoded::Other, "ERC-721");
-        assert_eq!(decode(&log(&topics[..1], &value)), Decoded::Other);
-        assert_eq!(decode(&log(&[], &value)), Decoded::Other);
-        assert!(matches!(decode(&log(&topics[..3], &value[..31])), Decoded::Malformed(_)));
+        assert_eq!(decode(&log(&topics[..3], &value)), Ok(Transfer { from, to, value: &value }));
+        let refused = |topics: &[B256], data: &[u8]| decode(&log(topics, data)).unwrap_err();
+        assert_eq!(refused(&topics, &value), "it has not three topics", "ERC-721");
+        assert_eq!(refused(&topics[..3], &value[..31]), "the data is not one 32-byte word");
         let dirty = [TRANSFER, B256::repeat_byte(1), to.into_word()];
-        assert!(matches!(decode(&log(&dirty, &value)), Decoded::Malformed(_)));
+        assert_eq!(refused(&dirty, &value), "an indexed address has non-zero high bytes");
     }
 }

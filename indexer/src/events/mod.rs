@@ -1,4 +1,3 @@
 //! From logs to typed rows. Pure.
 
 pub mod erc20;
-pub mod untyped;

@@ -9,9 +9,14 @@ use dalp_partitions::{Bounds, Catalog, Leaf, Table};
 /// The leaves of each chain's tables as they were when they were last read, and how far each chain is.
 #[derive(Debug, Default)]
 pub struct Book {
-    tables: RwLock<HashMap<(u64, String), Known>>,
+    tables: RwLock<HashMap<(u64, Place), Known>>,
     chains: RwLock<HashMap<u64, Times>>,
+    /// The time of the newest row that came, by chain and table.
+    newest: RwLock<HashMap<(u64, Place), DateTime<Utc>>>,
 }
+
+/// Schema and name of a table: others may have its name in other schemas.
+type Place = (String, String);
 
 /// What is known of one chain's leaves of a table.
 #[derive(Debug)]
@@ -35,6 +40,18 @@ impl Book {
     /// Without it all are made with their indexes.
     pub fn head(&self, chain_id: u64, time: DateTime<Utc>) {
         write(&self.chains).entry(chain_id).or_default().head = Some(time);
+    }
+
+    /// Takes note of a row of a table at this time.
+    pub(super) fn row(&self, chain_id: u64, table: &Table, time: DateTime<Utc>) {
+        let mut newest = write(&self.newest);
+        let known = newest.entry((chain_id, place(table))).or_insert(time);
+        *known = time.max(*known);
+    }
+
+    /// The time of the newest row of a table that came.
+    pub(super) fn newest(&self, chain_id: u64, table: &Table) -> Option<DateTime<Utc>> {
+        read(&self.newest).get(&(chain_id, place(table))).copied()
     }
 
     /// Takes note of the time of a chain's lowest missing block: history goes down to it, or up from it.
@@ -65,7 +82,7 @@ impl Book {
         table: &Table,
         times: impl Iterator<Item = DateTime<Utc>>,
     ) -> Vec<DateTime<Utc>> {
-        match read(&self.tables).get(&(chain_id, table.name.clone())) {
+        match read(&self.tables).get(&(chain_id, place(table))) {
             Some(known) => known.catalog.uncovered(times),
             None => Catalog::default().uncovered(times),
         }
@@ -73,14 +90,14 @@ impl Book {
 
     /// All that is known of a table's leaves.
     pub(super) fn catalog(&self, chain_id: u64, table: &Table) -> Option<Catalog> {
-        read(&self.tables).get(&(chain_id, table.name.clone())).map(|known| known.catalog.clone())
+        read(&self.tables).get(&(chain_id, place(table))).map(|known| known.catalog.clone())
     }
 
     /// Takes note of how the leaves are now.
     pub(super) fn know(&self, chain_id: u64, table: &Table, catalog: Catalog) {
         let is_bare = |leaf: &&Leaf| !leaf.detaching && !leaf.lacks(&table.leaf_indexes).is_empty();
         let bare = catalog.leaves.iter().filter(is_bare).cloned().collect();
-        write(&self.tables).insert((chain_id, table.name.clone()), Known { catalog, bare });
+        write(&self.tables).insert((chain_id, place(table)), Known { catalog, bare });
     }
 
     /// Takes note of how a leaf is now; `None` when it is gone.
@@ -116,8 +133,12 @@ impl Book {
     /// The leaves of a table that lack indexes.
     pub(super) fn bare_of(&self, chain_id: u64, table: &Table) -> Vec<Leaf> {
         let known = read(&self.tables);
-        known.get(&(chain_id, table.name.clone())).map(|known| known.bare.clone()).unwrap_or_default()
+        known.get(&(chain_id, place(table))).map(|known| known.bare.clone()).unwrap_or_default()
     }
+}
+
+fn place(table: &Table) -> Place {
+    (table.schema.clone(), table.name.clone())
 }
 
 // What a panic left behind is as good as before: each change is one insertion.

@@ -78,9 +78,9 @@ impl Builder {
             .leaves
             .tables
             .iter()
-            .flat_map(|table| {
-                let bare = self.leaves.book.bare_of(chain_id, &table.table);
-                bare.into_iter().map(|leaf| (table.table.clone(), leaf))
+            .flat_map(|(_, managed)| {
+                let bare = self.leaves.book.bare_of(chain_id, &managed.table);
+                bare.into_iter().map(|leaf| (managed.table.clone(), leaf))
             })
             .collect();
         if bare.is_empty() {

@@ -1,6 +1,6 @@
 //! How the configuration cuts tables into leaves.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::{Action, Policy};
 
 use crate::config::{ManagedTable, Partitions};
@@ -31,4 +31,9 @@ pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String>
             partitions.max_leaves
         )
     })
+}
+
+/// From when on a table must have had rows for leaves to be made ahead of a head.
+pub(super) fn busy_since(table: &ManagedTable, head: DateTime<Utc>) -> DateTime<Utc> {
+    head - TimeDelta::seconds(table.interval.seconds() as i64)
 }

@@ -13,12 +13,13 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use tracing::{Instrument as _, debug, error, info, warn};
 
+use super::policy::busy_since;
 use super::{Leaves, LeavesError, Place, policy};
 use crate::config::{ManagedTable, Partitions};
 use crate::service::tasks::{Pulse, caught};
 use crate::spans;
 use crate::status::{ChainStatus, Role, TableReport};
-use crate::store::retention::final_times;
+use crate::store::retention::{final_times, has_rows_since};
 use crate::store::{Store, connect::explain};
 
 /// How long the ANALYZE of a table may take: ATTACH waits for it.
@@ -197,8 +198,13 @@ pub(crate) async fn needs(
     Ok(match heads {
         Some(heads) => {
             let inventory = read_inventory(client, &table.table).await?;
-            let all = heads.iter().map(|(key, head)| (*key, *head));
-            all.filter(|(key, _)| !inventory.is_off_boarded(*key)).collect()
+            let mut needs = Vec::new();
+            for (key, head) in heads.iter().filter(|(key, _)| !inventory.is_off_boarded(**key)) {
+                if had_rows(client, table, *key, *head).await? {
+                    needs.push((*key, *head));
+                }
+            }
+            needs
         }
         None if table.table.flat => vec![(0, now)],
         // A key that nobody wrote to has no sub-parent, and gets none; nor does one whose sub-parent somebody took away.
@@ -207,6 +213,13 @@ pub(crate) async fn needs(
             inventory.keys.into_iter().map(|key| (key, now)).collect()
         }
     })
+}
+
+/// Whether a table has rows of a chain within the last interval before its head.
+async fn had_rows(client: &Client, table: &ManagedTable, key: i64, head: DateTime<Utc>) -> Result<bool, LeavesError> {
+    let Some(dataset) = &table.dataset else { return Ok(true) };
+    let found = has_rows_since(client, key, dataset, busy_since(table, head)).await;
+    found.map_err(|error| LeavesError::Lost { why: explain(&error) })
 }
 
 /// Takes note of a run for the metrics.

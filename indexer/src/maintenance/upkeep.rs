@@ -9,11 +9,14 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{Instrument as _, info};
 
+use super::policy::busy_since;
 use super::{Leaves, LeavesError, key, policy};
+use crate::config::ManagedTable;
+use crate::dataset::Dataset;
 use crate::service::tasks::Pulse;
 use crate::spans;
 use crate::status::{ChainStatus, Role};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::task::Beside;
 
 /// Pause of the upkeep while a chain's head is not known yet.
@@ -55,7 +58,7 @@ impl Leaves {
         let chain_id = status.chain_id;
         let floors = store.learn_floors(chain_id).await.map(drop).map_err(|error| error.to_string());
         let sizes = self.choose_intervals(chain_id).await.map_err(|error| error.to_string());
-        let ahead = self.ahead(chain_id, status.head_time).await.map_err(|error| error.to_string());
+        let ahead = self.ahead(chain_id, status.head_time, store).await;
         let outcomes = [
             ("the retention floors", floors),
             ("the sizes of the partitions", sizes),
@@ -81,28 +84,52 @@ impl Leaves {
             return Ok(());
         };
         let mut client = self.connect().await?;
-        for managed in self.tables_of(chain_id) {
+        for (_, managed) in self.tables_of(chain_id) {
             let table = &managed.table;
             let sizes = sizes(&mut client, table, key(chain_id)).await?;
             let retention_time = (managed.retention.action != Action::Keep).then_some(managed.retention.time);
             let target = Target { narrowest: managed.interval, retention_time, ..Target::default() };
             let choice = policy(&self.partitions, managed).sized(&sizes, &target, head);
             let mut chosen = self.chosen.write().unwrap_or_else(PoisonError::into_inner);
-            if chosen.insert((chain_id, table.name.clone()), choice.interval) != Some(choice.interval) {
+            if chosen.insert((chain_id, managed.name.clone()), choice.interval) != Some(choice.interval) {
                 spans::table(&managed.name).in_scope(|| info!(reason = choice.reason, "interval of new partitions"));
             }
         }
         Ok(())
     }
 
-    async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>) -> Result<(), LeavesError> {
+    /// Makes leaves ahead of the head for the tables that a chain had rows in within the last interval: the rows of the others get theirs
+    /// when they come.
+    async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>, store: &Store) -> Result<(), String> {
         let Some(head) = head.filter(|_| self.partitions.switches.create) else { return Ok(()) };
         let mut ended = Ok(());
-        for table in self.tables_of(chain_id) {
+        for (dataset, table) in self.tables_of(chain_id) {
             // One that fails keeps no other from its leaves.
-            let need = Need::ahead_of(head);
-            ended = self.make(chain_id, table, &need).instrument(spans::table(&table.name)).await.and(ended);
+            let made = async {
+                if self.is_busy(chain_id, (dataset, table), head, store).await.map_err(|error| error.to_string())? {
+                    return self.make(chain_id, table, &Need::ahead_of(head)).await.map_err(|error| error.to_string());
+                }
+                // What is known of the leaves of a table may have been forgotten: those that lack indexes are still to get them.
+                match self.book.catalog(chain_id, &table.table) {
+                    Some(_) => Ok(()),
+                    None => self.learn_table(chain_id, &table.table).await.map_err(|error| error.to_string()),
+                }
+            };
+            ended = made.instrument(spans::table(&table.name)).await.and(ended);
         }
         ended
+    }
+
+    /// Whether a chain had rows in a table within the last interval before its head: our own, as far as we know of them, or anybody's.
+    async fn is_busy(
+        &self,
+        chain_id: u64,
+        (dataset, table): (&Dataset, &ManagedTable),
+        head: DateTime<Utc>,
+        store: &Store,
+    ) -> Result<bool, StoreError> {
+        let since = busy_since(table, head);
+        let ours = self.book.newest(chain_id, &table.table).is_some_and(|newest| newest >= since);
+        Ok(ours || store.has_rows_since(chain_id, dataset, since).await?)
     }
 }

@@ -35,7 +35,6 @@ use serde_json::json;
 
 pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
-use crate::events::erc20::TRANSFER;
 use crate::status::NodeReport;
 
 pub use self::budget::Hold;
@@ -66,7 +65,7 @@ impl Nodes {
         let mut filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone(), raw: chain.raw };
         if !filter.raw && filter.topics.is_empty() {
             // Nothing else would make a row.
-            filter.topics = vec![TRANSFER];
+            filter.topics = chain.datasets.topics();
         }
         Ok(Self { pool: Pool::new(chain)?, filter, finality: chain.finality, proofs: Proofs::new(chain.verify) })
     }

@@ -1,18 +1,22 @@
 //! One batch, one transaction: rows by COPY first, then the short part under the state row's lock, then COMMIT.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use futures_util::future::{join3, join5, try_join, try_join_all};
+use futures_util::future::{try_join, try_join_all};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
-use super::encode::pg_micros;
-use super::rows::{Rows, TableCopy};
+use super::commit::{Change, Commit, Touched};
+use super::stages::{ADDING, Stage, Stages, all};
 use super::{Claim, Store, StoreError, int8, limit, timestamp};
 use crate::chain::batch::BlockBatch;
 use crate::chain::machine::Tail;
+use crate::dataset::Datasets;
+use crate::dataset::copy::pg_micros;
+use crate::dataset::rows::{Rows, TableCopy};
 
 /// Where a batch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,59 +32,66 @@ pub enum Lane {
     Backfill,
 }
 
-/// Proof that a batch is committed: it exists only after COMMIT was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// The chain's epoch that this commit made.
-    pub epoch: i64,
-    /// Logs written.
-    pub logs: u64,
-    /// Typed rows written.
-    pub events: u64,
-    /// Logs quarantined.
-    pub quarantined: u64,
-}
-
 impl Store {
     /// Writes `batch` and everything that goes with it, or nothing.
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
-    pub async fn append(&self, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<Commit, StoreError> {
-        if let Some(header) = batch.headers().iter().find(|header| pg_micros(header.time).is_none()) {
-            let (number, time) = (header.number, header.time);
-            let why = format!("block {number} has the absurd time {time} (Unix seconds; 1970 to 9999 can be stored)");
-            return Err(StoreError::Fatal { why });
-        }
+    pub async fn append(&self, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<Arc<Commit>, StoreError> {
+        refuse_absurd(batch)?;
         // Encoded before its turn comes, so that a connection that has one is never idle.
-        let rows = Rows::encode(int8(claim.chain_id), batch, claim.raw, self.floors(claim.chain_id));
+        let (datasets, floors) = (&self.datasets, self.floors(claim.chain_id));
+        let rows = Rows::encode(datasets, int8(claim.chain_id), batch, claim.raw, &floors);
         let _turn = match lane {
             Lane::Backfill => self.history.acquire().await.ok(),
             Lane::Tail { .. } => None,
         };
-        let (logs, events, quarantined) = (rows.logs.rows, rows.transfers.rows, rows.quarantine.rows);
-        let tables = rows.tables();
+        let touched = rows.tables.iter().map(|table| Touched { dataset: table.at, rows: table.rows }).collect();
         let mut connection = self.connection().await?;
+        let under_way = self.bus.begin(claim.chain_id);
         let tx = connection.transaction();
-        // Each step is sent right behind the one before; the server takes them in order, and the first failure is the cause of
-        // those after it.
-        let ((), statements) = try_join(limit(&tx, "BEGIN", claim), prepare(&tx, &tables)).await?;
-        let ((), epoch) = try_join(copy(&tx, statements, tables), settle(&tx, claim, batch, lane)).await?;
+        let ((), statements) = try_join(limit(&tx, "BEGIN", claim), prepare(&tx, datasets, &rows.tables)).await?;
+        let stages = Stages::new(ADDING).then(Stage::Rows, copy(&tx, statements, rows.tables));
+        let (stages, change) = match lane {
+            Lane::Tail { .. } => {
+                let stages = stages.then(Stage::Blocks, add_blocks(&tx, claim, batch, ADD_BLOCKS));
+                (stages.fence(fence(&tx, claim, batch, lane)), Change::Appended(batch.range()))
+            }
+            Lane::Backfill => {
+                let stages = stages.then(Stage::Blocks, add_blocks(&tx, claim, batch, JOIN_BLOCKS));
+                let stages = stages.fence(fence(&tx, claim, batch, lane));
+                let stages = stages.then(Stage::Looks, check_branch(&tx, claim, batch));
+                (stages.then(Stage::Looks, check_overlap(&tx, claim, batch)), Change::Backfilled(batch.range()))
+            }
+        };
+        let epoch = stages.then(Stage::Coverage, cover(&tx, claim, batch)).run().await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
-        Ok(Commit { epoch, logs, events, quarantined })
+        Ok(under_way.committed(epoch, change, touched))
     }
+}
+
+/// Times that cannot be stored are refused with their block, before anything is written.
+pub(super) fn refuse_absurd(batch: &BlockBatch) -> Result<(), StoreError> {
+    let Some(header) = batch.headers().iter().find(|header| pg_micros(header.time).is_none()) else { return Ok(()) };
+    let (number, time) = (header.number, header.time);
+    let why = format!("block {number} has the absurd time {time} (Unix seconds; 1970 to 9999 can be stored)");
+    Err(StoreError::Fatal { why })
 }
 
 /// The statements of COPYs. They are prepared and closed inside the transaction, so that they never outlive their server
 /// connection behind a pooler.
-pub(super) async fn prepare(tx: &Client, tables: &[TableCopy]) -> Result<Vec<Statement>, StoreError> {
-    Ok(try_join_all(tables.iter().map(|table| tx.prepare_typed(table.sql, &[]))).await?)
+pub(super) async fn prepare(
+    tx: &Client,
+    datasets: &Datasets,
+    tables: &[TableCopy],
+) -> Result<Vec<Statement>, StoreError> {
+    let copies = tables.iter().map(|table| tx.prepare_typed(&datasets[table.at].statements().copy, &[]));
+    Ok(try_join_all(copies).await?)
 }
 
 /// Sends what was encoded before the transaction began. All COPYs are on their way when this is first left alone.
 pub(super) async fn copy(tx: &Client, statements: Vec<Statement>, tables: Vec<TableCopy>) -> Result<(), StoreError> {
-    try_join_all(tables.into_iter().zip(statements).map(|(table, statement)| copy_in(tx, statement, table))).await?;
-    Ok(())
+    all(tables.into_iter().zip(statements).map(|(table, statement)| copy_in(tx, statement, table))).await.map(drop)
 }
 
 async fn copy_in(tx: &Client, statement: Statement, table: TableCopy) -> Result<(), StoreError> {
@@ -90,25 +101,6 @@ async fn copy_in(tx: &Client, statement: Statement, table: TableCopy) -> Result<
     }
     sink.finish().await?;
     Ok(())
-}
-
-/// What follows the rows: blocks, the fence, and from there on under the state row's lock the looks and the coverage.
-/// Answers the chain's new epoch.
-async fn settle(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
-    if let Lane::Tail { .. } = lane {
-        let blocks = add_blocks(tx, claim, batch, ADD_BLOCKS);
-        let (blocks, epoch, covered) = join3(blocks, fence(tx, claim, batch, lane), cover(tx, claim, batch)).await;
-        return blocks.and(epoch).and_then(|epoch| covered.map(|()| epoch));
-    }
-    let (blocks, epoch, branch, overlap, covered) = join5(
-        add_blocks(tx, claim, batch, JOIN_BLOCKS),
-        fence(tx, claim, batch, lane),
-        check_branch(tx, claim, batch),
-        check_overlap(tx, claim, batch),
-        cover(tx, claim, batch),
-    )
-    .await;
-    blocks.and(epoch).and_then(|epoch| branch.and(overlap).and(covered).map(|()| epoch))
 }
 
 /// Takes the state row's lock and moves it; fails unless our token, and in the tail lane our tail, is the stored one.

@@ -6,7 +6,9 @@ use dalp_partitions::Bounds;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::commit::Change;
 use super::read::block_ref;
+use super::stages::{ADDING, Stage, Stages};
 use super::{Claim, Store, StoreError, begin, hash, int8, timestamp, uint8};
 use crate::chain::backfill::{Piece, pieces};
 use crate::chain::block::{BlockRange, BlockRef, Header};
@@ -79,6 +81,7 @@ impl Store {
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
     pub async fn jump(&self, claim: &Claim, from: Tail, to: &Header) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
+        let under_way = self.bus.begin(claim.chain_id);
         let tx = begin(&mut connection, claim).await?;
         let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
         let (hash, parent) = (to.hash.to_vec(), to.parent.map(|parent| parent.to_vec()));
@@ -92,12 +95,17 @@ impl Store {
             (&timestamp(to.time), Type::TIMESTAMPTZ),
             (&parent, Type::BYTEA),
         ];
-        if tx.execute_typed(JUMP, &params[..7]).await? == 0 {
-            return Err(StoreError::TailMoved { chain_id: claim.chain_id });
-        }
         let block = [0, 4, 6, 5, 7].map(|at| params[at].clone());
-        tx.execute_typed(JUMP_BLOCK, &block).await?;
-        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })
+        let stages = Stages::new(ADDING)
+            .then(Stage::Blocks, async { Ok(tx.execute_typed(JUMP_BLOCK, &block).await.map(drop)?) })
+            .fence(async {
+                let row = tx.query_typed_opt(JUMP, &params[..7]).await?;
+                row.map(|row| row.get(0)).ok_or(StoreError::TailMoved { chain_id: claim.chain_id })
+            });
+        let epoch = stages.run().await?;
+        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
+        under_way.committed(epoch, Change::Jumped(to.block()), Vec::new());
+        Ok(())
     }
 }
 
@@ -168,7 +176,8 @@ const ANCHOR: &str = "SELECT b.number, b.hash FROM dalp_indexed.chain_state s JO
                       WHERE s.chain_id = $1 AND b.number <= s.finalized ORDER BY b.number DESC LIMIT 1";
 const JUMP: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_number = $5, tail_hash = $6, tail_time = $7, \
                     finalized = GREATEST(finalized, $5), updated_at = now() \
-                    WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4";
+                    WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4 \
+                    RETURNING epoch";
 /// The block is stored at once: the range that ends with it, and the batch that stands on it, are held against it.
 const JUMP_BLOCK: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) VALUES ($1, $2, $3, $4, $5) \
                           ON CONFLICT (chain_id, number) DO NOTHING";

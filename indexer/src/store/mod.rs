@@ -4,20 +4,23 @@
 //! beyond a transaction.
 
 pub mod append;
+pub mod bus;
 pub mod chain;
+mod claim;
+pub mod commit;
 pub mod connect;
-pub mod encode;
 pub mod error;
 pub mod history;
 pub mod lease;
 pub mod nodes;
 pub mod read;
+mod recent;
 pub mod repair;
 pub mod reset;
 pub mod retention;
 pub mod rights;
-pub mod rows;
 mod session;
+mod stages;
 pub mod unwind;
 pub mod verify;
 
@@ -31,14 +34,18 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_postgres::types::{ToSql, Type};
 
-pub use self::chain::{Claim, NewChain};
+pub use self::chain::NewChain;
+pub use self::claim::Claim;
+pub use self::commit::{Change, Commit};
 pub use self::error::StoreError;
-pub use self::retention::Floors;
 
+use self::bus::{Bus, Listener};
 use self::connect::{ConnectError, connector};
 use self::rights::Duty;
 use self::session::{Manager, WholeTransaction};
-use crate::config::{Database, database_endpoint};
+use crate::config::{Config, Database, database_endpoint};
+use crate::dataset::copy::pg_micros;
+use crate::dataset::{Datasets, Floors};
 
 type Connection<'p> = bb8::PooledConnection<'p, Manager>;
 
@@ -54,6 +61,9 @@ pub struct Store {
     history: Arc<Semaphore>,
     /// For connections beside the pool.
     database: Database,
+    /// The tables that rows go to.
+    datasets: Datasets,
+    bus: Arc<Bus>,
     floors: Arc<RwLock<HashMap<u64, Floors>>>,
     /// Whether the database holds any character: it does in UTF8. None while that is not known.
     unicode: Arc<OnceLock<bool>>,
@@ -64,7 +74,8 @@ impl Store {
     ///
     /// # Errors
     /// Why there is no connection.
-    pub async fn open(database: &Database) -> Result<Self, StoreError> {
+    pub async fn open(config: &Config) -> Result<Self, StoreError> {
+        let (database, datasets) = (&config.database, config.datasets.clone());
         let (config, tls) = connector(database, &database.url)?;
         // For the attempt, and for the question to the server itself.
         let (endpoint, patience) = (database_endpoint(&config), connect::limit(&config) * 2 + Duration::from_secs(1));
@@ -83,13 +94,24 @@ impl Store {
         let history = Arc::new(Semaphore::new(writers as usize));
         let (floors, unicode) = (Arc::default(), Arc::default());
         let database = database.clone();
-        let store = Self { pool, manager, endpoint, patience, history, database, floors, unicode };
+        let bus = Arc::new(Bus::new());
+        let store = Self { pool, manager, endpoint, patience, history, database, datasets, bus, floors, unicode };
         // What no retry mends is said as such here, and waited for later: an administrator may be changing a password.
         store.pooled().await.map_err(|unpooled| match unpooled {
             Unpooled::Refused(error) => error.into(),
             other => store.unpooled(other),
         })?;
         Ok(store)
+    }
+
+    /// The tables that rows go to.
+    pub fn datasets(&self) -> &Datasets {
+        &self.datasets
+    }
+
+    /// A listener to every change of a chain that this store commits from now on.
+    pub fn listen(&self) -> Listener {
+        self.bus.listen()
     }
 
     async fn connection(&self) -> Result<Connection<'_>, StoreError> {
@@ -218,7 +240,7 @@ const LIMIT_BRIEF: &str = "SELECT set_config('lock_timeout', '10s', true), set_c
 
 /// Unix seconds as a timestamp; the range of block times that PostgreSQL and chrono both hold.
 pub(crate) fn timestamp(seconds: i64) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp(seconds, 0).filter(|_| encode::pg_micros(seconds).is_some())
+    DateTime::from_timestamp(seconds, 0).filter(|_| pg_micros(seconds).is_some())
 }
 
 /// A block number as it is stored. The tables' CHECKs keep out what is none.

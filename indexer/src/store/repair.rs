@@ -1,36 +1,31 @@
 //! Replacing the rows of a range of blocks by those of a batch that was fetched anew: one transaction, or nothing.
 
+use std::sync::OnceLock;
+
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::append::{ADD_BLOCKS, add_blocks, copy, prepare};
-use super::encode::pg_micros;
-use super::rows::Rows;
+use super::append::{ADD_BLOCKS, add_blocks, copy, prepare, refuse_absurd};
+use super::commit::{Change, Touched};
+use super::stages::{ADDING, Stage, Stages, all};
 use super::verify::{hold_anchor, set_level};
 use super::{Claim, Store, StoreError, begin, int8};
-use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
+use crate::dataset::Sorted;
+use crate::dataset::rows::Rows;
 
-/// By number alone: a wrong row may lie at any time. Rows that another filter selected stay.
-const DELETE: [&str; 3] = [
-    "DELETE FROM dalp_indexed.logs AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
-     SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)",
-    "DELETE FROM dalp_indexed.erc20_transfer AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
-     SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)",
-    "DELETE FROM dalp_indexed.quarantine AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
-     SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)",
-];
 const DELETE_BLOCKS: &str = "DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
 /// Asked under the state row's lock, with which every coverage is committed.
 const COVERED_NOW: &str =
     "SELECT 1 FROM dalp_indexed.coverage WHERE chain_id = $1 AND from_block <= $3 AND to_block >= $2 LIMIT 1";
-const FENCE: &str =
-    "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2";
+const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2 \
+     RETURNING epoch";
 
 /// What a range of blocks is to be made of.
 #[derive(Clone, Copy, Debug)]
 pub enum Replacement<'b> {
     /// The rows of this batch, which covers the range and has every header of it.
-    Batch(&'b BlockBatch),
+    Batch(&'b Sorted),
     /// Nothing: no source covers the range, so what lies there was never committed with it.
     Nothing(BlockRange),
 }
@@ -45,7 +40,7 @@ impl<'b> Replacement<'b> {
     }
 
     /// What they are made of, if of anything.
-    pub fn batch(self) -> Option<&'b BlockBatch> {
+    pub fn batch(self) -> Option<&'b Sorted> {
         match self {
             Replacement::Batch(batch) => Some(batch),
             Replacement::Nothing(_) => None,
@@ -70,13 +65,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         let range = replacement.range();
         let batch = replacement.batch();
-        if let Some(header) = batch.and_then(|batch| batch.headers().iter().find(|h| pg_micros(h.time).is_none())) {
-            let why = format!("block {} has the absurd time {} (Unix seconds)", header.number, header.time);
-            return Err(StoreError::Fatal { why });
-        }
+        batch.map_or(Ok(()), |batch| refuse_absurd(batch))?;
         let floors = self.floors(claim.chain_id);
-        let rows = batch.map(|batch| Rows::encode(int8(claim.chain_id), batch, claim.raw, floors));
+        let datasets = &self.datasets;
+        let rows = batch.map(|batch| Rows::encode(datasets, int8(claim.chain_id), batch, claim.raw, &floors));
         let mut connection = self.connection().await?;
+        let under_way = self.bus.begin(claim.chain_id);
         let tx = begin(&mut connection, claim).await?;
         let (chain_id, first, last) = (int8(claim.chain_id), int8(range.first), int8(range.last));
         let (numbers, indexes): (Vec<i64>, Vec<i32>) = foreign.iter().copied().unzip();
@@ -87,29 +81,45 @@ impl Store {
             (&numbers, Type::INT8_ARRAY),
             (&indexes, Type::INT4_ARRAY),
         ];
-        for delete in DELETE {
-            tx.execute_typed(delete, &of).await?;
+        // By number alone: a wrong row may lie at any time. Rows that another filter selected stay.
+        let clears = datasets.iter().map(|dataset| tx.execute_typed(&dataset.statements().clear, &of));
+        let cleared = OnceLock::new();
+        let clear = async {
+            // Nobody else sets it.
+            cleared.set(all(clears).await?).ok();
+            Ok(())
+        };
+        let mut stages = Stages::new(ADDING).then(Stage::Rows, clear);
+        let mut written = vec![0; datasets.count()];
+        if let (Some(batch), Some(rows)) = (batch, rows) {
+            rows.tables.iter().for_each(|table| written[table.at] = table.rows);
+            let statements = prepare(&tx, datasets, &rows.tables).await?;
+            stages = stages
+                .then(Stage::Rows, copy(&tx, statements, rows.tables))
+                .then(Stage::Blocks, async { Ok(tx.execute_typed(DELETE_BLOCKS, &of[..3]).await.map(drop)?) })
+                .then(Stage::Blocks, add_blocks(&tx, claim, batch, ADD_BLOCKS));
         }
-        if let Some(rows) = rows {
-            tx.execute_typed(DELETE_BLOCKS, &of[..3]).await?;
-            let tables = rows.tables();
-            copy(&tx, prepare(&tx, &tables).await?, tables).await?;
-        }
-        if let Some(batch) = batch {
-            add_blocks(&tx, claim, batch, ADD_BLOCKS).await?;
-        }
-        let fence: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&claim.token, Type::INT8)];
-        if tx.execute_typed(FENCE, &fence).await? == 0 {
-            return Err(StoreError::TailMoved { chain_id: claim.chain_id });
-        }
-        hold_anchor(&tx, claim, range, anchor).await?;
-        if batch.is_none() && tx.query_typed_opt(COVERED_NOW, &of[..3]).await?.is_some() {
-            // A writer beside us committed rows there meanwhile, and they may be among those that were deleted here.
-            return Err(StoreError::TailMoved { chain_id: claim.chain_id });
-        }
-        if let Some(batch) = batch {
-            set_level(&tx, claim, range, batch.level(), true).await?;
-        }
-        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })
+        let stages = stages.fence(fence(&tx, claim)).then(Stage::Looks, hold_anchor(&tx, claim, range, anchor));
+        let stages = match batch {
+            Some(batch) => stages.then(Stage::Coverage, set_level(&tx, claim, range, batch.level(), true)),
+            // A writer beside us may have committed rows there meanwhile, and they may be among those that were deleted here.
+            None => stages.then(Stage::Looks, async {
+                let covered = tx.query_typed_opt(COVERED_NOW, &of[..3]).await?;
+                covered.map_or(Ok(()), |_row| Err(StoreError::TailMoved { chain_id: claim.chain_id }))
+            }),
+        };
+        let epoch = stages.run().await?;
+        tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
+        let removed = cleared.into_inner().unwrap_or_default();
+        let touched = written.iter().zip(removed).map(|(written, removed)| written + removed).enumerate();
+        let touched = touched.map(|(dataset, rows)| Touched { dataset, rows }).filter(|touched| touched.rows > 0);
+        under_way.committed(epoch, Change::Repaired(range), touched.collect());
+        Ok(())
     }
+}
+
+async fn fence(tx: &Client, claim: &Claim) -> Result<i64, StoreError> {
+    let fence: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
+    let row = tx.query_typed_opt(FENCE, &fence).await?;
+    row.map(|row| row.get(0)).ok_or(StoreError::TailMoved { chain_id: claim.chain_id })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use alloy::primitives::B256;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::commit::Change;
 use super::{Claim, NewChain, Store, StoreError, begin_brief, hash, int8, uint8};
 use crate::chain::machine::Tail;
 use crate::status::instance;
@@ -103,11 +104,11 @@ impl Store {
             (&int8(chain.start_block), Type::INT8),
         ];
         // Its connection goes back before the next step asks for one: the pool may have no other.
-        let renewed = self.connection().await?.execute_typed(RENEW, &params).await?;
-        match renewed {
-            0 => Err(StoreError::Fenced { chain_id: chain.chain_id }),
-            _ => self.let_go(&claim).await,
-        }
+        let under_way = self.bus.begin(chain.chain_id);
+        let renewed = self.connection().await?.query_typed(RENEW, &params).await?;
+        let Some(row) = renewed.first() else { return Err(StoreError::Fenced { chain_id: chain.chain_id }) };
+        under_way.committed(row.get(0), Change::Reset, Vec::new());
+        self.let_go(&claim).await
     }
 
     async fn genesis(&self, chain_id: u64) -> Result<Option<B256>, StoreError> {
@@ -133,4 +134,4 @@ const SEIZE: &str = "UPDATE dalp_indexed.chain_state SET token = token + 1 WHERE
                      RETURNING token, genesis_hash, start_block, source_id, tail_number, tail_hash";
 const RENEW: &str = "UPDATE dalp_indexed.chain_state SET genesis_hash = $3, start_block = $4, tail_number = $4 - 1, tail_hash = NULL, \
                      tail_time = NULL, finalized = NULL, source_id = NULL, epoch = epoch + 1, updated_at = now() \
-                     WHERE chain_id = $1 AND token = $2";
+                     WHERE chain_id = $1 AND token = $2 RETURNING epoch";

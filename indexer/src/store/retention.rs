@@ -3,49 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use dalp_partitions::Table;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use super::{Store, StoreError, begin_brief, int8};
-
-/// The earliest time served of each table of a chain. Rows before it are not written any more: their leaves are gone or about to go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Floors {
-    /// Of the raw logs; `None` if all are served.
-    pub logs: Option<DateTime<Utc>>,
-    /// Of the transfers.
-    pub transfers: Option<DateTime<Utc>>,
-    /// Times after this are absurd and get no leaf: rows of theirs are quarantined.
-    pub latest: Option<DateTime<Utc>>,
-}
-
-impl Floors {
-    /// That of a table by its name.
-    pub fn of(&self, table: &str) -> Option<DateTime<Utc>> {
-        if table == "logs" { self.logs } else { self.transfers }
-    }
-}
-
-/// How far ahead of now a block's time may lie, as the partition manager has it: contracts and devnets look decades ahead.
-const AHEAD: TimeDelta = TimeDelta::days(36_525);
-
-/// Whether a row of this time (Unix seconds) is absurd.
-pub(super) fn is_absurd(latest: Option<DateTime<Utc>>, seconds: i64) -> bool {
-    latest.is_some_and(|latest| seconds > latest.timestamp())
-}
-
-/// Whether a row of this time (Unix seconds) lies below a floor.
-pub(super) fn is_below(floor: Option<DateTime<Utc>>, seconds: i64) -> bool {
-    floor.is_some_and(|floor| seconds < floor.timestamp())
-}
+use crate::dataset::{Dataset, Datasets, Floors};
 
 impl Store {
     /// The floors of a chain as they were last read.
     pub fn floors(&self, chain_id: u64) -> Floors {
         let floors = self.floors.read().unwrap_or_else(PoisonError::into_inner);
-        Floors { latest: Utc::now().checked_add_signed(AHEAD), ..floors.get(&chain_id).copied().unwrap_or_default() }
+        floors.get(&chain_id).cloned().unwrap_or_default().at(Utc::now())
     }
 
     /// Reads the floors of a chain. Where they are old, rows of a leaf that is gone get one anew, which is retired again.
@@ -55,25 +25,53 @@ impl Store {
     pub async fn learn_floors(&self, chain_id: u64) -> Result<Floors, StoreError> {
         let mut connection = self.connection().await?;
         let tx = begin_brief(&mut connection, chain_id).await?;
-        let floors = read_floors(&tx, chain_id).await?;
+        let floors = read_floors(&tx, &self.datasets, chain_id).await?;
         tx.commit().await?;
-        self.floors.write().unwrap_or_else(PoisonError::into_inner).insert(chain_id, floors);
+        self.floors.write().unwrap_or_else(PoisonError::into_inner).insert(chain_id, floors.clone());
         Ok(floors)
     }
 }
 
-pub(super) async fn read_floors(tx: &Client, chain_id: u64) -> Result<Floors, StoreError> {
+impl Store {
+    /// Whether a table has rows of a chain at a time or later.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn has_rows_since(
+        &self,
+        chain_id: u64,
+        dataset: &Dataset,
+        time: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let connection = self.connection().await?;
+        Ok(has_rows_since(&connection, int8(chain_id), dataset, time).await?)
+    }
+}
+
+/// Whether a table has rows of a chain, by its id as it is stored, at a time or later.
+///
+/// # Errors
+/// The server's.
+pub async fn has_rows_since(
+    client: &Client,
+    chain_id: i64,
+    dataset: &Dataset,
+    time: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&time, Type::TIMESTAMPTZ)];
+    Ok(client.query_typed_one(&dataset.statements().recent, &params).await?.get(0))
+}
+
+pub(super) async fn read_floors(tx: &Client, datasets: &Datasets, chain_id: u64) -> Result<Floors, StoreError> {
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
-    let mut floors = Floors { latest: Utc::now().checked_add_signed(AHEAD), ..Floors::default() };
+    let mut floors = vec![None; datasets.count()];
     for row in tx.query_typed(FLOORS, &params).await? {
-        let floor = row.get::<_, Option<DateTime<Utc>>>(1);
-        match row.get::<_, &str>(0) {
-            "logs" => floors.logs = floor,
-            "erc20_transfer" => floors.transfers = floor,
-            _ => {}
+        // The floors of other tables are nobody's here.
+        if let Some(dataset) = datasets.of_table(row.get(0), row.get(1)) {
+            floors[dataset.at()] = row.get(2);
         }
     }
-    Ok(floors)
+    Ok(Floors::new(floors, Utc::now()))
 }
 
 /// The time of each chain's newest final block that is stored, by chain id. For the partitioner's connection.
@@ -131,18 +129,5 @@ const LAST_RUN: &str = "SELECT succeeded_at, CASE WHEN failures > 0 THEN last_er
                         WHERE table_schema = $1 AND table_name = $2";
 
 /// Everything retired (a table that is no longer written) is a floor that no time reaches.
-const FLOORS: &str = "SELECT table_name, NULLIF(LEAST(floor, '9999-12-31 23:59:59+00'), '-infinity') \
-                      FROM dalp_indexed.retention_floor WHERE table_schema = 'dalp_indexed' AND key = $1";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_sides_call_the_same_times_absurd() {
-        assert_eq!(dalp_partitions::Policy::default().ahead_at_most, AHEAD);
-        let latest = DateTime::from_timestamp(100, 0);
-        assert!(is_absurd(latest, 101) && !is_absurd(latest, 100) && !is_absurd(None, i64::MAX));
-        assert!(is_below(latest, 99) && !is_below(latest, 100) && !is_below(None, i64::MIN));
-    }
-}
+const FLOORS: &str = "SELECT table_schema, table_name, NULLIF(LEAST(floor, '9999-12-31 23:59:59+00'), '-infinity') \
+                      FROM dalp_indexed.retention_floor WHERE key = $1";

@@ -1,13 +1,20 @@
 //! Removing the newest blocks, because they were orphaned or because an operator wants them read again; and keeping the
 //! coverage's row count small.
 
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
 use chrono::{DateTime, Utc};
+use futures_util::future::try_join;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::commit::{Change, Touched};
+use super::stages::{REMOVING, Stage, Stages, all};
 use super::{Claim, Store, StoreError, begin, begin_brief, int8};
 use crate::chain::block::BlockRef;
 use crate::chain::machine::Tail;
+use crate::dataset::{Dataset, Takes};
 
 /// Stored blocks that one transaction removes at most.
 const STEP: i64 = 2_000;
@@ -52,18 +59,13 @@ impl Store {
 
     async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<u64, StoreError> {
         let mut connection = self.connection().await?;
+        let under_way = self.bus.begin(claim.chain_id);
         let tx = begin(&mut connection, claim).await?;
-        // The fence first, unlike an append: the orphans carry the epoch that it makes, and reorgs are rare and short.
-        let epoch = fence(&tx, claim, from, to, why).await?;
         let (chain_id, first) = (int8(claim.chain_id), int8(to.next));
         let orphans: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&first, Type::INT8)];
-        // Always the stored time, never the new branch's: an orphaned row may lie in another leaf than its successor.
-        let row = tx
-            .query_typed_one(
-                "SELECT min(time), max(time) FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2",
-                &orphans,
-            )
-            .await?;
+        // The fence first, unlike an append: the orphans carry the epoch that it makes, and reorgs are rare and short.
+        let times = async { Ok(tx.query_typed_one(ORPHANED_TIMES, &orphans).await?) };
+        let (epoch, row) = try_join(fence(&tx, claim, from, to, why), times).await?;
         let (low, high): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = (row.get(0), row.get(1));
         let in_time: [(&(dyn ToSql + Sync), Type); 5] = [
             (&chain_id, Type::INT8),
@@ -72,22 +74,60 @@ impl Store {
             (&high, Type::TIMESTAMPTZ),
             (&epoch, Type::INT8),
         ];
-        let logs = match why {
-            Why::Reorg => tx.execute_typed(MOVE_LOGS, &in_time).await?,
-            Why::Reindex => tx.execute_typed(DELETE_LOGS, &in_time[..4]).await?,
+        let touched = self.bus.touched_since(claim.chain_id, to.next, epoch);
+        let removed = OnceLock::new();
+        let rows = async {
+            // Nobody else sets it.
+            removed.set(self.remove_rows(&tx, touched.as_ref(), &in_time, why).await?).ok();
+            Ok(())
         };
-        let transfers = tx.execute_typed(DELETE_TRANSFERS, &in_time[..4]).await?;
-        let logs = if claim.raw { logs } else { transfers };
-        tx.execute_typed("DELETE FROM dalp_indexed.quarantine WHERE chain_id = $1 AND block_number >= $2", &orphans)
-            .await?;
-        tx.execute_typed("DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2", &orphans).await?;
-        tx.execute_typed(CLIP_COVERAGE, &orphans).await?;
-        tx.execute_typed("DELETE FROM dalp_indexed.coverage WHERE chain_id = $1 AND to_block >= $2", &orphans).await?;
+        let run = async |sql| Ok(tx.execute_typed(sql, &orphans).await.map(drop)?);
+        let stages = Stages::new(REMOVING).then(Stage::Rows, rows);
+        let stages = stages.then(Stage::Blocks, run(DELETE_BLOCKS));
+        let stages = stages.then(Stage::Coverage, run(CLIP_COVERAGE)).then(Stage::Coverage, run(DELETE_COVERAGE));
+        stages.run_behind_the_fence().await?;
+        let removed = removed.into_inner().unwrap_or_default();
+        let logs = self.logs_of(claim, &removed);
         if why == Why::Reorg {
             record(&tx, claim, from, to, epoch, logs).await?;
         }
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
+        under_way.committed(epoch, Change::Unwound { from, to }, removed);
         Ok(logs)
+    }
+
+    /// Sends the DELETE of each table that has rows of these blocks, or may have, where that is not known; answers how many rows went from each.
+    /// `of`: the chain, the first block, the times between which its rows lie, and the epoch that orphans carry. Always the stored times,
+    /// never the new branch's: an orphaned row may lie in another leaf than its successor.
+    async fn remove_rows(
+        &self,
+        tx: &Client,
+        touched: Option<&BTreeSet<usize>>,
+        of: &[(&(dyn ToSql + Sync), Type); 5],
+        why: Why,
+    ) -> Result<Vec<Touched>, StoreError> {
+        let has_rows = |dataset: &&Dataset| touched.is_none_or(|touched| touched.contains(&dataset.at()));
+        let removals = self.datasets.iter().filter(has_rows).map(async |dataset| {
+            let unwind = dataset.statements().unwind.as_str();
+            let rows = match (dataset.takes(), why) {
+                (Takes::Every, Why::Reorg) => tx.execute_typed(MOVE_LOGS, &of[..]).await?,
+                (Takes::Refused, _) => tx.execute_typed(unwind, &of[..2]).await?,
+                _ => tx.execute_typed(unwind, &of[..4]).await?,
+            };
+            Ok::<_, StoreError>(Touched { dataset: dataset.at(), rows })
+        });
+        let removed = all(removals).await?;
+        Ok(removed.into_iter().filter(|touched| touched.rows > 0).collect())
+    }
+
+    /// How many logs those rows are: raw ones, or typed ones where no logs are stored.
+    fn logs_of(&self, claim: &Claim, touched: &[Touched]) -> u64 {
+        let is_log = |touched: &&Touched| match self.datasets[touched.dataset].takes() {
+            Takes::Every => claim.raw,
+            Takes::Event(_) => !claim.raw,
+            Takes::Refused => false,
+        };
+        touched.iter().filter(is_log).map(|touched| touched.rows).sum()
     }
 
     /// Merges touching coverage rows of one level, under the state row's lock: the tail adds one row a block.
@@ -149,12 +189,14 @@ const MOVE_LOGS: &str = "WITH gone AS (DELETE FROM dalp_indexed.logs \
                            block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data) \
                          SELECT chain_id, $5, block_time, block_number, log_index, tx_index, \
                            block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data FROM gone";
-const DELETE_LOGS: &str =
-    "DELETE FROM dalp_indexed.logs WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2";
-const DELETE_TRANSFERS: &str = "DELETE FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2";
 
 const RECORD: &str = "INSERT INTO dalp_indexed.reorg (chain_id, epoch, fork_number, fork_hash, tail_number, tail_hash, blocks, logs) \
                       VALUES ($1, $2, $3, $4, $5, $6, $5 - $3, $7)";
+
+const ORPHANED_TIMES: &str =
+    "SELECT min(time), max(time) FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2";
+const DELETE_BLOCKS: &str = "DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2";
+const DELETE_COVERAGE: &str = "DELETE FROM dalp_indexed.coverage WHERE chain_id = $1 AND to_block >= $2";
 
 /// A range that straddles the fork point keeps its lower part: inserted anew just above, so that the key stays free.
 const CLIP_COVERAGE: &str = "WITH straddling AS (\

@@ -2,13 +2,12 @@
 
 use alloy::primitives::B256;
 use chrono::{DateTime, Utc};
-use tokio_postgres::types::{Timestamp, ToSql, Type};
+use futures_util::future::try_join_all;
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use super::encode::decimal;
 use super::history::filter_of;
-use super::retention::{Floors, is_absurd, is_below, read_floors};
-use super::rows::{ABSURD, TIME};
+use super::retention::read_floors;
 use super::{Claim, Store, StoreError, begin, begin_reading, hash, int8, timestamp, uint8};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef, Header};
@@ -16,20 +15,18 @@ use crate::chain::coverage::Coverage;
 use crate::chain::filter::Filter;
 use crate::chain::level::Level;
 use crate::chain::logs::Log;
-use crate::chain::verify::Entry;
-use crate::events::erc20::{self, Decoded, TRANSFER};
+use crate::chain::verify::{Entry, Same, Shape, Table};
+use crate::dataset::copy::unix_micros;
+use crate::dataset::rows::{Rows, TIME};
+use crate::dataset::{Dataset, Datasets, Floors};
 
 /// The rows of a range of blocks, whatever their times, and what the coverage says of it: one snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct StoredRange {
     /// Headers.
     pub blocks: Vec<Entry>,
-    /// Raw logs of the source.
-    pub logs: Vec<Entry>,
-    /// Typed rows of its logs.
-    pub transfers: Vec<Entry>,
-    /// What decoders refused of its logs.
-    pub quarantine: Vec<Entry>,
+    /// The rows of each dataset.
+    pub rows: Vec<Vec<Entry>>,
     /// What is below them is nobody's to judge, and not in here.
     pub floors: Floors,
     /// What of the range our source covers, clipped to it.
@@ -60,83 +57,44 @@ impl StoredRange {
 pub struct ExpectedRows {
     /// Headers.
     pub blocks: Vec<Entry>,
-    /// Raw logs.
-    pub logs: Vec<Entry>,
-    /// Typed rows.
-    pub transfers: Vec<Entry>,
-    /// What decoders refuse.
-    pub quarantine: Vec<Entry>,
+    /// The rows of each dataset.
+    pub rows: Vec<Vec<Entry>>,
     /// Logs below the floor of the table that holds them: the raw one, or where raw logs are not stored, the typed one.
     pub below: u64,
+    /// The blocks, one for each log, whose time no partition is made for: their logs are in the quarantine alone.
+    pub out_of_time: Vec<u64>,
 }
 
 const MICROS: i64 = 1_000_000;
 
-impl ExpectedRows {
-    /// What should be stored of `batch`, with its raw logs or without, above the floors.
-    pub fn of(batch: &BlockBatch, raw: bool, floors: Floors) -> Self {
-        let mut rows = Self::default();
-        for header in batch.headers() {
+impl Store {
+    /// What should be stored of `batch`, with its raw logs or without, above the floors: the very rows that an append would send.
+    pub fn expected(&self, batch: &BlockBatch, raw: bool, floors: &Floors) -> ExpectedRows {
+        let datasets = &self.datasets;
+        let block = |header: &Header| {
             let cells = vec![Some(header.hash.to_vec()), header.parent.map(|parent| parent.to_vec())];
-            let time = header.time.saturating_mul(MICROS);
-            rows.blocks.push(Entry { number: header.number, index: 0, time, cells });
-        }
-        for (header, log) in batch.rows() {
-            let bytes = |bytes: &[u8]| Some(bytes.to_vec());
-            let (number, index, time) = (header.number, i64::from(log.log_index), header.time.saturating_mul(MICROS));
-            let entry = |cells| Entry { number, index, time, cells };
-            let refused = |decoder: &str, reason: &str| {
-                let why = [bytes(decoder.as_bytes()), bytes(reason.as_bytes())];
-                entry(why.into_iter().chain(raw_cells(header, &log)).collect())
-            };
-            if is_absurd(floors.latest, header.time) {
-                rows.quarantine.push(refused(TIME, ABSURD));
-                continue;
-            }
-            let kept_raw = raw && !is_below(floors.logs, header.time);
-            if kept_raw {
-                rows.logs.push(entry(raw_cells(header, &log).into()));
-            }
-            rows.below += u64::from(raw && !kept_raw);
-            match erc20::decode(&log) {
-                Decoded::Transfer(_) if is_below(floors.transfers, header.time) => rows.below += u64::from(!raw),
-                Decoded::Transfer(transfer) => rows.transfers.push(entry(vec![
-                    bytes(log.address.as_slice()),
-                    bytes(transfer.from.as_slice()),
-                    bytes(transfer.to.as_slice()),
-                    Some(decimal(transfer.value).into_bytes()),
-                    bytes(log.tx_hash.as_slice()),
-                ])),
-                Decoded::Malformed(reason) => rows.quarantine.push(refused(erc20::DECODER, reason)),
-                Decoded::Other => {}
-            }
-        }
-        rows
+            Entry { number: header.number, index: 0, time: header.time.saturating_mul(MICROS), cells }
+        };
+        let encoded = Rows::encode(datasets, 0, batch, raw, floors);
+        let rows = encoded.entries(datasets);
+        let by = datasets.refused().cell("decoder");
+        let is_out = |row: &&Entry| by.and_then(|by| row.cells[by].as_deref()) == Some(TIME.as_bytes());
+        let out_of_time = rows[datasets.refused().at()].iter().filter(is_out).map(|row| row.number).collect();
+        ExpectedRows { blocks: batch.headers().iter().map(block).collect(), rows, below: encoded.below, out_of_time }
     }
-}
 
-impl ExpectedRows {
-    /// The blocks, one for each log, whose time no partition is made for: their logs are in the quarantine alone.
-    pub fn out_of_time(&self) -> impl Iterator<Item = u64> {
-        let by_time = |row: &&Entry| row.cells[0].as_deref() == Some(TIME.as_bytes());
-        self.quarantine.iter().filter(by_time).map(|row| row.number)
+    /// The tables that are compared, each with the columns of its rows' cells: blocks, then the datasets.
+    pub fn shapes(&self) -> (Shape, Vec<Shape>) {
+        let exact: Same = |a, b| a == b;
+        let table = |order, name: &str| Table { order, name: name.into() };
+        let blocks =
+            Shape { table: table(0, "blocks"), columns: ["hash", "parent_hash"].map(|c| (c.into(), exact)).into() };
+        let of = |dataset: &Dataset| Shape {
+            table: table(1 + dataset.at(), dataset.name()),
+            columns: dataset.cells().map(|column| (column.name.as_str().into(), column.of.same())).collect(),
+        };
+        (blocks, self.datasets.iter().map(of).collect())
     }
-}
-
-/// The columns of a log as it came, in their order.
-fn raw_cells(header: &Header, log: &Log<'_>) -> [Option<Vec<u8>>; 9] {
-    let topic = |at: usize| log.topics.get(at).map(|topic| topic.to_vec());
-    [
-        Some(log.tx_index.to_string().into_bytes()),
-        Some(header.hash.to_vec()),
-        Some(log.tx_hash.to_vec()),
-        Some(log.address.to_vec()),
-        topic(0),
-        topic(1),
-        topic(2),
-        topic(3),
-        Some(log.data.to_vec()),
-    ]
 }
 
 impl Store {
@@ -161,22 +119,21 @@ impl Store {
             (&low, Type::TIMESTAMPTZ),
             (&high, Type::TIMESTAMPTZ),
         ];
-        let floors = read_floors(&tx, claim.chain_id).await?;
+        let floors = read_floors(&tx, &self.datasets, claim.chain_id).await?;
         let mut stored = StoredRange { floors, ..StoredRange::default() };
         (stored.covered, stored.others) = covered(&tx, claim, range).await?;
-        for sql in [LOGS_INSIDE, LOGS_OUTSIDE] {
-            stored.logs.extend(tx.query_typed(sql, &timed).await?.iter().map(log_entry));
-        }
-        for sql in [TRANSFERS_INSIDE, TRANSFERS_OUTSIDE] {
-            stored.transfers.extend(tx.query_typed(sql, &timed).await?.iter().map(transfer_entry));
-        }
-        stored.leave_to_retention();
-        stored.quarantine = tx.query_typed(QUARANTINE, &of).await?.iter().map(quarantine_entry).collect();
-        stored.blocks = tx.query_typed(BLOCKS, &of).await?.iter().map(block_entry).collect();
+        let reads = self.datasets.iter().map(|dataset| {
+            let params = if dataset.is_partitioned() { &timed[..] } else { &of[..] };
+            try_join_all(dataset.statements().read.iter().map(|sql| tx.query_typed(sql, params)))
+        });
+        stored.rows =
+            try_join_all(reads).await?.iter().map(|rows| rows.iter().flatten().map(entry).collect()).collect();
+        stored.leave_to_retention(&self.datasets);
+        stored.blocks = tx.query_typed(BLOCKS, &of).await?.iter().map(entry).collect();
         let source_id = claim.source_id.as_slice();
         let source: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&source_id, Type::BYTEA)];
         if tx.query_typed_opt(OTHER_SOURCE, &source).await?.is_some() {
-            stored.leave_to_others(selected);
+            stored.leave_to_others(&self.datasets, selected);
         }
         Ok(stored)
     }
@@ -211,40 +168,64 @@ const LAST_SECOND: i64 = 253_402_300_799;
 
 impl StoredRange {
     /// Puts aside rows below the floors: some of their leaves may still stand.
-    fn leave_to_retention(&mut self) {
-        let Floors { logs, transfers, .. } = self.floors;
-        self.logs.retain(|row| !is_below(logs, row.time.div_euclid(MICROS)));
-        self.transfers.retain(|row| !is_below(transfers, row.time.div_euclid(MICROS)));
+    fn leave_to_retention(&mut self, datasets: &Datasets) {
+        for (dataset, rows) in datasets.iter().zip(&mut self.rows) {
+            let first = self.floors.first(dataset);
+            rows.retain(|row| row.time.div_euclid(MICROS) >= first);
+        }
     }
 
     /// Puts aside rows that our filter does not select, where another source may have brought them.
-    fn leave_to_others(&mut self, selected: &Filter) {
-        let selects = |log: &[Option<Vec<u8>>]| {
-            let is = |at: usize, bytes: &[u8]| log[at].as_deref() == Some(bytes);
-            (selected.addresses.is_empty() || selected.addresses.iter().any(|address| is(3, address.as_slice())))
-                && (selected.topics.is_empty() || selected.topics.iter().any(|topic| is(4, topic.as_slice())))
-        };
-        let ours = |entry: &Entry| selects(&entry.cells);
-        // Rows of versions before do not hold the log.
-        let refused_for_others = |entry: &&Entry| entry.cells[5].is_some() && !selects(&entry.cells[2..]);
+    fn leave_to_others(&mut self, datasets: &Datasets, selected: &Filter) {
         let key = |entry: &Entry| (int8(entry.number), i32::try_from(entry.index).unwrap_or(i32::MAX));
-        // A typed row whose raw log is gone, or never was stored, is told by its token; only transfers are typed.
-        let watched = |entry: &Entry| {
-            let token = entry.cells[0].as_deref();
-            (selected.addresses.is_empty() || selected.addresses.iter().any(|a| token == Some(a.as_slice())))
-                && (selected.topics.is_empty() || selected.topics.contains(&TRANSFER))
-        };
-        self.foreign = self.logs.iter().filter(|entry| !ours(entry)).map(key).collect();
-        if !selected.raw {
-            self.foreign.extend(self.transfers.iter().filter(|entry| !watched(entry)).map(key));
+        let mut foreign = Vec::new();
+        for (dataset, rows) in datasets.iter().zip(&self.rows) {
+            let own = Emission::of(dataset);
+            // A typed row is its log's, where that is stored.
+            if dataset.event().is_none() || !selected.raw {
+                foreign.extend(rows.iter().filter(|entry| !own.is_selected(entry, selected)).map(key));
+            }
         }
-        self.foreign.extend(self.quarantine.iter().filter(refused_for_others).map(key));
-        self.foreign.sort_unstable();
-        let foreign = &self.foreign;
+        foreign.sort_unstable();
         let is_ours = |entry: &Entry| foreign.binary_search(&key(entry)).is_err();
-        self.logs.retain(ours);
-        self.transfers.retain(|entry| is_ours(entry) && watched(entry));
-        self.quarantine.retain(is_ours);
+        for (dataset, rows) in datasets.iter().zip(&mut self.rows) {
+            let own = Emission::of(dataset);
+            rows.retain(|entry| is_ours(entry) && own.is_selected(entry, selected));
+        }
+        self.foreign = foreign;
+    }
+}
+
+/// By which cells a row says who emitted its log, and what the log's first topic was.
+struct Emission {
+    emitter: Option<usize>,
+    topic: Topic,
+}
+
+enum Topic {
+    Is(B256),
+    Cell(Option<usize>),
+}
+
+impl Emission {
+    fn of(dataset: &Dataset) -> Self {
+        match dataset.event() {
+            Some(event) => Self { emitter: dataset.cell(&event.emitter), topic: Topic::Is(event.topic0) },
+            None => Self { emitter: dataset.cell("address"), topic: Topic::Cell(dataset.cell("topic0")) },
+        }
+    }
+
+    /// Whether a filter selects the log of this row. One that does not tell who emitted it (of the quarantine of versions before) is
+    /// anybody's.
+    fn is_selected(&self, entry: &Entry, selected: &Filter) -> bool {
+        let cell = |at: Option<usize>| at.and_then(|at| entry.cells[at].as_deref());
+        let Some(emitter) = cell(self.emitter) else { return true };
+        let topic = match &self.topic {
+            Topic::Is(topic) => Some(topic.as_slice()),
+            Topic::Cell(at) => cell(*at),
+        };
+        (selected.addresses.is_empty() || selected.addresses.iter().any(|address| emitter == address.as_slice()))
+            && (selected.topics.is_empty() || selected.topics.iter().any(|wanted| topic == Some(wanted.as_slice())))
     }
 }
 
@@ -313,54 +294,28 @@ pub(super) async fn set_level(
     Ok(())
 }
 
-fn entry(row: &Row, cells: Vec<Option<Vec<u8>>>) -> Entry {
-    let number = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-    let time = match row.get::<_, Timestamp<DateTime<Utc>>>(2) {
-        Timestamp::Value(time) => time.timestamp_micros(),
-        // No block's time: it differs from all of them.
-        Timestamp::NegInfinity => i64::MIN,
-        Timestamp::PosInfinity => i64::MAX,
-    };
-    Entry { number, index: row.get::<_, i32>(1).into(), time, cells }
+/// A row as it is stored: block, log index and time, then its cells.
+fn entry(row: &Row) -> Entry {
+    // The keys' CHECKs and the order of the SELECT make these what they are; what is none differs from every row expected.
+    let number = u64::try_from(row.get::<_, i64>(0)).unwrap_or(u64::MAX);
+    let micros = row.get::<_, Wire>(2).0.try_into().map_or(i64::MIN, i64::from_be_bytes);
+    let cells = (3..row.len()).map(|at| row.get::<_, Option<Wire>>(at).map(|cell| cell.0)).collect();
+    Entry { number, index: row.get::<_, i32>(1).into(), time: unix_micros(micros), cells }
 }
 
-fn bytes(row: &Row, at: usize) -> Option<Vec<u8>> {
-    row.get::<_, Option<&[u8]>>(at).map(<[u8]>::to_vec)
+/// A value as the server sends it, of any type.
+struct Wire(Vec<u8>);
+
+impl<'a> FromSql<'a> for Wire {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw.to_vec()))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
 }
 
-fn text(row: &Row, at: usize) -> Option<Vec<u8>> {
-    row.get::<_, Option<&str>>(at).map(|text| text.as_bytes().to_vec())
-}
-
-fn log_entry(row: &Row) -> Entry {
-    let mut cells = vec![text(row, 3)];
-    cells.extend((4..12).map(|at| bytes(row, at)));
-    entry(row, cells)
-}
-
-fn transfer_entry(row: &Row) -> Entry {
-    entry(row, vec![bytes(row, 3), bytes(row, 4), bytes(row, 5), text(row, 6), bytes(row, 7)])
-}
-
-fn quarantine_entry(row: &Row) -> Entry {
-    entry(row, [text(row, 3), text(row, 4), text(row, 5)].into_iter().chain((6..14).map(|at| bytes(row, at))).collect())
-}
-
-fn block_entry(row: &Row) -> Entry {
-    entry(row, vec![bytes(row, 3), bytes(row, 4)])
-}
-
-const LOGS_INSIDE: &str = "SELECT block_number, log_index, block_time, tx_index::text, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
-                           FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND block_time BETWEEN $4 AND $5";
-const LOGS_OUTSIDE: &str = "SELECT block_number, log_index, block_time, tx_index::text, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
-                            FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND (block_time < $4 OR block_time > $5)";
-const TRANSFERS_INSIDE: &str = "SELECT block_number, log_index, block_time, token, from_address, to_address, value::text, tx_hash \
-                                FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND block_time BETWEEN $4 AND $5";
-const TRANSFERS_OUTSIDE: &str = "SELECT block_number, log_index, block_time, token, from_address, to_address, value::text, tx_hash \
-                                 FROM dalp_indexed.erc20_transfer WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND (block_time < $4 OR block_time > $5)";
-const QUARANTINE: &str = "SELECT block_number, log_index, block_time, decoder, reason, tx_index::text, block_hash, tx_hash, address, \
-                          topic0, topic1, topic2, topic3, data FROM dalp_indexed.quarantine \
-                          WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3";
 const BLOCKS: &str = "SELECT number, 0::int4, time, hash, parent_hash FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
 /// Infinite bounds come as null.
 const TIMES: &str = "SELECT CASE WHEN isfinite(lower(t)) THEN lower(t) END, CASE WHEN isfinite(upper(t)) THEN upper(t) END \
@@ -390,33 +345,36 @@ mod tests {
 
     #[test]
     fn rows_that_another_filter_selected_are_left_to_it() {
+        let datasets = Datasets::own();
+        let typed = datasets.get("erc20_transfer").unwrap();
         let (ours, theirs) = (Address::repeat_byte(1), Address::repeat_byte(2));
-        let log = |index, address: Address| {
-            let mut cells = vec![Some(vec![]); 9];
-            (cells[3], cells[4]) = (Some(address.to_vec()), Some(B256::repeat_byte(7).to_vec()));
+        let row = |dataset: &Dataset, index, address: Option<Address>| {
+            let mut cells = vec![None; dataset.cells().count()];
+            let emitter = dataset.event().map_or("address", |event| &event.emitter);
+            cells[dataset.cell(emitter).unwrap()] = address.map(|address| address.to_vec());
             Entry { number: 5, index, time: 0, cells }
         };
-        let typed = |index, token: Address| {
-            let mut cells = vec![Some(vec![]); 5];
-            cells[0] = Some(token.to_vec());
-            Entry { number: 5, index, time: 0, cells }
+        let mut stored = StoredRange { rows: vec![Vec::new(); datasets.count()], ..StoredRange::default() };
+        let rows_of = |dataset: &Dataset, rows: &[(i64, Option<Address>)]| {
+            rows.iter().map(|(index, address)| row(dataset, *index, *address)).collect::<Vec<_>>()
         };
-        let refused = |index, address: Option<Address>| {
-            let mut cells = vec![None; 11];
-            (cells[5], cells[6]) = (address.map(|address| address.to_vec()), Some(B256::repeat_byte(7).to_vec()));
-            Entry { number: 5, index, time: 0, cells }
+        stored.rows[datasets.every().at()] = rows_of(datasets.every(), &[(0, Some(ours)), (1, Some(theirs))]);
+        stored.rows[typed.at()] = rows_of(typed, &[(0, Some(ours)), (1, Some(theirs)), (2, Some(ours))]);
+        let refused = [(0, None), (1, None), (3, Some(ours)), (4, Some(theirs))];
+        stored.rows[datasets.refused().at()] = rows_of(datasets.refused(), &refused);
+        let kept = |stored: &StoredRange, dataset: &Dataset| {
+            stored.rows[dataset.at()].iter().map(|entry| entry.index).collect::<Vec<_>>()
         };
-        let mut stored = StoredRange {
-            logs: vec![log(0, ours), log(1, theirs)],
-            transfers: vec![typed(0, ours), typed(1, theirs), typed(2, ours)],
-            quarantine: vec![refused(0, None), refused(1, None), refused(3, Some(ours)), refused(4, Some(theirs))],
-            ..StoredRange::default()
-        };
-        stored.leave_to_others(&Filter { addresses: vec![ours], ..Filter::default() });
+        let mut of_typed = stored.clone();
+        stored.leave_to_others(&datasets, &Filter { addresses: vec![ours], ..Filter::default() });
         assert_eq!(stored.foreign, [(5, 1), (5, 4)]);
-        let kept = |rows: &[Entry]| rows.iter().map(|entry| entry.index).collect::<Vec<_>>();
-        assert_eq!(kept(&stored.logs), [0]);
-        assert_eq!(kept(&stored.transfers), [0, 2], "one without a log is ours to judge");
-        assert_eq!(kept(&stored.quarantine), [0, 3], "one without a log is its log's");
+        assert_eq!(kept(&stored, datasets.every()), [0]);
+        assert_eq!(kept(&stored, typed), [0, 2], "one without a log is ours to judge");
+        assert_eq!(kept(&stored, datasets.refused()), [0, 3], "one without a log is its log's");
+
+        // Where logs are not stored, a typed row is told by itself.
+        of_typed.rows[datasets.every().at()].clear();
+        of_typed.leave_to_others(&datasets, &Filter { addresses: vec![ours], raw: false, ..Filter::default() });
+        assert_eq!(of_typed.foreign, [(5, 1), (5, 4)]);
     }
 }

@@ -7,6 +7,7 @@ use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::dataset::{Datasets, Sorted};
 use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::{Claim, NewChain, Store};
@@ -34,12 +35,13 @@ pub fn site(cluster: &Cluster, database: &str) -> Site {
         chain_lines: Vec::new(),
         // The chain's times may lie months back; a busy live table has daily leaves.
         more: "[partitions]\nhistory_interval = \"day\"\n".into(),
+        made_up: false,
     }
 }
 
 /// The store, which leads the chain.
 pub async fn lead(site: &Site) -> Outcome<(Store, Lease, Claim)> {
-    let store = Store::open(&site.config().database).await?;
+    let store = Store::open(&site.config()).await?;
     let new = NewChain {
         chain_id: CHAIN,
         name: "bench".into(),
@@ -66,7 +68,7 @@ pub fn header(fork: u64, number: u64, parent: Option<B256>) -> Header {
 }
 
 /// `blocks` blocks of `logs` transfers each on top of `tail`, which may be of another branch.
-pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<BlockBatch> {
+pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<Sorted> {
     let first = tail.next;
     let (mut headers, mut all) = (Vec::new(), Logs::default());
     for number in first..first + blocks {
@@ -92,7 +94,8 @@ pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<BlockBatc
         }
         headers.push(header);
     }
-    Ok(BlockBatch::new(BlockRange { first, last: first + blocks - 1 }, headers, all, &Filter::default())?)
+    let range = BlockRange { first, last: first + blocks - 1 };
+    Ok(Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, all, &Filter::default())?))
 }
 
 fn hash(fork: u64, number: u64) -> B256 {

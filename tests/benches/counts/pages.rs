@@ -50,7 +50,7 @@ async fn append(cluster: &Cluster, database: &str, site: &Site, what: &str, page
     let leaves = Leaves::open(&site.config()).await?;
     let (store, lease, claim) = made::lead(site).await?;
     for (_, batch) in &batches {
-        leaves.cover(CHAIN, batch, store.floors(CHAIN)).await?;
+        leaves.cover(CHAIN, batch, &store.floors(CHAIN)).await?;
     }
     drop((leaves, store, lease));
     let watch = Watch::on(cluster).await?;
@@ -58,14 +58,16 @@ async fn append(cluster: &Cluster, database: &str, site: &Site, what: &str, page
     let mut before = watch.used(database).await?;
     let mut session = before;
     for _ in 0..2 {
-        drop(Store::open(&site.config().database).await?);
+        drop(Store::open(&site.config()).await?);
         let now = watch.used(database).await?;
         (session, before) = (now.since(before), now);
     }
-    let (store, mut rows) = (Store::open(&site.config().database).await?, [0; 2]);
+    let (store, mut rows) = (Store::open(&site.config()).await?, [0; 2]);
     for (on, batch) in &batches {
         let commit = store.append(&claim, batch, Lane::Tail { on: *on, finalized: None }).await?;
-        rows = [rows[0] + commit.logs, rows[1] + commit.events];
+        for touched in &commit.touched {
+            rows[touched.dataset] += touched.rows;
+        }
     }
     drop(store);
     let used = watch.used(database).await?.since(before);

@@ -53,6 +53,7 @@ impl Asked {
             chain: "bench".into(),
             database_lines: Vec::new(),
             chain_lines: vec![format!("verify = {verify:?}")],
+            made_up: false,
             more: String::new(),
         };
         let config = site.config();

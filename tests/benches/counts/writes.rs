@@ -29,10 +29,10 @@ pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Counts> {
     for round in 0..2 {
         let mut taken: Vec<(&str, Tally)> = Vec::new();
         let batch = made::batch(0, base, BLOCKS, LOGS)?;
-        leaves.cover(CHAIN, &batch, store.floors(CHAIN)).await?;
+        leaves.cover(CHAIN, &batch, &store.floors(CHAIN)).await?;
         let lane = Lane::Tail { on: base, finalized: None };
         let (done, tally) = wire.count(store.append(&claim, &batch, lane)).await;
-        let rows = done.map(|commit| commit.logs + commit.events)?;
+        let rows = done.map(|commit| commit.rows())?;
         let copied = tally.copied as f64 / rows as f64;
         taken.push(("append in the tail lane", tally));
 
@@ -53,7 +53,7 @@ pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Counts> {
         // Below the jump, and joined to its block.
         let below = made::header(0, to.number - BLOCKS - 1, None);
         let batch = made::batch(0, Tail::after(below.block()), BLOCKS, LOGS)?;
-        leaves.cover(CHAIN, &batch, store.floors(CHAIN)).await?;
+        leaves.cover(CHAIN, &batch, &store.floors(CHAIN)).await?;
         let (done, tally) = wire.count(store.append(&claim, &batch, Lane::Backfill)).await;
         done?;
         taken.push(("append in the backfill lane", tally));

@@ -111,6 +111,7 @@ impl Servers {
             chain: "bench".into(),
             database_lines: Vec::new(),
             chain_lines: Vec::new(),
+            made_up: false,
             more: "[partitions]\nhistory_interval = \"day\"\n".into(),
         };
         let quoted: Vec<String> = node.watched.iter().map(|address| format!("\"{address}\"")).collect();

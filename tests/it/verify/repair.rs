@@ -6,6 +6,7 @@ use alloy::primitives::{Address, B256};
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, FaultyNode, deploy};
 use dalp_indexer::chain::block::{BlockRange, BlockRef};
 use dalp_indexer::chain::level::Level;
+use dalp_indexer::dataset::Sorted;
 use dalp_indexer::service::{Service, join};
 use dalp_indexer::store::repair::Replacement;
 use dalp_indexer::store::{Store, StoreError};
@@ -296,7 +297,7 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         caught_up(&database, &anvil).await;
         service.stop().await;
         let (config, client) = (site.config(), database.superuser().await);
-        let store = Store::open(&config.database).await.unwrap();
+        let store = Store::open(&config).await.unwrap();
         let (_, overtaken) = join(&config.chains[0], &store).await.unwrap();
         store.seize(31_337).await.unwrap();
         let (nodes, claim) = join(&config.chains[0], &store).await.unwrap();
@@ -310,9 +311,9 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
             .await
             .unwrap();
         burst(anvil.rpc(), &deployed, 3, 77).await;
-        let batch = nodes.range_to(broken, Level::Receipts).await.unwrap();
+        let batch = Sorted::new(store.datasets(), nodes.range_to(broken, Level::Receipts).await.unwrap());
         let above = BlockRange { first: tail, last: tail + 1 };
-        let above = nodes.range_to(above, Level::Receipts).await.unwrap();
+        let above = Sorted::new(store.datasets(), nodes.range_to(above, Level::Receipts).await.unwrap());
         let state = || async {
             let sql = "SELECT epoch, (SELECT count(*) FROM dalp_indexed.logs) FROM dalp_indexed.chain_state";
             let row = client.query_one(sql, &[]).await.unwrap();

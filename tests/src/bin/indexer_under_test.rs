@@ -1,5 +1,9 @@
 //! `dalp-indexer` as the tests and benchmarks start it: the same program, built beside them.
 
 fn main() -> std::process::ExitCode {
-    dalp_indexer::cli::main()
+    let datasets = match std::env::var_os("DALP_TEST_MADE_UP") {
+        Some(_) => dalp_tests::made_up::datasets(),
+        None => dalp_indexer::dataset::Datasets::own(),
+    };
+    dalp_indexer::cli::main(datasets)
 }

@@ -1,7 +1,7 @@
 //! PostgreSQL's binary COPY format, straight into one buffer: nothing is boxed per cell.
 
 use alloy::primitives::B256;
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::chain::block::TIMES;
 
@@ -11,6 +11,11 @@ const PG_EPOCH: i64 = 946_684_800;
 /// or before 1970), which no block may carry.
 pub fn pg_micros(seconds: i64) -> Option<i64> {
     TIMES.contains(&seconds).then(|| (seconds - PG_EPOCH) * 1_000_000)
+}
+
+/// The same moment in microseconds since 1970; infinity stays beyond all times.
+pub fn unix_micros(pg_micros: i64) -> i64 {
+    pg_micros.saturating_add(PG_EPOCH * 1_000_000)
 }
 
 /// Fields whose sizes are known, put together on the stack: they go into the buffer in one piece, and the compiler, which
@@ -54,6 +59,24 @@ impl<const SIZE: usize> Fixed<SIZE> {
     }
 }
 
+/// How the format begins; flags and the length of an extension follow, both zero.
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+
+/// The fields of each row of COPY data, as they are sent. A row lies in one chunk.
+pub fn fields(chunks: &[Bytes]) -> Vec<Vec<Option<Bytes>>> {
+    let mut rows = Vec::new();
+    for (at, chunk) in chunks.iter().enumerate() {
+        let mut rest = chunk.slice(if at == 0 { SIGNATURE.len() + 8 } else { 0 }..);
+        while rest.len() >= 2
+            && let Ok(fields) = u16::try_from(rest.get_i16())
+        {
+            let field = |_| usize::try_from(rest.get_i32()).ok().map(|length| rest.split_to(length));
+            rows.push((0..fields).map(field).collect());
+        }
+    }
+    rows
+}
+
 /// Rows on their way into a COPY. Every row must get exactly the number of fields it was begun with.
 #[derive(Debug)]
 pub struct CopyBuffer {
@@ -64,7 +87,7 @@ impl CopyBuffer {
     /// A buffer that begins with the format's signature.
     pub fn new(capacity: usize) -> Self {
         let mut buffer = BytesMut::with_capacity(capacity);
-        buffer.put_slice(b"PGCOPY\n\xff\r\n\0");
+        buffer.put_slice(SIGNATURE);
         buffer.put_i32(0);
         buffer.put_i32(0);
         Self { buffer }
@@ -81,9 +104,14 @@ impl CopyBuffer {
     }
 
     /// Takes what waits; the next row goes on behind it.
-    pub fn take(&mut self, capacity: usize) -> bytes::Bytes {
+    pub fn take(&mut self, capacity: usize) -> Bytes {
         let full = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(capacity));
         full.freeze()
+    }
+
+    /// Takes back what came after so many bytes.
+    pub fn shorten(&mut self, length: usize) {
+        self.buffer.truncate(length);
     }
 
     /// The format's trailer.
@@ -126,7 +154,16 @@ impl CopyBuffer {
         self
     }
 
-    /// A bytea field that may be NULL.
+    /// A jsonb field from its text, which PostgreSQL parses.
+    pub fn json(&mut self, text: &str) -> &mut Self {
+        self.buffer.put_i32(i32::try_from(text.len() + 1).unwrap_or(i32::MAX));
+        // The version of the form.
+        self.buffer.put_u8(1);
+        self.buffer.put_slice(text.as_bytes());
+        self
+    }
+
+    /// A bytea or text field that may be NULL.
     pub fn optional(&mut self, value: Option<&[u8]>) -> &mut Self {
         match value {
             Some(value) => self.bytes(value),
@@ -158,7 +195,8 @@ impl CopyBuffer {
         // Least significant first: trailing zero digits are not stored, leading ones were never produced.
         let trailing = digits[..count].iter().take_while(|digit| **digit == 0).count();
         let stored = count - trailing;
-        let head = [stored as i16, count as i16 - 1, 0, 0]; // with the power of 10,000 of the first; positive, no decimals
+        // With the power of 10,000 of the first; positive, no decimals. Zero has the power 0, as the server writes it.
+        let head = [stored as i16, count.saturating_sub(1) as i16, 0, 0];
         let mut field = [0; 4 + 8 + 2 * MAX_DIGITS];
         let (length, words) = field.split_at_mut(4);
         length.copy_from_slice(&(8 + 2 * stored as i32).to_be_bytes());
@@ -168,16 +206,6 @@ impl CopyBuffer {
         }
         self.buffer.extend_from_slice(&field[..4 + 8 + 2 * stored]);
         self
-    }
-}
-
-/// A big-endian uint256 in decimal digits.
-pub fn decimal(value: &[u8; 32]) -> String {
-    let (digits, count) = base_10_000(value);
-    let text: String = digits[..count].iter().rev().map(|digit| format!("{digit:04}")).collect();
-    match text.trim_start_matches('0') {
-        "" => "0".into(),
-        text => text.into(),
     }
 }
 
@@ -223,6 +251,16 @@ mod tests {
 
     use super::*;
 
+    /// A big-endian uint256 in decimal digits.
+    fn decimal(value: &[u8; 32]) -> String {
+        let (digits, count) = base_10_000(value);
+        let text: String = digits[..count].iter().rev().map(|digit| format!("{digit:04}")).collect();
+        match text.trim_start_matches('0') {
+            "" => "0".into(),
+            text => text.into(),
+        }
+    }
+
     #[test]
     fn digits_are_those_of_the_number() {
         let ten = U256::from(10);
@@ -244,7 +282,7 @@ mod tests {
             copy.buffer.to_vec()
         };
         // length, ndigits, weight, sign, dscale, digits
-        assert_eq!(encode(0), [0, 0, 0, 8, 0, 0, 255, 255, 0, 0, 0, 0]);
+        assert_eq!(encode(0), [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(encode(7), [0, 0, 0, 10, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(encode(10_000), [0, 0, 0, 10, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1]);
         assert_eq!(encode(10_002), [0, 0, 0, 12, 0, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 2]);

@@ -5,9 +5,6 @@ use std::fmt;
 
 use alloy::primitives::{Address, B256};
 
-use super::erc20::{self, Decoded};
-use crate::chain::batch::BlockBatch;
-
 /// Kinds that are told apart; a chain that is indexed whole has any number of them.
 const MOST: usize = 1_000;
 /// Kinds that are named.
@@ -21,25 +18,15 @@ pub struct Untyped {
 }
 
 impl Untyped {
-    /// Those of a batch.
-    pub fn of(batch: &BlockBatch) -> Self {
-        let mut found = Self::default();
-        for (_, log) in batch.rows() {
-            if matches!(erc20::decode(&log), Decoded::Other) {
-                found.count((log.address, log.topics.first().copied()), 1);
-            }
-        }
-        found
-    }
-
     /// Adds others.
-    pub fn add(&mut self, others: Self) {
-        for (kind, logs) in others.kinds {
-            self.count(kind, logs);
+    pub fn add(&mut self, others: &Self) {
+        for (kind, logs) in &others.kinds {
+            self.count(*kind, *logs);
         }
     }
 
-    fn count(&mut self, kind: (Address, Option<B256>), logs: u64) {
+    /// Counts more logs of a kind.
+    pub fn count(&mut self, kind: (Address, Option<B256>), logs: u64) {
         self.logs += logs;
         if self.kinds.len() < MOST || self.kinds.contains_key(&kind) {
             *self.kinds.entry(kind).or_default() += logs;
@@ -92,8 +79,8 @@ mod tests {
         for kind in 1..=4_u8 {
             let mut some = Untyped::default();
             some.count((Address::repeat_byte(kind), (kind > 1).then(|| B256::repeat_byte(kind))), kind.into());
-            all.add(some.clone());
-            all.add(some);
+            all.add(&some);
+            all.add(&some);
         }
         let text = all.to_string();
         assert!(text.starts_with("20 logs of 4 kinds stay raw"), "{text}");

@@ -1,0 +1,86 @@
+//! The columns of a table: what they hold, and when two values of them are one.
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// `int4`.
+    Int4,
+    /// `int8`.
+    Int8,
+    /// `timestamptz`.
+    Time,
+    /// `bytea`.
+    Bytes,
+    /// `text`.
+    Text,
+    /// `numeric(78,0)`: an int256 or uint256.
+    Numeric,
+    /// `jsonb`. Numbers beyond 64 bits are to be written as texts: they are compared as floating point.
+    Json,
+}
+
+impl Type {
+    /// Its name in SQL.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Int4 => "int4",
+            Self::Int8 => "int8",
+            Self::Time => "timestamptz",
+            Self::Bytes => "bytea",
+            Self::Text => "text",
+            Self::Numeric => "numeric(78,0)",
+            Self::Json => "jsonb",
+        }
+    }
+
+    /// Whether two values in PostgreSQL's binary form are one: jsonb by what it says, all others by their bytes.
+    pub fn same(self) -> fn(&[u8], &[u8]) -> bool {
+        match self {
+            Self::Json => same_json,
+            _ => |a, b| a == b,
+        }
+    }
+}
+
+fn same_json(a: &[u8], b: &[u8]) -> bool {
+    // The first byte is the version of the form.
+    let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes.get(1..)?).ok();
+    a == b || value(a).is_some_and(|a| Some(a) == value(b))
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, unquoted.
+    pub name: String,
+    /// What it holds.
+    pub of: Type,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+    /// Its comment in the database.
+    pub about: String,
+    /// Whether a value may be longer than an index takes.
+    pub wide: bool,
+}
+
+impl Column {
+    /// A column that is never NULL.
+    pub fn new(name: &str, of: Type, about: &str) -> Self {
+        Self { name: name.into(), of, nullable: false, about: about.into(), wide: false }
+    }
+
+    /// A column that may be NULL.
+    pub fn or_null(name: &str, of: Type, about: &str) -> Self {
+        Self { nullable: true, ..Self::new(name, of, about) }
+    }
+
+    /// The same column with values of any length.
+    #[must_use]
+    pub fn wide(self) -> Self {
+        Self { wide: true, ..self }
+    }
+}
+
+/// The chain, the time, the block and the place of a row: every table has these columns, in any order, and the partitioned ones
+/// their key on them in this one.
+pub const KEY: [&str; 4] = ["chain_id", "block_time", "block_number", "log_index"];

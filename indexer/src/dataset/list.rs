@@ -1,0 +1,162 @@
+//! The tables that the logs of chains go to, together.
+
+use std::sync::Arc;
+
+use alloy::primitives::B256;
+
+use super::table::{Dataset, Takes};
+use crate::chain::logs::Log;
+
+/// The tables that a chain's logs go to. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Datasets {
+    all: Arc<[Dataset]>,
+    /// Those that take one event, by its first topic and number of topics.
+    events: Arc<[Typed]>,
+    /// The places of the one that takes every log, and of the one that takes what is refused.
+    every: usize,
+    refused: usize,
+}
+
+impl Datasets {
+    /// These tables, in the order in which they are written and reported.
+    ///
+    /// # Errors
+    /// What does not go together: two of a name or of a table, none or several that take every log or the refused ones, a column that
+    /// is missing.
+    pub fn new(all: impl IntoIterator<Item = Dataset>) -> Result<Self, String> {
+        let mut all: Vec<Dataset> = all.into_iter().collect();
+        for (at, dataset) in all.iter_mut().enumerate() {
+            dataset.at = at;
+        }
+        for dataset in &all {
+            let is_twin = |other: &&Dataset| {
+                other.name() == dataset.name() || (other.schema(), other.table()) == (dataset.schema(), dataset.table())
+            };
+            if let Some(twin) = all[..dataset.at].iter().find(is_twin) {
+                return Err(format!("{} and {} are one table, or have one name", twin.name(), dataset.name()));
+            }
+            if let Some(fault) = dataset.fault() {
+                return Err(format!("{}: {fault}", dataset.name()));
+            }
+        }
+        let one = |what: &str, is: fn(&Takes) -> bool| {
+            let mut of = all.iter().filter(|dataset| is(dataset.takes())).map(Dataset::at);
+            of.next().filter(|_| of.next().is_none()).ok_or_else(|| format!("not one table takes {what}"))
+        };
+        let every = one("every log", |takes| matches!(takes, Takes::Every))?;
+        let refused = one("what is refused", |takes| matches!(takes, Takes::Refused))?;
+        let mut events: Vec<Typed> = all.iter().filter_map(Typed::of).collect();
+        events.sort_unstable();
+        Ok(Self { all: all.into(), events: events.into(), every, refused })
+    }
+
+    /// These, and one more.
+    ///
+    /// # Errors
+    /// See [`Datasets::new`].
+    pub fn with(&self, more: Dataset) -> Result<Self, String> {
+        Self::new(self.iter().cloned().chain([more]))
+    }
+
+    /// Each, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Dataset> {
+        self.all.iter()
+    }
+
+    /// How many there are: their places lie below it.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The one of that name in the configuration.
+    pub fn get(&self, name: &str) -> Option<&Dataset> {
+        self.iter().find(|dataset| dataset.name() == name)
+    }
+
+    /// The one of that table.
+    pub fn of_table(&self, schema: &str, table: &str) -> Option<&Dataset> {
+        self.iter().find(|dataset| dataset.schema() == schema && dataset.table() == table)
+    }
+
+    /// Those that the partition manager looks after.
+    pub fn partitioned(&self) -> impl Iterator<Item = &Dataset> {
+        self.iter().filter(|dataset| dataset.is_partitioned())
+    }
+
+    /// The one that takes every log, as it came.
+    pub fn every(&self) -> &Dataset {
+        &self.all[self.every]
+    }
+
+    /// The one that takes what others refuse.
+    pub fn refused(&self) -> &Dataset {
+        &self.all[self.refused]
+    }
+
+    /// The first topics of the events that make typed rows.
+    pub fn topics(&self) -> Vec<B256> {
+        let mut topics: Vec<B256> = self.events.iter().map(|event| event.topic0).collect();
+        topics.dedup();
+        topics
+    }
+
+    /// Those whose event a log is by its topics. Asked of every log: nothing is allocated, and few bytes are compared.
+    pub fn typed(&self, log: &Log<'_>) -> &[Typed] {
+        let Some(topic0) = log.topics.first() else { return &[] };
+        let (prefix, count) = (prefix(topic0), log.topics.len());
+        let (mut from, mut to) = (0, self.events.len());
+        while from < to {
+            let middle = (from + to) / 2;
+            if self.events[middle].prefix < prefix { from = middle + 1 } else { to = middle }
+        }
+        let known = &self.events[..];
+        // Others of that prefix may come first: other numbers of topics, or in theory another event.
+        while from < known.len() && known[from].prefix == prefix {
+            if known[from].is_of(topic0, count) {
+                let mut until = from + 1;
+                while until < known.len() && known[until].is_of(topic0, count) {
+                    until += 1;
+                }
+                return &known[from..until];
+            }
+            from += 1;
+        }
+        &[]
+    }
+}
+
+/// A table that takes one event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Typed {
+    prefix: u64,
+    topic0: B256,
+    topics: usize,
+    /// The table's place among the datasets.
+    pub at: usize,
+}
+
+impl Typed {
+    fn of(dataset: &Dataset) -> Option<Self> {
+        let event = dataset.event()?;
+        Some(Self { prefix: prefix(&event.topic0), topic0: event.topic0, topics: event.topics, at: dataset.at() })
+    }
+
+    #[inline(always)]
+    fn is_of(&self, topic0: &B256, topics: usize) -> bool {
+        self.topics == topics && self.topic0 == *topic0
+    }
+}
+
+/// The beginning of a topic, in its order.
+fn prefix(topic: &B256) -> u64 {
+    topic.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+impl std::ops::Index<usize> for Datasets {
+    type Output = Dataset;
+
+    fn index(&self, at: usize) -> &Dataset {
+        &self.all[at]
+    }
+}

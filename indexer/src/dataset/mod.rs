@@ -1,0 +1,27 @@
+//! What a table of rows of chains is: one description, from which follow COPY, DELETE and SELECT, the statements that make it, its
+//! retention floor, its settings, and how `verify` reads it. Pure.
+
+mod column;
+pub mod copy;
+mod create;
+mod floors;
+mod list;
+mod own;
+mod place;
+pub mod rows;
+mod sorted;
+mod sql;
+mod table;
+pub mod untyped;
+
+pub use self::column::{Column, KEY, Type};
+pub use self::create::{Groups, retained};
+pub use self::floors::Floors;
+pub use self::list::Datasets;
+pub use self::place::Place;
+pub use self::sorted::Sorted;
+pub use self::sql::Statements;
+pub use self::table::{Dataset, Decode, Event, Takes};
+
+#[cfg(test)]
+mod tests;

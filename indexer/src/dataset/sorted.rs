@@ -1,0 +1,95 @@
+//! A batch whose logs are told apart. Pure.
+
+use std::ops::Deref;
+
+use super::list::Datasets;
+use super::table::Dataset;
+use super::untyped::Untyped;
+use crate::chain::batch::BlockBatch;
+
+/// A batch with what is known of its rows before they are encoded: once for each log, and asked for several times.
+#[derive(Clone, Debug)]
+pub struct Sorted {
+    batch: BlockBatch,
+    /// By the places of the datasets.
+    times: Vec<Vec<i64>>,
+    untyped: Untyped,
+}
+
+impl Sorted {
+    /// Looks at each log of `batch` once.
+    pub fn new(datasets: &Datasets, batch: BlockBatch) -> Self {
+        let mut times = vec![Vec::new(); datasets.count()];
+        let mut untyped = Untyped::default();
+        times[datasets.every().at()] = batch.row_times().collect();
+        for (header, log) in batch.rows() {
+            let typed = datasets.typed(&log);
+            for of in typed {
+                let times: &mut Vec<i64> = &mut times[of.at];
+                if times.last() != Some(&header.time) {
+                    times.push(header.time);
+                }
+            }
+            if typed.is_empty() {
+                untyped.count((log.address, log.topics.first().copied()), 1);
+            }
+        }
+        Self { batch, times, untyped }
+    }
+
+    /// The times (Unix seconds) of the blocks of which the table gets rows, unless a decoder refuses them: those that need a leaf.
+    pub fn times(&self, dataset: &Dataset) -> &[i64] {
+        &self.times[dataset.at()]
+    }
+
+    /// Its logs that no typed table takes.
+    pub fn untyped(&self) -> &Untyped {
+        &self.untyped
+    }
+}
+
+impl Deref for Sorted {
+    type Target = BlockBatch;
+
+    fn deref(&self) -> &BlockBatch {
+        &self.batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{Address, B256};
+
+    use super::*;
+    use crate::chain::block::{BlockRange, Header};
+    use crate::chain::filter::Filter;
+    use crate::chain::logs::{Log, Logs};
+    use crate::events::erc20::TRANSFER;
+
+    #[test]
+    fn a_table_has_the_times_of_its_own_rows() {
+        let header = |number: u64| Header {
+            number,
+            hash: B256::repeat_byte(number as u8),
+            parent: number.checked_sub(1).map(|below| B256::repeat_byte(below as u8)),
+            time: 100 + number as i64,
+            bloom: None,
+        };
+        let headers: Vec<_> = (1..=4).map(header).collect();
+        let mut logs = Logs::default();
+        for (number, index, topics) in [(1, 0, 1), (2, 0, 3), (2, 1, 3), (4, 0, 2)] {
+            let topics = &[TRANSFER, B256::ZERO, B256::ZERO][..topics];
+            let (tx_hash, address) = (B256::ZERO, Address::ZERO);
+            let log = Log { log_index: index, tx_index: 0, tx_hash, address, topics, data: &[0; 32] };
+            logs.push(headers[number - 1].block(), log);
+        }
+        let range = BlockRange { first: 1, last: 4 };
+        let batch = BlockBatch::new(range, headers, logs, &Filter::default()).unwrap();
+        let datasets = Datasets::own();
+        let sorted = Sorted::new(&datasets, batch);
+        assert_eq!(sorted.times(datasets.every()), [101, 102, 104]);
+        assert_eq!(sorted.times(datasets.get("erc20_transfer").unwrap()), [102]);
+        assert!(sorted.times(datasets.refused()).is_empty());
+        assert_eq!(sorted.untyped().logs(), 2);
+    }
+}

@@ -1,0 +1,68 @@
+//! The statements that follow from a description: built once, of nothing but quoted names.
+
+use std::fmt::Write as _;
+
+use super::column::{Column, KEY};
+
+/// Bytes of a name in PostgreSQL, at most.
+pub(super) const NAME: usize = 63;
+
+/// What is done with a table.
+#[derive(Clone, Debug)]
+pub struct Statements {
+    /// Loads rows.
+    pub copy: String,
+    /// Deletes the rows of chain `$1` from block `$2` upwards; of a partitioned table, between the times `$3` and `$4`.
+    pub unwind: String,
+    /// Deletes the rows of chain `$1` and blocks `$2` to `$3`, at any time, but those at the blocks `$4` and log indexes `$5`.
+    pub clear: String,
+    /// Whether chain `$1` has a row at the time `$2` or later.
+    pub recent: String,
+    /// Reads the rows of chain `$1` and blocks `$2` to `$3`: block, log index and time, then the other columns. Of a partitioned table
+    /// between the times `$4` and `$5`, and then those that lie elsewhere.
+    pub read: Vec<String>,
+}
+
+impl Statements {
+    pub(super) fn of(schema: &str, table: &str, columns: &[Column], partitioned: bool) -> Self {
+        let of = format!("{}.{}", quoted(schema), quoted(table));
+        let all = joined(columns.iter());
+        let cells = joined(columns.iter().filter(|column| !KEY.contains(&column.name.as_str())));
+        let read = format!(
+            "SELECT block_number, log_index, block_time, {cells} FROM {of} WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3"
+        );
+        let (in_time, read) = match partitioned {
+            true => (
+                " AND block_time BETWEEN $3 AND $4",
+                ["block_time BETWEEN $4 AND $5", "(block_time < $4 OR block_time > $5)"]
+                    .map(|part| format!("{read} AND {part}"))
+                    .to_vec(),
+            ),
+            false => ("", vec![read]),
+        };
+        Self {
+            copy: format!("COPY {of} ({all}) FROM STDIN (FORMAT binary)"),
+            unwind: format!("DELETE FROM {of} WHERE chain_id = $1{in_time} AND block_number >= $2"),
+            clear: format!(
+                "DELETE FROM {of} AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
+                 SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)"
+            ),
+            recent: format!("SELECT EXISTS (SELECT FROM {of} WHERE chain_id = $1 AND block_time >= $2)"),
+            read,
+        }
+    }
+}
+
+/// A name as SQL takes it, whatever it is made of.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn joined<'c>(columns: impl Iterator<Item = &'c Column>) -> String {
+    columns.fold(String::new(), |mut text, column| {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{comma}{}", quoted(&column.name));
+        text
+    })
+}

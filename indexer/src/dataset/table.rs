@@ -1,0 +1,206 @@
+//! The description of one table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use alloy::primitives::B256;
+
+use super::column::{Column, KEY, Type};
+use super::copy::CopyBuffer;
+use super::place::Place;
+use super::sql::{NAME, Statements};
+use crate::chain::logs::Log;
+
+/// Writes the row of one log.
+pub trait Decode: fmt::Debug + Send + Sync {
+    /// Puts every column of the row into `row`, in the table's order, or says why the log is refused. What was put there is taken
+    /// back then, and the log goes to the quarantine.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    fn decode(&self, place: &Place<'_>, log: &Log<'_>, row: &mut CopyBuffer) -> Result<(), &'static str>;
+}
+
+/// Which logs make rows of a table.
+#[derive(Clone, Debug)]
+pub enum Takes {
+    /// Every log, as it came.
+    Every,
+    /// The logs of one event.
+    Event(Event),
+    /// Those that another table's decoder refuses, or whose time has no partition.
+    Refused,
+}
+
+/// The logs of one event, and what they become.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Their first topic.
+    pub topic0: B256,
+    /// How many topics they have: events that share a signature differ in it.
+    pub topics: usize,
+    /// The column that holds the emitter, by which a row is told to be of a filter or not.
+    pub emitter: String,
+    /// Who writes the row.
+    pub decoder: Arc<dyn Decode>,
+}
+
+/// A table of rows of chains.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    name: String,
+    schema: String,
+    table: String,
+    about: String,
+    columns: Vec<Column>,
+    takes: Takes,
+    indexes: Vec<Vec<String>>,
+    why_indexes: String,
+    statements: Statements,
+    /// Its place among [`Datasets`].
+    pub(super) at: usize,
+}
+
+impl Dataset {
+    /// Describes a table. `name` is what the configuration and messages call it; `columns` are all of the table's, in its order.
+    pub fn new(name: &str, (schema, table): (&str, &str), about: &str, columns: Vec<Column>, takes: Takes) -> Self {
+        let statements = Statements::of(schema, table, &columns, !matches!(takes, Takes::Refused));
+        Self {
+            name: name.into(),
+            schema: schema.into(),
+            table: table.into(),
+            about: about.into(),
+            columns,
+            takes,
+            indexes: Vec::new(),
+            why_indexes: String::new(),
+            statements,
+            at: 0,
+        }
+    }
+
+    /// With these secondary indexes of each leaf where the configuration names none, each on columns joined by `+`. `why`: which
+    /// questions they answer.
+    #[must_use]
+    pub fn with_indexes(mut self, indexes: &[&str], why: &str) -> Self {
+        self.indexes = indexes.iter().map(|columns| columns.split('+').map(str::to_owned).collect()).collect();
+        self.why_indexes = why.into();
+        self
+    }
+
+    /// The same table in another schema.
+    #[must_use]
+    pub fn in_schema(self, schema: &str) -> Self {
+        let statements = Statements::of(schema, &self.table, &self.columns, self.is_partitioned());
+        Self { schema: schema.into(), statements, ..self }
+    }
+
+    /// What the configuration and messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The table's schema, unquoted.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The table's name, unquoted.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The table's comment.
+    pub fn about(&self) -> &str {
+        &self.about
+    }
+
+    /// All columns, in the table's order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The columns beside the key, in the table's order: the cells of a row that is compared.
+    pub fn cells(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| !KEY.contains(&column.name.as_str()))
+    }
+
+    /// Where among the cells a column is.
+    pub fn cell(&self, name: &str) -> Option<usize> {
+        self.cells().position(|column| column.name == name)
+    }
+
+    /// Which logs make its rows.
+    pub fn takes(&self) -> &Takes {
+        &self.takes
+    }
+
+    /// The event whose logs make its rows; `None` for the table of all logs and for the quarantine.
+    pub fn event(&self) -> Option<&Event> {
+        match &self.takes {
+            Takes::Event(event) => Some(event),
+            Takes::Every | Takes::Refused => None,
+        }
+    }
+
+    /// Whether it is partitioned by chain and time, and looked after by the partition manager. The quarantine is small, holds rows of
+    /// absurd times, and is not.
+    pub fn is_partitioned(&self) -> bool {
+        !matches!(self.takes, Takes::Refused)
+    }
+
+    /// The columns that an index of a leaf may have. Below one chain's partition, its id tells nothing apart.
+    pub fn indexable(&self) -> impl Iterator<Item = &str> {
+        let fits = |column: &&Column| !column.wide && column.of != Type::Json && column.name != KEY[0];
+        self.columns.iter().filter(fits).map(|column| column.name.as_str())
+    }
+
+    /// The columns of each secondary index of its leaves, where the configuration names none.
+    pub fn indexes(&self) -> &[Vec<String>] {
+        &self.indexes
+    }
+
+    /// Which questions those answer.
+    pub fn why_indexes(&self) -> &str {
+        &self.why_indexes
+    }
+
+    /// What is done with it in SQL.
+    pub fn statements(&self) -> &Statements {
+        &self.statements
+    }
+
+    /// Its place among the datasets that it was put among.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn fault(&self) -> Option<String> {
+        let names = [self.schema(), self.table()].into_iter().chain(self.columns.iter().map(|column| &*column.name));
+        let is_name = |name: &&str| (1..=NAME).contains(&name.len()) && !name.contains('\0');
+        if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
+            return Some(format!("{name:?} is no name in the database, which has 1 to {NAME} bytes"));
+        }
+        let has = |name: &str| self.columns.iter().filter(|column| column.name == name).count();
+        let typed = KEY.iter().zip([Type::Int8, Type::Time, Type::Int8, Type::Int4]);
+        let fits_key = |name: &str, of: Type| {
+            has(name) == 1
+                && self.columns.iter().any(|column| column.name == name && column.of == of && !column.nullable)
+        };
+        let lacks = typed.into_iter().find(|(name, of)| !fits_key(name, *of));
+        let fits = |column: &str| self.indexable().any(|name| name == column);
+        let unknown = self.indexes.iter().flatten().find(|column| !fits(column));
+        let emitter = self.event().map(|event| event.emitter.as_str()).filter(|emitter| has(emitter) != 1);
+        lacks.map(|(name, of)| format!("it has no column {name} {} NOT NULL", of.sql())).or_else(|| {
+            let missing = unknown.map(String::as_str).or(emitter)?;
+            Some(format!("it has no such column for what its description names: {missing}"))
+        })
+    }
+}
+
+impl PartialEq for Dataset {
+    fn eq(&self, other: &Self) -> bool {
+        let named = |of: &Self| (of.name.clone(), of.schema.clone(), of.table.clone());
+        named(self) == named(other) && self.columns == other.columns && self.indexes == other.indexes
+    }
+}
