@@ -97,7 +97,8 @@ async fn watched_with<F: Future<Output = ()>>(
     loop {
         let began = Instant::now();
         let why = match caught(begin()).await {
-            Ok(()) if *stop.borrow() => return,
+            // A service that could not start is dropped: nobody says stop any more.
+            Ok(()) if *stop.borrow() || stop.has_changed().is_err() => return,
             Ok(()) => "it ended by itself".to_owned(),
             Err(panic) => panic,
         };
@@ -130,6 +131,18 @@ fn words(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_whose_service_is_gone_ends_quietly() {
+        let (tasks, (stop, stopped), mut begun) = (Tasks::default(), watch::channel(false), 0);
+        drop(stop);
+        watched(tasks.pulse("a"), stopped, || {
+            begun += 1;
+            async {}
+        })
+        .await;
+        assert_eq!((begun, tasks.reports().borrow()[0].state), (1, TaskState::Well));
+    }
 
     #[tokio::test]
     async fn a_task_that_panics_or_ends_is_told_and_begun_anew() {
