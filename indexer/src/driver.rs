@@ -276,12 +276,13 @@ impl Driver {
                     (true, None) => Want::NearHead(range),
                     (false, _) => Want::Range(range),
                 };
-                let (nodes, trouble) = (self.context.nodes.clone(), running.fetch_trouble.clone());
+                let (nodes, source, trouble) =
+                    (self.context.nodes.clone(), self.context.source.clone(), running.fetch_trouble.clone());
                 let (leaves, store, chain_id) =
                     (self.context.leaves.clone(), self.context.store.clone(), self.context.claim.chain_id);
                 let (patience, timings) = (running.patience.clone(), self.context.timings.tail.clone());
                 running.fetches.begin(id, range, async move {
-                    let fetched = fetch(&nodes, store.datasets(), what, &trouble, &patience, &timings).await;
+                    let fetched = fetch(&nodes, &source, store.datasets(), what, &trouble, &patience, &timings).await;
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }
@@ -301,7 +302,7 @@ impl Driver {
             Action::Compare { floor, anchor } => {
                 running.work = Some(self.context.compare(
                     running.machine.tail(),
-                    floor,
+                    floor.unwrap_or(0).max(self.chain.start_block),
                     anchor,
                     self.chain.finality == Finality::Never,
                     running.work_trouble.clone(),

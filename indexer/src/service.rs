@@ -26,7 +26,7 @@ use crate::task::{Group, Watched};
 use crate::timings::Timings;
 
 pub use self::error::ServiceError;
-pub use self::meet::{join, meet};
+pub use self::meet::{join, meet, source};
 
 use self::keeper::{First, Keeper};
 use self::tasks::{Tasks, watched};

@@ -7,9 +7,9 @@ use alloy::primitives::{B256, U256, keccak256};
 use chrono::{DateTime, Utc};
 use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, BlockRef, Header};
-use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::chain::source::Source;
 use dalp_indexer::dataset::{Datasets, Sorted};
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
@@ -59,7 +59,7 @@ fn batch() -> Sorted {
         }
     }
     let range = BlockRange { first: 0, last: BLOCKS - 1 };
-    Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, logs, &Filter::default()).unwrap())
+    Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, logs, &Source::default()).unwrap())
 }
 
 /// A chain that is ours, with leaves for the batch, and no more.
@@ -88,7 +88,7 @@ impl Bench {
             name: "it".into(),
             genesis: block(0).hash,
             start_block: 0,
-            filter: Filter::default(),
+            source: Source::default(),
             finality: true,
             reset: false,
         };

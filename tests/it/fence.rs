@@ -4,8 +4,15 @@
 use std::fmt::Debug;
 
 use alloy::primitives::B256;
+use dalp_indexer::chain::backfill::Piece;
+use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::BlockRange;
+use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::level::Level;
+use dalp_indexer::chain::logs::Logs;
+use dalp_indexer::chain::source::Source;
+use dalp_indexer::dataset::Sorted;
+use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::repair::Replacement;
@@ -37,8 +44,7 @@ impl Overtaken {
         let mut lease = Lease::new(&bench.store, bench.chain.clone());
         lease.release(&bench.claim).await.unwrap();
         let Bid::Won(newer) = lease.bid().await.unwrap() else { panic!("nobody else bids") };
-        let named = |claim: &Claim| (claim.chain_id, claim.source_id, claim.start_block, claim.raw);
-        assert_eq!(named(&newer), named(&bench.claim));
+        assert_eq!(newer.chain_id, bench.claim.chain_id);
         assert_eq!(newer.token, bench.claim.token + 1, "they differ by the token alone");
         Self { bench, newer, lease }
     }
@@ -157,8 +163,10 @@ fn an_older_token_raises_no_level() {
     dalp_tests::run(async {
         let it = Overtaken::new(true).await;
         let (range, anchor) = (BlockRange { first: 0, last: BLOCKS - 1 }, block(BLOCKS - 1));
-        it.only_the_token_decides(MOVED, async |store, claim| store.raise(claim, range, Level::Receipts, anchor).await)
-            .await;
+        it.only_the_token_decides(MOVED, async |store, claim| {
+            store.raise(claim, &Source::default(), range, Level::Receipts, anchor).await
+        })
+        .await;
     });
 }
 
@@ -169,7 +177,8 @@ fn an_older_token_reads_neither_the_state_nor_what_is_missing() {
         let Overtaken { bench, newer, .. } = Overtaken::new(true).await;
         assert_eq!(bench.store.load(&bench.claim).await, Err(FENCED));
         assert_eq!(bench.store.load(&newer).await.unwrap().tail, bench.tails[1]);
-        let missing = async |claim| bench.store.missing(claim, None).await.map(|missing| missing.pieces);
+        let missing =
+            async |claim| bench.store.missing(claim, &Source::default(), None).await.map(|missing| missing.pieces);
         assert_eq!(missing(&bench.claim).await, Err(FENCED));
         assert_eq!(missing(&newer).await, Ok(Vec::new()));
     });
@@ -238,5 +247,34 @@ fn a_reset_that_was_overtaken_makes_no_new_chain() {
         bench.client.batch_execute("DROP TRIGGER overtake ON dalp_indexed.lease").await.unwrap();
         assert_eq!(bench.store.reset_if_changed(&other).await, Ok(()));
         assert!(chain().await.contains(&"09".repeat(32)), "more than the token was wrong");
+    });
+}
+
+#[test]
+fn one_claim_writes_what_several_sources_ask_for() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let bench = Bench::new(&database, database.direct_url(WRITER)).await;
+        bench.append().await.unwrap();
+        // All of its logs are stored already, under the source that selects everything.
+        let narrow = Source::new(Filter { topics: vec![TRANSFER], ..Filter::default() });
+        let (id, definition) = (narrow.id(), narrow.filter().definition());
+        let sql =
+            "INSERT INTO dalp_indexed.source (chain_id, source_id, definition, start_block) VALUES (31337, $1, $2, 0)";
+        bench.client.execute(sql, &[&id.as_slice(), &definition]).await.unwrap();
+        let pieces = bench.store.missing(&bench.claim, &narrow, None).await.unwrap().pieces;
+        let range = BlockRange { first: 0, last: BLOCKS - 1 };
+        assert_eq!(pieces, [Piece { source: narrow.clone(), range, stored: vec![Source::default()] }]);
+        let headers = (0..BLOCKS).map(header).collect();
+        let batch = BlockBatch::new(range, headers, Logs::default(), &narrow).unwrap();
+        let batch = Sorted::new(bench.store.datasets(), batch);
+        bench.store.append(&bench.claim, &batch, Lane::Backfill).await.unwrap();
+        for source in [Source::default(), narrow.clone()] {
+            let covered = bench.store.coverage(bench.claim.chain_id, &source).await.unwrap();
+            assert_eq!(covered.ranges(), [range]);
+            assert_eq!(bench.store.missing(&bench.claim, &source, None).await.unwrap().pieces, []);
+        }
+        let again = bench.store.append(&bench.claim, &batch, Lane::Backfill).await.map(drop);
+        assert_eq!(again, Err(MOVED), "the source has these blocks already");
     });
 }

@@ -10,6 +10,7 @@ use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::logs::Logs;
+use dalp_indexer::chain::source::Source;
 use dalp_indexer::dataset::rows::Rows;
 use dalp_indexer::dataset::{Datasets, Floors};
 use dalp_indexer::events::erc20;
@@ -36,22 +37,23 @@ pub fn walk(blocks: u64, ruler: &mut impl Ruler) {
     let answer = answer(blocks, "");
     let body = body(&answer);
     let odd = self::body(&self::answer(blocks, r#","odd":{}"#));
-    let (logs, filter, many) = (read(body.clone()), watched(1), watched(1000));
-    let batch = |logs, filter: &Filter| self::batch(blocks, logs, filter);
-    let wanted = batch(logs.clone(), &filter);
+    let logs = read(body.clone());
+    let (all, typed, raw, many) = (Source::default(), watched(1, false), watched(1, true), watched(1000, true));
+    let batch = |logs, source: &Source| self::batch(blocks, logs, source);
+    let (wanted_typed, wanted_raw) = (batch(logs.clone(), &typed), batch(logs.clone(), &raw));
     let (datasets, floors) = (Datasets::own(), Floors::default());
-    let rows = |batch: &BlockBatch, raw| Rows::encode(&datasets, 1, batch, raw, &floors);
-    let whole = |body, raw| rows(&batch(read(body), &filter), raw);
+    let rows = |batch: &BlockBatch| Rows::encode(&datasets, 1, batch, &floors);
+    let whole = |body, source| rows(&batch(read(body), source));
     ruler.stage("body → logs", || body.clone(), read);
     ruler.stage("body → logs, as no node writes them", || odd.clone(), read);
     ruler.stage("of which text → logs", || (), |()| parse(&answer));
-    ruler.stage("logs → batch, all logs wanted", || logs.clone(), |logs| batch(logs, &Filter::default()));
-    ruler.stage("logs → batch, one contract wanted", || logs.clone(), |logs| batch(logs, &filter));
+    ruler.stage("logs → batch, all logs wanted", || logs.clone(), |logs| batch(logs, &all));
+    ruler.stage("logs → batch, one contract wanted", || logs.clone(), |logs| batch(logs, &raw));
     ruler.stage("logs → batch, 1,000 contracts wanted", || logs.clone(), |logs| batch(logs, &many));
-    ruler.stage("batch → rows, typed", || (), |()| rows(&wanted, false));
-    ruler.stage("batch → rows, raw and typed", || (), |()| rows(&wanted, true));
-    ruler.stage("**body → rows, typed**", || body.clone(), |body| whole(body, false));
-    ruler.stage("**body → rows, raw and typed**", || body.clone(), |body| whole(body, true));
+    ruler.stage("batch → rows, typed", || (), |()| rows(&wanted_typed));
+    ruler.stage("batch → rows, raw and typed", || (), |()| rows(&wanted_raw));
+    ruler.stage("**body → rows, typed**", || body.clone(), |body| whole(body, &typed));
+    ruler.stage("**body → rows, raw and typed**", || body.clone(), |body| whole(body, &raw));
 }
 
 /// What the allocator was called for by `work`, with the calls of all threads.
@@ -81,7 +83,7 @@ fn parse(text: &str) -> Logs {
     logs
 }
 
-fn batch(blocks: u64, logs: Logs, filter: &Filter) -> BlockBatch {
+fn batch(blocks: u64, logs: Logs, source: &Source) -> BlockBatch {
     let header = |number| Header {
         number,
         hash: block_hash(number),
@@ -90,13 +92,13 @@ fn batch(blocks: u64, logs: Logs, filter: &Filter) -> BlockBatch {
         bloom: None,
     };
     let range = BlockRange { first: 1, last: blocks };
-    BlockBatch::new(range, (1..=blocks).map(header).collect(), logs, filter).expect("a batch")
+    BlockBatch::new(range, (1..=blocks).map(header).collect(), logs, source).expect("a batch")
 }
 
-/// A filter of the token and of `count - 1` contracts that emit nothing here.
-fn watched(count: u64) -> Filter {
+/// The token and `count - 1` contracts that emit nothing here, with raw logs or without.
+fn watched(count: u64, raw: bool) -> Source {
     let addresses = (0..count).map(|other| Address::from_word(word("contract", other)));
-    Filter { addresses: addresses.collect(), topics: vec![erc20::TRANSFER], ..Filter::default() }
+    Source::new(Filter { addresses: addresses.collect(), topics: vec![erc20::TRANSFER], raw })
 }
 
 fn body(logs: &str) -> Vec<u8> {

@@ -5,23 +5,25 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::B256;
-
 use super::block::BlockRange;
 use super::coverage::{Coverage, subtract};
 use super::range::RangeSizer;
+use super::source::Source;
 
-/// Blocks of which the source's logs are not all stored.
+/// Blocks of which a source's logs are not all stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
+    /// The source.
+    pub source: Source,
     /// The blocks.
     pub range: BlockRange,
-    /// Other sources that cover all of these blocks: what they select is stored already.
-    pub stored: Vec<B256>,
+    /// Other sources that cover all of these blocks: the logs of those are stored already.
+    pub stored: Vec<Source>,
 }
 
-/// What is missing of `want`: the gaps of `own`, cut where the coverage of another source begins or ends. Ascending.
-pub fn pieces(want: BlockRange, own: &Coverage, others: &[(B256, Coverage)]) -> Vec<Piece> {
+/// What is missing of `source` in `want`: the gaps of its coverage `own`, cut where the coverage of another source begins or ends.
+/// Ascending.
+pub fn pieces(source: &Source, want: BlockRange, own: &Coverage, others: &[(Source, Coverage)]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for gap in own.gaps(want) {
         let mut first = gap.first;
@@ -30,8 +32,9 @@ pub fn pieces(want: BlockRange, own: &Coverage, others: &[(B256, Coverage)]) -> 
             let edges = others.iter().flat_map(|(_, coverage)| coverage.ranges()).flat_map(|r| [r.first, r.last + 1]);
             let last = edges.filter(|edge| *edge > first).map(|edge| edge - 1).fold(gap.last, u64::min);
             let covers = |coverage: &Coverage| coverage.gaps(BlockRange { first, last }).is_empty();
-            let stored = others.iter().filter(|(_, coverage)| covers(coverage)).map(|(id, _)| *id).collect();
-            pieces.push(Piece { range: BlockRange { first, last }, stored });
+            let stored =
+                others.iter().filter(|(_, coverage)| covers(coverage)).map(|(other, _)| other.clone()).collect();
+            pieces.push(Piece { source: source.clone(), range: BlockRange { first, last }, stored });
             first = last + 1;
         }
     }
@@ -125,7 +128,7 @@ pub struct Backfill {
     running: BTreeMap<PieceId, Piece>,
     settled: Option<u64>,
     /// What was committed since the load under way began: its answer may not know of it.
-    since_load: Option<Vec<BlockRange>>,
+    since_load: Option<Vec<Piece>>,
     next_id: u64,
 }
 
@@ -196,15 +199,15 @@ impl Backfill {
 
     fn loaded(&mut self, pieces: Vec<Piece>, settled: Option<u64>) {
         self.settled = settled;
-        let taken = self.running.values().map(|piece| piece.range).chain(self.since_load.take().unwrap_or_default());
-        let taken = Coverage::new(taken);
+        let committed = self.since_load.take().unwrap_or_default();
+        let taken: Vec<&Piece> = self.running.values().chain(&committed).collect();
         self.todo = pieces.into_iter().flat_map(|piece| cut(&piece, &taken)).collect();
     }
 
     fn committed(&mut self, id: PieceId, logs: u64, bytes: u64) {
         let Some(piece) = self.running.remove(&id) else { return };
         if let Some(since) = &mut self.since_load {
-            since.push(piece.range);
+            since.push(piece.clone());
         }
         // A short piece says nothing about the width that suits the node.
         if piece.range.blocks() >= self.sizer.blocks() || logs > 0 {
@@ -251,7 +254,7 @@ impl Backfill {
 
     /// Cuts at most the sizer's blocks off the wanted end of the final part of a piece.
     fn take(&mut self, at: usize) -> Piece {
-        let Piece { range, stored } = self.todo.remove(at);
+        let Piece { source, range, stored } = self.todo.remove(at);
         let top = range.last.min(self.settled.unwrap_or(0)).max(range.first);
         let (first, last) = match self.order {
             Order::Newest => (range.first.max((top + 1).saturating_sub(self.sizer.blocks())), top),
@@ -259,28 +262,36 @@ impl Backfill {
         };
         let taken = BlockRange { first, last };
         for rest in subtract(range, taken) {
-            self.put_back(Piece { range: rest, stored: stored.clone() });
+            self.put_back(Piece { source: source.clone(), range: rest, stored: stored.clone() });
         }
-        Piece { range: taken, stored }
+        Piece { source, range: taken, stored }
     }
 }
 
-/// A piece without the blocks of `taken`.
-fn cut(piece: &Piece, taken: &Coverage) -> Vec<Piece> {
-    let ranges = taken.gaps(piece.range).into_iter();
-    ranges.map(|range| Piece { range, stored: piece.stored.clone() }).collect()
+/// A piece without the blocks that were taken for its source.
+fn cut(piece: &Piece, taken: &[&Piece]) -> Vec<Piece> {
+    let of_source = taken.iter().filter(|taken| taken.source == piece.source);
+    let taken = Coverage::new(of_source.map(|taken| taken.range));
+    taken.gaps(piece.range).into_iter().map(|range| Piece { range, ..piece.clone() }).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::B256;
+
     use super::*;
+    use crate::chain::filter::Filter;
 
     fn r(first: u64, last: u64) -> BlockRange {
         BlockRange { first, last }
     }
 
+    fn other(n: u8) -> Source {
+        Source::new(Filter { topics: vec![B256::repeat_byte(n)], ..Filter::default() })
+    }
+
     fn piece(first: u64, last: u64) -> Piece {
-        Piece { range: r(first, last), stored: Vec::new() }
+        Piece { source: Source::default(), range: r(first, last), stored: Vec::new() }
     }
 
     fn lane(order: Order, gaps: &[(u64, u64)], settled: u64) -> (Backfill, Vec<BackfillAction>) {
@@ -301,12 +312,14 @@ mod tests {
 
     #[test]
     fn gaps_are_cut_where_another_sources_coverage_changes() {
-        let (a, b) = (B256::repeat_byte(1), B256::repeat_byte(2));
-        let others = [(a, Coverage::new([r(0, 9)])), (b, Coverage::new([r(5, 19)]))];
-        let found = pieces(r(0, 29), &Coverage::new([r(8, 11)]), &others);
+        let (a, b) = (other(1), other(2));
+        let others = [(a.clone(), Coverage::new([r(0, 9)])), (b.clone(), Coverage::new([r(5, 19)]))];
+        let own = Source::default();
+        let found = pieces(&own, r(0, 29), &Coverage::new([r(8, 11)]), &others);
+        assert!(found.iter().all(|piece| piece.source == own));
         let found: Vec<_> = found.into_iter().map(|p| (p.range.first, p.range.last, p.stored)).collect();
-        assert_eq!(found, [(0, 4, vec![a]), (5, 7, vec![a, b]), (12, 19, vec![b]), (20, 29, vec![])]);
-        assert_eq!(pieces(r(0, 9), &Coverage::new([r(0, 9)]), &others), []);
+        assert_eq!(found, [(0, 4, vec![a.clone()]), (5, 7, vec![a, b.clone()]), (12, 19, vec![b]), (20, 29, vec![])]);
+        assert_eq!(pieces(&own, r(0, 9), &Coverage::new([r(0, 9)]), &others), []);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::filter::Filter;
 use super::level::Level;
 use super::logs::{Log, Logs, Run};
 use super::proof::Proved;
+use super::source::Source;
 
 /// One block of a batch near the head.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct BlockBatch {
     /// For each run of `logs`, its header's place in `headers`.
     run_header: Vec<usize>,
     level: Level,
+    source: Source,
 }
 
 /// Why an answer was refused. The node lied, lagged, or was reorganised between two answers: ask again.
@@ -85,19 +87,19 @@ pub enum Defect {
 
 impl BlockBatch {
     /// Proves that `headers` (ascending, holding at least both ends of `range` and every block with logs) and `logs`,
-    /// said to be those `selected`, belong together.
+    /// said to be all of `source`, belong together.
     ///
     /// # Errors
     /// The first [`Defect`] found.
-    pub fn new(range: BlockRange, headers: Vec<Header>, logs: Logs, selected: &Filter) -> Result<Self, Defect> {
-        Self::build(range, headers, logs, selected, &[])
+    pub fn new(range: BlockRange, headers: Vec<Header>, logs: Logs, source: &Source) -> Result<Self, Defect> {
+        Self::build(range, headers, logs, source, &[])
     }
 
     /// As [`BlockBatch::new`], of every block of `range`, in order.
     ///
     /// # Errors
     /// The first [`Defect`] found.
-    pub fn of_pieces(range: BlockRange, pieces: Vec<Piece>, selected: &Filter) -> Result<Self, Defect> {
+    pub fn of_pieces(range: BlockRange, pieces: Vec<Piece>, source: &Source) -> Result<Self, Defect> {
         let (mut headers, mut logs) = (Vec::with_capacity(pieces.len()), Logs::default());
         let mut proved = Vec::with_capacity(pieces.len());
         for piece in pieces {
@@ -107,13 +109,13 @@ impl BlockBatch {
                     headers.push(header);
                 }
                 Piece::Proved(block) => {
-                    logs.extend(block.logs(), |_, log| selected.selects(log));
+                    logs.extend(block.logs(), |_, log| source.filter().selects(log));
                     proved.push(block.header().number);
                     headers.push(block.header().clone());
                 }
             }
         }
-        Self::build(range, headers, logs, selected, &proved)
+        Self::build(range, headers, logs, source, &proved)
     }
 
     /// `proved`: numbers of the blocks that need no bloom, ascending.
@@ -121,9 +123,10 @@ impl BlockBatch {
         range: BlockRange,
         headers: Vec<Header>,
         logs: Logs,
-        selected: &Filter,
+        source: &Source,
         proved: &[u64],
     ) -> Result<Self, Defect> {
+        let selected = source.filter();
         check_headers(range, &headers)?;
         let run_header = check_logs(range, &headers, &logs)?;
         if let Some(row) = not_asked(&logs, selected) {
@@ -138,7 +141,7 @@ impl BlockBatch {
             true => Level::Linked,
             false => Level::Returned,
         };
-        Ok(Self { range, headers, logs, run_header, level })
+        Ok(Self { range, headers, logs, run_header, level, source: source.clone() })
     }
 
     /// The blocks covered.
@@ -154,6 +157,11 @@ impl BlockBatch {
     /// The logs, in chain order.
     pub fn logs(&self) -> &Logs {
         &self.logs
+    }
+
+    /// Whose logs these are: what is recorded of the range is recorded of this source.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// What the answers prove.
@@ -368,7 +376,7 @@ mod tests {
         let range = BlockRange { first: range.0, last: range.1 };
         let bare = |number| Header { bloom: None, ..header(number) };
         let headers = headers.iter().copied().map(bare).collect();
-        BlockBatch::new(range, headers, logs(of), &Filter::default()).map(|b| b.level())
+        BlockBatch::new(range, headers, logs(of), &Source::default()).map(|b| b.level())
     }
 
     /// One block whose header's bloom holds topic `bloom`, and logs with topic 7 or none.
@@ -377,7 +385,7 @@ mod tests {
         let holds = bloom::of(topics.iter().map(|topic| (Address::ZERO, std::slice::from_ref(topic))));
         let header = Header { bloom: Some(Box::new(holds)), ..header(1) };
         let range = BlockRange { first: 1, last: 1 };
-        BlockBatch::new(range, vec![header], logs(of), selected).map(|b| b.level())
+        BlockBatch::new(range, vec![header], logs(of), &Source::new(selected.clone())).map(|b| b.level())
     }
 
     #[test]
@@ -454,7 +462,7 @@ mod tests {
         let range = BlockRange { first: 1, last: 3 };
         let moved = Header { hash: hash(3), parent: None, ..header(2) };
         let headers = vec![header(1), moved, Header { parent: None, ..header(3) }];
-        let batch = BlockBatch::new(range, headers, Logs::default(), &Filter::default());
+        let batch = BlockBatch::new(range, headers, Logs::default(), &Source::default());
         assert_eq!(batch.err(), Some(Defect::OtherFork { number: 3 }));
     }
 
@@ -464,13 +472,13 @@ mod tests {
         other.runs[0].block.hash = hash(99);
         let range = BlockRange { first: 1, last: 1 };
         assert_eq!(
-            BlockBatch::new(range, vec![header(1)], other, &Filter::default()).err(),
+            BlockBatch::new(range, vec![header(1)], other, &Source::default()).err(),
             Some(Defect::OtherFork { number: 1 })
         );
         let mut broken = header(2);
         broken.parent = Some(hash(77));
         let range = BlockRange { first: 1, last: 2 };
-        let batch = BlockBatch::new(range, vec![header(1), broken], Logs::default(), &Filter::default());
+        let batch = BlockBatch::new(range, vec![header(1), broken], Logs::default(), &Source::default());
         assert_eq!(batch.err(), Some(Defect::NotLinked { number: 2 }));
     }
 
@@ -479,7 +487,7 @@ mod tests {
         let range = BlockRange { first: 1, last: 4 };
         let headers: Vec<_> = (1..=4).map(|number| Header { bloom: None, ..header(number) }).collect();
         let of = [(1, 0), (1, 1), (3, 5)];
-        let batch = BlockBatch::new(range, headers.clone(), logs(&of), &Filter::default()).unwrap();
+        let batch = BlockBatch::new(range, headers.clone(), logs(&of), &Source::default()).unwrap();
         let block = |number| BlockRef { number, hash: hash(number) };
         let rows = |batch: &BlockBatch| batch.rows().map(|(h, log)| (h.number, log.log_index)).collect::<Vec<_>>();
         assert_eq!(

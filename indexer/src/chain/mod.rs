@@ -18,4 +18,5 @@ pub mod receipts;
 pub mod reorg;
 #[cfg(test)]
 pub mod sim;
+pub mod source;
 pub mod verify;

@@ -14,6 +14,7 @@ use super::coverage::Coverage;
 use super::machine::{Action, FetchFailure, FetchId, Finality, Input, Limits, Machine, Stop, Tail};
 use super::range::RangeSizer;
 use super::reorg::{Fork, fork_point};
+use super::source::Source;
 
 const DEPTH: u64 = 20;
 /// Steps with faults, and steps in which everything must be stored once they stop.
@@ -310,7 +311,7 @@ impl World {
                 let covered = self.store.covered.iter().map(|n| BlockRange { first: *n, last: *n });
                 let want = BlockRange::new(0, self.store.tail().next.saturating_sub(1)).expect("from 0");
                 let missing = match self.store.tail {
-                    Some(_) => pieces(want, &Coverage::new(covered), &[]),
+                    Some(_) => pieces(&Source::default(), want, &Coverage::new(covered), &[]),
                     None => Vec::new(),
                 };
                 let settled = self.store.finalized;

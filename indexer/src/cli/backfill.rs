@@ -47,7 +47,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
         .ok_or_else(|| Failure::usage(format!("--from {} is above --to {}", args.from, args.to)))?;
     let store = Store::open(config).await.map_err(other)?;
     store.check().await.map_err(other)?;
-    let (nodes, mut claim) = service::join(chain, &store).await?;
+    let (nodes, source, mut claim) = service::join(chain, &store).await?;
     refuse_unfinal(&store, &claim, chain, want).await?;
     let leaves = Arc::new(Leaves::open(config).await.map_err(service::ServiceError::from)?);
     let mut bar: Option<ProgressBar> = None;
@@ -60,6 +60,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
             store: store.clone(),
             leaves: leaves.clone(),
             claim,
+            source: source.clone(),
             timings: timings.clone(),
         };
         let mut lane = BackfillLane::new(chain, context, Some(want));
@@ -69,7 +70,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
         match outcome {
             Ok(()) => break,
             // The running indexer was started anew, or another one took over: go on under its token.
-            Err(StoreError::Fenced { .. }) => claim = service::join(chain, &store).await?.1,
+            Err(StoreError::Fenced { .. }) => claim = service::join(chain, &store).await?.2,
             Err(error) => return Err(other(error)),
         }
     }

@@ -50,9 +50,9 @@ async fn remove(config: &Config, chain: &Chain, args: &ReindexArgs, bars: &Multi
         )));
     }
     let nothing = || Failure::other(format!("nothing is stored of \"{}\" (chain {})", chain.name, chain.chain_id));
-    let Seized { claim, mut tail, .. } =
-        again(|| store.seize(chain.chain_id)).await.map_err(other)?.ok_or_else(nothing)?;
-    let to = store.tail_below(&claim, args.from).await.map_err(other)?;
+    let seized = again(|| store.seize(chain.chain_id)).await.map_err(other)?.ok_or_else(nothing)?;
+    let to = store.tail_below(&seized, args.from).await.map_err(other)?;
+    let Seized { claim, mut tail, .. } = seized;
     if to.next >= tail.next {
         store.let_go(&claim).await.map_err(other)?;
         say!("\"{}\" is stored up to block {} only; nothing to remove", chain.name, tail.next.saturating_sub(1))?;

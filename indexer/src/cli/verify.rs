@@ -20,6 +20,7 @@ use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::coverage::Coverage;
 use crate::chain::level::Level;
 use crate::chain::range::RangeSizer;
+use crate::chain::source::Source;
 use crate::chain::verify::{Difference, Entry, Findings, compare};
 use crate::cli::out::say;
 use crate::config::{Chain, Config};
@@ -114,6 +115,7 @@ pub(super) struct Verification<'a> {
     pub chain: &'a Chain,
     pub store: &'a Store,
     pub nodes: Arc<Nodes>,
+    pub source: Source,
     pub claim: Claim,
     /// The stored tail when the verification began: a block that the node has, too.
     pub anchor: BlockRef,
@@ -165,8 +167,8 @@ impl<'a> Verification<'a> {
         {
             return Err(Failure::usage(format!("--from {from} is above --to {to}")));
         }
-        let (nodes, claim, anchor) = join(chain, store).await?;
-        let coverage = store.coverage(claim.chain_id, claim.source_id).await.map_err(|error| stored(&error))?;
+        let (nodes, source, claim, anchor) = join(chain, store).await?;
+        let coverage = store.coverage(claim.chain_id, &source).await.map_err(|error| stored(&error))?;
         let lowest = coverage.ranges().first().map_or(chain.start_block, |range| range.first);
         let first = scope.from.unwrap_or(lowest);
         let last = scope.to.map_or(anchor.number, |to| to.min(anchor.number));
@@ -178,13 +180,12 @@ impl<'a> Verification<'a> {
         })?;
         let best = patiently(|| nodes.best_level()).await?;
         let level = scope.level.unwrap_or(best).min(best);
-        Ok(Self { chain, store, nodes, claim, anchor, want, level })
+        Ok(Self { chain, store, nodes, source, claim, anchor, want, level })
     }
 
     /// Looks at everything; with `raise`, what is right is recorded with the level it was verified to.
     pub(super) async fn run(&self, bars: &MultiProgress, raise: bool) -> Result<Report, Failure> {
-        let coverage =
-            self.store.coverage(self.claim.chain_id, self.claim.source_id).await.map_err(|error| stored(&error))?;
+        let coverage = self.store.coverage(self.claim.chain_id, &self.source).await.map_err(|error| stored(&error))?;
         let mut report = Report {
             chain: self.chain.name.clone(),
             start_block: self.chain.start_block,
@@ -253,7 +254,7 @@ impl<'a> Verification<'a> {
 
     /// What is stored of a range.
     pub(super) async fn stored(&self, range: BlockRange) -> Result<StoredRange, StoreError> {
-        again(|| self.store.stored(&self.claim, range, self.nodes.filter())).await
+        again(|| self.store.stored(&self.claim, &self.source, range)).await
     }
 
     /// Compares what is stored of a range with that range on the chain, as far as any source covers it; `None`: none does.
@@ -264,7 +265,7 @@ impl<'a> Verification<'a> {
         };
         let covered = stored.covered_by_any();
         let inside = |entry: &Entry| covered.contains(entry.number);
-        let mut expected = self.store.expected(batch, self.claim.raw, &stored.floors);
+        let mut expected = self.store.expected(batch, &stored.floors);
         for rows in expected.rows.iter_mut().chain([&mut expected.blocks]) {
             rows.retain(inside);
         }
@@ -319,7 +320,7 @@ impl<'a> Verification<'a> {
 
     /// The range at `level`; what asking again may mend is asked again.
     pub(super) async fn fetch(&self, range: BlockRange, level: Level) -> Result<BlockBatch, Trouble> {
-        patiently(|| self.nodes.range_to(range, level)).await
+        patiently(|| self.nodes.range_to(&self.source, range, level)).await
     }
 
     /// Whether the node still has the block that the verification stands on.
@@ -331,7 +332,7 @@ impl<'a> Verification<'a> {
 
     async fn raise(&self, range: BlockRange, level: Level) -> Result<(), Failure> {
         let outcome = match self.stands().await.map_err(|trouble| trouble.failure(range))? {
-            true => self.store.raise(&self.claim, range, level, self.anchor).await,
+            true => self.store.raise(&self.claim, &self.source, range, level, self.anchor).await,
             false => Err(StoreError::TailMoved { chain_id: self.claim.chain_id }),
         };
         match outcome {
@@ -348,12 +349,12 @@ impl<'a> Verification<'a> {
 
 /// Joins the chain and finds its anchor; once more where somebody took the chain over meanwhile, which ends what was
 /// begun under the token before.
-async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim, BlockRef), Failure> {
+async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Source, Claim, BlockRef), Failure> {
     let mut tries = 1;
     loop {
-        let (nodes, claim) = service::join(chain, store).await?;
+        let (nodes, source, claim) = service::join(chain, store).await?;
         match anchor(chain, store, &nodes, &claim).await {
-            Ok(anchor) => return Ok((nodes, claim, anchor)),
+            Ok(anchor) => return Ok((nodes, source, claim, anchor)),
             Err(Trouble::Store(error @ (StoreError::Retry { .. } | StoreError::Fenced { .. }))) if tries < TRIES => {
                 warn!("{error}");
             }

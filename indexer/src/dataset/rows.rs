@@ -38,9 +38,10 @@ pub const TIME: &str = "block_time";
 const ABSURD: &str = "its block's time lies more than a hundred years ahead: no partition is made for it";
 
 impl Rows {
-    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if `raw`, and of each
-    /// table only what is not below its floor.
-    pub fn encode(datasets: &Datasets, chain_id: i64, batch: &BlockBatch, raw: bool, floors: &Floors) -> Self {
+    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if its source says so, and
+    /// of each table only what is not below its floor.
+    pub fn encode(datasets: &Datasets, chain_id: i64, batch: &BlockBatch, floors: &Floors) -> Self {
+        let raw = batch.source().filter().raw;
         let mut encoders = Encoders::new(datasets, floors);
         let (every, latest) = (datasets.every().at(), floors.latest());
         let mut below = 0;

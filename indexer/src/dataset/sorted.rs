@@ -62,8 +62,8 @@ mod tests {
 
     use super::*;
     use crate::chain::block::{BlockRange, Header};
-    use crate::chain::filter::Filter;
     use crate::chain::logs::{Log, Logs};
+    use crate::chain::source::Source;
     use crate::events::erc20::TRANSFER;
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
             logs.push(headers[number - 1].block(), log);
         }
         let range = BlockRange { first: 1, last: 4 };
-        let batch = BlockBatch::new(range, headers, logs, &Filter::default()).unwrap();
+        let batch = BlockBatch::new(range, headers, logs, &Source::default()).unwrap();
         let datasets = Datasets::own();
         let sorted = Sorted::new(&datasets, batch);
         assert_eq!(sorted.times(datasets.every()), [101, 102, 104]);

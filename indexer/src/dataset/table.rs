@@ -62,7 +62,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Describes a table. `name` is what the configuration and messages call it; `columns` are all of the table's, in its order.
+    /// Describes a table. `name` is what the configuration and messages call it; `columns` are those that are written, in
+    /// the table's order.
     pub fn new(name: &str, (schema, table): (&str, &str), about: &str, columns: Vec<Column>, takes: Takes) -> Self {
         let statements = Statements::of(schema, table, &columns, !matches!(takes, Takes::Refused));
         Self {

@@ -1,10 +1,8 @@
 //! Carries out what the backfill lane says: each piece is fetched, committed on its own and told back.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use alloy::primitives::B256;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -15,7 +13,6 @@ use crate::backoff::Backoff;
 use crate::chain::backfill::{Backfill, BackfillAction, BackfillFailure, BackfillInput, Piece, PieceId};
 use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
-use crate::chain::filter::Filter;
 use crate::chain::range::RangeSizer;
 use crate::config::Chain;
 use crate::dataset::Sorted;
@@ -34,7 +31,6 @@ pub struct BackfillLane {
     lane: Backfill,
     sizer: RangeSizer,
     tasks: Group<Job, Result<Done, StoreError>>,
-    filters: Arc<HashMap<B256, Filter>>,
     anchor: Option<BlockRef>,
     trouble: Trouble,
     patience: Patience,
@@ -71,14 +67,13 @@ impl BackfillLane {
     pub fn new(chain: &Chain, context: Context, want: Option<BlockRange>) -> Self {
         let sizer = sizer(chain);
         let lane = Backfill::new(chain.backfill_order, chain.backfill_workers as usize, sizer.clone());
-        let (filters, trouble) = (Arc::default(), Trouble::default());
+        let trouble = Trouble::default();
         Self {
             context,
             want,
             lane,
             sizer,
             tasks: Group::default(),
-            filters,
             anchor: None,
             trouble,
             patience: Patience::new(),
@@ -155,12 +150,11 @@ impl BackfillLane {
                     self.tasks.spawn(Job::Load, loading);
                 }
                 BackfillAction::Begin { id, piece } => {
-                    let (context, filters, trouble) =
-                        (self.context.clone(), self.filters.clone(), self.trouble.clone());
+                    let (context, trouble) = (self.context.clone(), self.trouble.clone());
                     let (sizer, anchor) = (self.sizer.clone(), self.anchor);
                     let patience = self.patience.clone();
                     let job = Job::Piece(id, piece.range);
-                    let task = PieceTask { context, filters, anchor, trouble, patience, sizer, id, piece };
+                    let task = PieceTask { context, anchor, trouble, patience, sizer, id, piece };
                     self.tasks.spawn(job, task.run());
                 }
                 BackfillAction::TooLarge { number } => self.trouble.set(Some(format!(
@@ -182,7 +176,6 @@ impl BackfillLane {
         let mut blocks = 0;
         let input = match done {
             Done::Loaded(missing) => {
-                self.filters = Arc::new(missing.filters.into_iter().collect());
                 self.anchor = missing.anchor;
                 self.known = true;
                 BackfillInput::Loaded { pieces: missing.pieces, settled: missing.anchor.map(|block| block.number) }
@@ -205,7 +198,7 @@ impl BackfillLane {
 async fn load(context: Context, want: Option<BlockRange>, trouble: Trouble) -> Result<Done, StoreError> {
     let mut backoff = Backoff::default();
     loop {
-        match context.store.missing(&context.claim, want).await {
+        match context.store.missing(&context.claim, &context.source, want).await {
             Ok(missing) => {
                 tell_lowest(&context, &missing).await;
                 return Ok(Done::Loaded(missing));
@@ -233,7 +226,6 @@ async fn tell_lowest(context: &Context, missing: &Missing) {
 /// One piece on its way.
 struct PieceTask {
     context: Context,
-    filters: Arc<HashMap<B256, Filter>>,
     anchor: Option<BlockRef>,
     trouble: Trouble,
     patience: Patience,
@@ -255,10 +247,10 @@ impl PieceTask {
         if self.sizer.is_excessive(range.blocks(), answered, bytes) {
             return failed(BackfillFailure::TooLarge { hint: None });
         }
-        let stored: Vec<&Filter> = self.piece.stored.iter().filter_map(|id| self.filters.get(id)).collect();
+        let stored = &self.piece.stored;
         let batch = match stored[..] {
             [] => batch,
-            _ => batch.retain(|_, log| !stored.iter().any(|filter| filter.selects(log))),
+            _ => batch.retain(|_, log| !stored.iter().any(|source| source.filter().selects(log))),
         };
         let batch = Sorted::new(self.context.store.datasets(), batch);
         match self.commit(&batch).await? {
@@ -309,7 +301,7 @@ impl PieceTask {
     /// The piece, of the chain that our final block is on: a node that is stuck on a lost branch serves another one at the
     /// same heights.
     async fn answer(&self) -> Result<BlockBatch, NodeError> {
-        let batch = self.context.nodes.range(self.piece.range).await?;
+        let batch = self.context.nodes.range(&self.piece.source, self.piece.range).await?;
         let last = batch.last();
         if let Some(anchor) = self.anchor
             && self.context.nodes.header_below(last.number, anchor).await?.hash != last.hash

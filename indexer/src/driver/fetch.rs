@@ -9,6 +9,7 @@ use crate::backoff::Backoff;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::FetchFailure;
 use crate::chain::range::RangeSizer;
+use crate::chain::source::Source;
 use crate::config::Chain;
 use crate::dataset::{Datasets, Sorted};
 use crate::maintenance::Leaves;
@@ -34,6 +35,7 @@ pub(super) enum Want {
 /// Fetches until there is a batch or a reason to ask for something else.
 pub(super) async fn fetch(
     nodes: &Nodes,
+    source: &Source,
     datasets: &Datasets,
     want: Want,
     trouble: &Trouble,
@@ -47,9 +49,9 @@ pub(super) async fn fetch(
     loop {
         let began = Instant::now();
         let answer = match want {
-            Want::Head(block) => nodes.block(block).await,
-            Want::NearHead(range) => nodes.near_head(range).await,
-            Want::Range(range) => nodes.range(range).await,
+            Want::Head(block) => nodes.block(source, block).await,
+            Want::NearHead(range) => nodes.near_head(source, range).await,
+            Want::Range(range) => nodes.range(source, range).await,
         };
         match answer {
             Ok(batch) => {

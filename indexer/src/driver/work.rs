@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::chain::block::BlockRef;
 use crate::chain::machine::{Input, Tail};
 use crate::chain::reorg::{Fork, fork_point};
+use crate::chain::source::Source;
 use crate::dataset::Sorted;
 use crate::maintenance::Leaves;
 use crate::nodes::{NodeError, Nodes};
@@ -34,6 +35,8 @@ pub struct Context {
     pub leaves: Arc<Leaves>,
     /// The right to write.
     pub claim: Claim,
+    /// Whose logs are followed.
+    pub source: Source,
     /// How long its fetches and commits take.
     pub timings: ChainTimings,
 }
@@ -130,19 +133,12 @@ impl Context {
     }
 
     /// `back`: blocks of this chain are taken back without a reorg.
-    pub(super) fn compare(
-        &self,
-        tail: Tail,
-        floor: Option<u64>,
-        anchor: BlockRef,
-        back: bool,
-        trouble: Trouble,
-    ) -> Work {
+    pub(super) fn compare(&self, tail: Tail, floor: u64, anchor: BlockRef, back: bool, trouble: Trouble) -> Work {
         let (store, nodes, claim) = (self.store.clone(), self.nodes.clone(), self.claim.clone());
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
-                match find_fork(&store, &nodes, &claim, tail, floor, anchor, back).await {
+                match find_fork(&store, &nodes, claim.chain_id, tail, floor, anchor, back).await {
                     Ok(fork) => {
                         trouble.set(None);
                         if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
@@ -265,16 +261,15 @@ const PAGE: i64 = 64;
 async fn find_fork(
     store: &Store,
     nodes: &Nodes,
-    claim: &Claim,
+    chain_id: u64,
     tail: Tail,
-    floor: Option<u64>,
+    floor: u64,
     anchor: BlockRef,
     back: bool,
 ) -> Result<Fork, Step> {
     let mut next = tail.next;
-    let floor = floor.unwrap_or(0).max(claim.start_block);
     loop {
-        let stored = store.blocks_below(claim.chain_id, next, floor, PAGE).await.map_err(Step::Store)?;
+        let stored = store.blocks_below(chain_id, next, floor, PAGE).await.map_err(Step::Store)?;
         let Some(lowest) = stored.last() else { return Ok(Fork::Below) };
         let mut numbers: Vec<u64> = stored.iter().map(|block| block.number).collect();
         numbers.push(anchor.number);

@@ -13,28 +13,79 @@ use super::node::Node;
 use super::rpc::{Answer, Call};
 use crate::chain::batch::{BlockBatch, Defect, Piece};
 use crate::chain::block::{BlockRange, BlockRef, Header};
-use crate::chain::filter::Filter;
 use crate::chain::level::Level;
 use crate::chain::logs::Logs;
+use crate::chain::source::Source;
 
 /// Blocks of a refused range that are proved by receipts at once; a longer one is asked for in halves first.
 const PROVED_AT_ONCE: u64 = 32;
 
 impl Nodes {
-    /// A range that will not be reorganised under our feet, at the level of history.
+    /// A range of a source that will not be reorganised under our feet, at the level of history.
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub async fn range(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
-        self.pool.budget().question(self.whole_range(range)).await
+    pub async fn range(&self, source: &Source, range: BlockRange) -> Result<BlockBatch, NodeError> {
+        self.pool.budget().question(self.fetch(source).whole_range(range)).await
     }
 
-    async fn whole_range(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
-        let level = self.history_level().await?;
-        // Chosen once: the sample is the answering node's.
+    /// A range at `level` or the strongest one below it that the chain allows, without a sample.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn range_to(&self, source: &Source, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
+        self.pool.budget().question(self.fetch(source).checked(range, level)).await
+    }
+
+    /// A few blocks at the tip, or the first of them: what came is not thrown away for what did not. Proved blocks need no more. Of
+    /// others: every header, then the logs of exactly those hashes, each followed by its hash once more, so that a reorganisation
+    /// between the calls cannot pass for a block without logs.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn near_head(&self, source: &Source, range: BlockRange) -> Result<BlockBatch, NodeError> {
+        self.pool.budget().question(self.fetch(source).tip(range)).await
+    }
+
+    /// The head itself, in one round trip, pinned by its hash.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn block(&self, source: &Source, block: BlockRef) -> Result<BlockBatch, NodeError> {
+        self.pool.budget().question(self.fetch(source).pinned(block)).await
+    }
+
+    /// The header of block `number`, from a node that also has `anchor` at or above it: then it is an ancestor of it.
+    ///
+    /// # Errors
+    /// [`NodeError::Gone`] where the node has another block at the anchor's height, or none.
+    pub async fn header_below(&self, number: u64, anchor: BlockRef) -> Result<Header, NodeError> {
         let node = self.node();
+        let [header, at] = node.batch([header_by_number(number), header_by_number(anchor.number)]).await?;
+        if node.header(&at, anchor.number)?.hash != anchor.hash {
+            return Err(node.gone(format!("block {anchor}")));
+        }
+        node.header(&header, number)
+    }
+
+    pub(super) fn fetch<'n>(&'n self, source: &'n Source) -> Fetch<'n> {
+        Fetch { nodes: self, source }
+    }
+}
+
+/// The questions for the logs of one source.
+pub(super) struct Fetch<'n> {
+    nodes: &'n Nodes,
+    source: &'n Source,
+}
+
+impl Fetch<'_> {
+    async fn whole_range(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
+        let level = self.nodes.history_level().await?;
+        // Chosen once: the sample is the answering node's.
+        let node = self.nodes.node();
         let batch = self.checked_by(node, range, level).await?;
-        if level == Level::Returned && self.takes_samples().await? && !self.sample(node, &batch).await? {
+        if level == Level::Returned && self.nodes.takes_samples().await? && !self.sample(node, &batch).await? {
             return self.suspicious(range, "the sample's receipts hold other logs".into()).await;
         }
         if batch.level() < Level::Bloom {
@@ -43,16 +94,8 @@ impl Nodes {
         Ok(batch)
     }
 
-    /// A range at `level` or the strongest one below it that the chain allows, without a sample.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub async fn range_to(&self, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
-        self.pool.budget().question(self.checked(range, level)).await
-    }
-
     async fn checked(&self, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
-        self.checked_by(self.node(), range, self.at_most(level).await?).await
+        self.checked_by(self.nodes.node(), range, self.nodes.at_most(level).await?).await
     }
 
     async fn checked_by(&self, node: &Node, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
@@ -63,20 +106,20 @@ impl Nodes {
             Level::Returned => self.returned(node, range).await?,
             Level::Linked | Level::Bloom => self.linked(node, range).await?,
         };
-        let headers = headers.into_iter().map(|header| self.with_its_bloom(header)).collect();
-        match BlockBatch::new(range, headers, logs, &self.filter) {
+        let headers = headers.into_iter().map(|header| self.nodes.with_its_bloom(header)).collect();
+        match BlockBatch::new(range, headers, logs, self.source) {
             Err(
                 defect @ (Defect::Bloom { .. }
                 | Defect::LeftOut { .. }
                 | Defect::OtherFork { .. }
                 | Defect::NotAsked { .. }),
             ) => {
-                let receipts = self.best_level().await? == Level::Receipts;
+                let receipts = self.nodes.best_level().await? == Level::Receipts;
                 match defect {
                     Defect::Bloom { number } | Defect::LeftOut { number } if receipts => {
-                        node.catch(number, "they do not agree with its header's bloom");
+                        node.catch(self.source, number, "they do not agree with its header's bloom");
                     }
-                    Defect::Bloom { number } => self.bloom_refuted(node, number),
+                    Defect::Bloom { number } => self.nodes.bloom_refuted(node, number),
                     _ => {}
                 }
                 self.suspicious(range, defect.to_string()).await
@@ -122,19 +165,6 @@ impl Nodes {
         Ok(std::iter::once(first).chain(between).chain(last).collect())
     }
 
-    /// The header of block `number`, from a node that also has `anchor` at or above it: then it is an ancestor of it.
-    ///
-    /// # Errors
-    /// [`NodeError::Gone`] where the node has another block at the anchor's height, or none.
-    pub async fn header_below(&self, number: u64, anchor: BlockRef) -> Result<Header, NodeError> {
-        let node = self.node();
-        let [header, at] = node.batch([header_by_number(number), header_by_number(anchor.number)]).await?;
-        if node.header(&at, anchor.number)?.hash != anchor.hash {
-            return Err(node.gone(format!("block {anchor}")));
-        }
-        node.header(&header, number)
-    }
-
     /// The logs of a range in one call, and every header.
     async fn linked(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), NodeError> {
         let filter = json!({ "fromBlock": hex(range.first), "toBlock": hex(range.last) });
@@ -148,7 +178,7 @@ impl Nodes {
     async fn proved_range(&self, node: &Node, range: BlockRange) -> Result<BlockBatch, NodeError> {
         let (pieces, outcome) = self.proved_until(node, range).await;
         outcome?;
-        node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
+        node.whole(BlockBatch::of_pieces(range, pieces, self.source))
     }
 
     /// The blocks of the range with their receipts, up to the first that cannot be had.
@@ -175,7 +205,7 @@ impl Nodes {
         for (number, header) in numbers.iter().zip(headers) {
             node.header(header, *number)?;
         }
-        let (proved, outcome) = self.prove_until(node, headers).await;
+        let (proved, outcome) = self.nodes.prove_until(node, headers).await;
         for ((number, header), proved) in numbers.iter().zip(headers).zip(proved) {
             pieces.push(match proved {
                 Some(block) => Piece::Proved(block),
@@ -185,19 +215,9 @@ impl Nodes {
         outcome
     }
 
-    /// A few blocks at the tip, or the first of them: what came is not thrown away for what did not. Proved blocks need no more. Of
-    /// others: every header, then the logs of exactly those hashes, each followed by its hash once more, so that a reorganisation
-    /// between the calls cannot pass for a block without logs.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub async fn near_head(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
-        self.pool.budget().question(self.tip(range)).await
-    }
-
     async fn tip(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
-        let node = self.node();
-        let (pieces, outcome) = match self.tail_level().await? == Level::Receipts || node.is_caught() {
+        let node = self.nodes.node();
+        let (pieces, outcome) = match self.nodes.tail_level().await? == Level::Receipts || node.is_caught() {
             true => self.proved_until(node, range).await,
             false => self.believed_until(node, range).await,
         };
@@ -206,7 +226,7 @@ impl Nodes {
             return Err(node.retry("no block of the range came"));
         };
         let range = BlockRange { first: range.first, last };
-        node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
+        node.whole(BlockBatch::of_pieces(range, pieces, self.source))
     }
 
     async fn believed_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), NodeError>) {
@@ -241,19 +261,11 @@ impl Nodes {
         told.and(headers_told)
     }
 
-    /// The head itself, in one round trip, pinned by its hash.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub async fn block(&self, block: BlockRef) -> Result<BlockBatch, NodeError> {
-        self.pool.budget().question(self.pinned(block)).await
-    }
-
     async fn pinned(&self, block: BlockRef) -> Result<BlockBatch, NodeError> {
-        let node = self.node();
-        let proved = match self.tail_level().await? {
-            _ if node.is_caught() => self.prove_block(node, block).await,
-            Level::Receipts => self.prove_block(node, block).await,
+        let node = self.nodes.node();
+        let proved = match self.nodes.tail_level().await? {
+            _ if node.is_caught() => self.nodes.prove_block(node, block).await,
+            Level::Receipts => self.nodes.prove_block(node, block).await,
             _ => Ok(None),
         };
         let piece = match proved {
@@ -270,7 +282,7 @@ impl Nodes {
             Err(error) => return Err(error),
         };
         let range = BlockRange { first: block.number, last: block.number };
-        node.whole(BlockBatch::of_pieces(range, vec![piece], &self.filter))
+        node.whole(BlockBatch::of_pieces(range, vec![piece], self.source))
     }
 
     /// A block whose receipts prove nothing: its logs as returned.
@@ -286,24 +298,24 @@ impl Nodes {
     /// Suspicious are logs of another block, logs that do not agree with the header's bloom, and no logs at all for a block
     /// whose bloom admits what is watched: a node may know a block before it knows its logs.
     async fn believed(&self, node: &Node, header: Header, logs: Logs) -> Result<Piece, NodeError> {
-        let (header, selected) = (self.with_its_bloom(header), &self.filter);
+        let (header, selected) = (self.nodes.with_its_bloom(header), self.source.filter());
         let range = BlockRange { first: header.number, last: header.number };
         let empty = logs.is_empty() && !selected.is_everything() && selected.may_select_from(&header);
-        let defect = BlockBatch::new(range, vec![header.clone()], logs.clone(), selected).err();
+        let defect = BlockBatch::new(range, vec![header.clone()], logs.clone(), self.source).err();
         if !empty && defect.is_none() {
             return Ok(Piece::Returned(header, logs));
         }
         let block = header.block();
-        let proved = match self.best_level().await? {
-            Level::Receipts => self.prove_block(node, block).await?,
+        let proved = match self.nodes.best_level().await? {
+            Level::Receipts => self.nodes.prove_block(node, block).await?,
             _ => None,
         };
         let Some(proved) = proved else {
             let [all] = node.batch([Call::new("eth_getLogs", json!([{ "blockHash": header.hash }]))]).await?;
             let all = node.logs(format_args!("block {block}"), all)?;
-            let everything = BlockBatch::new(range, vec![header.clone()], all, &Filter::default());
+            let everything = BlockBatch::new(range, vec![header.clone()], all, &Source::default());
             if let Err(Defect::Bloom { number }) = everything {
-                self.bloom_refuted(node, number);
+                self.nodes.bloom_refuted(node, number);
             }
             let mut passing = Logs::default();
             passing.extend(node.whole(everything)?.logs(), |_, log| selected.selects(log));
@@ -313,15 +325,15 @@ impl Nodes {
         passing.extend(proved.logs(), |_, log| selected.selects(log));
         if !passing.same_rows(&logs) {
             let what = defect.map_or("it left logs out".to_owned(), |defect| defect.to_string());
-            self.distrust(node, block, &what);
+            self.nodes.distrust(node, self.source, block, &what);
         }
         Ok(Piece::Proved(proved))
     }
 
     /// A range whose answer is refused: proved by receipts if it is small, asked for in halves until it is.
     async fn suspicious(&self, range: BlockRange, why: String) -> Result<BlockBatch, NodeError> {
-        let node = self.node();
-        if self.best_level().await? != Level::Receipts {
+        let node = self.nodes.node();
+        if self.nodes.best_level().await? != Level::Receipts {
             return Err(node.retry(&format!("refused an answer that does not hold together: {why}")));
         }
         node.tell(|| tracing::warn!(%range, "refused logs: {why}; receipts decide"));
@@ -337,7 +349,7 @@ impl Nodes {
     /// that the same range has the same sample. Receipts that cannot be had are no sample.
     async fn sample(&self, node: &Node, batch: &BlockBatch) -> Result<bool, NodeError> {
         let Some(block) = batch.sampled() else { return Ok(true) };
-        let proved = match self.prove_block(node, block).await {
+        let proved = match self.nodes.prove_block(node, block).await {
             Ok(Some(proved)) => proved,
             Ok(None) => return Ok(true),
             Err(error @ NodeError::Retry { .. }) => return Err(error),
@@ -347,11 +359,11 @@ impl Nodes {
             }
         };
         let (mut passing, mut returned) = (Logs::default(), Logs::default());
-        passing.extend(proved.logs(), |_, log| self.filter.selects(log));
+        passing.extend(proved.logs(), |_, log| self.source.filter().selects(log));
         returned.extend(batch.logs(), |number, _| number == block.number);
         let same = passing.same_rows(&returned);
         if !same {
-            self.distrust(node, block, "its logs are not those of the block's receipts");
+            self.nodes.distrust(node, self.source, block, "its logs are not those of the block's receipts");
         }
         Ok(same)
     }
@@ -368,7 +380,7 @@ impl Nodes {
         };
         match compared.await {
             Ok(true) => node.acquit(),
-            Ok(false) => node.catch(block, "its logs around that block are wrong still"),
+            Ok(false) => node.catch(self.source, block, "its logs around that block are wrong still"),
             Err(error) => node.tell(|| tracing::debug!(%error, "it has not proved itself")),
         }
     }
@@ -376,7 +388,8 @@ impl Nodes {
     /// The questions for what is selected at `at`: one, or as many as the node's limit of addresses and topics takes.
     fn logs_calls(&self, node: &Node, at: &serde_json::Value) -> Vec<Call> {
         let most = node.max_list().max(1);
-        let (addresses, topics) = (parts(&self.filter.addresses, most), parts(&self.filter.topics, most));
+        let (addresses, topics) =
+            (parts(&self.source.filter().addresses, most), parts(&self.source.filter().topics, most));
         let pairs = addresses.iter().flat_map(|addresses| topics.iter().map(move |topics| (*addresses, *topics)));
         let call = |(addresses, topics)| Call::new("eth_getLogs", log_params(addresses, topics, at.clone()));
         pairs.map(call).collect()

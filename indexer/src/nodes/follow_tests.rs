@@ -12,6 +12,7 @@ use crate::chain::level::Level;
 use crate::chain::machine::{Action, FetchFailure, FetchId, Finality, Input, Limits, Machine, Tail};
 use crate::chain::proof::Verify;
 use crate::chain::range::RangeSizer;
+use crate::chain::source::Source;
 
 /// Of the virtual clock, in milliseconds.
 const BLOCK_TIME: u64 = 200;
@@ -167,9 +168,9 @@ impl Follower {
         let head = self.machine.head().filter(|head| range == BlockRange { first: head.number, last: head.number });
         self.clock.store(self.now, Ordering::SeqCst);
         let answer = match head {
-            Some(head) => self.nodes.block(head).await,
-            None if near_head => self.nodes.near_head(range).await,
-            None => self.nodes.range(range).await,
+            Some(head) => self.nodes.block(&Source::default(), head).await,
+            None if near_head => self.nodes.near_head(&Source::default(), range).await,
+            None => self.nodes.range(&Source::default(), range).await,
         };
         let at = self.clock.load(Ordering::SeqCst);
         self.agenda.push(match answer {

@@ -180,8 +180,8 @@ impl Nodes {
             }
         });
         join_all(asked).await;
-        for (node, block) in self.pool.on_probation() {
-            self.probation(node, block).await;
+        for (node, source, block) in self.pool.on_probation() {
+            self.fetch(&source).probation(node, block).await;
         }
     }
 }

@@ -33,7 +33,6 @@ use std::sync::Arc;
 use alloy::primitives::B256;
 use serde_json::json;
 
-pub use crate::chain::filter::Filter;
 use crate::config::{Chain, Finality};
 use crate::status::NodeReport;
 
@@ -51,7 +50,6 @@ use self::rpc::Call;
 #[derive(Debug)]
 pub struct Nodes {
     pool: Pool,
-    filter: Filter,
     finality: Finality,
     proofs: Proofs,
 }
@@ -62,17 +60,7 @@ impl Nodes {
     /// # Errors
     /// [`NodeError::Retry`] where no HTTP client can be built.
     pub fn new(chain: &Chain) -> Result<Self, NodeError> {
-        let mut filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone(), raw: chain.raw };
-        if !filter.raw && filter.topics.is_empty() {
-            // Nothing else would make a row.
-            filter.topics = chain.datasets.topics();
-        }
-        Ok(Self { pool: Pool::new(chain)?, filter, finality: chain.finality, proofs: Proofs::new(chain.verify) })
-    }
-
-    /// What is asked for.
-    pub fn filter(&self) -> &Filter {
-        &self.filter
+        Ok(Self { pool: Pool::new(chain)?, finality: chain.finality, proofs: Proofs::new(chain.verify) })
     }
 
     /// The best node for the next call. A question that takes several calls keeps to one node.

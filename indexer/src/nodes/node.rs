@@ -24,6 +24,7 @@ use super::rpc::{self, Answer, Call};
 use crate::chain::batch::{BlockBatch, Defect};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::logs::Logs;
+use crate::chain::source::Source;
 use crate::config::{Chain, Secret};
 use crate::status::NodeReport;
 
@@ -112,9 +113,9 @@ impl Node {
         self.record.span().in_scope(line);
     }
 
-    /// Its logs of `block` are not those that the block's receipts prove. It is asked only where no other node works, and then
+    /// Its logs of `block`, asked for a source, are not those that the block's receipts prove. It is asked only where no other node works, and then
     /// for receipts, until it gives right logs again.
-    pub fn catch(&self, block: u64, what: &str) {
+    pub fn catch(&self, source: &Source, block: u64, what: &str) {
         let mut record = self.record.known();
         let before = record.gave.map_or(String::new(), |gave| {
             format!(
@@ -128,7 +129,8 @@ impl Node {
         if record.caught.is_none() {
             self.tell(|| tracing::warn!("{why}"));
         }
-        record.caught = Some(Caught { block, why, again: Instant::now() + PROBATION });
+        let (source, again) = (source.clone(), Instant::now() + PROBATION);
+        record.caught = Some(Caught { source, block, why, again });
     }
 
     /// It gave the right logs where it had given wrong ones.
@@ -142,12 +144,12 @@ impl Node {
         self.record.known().caught.is_some()
     }
 
-    /// The block at which it was caught, once it may prove itself; then not before the next time.
-    pub fn on_probation(&self) -> Option<u64> {
+    /// The source and the block at which it was caught, once it may prove itself; then not before the next time.
+    pub fn on_probation(&self) -> Option<(Source, u64)> {
         let mut record = self.record.known();
         let caught = record.caught.as_mut().filter(|caught| caught.again <= Instant::now())?;
         caught.again = Instant::now() + PROBATION;
-        Some(caught.block)
+        Some((caught.source.clone(), caught.block))
     }
 
     /// It gave logs of `range` at level returned.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::chain::source::Source;
 use crate::config::Config;
 use crate::nodes::Nodes;
 
@@ -302,9 +303,9 @@ async fn near_the_head_the_blocks_that_came_are_kept() {
     let mut chain = configured(&[&server.url]);
     chain.verify = crate::chain::proof::Verify::To(crate::chain::level::Level::Returned);
     let nodes = Nodes::new(&chain).unwrap();
-    let batch = nodes.near_head(BlockRange { first: 1, last: 8 }).await.unwrap();
+    let batch = nodes.near_head(&Source::default(), BlockRange { first: 1, last: 8 }).await.unwrap();
     assert_eq!(batch.range(), BlockRange { first: 1, last: 3 });
-    let error = nodes.near_head(BlockRange { first: 4, last: 8 }).await.unwrap_err();
+    let error = nodes.near_head(&Source::default(), BlockRange { first: 4, last: 8 }).await.unwrap_err();
     assert!(error.to_string().contains("eth_getBlockByNumber of block 4"), "{error}");
 }
 

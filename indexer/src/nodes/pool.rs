@@ -12,6 +12,7 @@ use super::error::NodeError;
 use super::health::Grade;
 use super::node::{Identity, Node};
 use crate::chain::block::Header;
+use crate::chain::source::Source;
 use crate::config::{Chain, endpoint};
 use crate::status::NodeReport;
 
@@ -192,8 +193,8 @@ impl Pool {
     }
 
     /// The nodes that may prove themselves now.
-    pub fn on_probation(&self) -> impl Iterator<Item = (&Node, u64)> {
-        self.nodes.iter().filter_map(|node| Some((node, node.on_probation()?)))
+    pub fn on_probation(&self) -> impl Iterator<Item = (&Node, Source, u64)> {
+        self.nodes.iter().filter_map(|node| node.on_probation().map(|(source, block)| (node, source, block)))
     }
 
     /// What is known of each node.

@@ -24,6 +24,7 @@ use crate::chain::block::{BlockRef, Header};
 use crate::chain::level::Level;
 use crate::chain::proof::{Disproof, Proved, SealedHeader, Verify};
 use crate::chain::receipts::Receipts;
+use crate::chain::source::Source;
 
 /// Blocks whose receipts are asked for in one JSON-RPC batch: a full block's take megabytes.
 const RECEIPTS_PER_CALL: usize = 8;
@@ -351,9 +352,9 @@ impl Nodes {
     }
 
     /// Notes that a node's logs of a block were not what its receipts prove.
-    pub(super) fn distrust(&self, node: &Node, block: BlockRef, what: &str) {
+    pub(super) fn distrust(&self, node: &Node, source: &Source, block: BlockRef, what: &str) {
         self.proofs.distrusted.fetch_add(1, Ordering::Relaxed);
-        node.catch(block.number, what);
+        node.catch(source, block.number, what);
     }
 }
 

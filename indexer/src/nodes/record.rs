@@ -12,6 +12,7 @@ use super::http::UrlSecrets;
 use super::limits::Limits;
 use super::pace::Pace;
 use crate::chain::block::BlockRange;
+use crate::chain::source::Source;
 use crate::spans;
 
 /// A node's name, what must not be told of its URL, and what is known of it.
@@ -55,6 +56,8 @@ pub(super) struct Refused {
 /// A node whose logs were proved wrong.
 #[derive(Debug)]
 pub(super) struct Caught {
+    /// The source that its logs were asked for.
+    pub source: Source,
     /// The block whose logs were wrong.
     pub block: u64,
     pub why: String,

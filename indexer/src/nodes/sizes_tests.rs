@@ -1,6 +1,8 @@
 //! What a node takes at once is learned from what it answers: blocks, addresses, calls.
 
 use super::*;
+use crate::chain::filter::Filter;
+use crate::chain::source::Source;
 
 #[tokio::test]
 async fn a_limit_of_blocks_is_learned_under_any_status() {
@@ -139,13 +141,13 @@ async fn logs_of_many_addresses_are_asked_for_in_parts() {
         .await;
         let mut chain = configured(&[&server.url]);
         chain.verify = crate::chain::proof::Verify::To(crate::chain::level::Level::Returned);
-        chain.addresses =
-            (0..1_500_u64).map(|n| alloy::primitives::Address::left_padding_from(&n.to_be_bytes())).collect();
+        let addresses = (0..1_500_u64).map(|n| alloy::primitives::Address::left_padding_from(&n.to_be_bytes()));
+        let source = Source::new(Filter { addresses: addresses.collect(), ..Filter::default() });
         let nodes = Nodes::new(&chain).unwrap();
         let mut range = BlockRange { first: 2, last: 5 };
         let mut tries = 0;
         let batch = loop {
-            match nodes.range(range).await {
+            match nodes.range(&source, range).await {
                 Ok(batch) => break batch,
                 Err(NodeError::TooLarge { hint, .. }) => range.last = range.first + hint.unwrap_or(1) - 1,
                 Err(_) => {}
@@ -157,7 +159,7 @@ async fn logs_of_many_addresses_are_asked_for_in_parts() {
         let (max, failures) = (nodes.reports()[0].max_list, nodes.reports()[0].failures);
         assert_eq!((max, failures), (Some(750), 0), "{words}");
         let before = server.asked().len();
-        nodes.range(range).await.unwrap();
+        nodes.range(&source, range).await.unwrap();
         assert_eq!(server.asked().len() - before, 1, "known by now: the parts in one batch");
     }
 }

@@ -125,6 +125,7 @@ impl Keeper {
         if new.reset {
             store.reset_if_changed(&new).await?;
         }
+        let source = new.source.clone();
         let mut lease = Lease::new(store, new);
         // The first bid is made here, so that what keeps it from ever being won is said before anything starts. What
         // may pass (another process that starts at the same moment) is left to the next bid.
@@ -149,6 +150,7 @@ impl Keeper {
         let tenure = Tenure {
             chain: chain.clone(),
             nodes,
+            source,
             store: store.clone(),
             leaves: self.leaves.clone(),
             lease: Arc::new(Mutex::new(lease)),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::error::ServiceError;
+use crate::chain::filter::Filter;
+use crate::chain::source::Source;
 use crate::config::{Chain, Finality};
 use crate::nodes::{Identity, Nodes};
 use crate::store::{Claim, NewChain, Store};
@@ -24,19 +26,30 @@ pub async fn meet(chain: &Chain) -> Result<(Arc<Nodes>, NewChain), ServiceError>
         name: chain.name.clone(),
         genesis,
         start_block: chain.start_block,
-        filter: nodes.filter().clone(),
+        source: source(chain),
         finality: chain.finality != Finality::Never,
         reset: chain.reset_on_chain_change,
     };
     Ok((nodes, new))
 }
 
+/// The source that a chain's configuration describes.
+pub fn source(chain: &Chain) -> Source {
+    let mut filter = Filter { addresses: chain.addresses.clone(), topics: chain.topics.clone(), raw: chain.raw };
+    if !filter.raw && filter.topics.is_empty() {
+        // Nothing else would make a row.
+        filter.topics = chain.datasets.topics();
+    }
+    Source::new(filter)
+}
+
 /// Registers with a chain for a backfill beside a running writer.
 ///
 /// # Errors
 /// As [`meet`], and what the store says.
-pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Claim), ServiceError> {
+pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Source, Claim), ServiceError> {
     let (nodes, new) = meet(chain).await?;
     nodes.remember(&store.nodes(chain.chain_id).await?);
-    Ok((nodes, store.join(&new).await?))
+    let claim = store.join(&new).await?;
+    Ok((nodes, new.source, claim))
 }

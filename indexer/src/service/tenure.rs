@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::chain::source::Source;
 use crate::config::Chain;
 use crate::driver::{ChainError, Context, Driver, End};
 use crate::maintenance::Leaves;
@@ -23,6 +24,7 @@ use crate::timings::ChainTimings;
 pub(super) struct Tenure {
     pub chain: Chain,
     pub nodes: Arc<Nodes>,
+    pub source: Source,
     pub store: Store,
     pub leaves: Arc<Leaves>,
     pub lease: Arc<Mutex<Lease>>,
@@ -138,6 +140,7 @@ impl Tenure {
                 store: self.store.clone(),
                 leaves: self.leaves.clone(),
                 claim,
+                source: self.source.clone(),
                 timings: self.timings.clone(),
             },
             news: self.news.clone(),

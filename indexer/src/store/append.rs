@@ -41,7 +41,7 @@ impl Store {
         refuse_absurd(batch)?;
         // Encoded before its turn comes, so that a connection that has one is never idle.
         let (datasets, floors) = (&self.datasets, self.floors(claim.chain_id));
-        let rows = Rows::encode(datasets, int8(claim.chain_id), batch, claim.raw, &floors);
+        let rows = Rows::encode(datasets, int8(claim.chain_id), batch, &floors);
         let _turn = match lane {
             Lane::Backfill => self.history.acquire().await.ok(),
             Lane::Tail { .. } => None,
@@ -200,7 +200,7 @@ const OTHER_BRANCH: &str = "SELECT b.number FROM dalp_indexed.blocks b JOIN unne
 
 /// Whether another writer has covered some of the range meanwhile; the lock is ours by now, so looking is enough.
 async fn check_overlap(tx: &Client, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
-    let (source_id, range) = (claim.source_id.to_vec(), batch.range());
+    let (source_id, range) = (batch.source().id().to_vec(), batch.range());
     let params: [(&(dyn ToSql + Sync), Type); 4] = [
         (&int8(claim.chain_id), Type::INT8),
         (&source_id, Type::BYTEA),
@@ -218,7 +218,7 @@ const OVERLAP: &str = "SELECT 1 FROM dalp_indexed.coverage \
 
 /// Records the range.
 async fn cover(tx: &Client, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
-    let (source_id, range, level) = (claim.source_id.to_vec(), batch.range(), batch.level().as_str());
+    let (source_id, range, level) = (batch.source().id().to_vec(), batch.range(), batch.level().as_str());
     let params: [(&(dyn ToSql + Sync), Type); 5] = [
         (&int8(claim.chain_id), Type::INT8),
         (&source_id, Type::BYTEA),

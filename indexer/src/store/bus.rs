@@ -91,6 +91,12 @@ impl Bus {
         chains.get(&chain_id)?.recent.since(first, epoch)
     }
 
+    /// Forgets which tables a chain's newest blocks have rows in: what is stored is read anew. A failover may lose commits, and another
+    /// process make as many.
+    pub fn forget(&self, chain_id: u64) {
+        self.with(chain_id, |order| order.recent.forget());
+    }
+
     fn with(&self, chain_id: u64, act: impl FnOnce(&mut Order)) {
         let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
         let order = chains.entry(chain_id).or_default();
@@ -174,6 +180,7 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::block::BlockRange;
 
     fn commit(under_way: UnderWay, epoch: i64) {
         under_way.committed(epoch, Change::Reset, Vec::new());
@@ -238,6 +245,21 @@ mod tests {
         commit(bus.begin(1), last);
         assert_eq!(heard(&mut listener, 2).await, [Err(Some(1)), Ok(3)]);
         assert!(bus.chains.lock().unwrap()[&1].waiting.is_empty());
+    }
+
+    #[test]
+    fn where_what_is_stored_was_read_anew_nothing_is_known_of_it() {
+        let bus = Arc::new(Bus::new());
+        let append = |first, last, epoch| {
+            let touched = vec![Touched { dataset: 0, rows: 1 }];
+            bus.begin(1).committed(epoch, Change::Appended(BlockRange { first, last }), touched);
+        };
+        append(1, 4, 1);
+        assert_eq!(bus.touched_since(1, 1, 2), Some(BTreeSet::from([0])));
+        bus.forget(1);
+        assert_eq!(bus.touched_since(1, 1, 2), None);
+        append(5, 8, 2);
+        assert_eq!((bus.touched_since(1, 5, 3), bus.touched_since(1, 4, 3)), (Some(BTreeSet::from([0])), None));
     }
 
     #[tokio::test]

@@ -7,8 +7,8 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::{Claim, Store, StoreError, begin, begin_brief, hash, history, int8, uint8};
 use crate::chain::block::BlockRef;
-use crate::chain::filter::Filter;
 use crate::chain::machine::Tail;
+use crate::chain::source::Source;
 
 /// A chain as the configuration and its node describe it.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct NewChain {
     pub genesis: B256,
     /// First block to index.
     pub start_block: u64,
-    /// Which logs are wanted.
-    pub filter: Filter,
+    /// Whose logs the tail follows.
+    pub source: Source,
     /// Whether blocks become final, so that the history of a changed filter can be fetched beside the head.
     pub finality: bool,
     /// Whether what is stored goes when its genesis block is another one.
@@ -64,6 +64,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Fenced`] when somebody claimed the chain after us.
     pub async fn load(&self, claim: &Claim) -> Result<State, StoreError> {
+        self.bus.forget(claim.chain_id);
         let mut connection = self.connection().await?;
         let tx = begin(&mut connection, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
@@ -120,9 +121,8 @@ pub(super) async fn enter(tx: &Client, chain: &NewChain, take_over: bool) -> Res
         )
         .await?;
     check_same(chain, row.get(1), row.get(2), row.get(3))?;
-    let source_id = source(tx, chain, row.get(4), take_over).await?;
-    let (chain_id, start_block, raw) = (chain.chain_id, chain.start_block, chain.filter.raw);
-    Ok(Claim::new(chain_id, row.get(0), source_id, start_block, raw))
+    follow(tx, chain, row.get(4), take_over).await?;
+    Ok(Claim::new(chain.chain_id, row.get(0)))
 }
 
 async fn register(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
@@ -182,18 +182,18 @@ pub(super) fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_blo
     Ok(())
 }
 
-/// Registers the filter, and makes it the one that the tail follows. What another source selected is not fetched again.
-async fn source(tx: &Client, chain: &NewChain, current: Option<&[u8]>, take_over: bool) -> Result<B256, StoreError> {
-    let source_id = chain.filter.id();
+/// Registers the source, and makes it the one that the tail follows. What another source selected is not fetched again.
+async fn follow(tx: &Client, chain: &NewChain, current: Option<&[u8]>, take_over: bool) -> Result<(), StoreError> {
+    let source_id = chain.source.id();
     if current.is_some_and(|current| current == source_id.as_slice()) {
-        return Ok(source_id);
+        return Ok(());
     }
     refuse_other_rows(tx, chain).await?;
     if current.is_some() && (!take_over || !chain.finality) {
         refuse_change(tx, chain).await?;
     }
     let (chain_id, start) = (int8(chain.chain_id), int8(chain.start_block));
-    let (id, definition) = (source_id.as_slice(), chain.filter.definition());
+    let (id, definition) = (source_id.as_slice(), chain.source.filter().definition());
     let params: [(&(dyn ToSql + Sync), Type); 4] =
         [(&chain_id, Type::INT8), (&id, Type::BYTEA), (&definition, Type::JSONB), (&start, Type::INT8)];
     tx.execute_typed(
@@ -203,8 +203,7 @@ async fn source(tx: &Client, chain: &NewChain, current: Option<&[u8]>, take_over
     )
     .await?;
     tx.execute_typed("UPDATE dalp_indexed.chain_state SET source_id = $2 WHERE chain_id = $1", &params[..2]).await?;
-    history::inherit(tx, chain.chain_id, &chain.filter).await?;
-    Ok(source_id)
+    history::inherit(tx, chain.chain_id, &chain.source).await
 }
 
 /// A filter that cannot be followed now. With nothing stored there is nothing that it could contradict.
@@ -212,7 +211,7 @@ async fn refuse_change(tx: &Client, chain: &NewChain) -> Result<(), StoreError> 
     let chain_id = int8(chain.chain_id);
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&chain_id, Type::INT8)];
     let Some(row) = tx.query_typed_opt(CURRENT_FILTER, &params).await? else { return Ok(()) };
-    let (name, stored, wanted) = (&chain.name, row.get::<_, String>(0), chain.filter.definition());
+    let (name, stored, wanted) = (&chain.name, row.get::<_, String>(0), chain.source.filter().definition());
     let advice = if chain.finality {
         "`dalp-indexer run` follows a changed filter and fetches its history; start it with this configuration first"
             .to_owned()
@@ -233,13 +232,13 @@ async fn refuse_change(tx: &Client, chain: &NewChain) -> Result<(), StoreError> 
 
 /// Rows that other settings left: with raw logs here and without them there, no range could be told complete.
 async fn refuse_other_rows(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
-    let raw = chain.filter.raw;
+    let raw = chain.source.filter().raw;
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&raw, Type::BOOL)];
     match tx.query_typed_opt(OTHER_ROWS, &params).await? {
         None => Ok(()),
         Some(_) => Err(StoreError::Fatal {
             why: format!(
-                "chain {} is stored with raw = {}, but chains.{name}.raw is {raw} now: set it back, or stop the indexer and                  remove what is stored with `dalp-indexer reindex --chain {name} --from {}`, to have it all fetched again",
+                "chain {} is stored with raw = {}, but chains.{name}.raw is {raw} now: set it back, or stop the indexer and remove what is stored with `dalp-indexer reindex --chain {name} --from {}`, to have it all fetched again",
                 chain.chain_id,
                 !raw,
                 chain.start_block,

@@ -1,7 +1,5 @@
 //! The right to write a chain.
 
-use alloy::primitives::B256;
-
 /// The right to write one chain, until somebody claims it after us. The store alone makes one: by the lease, by joining its
 /// holder, or by taking a chain over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,12 +8,6 @@ pub struct Claim {
     pub chain_id: u64,
     /// The fencing token.
     pub token: i64,
-    /// The source's name: that of its filter.
-    pub source_id: B256,
-    /// First block to index.
-    pub start_block: u64,
-    /// Whether logs are stored as they came, beside the typed rows.
-    pub raw: bool,
     _made: Made,
 }
 
@@ -24,7 +16,7 @@ pub struct Claim {
 struct Made;
 
 impl Claim {
-    pub(super) fn new(chain_id: u64, token: i64, source_id: B256, start_block: u64, raw: bool) -> Self {
-        Self { chain_id, token, source_id, start_block, raw, _made: Made }
+    pub(super) fn new(chain_id: u64, token: i64) -> Self {
+        Self { chain_id, token, _made: Made }
     }
 }

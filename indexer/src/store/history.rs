@@ -13,24 +13,21 @@ use super::{Claim, Store, StoreError, begin, hash, int8, timestamp, uint8};
 use crate::chain::backfill::{Piece, pieces};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::coverage::Coverage;
-use crate::chain::filter::Filter;
 use crate::chain::machine::Tail;
+use crate::chain::source::Source;
 
 /// What the backfill lane has to do.
 #[derive(Clone, Debug, Default)]
 pub struct Missing {
     /// Blocks between the first one and the tail of which the source's logs are not all stored, ascending.
     pub pieces: Vec<Piece>,
-    /// The filters of the sources that the pieces name.
-    pub filters: Vec<(B256, Filter)>,
     /// The highest stored block that is final: what is at or below it is fetched from nodes that have this very block.
     pub anchor: Option<BlockRef>,
 }
 
 /// A source with what is covered of it, and how each range was verified.
 struct Covered {
-    id: B256,
-    filter: Filter,
+    source: Source,
     ranges: Vec<(BlockRange, String)>,
 }
 
@@ -41,17 +38,23 @@ impl Covered {
 }
 
 impl Store {
-    /// What is missing of `want`, or without it from the first block to the tail. Read under the state row's lock: it waits for commits whose answer was lost.
+    /// What is missing of a source in `want`, or without it from the first block to the tail. Read under the state row's lock: it waits for
+    /// commits whose answer was lost.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when somebody claimed the chain after us.
-    pub async fn missing(&self, claim: &Claim, want: Option<BlockRange>) -> Result<Missing, StoreError> {
+    pub async fn missing(
+        &self,
+        claim: &Claim,
+        source: &Source,
+        want: Option<BlockRange>,
+    ) -> Result<Missing, StoreError> {
         let mut connection = self.connection().await?;
         let tx = begin(&mut connection, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
         let row = tx
             .query_typed_one(
-                "SELECT token, tail_number FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE",
+                "SELECT token, tail_number, start_block FROM dalp_indexed.chain_state WHERE chain_id = $1 FOR UPDATE",
                 &params,
             )
             .await?;
@@ -63,16 +66,15 @@ impl Store {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
         // One below the first block, where nothing is stored.
-        let tail = uint8(row.get::<_, i64>(1) + 1)?.checked_sub(1);
-        let below = tail.and_then(|tail| BlockRange::new(claim.start_block, tail));
+        let (tail, first) = (uint8(row.get::<_, i64>(1) + 1)?.checked_sub(1), uint8(row.get(2))?);
+        let below = tail.and_then(|tail| BlockRange::new(first, tail));
         let Some(want) = want.or(below) else {
             return Ok(Missing::default());
         };
-        let own = sources.iter().position(|source| source.id == claim.source_id);
+        let own = sources.iter().position(|covered| covered.source == *source);
         let own = own.map(|at| sources.swap_remove(at).coverage()).unwrap_or_default();
-        let others: Vec<_> = sources.iter().map(|source| (source.id, source.coverage())).collect();
-        let filters = sources.into_iter().map(|source| (source.id, source.filter)).collect();
-        Ok(Missing { pieces: pieces(want, &own, &others), filters, anchor })
+        let others: Vec<_> = sources.iter().map(|covered| (covered.source.clone(), covered.coverage())).collect();
+        Ok(Missing { pieces: pieces(source, want, &own, &others), anchor })
     }
 
     /// Sets the tail to `to`, a final block, and leaves the blocks between to the backfill lane; or does nothing.
@@ -187,24 +189,24 @@ async fn covered(tx: &Client, chain_id: u64) -> Result<Vec<Covered>, StoreError>
     let mut sources: Vec<Covered> = Vec::new();
     for row in tx.query_typed(COVERED, &params).await? {
         let id = hash(row.get(0))?;
-        if sources.last().is_none_or(|source| source.id != id) {
-            let filter = filter_of(id, row.get(1))?;
-            sources.push(Covered { id, filter, ranges: Vec::new() });
+        if sources.last().is_none_or(|covered| covered.source.id() != id) {
+            sources.push(Covered { source: source_of(id, row.get(1))?, ranges: Vec::new() });
         }
         let (Some(from), Some(to)) = (row.get::<_, Option<i64>>(2), row.get::<_, Option<i64>>(3)) else { continue };
         let range = BlockRange::new(uint8(from)?, uint8(to)?);
-        if let (Some(range), Some(source)) = (range, sources.last_mut()) {
-            source.ranges.push((range, row.get(4)));
+        if let (Some(range), Some(covered)) = (range, sources.last_mut()) {
+            covered.ranges.push((range, row.get(4)));
         }
     }
     Ok(sources)
 }
 
-/// A source's filter, as it is stored.
-pub(super) fn filter_of(id: B256, definition: serde_json::Value) -> Result<Filter, StoreError> {
-    serde_json::from_value(definition).map_err(|error| StoreError::Fatal {
+/// A source, as it is stored.
+pub(super) fn source_of(id: B256, definition: serde_json::Value) -> Result<Source, StoreError> {
+    let filter = serde_json::from_value(definition).map_err(|error| StoreError::Fatal {
         why: format!("dalp_indexed.source: the definition of {id} is not a filter: {error}"),
-    })
+    })?;
+    Ok(Source::stored(id, filter))
 }
 
 const COVERED: &str = "SELECT s.source_id, s.definition, c.from_block, c.to_block, c.level \
@@ -213,13 +215,14 @@ const COVERED: &str = "SELECT s.source_id, s.definition, c.from_block, c.to_bloc
 
 /// Where a wider source covers blocks, a narrower one does too: recorded with the wider one's levels. The caller holds
 /// the state row's lock.
-pub(super) async fn inherit(tx: &Client, chain_id: u64, filter: &Filter) -> Result<(), StoreError> {
-    let id = filter.id();
+pub(super) async fn inherit(tx: &Client, chain_id: u64, narrow: &Source) -> Result<(), StoreError> {
+    let id = narrow.id();
     let sources = covered(tx, chain_id).await?;
-    let own = sources.iter().find(|source| source.id == id).map(Covered::coverage).unwrap_or_default();
+    let own = sources.iter().find(|covered| covered.source == *narrow).map(Covered::coverage).unwrap_or_default();
     let mut have = own.ranges().to_vec();
-    for source in sources.iter().filter(|source| source.id != id && source.filter.contains(filter)) {
-        for (range, level) in &source.ranges {
+    let is_wide = |wide: &Source| wide != narrow && wide.filter().contains(narrow.filter());
+    for covered in sources.iter().filter(|covered| is_wide(&covered.source)) {
+        for (range, level) in &covered.ranges {
             for gap in Coverage::new(have.iter().copied()).gaps(*range) {
                 let (id, first, last) = (id.as_slice(), int8(gap.first), int8(gap.last));
                 let params: [(&(dyn ToSql + Sync), Type); 5] = [

@@ -1,12 +1,12 @@
 //! Plain reads, and the heartbeat row.
 
-use alloy::primitives::B256;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{Store, StoreError, int8, uint8};
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::coverage::Coverage;
+use crate::chain::source::Source;
 use crate::status::{ChainStatus, VerifiedTo};
 
 impl Store {
@@ -42,9 +42,10 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn coverage(&self, chain_id: u64, source_id: B256) -> Result<Coverage, StoreError> {
+    pub async fn coverage(&self, chain_id: u64, source: &Source) -> Result<Coverage, StoreError> {
         let connection = self.connection().await?;
-        let id = source_id.as_slice();
+        let id = source.id();
+        let id = id.as_slice();
         let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&id, Type::BYTEA)];
         let rows = connection
             .query_typed(

@@ -55,7 +55,8 @@ impl Recent {
         }
     }
 
-    fn forget(&mut self) {
+    /// Knows nothing from now on.
+    pub fn forget(&mut self) {
         self.batches.clear();
         self.from = None;
     }

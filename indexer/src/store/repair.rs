@@ -68,7 +68,7 @@ impl Store {
         batch.map_or(Ok(()), |batch| refuse_absurd(batch))?;
         let floors = self.floors(claim.chain_id);
         let datasets = &self.datasets;
-        let rows = batch.map(|batch| Rows::encode(datasets, int8(claim.chain_id), batch, claim.raw, &floors));
+        let rows = batch.map(|batch| Rows::encode(datasets, int8(claim.chain_id), batch, &floors));
         let mut connection = self.connection().await?;
         let under_way = self.bus.begin(claim.chain_id);
         let tx = begin(&mut connection, claim).await?;
@@ -101,7 +101,9 @@ impl Store {
         }
         let stages = stages.fence(fence(&tx, claim)).then(Stage::Looks, hold_anchor(&tx, claim, range, anchor));
         let stages = match batch {
-            Some(batch) => stages.then(Stage::Coverage, set_level(&tx, claim, range, batch.level(), true)),
+            Some(batch) => {
+                stages.then(Stage::Coverage, set_level(&tx, claim, batch.source(), range, batch.level(), true))
+            }
             // A writer beside us may have committed rows there meanwhile, and they may be among those that were deleted here.
             None => stages.then(Stage::Looks, async {
                 let covered = tx.query_typed_opt(COVERED_NOW, &of[..3]).await?;

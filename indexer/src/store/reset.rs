@@ -15,6 +15,8 @@ use crate::status::instance;
 pub struct Seized {
     /// The right to write it.
     pub claim: Claim,
+    /// Its first block.
+    pub start_block: u64,
     /// Where its tail stands.
     pub tail: Tail,
     /// Its genesis block.
@@ -37,20 +39,18 @@ impl Store {
         tx.execute_typed(TAKE, &params).await?;
         tx.commit().await?;
         let stored = |at: usize| row.get::<_, Option<&[u8]>>(at).map(hash).transpose();
-        // No source was followed yet: nothing is covered under that name.
-        let source_id = stored(3)?.unwrap_or(B256::ZERO);
-        let claim = Claim::new(chain_id, row.get(0), source_id, uint8(row.get(2))?, true);
-        let tail = Tail { next: uint8(row.get::<_, i64>(4) + 1)?, hash: stored(5)? };
-        Ok(Some(Seized { claim, tail, genesis: hash(row.get(1))? }))
+        let (claim, start_block) = (Claim::new(chain_id, row.get(0)), uint8(row.get(2))?);
+        let tail = Tail { next: uint8(row.get::<_, i64>(3) + 1)?, hash: stored(4)? };
+        Ok(Some(Seized { claim, start_block, tail, genesis: hash(row.get(1))? }))
     }
 
     /// The tail from which blocks `from` and above are to be read: on the highest stored block below it, or at the first.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn tail_below(&self, claim: &Claim, from: u64) -> Result<Tail, StoreError> {
-        let below = self.blocks_below(claim.chain_id, from, claim.start_block, 1).await?;
-        Ok(below.first().map_or(Tail { next: claim.start_block, hash: None }, |block| Tail::after(*block)))
+    pub async fn tail_below(&self, chain: &Seized, from: u64) -> Result<Tail, StoreError> {
+        let below = self.blocks_below(chain.claim.chain_id, from, chain.start_block, 1).await?;
+        Ok(below.first().map_or(Tail { next: chain.start_block, hash: None }, |block| Tail::after(*block)))
     }
 
     /// Removes the next blocks on the way from `from` down to `to`, and keeps the lease meanwhile; answers how far it came.
@@ -90,7 +90,7 @@ impl Store {
         if self.genesis(chain.chain_id).await?.is_none_or(|stored| stored == chain.genesis) {
             return Ok(());
         }
-        let Some(Seized { claim, mut tail, genesis }) = self.seize(chain.chain_id).await? else { return Ok(()) };
+        let Some(Seized { claim, mut tail, genesis, .. }) = self.seize(chain.chain_id).await? else { return Ok(()) };
         tracing::warn!(stored_genesis = %genesis, node_genesis = %chain.genesis, "another chain under the same id: removing what is stored");
         let bottom = Tail { next: 0, hash: None };
         while tail != bottom {
@@ -131,7 +131,7 @@ const TAKE: &str = "INSERT INTO dalp_indexed.lease AS l (chain_id, token, holder
 const HOLD: &str = "UPDATE dalp_indexed.lease SET renewed_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => $3) \
                     WHERE chain_id = $1 AND token = $2";
 const SEIZE: &str = "UPDATE dalp_indexed.chain_state SET token = token + 1 WHERE chain_id = $1 \
-                     RETURNING token, genesis_hash, start_block, source_id, tail_number, tail_hash";
+                     RETURNING token, genesis_hash, start_block, tail_number, tail_hash";
 const RENEW: &str = "UPDATE dalp_indexed.chain_state SET genesis_hash = $3, start_block = $4, tail_number = $4 - 1, tail_hash = NULL, \
                      tail_time = NULL, finalized = NULL, source_id = NULL, epoch = epoch + 1, updated_at = now() \
                      WHERE chain_id = $1 AND token = $2 RETURNING epoch";

@@ -142,6 +142,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn however_many_statements_a_step_has_all_are_sent_before_the_next_step() {
+        const STATEMENTS: usize = 500;
+        let sent = Mutex::new(Vec::new());
+        let send = |stage: Stage| {
+            let sent = &sent;
+            async move {
+                sent.lock().unwrap().push(stage);
+                tokio::task::yield_now().await;
+                Ok::<_, StoreError>(())
+            }
+        };
+        let rows = async { all((0..STATEMENTS).map(|_| send(Stage::Rows))).await.map(drop) };
+        let stages = Stages::new(ADDING).then(Stage::Rows, rows).then(Stage::Blocks, send(Stage::Blocks));
+        stages.fence(async { send(Stage::Fence).await.map(|()| 1) }).run().await.unwrap();
+        let sent = sent.into_inner().unwrap();
+        assert_eq!(sent.iter().position(|stage| *stage == Stage::Blocks), Some(STATEMENTS));
+        assert_eq!(sent.last(), Some(&Stage::Fence));
+    }
+
+    #[tokio::test]
     async fn another_order_is_refused_before_anything_is_done() {
         let never = || async { unreachable!("nothing is done") };
         for (order, stages) in [(ADDING, [Stage::Coverage, Stage::Rows]), (REMOVING, [Stage::Rows, Stage::Looks])] {

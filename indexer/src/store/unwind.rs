@@ -87,7 +87,7 @@ impl Store {
         let stages = stages.then(Stage::Coverage, run(CLIP_COVERAGE)).then(Stage::Coverage, run(DELETE_COVERAGE));
         stages.run_behind_the_fence().await?;
         let removed = removed.into_inner().unwrap_or_default();
-        let logs = self.logs_of(claim, &removed);
+        let logs = self.logs_of(&removed);
         if why == Why::Reorg {
             record(&tx, claim, from, to, epoch, logs).await?;
         }
@@ -121,13 +121,18 @@ impl Store {
     }
 
     /// How many logs those rows are: raw ones, or typed ones where no logs are stored.
-    fn logs_of(&self, claim: &Claim, touched: &[Touched]) -> u64 {
-        let is_log = |touched: &&Touched| match self.datasets[touched.dataset].takes() {
-            Takes::Every => claim.raw,
-            Takes::Event(_) => !claim.raw,
-            Takes::Refused => false,
+    fn logs_of(&self, touched: &[Touched]) -> u64 {
+        let rows = |of: &dyn Fn(&Takes) -> bool| -> u64 {
+            touched
+                .iter()
+                .filter(|touched| of(self.datasets[touched.dataset].takes()))
+                .map(|touched| touched.rows)
+                .sum()
         };
-        touched.iter().filter(is_log).map(|touched| touched.rows).sum()
+        match rows(&|takes| matches!(takes, Takes::Every)) {
+            0 => rows(&|takes| matches!(takes, Takes::Event(_))),
+            raw => raw,
+        }
     }
 
     /// Merges touching coverage rows of one level, under the state row's lock: the tail adds one row a block.

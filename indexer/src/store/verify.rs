@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use super::history::filter_of;
+use super::history::source_of;
 use super::retention::read_floors;
 use super::{Claim, Store, StoreError, begin, begin_reading, hash, int8, timestamp, uint8};
 use crate::chain::batch::BlockBatch;
@@ -15,6 +15,7 @@ use crate::chain::coverage::Coverage;
 use crate::chain::filter::Filter;
 use crate::chain::level::Level;
 use crate::chain::logs::Log;
+use crate::chain::source::Source;
 use crate::chain::verify::{Entry, Same, Shape, Table};
 use crate::dataset::copy::unix_micros;
 use crate::dataset::rows::{Rows, TIME};
@@ -32,7 +33,7 @@ pub struct StoredRange {
     /// What of the range our source covers, clipped to it.
     pub covered: Coverage,
     /// The other sources that cover some of it, and what: where ours does not cover a block, they vouch for its rows.
-    pub others: Vec<(Filter, Coverage)>,
+    pub others: Vec<(Source, Coverage)>,
     /// Block and log index of rows that our filter does not select: not ours to judge.
     pub foreign: Vec<(i64, i32)>,
 }
@@ -47,7 +48,7 @@ impl StoredRange {
     /// Whether a log of block `number`, which our filter selects, is to be stored: where our source covers the block, else where
     /// another that selects it does.
     pub fn calls_for(&self, number: u64, log: &Log<'_>) -> bool {
-        let vouches = |(filter, covered): &(Filter, Coverage)| covered.contains(number) && filter.selects(log);
+        let vouches = |(source, covered): &(Source, Coverage)| covered.contains(number) && source.filter().selects(log);
         self.covered.contains(number) || self.others.iter().any(vouches)
     }
 }
@@ -68,14 +69,14 @@ pub struct ExpectedRows {
 const MICROS: i64 = 1_000_000;
 
 impl Store {
-    /// What should be stored of `batch`, with its raw logs or without, above the floors: the very rows that an append would send.
-    pub fn expected(&self, batch: &BlockBatch, raw: bool, floors: &Floors) -> ExpectedRows {
+    /// What should be stored of `batch`, above the floors: the very rows that an append would send.
+    pub fn expected(&self, batch: &BlockBatch, floors: &Floors) -> ExpectedRows {
         let datasets = &self.datasets;
         let block = |header: &Header| {
             let cells = vec![Some(header.hash.to_vec()), header.parent.map(|parent| parent.to_vec())];
             Entry { number: header.number, index: 0, time: header.time.saturating_mul(MICROS), cells }
         };
-        let encoded = Rows::encode(datasets, 0, batch, raw, floors);
+        let encoded = Rows::encode(datasets, 0, batch, floors);
         let rows = encoded.entries(datasets);
         let by = datasets.refused().cell("decoder");
         let is_out = |row: &&Entry| by.and_then(|by| row.cells[by].as_deref()) == Some(TIME.as_bytes());
@@ -98,12 +99,12 @@ impl Store {
 }
 
 impl Store {
-    /// What is stored of `range`. Leaves that cannot hold its times by what the blocks table says are looked at as well: a
+    /// What is stored of `range`, and which of it is the source's. Leaves that cannot hold its times by what the blocks table says are looked at as well: a
     /// row may have been moved there.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn stored(&self, claim: &Claim, range: BlockRange, selected: &Filter) -> Result<StoredRange, StoreError> {
+    pub async fn stored(&self, claim: &Claim, source: &Source, range: BlockRange) -> Result<StoredRange, StoreError> {
         let mut connection = self.connection().await?;
         let tx = begin_reading(&mut connection, claim).await?;
         let (chain_id, first, last) = (int8(claim.chain_id), int8(range.first), int8(range.last));
@@ -121,7 +122,7 @@ impl Store {
         ];
         let floors = read_floors(&tx, &self.datasets, claim.chain_id).await?;
         let mut stored = StoredRange { floors, ..StoredRange::default() };
-        (stored.covered, stored.others) = covered(&tx, claim, range).await?;
+        (stored.covered, stored.others) = covered(&tx, claim, source, range).await?;
         let reads = self.datasets.iter().map(|dataset| {
             let params = if dataset.is_partitioned() { &timed[..] } else { &of[..] };
             try_join_all(dataset.statements().read.iter().map(|sql| tx.query_typed(sql, params)))
@@ -130,15 +131,15 @@ impl Store {
             try_join_all(reads).await?.iter().map(|rows| rows.iter().flatten().map(entry).collect()).collect();
         stored.leave_to_retention(&self.datasets);
         stored.blocks = tx.query_typed(BLOCKS, &of).await?.iter().map(entry).collect();
-        let source_id = claim.source_id.as_slice();
-        let source: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&source_id, Type::BYTEA)];
-        if tx.query_typed_opt(OTHER_SOURCE, &source).await?.is_some() {
-            stored.leave_to_others(&self.datasets, selected);
+        let id = source.id();
+        let own: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&id.as_slice(), Type::BYTEA)];
+        if tx.query_typed_opt(OTHER_SOURCE, &own).await?.is_some() {
+            stored.leave_to_others(&self.datasets, source.filter());
         }
         Ok(stored)
     }
 
-    /// Records that the covered blocks of `range` are verified to `level`; a stronger record stays. `anchor`: a stored block
+    /// Records that the blocks of `range` that the source covers are verified to `level`; a stronger record stays. `anchor`: a stored block
     /// at or above the range, of which the node said after the range was read that it is on its chain.
     ///
     /// # Errors
@@ -146,6 +147,7 @@ impl Store {
     pub async fn raise(
         &self,
         claim: &Claim,
+        source: &Source,
         range: BlockRange,
         level: Level,
         anchor: BlockRef,
@@ -158,7 +160,7 @@ impl Store {
             return Err(StoreError::TailMoved { chain_id: claim.chain_id });
         }
         hold_anchor(&tx, claim, range, anchor).await?;
-        set_level(&tx, claim, range, level, false).await?;
+        set_level(&tx, claim, source, range, level, false).await?;
         tx.commit().await.map_err(StoreError::from)
     }
 }
@@ -233,24 +235,25 @@ impl Emission {
 async fn covered(
     tx: &Client,
     claim: &Claim,
+    source: &Source,
     range: BlockRange,
-) -> Result<(Coverage, Vec<(Filter, Coverage)>), StoreError> {
+) -> Result<(Coverage, Vec<(Source, Coverage)>), StoreError> {
     let (first, last) = (int8(range.first), int8(range.last));
     let params: [(&(dyn ToSql + Sync), Type); 3] =
         [(&int8(claim.chain_id), Type::INT8), (&first, Type::INT8), (&last, Type::INT8)];
-    let (mut own, mut others) = (Vec::new(), Vec::<(B256, Filter, Vec<BlockRange>)>::new());
+    let (mut own, mut others) = (Vec::new(), Vec::<(Source, Vec<BlockRange>)>::new());
     for row in tx.query_typed(COVERED, &params).await? {
         let id = hash(row.get(0))?;
         let Some(part) = BlockRange::new(uint8(row.get(2))?, uint8(row.get(3))?) else { continue };
-        if id == claim.source_id {
+        if id == source.id() {
             own.push(part);
-        } else if let Some((_, _, parts)) = others.last_mut().filter(|(known, ..)| *known == id) {
+        } else if let Some((_, parts)) = others.last_mut().filter(|(known, _)| known.id() == id) {
             parts.push(part);
         } else {
-            others.push((id, filter_of(id, row.get(1))?, vec![part]));
+            others.push((source_of(id, row.get(1))?, vec![part]));
         }
     }
-    let others = others.into_iter().map(|(_, filter, parts)| (filter, Coverage::new(parts))).collect();
+    let others = others.into_iter().map(|(source, parts)| (source, Coverage::new(parts))).collect();
     Ok((Coverage::new(own), others))
 }
 
@@ -271,16 +274,18 @@ pub(super) async fn hold_anchor(
     }
 }
 
-/// Sets the level of the covered blocks of `range`; without `lower`, only where theirs is weaker. Rows that reach beyond
+/// Sets the level of the blocks of `range` that the source covers; without `lower`, only where theirs is weaker. Rows that reach beyond
 /// the range are cut at its edges.
 pub(super) async fn set_level(
     tx: &Client,
     claim: &Claim,
+    source: &Source,
     range: BlockRange,
     level: Level,
     lower: bool,
 ) -> Result<(), StoreError> {
-    let (chain_id, source_id) = (int8(claim.chain_id), claim.source_id.as_slice());
+    let (chain_id, id) = (int8(claim.chain_id), source.id());
+    let source_id = id.as_slice();
     let (first, last, level) = (int8(range.first), int8(range.last), level.as_str());
     let params: [(&(dyn ToSql + Sync), Type); 6] = [
         (&chain_id, Type::INT8),

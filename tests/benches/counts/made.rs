@@ -4,9 +4,9 @@ use alloy::primitives::{Address, B256, U256};
 use dalp_fixtures::Cluster;
 use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, Header};
-use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::chain::source::Source;
 use dalp_indexer::dataset::{Datasets, Sorted};
 use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::store::lease::{Bid, Lease};
@@ -47,7 +47,7 @@ pub async fn lead(site: &Site) -> Outcome<(Store, Lease, Claim)> {
         name: "bench".into(),
         genesis: B256::ZERO,
         start_block: 0,
-        filter: Filter::default(),
+        source: Source::default(),
         finality: true,
         reset: false,
     };
@@ -95,7 +95,7 @@ pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<Sorted> {
         headers.push(header);
     }
     let range = BlockRange { first, last: first + blocks - 1 };
-    Ok(Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, all, &Filter::default())?))
+    Ok(Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, all, &Source::default())?))
 }
 
 fn hash(fork: u64, number: u64) -> B256 {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use dalp_fixtures::{ReplayNode, ReplayPlan};
 use dalp_indexer::chain::block::BlockRange;
+use dalp_indexer::chain::source::Source;
 use dalp_indexer::nodes::Nodes;
 use dalp_tests::counts::Counts;
 use dalp_tests::indexer::Site;
@@ -78,17 +79,17 @@ impl Asked {
     async fn near_head(&self, counts: &mut Counts, verify: &str) -> Outcome<()> {
         let nodes = self.nodes(verify).await?;
         let head = self.count(counts, &format!("the head, verify = {verify}"), nodes.head()).await?;
-        let block = nodes.block(head.header.block());
+        let block = nodes.block(&Source::default(), head.header.block());
         self.count(counts, &format!("the head's block, verify = {verify}"), block).await?;
         let range = BlockRange { first: self.head - NEAR + 1, last: self.head };
         let what = format!("{NEAR} blocks near the head, verify = {verify}");
-        self.count(counts, &what, nodes.near_head(range)).await?;
+        self.count(counts, &what, nodes.near_head(&Source::default(), range)).await?;
         Ok(())
     }
 
     async fn range(&self, counts: &mut Counts, what: &str, verify: &str, range: BlockRange) -> Outcome<()> {
         let nodes = self.nodes(verify).await?;
-        self.count(counts, what, nodes.range(range)).await?;
+        self.count(counts, what, nodes.range(&Source::default(), range)).await?;
         Ok(())
     }
 }

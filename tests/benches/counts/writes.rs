@@ -2,6 +2,7 @@
 
 use dalp_fixtures::Cluster;
 use dalp_indexer::chain::machine::Tail;
+use dalp_indexer::chain::source::Source;
 use dalp_indexer::maintenance::Leaves;
 use dalp_indexer::store::append::Lane;
 use dalp_tests::counts::Counts;
@@ -27,7 +28,10 @@ pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Counts> {
     let (store, mut lease, claim) = made::lead(&site).await?;
     let mut base = Tail { next: 0, hash: None };
     for round in 0..2 {
-        let mut taken: Vec<(&str, Tally)> = Vec::new();
+        // First: what is known of the blocks above is forgotten by it, and an unwind goes by that.
+        let (done, tally) = wire.count(store.load(&claim)).await;
+        done?;
+        let mut taken: Vec<(&str, Tally)> = vec![("state read under its lock", tally)];
         let batch = made::batch(0, base, BLOCKS, LOGS)?;
         leaves.cover(CHAIN, &batch, &store.floors(CHAIN)).await?;
         let lane = Lane::Tail { on: base, finalized: None };
@@ -37,10 +41,6 @@ pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Counts> {
         taken.push(("append in the tail lane", tally));
 
         let tail = Tail::after(batch.link().last);
-        let (done, tally) = wire.count(store.load(&claim)).await;
-        done?;
-        taken.push(("state read under its lock", tally));
-
         let (done, tally) = wire.count(store.unwind(&claim, tail, base)).await;
         done?;
         taken.push(("unwind", tally));
@@ -58,7 +58,7 @@ pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Counts> {
         done?;
         taken.push(("append in the backfill lane", tally));
 
-        let (done, tally) = wire.count(store.missing(&claim, None)).await;
+        let (done, tally) = wire.count(store.missing(&claim, &Source::default(), None)).await;
         done?;
         taken.push(("gaps read under the state's lock", tally));
 

@@ -298,9 +298,9 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         service.stop().await;
         let (config, client) = (site.config(), database.superuser().await);
         let store = Store::open(&config).await.unwrap();
-        let (_, overtaken) = join(&config.chains[0], &store).await.unwrap();
+        let (_, source, overtaken) = join(&config.chains[0], &store).await.unwrap();
         store.seize(31_337).await.unwrap();
-        let (nodes, claim) = join(&config.chains[0], &store).await.unwrap();
+        let (nodes, _, claim) = join(&config.chains[0], &store).await.unwrap();
         assert_ne!(claim.token, overtaken.token);
         let tail = head(anvil.rpc()).await;
         let hash = anvil.rpc().block_hash(tail).await.unwrap().unwrap();
@@ -311,9 +311,9 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
             .await
             .unwrap();
         burst(anvil.rpc(), &deployed, 3, 77).await;
-        let batch = Sorted::new(store.datasets(), nodes.range_to(broken, Level::Receipts).await.unwrap());
+        let batch = Sorted::new(store.datasets(), nodes.range_to(&source, broken, Level::Receipts).await.unwrap());
         let above = BlockRange { first: tail, last: tail + 1 };
-        let above = Sorted::new(store.datasets(), nodes.range_to(above, Level::Receipts).await.unwrap());
+        let above = Sorted::new(store.datasets(), nodes.range_to(&source, above, Level::Receipts).await.unwrap());
         let state = || async {
             let sql = "SELECT epoch, (SELECT count(*) FROM dalp_indexed.logs) FROM dalp_indexed.chain_state";
             let row = client.query_one(sql, &[]).await.unwrap();
@@ -325,7 +325,7 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         {
             let refused = store.repair(claim, Replacement::Batch(batch), &[], anchor).await;
             assert_eq!(refused, Err(StoreError::TailMoved { chain_id: 31_337 }));
-            let raised = store.raise(claim, batch.range(), Level::Receipts, anchor).await;
+            let raised = store.raise(claim, &source, batch.range(), Level::Receipts, anchor).await;
             assert_eq!(raised, Err(StoreError::TailMoved { chain_id: 31_337 }));
             assert_eq!(state().await, before, "a refused repair leaves everything as it was");
         }
