@@ -74,7 +74,7 @@ pub struct ChainStatus {
     pub lag_blocks: Option<u64>,
     /// Seconds of chain time from the tail to the head.
     pub lag_seconds: Option<f64>,
-    /// Events committed each second, lately.
+    /// Events committed per second, recently.
     pub events_per_second: f64,
     /// How far new blocks can be verified, and why no further: `receipts`, or `bloom` with a reason.
     pub verification: String,
@@ -94,7 +94,7 @@ pub struct ChainStatus {
     pub background_failures: u64,
     /// Logs since this process leads that no typed table takes: they are in `logs` alone.
     pub untyped_logs: u64,
-    /// Their kinds, each a contract and a first topic.
+    /// Kinds of logs without a typed table: contract and first topic.
     pub untyped_kinds: u64,
     /// Both in words, with the most frequent kinds; none where there are none.
     pub untyped: Option<String>,
@@ -119,7 +119,7 @@ pub struct NodeReport {
     pub state: String,
     /// Milliseconds of its light calls, smoothed; none before the first.
     pub latency_ms: Option<f64>,
-    /// Calls that failed and answers that were refused, in a row.
+    /// Failed calls and refused answers in a row.
     pub failures: u64,
     /// Its last failure, in words.
     pub last_error: Option<String>,

@@ -43,10 +43,10 @@ impl Timings {
     /// Puts them to what is read at each scrape.
     pub fn register(&self, registry: &mut Registry) {
         // The library puts a full stop behind what it is told.
-        let help = "Time to fetch a batch that came, with its proof";
+        let help = "Time to fetch and prove a batch that arrived";
         registry.register("fetch_seconds", help, self.fetch.clone());
         let help =
-            "Time to write a batch: encoding it, waiting for a connection, and all up to the answer to its COMMIT";
+            "Time to write a batch: encode it, wait for a connection, and run the transaction up to the answer to COMMIT";
         registry.register("commit_seconds", help, self.commit.clone());
     }
 }

@@ -52,7 +52,7 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("tail_block", Kind::Gauge, "Last block that the tail committed; history below may have gaps.", |c| {
         c.tail.map(Value::Whole)
     }),
-    Metric("complete_to_block", Kind::Gauge, "Last block up to which nothing is missing.", |c| {
+    Metric("complete_to_block", Kind::Gauge, "Last block up to which no block is missing.", |c| {
         c.complete_to.map(Value::Whole)
     }),
     Metric("gap_blocks", Kind::Gauge, "Blocks below the tail that are not stored yet.", |c| whole(c.gap_blocks)),
@@ -65,7 +65,7 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("leader", Kind::Gauge, "1 if this process writes the chain, 0 if it stands by.", |c| {
         flag(c.role == Role::Leader)
     }),
-    Metric("events_per_second", Kind::Gauge, "Events committed each second, lately.", |c| {
+    Metric("events_per_second", Kind::Gauge, "Events committed per second, recently.", |c| {
         Some(Value::Real(c.events_per_second))
     }),
     Metric("leaves", Kind::Gauge, "Partitions of the chain.", |c| whole(c.leaves)),
@@ -76,10 +76,10 @@ const CHAIN: &[Metric<ChainStatus>] = &[
         whole(c.distrusted_answers)
     }),
     Metric("reorgs_total", Kind::Counter, "Unwinds of orphaned blocks that were committed.", |c| whole(c.reorgs)),
-    Metric("stops_total", Kind::Counter, "Times that indexing ended for a failure and was begun anew.", |c| {
+    Metric("stops_total", Kind::Counter, "Times that indexing ended with a failure and restarted.", |c| {
         whole(c.stops)
     }),
-    Metric("stalled_seconds", Kind::Gauge, "Seconds since anything moved, while there is something to do.", |c| {
+    Metric("stalled_seconds", Kind::Gauge, "Seconds without progress while work is waiting.", |c| {
         whole(c.stalled_seconds)
     }),
     Metric("background_failures_total", Kind::Counter, "Statements beside the indexing that failed.", |c| {
@@ -88,20 +88,20 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("orphaned_logs_total", Kind::Counter, "Logs that unwinds moved out of the tables.", |c| {
         whole(c.orphaned_logs)
     }),
-    Metric("untyped_logs", Kind::Gauge, "Logs since this process leads that no typed table takes.", |c| {
+    Metric("untyped_logs", Kind::Gauge, "Logs without a typed table since this process leads.", |c| {
         whole(c.untyped_logs)
     }),
-    Metric("untyped_kinds", Kind::Gauge, "Their kinds, each a contract and a first topic.", |c| whole(c.untyped_kinds)),
+    Metric("untyped_kinds", Kind::Gauge, "Kinds of logs without a typed table: contract and first topic.", |c| whole(c.untyped_kinds)),
 ];
 
 const NODE: &[Metric<NodeReport>] = &[
-    Metric("node_up", Kind::Gauge, "1 if the node is used, 0 if it rests, is refused or not known yet.", |n| {
+    Metric("node_up", Kind::Gauge, "1 if the node is used, 0 if it rests, is refused or is not known yet.", |n| {
         flag(n.state == "up")
     }),
     Metric("node_latency_seconds", Kind::Gauge, "Time of the node's light calls, smoothed.", |n| {
         n.latency_ms.map(|latency| Value::Real(latency / 1_000.0))
     }),
-    Metric("node_failures", Kind::Gauge, "Calls that failed and answers that were refused, in a row.", |n| {
+    Metric("node_failures", Kind::Gauge, "Failed calls and refused answers in a row.", |n| {
         whole(n.failures)
     }),
 ];
@@ -200,7 +200,7 @@ fn of_commits(encoder: &mut DescriptorEncoder, reports: &[CommitReport]) -> fmt:
     let help = "Rows written; for an unwind, rows removed; for a repair, both.";
     family(encoder, "rows_total", Kind::Counter, help, rows)?;
     let gaps = reports.iter().map(|of| ([("chain", &*of.chain)], Value::Whole(of.gaps)));
-    let help = "Times that the epoch moved by what is not counted here: retention, another process, a lost answer.";
+    let help = "Times that an uncounted cause moved the epoch: retention, another process, a lost answer.";
     family(encoder, "commit_gaps_total", Kind::Counter, help, gaps)
 }
 
@@ -230,8 +230,8 @@ const MOVES: &[Moves] = &[
     ("partition_moves_total", "Moves of partitions on their way from attached to dropped.", |(count, ..)| {
         Value::Whole(count)
     }),
-    ("partition_move_seconds_total", "Time that they took.", |(_, seconds, _)| Value::Real(seconds)),
-    ("partition_lock_wait_seconds_total", "Time of it that they waited for their first lock.", |(.., waiting)| {
+    ("partition_move_seconds_total", "Time of these moves.", |(_, seconds, _)| Value::Real(seconds)),
+    ("partition_lock_wait_seconds_total", "Part of this time spent waiting for the first lock.", |(.., waiting)| {
         Value::Real(waiting)
     }),
 ];
