@@ -21,7 +21,7 @@ use crate::timings::Timings;
 /// Arguments of `backfill`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BackfillArgs {
-    /// The chain's name in the configuration; may be left out if there is only one
+    /// The chain's name in the configuration; optional if only one chain is configured
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block

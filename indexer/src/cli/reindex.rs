@@ -17,13 +17,13 @@ use crate::store::{Store, StoreError};
 /// Arguments of `reindex`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReindexArgs {
-    /// The chain's name in the configuration; may be left out if there is only one
+    /// The chain's name in the configuration; optional if only one chain is configured
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
-    /// The first block that shall be read again
+    /// The first block to read again
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub from: u64,
-    /// Do it: without this, only what would be removed is said, and the exit code is 2
+    /// Confirm: without this flag, only the blocks to remove are named, and the exit code is 2
     #[arg(long)]
     pub yes: bool,
 }

@@ -25,7 +25,7 @@ pub struct RepairArgs {
     /// Which blocks.
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Say what would be replaced, and replace nothing
+    /// Name the blocks to replace, and replace nothing
     #[arg(long)]
     pub dry_run: bool,
 }

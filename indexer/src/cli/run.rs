@@ -10,7 +10,7 @@ use crate::service::Service;
 /// Arguments of `run`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct RunArgs {
-    /// Remove what is stored of a chain whose genesis block changed, as a devnet's does when it is started anew
+    /// Remove the stored blocks of a chain whose genesis block changed, as after a restart of a devnet
     #[arg(long)]
     pub reset_on_chain_change: bool,
 }

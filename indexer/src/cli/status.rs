@@ -24,7 +24,7 @@ pub struct StatusArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Look again every two seconds, and tell how fast history comes and when it will be there, until Ctrl-C
+    /// Refresh every two seconds until Ctrl-C, with the speed of history and the time left
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
 }

@@ -32,17 +32,16 @@ use crate::store::{Claim, Store, StoreError};
 /// Which blocks are looked at, and how closely.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ScopeArgs {
-    /// The chain's name in the configuration; all of them without it
+    /// The chain's name in the configuration [default: all chains]
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
-    /// The first block [default: the first that is stored]
+    /// The first block [default: the first stored block]
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub from: Option<u64>,
-    /// The last block, included [default: the last that is stored]
+    /// The last block, included [default: the last stored block]
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub to: Option<u64>,
-    /// How far the chain's answers are verified themselves: returned, linked, bloom or receipts [default: the strongest that
-    /// the chain allows]
+    /// Level of proof of the node's answers: returned, linked, bloom or receipts [default: the chain's strongest level]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub level: Option<Level>,
 }

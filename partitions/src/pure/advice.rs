@@ -20,7 +20,7 @@ pub enum Advice<'a> {
     Fill,
     /// Serve a leaf again that is on its way; without a name, that which it is said of.
     Undo(Option<&'a str>),
-    /// Bring a dropped leaf back from its archive.
+    /// Restore a dropped leaf from its archive.
     Restore(Option<&'a str>),
     /// Look at the archives.
     ListArchives,

@@ -12,34 +12,34 @@ use crate::config::{Config, ManagedTable, sql_name, sql_table};
 /// What to do with archives.
 #[derive(Debug, Subcommand)]
 pub enum ArchiveCommand {
-    /// List what is archived
+    /// List the archives
     #[command(after_help = "Examples:
   dalp-indexer partitions archive list --table logs
   dalp-indexer partitions archive list --json | jq '.[] | {leaf, rows, object}'")]
     List(Selection),
-    /// Read all archives whole, those that the registry lists and others in the store; exit code 1 if one is missing or cannot be trusted
+    /// Read and check every archive of the registry and of the store; exit code 1 if one is missing or damaged
     #[command(after_help = "Examples:
   dalp-indexer partitions archive verify
   dalp-indexer partitions archive verify --leaf logs_1_20240301")]
     Verify(VerifyArgs),
-    /// Write manifests that are lost or damaged again, from the registry, where the file is whole; exit code 1 if one is not
+    /// Write lost or damaged manifests again from the registry, for intact files; exit code 1 if a file is damaged
     #[command(after_help = "Example:
   dalp-indexer partitions archive repair
 
-Reads the files whole. A damaged manifest goes below void/.")]
+Reads every file as a whole. A damaged manifest moves below void/.")]
     Repair(Selection),
-    /// Write to the archive from this database from now on, a copy of the one that wrote there, or that one set back to an earlier time
+    /// Make this database the writer of the archive: a copy of the earlier writer, or the earlier writer reset to an older state
     #[command(after_help = "Example:
   dalp-indexer partitions archive adopt --author ops
 
-A place has one writer. What is archived there stays, beside what is archived from now on.")]
+A place has one writer. The existing archives stay.")]
     Adopt(AdoptArgs),
 }
 
 /// Arguments of `adopt`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AdoptArgs {
-    /// Who asks for it [default: the user of the system]
+    /// Author of the request [default: the system's user name]
     #[arg(long)]
     pub author: Option<String>,
 }
@@ -49,10 +49,10 @@ pub struct AdoptArgs {
 pub struct RestoreArgs {
     #[command(flatten)]
     pub leaf: LeafArgs,
-    /// Which archive, by its object as `archive list` shows it, where several are of a leaf of this name
+    /// Archive to use if several have a leaf of this name: the object from `archive list`
     #[arg(long, value_name = "OBJECT")]
     pub archive: Option<String>,
-    /// Load it into a new table with the columns as they were archived, instead of the table that it was of
+    /// Restore into a new table with the archived columns, instead of the original table
     #[arg(long, value_name = "TABLE")]
     pub into: Option<String>,
 }

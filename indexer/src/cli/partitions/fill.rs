@@ -15,7 +15,7 @@ pub struct FillArgs {
     /// The table by its name in the configuration
     #[arg(long, value_name = "NAME")]
     pub table: String,
-    /// The value of the list level, such as a chain id; needed where the table has one
+    /// The value of the list level, such as a chain id; required for a table with a list level
     #[arg(long)]
     pub key: Option<i64>,
     /// The time of the row

@@ -24,7 +24,7 @@ use crate::store::retention::head_times;
 pub struct ApplyArgs {
     #[command(flatten)]
     pub selection: Selection,
-    /// Let as many leaves begin to go as are due, whatever max_leaves_per_run and max_share_per_run say
+    /// Begin with all due leaves, above max_leaves_per_run and max_share_per_run
     #[arg(long)]
     pub allow_many: bool,
 }

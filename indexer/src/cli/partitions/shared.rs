@@ -27,10 +27,10 @@ pub struct Selection {
 pub struct LeafArgs {
     /// The leaf, with or without its schema
     pub leaf: String,
-    /// Why, for the record
+    /// Reason, for the record
     #[arg(long)]
     pub reason: String,
-    /// Who asks for it [default: the user of the system]
+    /// Author of the request [default: the system's user name]
     #[arg(long)]
     pub author: Option<String>,
 }

@@ -27,10 +27,10 @@ const TABLE_ROWS: u64 = 1_000;
 /// Arguments of `sql`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SqlArgs {
-    /// Run this and leave; may be given several times. What one -c holds is one transaction
+    /// Run these statements and exit; may be given several times. Each -c is one transaction
     #[arg(short, long, value_name = "SQL")]
     command: Vec<String>,
-    /// How results are written
+    /// Format of results
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Rows shown of one result, 0 for all [default: 1000 for tables, all for csv and json]

@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::cli::grid;
 use crate::cli::out::tell;
 
-/// How results are written.
+/// Format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people; NULL is ∅.
