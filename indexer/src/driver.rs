@@ -179,7 +179,7 @@ impl Driver {
         // Heads come by themselves, changed or not.
         if !seen && running.stillness.step(running.mark(), Instant::now()) {
             let waits_for = running.machine.wait();
-            warn!("the same steps repeat and change nothing; they are slowed down. It waits for {waits_for}");
+            warn!("the same steps repeat and change nothing; they are slowed down. The chain waits for {waits_for}");
         }
         self.publish(running);
     }
@@ -312,7 +312,12 @@ impl Driver {
                 running.work = Some(self.context.unwind(from, to, self.status.clone(), running.work_trouble.clone()));
             }
             Action::Jump { from, to, anchor } => {
-                info!(from_block = from.next, to_block = to, "far behind: following the head first, history beside it");
+                info!(
+                    from_block = from.next,
+                    to_block = to,
+                    "far behind: the tail follows the head first, history is \
+                    fetched beside it"
+                );
                 running.work = Some(self.context.jump(from, to, anchor, running.work_trouble.clone()));
             }
             Action::Reload => running.work = Some(self.context.reload(running.work_trouble.clone())),

@@ -141,7 +141,7 @@ impl Leaves {
                 info!(
                     leaf = name,
                     version = manifest.version,
-                    "a sealed partition is written again: its archive is void"
+                    "a sealed partition was unsealed for new rows: its archive is void"
                 );
                 match set_aside(client, table, archive, manifest).await {
                     // The archive of the database that this one is a copy of: there it is valid.
@@ -188,7 +188,7 @@ impl Leaves {
         let (created, leaves) = (report.created.len(), report.catalog.leaves.len());
         match (created, need.head) {
             (0, _) => {}
-            (_, Some(_)) => info!(created, leaves, "partitions made ahead of the head"),
+            (_, Some(_)) => info!(created, leaves, "made partitions ahead of the head"),
             // History makes one after the other; how far it is, its own line says.
             (_, None) => debug!(created, leaves, "partitions made"),
         }

@@ -236,7 +236,7 @@ impl Service {
             }
         };
         if tokio::time::timeout(GRACE, chains).await.is_err() {
-            warn!("a chain did not stop in time; its uncommitted batch is dropped");
+            warn!("a chain did not stop in time; its uncommitted batch is discarded");
         }
         drop(self.helpers);
     }

@@ -318,7 +318,7 @@ impl fmt::Display for Progress {
         let Self { of_blocks, missing_blocks, blocks_per_second } = self;
         write!(
             f,
-            "{:.1} % of {of_blocks} blocks, {missing_blocks} to go, {blocks_per_second:.0} blocks/s",
+            "{:.1} % of {of_blocks} blocks, {missing_blocks} left, {blocks_per_second:.0} blocks/s",
             self.percent()
         )?;
         match self.left() {

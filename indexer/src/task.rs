@@ -10,13 +10,13 @@ use tracing::{Instrument as _, debug, info, warn};
 
 /// A task that ended without its result, or that nobody is at though its owner waits for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a task ended unexpectedly: {0}; please report this")]
+#[error("a task ended unexpectedly: {0}; report this with the log")]
 pub struct Lost(String);
 
 impl Lost {
     /// What its owner waits for, and nobody will bring.
     pub fn nobody_is_at(what: impl std::fmt::Display) -> Self {
-        Self(format!("nobody is at {what}, which is waited for"))
+        Self(format!("no task works on {what}, and the chain waits for it"))
     }
 
     fn joined(error: JoinError) -> Self {
@@ -141,7 +141,7 @@ impl Beside {
         };
         self.failures += 1;
         match self.failing.insert(what) {
-            true => warn!(what, "failed beside the indexing, which goes on: {why}"),
+            true => warn!(what, "failed beside the indexing, and indexing continues: {why}"),
             false => debug!(what, "failed again: {why}"),
         }
         true

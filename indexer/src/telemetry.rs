@@ -24,7 +24,7 @@ pub enum LogFormat {
 pub enum TelemetryError {
     /// `RUST_LOG` does not parse: a mistake of usage.
     #[error(
-        "RUST_LOG is {given:?}, which is not a log filter: {cause}. Write a level (error, warn, info, debug, trace), or \
+        "RUST_LOG is {given:?} and is not a log filter: {cause}. Write a level (error, warn, info, debug, trace), or \
          levels by module such as \"info,dalp_indexer=debug\""
     )]
     Filter {

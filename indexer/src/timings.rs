@@ -45,8 +45,7 @@ impl Timings {
         // The library puts a full stop behind what it is told.
         let help = "Time to fetch and prove a batch that arrived";
         registry.register("fetch_seconds", help, self.fetch.clone());
-        let help =
-            "Time to write a batch: encode it, wait for a connection, and run the transaction up to the answer to COMMIT";
+        let help = "Time to write a batch: encode it, wait for a connection, and run the transaction up to the answer to COMMIT";
         registry.register("commit_seconds", help, self.commit.clone());
     }
 }

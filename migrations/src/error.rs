@@ -19,7 +19,8 @@ pub enum Error {
     },
     /// The server takes no writes.
     #[error(
-        "database \"{database}\" takes no writes: {reason}; connect to the primary with a login that may write (database.admin_url), and run `dalp-indexer migrate` again"
+        "database \"{database}\" accepts no writes: {reason}; connect to the primary with a login that may write \
+         (database.admin_url), and run `dalp-indexer migrate` again"
     )]
     ReadOnly {
         /// Database that we are connected to.
@@ -29,7 +30,8 @@ pub enum Error {
     },
     /// Another migration holds the lock.
     #[error(
-        "another `dalp-indexer migrate` has been at work on this database for more than {seconds} s: wait for it, or look for its session in pg_stat_activity (application_name), then try again"
+        "another `dalp-indexer migrate` has been working on this database for more than {seconds} s: wait for it, or find \
+         its session in pg_stat_activity (application_name), then try again"
     )]
     Busy {
         /// How long we waited.
@@ -80,7 +82,9 @@ pub enum Error {
     },
     /// A file was changed after it had been applied.
     #[error(
-        "migration {file} was edited after it was applied to database \"{database}\": its checksum there is {applied} (the text that made the schema), in this binary {embedded} (the text it would apply now). Restore the file, put the change into a new migration, and build again; or use the binary that applied it"
+        "migration {file} was edited after it was applied to database \"{database}\": its checksum in the database is \
+         {applied} (the text that made the schema), in this binary {embedded} (the text that it would apply). Restore the \
+         file, put the change into a new migration, and build again; or use the binary that applied it"
     )]
     Edited {
         /// Database that we are connected to.
@@ -96,7 +100,8 @@ pub enum Error {
     },
     /// A migration is missing although later ones were applied.
     #[error(
-        "migration {file} was never applied to database \"{database}\", which is at version {found} already: applied order must follow the numbers; give the file a number above {found}, and build again"
+        "migration {file} was never applied to database \"{database}\", but the database is at version {found}: \
+         migrations are applied in the order of their numbers; give the file a number above {found}, and build again"
     )]
     Gap {
         /// Database that we are connected to.
@@ -108,7 +113,8 @@ pub enum Error {
     },
     /// The schema is newer and says that this binary is too old for it.
     #[error(
-        "the schema of database \"{database}\" wants a binary that knows version {oldest_binary} or later, this one knows {LATEST}: install a newer dalp-indexer"
+        "the schema of database \"{database}\" needs a binary that knows version {oldest_binary} or later, and this \
+         binary knows {LATEST}: install a newer dalp-indexer"
     )]
     Incompatible {
         /// Database that we are connected to.

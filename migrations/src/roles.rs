@@ -108,7 +108,7 @@ pub(crate) async fn establish(client: &Client, roles: &Roles) -> Result<(), Erro
             return Ok(());
         }
         if missing.creates_role() && !roles.create {
-            return Err(missing.into_error("roles are absent and the configuration forbids to create them"));
+            return Err(missing.into_error("roles are missing, and the configuration forbids their creation"));
         }
         if let Err(error) = run_all(client, &missing.statements).await {
             match error.code() {

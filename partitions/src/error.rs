@@ -9,7 +9,8 @@ use crate::{Advice, PlanError};
 pub enum Error {
     /// There is no such table, or it is not partitioned by list.
     #[error(
-        "{table} is not a partitioned table of the declared kind (LIST then RANGE, or RANGE alone if flat) in this database: {}, or correct the table's name",
+        "{table} is not a partitioned table of the declared kind (LIST then RANGE, or only RANGE if flat) in this \
+         database: {}, or correct the table's name",
         Advice::MakeTable
     )]
     NotManaged {
@@ -17,7 +18,9 @@ pub enum Error {
         table: String,
     },
     /// A partition has bounds that are not ours to manage.
-    #[error("{table}: partition \"{leaf}\" is {bounds}, which is not managed here: detach it, and move its rows")]
+    #[error(
+        "{table}: partition \"{leaf}\" is {bounds}, and such partitions are not managed: detach it, and move its rows"
+    )]
     Foreign {
         /// Schema and name of the table, quoted.
         table: String,
@@ -49,7 +52,8 @@ pub enum Error {
     },
     /// Somebody held a lock in our way, each time we tried.
     #[error(
-        "{table}: no lock to make partitions in {tries} tries; in the way: {holders}. Let those sessions end, or end them with pg_terminate_backend; nothing was changed by the last try, and the next call continues"
+        "{table}: no lock to make partitions in {tries} tries; in the way: {holders}. Wait until these sessions end, or \
+         end them with pg_terminate_backend; the last try changed nothing, and the next call continues"
     )]
     Locked {
         /// Schema and name, quoted.
@@ -61,7 +65,8 @@ pub enum Error {
     },
     /// Somebody held a lock in the way of a move, until our patience ended.
     #[error(
-        "{act} of {leaf}: no lock to be had; in the way: {holders}. Let those sessions end, or end them with pg_terminate_backend(pid); every run tries again, and no other leaf waits for it"
+        "{act} of {leaf}: no lock available; in the way: {holders}. Wait until these sessions end, or end them with \
+         pg_terminate_backend(pid); every run tries again, and no other leaf waits for this one"
     )]
     InTheWay {
         /// The move.
@@ -73,7 +78,8 @@ pub enum Error {
     },
     /// The server refused a statement, or the connection broke.
     #[error(
-        "could not {doing} of {table}: {message}. Check the server's log and the connection, then try again; what exists already is kept"
+        "could not {doing} of {table}: {message}. Check the server's log and the connection, then try again; existing \
+         leaves are kept"
     )]
     Database {
         /// What was being done.
@@ -95,7 +101,7 @@ pub enum Error {
         why: String,
     },
     /// A leaf was not dropped, or not retired, as the rule was not fulfilled when it came to it.
-    #[error("{leaf} stays: {why}. Nothing was changed; {} shows what stands in the way", Advice::Plan)]
+    #[error("{leaf} stays: {why}. Nothing was changed; {} shows the obstacle", Advice::Plan)]
     Refused {
         /// The leaf, with its schema.
         leaf: String,
@@ -104,7 +110,8 @@ pub enum Error {
     },
     /// A hold stands, but what it keeps was on its way out when it was added.
     #[error(
-        "hold {hold} stands from now on, but it came too late for {leaf}, whose detaching had begun: {why}. {} attaches it again; nothing that is held is dropped",
+        "hold {hold} is valid, but it came too late for {leaf}, because its detach had begun: {why}. {} attaches it again; a held \
+         leaf is not dropped",
         Advice::Undo(Some(.leaf))
     )]
     TooLate {
@@ -117,7 +124,8 @@ pub enum Error {
     },
     /// There is nowhere to write down what is done, so that it is not done.
     #[error(
-        "{schema}.activity is not there or not the partitioner's, and nothing is retired without a record: {}",
+        "{schema}.activity does not exist, or does not belong to the partitioner, and no leaf is retired without a \
+         record: {}",
         Advice::MakeRecord(.schema)
     )]
     NoActivity {
@@ -128,7 +136,7 @@ pub enum Error {
     #[error(transparent)]
     Archive(#[from] crate::ArchiveError),
     /// Somebody else does this already.
-    #[error("another session maintains the partitions of this database (pid {holder}): wait for it, or end it")]
+    #[error("another session maintains the partitions of this database (pid {holder}): wait until it ends, or end it")]
     Busy {
         /// Its process id, or a question mark.
         holder: String,

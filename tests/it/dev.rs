@@ -98,9 +98,9 @@ fn another_chain_in_the_database_is_told_with_what_helps() {
         let anew = anvil_with(options).await;
         anew.rpc().mine(3, 1).await.unwrap();
         let told = call(&of(&anew));
-        refused(&told, 1, &["started anew", "Nothing was changed", "`dalp-indexer dev --fresh`"]);
+        refused(&told, 1, &["was restarted", "Nothing was changed", "`dalp-indexer dev --fresh`"]);
         let said = String::from_utf8_lossy(&told.stderr).into_owned();
-        assert!(!said.contains("chains.devnet") && !said.contains("begun anew"), "not what helps here: {said}");
+        assert!(!said.contains("chains.devnet") && !said.contains("it restarts"), "not what helps here: {said}");
         let advised = with(&anew, &["--fresh"]);
         works(&database, &anew, home.path(), &advised.iter().map(String::as_str).collect::<Vec<_>>()).await;
         // Another id: nothing of it goes, with --fresh or without.
@@ -135,7 +135,7 @@ fn a_node_that_was_started_anew_is_told_so_by_run_whatever_is_final() {
         let output = other.call(&["run"]);
         refused(&output, 1, &["started anew", "`dalp-indexer run --reset-on-chain-change`"]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains("reindex") && !said.contains("begun anew"), "{said}");
+        assert!(!said.contains("reindex") && !said.contains("it restarts"), "{said}");
         let mut running = other.start(&["run", "--reset-on-chain-change"], std::process::Stdio::null());
         caught_up(&database, &anew).await;
         assert!(running.stop().await.success(), "{}", running.log());
@@ -169,7 +169,7 @@ fn a_devnet_says_what_it_uses_and_keeps_a_bounded_number_of_blocks() {
         let mut child = command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
         let said = || std::fs::read_to_string(log.path()).unwrap();
         until_shown("the devnet to be announced", || async {
-            said().contains("--fresh` starts over").then_some(()).ok_or(said())
+            said().contains("--fresh` starts with").then_some(()).ok_or(said())
         })
         .await;
         let running = processes_of(home.path());

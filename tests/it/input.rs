@@ -108,7 +108,7 @@ fn a_database_that_cannot_be_used_is_explained() {
         let mut standby = site.clone();
         (standby.url, standby.admin_url) = (read_only.direct_url(ADMIN), read_only.direct_url(ADMIN));
         refused(&standby.call(&["run"]), 1, &["read-only", "primary"]);
-        refused(&standby.call(&["migrate"]), 1, &["takes no writes", "primary"]);
+        refused(&standby.call(&["migrate"]), 1, &["accepts no writes", "primary"]);
     });
 }
 
@@ -260,7 +260,7 @@ fn the_wrong_chain_is_refused_and_nothing_is_lost() {
         let mut waiting = Site::new(&database, NOBODY).spawn();
         until("it to say so", || async {
             let log = waiting.log();
-            ["127.0.0.1:9", "chains.it.rpc_urls", "begun anew"].iter().all(|words| log.contains(words))
+            ["127.0.0.1:9", "chains.it.rpc_urls", "it restarts"].iter().all(|words| log.contains(words))
         })
         .await;
         assert!(waiting.stop().await.success(), "{}", waiting.log());

@@ -123,7 +123,7 @@ async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
     // What is below the floor is nobody's to miss.
     let verified = said(site, &["verify"], 0);
     let counts =
-        [format!(": {retained} logs of "), format!("{} logs lie below the retention floor", before - retained)];
+        [format!(": {retained} logs of "), format!("{} logs are below the retention floor", before - retained)];
     assert!(counts.iter().all(|count| verified.contains(count)), "{counts:?}: {verified}");
     said(site, &["partitions", "audit"], 0);
     let listed = json(site, &["partitions", "archive", "list", "--json"]);
@@ -136,11 +136,11 @@ async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
 async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
     let leaf = "dalp_indexed.logs_31337_20240304";
     let restored = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 0);
-    assert!(restored.contains("is back with 5 rows"), "{restored}");
-    assert!(restored.contains("as newer partitions are missing: restore those, too"), "{restored}");
+    assert!(restored.contains("is restored with its 5 archived rows"), "{restored}");
+    assert!(restored.contains("because newer partitions are missing: restore them too"), "{restored}");
     assert_eq!(one(client, LOGS).await, left + 5);
     let again = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 1);
-    assert!(again.contains("it is in its table already"), "{again}");
+    assert!(again.contains("it is already in its table"), "{again}");
     let listed = json(site, &["partitions", "archive", "list", "--json"]);
     let status = json(site, &["partitions", "status", "--table", "logs", "--json"]);
     let archived = status["tables"][0]["archived"].as_u64();
@@ -156,9 +156,9 @@ async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
 async fn rows_are_restored_beside_the_table(site: &Site, client: &Client) {
     let restore = ["partitions", "restore", "logs_31337_20240303", "--reason", "audit", "--author", "ops", "--into"];
     let beside: Vec<_> = restore.into_iter().chain(["dalp_indexed.\"Beside.it\""]).collect();
-    assert!(said(site, &beside, 0).contains("has the 5 rows"));
+    assert!(said(site, &beside, 0).contains("has the 5 archived rows"));
     assert_eq!(one(client, "SELECT count(*) FROM dalp_indexed.\"Beside.it\"").await, 5);
-    assert!(said(site, &beside, 1).contains("it stands already"));
+    assert!(said(site, &beside, 1).contains("it already exists"));
 }
 
 fn a_changed_file_is_found(site: &Site, folder: &Path) {
@@ -380,7 +380,7 @@ async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
     let fill = ["partitions", "fill", "--table", "position", "--at", "2023-11-05T10:00:00Z"];
     assert!(said(site, &fill, 0).contains("position_20231101 is made"));
     client.batch_execute(late).await.unwrap();
-    assert!(said(site, &fill, 0).contains("stands already"));
+    assert!(said(site, &fill, 0).contains("already exists"));
 }
 
 /// What `doctor` advises is one line, which does what it says where it is pasted.
@@ -421,7 +421,7 @@ fn undo_names_a_leaf_as_people_do() {
         until("a leaf", || async { client.query_opt(sql, &[]).await.unwrap().is_some() }).await;
         let leaf: String = client.query_one(sql, &[]).await.unwrap().get(0);
         for (name, words) in [
-            (leaf.as_str(), format!("dalp_indexed.{leaf}: nothing was begun with it")),
+            (leaf.as_str(), format!("dalp_indexed.{leaf}: neither this leaf nor a newer leaf")),
             ("no_such", "`dalp-indexer partitions archive list`".to_owned()),
         ] {
             let output = site.call(&["partitions", "undo", name, "--reason", "r", "--author", "a"]);

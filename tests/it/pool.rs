@@ -94,7 +94,7 @@ fn a_node_of_another_chain_is_refused_and_its_heads_are_not_used() {
             burst(right.rpc(), &deployed, 5, seed).await;
         }
         caught_up(&database, &right).await;
-        until("the socket to be refused", || async { running.log().contains("its heads are not used") }).await;
+        until("the socket to be refused", || async { running.log().contains("its heads are ignored") }).await;
         burst(right.rpc(), &deployed, 5, 99).await;
         caught_up(&database, &right).await;
         let client = database.superuser().await;
@@ -124,7 +124,7 @@ fn assert_named(log: &str, wrong: &Anvil) {
         check(&format!(" dalp_indexer::{module}"), "chain{chain=\"it\"}");
     }
     check("nodes::node: refused", &format!(":node{{node={:?}}}", wrong.http_url()));
-    check("its heads are not used", &format!(":node{{node={:?}}}", wrong.ws_url()));
+    check("its heads are ignored", &format!(":node{{node={:?}}}", wrong.ws_url()));
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn a_chain_that_is_registered_and_empty_has_a_status() {
             assert!(chain["verified_to"]["returned"].is_null(), "{chain}");
             let table = site.call(&["status"]);
             let table = String::from_utf8_lossy(&table.stdout);
-            assert!(table.contains("an indexer: none has run yet") && table.contains("receipts to"), "{table}");
+            assert!(table.contains("an indexer: no indexer has run yet") && table.contains("receipts to"), "{table}");
         }
     });
 }

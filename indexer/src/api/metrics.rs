@@ -76,9 +76,7 @@ const CHAIN: &[Metric<ChainStatus>] = &[
         whole(c.distrusted_answers)
     }),
     Metric("reorgs_total", Kind::Counter, "Unwinds of orphaned blocks that were committed.", |c| whole(c.reorgs)),
-    Metric("stops_total", Kind::Counter, "Times that indexing ended with a failure and restarted.", |c| {
-        whole(c.stops)
-    }),
+    Metric("stops_total", Kind::Counter, "Times that indexing ended with a failure and restarted.", |c| whole(c.stops)),
     Metric("stalled_seconds", Kind::Gauge, "Seconds without progress while work is waiting.", |c| {
         whole(c.stalled_seconds)
     }),
@@ -91,7 +89,9 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("untyped_logs", Kind::Gauge, "Logs without a typed table since this process leads.", |c| {
         whole(c.untyped_logs)
     }),
-    Metric("untyped_kinds", Kind::Gauge, "Kinds of logs without a typed table: contract and first topic.", |c| whole(c.untyped_kinds)),
+    Metric("untyped_kinds", Kind::Gauge, "Kinds of logs without a typed table: contract and first topic.", |c| {
+        whole(c.untyped_kinds)
+    }),
 ];
 
 const NODE: &[Metric<NodeReport>] = &[
@@ -101,9 +101,7 @@ const NODE: &[Metric<NodeReport>] = &[
     Metric("node_latency_seconds", Kind::Gauge, "Time of the node's light calls, smoothed.", |n| {
         n.latency_ms.map(|latency| Value::Real(latency / 1_000.0))
     }),
-    Metric("node_failures", Kind::Gauge, "Failed calls and refused answers in a row.", |n| {
-        whole(n.failures)
-    }),
+    Metric("node_failures", Kind::Gauge, "Failed calls and refused answers in a row.", |n| whole(n.failures)),
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that the tables want")]

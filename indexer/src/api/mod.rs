@@ -98,7 +98,7 @@ async fn numbers(State(published): State<Published>) -> Response {
 }
 
 async fn unknown() -> Response {
-    answer(StatusCode::NOT_FOUND, json!({ "error": "there is no such path; try /health, /ready, /status or /metrics" }))
+    answer(StatusCode::NOT_FOUND, json!({ "error": "there is no such path; use /health, /ready, /status or /metrics" }))
 }
 
 fn answer(code: StatusCode, body: Value) -> Response {

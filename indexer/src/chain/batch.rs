@@ -34,7 +34,7 @@ pub struct BlockBatch {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// A header that the range needs is missing.
-    #[error("{range}: the header of block {number} is missing from the answer")]
+    #[error("{range}: the answer lacks the header of block {number}")]
     NoHeader {
         /// The range asked for.
         range: BlockRange,
@@ -58,13 +58,13 @@ pub enum Defect {
         number: u64,
     },
     /// A log's block hash is not its header's.
-    #[error("block {number}: a log names another block hash than the header does")]
+    #[error("block {number}: the block hash in a log differs from the header's hash")]
     OtherFork {
         /// The block.
         number: u64,
     },
     /// A log that the filter does not select.
-    #[error("block {number}: a log that was not asked for")]
+    #[error("block {number}: a log outside the requested filter")]
     NotAsked {
         /// The block.
         number: u64,

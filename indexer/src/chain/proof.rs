@@ -27,7 +27,7 @@ impl Verify {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Disproof {
     /// The header's fields hash to something else.
-    #[error("block {number}: the header's fields hash to {computed}, not to its hash {claimed}")]
+    #[error("block {number}: the hash of the header's fields is {computed}, but the header says {claimed}")]
     Hash {
         /// The block.
         number: u64,
@@ -145,7 +145,7 @@ impl Proved {
 fn check_places(sealed: &SealedHeader, receipts: &Receipts) -> Result<(), &'static str> {
     let hashes = receipts.all.iter().map(|receipt| receipt.tx_hash);
     if !hashes.eq(sealed.transactions.iter().copied()) {
-        return Err("its receipts are not those of its transactions, one for each and in order");
+        return Err("its receipts do not match its transactions, one each and in order");
     }
     if receipts.logs.blocks().any(|block| block != sealed.block()) {
         return Err("a log of its receipts names another block");
@@ -155,7 +155,7 @@ fn check_places(sealed: &SealedHeader, receipts: &Receipts) -> Result<(), &'stat
         while row < receipt.logs_end {
             let log = receipts.logs.get(row);
             if log.log_index as usize != row {
-                return Err("the log indexes of its receipts do not count from 0 without a gap");
+                return Err("the log indexes of its receipts do not start at 0, or have a gap");
             }
             if log.tx_index as usize != index || log.tx_hash != receipt.tx_hash {
                 return Err("a log of its receipts names another transaction");
@@ -164,7 +164,7 @@ fn check_places(sealed: &SealedHeader, receipts: &Receipts) -> Result<(), &'stat
         }
     }
     if row != receipts.logs.len() {
-        return Err("it has logs that belong to no receipt");
+        return Err("it has logs without a receipt");
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
         }
     }
     match bar {
-        None => say!("{want} of \"{}\" is covered already; nothing to do", chain.name)?,
+        None => say!("{want} of \"{}\" is already stored; nothing to do", chain.name)?,
         Some(bar) => {
             let blocks = bar.length().unwrap_or(0);
             bar.finish_and_clear();
@@ -122,10 +122,12 @@ pub(super) fn pick<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Cha
         (Some(name), chains) => chains
             .iter()
             .find(|chain| chain.name == name)
-            .ok_or_else(|| Failure::usage(format!("no chain is called \"{name}\"; configured: {}", names()))),
+            .ok_or_else(|| Failure::usage(format!("there is no chain \"{name}\"; configured: {}", names()))),
         (None, [chain]) => Ok(chain),
         (None, []) => Err(Failure::usage("no chain is configured: see `dalp-indexer config example`")),
-        (None, _) => Err(Failure::usage(format!("--chain is needed, as there are several: {}", names()))),
+        (None, _) => {
+            Err(Failure::usage(format!("several chains are configured; choose one with --chain: {}", names())))
+        }
     }
 }
 
@@ -136,15 +138,15 @@ async fn refuse_unfinal(store: &Store, claim: &Claim, chain: &Chain, want: Block
         return match state.finalized {
             Some(_) => Ok(()),
             None => Err(Failure::other(format!(
-                "no block of \"{}\" is known to be final (finality {:?}): let `dalp-indexer run` index it first; with \
-                 finality \"never\" there is no backfill, index from start_block instead",
+                "no block of \"{}\" is known to be final (finality {:?}): start `dalp-indexer run` first; with finality \
+                 \"never\" there is no backfill: lower start_block instead",
                 chain.name, chain.finality
             ))),
         };
     }
     Err(Failure::usage(format!(
         "block {} of \"{}\" is not final, or not indexed yet (final: {}); `dalp-indexer run` indexes from start_block {} \
-         upwards by itself",
+         upwards automatically",
         want.last,
         chain.name,
         state.finalized.map_or("none".into(), |number| number.to_string()),

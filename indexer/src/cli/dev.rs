@@ -82,13 +82,13 @@ impl Folder {
         let home = home()?;
         let path = home.join("dev");
         let problem = |error: std::io::Error| {
-            Failure::other(format!("{}: {error}; set DALP_HOME to a folder that can be written", path.display()))
+            Failure::other(format!("{}: {error}; set DALP_HOME to a writable folder", path.display()))
         };
         fs::create_dir_all(&home).map_err(problem)?;
         let lock = File::create(home.join("dev.lock")).map_err(problem)?;
         if lock.try_lock().is_err() {
             return Err(Failure::other(format!(
-                "another `dalp-indexer dev` uses {}: stop it, or set DALP_HOME to another folder for this one",
+                "another `dalp-indexer dev` uses {}: stop it, or set DALP_HOME to another folder",
                 home.display()
             )));
         }
@@ -225,12 +225,11 @@ impl Devnet {
         tell!("Anvil listens on port {}", anvil.port());
         ports.anvil = Some(anvil.port());
         let genesis = anvil.rpc().block_hash(0).await?;
-        let genesis = genesis
-            .ok_or_else(|| Failure::other("Anvil has no block 0: start over with `dalp-indexer dev --fresh`"))?;
+        let genesis = genesis.ok_or_else(|| Failure::other("Anvil has no block 0: run `dalp-indexer dev --fresh`"))?;
         let (url, ws_url) = (anvil.http_url(), Some(anvil.ws_url()));
         let node = DevNode { url, ws_url, chain_id, genesis, start_block: 0, ours: Some(anvil.rpc().clone()) };
         if anvil.lost_blocks() {
-            tell!("note: Anvil was killed before it could save its state; blocks since its last save are gone");
+            tell!("note: Anvil was killed before it saved its state; the blocks since its last save are lost");
         }
         self.anvil = Some(anvil);
         Ok(node)
@@ -281,9 +280,9 @@ struct DevDatabase {
 fn config_text(database: &DevDatabase, node: &DevNode) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let mut config = format!(
-        "# Written by `dalp-indexer dev`, anew at each start.\n[database]\nurl = {}\nadmin_url = {}\nreader_url = {}\n\n\
-         [http]\nlisten = \"{}\"\n\n[chains.{CHAIN}]\nchain_id = {}\nrpc_urls = [{}]\nstart_block = {}\nfinality = \"never\"\n\
-         poll_interval = \"250ms\"\n",
+        "# Written by `dalp-indexer dev` at each start.\n[database]\nurl = {}\nadmin_url = {}\nreader_url = \
+         {}\n\n[http]\nlisten = \"{}\"\n\n[chains.{CHAIN}]\nchain_id = {}\nrpc_urls = [{}]\nstart_block = {}\nfinality = \
+         \"never\"\npoll_interval = \"250ms\"\n",
         text(&database.url),
         text(&database.admin_url),
         text(&database.reader_url),
@@ -377,7 +376,7 @@ fn announce(
             agents.len().saturating_sub(3)
         )?;
     }
-    say!("\nCtrl-C stops everything; the next start goes on from here, `--fresh` starts over.\n")
+    say!("\nCtrl-C stops everything; the next start continues, `--fresh` starts with an empty chain.\n")
 }
 
 /// One live line a chain on a terminal; a line every five seconds elsewhere.

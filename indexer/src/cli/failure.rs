@@ -8,7 +8,7 @@ use crate::store::StoreError;
 use crate::store::connect::{ConnectError, ConnectFault};
 use crate::telemetry::TelemetryError;
 
-/// Why a command did not do its work; its text says what, where and what to do next.
+/// Why a command did not do its work; its text says what, where and action next.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -74,7 +74,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::unread(),
-            _ => Self::other(format!("standard output cannot be written: {error}")),
+            _ => Self::other(format!("cannot write to standard output: {error}")),
         }
     }
 }

@@ -143,7 +143,7 @@ pub fn main(datasets: Datasets) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tell!("error: threads for the program cannot be started: {error}");
+            tell!("error: cannot start the threads of the program: {error}");
             return ExitCode::from(1);
         }
     };

@@ -61,7 +61,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     }
     match looks {
         Looks { failed: 0, .. } => Ok(()),
-        Looks { all, failed } => Err(Failure::other(format!("{failed} of {all} do not serve: see above"))),
+        Looks { all, failed } => Err(Failure::other(format!("{failed} of {all} tests failed: see above"))),
     }
 }
 
@@ -92,9 +92,10 @@ async fn node(chain: &Chain, url: &Secret) -> Result<String, String> {
     let found = nodes.identity().await.map_err(|error| error.to_string())?;
     match found.chain_id == chain.chain_id {
         true => Ok(format!("chain {}, genesis {}", found.chain_id, found.genesis)),
-        false => {
-            Err(format!("it serves chain {}, and chains.{}.chain_id is {}", found.chain_id, chain.name, chain.chain_id))
-        }
+        false => Err(format!(
+            "the node serves chain {}, but chains.{}.chain_id is {}",
+            found.chain_id, chain.name, chain.chain_id
+        )),
     }
 }
 
@@ -109,10 +110,10 @@ async fn archive(config: &Config, client: &Client, looks: &mut Looks) -> Result<
         Err(error) => Err(error.to_string()),
         Ok(None) => match archive.probe().await {
             Ok(probed) if probed.writes_once => {
-                Ok("it takes objects, gives them back, and writes none over another".to_owned())
+                Ok("it stores and returns objects, and refuses to overwrite one".to_owned())
             }
             Ok(_) => {
-                Ok("it takes objects and gives them back; it ignores conditional writes: let one database write there"
+                Ok("it stores and returns objects, but ignores conditional writes: let only one database write there"
                     .to_owned())
             }
             Err(error) => Err(error.to_string()),

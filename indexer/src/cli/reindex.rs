@@ -44,18 +44,18 @@ async fn remove(config: &Config, chain: &Chain, args: &ReindexArgs, bars: &Multi
     store.check().await.map_err(other)?;
     if !args.yes {
         return Err(Failure::usage(format!(
-            "nothing was removed: this removes every stored block of \"{}\" from {} upwards, and `dalp-indexer run` reads them \
-             again; add --yes",
+            "nothing was removed. With --yes, this command removes every stored block of \"{}\" from {} upwards, and \
+             `dalp-indexer run` reads them again",
             chain.name, args.from
         )));
     }
-    let nothing = || Failure::other(format!("nothing is stored of \"{}\" (chain {})", chain.name, chain.chain_id));
+    let nothing = || Failure::other(format!("no block of \"{}\" (chain {}) is stored", chain.name, chain.chain_id));
     let Seized { claim, mut tail, .. } =
         again(|| store.seize(chain.chain_id)).await.map_err(other)?.ok_or_else(nothing)?;
     let to = store.tail_below(&claim, args.from).await.map_err(other)?;
     if to.next >= tail.next {
         store.let_go(&claim).await.map_err(other)?;
-        say!("\"{}\" is stored up to block {} only; nothing to remove", chain.name, tail.next.saturating_sub(1))?;
+        say!("\"{}\" is stored only up to block {}; nothing to remove", chain.name, tail.next.saturating_sub(1))?;
         return Ok(());
     }
     let blocks = tail.next - to.next;

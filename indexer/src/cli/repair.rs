@@ -110,7 +110,7 @@ impl Repair<'_> {
     async fn replace_once(&self, range: BlockRange) -> Result<(), Step> {
         let verification = &self.verification;
         if range.last > verification.anchor.number {
-            return Err(Step::Again("it lies above the tail now".into()));
+            return Err(Step::Again("it is above the tail now".into()));
         }
         let stored = verification.stored(range).await.map_err(Step::of)?;
         let covered = stored.covered_by_any();
@@ -133,7 +133,7 @@ impl Repair<'_> {
     async fn write(&self, replacement: Replacement<'_>, foreign: &[(i64, i32)]) -> Result<(), Step> {
         let verification = &self.verification;
         if !verification.stands().await.map_err(|trouble| Step::Failed(trouble.into()))? {
-            return Err(Step::Again("the chain was reorganised meanwhile".into()));
+            return Err(Step::Again("a reorg happened meanwhile".into()));
         }
         match verification.store.repair(&verification.claim, replacement, foreign, verification.anchor).await {
             Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
@@ -142,7 +142,7 @@ impl Repair<'_> {
                 if let (StoreError::Sealed { .. }, Replacement::Batch(batch)) = (&error, replacement) {
                     self.leaves.unseal(verification.claim.chain_id, batch, &floors).await.map_err(Step::of)?;
                 }
-                return Err(Step::Again(format!("a partition went away or was sealed: {error}")));
+                return Err(Step::Again(format!("a partition was dropped or sealed: {error}")));
             }
             other => other.map_err(Step::of)?,
         }
@@ -153,7 +153,7 @@ impl Repair<'_> {
             .map_err(|trouble| Step::Failed(trouble.into()))?;
         match verified.differences.len() {
             0 => Ok(()),
-            rows => Err(Step::Again(format!("{rows} of its rows still differ: somebody else writes there"))),
+            rows => Err(Step::Again(format!("{rows} of its rows still differ: another program writes there"))),
         }
     }
 }

@@ -27,7 +27,7 @@ pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
     let mut service = tokio::select! {
         service = Service::start(&config) => service?,
         () = signals.stop() => {
-            info!("stopping before it has started");
+            info!("stopping before the start is complete");
             return Ok(());
         }
     };
@@ -55,7 +55,7 @@ impl Signals {
     /// # Errors
     /// Where signals cannot be received.
     pub fn listen() -> Result<Self, Failure> {
-        let hook = |kind| signal(kind).map_err(|error| Failure::other(format!("signals cannot be received: {error}")));
+        let hook = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot receive signals: {error}")));
         Ok(Self { interrupt: hook(SignalKind::interrupt())?, terminate: hook(SignalKind::terminate())? })
     }
 

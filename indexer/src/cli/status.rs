@@ -113,7 +113,7 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
         }
         for Trouble { table, failures, error } in &maintenance {
             let why = error.as_deref().unwrap_or_default();
-            say!("partitions of {table}: {failures} runs failed in a row; the last one: {why}")?;
+            say!("partitions of {table}: {failures} runs failed in a row; last failure: {why}")?;
         }
     }
     Ok(())
@@ -190,7 +190,8 @@ impl ChainReport {
         }
         let percent = all.saturating_sub(missing) as f64 * 100.0 / all as f64;
         Some(format!(
-            "{}: {percent:.1} % of {all} blocks are stored, {missing} are to be fetched; `dalp-indexer status --watch` tells how fast",
+            "{}: {percent:.1} % of {all} blocks are stored, {missing} are missing; `dalp-indexer status --watch` shows \
+             the speed",
             self.name
         ))
     }
@@ -276,7 +277,7 @@ fn progress_table(chains: &[ChainReport]) -> Grid {
             _ => "-".into(),
         };
         let waits = match chain.heartbeat_age {
-            None => "an indexer: none has run yet".into(),
+            None => "an indexer: no indexer has run yet".into(),
             Some(age) if age > 10.0 => format!("an indexer: the last heartbeat is {age:.0} s old"),
             Some(_) => chain.waits_for.clone().unwrap_or_default(),
         };

@@ -84,7 +84,7 @@ pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Resul
     match reports.iter().map(|report| report.findings.rows()).sum() {
         0 => reports.iter().try_for_each(Report::whole),
         rows => {
-            Err(Failure::other(format!("{rows} rows differ from the chain; `dalp-indexer repair` fetches them anew")))
+            Err(Failure::other(format!("{rows} rows differ from the chain; `dalp-indexer repair` fetches them again")))
         }
     }
 }
@@ -170,10 +170,7 @@ impl<'a> Verification<'a> {
         let first = scope.from.unwrap_or(lowest);
         let last = scope.to.map_or(anchor.number, |to| to.min(anchor.number));
         let want = BlockRange::new(first, last).ok_or_else(|| {
-            Failure::usage(format!(
-                "--from {first} is above block {last}, the last that is stored of \"{}\"",
-                chain.name
-            ))
+            Failure::usage(format!("--from {first} is above block {last}, the last stored block of \"{}\"", chain.name))
         })?;
         let best = patiently(|| nodes.best_level()).await?;
         let level = scope.level.unwrap_or(best).min(best);
@@ -368,7 +365,7 @@ async fn anchor(chain: &Chain, store: &Store, nodes: &Nodes, claim: &Claim) -> R
     for _ in 0..TRIES {
         let state = store.load(claim).await?;
         let Some(hash) = state.tail.hash else {
-            let why = format!("nothing of \"{}\" is stored yet: let `dalp-indexer run` index it first", chain.name);
+            let why = format!("no block of \"{}\" is stored yet: start `dalp-indexer run` first", chain.name);
             return Err(Trouble::Failed(Failure::other(why)));
         };
         let tail = BlockRef { number: state.tail.next - 1, hash };
@@ -380,7 +377,8 @@ async fn anchor(chain: &Chain, store: &Store, nodes: &Nodes, claim: &Claim) -> R
         sleep(Duration::from_millis(300)).await;
     }
     Err(Trouble::Failed(Failure::other(format!(
-        "the node does not have the stored tail of \"{}\": it lags, or the chain was reorganised; let `dalp-indexer run` catch up, then try again",
+        "the node does not have the stored tail of \"{}\": the node lags, or a reorg happened; wait until `dalp-indexer \
+         run` has caught up, then try again",
         chain.name
     ))))
 }
@@ -473,8 +471,8 @@ impl Report {
         match missing.iter().map(|gap| gap.blocks()).sum::<u64>() {
             0 => Ok(()),
             blocks => Err(Failure::other(format!(
-                "{blocks} blocks of \"{}\" are not stored by its present filter, so nothing vouches for them: let `dalp-indexer run` \
-                 fetch them (`dalp-indexer status` shows the gap), then verify again",
+                "{blocks} blocks of \"{}\" are not stored by its present filter, so they were not compared: wait until \
+                 `dalp-indexer run` has fetched them (`dalp-indexer status` shows the gap), then verify again",
                 self.chain
             ))),
         }
@@ -515,14 +513,14 @@ impl Report {
             self.covered.blocks()
         );
         if self.below > 0 {
-            text.push_str(&format!("\n{} logs lie below the retention floor and were not compared", self.below));
+            text.push_str(&format!("\n{} logs are below the retention floor and were not compared", self.below));
         }
         if !gaps.is_empty() {
             text.push_str(&format!("\nnot stored, so not compared: {}", list(&gaps)));
         }
         if let (logs @ 1.., blocks) = &self.out_of_time {
             text.push_str(&format!(
-                "\n{logs} logs are in dalp_indexed.quarantine and in no other table: their blocks lie more than a hundred years \
+                "\n{logs} logs are only in dalp_indexed.quarantine: the times of their blocks are more than 100 years \
                  ahead ({})",
                 list(blocks.ranges())
             ));

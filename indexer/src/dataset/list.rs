@@ -34,7 +34,7 @@ impl Datasets {
                 other.name() == dataset.name() || (other.schema(), other.table()) == (dataset.schema(), dataset.table())
             };
             if let Some(twin) = all[..dataset.at].iter().find(is_twin) {
-                return Err(format!("{} and {} are one table, or have one name", twin.name(), dataset.name()));
+                return Err(format!("{} and {} are one table, or have the same name", twin.name(), dataset.name()));
             }
             if let Some(fault) = dataset.fault() {
                 return Err(format!("{}: {fault}", dataset.name()));
@@ -42,7 +42,9 @@ impl Datasets {
         }
         let one = |what: &str, is: fn(&Takes) -> bool| {
             let mut of = all.iter().filter(|dataset| is(dataset.takes())).map(Dataset::at);
-            of.next().filter(|_| of.next().is_none()).ok_or_else(|| format!("not one table takes {what}"))
+            of.next()
+                .filter(|_| of.next().is_none())
+                .ok_or_else(|| format!("no table, or more than one table, takes {what}"))
         };
         let every = one("every log", |takes| matches!(takes, Takes::Every))?;
         let refused = one("what is refused", |takes| matches!(takes, Takes::Refused))?;

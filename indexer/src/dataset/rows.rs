@@ -35,7 +35,7 @@ pub struct Rows {
 /// Who refuses logs of absurd times, in the quarantine.
 pub const TIME: &str = "block_time";
 /// Why.
-const ABSURD: &str = "its block's time lies more than a hundred years ahead: no partition is made for it";
+const ABSURD: &str = "the time of its block is more than 100 years ahead: no partition is made for it";
 
 impl Rows {
     /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if `raw`, and of each

@@ -179,7 +179,7 @@ impl Dataset {
         let names = [self.schema(), self.table()].into_iter().chain(self.columns.iter().map(|column| &*column.name));
         let is_name = |name: &&str| (1..=NAME).contains(&name.len()) && !name.contains('\0');
         if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
-            return Some(format!("{name:?} is no name in the database, which has 1 to {NAME} bytes"));
+            return Some(format!("{name:?} is not a valid name in the database: a name has 1 to {NAME} bytes"));
         }
         let has = |name: &str| self.columns.iter().filter(|column| column.name == name).count();
         let typed = KEY.iter().zip([Type::Int8, Type::Time, Type::Int8, Type::Int4]);
@@ -193,7 +193,7 @@ impl Dataset {
         let emitter = self.event().map(|event| event.emitter.as_str()).filter(|emitter| has(emitter) != 1);
         lacks.map(|(name, of)| format!("it has no column {name} {} NOT NULL", of.sql())).or_else(|| {
             let missing = unknown.map(String::as_str).or(emitter)?;
-            Some(format!("it has no such column for what its description names: {missing}"))
+            Some(format!("its description names columns that it lacks: {missing}"))
         })
     }
 }

@@ -52,7 +52,7 @@ impl fmt::Display for Untyped {
         let stay = if logs == 1 { "stays" } else { "stay" };
         write!(
             f,
-            "{logs} log{} of {kinds} kind{} {stay} raw, as no typed table takes them:",
+            "{logs} log{} of {kinds} kind{} {stay} raw, because no typed table takes them:",
             plural(logs),
             plural(kinds)
         )?;

@@ -54,7 +54,7 @@ enum Job {
 impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Load => f.write_str("history: reading what is missing"),
+            Self::Load => f.write_str("history: reading the missing ranges"),
             Self::Piece(_, range) => write!(f, "history: {range}"),
         }
     }
@@ -164,8 +164,8 @@ impl BackfillLane {
                     self.tasks.spawn(job, task.run());
                 }
                 BackfillAction::TooLarge { number } => self.trouble.set(Some(format!(
-                    "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use \
-                     another node, and start again"
+                    "block {number} alone exceeds the node's or our response limit; raise `max_response_bytes` or use \
+                     another node, and restart"
                 ))),
             }
         }
@@ -226,7 +226,7 @@ async fn tell_lowest(context: &Context, missing: &Missing) {
                 context.leaves.book.load_from(context.claim.chain_id, time);
             }
         }
-        Err(error) => debug!(%error, "the time of the lowest missing block is not known"),
+        Err(error) => debug!(%error, "the time of the lowest missing block is unknown"),
     }
 }
 
@@ -347,7 +347,7 @@ impl PieceTask {
                     // Somebody else was faster with these blocks, which the coverage will tell; or rows are there that it
                     // does not know of.
                     self.trouble.set(Some(format!(
-                        "{}: {why}; if this goes on, rows are stored that no coverage knows of: run `dalp-indexer repair`",
+                        "{}: {why}; if this repeats, the database has rows without coverage: run `dalp-indexer repair`",
                         batch.range()
                     )));
                     sleep(FIRST_PAUSE * 20).await;

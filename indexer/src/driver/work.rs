@@ -249,8 +249,8 @@ async fn explain_duplicate(store: &Store, claim: &Claim, on: Tail, why: String) 
         Ok(_) | Err(StoreError::Retry { .. }) => return Ok(Input::WriteLost),
         Err(error) => return Err(error),
     }
-    let advice =
-        "rows above the stored tail exist already, which no dalp-indexer writes: find out who did, and remove them";
+    let advice = "the database has rows above the stored tail, and no dalp-indexer writes such rows: find their writer, and remove \
+         them";
     Err(StoreError::Fatal { why: format!("{why}; {advice}") })
 }
 

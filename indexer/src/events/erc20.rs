@@ -27,7 +27,7 @@ pub struct Transfer<'a> {
 /// # Errors
 /// What about its words is not as the ABI allows.
 pub fn decode<'a>(log: &Log<'a>) -> Result<Transfer<'a>, &'static str> {
-    let [_, from, to] = log.topics else { return Err("it has not three topics") };
+    let [_, from, to] = log.topics else { return Err("it does not have three topics") };
     let (Some(from), Some(to)) = (address(from), address(to)) else {
         return Err("an indexed address has non-zero high bytes");
     };
@@ -57,7 +57,7 @@ mod tests {
         let value = [9; 32];
         assert_eq!(decode(&log(&topics[..3], &value)), Ok(Transfer { from, to, value: &value }));
         let refused = |topics: &[B256], data: &[u8]| decode(&log(topics, data)).unwrap_err();
-        assert_eq!(refused(&topics, &value), "it has not three topics", "ERC-721");
+        assert_eq!(refused(&topics, &value), "it does not have three topics", "ERC-721");
         assert_eq!(refused(&topics[..3], &value[..31]), "the data is not one 32-byte word");
         let dirty = [TRANSFER, B256::repeat_byte(1), to.into_word()];
         assert_eq!(refused(&dirty, &value), "an indexed address has non-zero high bytes");

@@ -90,7 +90,7 @@ impl Builder {
         let missing = match self.store.missing_times(chain_id).await {
             Ok(missing) => missing,
             Err(error) => {
-                debug!(%error, "which times are missing is not known");
+                debug!(%error, "the missing times are unknown");
                 return Ok(());
             }
         };
@@ -124,7 +124,7 @@ impl Builder {
         let indexed = build(client, table, &catalog, &leaf.name, live).await?;
         if let Indexed::Made(indexes @ 1..) = indexed {
             let took_seconds = began.elapsed().as_secs_f64();
-            debug!(leaf = leaf.name, indexes, took_seconds, "a loaded partition has its indexes");
+            debug!(leaf = leaf.name, indexes, took_seconds, "built the indexes of a loaded partition");
         }
         if indexed != Indexed::Busy {
             let now = read_leaf(client, table, &catalog, &leaf.name).await?;

@@ -24,8 +24,8 @@ pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String>
     let leaves = (time / table.interval.seconds()).ceil() + f64::from(partitions.premake) + 1.0;
     (leaves > f64::from(partitions.max_leaves)).then(|| {
         format!(
-            "tables.{}: retention at interval = \"{}\" keeps {leaves:.0} leaves of a key, more than partitions.max_leaves = {}: from there \
-             on leaves are a step wider",
+            "tables.{}: retention at interval = \"{}\" keeps {leaves:.0} leaves of a key, more than partitions.max_leaves \
+             = {}: above this number, leaves are one step wider",
             table.name,
             table.interval.name(),
             partitions.max_leaves

@@ -92,7 +92,7 @@ impl Leaves {
                     && let Ok(client) = self.connected(client).await
                     && let Err(error) = note_failure(client, &table.table, &error.to_string()).await
                 {
-                    span.in_scope(|| debug!(%error, "the failure is not noted"));
+                    span.in_scope(|| debug!(%error, "the failure could not be recorded"));
                 }
                 failed.push(format!("{}: {error}", table.name));
             }
@@ -133,7 +133,7 @@ impl Leaves {
             for chain_id in self.book.followed() {
                 self.book.forget(chain_id);
                 if let Err(error) = store.learn_floors(chain_id).await {
-                    debug!(chain_id, %error, "the retention floors are not known");
+                    debug!(chain_id, %error, "the retention floors are unknown");
                 }
             }
         }
@@ -270,8 +270,8 @@ pub(crate) async fn has_one_policy(
         Some(other) => Err(dalp_partitions::Error::Unfit {
             what: table.table.to_string(),
             why: format!(
-                "it is a part of {}, which is looked after as tables.{}, and a leaf has one policy: take one of the two out of the \
-                 configuration",
+                "it is a partition of {}, which tables.{} maintains; a leaf has one policy: remove one of the two from \
+                 the configuration",
                 other.table, other.name
             ),
         }
@@ -303,10 +303,10 @@ pub(crate) async fn retire_table(
         }
     }
     for (key, why) in outcome.stopped() {
-        warn!(key, "nothing of it is retired: {why}");
+        warn!(key, "none of its leaves is retired: {why}");
     }
     if let Some(why) = place.fault.as_ref().filter(|_| archives(table)) {
-        warn!("nothing of it is archived: {why}");
+        warn!("none of its leaves is archived: {why}");
     }
     for (next, error) in &outcome.failed {
         warn!(leaf = next.entry.leaf, act = next.act.word(), "{error}");

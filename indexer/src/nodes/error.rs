@@ -16,7 +16,7 @@ pub enum NodeError {
         hint: Option<u64>,
     },
     /// The node does not have that block: it lags, or the block was reorganised away. Look at the head again.
-    #[error("{node}: {what} is not there (the node lags, or the block was reorganised away)")]
+    #[error("{node}: {what} is missing (the node lags, or a reorg removed the block)")]
     Gone {
         /// Which node.
         node: String,

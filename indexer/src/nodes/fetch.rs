@@ -35,7 +35,7 @@ impl Nodes {
         let node = self.node();
         let batch = self.checked_by(node, range, level).await?;
         if level == Level::Returned && self.takes_samples().await? && !self.sample(node, &batch).await? {
-            return self.suspicious(range, "the sample's receipts hold other logs".into()).await;
+            return self.suspicious(range, "the receipts of the sample have other logs".into()).await;
         }
         if batch.level() < Level::Bloom {
             node.gave(range);
@@ -74,7 +74,7 @@ impl Nodes {
                 let receipts = self.best_level().await? == Level::Receipts;
                 match defect {
                     Defect::Bloom { number } | Defect::LeftOut { number } if receipts => {
-                        node.catch(number, "they do not agree with its header's bloom");
+                        node.catch(number, "they do not match the bloom of its header");
                     }
                     Defect::Bloom { number } => self.bloom_refuted(node, number),
                     _ => {}
@@ -100,7 +100,9 @@ impl Nodes {
             let mut answers = node.batch_of(calls).await?;
             let took = began.elapsed();
             let ends = answers.split_off(parts);
-            let [first, last] = &ends[..] else { return Err(node.retry("the batch has another number of answers")) };
+            let [first, last] = &ends[..] else {
+                return Err(node.retry("the number of answers in the batch is wrong"));
+            };
             let (first, last) = (node.header(first, part.first)?, node.header(last, part.last)?);
             let found = united(node, format_args!("blocks {part}"), answers)?;
             node.paced(portion, found.bytes() as u64, took);
@@ -203,7 +205,7 @@ impl Nodes {
         };
         let Some(last) = (range.first + pieces.len() as u64).checked_sub(1).filter(|last| *last >= range.first) else {
             outcome?;
-            return Err(node.retry("no block of the range came"));
+            return Err(node.retry("no block of the range arrived"));
         };
         let range = BlockRange { first: range.first, last };
         node.whole(BlockBatch::of_pieces(range, pieces, &self.filter))
@@ -322,12 +324,12 @@ impl Nodes {
     async fn suspicious(&self, range: BlockRange, why: String) -> Result<BlockBatch, NodeError> {
         let node = self.node();
         if self.best_level().await? != Level::Receipts {
-            return Err(node.retry(&format!("refused an answer that does not hold together: {why}")));
+            return Err(node.retry(&format!("refused an inconsistent answer: {why}")));
         }
         node.tell(|| tracing::warn!(%range, "refused logs: {why}; receipts decide"));
         if range.blocks() > PROVED_AT_ONCE {
             let (node, why) =
-                (node.name().to_owned(), format!("logs were refused ({why}), and receipts are for few blocks"));
+                (node.name().to_owned(), format!("logs were refused ({why}), and the range is too long for receipts"));
             return Err(NodeError::TooLarge { node, why, hint: None });
         }
         self.proved_range(node, range).await
@@ -351,7 +353,7 @@ impl Nodes {
         returned.extend(batch.logs(), |number, _| number == block.number);
         let same = passing.same_rows(&returned);
         if !same {
-            self.distrust(node, block, "its logs are not those of the block's receipts");
+            self.distrust(node, block, "its logs do not match the receipts of the block");
         }
         Ok(same)
     }
@@ -368,8 +370,8 @@ impl Nodes {
         };
         match compared.await {
             Ok(true) => node.acquit(),
-            Ok(false) => node.catch(block, "its logs around that block are wrong still"),
-            Err(error) => node.tell(|| tracing::debug!(%error, "it has not proved itself")),
+            Ok(false) => node.catch(block, "its logs around that block are still wrong"),
+            Err(error) => node.tell(|| tracing::debug!(%error, "it has not proved correct logs yet")),
         }
     }
 

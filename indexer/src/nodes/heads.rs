@@ -156,9 +156,9 @@ async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut fin
             Ok(head) if final_at_once.look(head) => {
                 let name = &chain.name;
                 warn!(
-                    "the node calls each new block final at once. If it is a devnet, which takes such blocks back, set \
-                     chains.{name}.finality = \"never\", or what it reverts stays stored; if its chain takes none back, \
-                     chains.{name}.finality = \"instant\" says so"
+                    "the node calls each new block final at once. A devnet reverts such blocks: set \
+                     chains.{name}.finality = \"never\" for it, otherwise reverted blocks stay stored. If the chain \
+                     reverts no block, set chains.{name}.finality = \"instant\""
                 );
             }
             Ok(_) => {}
@@ -176,7 +176,7 @@ impl Nodes {
     pub async fn survey(&self) {
         let asked = self.pool.due().into_iter().map(|node| async move {
             if let Err(error) = self.head_of(node).await {
-                node.tell(|| debug!(%error, "a node in reserve does not work"));
+                node.tell(|| debug!(%error, "a node in reserve fails"));
             }
         });
         join_all(asked).await;
@@ -283,11 +283,11 @@ impl Socket {
             match self.subscribe().await {
                 End::Unwanted => return,
                 End::Refused(error) => {
-                    error!(error, "its heads are not used until it serves the right chain; correct ws_urls");
+                    error!(error, "its heads are ignored until it serves the right chain; correct ws_urls");
                 }
                 End::Failed(why) => {
                     let error = self.secrets.clean(&why);
-                    warn!(error, "no new heads by WebSocket; polling goes on");
+                    warn!(error, "no new heads by WebSocket; polling continues");
                 }
             }
             if began.elapsed() > MAX_PAUSE {

@@ -69,8 +69,8 @@ impl Record {
             }
             Refusal::Pruned => {
                 let told = format!(
-                    "it does not keep history that far back ({why}); add a node with full history to rpc_urls, or set \
-                     start_block to what it keeps"
+                    "it does not keep history that far back ({why}); add a node with full history to rpc_urls, or raise \
+                     start_block to its oldest block"
                 );
                 record.health.wrong(now, told.clone(), rand::random());
                 return doubted(&mut record.doubts, NodeError::Retry { node, why: told, after }, why, asked);
@@ -118,11 +118,7 @@ impl Record {
 
     /// Logs of a range that are `null`: neither which there are, nor that there are none.
     pub(super) fn null(&self, asked: Asked<'_>) -> Failure {
-        self.unexplained(
-            "it answered null, which says neither which logs there are nor that there are none",
-            None,
-            asked,
-        )
+        self.unexplained("it answered null, which is neither a list of logs nor an empty list", None, asked)
     }
 
     /// No successful answer came.
@@ -137,7 +133,8 @@ impl Record {
             HttpError::Timeout => return self.unexplained("no answer within request_timeout", None, asked),
             HttpError::Cut(why) => return self.unexplained(&why, None, asked),
             HttpError::Redirect(to) => {
-                let why = format!("it redirects to {to}, which is not followed; put the final URL into rpc_urls");
+                let why =
+                    format!("it redirects to {to}, and redirects are not followed; put the final URL into rpc_urls");
                 return Failure::Error(self.failed(&why, None, asked));
             }
             HttpError::Unreachable(why) => return Failure::Error(self.failed(&why, None, asked)),
@@ -165,7 +162,7 @@ impl Record {
         let now = Instant::now();
         let mut record = self.known();
         record.health.answered(asked.began, now, false);
-        let why = asked.told(&format!("the answer is too large: it passes max_response_bytes = {limit}"));
+        let why = asked.told(&format!("the answer is too large: it exceeds max_response_bytes = {limit}"));
         let node = self.name().to_owned();
         match asked.part() {
             Some(Part::Calls(calls)) if asked.blocks.is_none() => {

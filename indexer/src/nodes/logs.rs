@@ -201,7 +201,7 @@ impl RpcLog<'_> {
     /// Puts it into its columns; `data` is scratch.
     pub(super) fn push<E: Error>(&self, logs: &mut Logs, data: &mut Vec<u8>) -> Result<(), E> {
         if self.removed {
-            return Err(E::custom("a log is marked `removed`: its block was reorganised away"));
+            return Err(E::custom("a log is marked `removed`: a reorg removed its block"));
         }
         let digits = self.data.strip_prefix("0x").unwrap_or(&self.data);
         data.resize(digits.len() / 2, 0);

@@ -118,8 +118,8 @@ impl Node {
         let mut record = self.record.known();
         let before = record.gave.map_or(String::new(), |gave| {
             format!(
-                "; what it gave before of {gave} was taken at level returned: `dalp-indexer repair --from {} --to {}` proves it by \
-                 receipts",
+                "; its earlier logs of {gave} were accepted at level returned: `dalp-indexer repair --from {} --to {}` \
+                 proves them by receipts",
                 gave.first, gave.last
             )
         });
@@ -171,7 +171,7 @@ impl Node {
     pub async fn identity(&self) -> Result<Identity, NodeError> {
         let calls = [Call::new("eth_chainId", json!([])), header_by_number(0)];
         let answers = self.call(&calls).await?;
-        let [id, genesis] = &answers[..] else { return Err(self.retry("the batch has another number of answers")) };
+        let [id, genesis] = &answers[..] else { return Err(self.retry("the number of answers in the batch is wrong")) };
         let chain_id: U64 = self.parse("eth_chainId", id)?;
         Ok(Identity { chain_id: chain_id.to(), genesis: self.header(genesis, 0)?.hash })
     }
@@ -212,10 +212,10 @@ impl Node {
             return Ok(());
         }
         let why = format!(
-            "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and is asked for nothing until it does; take \
-             its URL out of rpc_urls, or point it to the right chain. A devnet that was started anew: start over with \
-             `dalp-indexer dev --fresh` and the arguments of this run, or `dalp-indexer run --reset-on-chain-change`, which \
-             removes all that is stored of chain {}",
+            "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and gets no requests until it serves \
+             the right chain; remove its URL from rpc_urls, or point it to the right chain. After a restart of a devnet, \
+             run `dalp-indexer dev --fresh` with the arguments of this run, or `dalp-indexer run \
+             --reset-on-chain-change`, which removes all stored rows of chain {}",
             found.chain_id, found.genesis, expected.chain_id, expected.genesis, expected.chain_id
         );
         if record.refused.as_ref().is_none_or(|known| known.why != why) {
@@ -228,7 +228,7 @@ impl Node {
     /// `N` calls in one JSON-RPC batch, answered in their order.
     pub async fn batch<const N: usize>(&self, calls: [Call; N]) -> Result<[Answer; N], NodeError> {
         let answers = self.batch_of(calls.into()).await?;
-        answers.try_into().map_err(|_wrong_count| self.retry("the batch has another number of answers"))
+        answers.try_into().map_err(|_wrong_count| self.retry("the number of answers in the batch is wrong"))
     }
 
     /// Calls in one JSON-RPC batch, or in as few as the node allows. An error for any of them fails all; a missing answer
@@ -285,7 +285,7 @@ impl Node {
         match doubt.part {
             Part::Blocks(blocks) => {
                 limits.blocks.refuse(blocks, None, doubt.began, now);
-                let why = format!("{}; refused again and again, while light calls are answered", doubt.why);
+                let why = format!("{}; refused repeatedly, while light calls succeed", doubt.why);
                 Err(NodeError::TooLarge { node: self.name().to_owned(), why, hint: limits.max_blocks(now) })
             }
             Part::List(values) => {
@@ -321,7 +321,7 @@ impl Node {
         let turn = self.turn().await;
         let asked = Asked::new(calls, turn.beside, self.record.known().limits.takes_batches());
         if let Some(left) = self.record.known().health.throttle_left(asked.began) {
-            let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
+            let why = format!("it asked for a pause; {:.1} s are left", left.as_secs_f64());
             return Err(Failure::Error(self.record.error(why, Some(left))));
         }
         let first_id = self.ids.fetch_add(calls.len() as u64, Ordering::Relaxed);
@@ -422,8 +422,7 @@ impl Node {
 
     /// A batch, or the defect that refused it in our words.
     pub fn whole(&self, batch: Result<BlockBatch, Defect>) -> Result<BlockBatch, NodeError> {
-        let batch =
-            batch.map_err(|defect| self.retry(&format!("refused an answer that does not hold together: {defect}")))?;
+        let batch = batch.map_err(|defect| self.retry(&format!("refused an inconsistent answer: {defect}")))?;
         self.record.known().health.whole();
         Ok(batch)
     }
@@ -435,7 +434,7 @@ impl Node {
 
     /// It does not have `what`, which is held against it when it goes on.
     pub fn gone(&self, what: String) -> NodeError {
-        self.record.known().health.missing(Instant::now(), format!("{what} is not there"));
+        self.record.known().health.missing(Instant::now(), format!("{what} is missing"));
         NodeError::Gone { node: self.name().to_owned(), what }
     }
 

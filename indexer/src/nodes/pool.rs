@@ -58,7 +58,7 @@ fn choose(current: usize, nodes: &[Standing], settled: bool) -> usize {
     if grade < now || (grade == now && settled && faster) { at } else { current }
 }
 
-const UNKNOWN: &str = "a node does not tell which chain it serves; it is asked again before its first use";
+const UNKNOWN: &str = "a node does not report its chain; it is asked again before its first use";
 
 fn no_url() -> NodeError {
     NodeError::Retry { node: "-".into(), why: "no RPC URL is configured".into(), after: None }

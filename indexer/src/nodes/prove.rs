@@ -70,7 +70,7 @@ impl Nodes {
     pub fn capabilities(&self) -> Capabilities {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let probed = lock(&self.proofs.probed).clone();
-        let reason = probed.map_or_else(|| Some("nothing was fetched yet".into()), |probed| probed.reason);
+        let reason = probed.map_or_else(|| Some("no block was fetched yet".into()), |probed| probed.reason);
         Capabilities {
             best: self.proofs.best(reason.as_ref()),
             reason: reason.unwrap_or_default(),
@@ -154,7 +154,7 @@ impl Nodes {
             sleep(PAUSE).await;
         }
         warn!(
-            "blocks of this chain are not proved by their receipts: {}; blooms are what is checked",
+            "receipts do not prove the blocks of this chain: {}; blooms are checked instead",
             reason.as_deref().unwrap_or_default()
         );
         Ok(reason)
@@ -163,7 +163,7 @@ impl Nodes {
     /// The same once more, later. It tells nothing new of a node that fails as before, so it is not held against it.
     async fn probe_again(&self) -> Result<(), String> {
         let node = self.node();
-        let answers = newest(node).await.map_err(|error| format!("its receipts are not to be had: {error}"))?;
+        let answers = newest(node).await.map_err(|error| format!("its receipts are not available: {error}"))?;
         self.proves(node, &answers).await
     }
 
@@ -171,11 +171,11 @@ impl Nodes {
     async fn proves(&self, node: &Node, headers: &[Answer]) -> Result<(), String> {
         match self.prove_some(node, headers).await {
             Ok(()) => {
-                node.tell(|| info!("blocks of this chain are proved by their receipts"));
+                node.tell(|| info!("receipts prove the blocks of this chain"));
                 Ok(())
             }
             Err(Unproved::Disproved(disproof)) => Err(disproof.to_string()),
-            Err(Unproved::Node(error)) => Err(format!("its receipts are not to be had: {error}")),
+            Err(Unproved::Node(error)) => Err(format!("its receipts are not available: {error}")),
         }
     }
 
@@ -240,8 +240,10 @@ impl Nodes {
                 self.proofs.unproved.fetch_add(1, Ordering::Relaxed);
             }
             match known_for_it {
-                false => node.tell(|| warn!("{disproof}, {times} times over: taken without this proof")),
-                true => node.tell(|| debug!("{disproof}: taken without this proof, as others of this chain")),
+                false => node.tell(|| warn!("{disproof}, {times} times: accepted without this proof")),
+                true => {
+                    node.tell(|| debug!("{disproof}: accepted without this proof, like other blocks of this chain"))
+                }
             }
             // The chain's way is not the node's fault.
             node.excuse();
@@ -250,11 +252,11 @@ impl Nodes {
         node.tell(|| warn!("refused receipts: {disproof}"));
         let advice = match disproof.is_of_no_receipts() {
             true => {
-                "It has no receipts of that block, perhaps any more: ask a node that keeps them (`dev` keeps 3,600 blocks)"
+                "It has no receipts of that block, perhaps no longer: use a node that keeps them (`dev` keeps 3,600 blocks)"
             }
-            false => "If every node of this chain answers so, set its `verify` to \"bloom\"",
+            false => "If every node of this chain gives this answer, set its `verify` to \"bloom\"",
         };
-        Err(node.retry(&format!("refused receipts that are not the block's: {disproof}. {advice}")))
+        Err(node.retry(&format!("refused receipts of another block: {disproof}. {advice}")))
     }
 
     /// Whether blooms prove nothing on this chain.
@@ -271,10 +273,10 @@ impl Nodes {
     /// way: from then on blooms are not looked at, and no level says that they were. Logs that a bloom promises and a node does not
     /// have are no such thing: that node forgot them, or leaves them out.
     pub(super) fn bloom_refuted(&self, node: &Node, number: u64) {
-        let what = "it has logs that its header's bloom does not hold";
+        let what = "it has logs outside the bloom of its header";
         let times = self.proofs.met(&Disproof::Contradiction { number, what });
         if times >= STUBBORN_BLOOM && !self.proofs.bloomless.swap(true, Ordering::Relaxed) {
-            node.tell(|| warn!("block {number}: {what}, {times} times over: blooms prove nothing on this chain"));
+            node.tell(|| warn!("block {number}: {what}, {times} times: blooms prove nothing on this chain"));
         }
     }
 
@@ -345,7 +347,7 @@ impl Nodes {
         }
         let receipts = read(node, sealed.block(), parse_each(&answers))?;
         if lock(&self.proofs.one_by_one).insert(node.name().to_owned()) {
-            node.tell(|| debug!("no eth_getBlockReceipts: receipts are asked for one by one"));
+            node.tell(|| debug!("no eth_getBlockReceipts: receipts are requested one by one"));
         }
         Ok(receipts)
     }
@@ -390,7 +392,7 @@ struct Names {
 fn seal(node: &Node, answer: &Answer) -> Result<SealedHeader, Unproved> {
     let number = node.any_header(answer)?.number;
     let contradiction = |error: serde_json::Error| {
-        node.tell(|| debug!(block = number, %error, "a header that is not Ethereum's"));
+        node.tell(|| debug!(block = number, %error, "not an Ethereum header"));
         Disproof::Contradiction { number, what: "its header lacks fields of an Ethereum header" }
     };
     let fields: FullHeader = serde_json::from_str(answer.get()).map_err(contradiction)?;

@@ -28,7 +28,7 @@ pub enum ServiceError {
     /// The node serves another chain than the configuration says.
     #[error(
         "chain \"{chain}\": the node serves chain {found}, but chains.{chain}.chain_id is {configured}: point \
-         chains.{chain}.rpc_urls to the right node, or set chain_id to {found} if this is the chain you mean"
+         chains.{chain}.rpc_urls to the right node, or set chain_id to {found} if you want this chain"
     )]
     WrongChain {
         /// The chain's name.

@@ -101,7 +101,7 @@ impl Keeper {
     }
 
     fn tell(&self, error: &ServiceError) {
-        error!("stopped: {error}; it is begun anew");
+        error!("stopped: {error}; it restarts");
         self.status.send_modify(|status| {
             let waits_for = format!("a new start: {error}");
             let stops = status.stops + 1;
@@ -130,7 +130,7 @@ impl Keeper {
         // may pass (another process that starts at the same moment) is left to the next bid.
         let bid = match lease.bid().await {
             Err(StoreError::Retry { why }) => {
-                warn!("the lease cannot be looked at yet: {why}");
+                warn!("the lease cannot be read yet: {why}");
                 None
             }
             bid => Some(bid?),
@@ -140,8 +140,8 @@ impl Keeper {
         if let Some(version) = &devnet {
             let name = &chain.name;
             warn!(
-                "the node is a devnet ({version}), which takes back blocks that it calls final: set \
-                 chains.{name}.finality = \"never\", or what it reverts stays stored"
+                "the node is a devnet ({version}) and reverts blocks that it calls final: set chains.{name}.finality = \
+                 \"never\", otherwise reverted blocks stay stored"
             );
         }
         let (news, news_seen) = watch::channel(News::default());
@@ -160,7 +160,7 @@ impl Keeper {
             ended = tenure.run(bid, stop) => Ok(ended?),
             lost = heads => {
                 let lost = lost.and_then(|ended| ended).err();
-                Err(self.failed(lost.map_or("nobody follows the head".into(), |lost| lost.to_string())).into())
+                Err(self.failed(lost.map_or("no task follows the head".into(), |lost| lost.to_string())).into())
             }
         }
     }

@@ -105,7 +105,7 @@ async fn watched_with<F: Future<Output = ()>>(
         if began.elapsed() > LONGEST_PAUSE {
             pause = first_pause;
         }
-        error!(task = pulse.name, "{why}; it is begun anew in {} s, and the rest goes on", pause.as_secs());
+        error!(task = pulse.name, "{why}; it restarts in {} s, and the other tasks continue", pause.as_secs());
         pulse.down(why);
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -125,7 +125,7 @@ pub async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
 
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked: {}; please report this", text.unwrap_or("nobody knows how"))
+    format!("it panicked: {}; report this with the log", text.unwrap_or("nobody knows how"))
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Tenure {
             match self.lead(claim, stop.clone()).await? {
                 End::Stopped => return Ok(()),
                 End::Fenced => {
-                    warn!("fenced: another dalp-indexer leads this chain now; this one writes no more and stands by")
+                    warn!("fenced: another dalp-indexer leads this chain now; this process stops writing and stands by")
                 }
             }
         }
@@ -68,7 +68,7 @@ impl Tenure {
                 Ok(Bid::Held { holder, until }) => {
                     self.publish_standby(standby(&holder, until));
                     if leader.as_ref() != Some(&holder) {
-                        info!("standby: {holder} leads; this process takes over when its lease ends");
+                        info!("standby: {holder} leads; this process takes over when that lease ends");
                         leader = Some(holder);
                     }
                 }
@@ -99,7 +99,7 @@ impl Tenure {
         if !matches!(end, Ok(End::Fenced))
             && let Err(error) = lease.release(&claim).await
         {
-            warn!("the lease was not given back and runs out by itself: {error}");
+            warn!("the lease was not released and expires by itself: {error}");
         }
         end
     }
@@ -111,7 +111,7 @@ impl Tenure {
         });
         // The leader before us may have made some. Not knowing them costs a look when they are needed.
         if let Err(error) = self.leaves.learn(claim.chain_id).await {
-            warn!("partitions are not known yet: {error}");
+            warn!("the partitions are not known yet: {error}");
             self.leaves.book.forget(claim.chain_id);
         }
         let state = loop {

@@ -13,7 +13,8 @@ use crate::pg::failure::{is_filtered, is_of_values};
 pub enum ArchiveError {
     /// This build has no archives.
     #[error(
-        "this program was built without archives (feature \"archive\"): use one that has them, or choose another action than archive"
+        "this program was built without archives (feature \"archive\"): use a build with archives, or choose another \
+         action than archive"
     )]
     NotBuilt,
     /// The place is not one that can be used.
@@ -24,7 +25,8 @@ pub enum ArchiveError {
     },
     /// A value has no place in a file as what it is, and its column is archived as text.
     #[error(
-        "{table}: column \"{column}\" holds a value that cannot be archived: the server sent what is none of its type's"
+        "{table}: column \"{column}\" holds a value that cannot be archived: the server sent an invalid value for the \
+         column's type"
     )]
     Unfit {
         /// The leaf.
@@ -33,7 +35,7 @@ pub enum ArchiveError {
         column: String,
     },
     /// The store did not do it, after several tries: nothing is lost, do it again later.
-    #[error("could not {doing} {object}: {why}. Nothing is lost: it is tried again at the next run")]
+    #[error("could not {doing} {object}: {why}. Nothing is lost: the next run tries again")]
     Store {
         /// What was being done.
         doing: &'static str,
@@ -44,7 +46,8 @@ pub enum ArchiveError {
     },
     /// An object that should be there is not.
     #[error(
-        "{object} is missing from the archive: put a copy of it back, or archive its leaf again while that still stands; a manifest of a file that is whole is written again by {}",
+        "{object} is missing from the archive: put a copy back, or archive its leaf again while the leaf exists; if only \
+         the manifest of an intact file is missing, {} writes it again",
         Advice::RepairArchives
     )]
     Missing {
@@ -60,14 +63,15 @@ pub enum ArchiveError {
         why: String,
     },
     /// A manifest of this version is there already.
-    #[error("{object} is in the archive already, and a manifest is never overwritten: archive as the next version")]
+    #[error("{object} is already in the archive, and a manifest is never overwritten: archive as the next version")]
     Exists {
         /// The object.
         object: String,
     },
     /// An object is not what was written.
     #[error(
-        "{object} cannot be trusted: {why}. Put a copy of it back; while its leaf stands, that is not dropped, and can be archived again"
+        "{object} cannot be trusted: {why}. Put a copy back; the leaf, if it exists, is not dropped and can be archived \
+         again"
     )]
     Corrupt {
         /// The object.

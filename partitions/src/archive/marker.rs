@@ -48,7 +48,7 @@ impl Archive {
 
     async fn read_own<T: serde::de::DeserializeOwned>(&self, place: &Path) -> Result<Option<T>, ArchiveError> {
         let wrong =
-            |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is not ours: {error}") };
+            |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is not our marker: {error}") };
         self.get_small(place).await?.map(|json| serde_json::from_slice(&json).map_err(wrong)).transpose()
     }
 

@@ -69,7 +69,7 @@ const NOT_ALL: &str = " that this program was built with: see its features s3, g
 pub(super) fn store(url: &Url, name: &str, options: &[(String, String)]) -> Result<Place, ArchiveError> {
     let none = || {
         let built = if cfg!(all(feature = "s3", feature = "gcs", feature = "azure")) { "" } else { NOT_ALL };
-        ArchiveError::Url { why: format!("{name} is none of file:///folder, s3://, gs:// and az://{built}") }
+        ArchiveError::Url { why: format!("{name} is not file:///folder, s3://, gs:// or az://{built}") }
     };
     let (scheme, prefix) = ObjectStoreScheme::parse(url).ok().ok_or_else(none)?;
     match scheme {
@@ -102,7 +102,7 @@ pub(super) fn store(url: &Url, name: &str, options: &[(String, String)]) -> Resu
 
 /// The folder is the store: nothing outside it can be named.
 fn folder(url: &Url, name: &str) -> Result<Place, ArchiveError> {
-    let folder = url.to_file_path().map_err(|()| ArchiveError::Url { why: format!("{name}: no folder") })?;
+    let folder = url.to_file_path().map_err(|()| ArchiveError::Url { why: format!("{name}: not a folder") })?;
     Ok((Store::Folder(folder), Path::default()))
 }
 

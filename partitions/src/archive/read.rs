@@ -68,7 +68,7 @@ impl<'m> Walk<'m> {
             return Ok(None);
         }
         let place = bytes_of(self.footer.row_group(self.at));
-        let end = place.ok_or_else(|| self.manifest.corrupt("its footer has an absurd place".to_owned()))?.end;
+        let end = place.ok_or_else(|| self.manifest.corrupt("its footer has an absurd offset".to_owned()))?.end;
         let bytes = self.window.until(end, self.manifest).await?;
         let part = Part { start: end - bytes.len() as u64, bytes };
         let rows = rows_of(part, &self.footer, self.at, &self.columns)
@@ -77,7 +77,7 @@ impl<'m> Walk<'m> {
         let mut tuples = BytesMut::with_capacity(rows.rows * 256);
         let (counter, columns) = (&mut self.counter, &self.columns);
         rows.tuples(columns, &mut tuples, |tuples, start| counter.add(columns, &tuples[start..])).ok_or_else(|| {
-            self.manifest.corrupt("its columns are not equally long, or hold what is no value of theirs".to_owned())
+            self.manifest.corrupt("its columns have different lengths, or hold an invalid value".to_owned())
         })?;
         Ok(Some(tuples.freeze()))
     }
@@ -86,14 +86,14 @@ impl<'m> Walk<'m> {
     async fn finish(self) -> Result<Counted, ArchiveError> {
         let checksum = self.window.finish(self.manifest).await?;
         if checksum != self.manifest.sha256 {
-            let why = format!("its SHA-256 is {checksum}, and {} was written", self.manifest.sha256);
+            let why = format!("its SHA-256 is {checksum}, and the written SHA-256 is {}", self.manifest.sha256);
             return Err(self.manifest.corrupt(why));
         }
         let counted = self.counter.finish(&self.columns);
         match self.manifest.is_of(&counted) {
             true => Ok(counted),
             false => {
-                let why = format!("it holds {counted}, and {} was written", self.manifest.counted);
+                let why = format!("it holds {counted}, and the written file held {}", self.manifest.counted);
                 Err(self.manifest.corrupt(why))
             }
         }
@@ -129,7 +129,7 @@ pub(super) async fn load(
         false => Err(ArchiveError::Database {
             doing: "restore into",
             table: into.to_owned(),
-            why: format!("{} rows were sent and {loaded} taken", counted.rows),
+            why: format!("{} rows were sent and {loaded} were loaded", counted.rows),
         }),
     }
 }
@@ -143,7 +143,7 @@ async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result
     let store = archive.store().map_err(doing())?;
     let mut tail = store.get_range(object, manifest.bytes - TAIL..manifest.bytes).await.map_err(doing())?;
     if tail.len() < 8 || &tail[4..] != b"PAR1" {
-        return Err(odd("it does not end as a Parquet file does"));
+        return Err(odd("it does not end like a Parquet file"));
     }
     let length = u64::from(tail.get_u32_le());
     if length > LARGEST_FOOTER || length + TAIL + 4 > manifest.bytes {
@@ -183,7 +183,7 @@ impl Window {
     /// The bytes up to `end` that were not handed out yet.
     async fn until(&mut self, end: u64, manifest: &Manifest) -> Result<Bytes, ArchiveError> {
         if end < self.position || end > manifest.bytes {
-            return Err(manifest.corrupt("its row groups are not in order".to_owned()));
+            return Err(manifest.corrupt("its row groups are out of order".to_owned()));
         }
         if end == self.position {
             return Ok(Bytes::new());
@@ -192,7 +192,7 @@ impl Window {
         let store = self.archive.store().map_err(doing())?;
         let bytes = store.get_range(&self.object, self.position..end).await.map_err(doing())?;
         if bytes.len() as u64 != end - self.position {
-            return Err(manifest.corrupt("it ends before its last row group does".to_owned()));
+            return Err(manifest.corrupt("it ends before the end of its last row group".to_owned()));
         }
         self.checksum.update(&bytes);
         self.position = end;
@@ -245,7 +245,7 @@ impl ChunkReader for Part {
 fn rows_of(part: Part, footer: &ParquetMetaData, at: usize, columns: &[Column]) -> Result<Group, ParquetError> {
     let (group, index) = (footer.row_group(at), footer.page_index_for_row_group(at));
     if group.num_columns() != columns.len() {
-        return Err(ParquetError::General("it has other columns than its manifest says".to_owned()));
+        return Err(ParquetError::General("its columns differ from its manifest".to_owned()));
     }
     let rows = usize::try_from(group.num_rows()).unwrap_or(0);
     let properties = Arc::new(ReaderProperties::builder().build());

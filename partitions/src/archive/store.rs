@@ -79,7 +79,7 @@ impl Archive {
         match read.await {
             Ok(Ok(bytes)) => Ok(Some(bytes)),
             Ok(Err(size)) => {
-                let why = format!("it is no manifest: it has {size} bytes");
+                let why = format!("it is not a manifest: it has {size} bytes");
                 Err(ArchiveError::Corrupt { object: place.to_string(), why })
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -101,7 +101,7 @@ impl Archive {
         let read = self.get_small(&place).await?;
         self.delete(&place).await.map_err(ArchiveError::doing("remove", &place))?;
         if read.as_deref() != Some(text.as_bytes()) {
-            let why = "what was read is not what had just been written".to_owned();
+            let why = "the bytes read back differ from the written bytes".to_owned();
             return Err(ArchiveError::Corrupt { object: place.to_string(), why });
         }
         let once = self.at(&[&format!("probe-{:016x}", rand::random::<u64>())]);
@@ -244,7 +244,7 @@ impl Archive {
         let object = object_of(manifest)?;
         let odd = |why: String| ArchiveError::Corrupt { object: manifest.object.clone(), why };
         let stem = object.filename().and_then(|file| file.strip_suffix(".parquet"));
-        let stem = stem.ok_or_else(|| odd("it is not named as an archive is".to_owned()))?;
+        let stem = stem.ok_or_else(|| odd("its name is not the name of an archive".to_owned()))?;
         let folder = self.at(&["manifests", &manifest.table, &format!("key={}", manifest.key)]);
         Path::parse(format!("{folder}/{stem}.json")).map_err(|error| odd(error.to_string()))
     }
@@ -276,7 +276,8 @@ fn is_earlier(file: Option<&str>, own: Option<&str>) -> bool {
 }
 
 fn parsed(place: &Path, json: &[u8]) -> Result<Manifest, ArchiveError> {
-    let wrong = |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is no manifest: {error}") };
+    let wrong =
+        |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is not a manifest: {error}") };
     serde_json::from_slice(json).map_err(wrong)
 }
 
@@ -284,7 +285,7 @@ fn sized(manifest: &Manifest, size: u64) -> Result<(), ArchiveError> {
     match size == manifest.bytes {
         true => Ok(()),
         false => {
-            let why = format!("it has {size} bytes, and {} were written", manifest.bytes);
+            let why = format!("it has {size} bytes, and the written file has {}", manifest.bytes);
             Err(ArchiveError::Corrupt { object: manifest.object.clone(), why })
         }
     }

@@ -177,12 +177,13 @@ async fn taken(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Findi
         severity: Severity::Info,
         object: row.get(2),
         what: format!(
-            "somebody took it out of the table, or moved or renamed it then ({} leaves of key {}): left alone, no policy goes for it",
+            "another user detached it from the table, or then moved or renamed it ({} leaves of key {}): it is left \
+             alone, and no policy applies to it",
             row.get::<_, i64>(1),
             row.get::<_, i64>(0)
         ),
         next: format!(
-            "nothing, if that is meant; else {} attaches it again",
+            "nothing, if this is intended; otherwise {} attaches it again",
             Advice::Undo(Some(&row.get::<_, String>(2)))
         ),
     };
@@ -285,7 +286,7 @@ fn judge(facts: &[Facts], detached: &[Detached], now: DateTime<Utc>) -> Vec<Find
             _ => findings.push(Finding {
                 severity: Severity::Error,
                 object: fact.object.clone(),
-                what: "its times overlap those of the leaf before it".to_owned(),
+                what: "its times overlap the times of the previous leaf".to_owned(),
                 next: "the catalog is damaged: restore the database from a backup".to_owned(),
             }),
         }
@@ -302,9 +303,9 @@ fn gap(fact: &Facts, before: Bounds, from: DateTime<Utc>, now: DateTime<Utc>) ->
     let until = width.checked_mul(4).and_then(|ahead| now.checked_add_signed(ahead)).unwrap_or(now);
     let is_near = width > TimeDelta::zero() && from > since && from <= until;
     let (severity, next) = if is_near {
-        (Severity::Warning, format!("{} makes what is missing ahead of the head", Advice::Apply))
+        (Severity::Warning, format!("{} makes the missing leaves ahead of the head", Advice::Apply))
     } else {
-        (Severity::Info, "nothing, if no row was ever needed there: one is made when a row is".to_owned())
+        (Severity::Info, "nothing, if no row belongs there: the first row makes the leaf".to_owned())
     };
     let what = format!("no leaf from {} to {from}", before.to());
     Finding { severity, object: fact.parent.clone(), what, next }
@@ -322,8 +323,8 @@ fn replaced(detached: &Detached, facts: &[Facts]) -> Option<Finding> {
     Some(Finding {
         severity: Severity::Warning,
         object: detached.leaf.clone(),
-        what: format!("it is detached, and \"{}\" holds some of its times: it cannot be attached again", over.object),
-        next: "move its rows into the table, or see that they are archived; then drop it".to_owned(),
+        what: format!("it is detached, and \"{}\" has some of its times: it cannot be attached again", over.object),
+        next: "move its rows into the table, or check that they are archived; then drop it".to_owned(),
     })
 }
 
@@ -351,34 +352,26 @@ fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
     let mut found = finder(fact, findings);
     let is_sub_parent = fact.kind == "p" && value(&fact.printed).is_some();
     if fact.bounds.is_none() && !is_sub_parent {
-        let next = "move its rows to leaves of their own, and detach it: it makes every attaching lock and scan it";
-        found(Error, format!("it is {}, which is not managed", fact.printed), next.to_owned());
+        let next = "move its rows to other leaves, and detach it: every attach locks and scans it";
+        found(Error, format!("it is {}, and such partitions are not managed", fact.printed), next.to_owned());
     } else if fact.kind == "f" {
-        let next = "detach it: every query that is not pruned waits for the other server";
+        let next = "detach it: every query without pruning waits for the other server";
         found(Error, "it is a foreign table".to_owned(), next.to_owned());
     }
     if fact.pending {
-        let next = format!("{} ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;", Advice::Apply);
-        found(Error, "its detaching began and did not end: it takes no rows and holds its place".to_owned(), next);
+        let next = format!("{} ends it, or run ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;", Advice::Apply);
+        found(Error, "its detach began and did not end: it accepts no rows and blocks its times".to_owned(), next);
     }
     let beyond = |edge: Edge| matches!(edge, Edge::At(time) if time.finite().is_none_or(|near| time != near));
     if fact.bounds.is_some_and(|bounds| beyond(bounds.lower()) || beyond(bounds.upper())) {
-        let next = "nothing, if that is meant: it is kept, retired and archived as the others are".to_owned();
-        found(
-            Info,
-            format!("its bounds ({}) are infinite, or of a year that no calendar of ours has", fact.printed),
-            next,
-        );
+        let next = "nothing, if this is intended: it is kept, retired and archived like the others".to_owned();
+        found(Info, format!("its bounds ({}) are infinite, or their year is outside our calendar", fact.printed), next);
     } else if fact.bounds.is_some_and(|bounds| !is_aligned(&bounds)) {
-        let next = "nothing: a neighbour stood in the way when it was made".to_owned();
-        found(Info, format!("its bounds ({}) are no whole interval in UTC", fact.printed), next);
+        let next = "nothing: a neighbour leaf limited it when it was made".to_owned();
+        found(Info, format!("its bounds ({}) are not a whole interval in UTC", fact.printed), next);
     }
     if fact.other_tablespace {
-        found(
-            Info,
-            "it stands in another tablespace than its parent".to_owned(),
-            "nothing, if that is meant".to_owned(),
-        );
+        found(Info, "its tablespace differs from its parent's".to_owned(), "nothing, if this is intended".to_owned());
     }
 }
 
@@ -399,12 +392,14 @@ fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
         found(
             Error,
             what.to_owned(),
-            format!("queries of the table go by its own: ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"),
+            format!(
+                "queries of the table use the table's policies, so run ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"
+            ),
         );
     }
     if fact.foreign_keys > 0 {
-        let next = "drop them: detaching and dropping would lock the other table".to_owned();
-        found(Error, format!("{} foreign keys lead from or to it", fact.foreign_keys), next);
+        let next = "drop them: a detach or a drop would lock the other table".to_owned();
+        found(Error, format!("{} foreign keys point from or to it", fact.foreign_keys), next);
     }
 }
 
@@ -418,13 +413,13 @@ fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
         found(Error, format!("{} of its parent's indexes are missing", fact.missing_indexes), next);
     }
     if fact.invalid_indexes > 0 && is_parent {
-        let next = "see which of its leaves lack one, and make it there".to_owned();
+        let next = "find the leaves without the index, and make it there".to_owned();
         found(Warning, format!("{} of its indexes are not valid: some leaves lack them", fact.invalid_indexes), next);
     } else if fact.invalid_indexes > 0 {
-        let next = "drop them CONCURRENTLY: the next maintenance makes them anew".to_owned();
+        let next = "drop them CONCURRENTLY: the next maintenance makes them again".to_owned();
         found(
             Warning,
-            format!("{} of its indexes are invalid, and kept up by every write", fact.invalid_indexes),
+            format!("{} of its indexes are invalid, and every write still maintains them", fact.invalid_indexes),
             next,
         );
     }
@@ -432,11 +427,11 @@ fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
         return;
     }
     if fact.lacking_indexes > 0 && fact.other_layout {
-        let next = "look at them with \\d: with columns in another order they cannot be compared".to_owned();
-        found(Info, "it may lack indexes that leaves have on their own".to_owned(), next);
+        let next = "read them with \\d: with columns in another order, the audit cannot compare them".to_owned();
+        found(Info, "it may lack indexes that only leaves have".to_owned(), next);
     } else if fact.lacking_indexes > 0 {
         let next = format!("nothing while it is loaded: {}", Advice::AwaitIndexes);
-        let what = format!("{} of the indexes that leaves have on their own are missing", fact.lacking_indexes);
+        let what = format!("{} of the indexes that only leaves have are missing", fact.lacking_indexes);
         found(Warning, what, next);
     }
 }
@@ -447,20 +442,21 @@ fn drifted(fact: &Facts, findings: &mut Vec<Finding>) {
     let (parent, name) = (&fact.parent_sql, &fact.object_sql);
     let mut found = finder(fact, findings);
     if let Some(granted) = &fact.granted {
-        let next = format!("REVOKE what is granted on {name}: rights on the table are enough");
+        let next = format!("REVOKE the rights on {name}: rights on the table are enough");
         found(Warning, format!("rights are granted on it directly: {granted}"), next);
     }
     if let Some(triggers) = &fact.triggers {
         let next = "drop them, or make them on the table".to_owned();
-        found(Warning, format!("it has triggers that its parent has not: {triggers}"), next);
+        found(Warning, format!("it has triggers that its parent lacks: {triggers}"), next);
     }
     if fact.other_security && !fact.filtered {
-        let next = "nothing for queries of the table, which go by the table's own; rights on the leaf alone are to be looked at";
-        found(Warning, "its row security is not that of its parent".to_owned(), next.to_owned());
+        let next =
+            "nothing for queries of the table, which use the table's policies; check the rights on the leaf itself";
+        found(Warning, "its row security differs from its parent's".to_owned(), next.to_owned());
     }
     if fact.other_identity {
         let next = format!("ALTER TABLE {name} REPLICA IDENTITY as on {parent}, or subscribers miss its changes");
-        found(Warning, "its replica identity is not that of its parent".to_owned(), next);
+        found(Warning, "its replica identity differs from its parent's".to_owned(), next);
     }
     if !fact.other_columns.is_empty() {
         let columns = fact.other_columns.join(", ");
@@ -471,7 +467,7 @@ fn drifted(fact: &Facts, findings: &mut Vec<Finding>) {
     }
     if let Some(options) = &fact.options {
         let severity = if options.contains("autovacuum_enabled=false") { Warning } else { Info };
-        let next = format!("nothing, if that is meant; else ALTER TABLE {name} RESET (..)");
+        let next = format!("nothing, if this is intended; otherwise ALTER TABLE {name} RESET (..)");
         found(severity, format!("it has storage options of its own: {options}"), next);
     }
 }

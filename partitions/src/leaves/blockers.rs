@@ -21,7 +21,7 @@ pub(crate) async fn blockers_of(
 /// Who holds locks on these tables, and, `with_snapshots`, on any: FINALIZE waits for older snapshots, and whose they are is hidden from
 /// other roles.
 pub(crate) async fn blockers(client: &mut Client, relations: &[String], with_snapshots: bool) -> Result<String, Error> {
-    let doing = || Error::doing("look up who is in the way", "the table");
+    let doing = || Error::doing("look up the blocking sessions", "the table");
     let transaction = session::begin(client, Kind::Read, "SET LOCAL lock_timeout = '2s'").await.map_err(doing())?;
     let oids = transaction.query_typed_one(OIDS, &[(&relations, Type::TEXT_ARRAY)]).await.map_err(doing())?;
     let oids: Vec<u32> = oids.get(0);
@@ -40,7 +40,7 @@ const OIDS: &str =
 /// What is said of a session, of the row `a` of pg_stat_activity.
 pub(crate) const SESSION: &str = "
     CASE WHEN a.state IS NULL
-         THEN format('pid %s (%s; what it does is hidden from this role until it is granted pg_read_all_stats)', a.pid, a.usename)
+         THEN format('pid %s (%s; its statement is hidden from this role without pg_read_all_stats)', a.pid, a.usename)
          ELSE format('pid %s (%s, %s, %s for %s s: %s)', a.pid, a.usename, a.application_name, a.state,
                      round(extract(epoch FROM clock_timestamp() - a.xact_start)),
                      left(regexp_replace(a.query, '[[:space:]]+', ' ', 'g'), 100)) END";

@@ -166,7 +166,7 @@ fn judge_server(server: &Server) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !server.counts || !server.vacuums {
         let what =
-            "autovacuum or track_counts is off: leaves are neither frozen nor analyzed, and their sizes are not known";
+            "autovacuum or track_counts is off: leaves are neither frozen nor analyzed, and their sizes are unknown";
         findings.push(finding(
             Severity::Error,
             "server",
@@ -175,8 +175,7 @@ fn judge_server(server: &Server) -> Vec<Finding> {
         ));
     }
     if !server.sees_others {
-        let what =
-            "what sessions of other roles do is hidden from this one: it cannot say how long they have been in the way";
+        let what = "this role does not see the sessions of other roles: it cannot say how long they have been blocking";
         let next = format!("as a superuser: GRANT pg_read_all_stats TO {};", server.role);
         findings.push(finding(Severity::Info, "server", what, next));
     }
@@ -187,15 +186,16 @@ fn judge_server(server: &Server) -> Vec<Finding> {
 fn judge_open(open: &Open) -> Finding {
     let Open { who, role, state, seconds, is_prepared } = open;
     if *is_prepared {
-        let what = format!("{role} prepared it {seconds} s ago: no detaching that it is in the way of can end");
+        let what = format!("{role} prepared it {seconds} s ago: it blocks the end of a detach");
         let gid = who.replace('\'', "''");
         let next =
-            format!("whichever its transaction manager says: COMMIT PREPARED '{gid}'; or ROLLBACK PREPARED '{gid}';");
+            format!("ask its transaction manager, then run COMMIT PREPARED '{gid}'; or ROLLBACK PREPARED '{gid}';");
         return finding(Severity::Warning, &format!("transaction {who}"), what, next);
     }
-    let what = format!("{role}'s transaction has been open for {seconds} s ({state}): a detaching waits for it");
+    let what = format!("{role}'s transaction has been open for {seconds} s ({state}): a detach waits for it");
     let next = format!(
-        "idle_in_transaction_session_timeout ends such ones; if nobody needs this one: SELECT pg_terminate_backend({who});"
+        "idle_in_transaction_session_timeout ends such transactions; if nobody needs this one: SELECT \
+         pg_terminate_backend({who});"
     );
     finding(Severity::Warning, &format!("session {who}"), what, next)
 }
@@ -206,7 +206,7 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
     let mut findings = Vec::new();
     let mut found = |severity, what: String, next: String| findings.push(finding(severity, &object, what, next));
     let Some(whole) = whole else {
-        let next = "create it with PARTITION BY, or take it out of the configuration".to_owned();
+        let next = "create it with PARTITION BY, or remove it from the configuration".to_owned();
         return vec![finding(Severity::Error, &object, "there is no such partitioned table", next)];
     };
     if !whole.owned {
@@ -218,14 +218,16 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
         found(Severity::Error, "no table may be created in its schema: no leaf can be made".to_owned(), next);
     }
     if whole.leaves > limits.leaves {
-        let what =
-            format!("a parent has {} leaves: each query without a range of time is planned over all", whole.leaves);
+        let what = format!(
+            "a parent has {} leaves: the server plans each query without a range of time over all leaves",
+            whole.leaves
+        );
         found(Severity::Warning, what, "choose a longer interval, or a shorter retention".to_owned());
     }
     // Others need some, too.
     if whole.relations > server.locks / 2 {
         let what = format!(
-            "a query without a range of time, or a dump, locks {} relations, and the server has room for {} locks in all",
+            "a query without a range of time, or a dump, locks {} relations, and the server has room for {} locks in total",
             whole.relations, server.locks
         );
         let next = "raise max_locks_per_transaction (it needs a restart), or choose a longer interval".to_owned();
@@ -233,7 +235,7 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
     }
     for publication in &whole.publications {
         let what = format!(
-            "publication {publication} names its leaves: a subscriber gets the rows of new ones only after a refresh"
+            "publication {publication} names its leaves: a subscriber gets rows of new leaves only after a refresh"
         );
         let next = format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true);", quoted(publication));
         found(Severity::Warning, what, next);

@@ -61,7 +61,7 @@ pub(crate) async fn must_fit(transaction: &Transaction<'_>, table: &Table) -> Re
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table.schema, Type::TEXT), (&table.name, Type::NAME), (&table.time_column, Type::NAME)];
     let row = transaction.query_typed_opt(SHAPE, &parameters).await;
-    let row = row.map_err(Error::doing("look how a table is partitioned", table))?;
+    let row = row.map_err(Error::doing("read the partitioning of a table", table))?;
     match row.and_then(|row| judge(table, &shape(&row))) {
         Some(why) => Err(Error::Unfit { what: table.to_string(), why }),
         None => Ok(()),
@@ -73,7 +73,7 @@ pub(crate) async fn must_fit(transaction: &Transaction<'_>, table: &Table) -> Re
 /// # Errors
 /// When the server refuses.
 pub async fn unfit(client: &mut Client, table: &Table) -> Result<Option<String>, Error> {
-    let doing = || Error::doing("look how a table is partitioned", table);
+    let doing = || Error::doing("read the partitioning of a table", table);
     let transaction = session::begin(client, Kind::Read, "SET LOCAL search_path = pg_catalog").await.map_err(doing())?;
     let name = table.to_string();
     let exists = transaction.query_typed_one(EXISTS, &[(&name, Type::TEXT)]).await.map_err(doing())?;
@@ -113,7 +113,7 @@ pub async fn nested(client: &Client, tables: &[&Table]) -> Result<Vec<(usize, us
     let (schemas, names) = (names(|table| &table.schema), names(|table| &table.name));
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
     let rows = client.query_typed(NESTED, &parameters).await;
-    let rows = rows.map_err(Error::doing("look which tables are partitions of others", "the tables"))?;
+    let rows = rows.map_err(Error::doing("find the tables that are partitions of others", "the tables"))?;
     let place = |place: i64| usize::try_from(place).unwrap_or(usize::MAX);
     Ok(rows.iter().map(|row| (place(row.get(0)), place(row.get(1)))).collect())
 }
@@ -125,34 +125,36 @@ fn judge(table: &Table, shape: &Shape) -> Option<String> {
     let time = &table.time_column;
     let Some(time_type) = &shape.time else {
         let there = if shape.times.is_empty() { "none of type timestamptz".to_owned() } else { shape.times.join(", ") };
-        return Some(format!("it has no column {}: set time_column to one of its own ({there})", quoted(time)));
+        return Some(format!("it has no column {}: set time_column to one of its columns ({there})", quoted(time)));
     };
     if !TIMES.contains(&time_type.as_str()) {
         return Some(format!(
-            "time_column {} is {time_type}, and only times are cut by time: a number such as 20240131 is none. Partition it by a timestamptz",
+            "time_column {} is {time_type}, not a time: a number such as 20240131 is not a time either. Partition the \
+             table by a timestamptz",
             quoted(time)
         ));
     }
     let names: Vec<&str> = shape.key.iter().map(|(name, _)| name.as_str()).collect();
     let [(name, of_type)] = shape.key.as_slice() else {
         return Some(format!(
-            "it is partitioned by {} columns ({}): one is managed; partition it by one, and below that by time",
+            "it is partitioned by {} columns ({}): only one is supported; partition it by one column, and below it by time",
             names.len(),
             names.join(", ")
         ));
     };
     match (shape.strategy.as_str(), table.flat) {
         ("list", true) => Some("it is partitioned by LIST: set list = true".to_owned()),
-        ("range", false) => Some("it is partitioned by RANGE at once: leave list out".to_owned()),
-        ("hash", _) => {
-            Some("it is partitioned by HASH: only by time, or by a number and then by time, is managed".to_owned())
-        }
+        ("range", false) => Some("it is partitioned by RANGE without LIST: omit list".to_owned()),
+        ("hash", _) => Some(
+            "it is partitioned by HASH: only partitions by time, or by a number and then by time, are supported"
+                .to_owned(),
+        ),
         ("range", true) if name != time => {
             Some(format!("it is partitioned by {}, and time_column is {}", quoted(name), quoted(time)))
         }
         ("list", false) if !NUMBERS.contains(&of_type.as_str()) => Some(format!(
-            "its LIST key {} is {}, and only whole numbers are keys here: number your tenants, or register each of its partitions as a table of \
-             its own, without list",
+            "its LIST key {} is {}, and only whole numbers are supported: number your tenants, or register each of its \
+             partitions as a separate table, without list",
             quoted(name),
             if of_type.is_empty() { "an expression" } else { of_type }
         )),
@@ -188,13 +190,13 @@ mod tests {
             (
                 &flat,
                 shape("range", &[("day", "integer")], None),
-                Some("no column \"at\": set time_column to one of its own (at)"),
+                Some("no column \"at\": set time_column to one of its columns (at)"),
             ),
             (&flat, shape("range", &[("at", "integer")], Some("integer")), Some("such as 20240131")),
             (&flat, shape("range", &[("at", "text")], Some("text")), Some("is text")),
             (&flat, shape("range", &[("made", timestamptz)], Some(timestamptz)), Some("partitioned by \"made\"")),
             (&flat, shape("list", &[("tenant", "bigint")], Some(timestamptz)), Some("list = true")),
-            (&list, shape("range", &[("at", timestamptz)], Some(timestamptz)), Some("leave list out")),
+            (&list, shape("range", &[("at", timestamptz)], Some(timestamptz)), Some("omit list")),
             (&list, shape("list", &[("tenant", "uuid")], Some(timestamptz)), Some("is uuid, and only whole numbers")),
             (&list, shape("list", &[("(an expression)", "")], Some(timestamptz)), Some("an expression")),
             (

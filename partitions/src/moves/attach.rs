@@ -84,8 +84,8 @@ fn unlike(table: &Table, entry: &Entry, error: Error) -> Error {
             Error::Unfit {
                 what: table.sibling(&entry.leaf),
                 why: format!(
-                    "the table is another than when it was detached: {message}. ALTER TABLE {} until its columns are those of the table, then \
-                 `undo` it again; nothing was changed",
+                    "the table has changed since the detach: {message}. ALTER TABLE {} until its columns equal the \
+                 table's columns, then run `undo` again; nothing was changed",
                     table.sibling(&entry.leaf)
                 ),
             }

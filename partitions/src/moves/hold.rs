@@ -103,7 +103,7 @@ pub(crate) async fn refuse_unfit(
     if reason.trim().is_empty() || author.trim().is_empty() {
         return Err(Error::Unfit {
             what: format!("hold on {table}"),
-            why: "a hold needs a reason and an author: say both".to_owned(),
+            why: "a hold needs a reason and an author: give both".to_owned(),
         });
     }
     if let (Some(from), Some(to)) = (scope.from, scope.to)
@@ -111,7 +111,7 @@ pub(crate) async fn refuse_unfit(
     {
         return Err(Error::Unfit {
             what: format!("hold on {table}"),
-            why: format!("it would hold nothing: {from} is not before {to}; swap them"),
+            why: format!("the hold would be empty: {from} is not before {to}; swap them"),
         });
     }
     ensure_activity(client, &table.registry).await?;
@@ -136,7 +136,7 @@ async fn refuse_unknown_key(client: &mut Client, table: &Table, scope: &Scope) -
         return Ok(());
     }
     let known: Vec<String> = known.iter().take(20).map(i64::to_string).collect();
-    let why = format!("there is no key {key}; there is {}: name one of them, or none for all", known.join(", "));
+    let why = format!("there is no key {key}; keys: {}. Give one of them, or none for all", known.join(", "));
     Err(Error::Unfit { what: format!("hold on {table}"), why })
 }
 
@@ -179,7 +179,7 @@ pub(crate) async fn insert(
 pub async fn release_hold(client: &mut Client, registry: &Registry, id: i64, by: &str) -> Result<(), Error> {
     let what = format!("hold {id}");
     if by.trim().is_empty() {
-        return Err(Error::Unfit { what, why: "a release needs an author: say who releases it".to_owned() });
+        return Err(Error::Unfit { what, why: "a release needs an author: give one".to_owned() });
     }
     ensure_activity(client, registry).await?;
     let doing = || Error::doing("release a legal hold", &registry.schema);
@@ -187,7 +187,7 @@ pub async fn release_hold(client: &mut Client, registry: &Registry, id: i64, by:
     let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
     let Some(row) = transaction.query_typed_opt(&registry.sql(RELEASE), &parameters).await.map_err(doing())? else {
-        let why = format!("there is no hold of this number that stands: {} shows those that do", Advice::ListHolds);
+        let why = format!("there is no valid hold with this number: {} lists the valid holds", Advice::ListHolds);
         return Err(Error::Unfit { what, why });
     };
     let deed = Deed::new("hold.release", row.get::<_, String>(0))

@@ -41,11 +41,13 @@ fn compare(manifest: &Manifest, now: &HashMap<String, Now>) -> Result<Vec<String
     let (mut cast, mut wrong) = (Vec::new(), Vec::new());
     for column in &manifest.columns {
         match now.get(&column.name) {
-            None => wrong.push(format!("column \"{}\" was archived, and the table has none of that name", column.name)),
+            None => {
+                wrong.push(format!("column \"{}\" was archived, and the table has no column of this name", column.name))
+            }
             // Computed again, and compared with what was archived.
             Some(now) if now.is_generated => {}
             Some(now) if is_of_a_zone(&column.sql_type, &now.sql_type) => wrong.push(format!(
-                "column \"{}\" was {} and is {} now, and of which time zone its values were is not known",
+                "column \"{}\" was {} and is now {}, and the time zone of its values is unknown",
                 column.name, column.sql_type, now.sql_type
             )),
             Some(now) if now.sql_type != column.sql_type => cast.push(column.name.clone()),
@@ -56,7 +58,7 @@ fn compare(manifest: &Manifest, now: &HashMap<String, Now>) -> Result<Vec<String
     let mut missing: Vec<&String> =
         now.iter().filter(|(name, now)| now.is_wanted && !archived(name)).map(|(name, _)| name).collect();
     missing.sort();
-    wrong.extend(missing.iter().map(|name| format!("column \"{name}\" takes no null, and was not archived")));
+    wrong.extend(missing.iter().map(|name| format!("column \"{name}\" accepts no NULL, and was not archived")));
     if wrong.is_empty() { Ok(cast) } else { Err(wrong.join("; ")) }
 }
 
@@ -102,12 +104,12 @@ pub(crate) async fn load(
     }
     prove(transaction, manifest, into).await.map_err(|error| match error {
         Error::Archive(_) if !cast.is_empty() => {
-            unfit(format!("{}: not every value is the same there", retyped(manifest, &cast, &now)))
+            unfit(format!("{}: the cast changes a value", retyped(manifest, &cast, &now)))
         }
         Error::Archive(_) if manifest.columns.iter().any(is_computed) => {
             let computed = manifest.columns.iter().filter(|column| is_computed(column));
             let computed: Vec<String> = computed.map(|column| format!("\"{}\"", column.name)).collect();
-            unfit(format!("it computes {} now, and not every value is the same", computed.join(", ")))
+            unfit(format!("it now computes {}, and a value differs", computed.join(", ")))
         }
         error => error,
     })?;
@@ -119,7 +121,7 @@ fn retyped(manifest: &Manifest, cast: &[String], now: &HashMap<String, Now>) -> 
     let columns = manifest.columns.iter().filter(|column| cast.contains(&column.name));
     let said = columns.filter_map(|column| {
         let now = &now.get(&column.name)?.sql_type;
-        Some(format!("column \"{}\" was {} and is {now} now", column.name, column.sql_type))
+        Some(format!("column \"{}\" was {} and is now {now}", column.name, column.sql_type))
     });
     said.collect::<Vec<_>>().join("; ")
 }
@@ -131,7 +133,7 @@ pub(crate) async fn prove(transaction: &Transaction<'_>, manifest: &Manifest, re
         return Ok(());
     }
     let (object, rows, archived) = (manifest.object.clone(), counted.rows, manifest.counted.rows);
-    let why = format!("the {rows} rows that it was loaded into are not the {archived} that were archived");
+    let why = format!("the {rows} loaded rows are not the {archived} archived rows");
     Err(ArchiveError::Corrupt { object, why }.into())
 }
 
@@ -147,8 +149,8 @@ pub(crate) fn archived_table(manifest: &Manifest, name: &str) -> Result<String, 
 
 fn changed(table: &Table, manifest: &Manifest, why: &str) -> Error {
     let why = format!(
-        "the table is another than when it was archived: {why}. `restore {} --into TABLE` brings its rows back as they were, into a table \
-         of their own",
+        "the table has changed since the archive: {why}. `restore {} --into TABLE` restores the archived rows into a \
+         separate table",
         manifest.leaf
     );
     Error::Unfit { what: table.sibling(&manifest.leaf), why }
@@ -203,7 +205,7 @@ mod tests {
             (now(&[("a", "bigint", true, false), ("b", "text", false, true)]), Ok(vec![])),
             (
                 now(&[("a", "bigint", true, false), ("b", "text", false, false), ("c", "text", true, false)]),
-                Err("column \"c\" takes no null"),
+                Err("column \"c\" accepts no NULL"),
             ),
         ] {
             match (compare(&archived, &columns), expected) {

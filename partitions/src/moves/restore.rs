@@ -105,7 +105,7 @@ async fn load_into(
         session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}; {AS_WRITTEN}")).await.map_err(doing())?;
     let stands = transaction.query_typed_one("SELECT to_regclass($1) IS NOT NULL", &[(&into, Type::TEXT)]).await;
     if stands.map_err(doing())?.get(0) {
-        let why = "it stands already: name a table that does not, with `--into`".to_owned();
+        let why = "it already exists: give the name of a new table with `--into`".to_owned();
         return Err(Error::Unfit { what: into, why });
     }
     transaction.batch_execute(&refit::archived_table(&manifest, &into)?).await.map_err(doing())?;
@@ -133,9 +133,9 @@ async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Req
     found.retain(|archived| archived.manifest.leaf == leaf);
     if let Some(object) = object {
         let chosen = found.into_iter().find(|archived| archived.manifest.object == object);
-        return chosen
-            .map(|archived| archived.manifest)
-            .ok_or_else(|| unfit(format!("there is no archive {object} of it: {} shows them", Advice::ListArchives)));
+        return chosen.map(|archived| archived.manifest).ok_or_else(|| {
+            unfit(format!("there is no archive {object} of it: {} lists its archives", Advice::ListArchives))
+        });
     }
     let mut candidates = candidates(&found, &installation);
     if candidates.len() > 1 {
@@ -150,18 +150,18 @@ async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Req
     match candidates.as_slice() {
         [manifest] => Ok(manifest.clone()),
         [] if found.is_empty() => Err(unfit(format!(
-            "{} holds no archive of it: {} shows what there is",
+            "{} holds no archive of it: {} lists the archives",
             archive.name(),
             Advice::ListArchives
         ))),
         [] => Err(unfit(format!(
-            "what {} holds of that name is of another installation, or not there any more: {}. `restore {leaf} --archive OBJECT` takes \
-             one all the same",
+            "in {}, the archives of this name belong to another installation, or are missing: {}. `restore {leaf} \
+             --archive OBJECT` uses one of them all the same",
             archive.name(),
             named(found.iter().map(|archived| &archived.manifest))
         ))),
         several => Err(unfit(format!(
-            "several archives are of a leaf of that name: {}. Choose one: `restore {leaf} --archive OBJECT`",
+            "several archives have a leaf of this name: {}. Choose one: `restore {leaf} --archive OBJECT`",
             named(several.iter())
         ))),
     }
@@ -249,25 +249,26 @@ fn fitting_parent(
     is_detached: bool,
 ) -> Result<String, String> {
     let Some(parent) = &catalog.parent else {
-        return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
+        return Err(format!("the table has no key {}: no leaf can be attached to it", catalog.key));
     };
     if let Some(other) = catalog.leaves.iter().find(|other| other.bounds.overlaps(&bounds)) {
         if other.name == leaf {
             return Err(
-                "it is in its table already; `restore --into TABLE` brings its archived rows beside it".to_owned()
+                "it is already in its table; `restore --into TABLE` restores its archived rows into another table"
+                    .to_owned(),
             );
         }
         return Err(format!(
-            "leaf \"{}\" holds some of its times: detach that first, or `restore --into TABLE`",
+            "leaf \"{}\" has some of its times: detach that leaf first, or run `restore --into TABLE`",
             other.name
         ));
     }
     if is_detached {
-        return Err(format!("it is not dropped, but detached: {} attaches it", Advice::Undo(Some(leaf))));
+        return Err(format!("it is detached, not dropped: {} attaches it", Advice::Undo(Some(leaf))));
     }
     if catalog.names.contains(leaf) {
         return Err(format!(
-            "another table has its name, which is none of ours: ALTER TABLE {} RENAME TO something else",
+            "another table has its name: run ALTER TABLE {} RENAME TO another name",
             table.sibling(leaf)
         ));
     }

@@ -42,7 +42,7 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
         inventory.entries.iter().find(|entry| entry.is_called(leaf) && entry.presence != Presence::Absent)
     else {
         let why = format!(
-            "there is no such leaf that is not dropped: {} shows those that are on their way, {} those that {} brings back",
+            "there is no such leaf, or it is dropped: {} lists leaves on their way, {} lists leaves that {} can restore",
             Advice::Plan,
             Advice::ListArchives,
             Advice::Restore(None)
@@ -52,8 +52,8 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     let what = first.to_string();
     if first.presence == Presence::Elsewhere {
         let why = format!(
-            "somebody renamed it, or made it a partition of another table: once it is free again, ALTER TABLE {} ATTACH PARTITION {} \
-             FOR VALUES {}",
+            "another user renamed it, or made it a partition of another table: detach it there, then run ALTER TABLE {} \
+             ATTACH PARTITION {} FOR VALUES {}",
             first.parent_in(table),
             first.relation(),
             first.bounds
@@ -62,14 +62,14 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     }
     if first.state == State::Planned {
         let why = format!(
-            "a restore of it was cut short: {} takes that back and begins anew",
+            "a restore of it was interrupted: {} reverts the attempt and starts again",
             Advice::Restore(Some(&first.leaf))
         );
         return Err(Error::Unfit { what, why });
     }
     let back = on_their_way(&inventory, first);
     let Some(last) = back.last() else {
-        let why = "nothing was begun with it, nor with a newer leaf of its key: there is nothing to undo";
+        let why = "neither this leaf nor a newer leaf of its key has left its table: there is nothing to undo";
         return Err(Error::Unfit { what, why: why.to_owned() });
     };
     let scope = Scope::of(first.key, first.bounds.lower(), last.bounds.upper());

@@ -25,7 +25,7 @@ pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Op
     };
     let name = table.sibling(leaf);
     if entry.state >= State::Retired {
-        let why = format!("it is {}: rows of its times are not stored any more", entry.state);
+        let why = format!("it is {}: rows of its times are no longer stored", entry.state);
         return Err(Error::Refused { leaf: name, why });
     }
     let void = entry.manifest.is_some().then(|| manifest_of(entry)).transpose()?;

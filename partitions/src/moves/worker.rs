@@ -154,7 +154,7 @@ impl Worker<'_> {
 
     async fn note(&mut self, next: &Move, state: State) -> Result<Duration, Error> {
         let table = self.table;
-        let doing = || Error::doing("note what the catalog has", table);
+        let doing = || Error::doing("record the state of the catalog", table);
         let deed = self.deed("partition.note", next);
         let entry = &next.entry;
         // Attached again with its seal whole, it is as far as it was before it was detached.
@@ -190,7 +190,7 @@ impl Worker<'_> {
         let (table, began, entry) = (self.table, Instant::now(), &next.entry);
         let doing = || Error::doing("archive a leaf", table);
         let (Some(store), Some(entered)) = (self.archive, self.entered) else {
-            let why = format!("there is no archive: set {}", Advice::ArchivePlace);
+            let why = format!("no archive is configured: set {}", Advice::ArchivePlace);
             return Err(Error::Unfit { what: entry.relation(), why });
         };
         let deed = self.deed("partition.archive", next);
@@ -288,7 +288,7 @@ impl Worker<'_> {
         let counted = archive::recount(&transaction, &manifest, &entry.relation()).await?;
         if !manifest.is_of(&counted) {
             let why = format!(
-                "its seal was broken, and {} rows in the table are not the {} in the archive: look at both",
+                "its seal was broken, and {} rows in the table are not the {} in the archive: compare both",
                 counted.rows, manifest.counted.rows
             );
             return Err(Error::Refused { leaf: entry.relation(), why });

@@ -60,15 +60,16 @@ impl Hindrance {
     pub fn what(&self) -> String {
         match self {
             Self::Default { partition, .. } => {
-                format!("{partition} is a DEFAULT partition, beside which the server detaches none concurrently")
+                format!("{partition} is a DEFAULT partition; beside it, the server detaches no partition concurrently")
             }
             Self::Referenced { by, of } => format!(
-                "foreign key {by} of {of} points here, and the server detaches nothing from under it without locking that table"
+                "foreign key {by} of {of} points here; under it, the server detaches no partition without a lock on that \
+                 table"
             ),
             Self::Kind { kind, .. } => format!("it is {kind}, and only plain tables are sealed, archived and dropped"),
             Self::Owner { owner, .. } => format!("{owner} owns it, and only its owner may seal and drop it"),
             Self::Needed { by, .. } => {
-                format!("{by} would be lost with it, and the server does not drop what something else needs")
+                format!("{by} would be lost with it, and the server does not drop an object that another object needs")
             }
         }
     }
@@ -77,14 +78,13 @@ impl Hindrance {
     pub fn next(&self) -> String {
         match self {
             Self::Default { parent, partition } => format!(
-                "move its rows into leaves of their own ({} makes them), then ALTER TABLE {parent} \
-                 DETACH PARTITION {partition}",
+                "move its rows into other leaves ({} makes them), then ALTER TABLE {parent} DETACH PARTITION {partition}",
                 Advice::Fill
             ),
             Self::Referenced { by, of } => format!("ALTER TABLE {of} DROP CONSTRAINT {by}"),
             Self::Kind { freed_by, .. } => format!("it is left alone after {freed_by}"),
             Self::Owner { freed_by, .. } => freed_by.clone(),
-            Self::Needed { freed_by, .. } => format!("let it go by the table instead of the leaf, or {freed_by}"),
+            Self::Needed { freed_by, .. } => format!("make it use the table instead of the leaf, or run {freed_by}"),
         }
     }
 }

@@ -35,12 +35,13 @@ pub fn hindrances(inventory: &Inventory, table: &Table, action: Action) -> Vec<F
 fn stranger_of(table: &Table, (name, bounds): &(String, String)) -> Finding {
     let (what, next) = match bounds.as_str() {
         "DEFAULT" => (
-            "it is the DEFAULT partition of the keys: rows of a new key go there, and keep that from getting leaves of its own".to_owned(),
+            "it is the DEFAULT partition of the keys: it takes the rows of a new key, and these rows prevent leaves for \
+             this key".to_owned(),
             format!("move its rows, then ALTER TABLE {table} DETACH PARTITION {name}"),
         ),
         bounds => (
-            format!("it is of {bounds}, and a key is one number: its leaves are left alone, and none is made"),
-            format!("give each number a partition of its own, or register {name} as a table of its own, without list"),
+            format!("it is of {bounds}, and a key is one number: its leaves are left alone, and no leaf is made"),
+            format!("give each number its own partition, or register {name} as a separate table, without list"),
         ),
     };
     Finding { severity: Severity::Error, object: name.clone(), what, next }

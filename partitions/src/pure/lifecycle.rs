@@ -79,7 +79,8 @@ impl Act {
             Self::Archive | Self::Recount => "ACCESS SHARE on the leaf",
             Self::Retire => "rows of the registry",
             Self::Detach => {
-                "SHARE UPDATE EXCLUSIVE on parent and leaf; then, when older readers have ended (30 s), ACCESS EXCLUSIVE on the leaf"
+                "SHARE UPDATE EXCLUSIVE on parent and leaf; then, after older readers have ended (30 s), ACCESS EXCLUSIVE \
+                 on the leaf"
             }
             Self::Finalize | Self::Attach => "SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on the leaf",
             Self::Drop | Self::Discard => "ACCESS EXCLUSIVE on the detached table, 200 ms at most",
@@ -156,34 +157,35 @@ impl fmt::Display for Obstacle {
             Self::Held { hold } => write!(f, "held by {} ({}, hold {})", hold.author, hold.reason, hold.id),
             Self::Breaker { leaves, share } => write!(
                 f,
-                "{leaves} leaves with {:.0} % of the bytes would go at once, more than {} allow: \
-                 look whether that is meant, then {}",
+                "{leaves} leaves with {:.0} % of the bytes would go at once, more than {} allow: if this is intended, run \
+                 {}",
                 share * 100.0,
                 Advice::Breaker,
                 Advice::AllowMany
             ),
             Self::Newest => f.write_str("the newest leaf of its key"),
             Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
-            Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
+            Self::Pending { leaf } => write!(f, "after {leaf}, whose detach has not ended"),
             Self::Off { switch } => write!(f, "{} is false", Advice::Switch(switch)),
             Self::Taken => write!(
                 f,
-                "somebody took it out of its table: it is left alone. Attach it again, or {} does, and it follows the policy",
+                "another user detached it from its table: it is left alone. Attach it again, by hand or with {}, and it \
+                 follows the policy",
                 Advice::Undo(None)
             ),
             Self::NoArchive => write!(
                 f,
-                "to be archived, and there is no archive that can be used: see {}, and {}",
+                "due for archiving, and no archive can be used: see {}, and {}",
                 Advice::ArchivePlace,
                 Advice::Doctor
             ),
             Self::Hindered { by } => by.fmt(f),
             Self::RowSecurity => f.write_str(
-                "row security would hide rows of it from this role, and what is not seen is not archived: as its owner, \
-                 ALTER TABLE … NO FORCE ROW LEVEL SECURITY; queries of the table go by the table's own",
+                "row security would hide rows of it from this role, and hidden rows would not be archived: as its owner, \
+                 run ALTER TABLE … NO FORCE ROW LEVEL SECURITY; queries of the table use the table's policies",
             ),
             Self::Differs => {
-                f.write_str("its seal was broken and its rows are not those in the archive: see `archive verify`")
+                f.write_str("its seal was broken, and its rows are not the rows in the archive: see `archive verify`")
             }
         }
     }

@@ -168,7 +168,8 @@ pub struct Plan {
 pub enum PlanError {
     /// Even leaves of a year would be too many, and some of the times are old.
     #[error(
-        "table \"{table}\", key {key}, would have {would_be} leaves, more than max_leaves = {max_leaves}, even with leaves of a year: raise max_leaves, or retire old leaves"
+        "table \"{table}\", key {key}, would have {would_be} leaves, more than max_leaves = {max_leaves}, even with \
+         leaves of one year: raise max_leaves, or retire old leaves"
     )]
     TooMany {
         /// The table.
@@ -182,7 +183,8 @@ pub enum PlanError {
     },
     /// A row's place is held by a leaf that is being detached.
     #[error(
-        "rows of {time} belong into leaf \"{leaf}\", whose detaching has begun and not ended: end it with ALTER TABLE .. DETACH PARTITION \"{leaf}\" FINALIZE, then attach it again or let a new one be made"
+        "rows of {time} belong to leaf \"{leaf}\", whose detach has begun and not ended: end it with ALTER TABLE .. \
+         DETACH PARTITION \"{leaf}\" FINALIZE, then attach the leaf again, or wait for a new one"
     )]
     Detaching {
         /// The time that was needed.

@@ -162,7 +162,7 @@ impl fmt::Display for Told<'_> {
         let (least, most) = (Bytes(self.target.least as f64), Bytes(self.target.most as f64));
         match self.reason {
             Reason::Within => write!(f, "{name} holds {own}, between {least} and {most}"),
-            Reason::Nearest => write!(f, "{name} holds {own}, and nothing that is allowed comes nearer to {target}"),
+            Reason::Nearest => write!(f, "{name} holds {own}, and no allowed interval is nearer to {target}"),
             Reason::NotMuch(best) => {
                 write!(f, "{name} holds {own}; {} with {} is not much nearer to {target}", article(best), of(best))
             }
@@ -171,16 +171,16 @@ impl fmt::Display for Told<'_> {
             }
             Reason::NotAllowed(old) => write!(
                 f,
-                "{} is narrower than the floor, which is {}, or would make more leaves than max_leaves = {} of what is kept; {name} does not",
+                "{} is narrower than the minimum {}, or would keep more leaves than max_leaves = {}; {name} does not",
                 article(old),
                 article(self.target.narrowest),
                 self.max_leaves
             ),
-            Reason::Unknown => write!(f, "{name} as before: no full leaf with rows tells how fast they come"),
+            Reason::Unknown => write!(f, "{name} as before: there is no full leaf to measure the rate of rows"),
             Reason::Widest => {
                 write!(
                     f,
-                    "even leaves of a year would be more than max_leaves = {}: raise it, or keep less",
+                    "even leaves of one year would exceed max_leaves = {}: raise it, or shorten the retention",
                     self.max_leaves
                 )
             }
@@ -245,7 +245,7 @@ mod tests {
             (Interval::Day, 24, 10 * GB, days(365), Interval::Day, "a day holds 10.0 GB, between 5.0 GB and 20.0 GB"),
             (Interval::Day, 24, 5 * GB, days(365), Interval::Day, "between"),
             (Interval::Day, 24, 300 * GB, days(20), Interval::Hour, "an hour"),
-            (Interval::Day, 24, 300 * GB, days(365), Interval::Day, "nothing that is allowed comes nearer"),
+            (Interval::Day, 24, 300 * GB, days(365), Interval::Day, "no allowed interval is nearer"),
             (
                 Interval::Day,
                 24,
@@ -262,7 +262,7 @@ mod tests {
             (Interval::Day, 24, 10 * GB, None, Interval::Day, "between"),
             (Interval::Day, 24, 0, days(365), Interval::Day, "as before"),
             (Interval::Hour, 1, 0, days(365), Interval::Day, "max_leaves"),
-            (Interval::Year, 24, 10 * GB, days(2_000_000), Interval::Year, "even leaves of a year"),
+            (Interval::Year, 24, 10 * GB, days(2_000_000), Interval::Year, "even leaves of one year"),
         ] {
             let policy = Policy { interval: current, ..Policy::default() };
             let choice =

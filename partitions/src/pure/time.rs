@@ -159,7 +159,7 @@ impl<'de> Deserialize<'de> for Edge {
                     // What older programs wrote for an end that there is none of.
                     return Ok(if time == DateTime::<Utc>::MAX_UTC { Self::MaxValue } else { time.into() });
                 }
-                far(text).map(Self::At).ok_or_else(|| de::Error::custom(format!("{text} is no time")))
+                far(text).map(Self::At).ok_or_else(|| de::Error::custom(format!("{text} is not a time")))
             }
         }
     }

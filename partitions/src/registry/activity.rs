@@ -86,7 +86,7 @@ pub(crate) async fn record(client: &impl GenericClient, registry: &Registry, dee
     match client.query_typed(&registry.sql(RECORD), &parameters).await {
         Err(error) if is_missing(error.code()) => Err(missing(registry)),
         written => {
-            written.map(drop).map_err(Error::doing("record what was done", format!("{}.activity", registry.record)))
+            written.map(drop).map_err(Error::doing("record the operation", format!("{}.activity", registry.record)))
         }
     }
 }

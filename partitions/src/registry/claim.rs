@@ -72,7 +72,7 @@ fn judge(known: &Known, found: &Found) -> Verdict {
     };
     if marker.installation != known.installation {
         return refused(format!(
-            "it belongs to another installation ({}, since {}): set {PLACE} to a place of its own",
+            "it belongs to another installation ({}, since {}): set {PLACE} to a separate place",
             marker.server,
             marker.made_at.format("%Y-%m-%d %H:%M")
         ));
@@ -82,7 +82,7 @@ fn judge(known: &Known, found: &Found) -> Verdict {
         return match marker.server.is_same(&known.server) {
             true => Verdict::Ours(known.claims + 1),
             false => refused(format!(
-                "{} used it first, it has no claims, and this is {}: if this is to write there, {ADOPT}",
+                "{} used it first, it has no claims, and this is {}: if this database is the writer from now on, {ADOPT}",
                 marker.server, known.server
             )),
         };
@@ -90,8 +90,8 @@ fn judge(known: &Known, found: &Found) -> Verdict {
     let is_own = [&known.token, &known.pending].into_iter().flatten().any(|token| *token == claim.token);
     if !is_own || !claim.server.is_same(&known.server) {
         return refused(format!(
-            "{} wrote there last, at {}, and this is {}: a copy of it, or it set back to an earlier time. It reads archives; if it is to \
-             write them from now on, {ADOPT}",
+            "{} wrote there last, at {}, and this is {}: a copy of the writer, or the writer reset to an earlier time. \
+             This database only reads archives; if it is the writer from now on, {ADOPT}",
             claim.server,
             claim.claimed_at.format("%Y-%m-%d %H:%M"),
             known.server
@@ -103,8 +103,8 @@ fn judge(known: &Known, found: &Found) -> Verdict {
 fn unmarked(known: &Known, found: &Found) -> Verdict {
     let lost = |archives: usize| {
         Verdict::Refused(format!(
-            "the registry has {archives} archives there, and it has no marker of ours (archive.json): mount it, or set \
-             {PLACE} right. If they are gone for good, {ADOPT} begins anew"
+            "the registry has {archives} archives there, and the place has no marker of ours (archive.json): mount it, or \
+             correct {PLACE}. If the archives are lost for good, {ADOPT} starts again"
         ))
     };
     if known.claims > 0 || known.archives > 0 {
@@ -116,8 +116,8 @@ fn unmarked(known: &Known, found: &Found) -> Verdict {
     match found.objects.iter().filter(|object| !known.unplaced.contains(object)).count() {
         0 => Verdict::First,
         others => Verdict::Refused(format!(
-            "it holds {others} archives that this registry does not know: set {PLACE} to a place of its own; or, if they \
-             were made from this database, {ADOPT}"
+            "it holds {others} archives that this registry does not know: set {PLACE} to a separate place; or, if this \
+             database made them, {ADOPT}"
         )),
     }
 }
@@ -134,7 +134,7 @@ const SYSTEM: &str = "SELECT system_identifier::text FROM pg_catalog.pg_control_
 const MAY_ASK: &str = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
 
 async fn known(client: &Client, table: &Table, place: &str) -> Result<Known, Error> {
-    let doing = || Error::doing("look up whose an archive is", table);
+    let doing = || Error::doing("look up the owner of an archive", table);
     let row = client.query_typed_one(&table.registered(KNOWN), &[(&place, Type::TEXT)]).await.map_err(doing())?;
     let may_ask = client.query_typed_one(MAY_ASK, &[]).await.map_err(doing())?.get(0);
     let system = match may_ask {
@@ -215,9 +215,8 @@ async fn mark(archive: &Archive, known: &Known) -> Result<(), Error> {
         Err(ArchiveError::Exists { object }) => match archive.marker().await? {
             Some(stands) if stands.installation == marker.installation => Ok(()),
             _ => {
-                let why = format!(
-                    "another installation wrote {object} at the same moment: set {PLACE} to a place of its own"
-                );
+                let why =
+                    format!("another installation wrote {object} at the same moment: set {PLACE} to a separate place");
                 Err(ArchiveError::NotOurs { place: archive.name().to_owned(), why }.into())
             }
         },
@@ -247,8 +246,7 @@ async fn claim(
     let claim = Claim { number, token, server: known.server.clone(), claimed_at: Utc::now() };
     let stands = archive.claim(&claim).await?;
     if stands.token != claim.token {
-        let why =
-            format!("{} claimed it at the same moment: if this database is to write there, {ADOPT}", stands.server);
+        let why = format!("{} claimed it at the same moment: if this database is the writer, {ADOPT}", stands.server);
         return Err(ArchiveError::NotOurs { place: place.to_owned(), why }.into());
     }
     let number = i64::try_from(number).unwrap_or(i64::MAX);

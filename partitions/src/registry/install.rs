@@ -31,7 +31,7 @@ pub async fn install(client: &mut Client, registry: &Registry) -> Result<bool, E
     for schema in [&registry.schema, &registry.record] {
         // Its name stands in a text of a function.
         if schema.contains(['\'', '$']) {
-            let why = "a registry's schema has no quote and no dollar sign in its name".to_owned();
+            let why = "the schema name of a registry has no quote and no dollar sign".to_owned();
             return Err(Error::Unfit { what: schema.clone(), why });
         }
     }

@@ -237,7 +237,7 @@ const BEGUN: &str = "
 pub async fn is_begun(client: &Client, table: &Table) -> Result<bool, Error> {
     let sql = table.registered(&format!("WITH {KNOWN} {BEGUN}"));
     let row = client.query_typed_one(&sql, &entries_of(table, &None)).await;
-    Ok(row.map_err(Error::doing("look what was begun", table))?.get(0))
+    Ok(row.map_err(Error::doing("look up the moves under way", table))?.get(0))
 }
 
 /// Takes over what the catalog says of the leaves that stand, and the oids of this catalog where it is another than it was. A table that

@@ -25,7 +25,7 @@ pub async fn newest_rows(
     table: &Table,
     retention_time: TimeDelta,
 ) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
-    let doing = || Error::doing("look for the newest row", table);
+    let doing = || Error::doing("read the newest row", table);
     let inventory = read_inventory(client, table).await?;
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '60s'; \
                     SET LOCAL jit = off";
@@ -53,7 +53,7 @@ pub async fn newest_rows(
     match closed.iter().find(|entry| !ages(&inventory, entry.key, newest.get(&entry.key), retention_time)) {
         None => Ok(newest),
         Some(entry) => Err(Error::InTheWay {
-            act: "a look for the newest row",
+            act: "a read the newest row",
             leaf: entry.relation(),
             holders: blockers_of(client, table, entry, false).await?,
         }),

@@ -44,7 +44,7 @@ const RULE: &str = "
         CASE WHEN $3::float8 IS NOT NULL AND e.state <> 'DETACHED' THEN 'its state is ' || e.state END,
         CASE WHEN e.relid IS DISTINCT FROM to_regclass(format('%I.%I', e.leaf_schema, e.leaf))::oid
                   OR e.catalog <> registry.catalog_identity()
-             THEN 'it is not the table that it was' END,
+             THEN 'it is no longer the same table' END,
         CASE WHEN $3 IS NOT NULL AND (EXISTS (SELECT FROM pg_inherits WHERE inhrelid = e.relid)
                                       OR NOT EXISTS (SELECT FROM pg_class WHERE oid = e.relid AND relname = e.leaf AND NOT relispartition
                                                      AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.leaf_schema)))

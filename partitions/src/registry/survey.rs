@@ -49,7 +49,7 @@ async fn registered(client: &Client, table: &Table, place: &str, survey: &mut Su
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&place, Type::TEXT)];
     let rows = client.query_typed(&table.registered(REGISTERED), &parameters).await;
     let mut by_object: HashMap<String, usize> = HashMap::new();
-    for row in rows.map_err(Error::doing("look up what is archived", table))? {
+    for row in rows.map_err(Error::doing("look up the archives", table))? {
         let id: i64 = row.get(0);
         match serde_json::from_value::<Manifest>(row.get(1)) {
             Ok(manifest) => {
@@ -133,10 +133,12 @@ pub(crate) fn manifest_of(entry: &Entry) -> Result<Manifest, Error> {
         Some(Ok(manifest)) => Ok(manifest),
         Some(Err(error)) => Err(Error::Refused {
             leaf: entry.relation(),
-            why: format!("its manifest in the registry cannot be read ({error}): compare it with the archive's own"),
+            why: format!(
+                "its manifest in the registry cannot be read ({error}): compare it with the manifest in the archive"
+            ),
         }),
         None => {
-            Err(Error::Refused { leaf: entry.relation(), why: "it has no manifest: it is not archived".to_owned() })
+            Err(Error::Refused { leaf: entry.relation(), why: "it has no manifest, so it is not archived".to_owned() })
         }
     }
 }
@@ -183,7 +185,7 @@ pub async fn missing(client: &Client, table: &Table, archive: Option<&Archive>) 
             severity: Severity::Error,
             object: name.clone(),
             what: format!("the registry lists {count} archives, and no archive is configured"),
-            next: format!("set {} to where they are", Advice::ArchivePlace),
+            next: format!("set {} to their place", Advice::ArchivePlace),
         };
         return Ok(Some(known.archives.len()).filter(|count| *count > 0).map(finding).into_iter().collect());
     };
@@ -231,7 +233,7 @@ pub struct Verified {
 pub async fn verified(client: &Client, table: &Table) -> Result<BTreeMap<i64, Verified>, Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
     let rows = client.query_typed(&table.registered(VERIFIED_OF), &parameters).await;
-    let rows = rows.map_err(Error::doing("look up what was verified", table))?;
+    let rows = rows.map_err(Error::doing("look up the verifications", table))?;
     let verified =
         |row: &tokio_postgres::Row| Verified { archives: row.get(1), verified: row.get(2), since: row.get(3) };
     Ok(rows.iter().map(|row| (row.get(0), verified(row))).collect())

@@ -16,7 +16,7 @@ use crate::{Entry, Error, Presence, State, Table};
 /// Takes back what a restore of an older program made that did not come to its end.
 pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -> Result<Duration, Error> {
     let began = Instant::now();
-    let doing = || Error::doing("drop the table of a restore that was cut short", table);
+    let doing = || Error::doing("drop the table of an interrupted restore", table);
     let drop = format!("DROP TABLE {}", entry.relation());
     let transaction = locked(client, table, entry).await?;
     if entry.presence == Presence::Standalone {
@@ -42,7 +42,7 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
         found => Err(Error::Refused {
             leaf: entry.relation(),
             why: format!(
-                "somebody else moved it meanwhile ({} instead of {})",
+                "another session moved it meanwhile ({} instead of {})",
                 found.map_or_else(|| "gone".to_owned(), |(state, _)| state),
                 entry.state
             ),
@@ -55,9 +55,9 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
 pub(crate) async fn is_the_leaf(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&entry.relation(), Type::TEXT)];
     let row = transaction.query_typed_opt(&table.registered(IS_THE_LEAF), &parameters).await;
-    match row.map_err(Error::doing("look whether a table is the leaf", table))? {
+    match row.map_err(Error::doing("check that a table is the leaf", table))? {
         Some(_) => Ok(()),
-        None => Err(Error::Refused { leaf: entry.relation(), why: "it is not the table that it was".to_owned() }),
+        None => Err(Error::Refused { leaf: entry.relation(), why: "it is no longer the same table".to_owned() }),
     }
 }
 

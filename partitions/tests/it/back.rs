@@ -58,7 +58,7 @@ async fn a_restore_that_was_cut_short_leaves_nothing() {
         until(&database, &format!("SELECT 1 - count(*) FROM pg_stat_activity WHERE pid = {ours}")).await;
         match &restored {
             // Cut after the commit: it is there with its hold and its floor.
-            Some(Err(error)) => assert!(error.to_string().contains("it is in its table already"), "{error}"),
+            Some(Err(error)) => assert!(error.to_string().contains("it is already in its table"), "{error}"),
             Some(Ok(_)) => {}
             None => {
                 let facts = strings(&admin, FACTS).await;

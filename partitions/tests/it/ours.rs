@@ -41,7 +41,7 @@ async fn a_place_of_another_database_is_refused_before_anything_is_sealed() {
     assert_eq!(count(&b_admin, "pg_trigger WHERE starts_with(tgname::text, 'dalp_seal')").await, "0");
     assert_eq!((stored(&folder.archive()).await, folder.files("void")), (before, vec![]));
     let error = adopt(&mut b, &logs(), &folder.archive(), "ops").await.unwrap_err();
-    assert!(error.to_string().contains("a place of its own"), "{error}");
+    assert!(error.to_string().contains("a separate place"), "{error}");
     // Nor does it come back there, unless that is what is asked for.
     let error = restore(&mut b, &logs(), &folder.archive(), &request(LEAF)).await.unwrap_err();
     assert!(error.to_string().contains("another installation"), "{error}");
@@ -69,7 +69,7 @@ async fn a_copy_of_a_database_reads_and_does_not_write_until_it_takes_over() {
     let void = dalp_partitions::unseal(&mut other, &logs(), LEAF).await.unwrap().unwrap();
     other_admin.batch_execute(late).await.unwrap();
     let kept = set_aside(&other, &logs(), &archive, &void).await.unwrap_err();
-    assert!(kept.to_string().contains("a copy of it"), "{kept}");
+    assert!(kept.to_string().contains("a copy of the writer"), "{kept}");
     refused(&run(&mut other, &archive, no_further).await, "`adopt`");
     assert_eq!((stored(&archive).await, folder.files("void")), (before.clone(), vec![]));
 
@@ -146,7 +146,7 @@ async fn a_database_that_was_set_back_finds_newer_archives_and_keeps_both() {
         )
         .await
         .unwrap();
-    refused(&run(&mut client, &archive, no_further).await, "set back to an earlier time");
+    refused(&run(&mut client, &archive, no_further).await, "reset to an earlier time");
     adopt(&mut client, &logs(), &archive, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut client, &archive, no_further).await), [Act::Seal, Act::Archive]);
     assert_eq!((stored(&archive).await.len(), folder.files("void").len()), (12, 0));

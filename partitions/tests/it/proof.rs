@@ -115,7 +115,7 @@ async fn a_leaf_is_dropped_for_what_both_store_and_registry_have() {
     assert!(failed.len() == 3 && failed.iter().all(|(act, _)| *act == Act::Drop), "{failed:?}");
     assert!(failed[0].1.contains("is missing from the archive"), "{failed:?}");
     assert!(failed[1].1.contains("\"rows\" is 25 there, and 24 in the registry"), "{failed:?}");
-    assert!(failed[2].1.contains("it is no manifest"), "{failed:?}");
+    assert!(failed[2].1.contains("it is not a manifest"), "{failed:?}");
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 3, "the others go");
     // Put back, they go.
     std::fs::write(&gone, whole).unwrap();

@@ -49,11 +49,11 @@ async fn a_type_that_holds_the_values_is_cast_to_and_another_is_refused() {
     let before = strings(&admin, trace).await;
     for (change, named) in [
         ("ALTER v TYPE timestamptz USING to_timestamp(v)", "\"v\"|timestamp with time zone"),
-        ("ALTER v TYPE smallint USING 1", "column \"v\" was bigint and is smallint now"),
-        ("ALTER w TYPE numeric(20,0)", "column \"w\" was numeric(20,4) and is numeric(20,0) now"),
+        ("ALTER v TYPE smallint USING 1", "column \"v\" was bigint and is now smallint"),
+        ("ALTER w TYPE numeric(20,0)", "column \"w\" was numeric(20,4) and is now numeric(20,0)"),
         ("DROP COLUMN t", "column \"t\" was archived"),
         ("RENAME COLUMN t TO text", "column \"t\" was archived"),
-        ("ADD COLUMN more int NOT NULL", "column \"more\" takes no null"),
+        ("ADD COLUMN more int NOT NULL", "column \"more\" accepts no NULL"),
         ("ALTER n SET NOT NULL", "\"n\""),
         ("ADD CONSTRAINT small CHECK (v < 10) NOT VALID", "small"),
     ] {
@@ -82,7 +82,7 @@ async fn a_type_that_holds_the_values_is_cast_to_and_another_is_refused() {
     let was = [r#"{"n": 1, "t": "a", "v": 1700000000, "w": 1.5000}"#, r#"{"n": null, "t": null, "v": 2, "w": 2.0000}"#];
     assert_eq!(rows(&admin, "dalp_assets.\"seen as it was\"").await, was);
     let again = restore_into(&mut client, &own(), &folder.archive(), &request(LEAF), into).await.unwrap_err();
-    assert!(again.to_string().contains("it stands already"), "{again}");
+    assert!(again.to_string().contains("it already exists"), "{again}");
     // What holds every value is cast to; a column that came later has its default.
     admin
         .batch_execute(
@@ -106,7 +106,7 @@ async fn undo_into_a_table_that_changed_says_so_and_leaves_no_hold() {
     let (_database, admin, mut client) = archived(&folder, Switches { drop: false, ..Switches::ALL }).await;
     admin.batch_execute("ALTER TABLE dalp_assets.seen ADD COLUMN more int").await.unwrap();
     let error = undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap_err().to_string();
-    assert!(error.contains("more") && error.contains("another than when it was detached"), "{error}");
+    assert!(error.contains("more") && error.contains("changed since the detach"), "{error}");
     assert_eq!(holds(&client, &own(), false).await.unwrap(), []);
     // A hold that somebody else put stays.
     let all = Scope { key: None, from: None, to: None };

@@ -26,8 +26,8 @@ async fn a_table_that_does_not_fit_is_refused_with_the_reason() {
     for (table, why) in [
         (own(true, "by_day", "day"), "such as 20240131"),
         (own(true, "by_day", "at"), "partitioned by \"day\""),
-        (own(true, "by_day", "when"), "no column \"when\": set time_column to one of its own (at)"),
-        (own(false, "by_tenant", "at"), "is uuid, and only whole numbers are keys"),
+        (own(true, "by_day", "when"), "no column \"when\": set time_column to one of its columns (at)"),
+        (own(false, "by_tenant", "at"), "is uuid, and only whole numbers are supported"),
         (own(true, "by_both", "at"), "2 columns (at, tenant)"),
     ] {
         let told = unfit(&mut client, &table).await.unwrap().unwrap();

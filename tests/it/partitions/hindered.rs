@@ -173,7 +173,7 @@ fn a_table_that_is_a_part_of_another_one_is_refused() {
         assert!(checked.contains("failed  tables.part") && checked.contains("ok      tables.whole"), "{checked}");
         for command in ["plan", "doctor", "apply"] {
             let told = said(&site, &["partitions", command, "--json"], 1);
-            assert!(told.contains("looked after as tables.whole, and a leaf has one policy"), "{command}: {told}");
+            assert!(told.contains("which tables.whole maintains; a leaf has one policy"), "{command}: {told}");
         }
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.whole").await, 2);
     });

@@ -158,10 +158,10 @@ pub enum Action {
 pub enum Stop {
     /// The node's chain leaves ours below a block that was final.
     #[error(
-        "the node's chain differs from the stored one below finalized block {finalized}; nothing was removed. Check that \
-         the RPC URLs are of the right chain. If it really rewrote final blocks, remove what is stored of them with \
-         `dalp-indexer reindex --from {finalized} --yes`, and from a lower block if it says so again. A devnet takes back what it calls \
-         final: set its `finality = \"never\"`"
+        "the node's chain differs from the stored chain below finalized block {finalized}; nothing was removed. Check \
+         that the RPC URLs belong to the right chain. If the chain really rewrote final blocks, remove the stored ones \
+         with `dalp-indexer reindex --from {finalized} --yes`, and from a lower block if this message appears again. A \
+         devnet reverts blocks that it calls final: set its `finality = \"never\"`"
     )]
     BelowFinalized {
         /// The finalized block.
@@ -169,7 +169,7 @@ pub enum Stop {
     },
     /// One block alone is too large for the limits.
     #[error(
-        "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use another node"
+        "block {number} alone exceeds the node's or our response limit; raise `max_response_bytes` or use another node"
     )]
     BlockTooLarge {
         /// The block.
@@ -217,7 +217,7 @@ impl fmt::Display for Wait {
             Wait::Jump(number) => write!(f, "PostgreSQL: the tail's jump to block {number}"),
             Wait::Reload => f.write_str("PostgreSQL: state of the chain"),
             Wait::Finality => f.write_str(
-                "a node that calls a block final: the nodes' chain leaves the stored one below a final block",
+                "a node that reports a final block: the nodes' chain differs from the stored chain below a final block",
             ),
             Wait::Operator(stop) => write!(f, "an operator: {stop}"),
         }

@@ -33,7 +33,7 @@ pub(super) async fn meet(args: &DevArgs) -> Result<Option<DevNode>, Failure> {
         let parsed =
             url::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         parsed.ok_or_else(|| {
-            Failure::usage("--rpc-url: its value (not shown) is not a URL that starts with http:// or https://")
+            Failure::usage("--rpc-url: the value (not shown) is not a URL that starts with http:// or https://")
         })?;
     }
     if let Some(url) = &args.database_url {
@@ -86,9 +86,9 @@ pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) 
             return Ok(());
         }
         return Err(Failure::other(format!(
-            "the database holds another chain {chain_id}, which begins with block {}, and that of the node at {} with {}: that node was \
-             started anew, or is another one. Nothing was changed. `dalp-indexer dev --fresh` with the other arguments of this run \
-             removes what is stored, and begins again",
+            "the database holds another chain {chain_id}: its first block is {}, and the first block of the node at {} is \
+             {}. The node was restarted, or is another node. Nothing was changed. To remove the stored chain and start \
+             from an empty one, run `dalp-indexer dev --fresh` with the other arguments of this run",
             stored.genesis,
             endpoint(&node.url),
             node.genesis
@@ -101,16 +101,16 @@ pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) 
 }
 
 fn of_another_id(args: &DevArgs, stored: i64, found: u64) -> String {
-    let what = format!("the database holds chain {stored}, and the node's chain is {found}. Nothing was changed");
+    let what = format!("the database holds chain {stored}, and the node serves chain {found}. Nothing was changed");
     match &args.database_url {
         // Of a database that is not ours, nothing is removed but what is stored of the very chain.
         Some(_) => format!(
-            "{what}. `dev` keeps one chain in a database: give another database (CREATE DATABASE …) by --database-url, or a \
-             node of chain {stored} by --rpc-url"
+            "{what}. `dev` keeps one chain per database: give another database (CREATE DATABASE …) with --database-url, \
+             or a node of chain {stored} with --rpc-url"
         ),
         None => format!(
-            "{what}. `dalp-indexer dev --fresh` with the other arguments of this run begins again with an empty database; or go on \
-             with that chain by --rpc-url"
+            "{what}. To start with an empty database, run `dalp-indexer dev --fresh` with the other arguments of this \
+             run; to continue with the stored chain, give its node with --rpc-url"
         ),
     }
 }
@@ -139,13 +139,14 @@ impl Stored {
             return Ok(());
         }
         Err(Failure::other(format!(
-            "the database holds this devnet's blocks up to {number}, and Anvil does not have that block: it ended before it could save \
-             its chain. Nothing was changed. `dalp-indexer dev --fresh` with the other arguments of this run begins again"
+            "the database holds this devnet's blocks up to {number}, and Anvil does not have this block: Anvil ended \
+             before it saved its chain. Nothing was changed. To start with an empty chain, run `dalp-indexer dev --fresh` \
+             with the other arguments of this run"
         )))
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn unread(error: tokio_postgres::Error) -> Failure {
-    Failure::other(format!("reading which chain the database holds: {}", explain(&error)))
+    Failure::other(format!("reading the chain id from the database: {}", explain(&error)))
 }

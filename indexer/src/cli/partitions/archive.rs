@@ -172,7 +172,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
                     note_verified(&session.client, &table.table, &archived).await.map_err(failed)?;
                     rows += counted;
                     let beside = if archived.is_registered() { "" } else { "; the registry does not list it" };
-                    tell!("{object}: {counted} rows, as written{beside}");
+                    tell!("{object}: {counted} rows, unchanged{beside}");
                     told.push(Verified { object, rows: Some(counted), error: None });
                 }
                 Err(error) => {
@@ -198,7 +198,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
         }
         (true, ..) if args.selection.json => Ok(()),
         (true, ..) => {
-            say!("{files} archives, {rows} rows: all as written")?;
+            say!("{files} archives, {rows} rows: all unchanged")?;
             Ok(())
         }
         _ => Err(Failure::other(bad.join("\n"))),
@@ -229,9 +229,9 @@ async fn repair(session: &Session, config: &Config, selection: &Selection) -> Re
         print_json(&told)?;
     } else {
         for repaired in told.iter().filter(|told| told.repaired) {
-            say!("{}: its manifest is written again", repaired.object)?;
+            say!("{}: its manifest was written again", repaired.object)?;
         }
-        say!("{} of {} manifests written again", told.iter().filter(|told| told.repaired).count(), told.len())?;
+        say!("{} of {} manifests were written again", told.iter().filter(|told| told.repaired).count(), told.len())?;
     }
     let errors: Vec<&str> = told.iter().filter_map(|told| told.error.as_deref()).collect();
     if errors.is_empty() { Ok(()) } else { Err(Failure::other(errors.join("\n"))) }
@@ -241,11 +241,11 @@ async fn repair(session: &Session, config: &Config, selection: &Selection) -> Re
 async fn adopt(session: &mut Session, config: &Config, args: &AdoptArgs) -> Result<(), Failure> {
     let archive = session.archive()?.clone();
     let Some(table) = config.tables.first() else {
-        return Err(Failure::usage("no table is looked after: nothing is archived"));
+        return Err(Failure::usage("no table is maintained: nothing is archived"));
     };
     let author = author(args.author.as_deref())?;
     dalp_partitions::adopt(&mut session.client, &table.table, &archive, &author).await.map_err(failed)?;
-    say!("this database writes to {} from now on; a copy of it, or its original, reads there", archive.name())?;
+    say!("this database is now the writer of {}; its copies and its original only read there", archive.name())?;
     Ok(())
 }
 
@@ -263,7 +263,7 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     }
     let Some((table, leaf)) = of else {
         return Err(Failure::other(format!(
-            "{} holds no archive of \"{}\": `dalp-indexer partitions archive list` shows what there is",
+            "{} holds no archive of \"{}\": `dalp-indexer partitions archive list` lists the archives",
             archive.name(),
             args.leaf.leaf
         )));
@@ -274,11 +274,13 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     if let Some(into) = &args.into {
         let named = sql_table(into).or_else(|| sql_name(into).map(|name| (schema.clone(), name)));
         let Some((schema, name)) = named else {
-            return Err(Failure::usage(format!("--into {into}: write a table's name, such as {schema}.rows_of_march")));
+            return Err(Failure::usage(format!(
+                "--into {into}: give the name of a table, such as {schema}.rows_of_march"
+            )));
         };
         let rows = dalp_partitions::restore_into(client, &table.table, &archive, &request, (&schema, &name)).await;
         say!(
-            "{schema}.{name} has the {} rows of {leaf}, as they were archived; it is no part of {}",
+            "{schema}.{name} has the {} archived rows of {leaf}; it is not a partition of {}",
             rows.map_err(failed)?,
             table.table.name
         )?;
@@ -288,18 +290,18 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     let floor = restored.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
     let cast = match restored.cast.is_empty() {
         true => String::new(),
-        false => format!("; cast to the types of now, each value exactly: {}", restored.cast.join(", ")),
+        false => format!("; each value was cast exactly to its new type: {}", restored.cast.join(", ")),
     };
     let served = match restored.is_served {
-        true => format!("{floor} of {} are served now", table.table.name),
+        true => format!("{floor} of {} are now visible", table.table.name),
         false => format!(
-            "{} has them; the retained_ views show {floor}, as newer partitions are missing: restore those, too",
+            "{} has them; the retained_ views show {floor}, because newer partitions are missing: restore them too",
             table.table.name
         ),
     };
     say!(
-        "{schema}.{} is back with {} rows, as they were archived{cast}\n{served}\nhold {} keeps it: \
-         `dalp-indexer partitions hold release {}` lets it go",
+        "{schema}.{} is restored with its {} archived rows{cast}\n{served}\nhold {} protects it; `dalp-indexer partitions \
+         hold release {}` ends the hold",
         restored.leaf,
         restored.rows,
         restored.hold,

@@ -64,8 +64,8 @@ fn told(table: &ManagedTable, findings: Result<Vec<Finding>, Failure>) -> Vec<Fo
         vec![Finding {
             severity: Severity::Error,
             object: format!("{}.{}", table.table.schema, table.table.name),
-            what: format!("it cannot be looked at: {error}"),
-            next: "mend what it says: until then nothing is made, retired or archived of this table".to_owned(),
+            what: format!("it cannot be read: {error}"),
+            next: "remove this cause: until then no partition of this table is made, retired or archived".to_owned(),
         }]
     };
     findings.unwrap_or_else(unreadable).into_iter().map(|finding| Found::of(&table.name, finding)).collect()
@@ -84,7 +84,7 @@ async fn crowded(session: &mut Session, config: &Config, table: &ManagedTable) -
     let full = leaves.into_iter().filter(|(_, leaves)| *leaves >= config.partitions.max_leaves).map(|(key, leaves)| {
         let max = config.partitions.max_leaves;
         found(format!(
-            "key {key} has {leaves} leaves, and max_leaves is {max}: leaves of now are a step wider than its interval"
+            "key {key} has {leaves} leaves, and max_leaves is {max}: new leaves are one step wider than the interval"
         ))
     });
     Ok(crate::maintenance::crowding(&config.partitions, table).map(&found).into_iter().chain(full).collect())
@@ -106,7 +106,7 @@ fn of_archive(session: &Session, error: &impl ToString) -> Finding {
         severity: Severity::Error,
         object: session.place.archive.as_ref().map_or_else(String::new, |archive| archive.name().to_owned()),
         what: format!("the archive cannot be used: {}", error.to_string()),
-        next: "see partitions.archive_url and archive_options, and what the store allows: put, get, list, copy, delete"
+        next: "check partitions.archive_url and archive_options; the store must allow put, get, list, copy and delete"
             .to_owned(),
     }
 }
@@ -161,12 +161,12 @@ fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>)
         return None;
     }
     let since = run.succeeded_at.map_or_else(|| "never".to_owned(), |at| format!("last at {at}"));
-    let why = run.error.as_ref().map(|error| format!("; the last failure was: {error}")).unwrap_or_default();
+    let why = run.error.as_ref().map(|error| format!("; last failure: {error}")).unwrap_or_default();
     Some(Finding {
         severity: Severity::Warning,
         object: format!("{}.{}", table.table.schema, table.table.name),
-        what: format!("its maintenance succeeded {since}{why}"),
-        next: "see that `dalp-indexer run` runs, or do it now: `dalp-indexer partitions apply`".to_owned(),
+        what: format!("its maintenance last succeeded {since}{why}"),
+        next: "start `dalp-indexer run`, or run `dalp-indexer partitions apply` now".to_owned(),
     })
 }
 
@@ -179,8 +179,9 @@ async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -
     let finding = |(key, why): (i64, &Obstacle)| Finding {
         severity: Severity::Error,
         object: format!("{}.{}", table.table.schema, table.table.name),
-        what: format!("nothing of key {key} is retired: {why}"),
-        next: "see `dalp-indexer partitions plan`; once that is meant: `dalp-indexer partitions apply --allow-many`"
+        what: format!("no leaf of key {key} is retired: {why}"),
+        next: "read `dalp-indexer partitions plan`; if the amount is intended, run `dalp-indexer partitions apply \
+            --allow-many`"
             .to_owned(),
     };
     Ok(moves.stopped().into_iter().map(finding).collect())
@@ -195,10 +196,9 @@ async fn unusable(session: &Session, archive: &Archive, config: &Config) -> Resu
             Ok(_) => Finding {
                 severity: Severity::Warning,
                 object: archive.name().to_owned(),
-                what:
-                    "the store ignores conditional writes (If-None-Match): of two that write at once, neither is told"
-                        .to_owned(),
-                next: "let one database write there and no other; or take a store that knows them".to_owned(),
+                what: "the store ignores conditional writes (If-None-Match): it cannot refuse a second writer"
+                    .to_owned(),
+                next: "let only one database write there, or use a store with conditional writes".to_owned(),
             },
             Err(error) => of_archive(session, &error),
         },
@@ -227,7 +227,7 @@ fn report(all: &[Found], selection: &Selection) -> Result<(), Failure> {
     }
     match all.iter().filter(|found| found.is_error).count() {
         0 => Ok(()),
-        errors => Err(Failure::other(format!("{errors} of {} findings must be mended", all.len()))),
+        errors => Err(Failure::other(format!("{errors} of {} findings need an action", all.len()))),
     }
 }
 

@@ -98,7 +98,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: HoldCom
         HoldCommand::Release(args) => {
             let by = author(args.author.as_deref())?;
             release_hold(&mut session.client, &registry(), args.id, &by).await.map_err(failed)?;
-            say!("hold {} is released by {by}", args.id)?;
+            say!("hold {} was released by {by}", args.id)?;
             Ok(())
         }
     }
@@ -147,7 +147,7 @@ async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result
         return print_json(&listed);
     }
     if listed.is_empty() {
-        say!("nothing is held")?;
+        say!("there is no hold")?;
         return Ok(());
     }
     let mut grid = grid(&["hold", "table", "key", "from", "to", "reason", "author", "since", "released"]);

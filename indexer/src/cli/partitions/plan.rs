@@ -119,7 +119,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     }
     print(&all)?;
     if config.tables.iter().all(|table| table.retention.action == Action::Keep) {
-        say!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)")?;
+        say!("no retention is configured: rows stay for ever (see [tables.NAME] in docs/configuration.md)")?;
     }
     faults.end()
 }
@@ -177,7 +177,7 @@ fn print(all: &Plan) -> Result<(), Failure> {
         say!("{table}")?;
     }
     if !all.hindrances.is_empty() {
-        let mut table = grid(&["object", "what will be in the way", "what to do"]);
+        let mut table = grid(&["object", "obstacle", "action"]);
         for hindered in &all.hindrances {
             table.add_row([&hindered.object, &hindered.what, &hindered.next]);
         }
@@ -335,8 +335,8 @@ fn kept(holds: &BTreeSet<i64>) -> String {
     let released: Vec<String> = holds.iter().map(release).collect();
     let ids: Vec<String> = holds.iter().map(ToString::to_string).collect();
     match holds.len() {
-        1 => format!("hold {} keeps them: {} lets them go", ids.join(""), released.join("")),
-        _ => format!("holds {} keep them, each by itself: {} let them go", ids.join(", "), released.join(" and ")),
+        1 => format!("hold {} protects them; {} ends it", ids.join(""), released.join("")),
+        _ => format!("holds {} protect them, each alone; {} end them", ids.join(", "), released.join(" and ")),
     }
 }
 
@@ -344,8 +344,8 @@ fn kept(holds: &BTreeSet<i64>) -> String {
 pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs) -> Result<(), Failure> {
     let Some((table, leaf)) = table_of(session, config, &args.leaf).await? else {
         return Err(Failure::other(format!(
-            "there is no leaf \"{}\" that is not dropped: `dalp-indexer partitions plan` shows those that are on their way, \
-             `dalp-indexer partitions archive list` those that `dalp-indexer partitions restore` brings back",
+            "there is no leaf \"{}\", or it is dropped: `dalp-indexer partitions plan` lists leaves on their way, \
+             `dalp-indexer partitions archive list` lists leaves that `dalp-indexer partitions restore` can restore",
             args.leaf
         )));
     };
@@ -357,7 +357,7 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
     let back = inventory.entries.iter().filter(|entry| undone.leaves.contains(&entry.leaf));
     let holds = back.flat_map(|entry| inventory.holds_on(entry)).map(|hold| hold.id).collect();
     say!(
-        "served again: {}\n{floor} of {} are served now\n{}",
+        "attached again: {}\n{floor} of {} are now visible\n{}",
         undone.leaves.join(", "),
         table.table.name,
         kept(&holds)

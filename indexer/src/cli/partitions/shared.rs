@@ -53,8 +53,9 @@ impl Session {
     }
 
     pub fn archive(&self) -> Result<&dalp_partitions::Archive, Failure> {
-        let none =
-            || Failure::usage("there is no archive: set partitions.archive_url, such as file:///var/lib/dalp/archive");
+        let none = || {
+            Failure::usage("no archive is configured: set partitions.archive_url, such as file:///var/lib/dalp/archive")
+        };
         match (&self.place.archive, &self.place.fault) {
             (Some(archive), _) => Ok(archive),
             (None, Some(fault)) => Err(Failure::other(fault.clone())),
@@ -95,7 +96,7 @@ pub(super) fn tables<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&
     match (chosen.is_empty(), name) {
         (true, Some(name)) => {
             let known: Vec<&str> = config.tables.iter().map(|table| table.name.as_str()).collect();
-            Err(Failure::usage(format!("there is no table \"{name}\": {} are looked after", known.join(", "))))
+            Err(Failure::usage(format!("there is no table \"{name}\"; maintained tables: {}", known.join(", "))))
         }
         _ => Ok(chosen),
     }
@@ -125,7 +126,7 @@ pub(super) async fn table_of<'c>(
     match &found[..] {
         [_, _, ..] => {
             let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
-            Err(Failure::usage(format!("\"{leaf}\" may be {}: say it with its schema", names.join(" or "))))
+            Err(Failure::usage(format!("\"{leaf}\" may be {}: give the schema too", names.join(" or "))))
         }
         _ => Ok(found.pop()),
     }
@@ -140,7 +141,8 @@ pub(super) fn bare(schema: &str, leaf: &str) -> String {
 pub(super) fn author(said: Option<&str>) -> Result<String, Failure> {
     let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
     let author = said.map(str::to_owned).or_else(user).filter(|author| !author.trim().is_empty());
-    author.ok_or_else(|| Failure::usage("nobody says who asks for it, and the system does not know: add --author NAME"))
+    author
+        .ok_or_else(|| Failure::usage("the request has no author, and the system has no user name: add --author NAME"))
 }
 
 /// A date, meaning its midnight in UTC, or RFC 3339.

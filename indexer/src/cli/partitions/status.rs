@@ -229,7 +229,7 @@ fn print(report: &Report) -> Result<(), Failure> {
     let mut told = Vec::new();
     for row in &report.tables {
         if let Some(error) = row.last_error.as_ref().filter(|_| !told.contains(&&row.table)) {
-            say!("{}: the last failure was: {error}", row.table)?;
+            say!("{}: last failure: {error}", row.table)?;
             told.push(&row.table);
         }
     }

@@ -84,5 +84,5 @@ fn history_file() -> Option<PathBuf> {
 }
 
 fn no_history(folder: &Path, error: &io::Error) {
-    let _ = writeln!(io::stderr(), "notice: no history is kept: {}: {error}", folder.display());
+    let _ = writeln!(io::stderr(), "notice: the history is not saved: {}: {error}", folder.display());
 }

@@ -45,8 +45,8 @@ pub(super) async fn of(client: &Client, sql: &str, error: &tokio_postgres::Error
 pub(super) fn of_nothing(sql: &str) -> Option<String> {
     let text = statement::hex_texts(sql).into_iter().find(|text| !sql.contains(&format!("hex('{text}')")))?;
     Some(format!(
-        "notice: '{text}' is a text of {} letters, and addresses and hashes are bytea, which it never equals: write hex('{text}') \
-         or '\\x{}'",
+        "notice: '{text}' is a text of {} letters. Addresses and hashes are bytea and never equal a text: write \
+         hex('{text}') or '\\x{}'",
         text.len(),
         &text[2..]
     ))

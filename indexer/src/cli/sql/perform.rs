@@ -7,11 +7,11 @@ use super::render::View;
 use super::session::{Session, SqlError};
 
 const HELP: &str = r"\d          tables of dalp_indexed        \d NAME   columns of a table
-\x          one line for each value       \timing   times on or off
-\q          leave, as Ctrl-D does         \?        this help
-A statement ends with ; and may span lines. Ctrl-C cancels a running query, or drops what is being typed.
+\x          one line per value            \timing   times on or off
+\q          exit, like Ctrl-D             \?        this help
+A statement ends with ; and may span lines. Ctrl-C cancels a running query, or clears the typed statement.
 Addresses and hashes are bytea: WHERE token = hex('0x5122…'), and hex(token) shows one as 0x….
-∅ is NULL. A line that begins with a space, or mentions a password, is not kept in the history.
+∅ is NULL. A line that begins with a space or contains the word password is not saved in the history.
 ";
 
 /// Runs a command other than [`Meta::Quit`], which is its caller's.

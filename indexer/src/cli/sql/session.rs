@@ -23,7 +23,7 @@ pub(super) enum SqlError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The reader of our output is gone, or its disk is full.
-    #[error("standard output cannot be written: {0}")]
+    #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
 
@@ -103,7 +103,7 @@ impl Session {
 
     async fn reconnect(&mut self) -> Result<(), ConnectError> {
         self.client = connect::open(&self.config, self.tls.clone()).await?;
-        tell!("notice: connected anew; what belonged to the old session (an open transaction, SET) is gone");
+        tell!("notice: reconnected; the state of the old session (an open transaction, SET) is lost");
         Ok(())
     }
 }

@@ -271,9 +271,9 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
         (Obstacle::Breaker { leaves: 4, share: 0.25 }, "4 leaves with 25 % of the bytes would go at once"),
         (Obstacle::Newest, "the newest leaf of its key"),
         (Obstacle::Grace { until: day(0) }, "kept until 2024-10-04 00:00 (grace)"),
-        (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detaching has not ended"),
+        (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detach has not ended"),
         (Obstacle::Off { switch: "drop" }, "`Switches::drop` is false"),
-        (Obstacle::Taken, "somebody took it out of its table: it is left alone"),
+        (Obstacle::Taken, "another user detached it from its table: it is left alone"),
         (Obstacle::NoArchive, "see the archive's URL"),
         (
             Obstacle::Hindered { by: Hindrance::Default { parent: "s.p".into(), partition: "s.rest".into() } },
