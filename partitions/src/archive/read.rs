@@ -24,11 +24,11 @@ use super::store::{Archive, hex, object_of};
 use super::types::columns_of;
 use crate::pure::names::quoted;
 
-/// A footer's length and the magic at a file's end.
+/// The length of a footer and the magic at the end of a file.
 const TAIL: u64 = 8;
-/// More than a footer of this many bytes is no footer of ours.
+/// A longer footer is not ours.
 const LARGEST_FOOTER: u64 = 256 * 1024 * 1024;
-/// What precedes the first tuple of binary COPY: signature, flags, no extension.
+/// The header of binary COPY before the first tuple: signature, flags, no extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const END: &[u8] = &[0xff, 0xff];
 
@@ -39,14 +39,14 @@ pub(super) async fn verify(archive: &Archive, manifest: &Manifest) -> Result<Cou
     walk.finish().await
 }
 
-/// An object that is being read, a row group at a time.
+/// An open object, read one row group at a time.
 struct Walk<'m> {
     manifest: &'m Manifest,
     columns: Vec<Column>,
     footer: ParquetMetaData,
     counter: Counter,
     window: Window,
-    /// The row group that comes next.
+    /// The next row group.
     at: usize,
 }
 
@@ -62,7 +62,7 @@ impl<'m> Walk<'m> {
         Ok(Self { manifest, columns, footer, counter, window, at: 0 })
     }
 
-    /// The rows of the next row group as tuples of binary COPY; `None` after the last.
+    /// The rows of the next row group as tuples of binary COPY; `None` after the last group.
     async fn next(&mut self) -> Result<Option<Bytes>, ArchiveError> {
         if self.at == self.footer.num_row_groups() {
             return Ok(None);
@@ -82,7 +82,7 @@ impl<'m> Walk<'m> {
         Ok(Some(tuples.freeze()))
     }
 
-    /// Whether all of it is what was written.
+    /// Checks that the whole content equals the written content.
     async fn finish(self) -> Result<Counted, ArchiveError> {
         let checksum = self.window.finish(self.manifest).await?;
         if checksum != self.manifest.sha256 {
@@ -115,7 +115,7 @@ pub(super) async fn load(
     let mut sink = Box::pin(sink);
     sink.feed(Bytes::from_static(HEADER)).await.map_err(doing())?;
     while let Some(mut tuples) = walk.next().await? {
-        // Messages of a size that both sides take easily.
+        // A message size that both sides handle well.
         while !tuples.is_empty() {
             let piece = tuples.split_to(tuples.len().min(256 * 1024));
             sink.send(piece).await.map_err(doing())?;
@@ -154,7 +154,7 @@ async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result
     ParquetMetaDataReader::decode_metadata(&metadata).map_err(ArchiveError::reading(&manifest.object))
 }
 
-/// Where a row group stands; `None` where its footer says what no file has. The reader's own sum of this panics there.
+/// The place of a row group; `None` if its footer has an impossible value. The reader's own sum of these values panics there.
 fn bytes_of(group: &RowGroupMetaData) -> Option<Range<u64>> {
     let mut whole: Option<Range<u64>> = None;
     for column in group.columns() {
@@ -166,12 +166,12 @@ fn bytes_of(group: &RowGroupMetaData) -> Option<Range<u64>> {
     Some(whole.unwrap_or(0..0))
 }
 
-/// An object that is read from front to end, a row group at a time: each is a request of its own, which can be tried again.
+/// An object, read from front to end, one row group at a time: each group is a separate request, which can be retried.
 struct Window {
     archive: Archive,
     object: Path,
     checksum: Sha256,
-    /// Bytes handed out so far.
+    /// The number of returned bytes.
     position: u64,
 }
 
@@ -180,7 +180,7 @@ impl Window {
         Self { archive: archive.clone(), object: object.clone(), checksum: Sha256::new(), position: 0 }
     }
 
-    /// The bytes up to `end` that were not handed out yet.
+    /// The bytes up to `end` that were not returned yet.
     async fn until(&mut self, end: u64, manifest: &Manifest) -> Result<Bytes, ArchiveError> {
         if end < self.position || end > manifest.bytes {
             return Err(manifest.corrupt("its row groups are out of order".to_owned()));
@@ -199,14 +199,14 @@ impl Window {
         Ok(bytes)
     }
 
-    /// Reads to the end. Answers the checksum of all.
+    /// Reads to the end. Returns the checksum of the whole object.
     async fn finish(mut self, manifest: &Manifest) -> Result<String, ArchiveError> {
         self.until(manifest.bytes, manifest).await?;
         Ok(hex(&self.checksum.finalize()))
     }
 }
 
-/// A piece of a file, addressed as the file is.
+/// A piece of a file, with offsets of the whole file.
 struct Part {
     start: u64,
     bytes: Bytes,

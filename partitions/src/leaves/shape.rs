@@ -1,4 +1,5 @@
-//! Whether a table is of a kind that is managed: looked at before its bounds are read, as what is no time would be taken for one.
+//! Checks that the layout of a table is supported. The check comes before the bounds are read, because a number could pass for a
+//! time.
 
 use tokio_postgres::{
     Client, Row, Transaction,
@@ -9,7 +10,7 @@ use crate::pg::session::{self, Kind};
 use crate::pure::names::quoted;
 use crate::{Error, Table};
 
-/// How a partitioned table is cut.
+/// The layout of a partitioned table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Shape {
     /// By `list`, `range` or `hash`.
@@ -20,11 +21,11 @@ struct Shape {
     time: Option<String>,
     /// Its columns of times.
     times: Vec<String>,
-    /// A partition of it that is partitioned by something else than the time column.
+    /// A partition of it that is partitioned by another column than the time column.
     odd: Option<String>,
 }
 
-/// $1 schema, $2 table, $3 time column. No row if it is not there, or not partitioned.
+/// $1 schema, $2 table, $3 time column. No row if the table does not exist, or is not partitioned.
 const SHAPE: &str = "
     SELECT CASE partstrat WHEN 'l' THEN 'list' WHEN 'r' THEN 'range' ELSE 'hash' END,
            ARRAY(SELECT COALESCE(attname::text, '(an expression)') FROM unnest(partattrs::int2[]) WITH ORDINALITY AS key (attnum, place)
@@ -56,7 +57,7 @@ fn shape(row: &Row) -> Shape {
     }
 }
 
-/// Refuses a table that cannot be managed as it is declared, with the reason.
+/// Refuses a table whose layout differs from its declaration, with the reason.
 pub(crate) async fn must_fit(transaction: &Transaction<'_>, table: &Table) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table.schema, Type::TEXT), (&table.name, Type::NAME), (&table.time_column, Type::NAME)];
@@ -68,10 +69,10 @@ pub(crate) async fn must_fit(transaction: &Transaction<'_>, table: &Table) -> Re
     }
 }
 
-/// What keeps a table from being managed as it is declared; `None` if nothing does. Changes nothing.
+/// The reason why a table cannot be managed as declared; `None` if it can. Changes nothing.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn unfit(client: &mut Client, table: &Table) -> Result<Option<String>, Error> {
     let doing = || Error::doing("read the partitioning of a table", table);
     let transaction = session::begin(client, Kind::Read, "SET LOCAL search_path = pg_catalog").await.map_err(doing())?;
@@ -90,7 +91,7 @@ pub async fn unfit(client: &mut Client, table: &Table) -> Result<Option<String>,
     }
 }
 
-/// $1 schemas, $2 tables. An ancestor is one whatever its level.
+/// $1 schemas, $2 tables. An ancestor counts at any level.
 const NESTED: &str = "
     WITH RECURSIVE named AS (
         SELECT place, class.oid FROM unnest($1, $2) WITH ORDINALITY AS of (schema, name, place)
@@ -104,10 +105,10 @@ const NESTED: &str = "
     SELECT DISTINCT ON (above.place) above.place - 1, named.place - 1 FROM above JOIN named USING (oid)
     WHERE named.place <> above.place ORDER BY above.place, named.place";
 
-/// Which of several tables are partitions of another one of them, by their places: a leaf of those would have two policies.
+/// The tables among several that are partitions of another one of them, by index: a leaf of such a table would have two policies.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn nested(client: &Client, tables: &[&Table]) -> Result<Vec<(usize, usize)>, Error> {
     let names = |name: fn(&Table) -> &String| tables.iter().map(|table| name(table).clone()).collect::<Vec<_>>();
     let (schemas, names) = (names(|table| &table.schema), names(|table| &table.name));

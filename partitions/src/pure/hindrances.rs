@@ -1,11 +1,11 @@
-//! What will stand in the way of a table's leaves, one day.
+//! Future obstacles for a table's leaves.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied as Known, Vacant as New};
 
 use crate::{Action, Finding, Hindrance, Inventory, Presence, Severity, Table};
 
-/// What will stand in the way of leaves when their time is over, whenever that is. One finding for all leaves of one hindrance.
+/// Obstacles for leaves when their time is over, at any time. One finding per obstacle, for all of its leaves.
 pub fn hindrances(inventory: &Inventory, table: &Table, action: Action) -> Vec<Finding> {
     let of_keys = inventory.hindrances.values().map(|by| (format!("{}.{}", table.schema, table.name), by));
     let standing = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
@@ -31,7 +31,7 @@ pub fn hindrances(inventory: &Inventory, table: &Table, action: Action) -> Vec<F
     found.into_iter().map(finding).chain(strangers).collect()
 }
 
-/// A partition of the list level that is of no single key.
+/// A partition of the list level with more than a single key.
 fn stranger_of(table: &Table, (name, bounds): &(String, String)) -> Finding {
     let (what, next) = match bounds.as_str() {
         "DEFAULT" => (

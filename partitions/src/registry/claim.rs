@@ -1,9 +1,10 @@
-//! Whose a place for archives is: looked at before anything is sealed.
+//! The owner of a place for archives, checked before any seal.
 //!
-//! A registry, and every copy of it, has the name of one installation. A place has a marker with the name of the installation that used it
-//! first, and claims, of which the newest names the database that writes there. A dump that was restored, a base backup, and a database
-//! that was set back to an earlier time carry the same rows: they are told by the server (another oid, system, timeline or port), or by the claim,
-//! which one of both renewed meanwhile. They read; to write, one of them takes the place over ([`adopt`]).
+//! A registry, and every copy of it, has the name of one installation. A place has a marker with the name of its first
+//! installation, and claims; the newest claim names the database that writes there. A restored dump, a base backup, and a
+//! database reset to an earlier time carry the same rows. Two things distinguish them: the server (another oid, system, timeline
+//! or port), or the claim, which one of them renewed meanwhile. They only read; to write, one of them takes the place over
+//! ([`adopt`]).
 
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ use crate::archive::{Claim, FORMAT, Marker, ServerIdentity};
 use crate::pg::session::{self, BEGIN, Kind};
 use crate::{Advice, Archive, ArchiveError, Error, Manifest, Table};
 
-/// What the registry knows of a place.
+/// The registry's knowledge of a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     installation: String,
@@ -26,31 +27,31 @@ struct Known {
     /// Number of our newest claim there; 0 before the first.
     claims: u64,
     token: Option<String>,
-    /// Of a claim that was begun and may have been made.
+    /// The nonce of a claim that was begun and may have been made.
     pending: Option<String>,
-    /// Archives that are there, by the registry.
+    /// The archives in the place, by the registry.
     archives: usize,
-    /// The objects of archives of which it was not written down where they are.
+    /// The objects of archives without a recorded place.
     unplaced: Vec<String>,
 }
 
-/// What stands in a place.
+/// The content of a place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Found {
     marker: Option<Marker>,
     claim: Option<Claim>,
-    /// The objects of the manifests there; read only without a marker.
+    /// The objects of the manifests there; read only if the marker is missing.
     objects: HashSet<String>,
 }
 
-/// What may be done there.
+/// The allowed operations in a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing of ours is there, and nothing of others: the marker is written.
+    /// The place is empty: the marker is written.
     First,
-    /// Ours: the next claim has this number.
+    /// The place is ours: the next claim has this number.
     Ours(u64),
-    /// Nothing is written.
+    /// Nothing may be written.
     Refused(String),
 }
 
@@ -78,7 +79,7 @@ fn judge(known: &Known, found: &Found) -> Verdict {
         ));
     }
     let Some(claim) = &found.claim else {
-        // The marker was written, and then something ended us; or somebody took the claims away.
+        // The process ended after it wrote the marker; or a user removed the claims.
         return match marker.server.is_same(&known.server) {
             true => Verdict::Ours(known.claims + 1),
             false => refused(format!(
@@ -171,10 +172,10 @@ async fn found(archive: &Archive) -> Result<Found, Error> {
     Ok(Found { marker, claim, objects })
 }
 
-/// What keeps this database from writing to a place; `None` if it may. Writes nothing.
+/// The reason why this database may not write to a place; `None` if it may. Writes nothing.
 ///
 /// # Errors
-/// When the server or the store does not answer.
+/// If the server or the store does not answer.
 pub async fn look(client: &Client, table: &Table, archive: &Archive) -> Result<Option<String>, Error> {
     match judge(&known(client, table, archive.name()).await?, &found(archive).await?) {
         Verdict::Refused(why) => Ok(Some(why)),
@@ -183,7 +184,7 @@ pub async fn look(client: &Client, table: &Table, archive: &Archive) -> Result<O
     }
 }
 
-/// An error where this database may not write.
+/// An error if this database may not write.
 pub(crate) async fn must_be_ours(client: &Client, table: &Table, archive: &Archive) -> Result<(), Error> {
     match look(client, table, archive).await? {
         None => Ok(()),
@@ -191,7 +192,7 @@ pub(crate) async fn must_be_ours(client: &Client, table: &Table, archive: &Archi
     }
 }
 
-/// Renews our claim to a place, or makes the first one. An error, and nothing was written, where the place is not ours.
+/// Renews our claim to a place, or makes the first one. If the place is not ours, returns an error and writes nothing.
 pub(crate) async fn enter(client: &Client, table: &Table, archive: &Archive) -> Result<Entered, Error> {
     let place = archive.name().to_owned();
     let known = known(client, table, &place).await?;
@@ -207,7 +208,7 @@ pub(crate) async fn enter(client: &Client, table: &Table, archive: &Archive) -> 
     claim(client, table, archive, &known, number).await
 }
 
-/// Writes the marker, unless one of ours stands: an answer may be lost, and another process may be first.
+/// Writes the marker, unless our marker exists: an answer may be lost, and another process may be first.
 async fn mark(archive: &Archive, known: &Known) -> Result<(), Error> {
     let (installation, server) = (known.installation.clone(), known.server.clone());
     let marker = Marker { format: FORMAT, installation, server, made_at: Utc::now() };
@@ -231,7 +232,7 @@ const END_CLAIM: &str = "
     UPDATE registry.archive_place SET claims = $2, token = pending, pending = NULL, claimed_at = clock_timestamp()
     WHERE place = $1 AND pending = $3";
 
-/// The registry knows of the claim before the store does: what a crash leaves there is known for ours.
+/// The registry knows the claim before the store does: after a crash, the claim in the store is known as ours.
 async fn claim(
     client: &Client,
     table: &Table,
@@ -259,11 +260,12 @@ async fn claim(
 const ANEW: &str =
     "UPDATE registry.leaf SET incarnation = gen_random_uuid(), updated_at = clock_timestamp() WHERE state <> 'DROPPED'";
 
-/// Takes a place over for this database, a copy of the one that wrote there or that one set back to an earlier time: it writes there from
-/// now on, and the other does not. What is archived there stays, and is never set aside for what is archived of the same leaves from now on.
+/// Takes a place over for this database, which is a copy of the writer, or the writer reset to an earlier time: this database
+/// writes there from now on, and the other does not. The existing archives stay, and later archives of the same leaves never set
+/// them aside.
 ///
 /// # Errors
-/// When the place belongs to another installation; when the server or the store refuses.
+/// If the place belongs to another installation; if the server or the store refuses.
 pub async fn adopt(client: &mut Client, table: &Table, archive: &Archive, author: &str) -> Result<(), Error> {
     let doing = || Error::doing("adopt an archive", table);
     ensure_activity(client, &table.registry).await?;
@@ -293,15 +295,15 @@ pub async fn adopt(client: &mut Client, table: &Table, archive: &Archive, author
 const FORGET: &str = "UPDATE registry.leaf SET manifest = NULL, updated_at = clock_timestamp() \
                       WHERE manifest->>'object' = $1 AND state = 'DROPPED'";
 
-/// Takes the archive of a leaf that was opened again out of the data, if this database may write there: the archive of a copy's original
-/// stays where it is.
+/// Moves the archive of an unsealed leaf out of the data, if this database may write there: the archive of a copy's original
+/// stays in place.
 ///
 /// # Errors
-/// When the place is not ours; when the server or the store refuses.
+/// If the place is not ours; if the server or the store refuses.
 pub async fn set_aside(client: &Client, table: &Table, archive: &Archive, manifest: &Manifest) -> Result<(), Error> {
     must_be_ours(client, table, archive).await?;
     archive.void(manifest).await?;
-    // An earlier life of the leaf, that was restored from it, does not have it any more either.
+    // An earlier life of the leaf, restored from this archive, loses the archive too.
     let forgotten = client.query_typed(&table.registered(FORGET), &[(&manifest.object, Type::TEXT)]).await;
     forgotten.map(drop).map_err(Error::doing("note that an archive is void", table))
 }

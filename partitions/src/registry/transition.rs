@@ -1,5 +1,5 @@
-//! One step of a leaf's life as a transaction: the registry's row is locked and as it was, the statement waits briefly, and the new
-//! state is noted.
+//! One step of a leaf's life as a transaction: it locks the unchanged registry row, its statement waits briefly, and it records
+//! the new state.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::pg::patience::PATIENCE;
 use crate::pg::session::{self, BEGIN, Kind};
 use crate::{Entry, Error, Presence, State, Table};
 
-/// Takes back what a restore of an older program made that did not come to its end.
+/// Removes the remains of an interrupted restore by an older program.
 pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -> Result<Duration, Error> {
     let began = Instant::now();
     let doing = || Error::doing("drop the table of an interrupted restore", table);
@@ -29,7 +29,7 @@ pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -
     finish(transaction, table, deed, began, Duration::ZERO).await
 }
 
-/// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
+/// A transaction with our settings that locks the leaf's registry row, in the state of the entry.
 pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &Entry) -> Result<Transaction<'c>, Error> {
     let doing = || Error::doing("lock a leaf in the registry", table);
     let settings =
@@ -50,8 +50,8 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
     }
 }
 
-/// Refuses to go on where the name means another table than the registry's row: somebody renamed it meanwhile, or moved it. Asked
-/// behind a lock on the table, or after the statement that took it, it stays true until the transaction ends.
+/// Refuses if the name now means another table than the registry's row: a user renamed or moved it meanwhile. Asked behind a lock
+/// on the table, or after the statement that locks it, the answer stays true until the transaction ends.
 pub(crate) async fn is_the_leaf(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&entry.relation(), Type::TEXT)];
     let row = transaction.query_typed_opt(&table.registered(IS_THE_LEAF), &parameters).await;
@@ -64,7 +64,7 @@ pub(crate) async fn is_the_leaf(transaction: &Transaction<'_>, table: &Table, en
 const IS_THE_LEAF: &str = "SELECT FROM registry.leaf WHERE leaf_id = $1 AND relid = to_regclass($2)::oid \
                            AND catalog = registry.catalog_identity()";
 
-/// Says `statement`, which takes a lock, within `patience`; answers how long it took.
+/// Runs `statement`, which takes a lock, within `patience`; returns its wait.
 pub(crate) async fn lock(
     transaction: &Transaction<'_>,
     statement: &str,
@@ -105,7 +105,7 @@ const SET_STATE: &str = "
         dropped_at = CASE $2 WHEN 'DROPPED' THEN clock_timestamp() END
     WHERE leaf_id = $1";
 
-/// Moves the registry's row, which the transaction holds.
+/// Moves the registry's row, which the transaction has locked.
 pub(crate) async fn set_state(
     transaction: &Transaction<'_>,
     table: &Table,
