@@ -1,4 +1,4 @@
-//! One node: its calls, what they tell of it, errors put into our words. Everything that is recorded is recorded here.
+//! One node: its calls, the conclusions from them, errors in our words. All records about a node are made here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,7 +27,7 @@ use crate::chain::logs::Logs;
 use crate::config::{Chain, Secret};
 use crate::status::NodeReport;
 
-/// Which chain a node serves.
+/// The identity of a node's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// `eth_chainId`.
@@ -36,7 +36,7 @@ pub struct Identity {
     pub genesis: B256,
 }
 
-/// A node and how it is named in messages: scheme, host and port, never its path or key.
+/// A node and its name in messages: scheme, host and port, never its path or key.
 #[derive(Debug)]
 pub struct Node {
     http: CappedHttp,
@@ -44,7 +44,7 @@ pub struct Node {
     /// The chain that all nodes must serve, once it is known.
     expected: Arc<OnceLock<Identity>>,
     record: Record,
-    /// A request ended: another may take its turn.
+    /// A request ended: another one may take its turn.
     ended: Notify,
 }
 
@@ -55,7 +55,7 @@ struct Turn<'n> {
     beside: u64,
 }
 
-/// The beginning of what came.
+/// The beginning of the answer.
 fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{} …", &text[..end]),
@@ -70,20 +70,20 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Characters of a malformed answer that a message shows.
+/// Characters of a malformed answer in a message.
 const SHOWN: usize = 200;
 
-/// How long a node that was caught is left alone before it may prove itself.
+/// The pause of a caught node before it may prove itself.
 const PROBATION: Duration = Duration::from_secs(10);
 
-/// How often a node of another chain is asked which chain it serves: an operator may have put it right.
+/// The interval at which a node of another chain is asked for its chain: an operator may have corrected it.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Node {
     /// The node at `url`, called `name` in messages; its answers count against `budget`.
     ///
     /// # Errors
-    /// [`NodeError::Retry`] where no HTTP client can be built.
+    /// [`NodeError::Retry`] if no HTTP client can be built.
     pub fn new(
         name: String,
         url: &Secret,
@@ -107,13 +107,13 @@ impl Node {
         self.record.name()
     }
 
-    /// Tells something of it.
+    /// Records an observation about it.
     pub fn tell(&self, line: impl FnOnce()) {
         self.record.span().in_scope(line);
     }
 
-    /// Its logs of `block` are not those that the block's receipts prove. It is asked only where no other node works, and then
-    /// for receipts, until it gives right logs again.
+    /// The block's receipts do not prove its logs of `block`. From now on it is asked only if no other node works, and then for
+    /// receipts, until it gives right logs again.
     pub fn catch(&self, block: u64, what: &str) {
         let mut record = self.record.known();
         let before = record.gave.map_or(String::new(), |gave| {
@@ -131,18 +131,18 @@ impl Node {
         record.caught = Some(Caught { block, why, again: Instant::now() + PROBATION });
     }
 
-    /// It gave the right logs where it had given wrong ones.
+    /// It gave the right logs of the blocks that it had given wrong.
     pub fn acquit(&self) {
         self.record.known().caught = None;
         self.tell(|| tracing::info!("its logs are right again"));
     }
 
-    /// Whether its logs were proved wrong, and it has not proved itself since.
+    /// Whether its logs were proved wrong, and it has not proved correct logs since.
     pub fn is_caught(&self) -> bool {
         self.record.known().caught.is_some()
     }
 
-    /// The block at which it was caught, once it may prove itself; then not before the next time.
+    /// The block at which it was caught, if it may prove itself now; then not again before the next pause.
     pub fn on_probation(&self) -> Option<u64> {
         let mut record = self.record.known();
         let caught = record.caught.as_mut().filter(|caught| caught.again <= Instant::now())?;
@@ -157,17 +157,17 @@ impl Node {
         (gave.first, gave.last) = (gave.first.min(range.first), gave.last.max(range.last));
     }
 
-    /// How much of `range` to ask for in the next call.
+    /// The part of `range` for the next call.
     pub fn portion(&self, range: BlockRange) -> Portion {
         self.record.known().pace.portion(range)
     }
 
-    /// What was asked for came with so many bytes of logs after `took`.
+    /// The answer took `took` and had this number of bytes of logs.
     pub fn paced(&self, portion: Portion, bytes: u64, took: Duration) {
         self.record.known().pace.answered(portion, bytes, took);
     }
 
-    /// Which chain this node serves.
+    /// The chain of this node.
     pub async fn identity(&self) -> Result<Identity, NodeError> {
         let calls = [Call::new("eth_chainId", json!([])), header_by_number(0)];
         let answers = self.call(&calls).await?;
@@ -176,8 +176,7 @@ impl Node {
         Ok(Identity { chain_id: chain_id.to(), genesis: self.header(genesis, 0)?.hash })
     }
 
-    /// Asks for the node's chain where it is not known. A node of another chain is asked for nothing else until it serves
-    /// ours.
+    /// Asks for the node's chain if it is unknown. A node of another chain gets no other request until it serves ours.
     pub async fn check(&self) -> Result<(), NodeError> {
         let Some(expected) = self.expected.get() else { return Ok(()) };
         {
@@ -195,13 +194,13 @@ impl Node {
         self.judge(found, *expected)
     }
 
-    /// Asks for the node's chain whether it is known or not: before anything is removed for what it says.
+    /// Always asks for the node's chain: before its answers cause a removal.
     pub async fn check_anew(&self) -> Result<(), NodeError> {
         self.record.known().checked = false;
         self.check().await
     }
 
-    /// Holds the chain that the node serves against the one that it has to serve.
+    /// Compares the node's chain with the required chain.
     pub fn judge(&self, found: Identity, expected: Identity) -> Result<(), NodeError> {
         let mut record = self.record.known();
         record.checked = found == expected;
@@ -231,14 +230,14 @@ impl Node {
         answers.try_into().map_err(|_wrong_count| self.retry("the number of answers in the batch is wrong"))
     }
 
-    /// Calls in one JSON-RPC batch, or in as few as the node allows. An error for any of them fails all; a missing answer
-    /// is an error, never empty.
+    /// Calls in one JSON-RPC batch, or in the fewest batches that the node allows. An error of one call fails all; a missing
+    /// answer is an error, never empty.
     pub async fn batch_of(&self, calls: Vec<Call>) -> Result<Vec<Answer>, NodeError> {
         self.check().await?;
         self.call(&calls).await
     }
 
-    /// As [`Node::batch_of`], with the answers that came before the first failure.
+    /// As [`Node::batch_of`], with the answers before the first failure.
     pub async fn batch_until(&self, calls: Vec<Call>) -> (Vec<Answer>, Result<(), NodeError>) {
         let mut answers = Vec::with_capacity(calls.len());
         let outcome = match self.check().await {
@@ -273,8 +272,8 @@ impl Node {
         Ok(())
     }
 
-    /// A failure that may be for the size of what was asked. A node that fails whatever it is asked says nothing of sizes; where it
-    /// answers a light call, less is asked of it from now on.
+    /// A failure that the request's size may have caused. If the node fails every request, it says nothing about sizes; if it
+    /// answers a light call, its later requests are smaller.
     async fn decide(&self, doubt: Doubt) -> Result<(), NodeError> {
         if self.post(&[Call::new("eth_chainId", json!([]))], &mut Vec::new()).await.is_err() {
             return Err(doubt.error);
@@ -299,7 +298,7 @@ impl Node {
         }
     }
 
-    /// Waits until the node takes one more request.
+    /// Waits until the node accepts one more request.
     async fn turn(&self) -> Turn<'_> {
         loop {
             let mut ended = std::pin::pin!(self.ended.notified());
@@ -316,7 +315,7 @@ impl Node {
         }
     }
 
-    /// One request; what it brings is put to the `answers`, up to the first call that failed.
+    /// One request; its results are added to `answers`, up to the first failed call.
     async fn post(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), Failure> {
         let turn = self.turn().await;
         let asked = Asked::new(calls, turn.beside, self.record.known().limits.takes_batches());
@@ -334,7 +333,7 @@ impl Node {
                 Ok(answer) if call.is_range() && answer.get() == "null" => return Err(self.record.null(asked)),
                 Ok(answer) => answers.push(answer),
                 Err(error) => match asked.refusal_of(&error) {
-                    // The node has nothing to say to this one; what concerns the whole batch is not hidden by it.
+                    // The node has no answer to this call; an error of the whole batch is still visible.
                     refusal @ (Refusal::Other | Refusal::UnknownBlock | Refusal::NoMethod | Refusal::Pruned)
                         if call.null_on_error =>
                     {
@@ -381,7 +380,7 @@ impl Node {
         Ok(header)
     }
 
-    /// The header of whatever block was asked for.
+    /// The header of any requested block.
     pub fn any_header(&self, answer: &Answer) -> Result<Header, NodeError> {
         let what = "eth_getBlockByNumber";
         let header = self.parse::<Option<RpcHeader>>(what, answer)?.ok_or_else(|| self.gone("the block".into()))?;
@@ -396,7 +395,7 @@ impl Node {
         })
     }
 
-    /// The logs in the answer to `what`, whose text is gone when they are there.
+    /// The logs in the answer to `what`; frees its text afterwards.
     pub fn logs(&self, what: impl std::fmt::Display, answer: Answer) -> Result<Logs, NodeError> {
         let mut all = match answer {
             Answer::Logs(logs) => logs,
@@ -410,59 +409,59 @@ impl Node {
                 logs
             }
         };
-        // They wait for their turn; what they grew beyond their size would wait with them.
+        // The logs wait for their turn; their unused capacity would wait with them.
         all.shrink();
         Ok(all)
     }
 
-    /// Values of one list in a filter that it takes.
+    /// Values of one list in a filter that it accepts.
     pub fn max_list(&self) -> usize {
         self.record.known().limits.max_list(Instant::now())
     }
 
-    /// A batch, or the defect that refused it in our words.
+    /// A batch, or the defect of a refused one in our words.
     pub fn whole(&self, batch: Result<BlockBatch, Defect>) -> Result<BlockBatch, NodeError> {
         let batch = batch.map_err(|defect| self.retry(&format!("refused an inconsistent answer: {defect}")))?;
         self.record.known().health.whole();
         Ok(batch)
     }
 
-    /// What it seemed to have done wrong is the chain's own way.
+    /// Its apparent fault is the chain's normal behaviour.
     pub fn excuse(&self) {
         self.record.known().health.whole();
     }
 
-    /// It does not have `what`, which is held against it when it goes on.
+    /// It lacks `what`; repeated cases count against the node.
     pub fn gone(&self, what: String) -> NodeError {
         self.record.known().health.missing(Instant::now(), format!("{what} is missing"));
         NodeError::Gone { node: self.name().to_owned(), what }
     }
 
-    /// An answer that is not believed, which is held against the node.
+    /// A refused answer, which counts against the node.
     pub fn retry(&self, why: &str) -> NodeError {
         let why = self.record.secrets.clean(why);
         self.record.known().health.wrong(Instant::now(), why.clone(), rand::random());
         self.record.error(why, None)
     }
 
-    /// The node told its newest block; `best` is the best that others told lately.
+    /// The node reported its newest block; `best` is the recent best of the others.
     pub fn saw_head(&self, head: &Header, best: Option<SeenHead>) {
         let seen = SeenHead { number: head.number, time: head.time, at: Instant::now() };
         self.record.known().health.saw_head(seen, best);
     }
 
-    /// Its newest block, if it told it lately.
+    /// Its newest block, if reported recently.
     pub fn head(&self, now: Instant) -> Option<SeenHead> {
         let record = self.record.known();
         record.health.head(now).filter(|_| record.refused.is_none())
     }
 
-    /// How long ago it was asked for its newest block.
+    /// The time since it was asked for its newest block.
     pub fn head_age(&self, now: Instant) -> Option<Duration> {
         self.record.known().health.head_age(now)
     }
 
-    /// How good a choice it is, and milliseconds of its light calls.
+    /// Its grade, and milliseconds of its light calls.
     pub fn standing(&self, now: Instant) -> (Grade, Option<f64>) {
         let record = self.record.known();
         let unchecked = !record.checked && self.expected.get().is_some();
@@ -475,7 +474,7 @@ impl Node {
         (grade, record.health.latency())
     }
 
-    /// Blocks that it allows in one question for logs.
+    /// Blocks that it allows in one request for logs.
     pub fn max_blocks(&self) -> Option<u64> {
         self.record.known().limits.max_blocks(Instant::now())
     }
@@ -485,7 +484,7 @@ impl Node {
         self.record.known().limits.offers(method, Instant::now())
     }
 
-    /// What is known of it.
+    /// Its state.
     pub fn report(&self) -> NodeReport {
         let record = self.record.known();
         let mut report = NodeReport { name: self.name().to_owned(), ..NodeReport::default() };
@@ -502,7 +501,7 @@ impl Node {
         report
     }
 
-    /// Takes what an earlier run learned of its limits. How it did then says nothing of now.
+    /// Adopts the limits learned by an earlier run. Its earlier health says nothing about now.
     pub fn remember(&self, report: &NodeReport) {
         self.record.known().limits.remember(report, Instant::now());
     }
