@@ -1,5 +1,5 @@
-//! What /metrics answers: the published status in Prometheus' text format 0.0.4. Labels name chains, nodes (scheme, host and
-//! port) and levels, never an address or a hash: how many series there are is up to the configuration alone.
+//! The answer of /metrics: the published status in Prometheus' text format 0.0.4. Labels name chains, nodes (scheme, host and
+//! port) and levels, never an address or a hash: the configuration alone decides the number of series.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ use crate::status::{ChainStatus, CommitReport, NodeReport, Role, TableReport, Ta
 
 pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
-/// What a metric is of a thing: none where it is not known.
+/// The value of a metric; none if it is unknown.
 type Of<T> = fn(&T) -> Option<Value>;
 
-/// One metric: its name without prefix, what it is, and its value of a `T`.
+/// One metric: its name without prefix, its meaning, and its value for a `T`.
 struct Metric<T>(&'static str, Kind, &'static str, Of<T>);
 
-/// A value as it is written.
+/// A value in text form.
 #[derive(Clone, Copy, Debug)]
 enum Value {
     Whole(u64),
@@ -113,7 +113,7 @@ fn flag(value: bool) -> Option<Value> {
     whole(value)
 }
 
-/// The metrics of what is published, read anew at each scrape.
+/// The metrics of the published status, read again at each scrape.
 pub(super) fn registry(published: Published) -> Registry {
     let mut registry = Registry::with_prefix("dalp_indexer");
     published.timings.register(&mut registry);
@@ -132,7 +132,7 @@ pub(super) fn render(registry: &Registry) -> Result<String, fmt::Error> {
 }
 
 impl Collector for Published {
-    /// What is not known has no sample, rather than a value that means something else.
+    /// An unknown value has no sample, because any number would mean something else.
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         of_chains(&mut encoder, &self.chains.borrow())?;
         of_tasks(&mut encoder, &self.tasks.borrow())?;
@@ -221,7 +221,7 @@ const TABLE: &[Metric<TableReport>] = &[
     }),
 ];
 
-/// A counter over moves by kind: its name, what it is, and its value of their number, their time and their wait.
+/// A counter over moves by kind: its name, its meaning, and its value from their number, time and wait.
 type Moves = (&'static str, &'static str, fn((u64, f64, f64)) -> Value);
 
 const MOVES: &[Moves] = &[
@@ -234,7 +234,7 @@ const MOVES: &[Moves] = &[
     }),
 ];
 
-/// One metric with all its samples; nothing where there are none.
+/// One metric with all its samples; nothing without samples.
 fn family<'a, const N: usize>(
     encoder: &mut DescriptorEncoder,
     name: &str,
@@ -246,7 +246,7 @@ fn family<'a, const N: usize>(
     if samples.peek().is_none() {
         return Ok(());
     }
-    // Of a counter, the library says `_total` itself.
+    // The library adds `_total` to a counter itself.
     let mut family = encoder.encode_descriptor(name.trim_end_matches("_total"), help, None, kind)?;
     for (labels, value) in samples {
         let mut sample = family.encode_family(&labels)?;
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(declared.len(), known, "{declared:?}");
     }
 
-    /// A line of the documentation for each metric: name, type, labels, what it is.
+    /// A line of the documentation for each metric: name, type, labels, meaning.
     fn documented() -> Vec<String> {
         let text = all();
         let lines: Vec<&str> = text.lines().collect();
