@@ -4,7 +4,7 @@ use std::fmt;
 
 use dalp_partitions::{Advice, advise};
 
-/// Says how the commands are called.
+/// Registers the names of the commands.
 pub fn give() {
     advise(words);
 }

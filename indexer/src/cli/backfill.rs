@@ -32,10 +32,10 @@ pub struct BackfillArgs {
     pub to: u64,
 }
 
-/// Fetches what the range lacks and commits it beside a running indexer.
+/// Fetches the missing part of the range and commits it beside a running indexer.
 ///
 /// # Errors
-/// A range that is not final or lies above the tail, and whatever ends the work; what was committed stays.
+/// A range that is not final or above the tail, and any error that ends the work; committed blocks stay.
 pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Result<(), Failure> {
     let chain = pick(&config, args.chain.as_deref())?;
     backfill(&config, chain, &args, &bars).instrument(spans::chain(&chain.name)).await
@@ -52,7 +52,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
     let leaves = Arc::new(Leaves::open(config).await.map_err(service::ServiceError::from)?);
     let mut bar: Option<ProgressBar> = None;
     let mut logs = 0;
-    // Nobody scrapes a command.
+    // No scraper reads a command.
     let timings = Timings::default().of_chain(&chain.name);
     loop {
         let context = Context {
@@ -68,7 +68,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
         logs += lane.logs();
         match outcome {
             Ok(()) => break,
-            // The running indexer was started anew, or another one took over: go on under its token.
+            // The running indexer was restarted, or another one took over: continue under its token.
             Err(StoreError::Fenced { .. }) => claim = service::join(chain, &store).await?.1,
             Err(error) => return Err(other(error)),
         }
@@ -84,7 +84,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
     Ok(())
 }
 
-/// Goes on until nothing is missing; the bar comes once it is known how much that is.
+/// Continues until no block is missing; the bar appears when the number of missing blocks is known.
 async fn finish(
     lane: &mut BackfillLane,
     bars: &MultiProgress,
@@ -107,15 +107,15 @@ async fn finish(
     }
     match lane.missing_blocks() {
         0 => Ok(()),
-        // What is left cannot be had, such as a block that is too large.
+        // The rest is unavailable, such as a block that is too large.
         _ => Err(StoreError::Fatal { why: lane.trouble().unwrap_or_default() }),
     }
 }
 
-/// The chain that is meant.
+/// The chosen chain.
 ///
 /// # Errors
-/// With what to type, where it is not clear.
+/// With the option to type, if the choice is unclear.
 pub(super) fn pick<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Chain, Failure> {
     let names = || config.chains.iter().map(|chain| chain.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, &config.chains[..]) {

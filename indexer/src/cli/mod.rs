@@ -1,4 +1,4 @@
-//! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for everything else that fails.
+//! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for every other failure.
 
 mod advice;
 mod again;
@@ -134,8 +134,8 @@ Uses database.reader_url.")]
     Config(config::ConfigCommand),
 }
 
-/// The whole program: reads the arguments and the environment, runs, and says how it went. `datasets`: the tables that the logs of chains
-/// go to; `dev` knows the indexer's own.
+/// The whole program: reads the arguments and the environment, runs, and reports the result. `datasets`: the tables for the logs
+/// of chains; `dev` knows the indexer's own.
 pub fn main(datasets: Datasets) -> ExitCode {
     advice::give();
     // clap answers --help with 0 and wrong usage with 2.
@@ -148,7 +148,7 @@ pub fn main(datasets: Datasets) -> ExitCode {
         }
     };
     let result = runtime.block_on(dispatch(cli, datasets));
-    // What still blocks (a line editor's read, a name lookup) must not keep a program that is done.
+    // A blocked thread (a line editor's read, a name lookup) must not keep a finished program alive.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! `dalp-indexer partitions`: what the partition manager will do, does and did, and the ways to intervene.
+//! `dalp-indexer partitions`: the plans, work and record of the partition manager, and the ways to intervene.
 
 mod archive;
 mod doctor;
@@ -78,7 +78,7 @@ columns into a new table. A hold protects the leaf, as after undo.")]
 /// Runs one command.
 ///
 /// # Errors
-/// What is wrong with the configuration or the request, and what the database or the archive refused.
+/// The fault of the configuration or the request, and the refusals of the database or the archive.
 pub async fn run(config: Config, command: PartitionsCommand) -> Result<(), Failure> {
     let mut session = Session::open(&config).await?;
     match command {

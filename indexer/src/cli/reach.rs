@@ -1,4 +1,4 @@
-//! `config check --connect`: whether what a configuration names is there and serves, a line each.
+//! `config check --connect`: tests each object of a configuration, one line each.
 
 use dalp_partitions::{Finding, hindrances};
 use tokio_postgres::Client;
@@ -13,7 +13,7 @@ use crate::spans;
 use crate::store::connect::connect_direct;
 use crate::store::rights::{self, Duty};
 
-/// What was looked at, and what of it does not serve.
+/// The number of tests, and the failed ones.
 #[derive(Default)]
 struct Looks {
     all: usize,
@@ -31,10 +31,10 @@ impl Looks {
     }
 }
 
-/// Connects to each, changes nothing but an object in the archive, which it removes, and tells what it found.
+/// Connects to each, changes only an object in the archive, which it removes, and prints the results.
 ///
 /// # Errors
-/// Where anything does not serve.
+/// If a test fails.
 pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let mut looks = Looks::default();
     looks.tell("database.url", login(config, &config.database.url, Duty::Write).await)?;
@@ -43,7 +43,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let role = format!("ok, as \"{}\"", config.roles.partitioner);
     looks.tell("database.admin_url", manager.as_ref().map(|_| role).map_err(ToString::to_string))?;
     if let Ok(mut client) = manager
-        // Before that nothing of ours is there, which was said above.
+        // Without the schema, there is nothing to test, and the line above said so.
         && !matches!(dalp_migrations::check(&client).await, Err(dalp_migrations::Error::Missing { .. }))
     {
         for managed in &config.tables {

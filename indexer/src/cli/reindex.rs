@@ -1,4 +1,4 @@
-//! `dalp-indexer reindex`: removes stored blocks from one upwards, final or not, so that they are read again.
+//! `dalp-indexer reindex`: removes stored blocks from a block upwards, final or not, so that they are read again.
 
 use indicatif::MultiProgress;
 use tracing::Instrument as _;
@@ -28,11 +28,11 @@ pub struct ReindexArgs {
     pub yes: bool,
 }
 
-/// Removes the blocks in steps, newest first; each step leaves a valid prefix of the chain. A running indexer of this
-/// chain loses its right to write first, and may go on afterwards.
+/// Removes the blocks in steps, newest first; each step leaves a valid prefix of the chain. A running indexer of this chain loses
+/// its right to write first, and may continue afterwards.
 ///
 /// # Errors
-/// A chain that is not stored, and whatever ends the work; what was removed stays removed.
+/// A chain that is not stored, and any error that ends the work; removed blocks stay removed.
 pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Result<(), Failure> {
     let chain = pick(&config, args.chain.as_deref())?;
     remove(&config, chain, &args, &bars).instrument(spans::chain(&chain.name)).await

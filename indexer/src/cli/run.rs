@@ -18,7 +18,7 @@ pub struct RunArgs {
 /// Indexes the configured chains until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What kept it from starting, or ended a chain.
+/// The error that prevented the start, or ended a chain.
 pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
     for chain in &mut config.chains {
         chain.reset_on_chain_change |= args.reset_on_chain_change;
@@ -43,17 +43,17 @@ pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
     result
 }
 
-/// Ctrl-C, and the service manager's SIGTERM: heard from when this is made, so that none ends the process as if it had failed.
+/// Ctrl-C, and the service manager's SIGTERM: received from its creation on, so that none ends the process like a failure.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    /// Hears them from now on.
+    /// Receives them from now on.
     ///
     /// # Errors
-    /// Where signals cannot be received.
+    /// If signals cannot be received.
     pub fn listen() -> Result<Self, Failure> {
         let hook = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot receive signals: {error}")));
         Ok(Self { interrupt: hook(SignalKind::interrupt())?, terminate: hook(SignalKind::terminate())? })

@@ -1,4 +1,4 @@
-//! What may be given to `dev`.
+//! The arguments of `dev`.
 
 use crate::cli::block::block;
 

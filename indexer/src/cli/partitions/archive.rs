@@ -106,7 +106,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: Archive
     }
 }
 
-/// What is archived of the tables that are selected.
+/// The archives of the selected tables.
 async fn surveys<'c>(
     session: &Session,
     config: &'c Config,
@@ -120,7 +120,7 @@ async fn surveys<'c>(
     Ok(surveys)
 }
 
-/// What cannot be read is named beside the rest.
+/// Unreadable manifests are named beside the others.
 async fn list(session: &Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let surveys = surveys(session, config, selection).await?;
     for error in surveys.iter().flat_map(|(_, survey)| &survey.unreadable) {
@@ -155,7 +155,7 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
     Ok(())
 }
 
-/// Every archive is read, whatever is found in one. Those that the registry lists come first to mind: the store may have lost them.
+/// Reads every archive, after any fault in another one. Lists the registry's archives first: the store may have lost them.
 async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result<(), Failure> {
     let (mut bad, mut told) = (Vec::new(), Vec::new());
     let (mut rows, mut files) = (0, 0);
@@ -181,7 +181,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
                 }
             }
         }
-        // One of the registry's is told by its own manifest, too.
+        // The registry's archives are also judged by the registry's own manifest.
         for error in survey.unreadable.iter().map(ToString::to_string) {
             let is_asked = leaf.as_ref().is_none_or(|leaf| error.contains(leaf.as_str()));
             if is_asked && !bad.contains(&error) {
@@ -249,7 +249,7 @@ async fn adopt(session: &mut Session, config: &Config, args: &AdoptArgs) -> Resu
     Ok(())
 }
 
-/// Brings a dropped leaf back.
+/// Restores a dropped leaf.
 pub(super) async fn restore(session: &mut Session, config: &Config, args: &RestoreArgs) -> Result<(), Failure> {
     let archive = session.archive()?.clone();
     let mut of = None;

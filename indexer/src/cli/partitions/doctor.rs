@@ -1,4 +1,4 @@
-//! `partitions audit` and `doctor`: what should not be.
+//! `partitions audit` and `doctor`: report wrong states and obstacles.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::store::retention::{Run, last_run};
 
 #[derive(Serialize)]
 struct Found {
-    /// Its name in the configuration; empty if it is about all.
+    /// Its name in the configuration; empty if the finding is about all tables.
     table: String,
     severity: String,
     object: String,
@@ -43,13 +43,13 @@ impl Found {
     }
 }
 
-/// Prints what is wrong with what stands.
+/// Prints the faults of the leaves.
 pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let mut all = Vec::new();
     for table in tables(config, selection.table.as_deref())? {
         let findings = dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed);
         all.extend(told(table, findings));
-        // What cannot be looked at was said already.
+        // Unreadable tables were reported already.
         all.extend(told(table, Ok(crowded(session, config, table).await.unwrap_or_default())));
         all.extend(told(table, Ok(stopped(session, config, table).await.unwrap_or_default())));
         let lost = lost(session, table).await;
@@ -58,7 +58,7 @@ pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Se
     report(&all, selection)
 }
 
-/// What was found about a table. That it cannot be looked at is a finding, too, and keeps nothing of the others from being told.
+/// The findings about a table. An unreadable table is a finding too, and does not stop the report of the others.
 fn told(table: &ManagedTable, findings: Result<Vec<Finding>, Failure>) -> Vec<Found> {
     let unreadable = |error: Failure| {
         vec![Finding {
@@ -71,7 +71,7 @@ fn told(table: &ManagedTable, findings: Result<Vec<Finding>, Failure>) -> Vec<Fo
     findings.unwrap_or_else(unreadable).into_iter().map(|finding| Found::of(&table.name, finding)).collect()
 }
 
-/// Keys that have as many leaves as there may be, and a policy that makes more.
+/// Keys with the maximum number of leaves, and a policy that makes more.
 async fn crowded(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let object = format!("{}.{}", table.table.schema, table.table.name);
@@ -90,7 +90,7 @@ async fn crowded(session: &mut Session, config: &Config, table: &ManagedTable) -
     Ok(crate::maintenance::crowding(&config.partitions, table).map(&found).into_iter().chain(full).collect())
 }
 
-/// The archives that the registry lists and the store lacks. A store that does not answer is a finding, too.
+/// The listed archives that the store lacks. A store that does not answer is a finding too.
 async fn lost(session: &Session, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     if session.place.fault.is_some() {
         return Ok(Vec::new());
@@ -111,7 +111,7 @@ fn of_archive(session: &Session, error: &impl ToString) -> Finding {
     }
 }
 
-/// Prints what will keep the manager from its work.
+/// Prints the obstacles for the manager.
 pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let mut all = Vec::new();
     let findings = dalp_partitions::doctor_server(&session.client, &Limits::default()).await.map_err(failed)?;
@@ -132,7 +132,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     report(&all, selection)
 }
 
-/// What will keep the manager from looking after a table.
+/// The obstacles for the maintenance of a table.
 async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     has_one_policy(&session.client, &config.tables, table).await.map_err(failed)?;
     let limits = Limits { leaves: i64::from(config.partitions.max_leaves), ..Limits::default() };
@@ -153,7 +153,7 @@ async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) 
     Ok(all)
 }
 
-/// A table with a policy that nothing was done about for three intervals, or whose last run did not do all.
+/// A table with a policy and without maintenance for three intervals, or whose last run was incomplete.
 fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>) -> Option<Finding> {
     let is_recent = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default() <= interval * 3;
     let is_well = run.error.is_none() && run.succeeded_at.is_some_and(is_recent);
@@ -170,7 +170,7 @@ fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>)
     })
 }
 
-/// The keys of which nothing begins to go, as too much would at once.
+/// The keys of which no leaf begins to go, because too many would go at once.
 async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     let reference = reference(&mut session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
@@ -187,7 +187,7 @@ async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -
     Ok(moves.stopped().into_iter().map(finding).collect())
 }
 
-/// Whether the archive is ours to write to, and does what is asked of it.
+/// Checks that this database may write to the archive, and that the store works.
 async fn unusable(session: &Session, archive: &Archive, config: &Config) -> Result<Option<Found>, Failure> {
     let Some(table) = config.tables.first() else { return Ok(None) };
     let finding = match look(&session.client, &table.table, archive).await {
@@ -220,7 +220,7 @@ fn report(all: &[Found], selection: &Selection) -> Result<(), Failure> {
     } else if all.is_empty() {
         say!("nothing found")?;
     } else {
-        // No table: a command that is broken over several lines of a column can be copied by nobody.
+        // Not a table: nobody can copy a command that is broken over several lines of a column.
         for Found { severity, object, what, next, .. } in all {
             say!("{severity}: {object}: {what}\n    {next}")?;
         }

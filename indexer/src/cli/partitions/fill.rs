@@ -23,7 +23,7 @@ pub struct FillArgs {
     pub at: DateTime<Utc>,
 }
 
-/// Makes the leaf of a time, if there is none, and opens it, if it is sealed.
+/// Makes the leaf of a time, if there is none, and unseals it, if it is sealed.
 pub(super) async fn run(session: &mut Session, config: &Config, args: &FillArgs) -> Result<(), Failure> {
     let table = tables(config, Some(&args.table))?[0];
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
@@ -41,7 +41,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, args: &FillArgs)
             return Err(Failure::usage(format!("choose a key: --key {}", known.join(" or "))));
         }
     };
-    // Somebody asks for this one.
+    // The user asks for this one.
     let policy = Policy { max_leaves: usize::MAX, ..policy(&config.partitions, table) };
     let need = Need::rows([args.at]);
     let made = ensure(&mut session.client, &table.table, key, &policy, Utc::now(), &need).await.map_err(failed)?;
@@ -68,7 +68,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, args: &FillArgs)
     Ok(())
 }
 
-/// Opens a leaf that is sealed. Its archive goes out of the data, and is made again as the next version.
+/// Unseals a sealed leaf. Its archive moves out of the data, and is made again as the next version.
 async fn is_opened(session: &mut Session, config: &Config, table: &ManagedTable, leaf: &str) -> Result<bool, Failure> {
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let is_sealed = inventory.entries.iter().any(|entry| entry.leaf == leaf && entry.state > State::Attached);

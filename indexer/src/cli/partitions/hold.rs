@@ -121,7 +121,7 @@ async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(
 
 async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result<(), Failure> {
     let mut listed = Vec::new();
-    // A hold stands whether its table is looked after or not.
+    // A hold is valid whether its table is maintained or not.
     for (schema, name, hold) in all_holds(&session.client, &registry(), args.all).await.map_err(failed)? {
         let is_it = |table: &&ManagedTable| table.table.schema == schema && table.table.name == name;
         let full = format!("{schema}.{name}");

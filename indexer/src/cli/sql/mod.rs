@@ -1,4 +1,4 @@
-//! `dalp-indexer sql`: a prompt, since a fresh machine may have no psql; `-c` for scripts.
+//! `dalp-indexer sql`: a prompt, because a fresh machine may have no psql; `-c` for scripts.
 
 mod hint;
 #[cfg_attr(feature = "prompt", path = "editor.rs")]
@@ -21,7 +21,7 @@ use render::{Format, View};
 use session::{Session, SqlError};
 use statement::Part;
 
-/// Rows of a table that are shown unless asked otherwise.
+/// Rows of a table that are shown by default.
 const TABLE_ROWS: u64 = 1_000;
 
 /// Arguments of `sql`.
@@ -45,10 +45,10 @@ impl SqlArgs {
     }
 }
 
-/// Runs the commands, or what standard input holds, or the prompt.
+/// Runs the commands, or standard input, or the prompt.
 ///
 /// # Errors
-/// No connection, or the first statement that fails.
+/// No connection, or the first failed statement.
 pub async fn run(config: Config, args: SqlArgs) -> Result<(), Failure> {
     let session = Session::open(&config.database).await?;
     if args.command.is_empty() && io::stdin().is_terminal() {
