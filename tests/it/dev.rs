@@ -133,7 +133,7 @@ fn a_node_that_was_started_anew_is_told_so_by_run_whatever_is_final() {
         anew.rpc().mine(100, 1).await.unwrap();
         let other = Site { rpc_urls: vec![anew.http_url()], ..site };
         let output = other.call(&["run"]);
-        refused(&output, 1, &["started anew", "`dalp-indexer run --reset-on-chain-change`"]);
+        refused(&output, 1, &["was restarted", "`dalp-indexer run --reset-on-chain-change`"]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!said.contains("reindex") && !said.contains("it restarts"), "{said}");
         let mut running = other.start(&["run", "--reset-on-chain-change"], std::process::Stdio::null());

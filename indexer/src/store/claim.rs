@@ -2,8 +2,8 @@
 
 use alloy::primitives::B256;
 
-/// The right to write one chain, until somebody claims it after us. The store alone makes one: by the lease, by joining its
-/// holder, or by taking a chain over.
+/// The right to write one chain, until another process claims it. Only the store makes one: by the lease, by joining its holder,
+/// or by taking a chain over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The chain.
@@ -14,12 +14,12 @@ pub struct Claim {
     pub source_id: B256,
     /// First block to index.
     pub start_block: u64,
-    /// Whether logs are stored as they came, beside the typed rows.
+    /// Whether raw logs are stored beside the typed rows.
     pub raw: bool,
     _made: Made,
 }
 
-/// Keeps everybody else from writing a [`Claim`] down.
+/// Prevents other modules from making a [`Claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Made;
 
