@@ -1,4 +1,4 @@
-//! `dev` with a node and a database that are given: nothing goes before both have answered, and what it advises works.
+//! `dev` with a given node and database: nothing is removed before both have answered, and its advice works.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -93,7 +93,7 @@ fn another_chain_in_the_database_is_told_with_what_helps() {
         first.rpc().mine(5, 1).await.unwrap();
         let arguments = of(&first);
         works(&database, &first, home.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        // Started anew: another genesis under the same id.
+        // Restarted: another genesis under the same id.
         let options = AnvilOptions { genesis_timestamp: Some(1_700_000_000), ..AnvilOptions::default() };
         let anew = anvil_with(options).await;
         anew.rpc().mine(3, 1).await.unwrap();
@@ -118,7 +118,8 @@ fn another_chain_in_the_database_is_told_with_what_helps() {
     });
 }
 
-/// A chain whose blocks become final, started anew: advice to remove final blocks would not end before all are gone, and not even then.
+/// A restarted chain whose blocks become final: advice to remove final blocks would end only with all blocks removed, or not even
+/// then.
 #[test]
 fn a_node_that_was_started_anew_is_told_so_by_run_whatever_is_final() {
     dalp_tests::run(async {
@@ -151,7 +152,7 @@ fn processes_of(home: &Path) -> Vec<String> {
     lines.filter(|line| line.contains(&home.display().to_string())).collect()
 }
 
-/// A devnet of its own, as who reads the README starts it: it says what it really uses, and what its node keeps does not grow for ever.
+/// A new devnet, as for a reader of the README: it names its real parts, and its node's data does not grow for ever.
 #[test]
 fn a_devnet_says_what_it_uses_and_keeps_a_bounded_number_of_blocks() {
     dalp_tests::run(async {

@@ -43,7 +43,7 @@ const LOGS: &str = "SELECT count(*) FROM dalp_indexed.logs";
 const RETAINED: &str = "SELECT count(*) FROM dalp_indexed.retained_logs";
 const TRANSFERS: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
 
-/// What a command printed, which must have ended so.
+/// The output of a command, which must have ended with this code.
 fn said(site: &Site, arguments: &[&str], code: i32) -> String {
     let output = site.call(arguments);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -120,7 +120,7 @@ async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
     let row = &status["tables"][0];
     assert_eq!((&row["held"], &row["due"], &row["action"]), (&1.into(), &1.into(), &"archive".into()), "{row}");
     assert!(row["last_success"].is_string() && row["forecast_365d"].is_number(), "{row}");
-    // What is below the floor is nobody's to miss.
+    // Rows below the floor do not count as missing.
     let verified = said(site, &["verify"], 0);
     let counts =
         [format!(": {retained} logs of "), format!("{} logs are below the retention floor", before - retained)];
@@ -173,7 +173,7 @@ fn a_changed_file_is_found(site: &Site, folder: &Path) {
     std::fs::remove_dir_all(folder.join("probe")).unwrap();
 }
 
-/// The registry is the list: what the store lost is named, by whoever looks, and a folder is not made again.
+/// The registry is the list: every reader names an archive that the store lost, and a folder is not made again.
 fn an_archive_that_is_lost_is_named(site: &Site, folder: &Path) {
     let listed = json(site, &["partitions", "archive", "list", "--json"]);
     let objects: Vec<&str> =
@@ -288,7 +288,7 @@ fn a_table_of_somebody_else_is_looked_after_as_well() {
     });
 }
 
-/// Tables of somebody else in `dalp_assets`, which the partitioner may look after because they are its own.
+/// Another user's tables in `dalp_assets`, which the partitioner owns and may maintain.
 async fn made_by_the_partitioner(client: &Client, tables: &str) {
     let sql = format!(
         "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; {tables}; RESET ROLE"
@@ -296,7 +296,7 @@ async fn made_by_the_partitioner(client: &Client, tables: &str) {
     client.batch_execute(&sql).await.unwrap();
 }
 
-/// Tables that cannot be looked after, an archive that cannot be used, and too much at once: each stops itself, says so, and nothing else.
+/// Tables that cannot be maintained, an unusable archive, and too many due leaves: each stops only itself, and is reported.
 #[test]
 fn one_bad_thing_stops_itself() {
     dalp_tests::run(async {
@@ -318,7 +318,7 @@ fn one_bad_thing_stops_itself() {
         let site = Site { more: more.to_owned(), ..Site::new(&database, &anvil.http_url()) };
         each_is_told_and_the_rest_is_done(&site, &client).await;
 
-        // A running indexer does its work, and says what does not go.
+        // A running indexer does the maintenance, and reports the blocked part.
         anvil.rpc().mine(3, 60).await.unwrap();
         let service = Service::start(&site.config()).await.unwrap();
         caught_up(&database, &anvil).await;
@@ -374,7 +374,7 @@ async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
     assert!(said(site, &back, 0).contains("served again: old"));
     said(site, &["partitions", "hold", "release", "2", "--author", "ops"], 0);
 
-    // A late row gets its leaf when somebody asks for it.
+    // A late row gets its leaf on request.
     let late = "INSERT INTO dalp_assets.position VALUES ('2023-11-05 10:00+00', 4)";
     assert_eq!(client.batch_execute(late).await.unwrap_err().code().unwrap().code(), "23514");
     let fill = ["partitions", "fill", "--table", "position", "--at", "2023-11-05T10:00:00Z"];
@@ -383,7 +383,7 @@ async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
     assert!(said(site, &fill, 0).contains("already exists"));
 }
 
-/// What `doctor` advises is one line, which does what it says where it is pasted.
+/// The advice of `doctor` is one line, which works when it is pasted.
 #[test]
 fn what_doctor_advises_can_be_copied() {
     dalp_tests::run(async {

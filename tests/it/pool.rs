@@ -177,7 +177,7 @@ impl Tunnel {
                 let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
                 let (mut up, mut down) = (client.into_split(), server.into_split());
                 let (flag, counts) = (flag.clone(), counts.clone());
-                // The flag silences what is connected when it is raised, and lets the next one through.
+                // The flag silences the connections at the time of its rise, and lets the next one through.
                 connections.spawn(async move { tokio::io::copy(&mut up.0, &mut down.1).await });
                 connections.spawn(async move {
                     let mut bytes = vec![0; 64 * 1024];
@@ -256,7 +256,7 @@ fn a_chain_that_cannot_begin_is_begun_anew_and_keeps_no_other_waiting() {
         assert!(absent.waits_for.contains("a new start") && absent.waits_for.contains("rpc_urls"), "{absent:?}");
         assert!(!absent.ready);
         until("the other to be ready", || async { of("it").ready }).await;
-        // What a node says is told in the database, whatever it is made of.
+        // A node's message is stored in the database, with any characters.
         let words = Fault::Refused { code: -32_603, message: "upstream: a\0b".into() };
         node.inject(Rule::new(words));
         let client = database.superuser().await;

@@ -1,4 +1,4 @@
-//! Proof: new blocks by their receipts, suspicion that receipts settle, and what `verify` and `repair` find and mend.
+//! Proof: new blocks by their receipts, suspicion that receipts settle, and the findings and repairs of `verify` and `repair`.
 
 mod liar;
 mod repair;

@@ -52,12 +52,12 @@ pub struct Cli {
     /// Format of the logs on stderr; RUST_LOG filters them
     #[arg(long, global = true, value_name = "FORMAT", env = "DALP_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a private devnet with database and sample traffic, and index it

@@ -16,7 +16,7 @@ use crate::config::Config;
 use self::shared::Session;
 pub use self::shared::{LeafArgs, Selection};
 
-/// What to do with partitions.
+/// The commands for partitions.
 #[derive(Debug, Subcommand)]
 pub enum PartitionsCommand {
     /// Show the planned maintenance: statements, locks, bytes and obstacles; changes nothing

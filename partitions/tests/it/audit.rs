@@ -9,7 +9,7 @@ fn table() -> Table {
     transfers().with_leaf_indexes([Index::on(["token", "block_time"]), Index::on(["tx_hash"])])
 }
 
-/// Objects with what was found of them, by name.
+/// Objects with their findings, by name.
 async fn found(client: &mut Client) -> Vec<(String, Severity, String)> {
     let findings: Vec<Finding> = audit(client, &table()).await.unwrap();
     let label = |object: &str| object.trim_start_matches("erc20_transfer_").replace("31337_202403", "");
@@ -18,7 +18,7 @@ async fn found(client: &mut Client) -> Vec<(String, Severity, String)> {
     found
 }
 
-/// Everything that somebody may have done to leaves by hand.
+/// All changes that a user may make to leaves by hand.
 fn damage() -> Vec<String> {
     let leaf = |day: u32| format!("dalp_indexed.erc20_transfer_31337_202403{day:02}");
     vec![
@@ -117,7 +117,7 @@ async fn a_detaching_that_did_not_end_is_found() {
     let findings = audit(&mut client, &transfers()).await.unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].severity == Severity::Error && findings[0].next.contains("FINALIZE"), "{findings:?}");
-    // Nobody may look at the registry: the catalog alone is judged.
+    // No role may read the registry: only the catalog is judged.
     let mut reader = as_role(&database, "dalp_writer").await;
     assert_eq!(audit(&mut reader, &transfers()).await.unwrap(), findings);
     let absent = Table::new("dalp_indexed", "nothing", "block_time");

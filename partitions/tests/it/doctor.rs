@@ -1,4 +1,4 @@
-//! What keeps the manager from its work, against a real PostgreSQL.
+//! Obstacles for the manager, against a real PostgreSQL.
 
 use dalp_partitions::{Finding, Limits, Severity, doctor_server, doctor_table};
 

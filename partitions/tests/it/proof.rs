@@ -1,4 +1,5 @@
-//! The registry is the list of what is archived, and the store the proof: what one of both lacks is named, and nothing is dropped for it.
+//! The registry is the list of archives, and the store the proof: an archive that one of them lacks is named, and no leaf is
+//! dropped for it.
 
 use dalp_partitions::{
     Act, ArchiveError, State, Switches, look, missing, note_verified, restore, survey, verified, verify,
@@ -9,7 +10,7 @@ use super::archive::{Folder, KEPT, acts, manifests, request, run};
 use super::retire::filled;
 use super::*;
 
-/// What the look at all of it says of each archive.
+/// The overview's entry for each archive.
 async fn judged(client: &Client, archive: &Archive) -> Vec<Option<String>> {
     let survey = survey(client, &logs(), archive).await.unwrap();
     let mut judged = Vec::new();

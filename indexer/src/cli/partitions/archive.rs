@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::cli::out::{say, tell};
 use crate::config::{Config, ManagedTable, sql_name, sql_table};
 
-/// What to do with archives.
+/// The commands for archives.
 #[derive(Debug, Subcommand)]
 pub enum ArchiveCommand {
     /// List the archives

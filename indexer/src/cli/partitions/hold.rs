@@ -11,7 +11,7 @@ use crate::cli::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable, registry};
 
-/// What to do with holds.
+/// The commands for holds.
 #[derive(Debug, Subcommand)]
 pub enum HoldCommand {
     /// Keep rows of a table against its policy
