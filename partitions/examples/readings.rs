@@ -1,6 +1,6 @@
 //! Maintains a table: makes leaves, archives and drops old ones, and restores one.
 //!
-//! DATABASE_URL=postgres://localhost/mine cargo run --example readings file:///tmp/readings
+//!     DATABASE_URL=postgres://localhost/mine cargo run --example readings file:///tmp/readings
 
 use std::error::Error;
 

@@ -251,7 +251,7 @@ fn a_chain_that_cannot_begin_is_begun_anew_and_keeps_no_other_waiting() {
         assert_eq!(failing.count(), 5);
         let status = service.status();
         let of = |name: &str| status.borrow().iter().find(|chain| chain.name == name).cloned().unwrap();
-        until("it to be begun anew", || async { of("absent").stops >= 2 }).await;
+        until("it to restart", || async { of("absent").stops >= 2 }).await;
         let absent = of("absent");
         assert!(absent.waits_for.contains("a new start") && absent.waits_for.contains("rpc_urls"), "{absent:?}");
         assert!(!absent.ready);

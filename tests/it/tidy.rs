@@ -1,6 +1,7 @@
 //! The house rules that a program can check. ARCHITECTURE.md and CONTRIBUTING.md give their reasons.
 
 mod circles;
+mod english;
 mod fields;
 mod source;
 
@@ -318,7 +319,7 @@ fn every_file_says_what_it_is() {
 
 /// `found` against a list of debts: nothing new, nothing worse, and every improvement is recorded.
 fn ratchet<K: Ord + std::fmt::Debug>(found: &BTreeMap<K, usize>, debts: &BTreeMap<K, usize>, rule: &str) {
-    assert_eq!(found, debts, "{rule} (left: what there is; right: the list of debts, which only shrinks)");
+    assert_eq!(found, debts, "{rule} (left: the present debts; right: the list of debts, which only shrinks)");
 }
 
 #[test]

@@ -130,8 +130,8 @@ mod tests {
         fetches.check(&machine).unwrap();
         fetches.forget();
         let lost = fetches.check(&machine).unwrap_err().to_string();
-        assert!(lost.contains("nobody is at the fetch of blocks 0-7"), "{lost}");
+        assert!(lost.contains("no task works on the fetch of blocks 0-7"), "{lost}");
         let lost = fetches.batch(asked[0].0).unwrap_err().to_string();
-        assert!(lost.contains("nobody is at the batch to append"), "{lost}");
+        assert!(lost.contains("no task works on the batch to append"), "{lost}");
     }
 }

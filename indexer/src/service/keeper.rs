@@ -180,7 +180,7 @@ mod tests {
                 let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
                 *begun += 1;
                 match *begun {
-                    1 => Err("a fetch: nobody is at it".to_owned()),
+                    1 => Err("no task works on a fetch".to_owned()),
                     2 => panic!("out of order"),
                     _ => Ok(()),
                 }
@@ -191,7 +191,7 @@ mod tests {
         };
         again_and_again(Duration::from_millis(1), stopped, begin, tell).await;
         let told = told.into_inner().unwrap();
-        assert!(told.len() == 2 && told[0] == "a fetch: nobody is at it", "{told:?}");
+        assert!(told.len() == 2 && told[0] == "no task works on a fetch", "{told:?}");
         assert!(told[1].contains("it panicked: out of order"), "{told:?}");
     }
 }

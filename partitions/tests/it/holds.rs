@@ -125,7 +125,7 @@ async fn a_held_leaf_is_not_finalized() {
     assert!(outcome.done.is_empty(), "{:?}", outcome.done);
     assert!(outcome.obstacles.iter().any(|(entry, why)| entry.leaf == LEAF && matches!(why, Obstacle::Held { .. })));
     assert_eq!(seen(&mut client).await.1, Presence::Pending);
-    // Without the hold it is finished under any policy, whoever began it.
+    // Without the hold it is finished under any policy, also another user's.
     release_hold(&mut client, &registry(), 1, "counsel").await.unwrap();
     assert!(is_begun(&client, &logs()).await.unwrap());
     run(&mut client, Action::Keep).await;
