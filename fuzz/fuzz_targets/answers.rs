@@ -63,9 +63,9 @@ fn plain_reads(text: &str) -> Option<Logs> {
     Some(logs)
 }
 
-/// Alloy keeps fields that it does not know until it knows all, and refuses there what we pass over, such as a number that
-/// no f64 holds; and an array of fields is a log to serde alone. A log's own time is nobody's to read here: rows have their header's.
-/// Anything else that we read, alloy must read the same.
+/// Alloy keeps unknown fields until the end, and refuses values that we skip, such as a number outside f64; and only serde
+/// accepts an array of fields as a log. A log's own time is not read here: rows have their header's time. Alloy must read all
+/// other parts as we do.
 fn alloy_is_only_stricter(text: &str, ours: &Logs) {
     let Ok(Value::Array(mut items)) = serde_json::from_str(text) else { return };
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
@@ -77,7 +77,7 @@ fn alloy_is_only_stricter(text: &str, ours: &Logs) {
     }
 }
 
-/// Why logs are refused that alloy takes: each reason names what is wrong.
+/// Reasons for refusing logs that alloy accepts: each names the fault.
 fn is_named(why: &str) -> bool {
     const REASONS: &[&str] = &[
         "a log is marked `removed`",
@@ -121,7 +121,7 @@ fn responses(body: &[u8]) -> Option<Vec<Response<'_>>> {
     }
 }
 
-/// What the calls are told to have been answered is what stands in the body, once for each.
+/// The recorded answers of the calls are the answers in the body, once each.
 fn answers(body: &[u8], calls: &[Call]) {
     let owned = body.to_vec();
     let decoded = bounded(body.len(), || rpc::decode(owned, FIRST, calls));

@@ -40,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// What names a block and its transactions.
+/// The names of a block and its transactions.
 #[derive(Deserialize)]
 struct Names {
     hash: B256,
@@ -89,7 +89,7 @@ fn read_receipts(text: &str) -> Option<Receipts> {
     Some(ours)
 }
 
-/// As consensus encodes it. The bloom is made anew, as ours is: what the node says of it is not looked at.
+/// In the consensus encoding. The bloom is recomputed, as in our code: the node's bloom is ignored.
 fn encode(receipt: &TransactionReceipt) -> Vec<u8> {
     let inner = &receipt.inner;
     let logs: Vec<PlainLog> = inner.logs().iter().map(|log| log.inner.clone()).collect();
@@ -104,7 +104,7 @@ fn encode(receipt: &TransactionReceipt) -> Vec<u8> {
     out
 }
 
-/// What is proved is the header's own: its logs are those of the receipts, and these have its root.
+/// The proved header is the given one: its logs are the receipts' logs, and the receipts have its root.
 fn proof(sealed: &SealedHeader, receipts: Receipts) -> bool {
     let (logs, count) = (receipts.logs.clone(), receipts.all.len());
     match Proved::new(sealed, receipts) {
@@ -120,8 +120,8 @@ fn proof(sealed: &SealedHeader, receipts: Receipts) -> bool {
     }
 }
 
-/// The header changed so that it commits to these receipts, and their logs so that they name it: from here on the proof
-/// stands or falls with the places of the logs. What is proved is so no longer if anything of it is changed.
+/// Changes the header so that it commits to these receipts, and their logs so that they name it: from here on the proof depends
+/// on the positions of the logs. Any change of the proved data must break the proof.
 fn fitting(mut fields: FullHeader, receipts: Receipts) {
     fields.receipts_root = receipts.root();
     let hash = fields.hash_slow();

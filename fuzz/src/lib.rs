@@ -1,4 +1,4 @@
-//! What the fuzz targets share: memory that is counted, and a reading of logs that is not ours.
+//! The shared part of the fuzz targets: counted memory, and an independent reader of logs.
 
 use std::alloc::System;
 
@@ -27,7 +27,7 @@ pub fn bounded<T>(length: usize, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Logs as alloy read them, in our columns; `None` where one lacks what only a log in a block has.
+/// Logs read by alloy, in our columns; `None` if a log lacks a field that only logs in blocks have.
 pub fn in_columns(read: &[AlloyLog]) -> Option<Logs> {
     let mut logs = Logs::default();
     for log in read {

@@ -1,5 +1,4 @@
-//! Pauses between tries: doubling, capped, and of random length, so that many clients of one node do not come back
-//! together.
+//! Pauses between tries: doubling, capped, and of random length, so that many clients of one node do not return together.
 
 use std::time::Duration;
 
@@ -19,12 +18,12 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// From 100 ms to 5 s: for what is expected to work again soon.
+    /// From 100 ms to 5 s: for an operation that will soon work again.
     pub fn new() -> Self {
         Self::between(Duration::from_millis(100), Duration::from_secs(5))
     }
 
-    /// From 25 ms to 5 s: for a block near the head, which those behind it wait for. Most failures are over at the next try.
+    /// From 25 ms to 5 s: for a block near the head, which later blocks wait for. Most failures end at the next try.
     pub fn near_head() -> Self {
         Self::between(Duration::from_millis(25), Duration::from_secs(5))
     }
@@ -46,8 +45,8 @@ impl Backoff {
         self.pause_at_least(None).await;
     }
 
-    /// Sleeps for the next pause, and for as long as a node asked for; not longer than the last pause, as another node may
-    /// be back by then, while the one that asked is not called before its time anyway.
+    /// Sleeps for the next pause, or for the pause that a node asked for if it is longer; not longer than the last pause, because
+    /// another node may be back by then, and the node that asked is not called early anyway.
     pub async fn pause_at_least(&mut self, asked: Option<Duration>) {
         let pause = self.advance();
         sleep(pause.max(asked.unwrap_or_default().min(self.last))).await;

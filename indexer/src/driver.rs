@@ -1,4 +1,4 @@
-//! The loop that carries out what the machine says. Only this file and `driver/` await both nodes and store.
+//! The loop that carries out the machine's actions. Only this file and `driver/` await both nodes and store.
 
 mod backfill;
 mod chores;
@@ -39,24 +39,24 @@ use self::trouble::{Patience, Trouble};
 use self::way::Way;
 use self::work::Work;
 
-/// One chain's loop and everything it works with.
+/// One chain's loop and its parts.
 pub struct Driver {
     /// The chain's settings.
     pub chain: Chain,
     /// Its nodes, the database, and the right to write.
     pub context: Context,
-    /// The head, as it moves.
+    /// The head, as it changes.
     pub news: watch::Receiver<News>,
-    /// Where this chain's status is published.
+    /// The place where this chain's status is published.
     pub status: watch::Sender<ChainStatus>,
 }
 
 /// How the loop ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was told to.
+    /// It received the stop signal.
     Stopped,
-    /// Somebody else's token is newer: nothing can be written under ours.
+    /// Another process has a newer token: a write under ours would fail.
     Fenced,
 }
 
@@ -66,7 +66,7 @@ pub enum End {
 pub struct ChainError {
     /// The chain's name.
     pub chain: String,
-    /// What happened and what to do.
+    /// The failure, and the next step.
     pub why: String,
 }
 
@@ -82,7 +82,7 @@ struct Running {
     work_trouble: Trouble,
     backfill: BackfillLane,
     meter: Meter,
-    /// Logs that stay raw, and whether and of how many kinds that was told.
+    /// Logs that stay raw, and the number of kinds at the last report.
     untyped: Untyped,
     told_kinds: Option<(Instant, u64)>,
     tail_time: Option<i64>,
@@ -93,7 +93,7 @@ struct Running {
     watchdog: Watchdog<(Mark, u64)>,
 }
 
-/// What differs after each step that changed something.
+/// The mark, which differs after each step that changed something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     tail: Tail,
@@ -101,16 +101,16 @@ struct Mark {
     settled: Option<u64>,
 }
 
-/// Without progress for this long while there is something to do, a chain is told to stand still. One that waits for its operator
-/// begins anew by then: what stopped it may be mended.
+/// After this time without progress while work is waiting, a warning follows. A chain that waits for its operator restarts by
+/// then: the cause may have been removed.
 const STALLED: Duration = Duration::from_secs(60);
 
-/// A tail this many blocks below the newest final one leaves them to the backfill lane.
+/// A tail at least this many blocks below the newest final block leaves the blocks between to the backfill lane.
 const FAR_BEHIND: u64 = 1_024;
 
 impl Driver {
-    /// Runs until `stop` turns true, somebody else leads the chain, or a failure that no retry mends. Dropping it loses
-    /// nothing: what is not committed is fetched again.
+    /// Runs until `stop` turns true, another process leads the chain, or a failure that no retry mends. Dropping it loses
+    /// nothing: uncommitted blocks are fetched again.
     ///
     /// # Errors
     /// [`ChainError`].
@@ -120,7 +120,7 @@ impl Driver {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut chores, mut way) = (Chores::default(), Way::default());
         loop {
-            // What repeats itself and changes nothing is taken up later.
+            // Repeated steps that change nothing run later.
             let held = running.stillness.holds(Instant::now());
             let input = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
@@ -159,7 +159,7 @@ impl Driver {
         }
     }
 
-    /// Tells the machine, and begins what it says.
+    /// Gives the machine an input, and begins its actions.
     fn step(&self, running: &mut Running, input: Input) {
         if input == Input::Committed {
             self.committed(running);
@@ -176,10 +176,10 @@ impl Driver {
         if moved {
             running.backfill.step(BackfillInput::Moved);
         }
-        // Heads come by themselves, changed or not.
+        // Heads arrive by themselves, changed or not.
         if !seen && running.stillness.step(running.mark(), Instant::now()) {
             let waits_for = running.machine.wait();
-            warn!("the same steps repeat and change nothing; they are slowed down. It waits for {waits_for}");
+            warn!("the same steps repeat and change nothing; they are slowed down. The chain waits for {waits_for}");
         }
         self.publish(running);
     }
@@ -313,7 +313,12 @@ impl Driver {
                 running.work = Some(self.context.unwind(from, to, self.status.clone(), running.work_trouble.clone()));
             }
             Action::Jump { from, to, anchor } => {
-                info!(from_block = from.next, to_block = to, "far behind: following the head first, history beside it");
+                info!(
+                    from_block = from.next,
+                    to_block = to,
+                    "far behind: the tail follows the head first, history is \
+                    fetched beside it"
+                );
                 running.work = Some(self.context.jump(from, to, anchor, running.work_trouble.clone()));
             }
             Action::Reload => running.work = Some(self.context.reload(running.work_trouble.clone())),
@@ -328,7 +333,8 @@ impl Driver {
         running.tail_time = Some(batch.last().time);
     }
 
-    /// Publishes which logs stay raw, and says so at once, and when there are more kinds. Without raw logs none is kept.
+    /// Publishes the logs that stay raw, and logs them at once, and again when there are more kinds. Without raw logs, none is
+    /// kept.
     fn tell_untyped(&self, running: &mut Running) {
         let more = running.backfill.take_untyped();
         running.untyped.add(&more);
@@ -383,7 +389,7 @@ impl Driver {
 }
 
 impl Running {
-    /// That somebody is at all that the machine and the backfill lane wait for.
+    /// Checks that a task works on everything that the machine and the backfill lane wait for.
     fn check(&self) -> Result<(), Lost> {
         if self.machine.is_busy() && self.work.is_none() {
             return Err(Lost::nobody_is_at(self.machine.wait()));
@@ -396,7 +402,7 @@ impl Running {
         Mark { tail: self.machine.tail(), head: self.machine.head(), settled: self.machine.settled() }
     }
 
-    /// What the backfill lane has to fetch.
+    /// The missing blocks of the backfill lane.
     fn tell_backfill(&self, status: &mut ChainStatus, start_block: u64) {
         let backfill = &self.backfill;
         if !backfill.is_loaded() {
@@ -419,7 +425,7 @@ impl Running {
 /// Between two lines about logs that stay raw.
 const UNTYPED_EVERY: Duration = Duration::from_secs(600);
 
-/// What was told of a final block; pending while nobody is asked.
+/// The answer about a final block; pending while no node is asked.
 async fn anchoring(asked: &mut Option<Watched<Option<Input>>>) -> Option<Input> {
     let Some(task) = asked else { return std::future::pending().await };
     let told = task.await;
@@ -430,14 +436,14 @@ async fn anchoring(asked: &mut Option<Watched<Option<Input>>>) -> Option<Input> 
     })
 }
 
-/// Asks a node whether the chain of that final block is the one that our tail is on.
+/// Asks a node whether our tail is on the chain of that final block.
 async fn on_one_chain(nodes: Arc<Nodes>, block: BlockRef, tail: Tail) -> Option<Input> {
     let number = tail.next.checked_sub(1)?;
     let told = nodes.hashes(&[block.number, number]).await.ok()?;
     (told == [Some(block.hash), tail.hash]).then_some(Input::Anchored { block, tail })
 }
 
-/// One piece of work if there is one; pending otherwise.
+/// One piece of work if there is one; otherwise pending.
 async fn working(work: &mut Option<Work>) -> Result<Input, StoreError> {
     match work {
         Some(work) => work.await,

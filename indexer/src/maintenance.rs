@@ -1,5 +1,5 @@
-//! Partition upkeep: leaves for a batch's times before its COPY, leaves ahead of the head on a timer, indexes of leaves
-//! that were made bare when they are loaded.
+//! Partition upkeep: leaves for a batch's times before its COPY, leaves ahead of the head on a timer, indexes of bare leaves
+//! after their load.
 
 mod book;
 mod connector;
@@ -33,7 +33,7 @@ use crate::spans;
 use crate::store::{StoreError, timestamp};
 use crate::task::Beside;
 
-/// The partition manager's connection, and what is known about the leaves that exist.
+/// The partition manager's connection, and the known leaves.
 #[derive(Debug)]
 pub struct Leaves {
     connector: Connector,
@@ -41,18 +41,18 @@ pub struct Leaves {
     every: Duration,
     /// The chains' tables, in the order in which a batch needs them.
     tables: Vec<(Dataset, ManagedTable)>,
-    /// All tables that are looked after.
+    /// All maintained tables.
     managed: Vec<ManagedTable>,
     archive: Place,
     /// Chains without raw logs, which have leaves of typed tables only.
     typed: HashSet<u64>,
     /// One DDL lane in this process; the database has one across processes.
     client: Mutex<Option<Client>>,
-    /// What is known of the leaves.
+    /// The known leaves.
     pub book: Book,
-    /// What of each chain's upkeep failed.
+    /// The failures of each chain's upkeep.
     upkeep: RwLock<HashMap<u64, Beside>>,
-    /// Intervals that were chosen by size.
+    /// Intervals chosen by size.
     chosen: RwLock<HashMap<(u64, String), Interval>>,
 }
 
@@ -79,7 +79,7 @@ impl Leaves {
         Ok(leaves)
     }
 
-    /// Why the archive that is configured cannot be used at all.
+    /// Why the configured archive cannot be used at all.
     pub fn archive_fault(&self) -> Option<&str> {
         self.archive.fault.as_deref()
     }
@@ -88,10 +88,10 @@ impl Leaves {
         self.connector.connect().await
     }
 
-    /// Makes sure that every row of `batch` above the floors has a leaf. Nearly always it has, and nothing is asked.
+    /// Makes sure that every row of `batch` above the floors has a leaf. Nearly always it has, and no query runs.
     ///
     /// # Errors
-    /// As the writer should take it.
+    /// The error in the form for the writer.
     pub async fn cover(&self, chain_id: u64, batch: &Sorted, floors: &Floors) -> Result<(), StoreError> {
         let head = self.book.head_of(chain_id);
         for (dataset, table) in self.tables_of(chain_id) {
@@ -109,14 +109,14 @@ impl Leaves {
         Ok(())
     }
 
-    /// Opens the sealed leaves that rows of `batch` above the floors belong into; their archives are void, and made again later.
+    /// Unseals the leaves that rows of `batch` above the floors belong to; their archives become void, and are made again later.
     ///
     /// # Errors
-    /// As the writer should take it.
+    /// The error in the form for the writer.
     pub async fn unseal(&self, chain_id: u64, batch: &Sorted, floors: &Floors) -> Result<(), StoreError> {
         let mut client = self.connect().await.map_err(LeavesError::for_writer)?;
         for (dataset, table) in self.tables_of(chain_id) {
-            // Of all blocks with logs, whichever table gets their rows: a repair removes rows from every table.
+            // The times of all blocks with logs, for any table: a repair removes rows from every table.
             let times: Vec<i64> = batch.row_times().collect();
             let unseal = self.unseal_of(&mut client, chain_id, &table.table, &times, floors.of(dataset));
             unseal.instrument(spans::table(&table.name)).await.map_err(LeavesError::for_writer)?;
@@ -141,10 +141,10 @@ impl Leaves {
                 info!(
                     leaf = name,
                     version = manifest.version,
-                    "a sealed partition is written again: its archive is void"
+                    "a sealed partition was unsealed for new rows: its archive is void"
                 );
                 match set_aside(client, table, archive, manifest).await {
-                    // The archive of the database that this one is a copy of: there it is valid.
+                    // The archive of the database that this one was copied from: it is valid there.
                     Err(dalp_partitions::Error::Archive(error @ ArchiveError::NotOurs { .. })) => {
                         warn!(leaf = name, "{error}")
                     }
@@ -155,7 +155,7 @@ impl Leaves {
         Ok(())
     }
 
-    /// The tables that a chain has rows in.
+    /// The tables with rows of a chain.
     fn tables_of(&self, chain_id: u64) -> impl Iterator<Item = (&Dataset, &ManagedTable)> {
         let typed = self.typed.contains(&chain_id);
         let has_rows = move |dataset: &Dataset| !typed || !matches!(dataset.takes(), Takes::Every);
@@ -163,13 +163,13 @@ impl Leaves {
     }
 
     fn missing(&self, chain_id: u64, table: &Table, times: &[i64], floor: Option<DateTime<Utc>>) -> Vec<DateTime<Utc>> {
-        // Absurd times are refused by the append, with the block's number; what is below the floor is not written.
+        // The append refuses absurd times, with the block's number; rows below the floor are not written.
         let times = times.iter().copied().filter_map(timestamp).filter(|time| floor.is_none_or(|floor| floor <= *time));
         self.book.uncovered(chain_id, table, times)
     }
 
-    /// Makes what `need` lacks. For rows, what is known of the leaves is trusted as far as it is still so; for what lies ahead, it is
-    /// read anew: the upkeep is the time to learn what others did.
+    /// Makes the missing leaves of `need`. For rows, the known leaves are trusted while they are current. For leaves ahead, the
+    /// catalog is read again: the upkeep also finds changes by others.
     async fn make(&self, chain_id: u64, managed: &ManagedTable, need: &Need) -> Result<(), LeavesError> {
         let (table, mut policy) = (&managed.table, policy(&self.partitions, managed));
         let chosen =
@@ -188,15 +188,15 @@ impl Leaves {
         let (created, leaves) = (report.created.len(), report.catalog.leaves.len());
         match (created, need.head) {
             (0, _) => {}
-            (_, Some(_)) => info!(created, leaves, "partitions made ahead of the head"),
-            // History makes one after the other; how far it is, its own line says.
+            (_, Some(_)) => info!(created, leaves, "made partitions ahead of the head"),
+            // History makes one leaf after the other; its own log line shows the progress.
             (_, None) => debug!(created, leaves, "partitions made"),
         }
         self.book.know(chain_id, table, report.catalog);
         Ok(())
     }
 
-    /// Reads the leaves of a chain that exist already.
+    /// Reads the existing leaves of a chain.
     ///
     /// # Errors
     /// See [`LeavesError`].

@@ -1,4 +1,4 @@
-//! Starts everything a deployment runs, and stops it on one path.
+//! Starts all parts of a deployment, and stops them on one path.
 
 mod error;
 mod keeper;
@@ -39,25 +39,25 @@ pub struct Service {
     tasks: Tasks,
     timings: Timings,
     stop: watch::Sender<bool>,
-    /// Each by its name.
+    /// Each task by its name.
     chains: Group<String, ()>,
     /// Helpers that end with `stop` or with their chain.
     helpers: Vec<Watched<()>>,
     http: Option<std::net::SocketAddr>,
 }
 
-/// How long the first start of the chains is waited for: what only an operator can mend is told at once. A node that is silent is
+/// The wait for the first start of the chains: a fault that only an operator can mend is reported at once. A silent node is
 /// waited for beside the others.
 const FIRST: Duration = Duration::from_secs(5);
 
-/// How long a clean stop may take before what is left is dropped. Dropping is safe, only less polite.
+/// The time limit of a clean stop; then the rest is dropped. Dropping is safe, only less polite.
 const GRACE: Duration = Duration::from_secs(3);
 
 impl Service {
-    /// Connects, checks, and begins to index the chains that nobody else leads; for the others it stands by.
+    /// Connects, checks, and begins to index the chains without a leader; it stands by for the others.
     ///
     /// # Errors
-    /// The first thing that is wrong, before anything is written.
+    /// The first fault, before any write.
     pub async fn start(config: &Config) -> Result<Self, ServiceError> {
         if config.chains.is_empty() {
             let why = "no chain is configured: add a [chains.NAME] section (see `dalp-indexer config example`)";
@@ -100,7 +100,7 @@ impl Service {
         Ok(service)
     }
 
-    /// Begins to count what is committed, before anything is.
+    /// Begins to count commits, before the first one.
     fn count(&mut self, config: &Config, store: &Store, stop: &watch::Receiver<bool>) {
         let (sender, reports) = watch::channel(Vec::new());
         self.commits = reports;
@@ -115,7 +115,7 @@ impl Service {
         })));
     }
 
-    /// Begins what looks after the partitions.
+    /// Begins the maintenance of partitions.
     fn maintain(
         &mut self,
         leaves: &Arc<Leaves>,
@@ -148,7 +148,7 @@ impl Service {
         })));
     }
 
-    /// Begins a chain, which goes on until the process is told to stop; answers how its first start went, too.
+    /// Begins a chain, which runs until the process gets the stop signal; also returns the result of its first start.
     fn begin(
         &mut self,
         chain: &Chain,
@@ -206,17 +206,17 @@ impl Service {
         self.status.clone()
     }
 
-    /// How the background tasks do, as it changes.
+    /// The states of the background tasks, as they change.
     pub fn tasks(&self) -> watch::Receiver<Vec<TaskReport>> {
         self.tasks.reports()
     }
 
-    /// Where the HTTP server listens.
+    /// The address of the HTTP server.
     pub fn http(&self) -> Option<std::net::SocketAddr> {
         self.http
     }
 
-    /// Waits until the service itself cannot go on: a chain that fails begins anew. Cancel-safe.
+    /// Waits until the service itself cannot continue: a failing chain restarts. Cancel-safe.
     pub async fn failed(&mut self) -> ServiceError {
         loop {
             if let (chain, Err(lost)) = self.chains.next().await {
@@ -225,7 +225,7 @@ impl Service {
         }
     }
 
-    /// Stops everything, in order: the chains first, then what helps them.
+    /// Stops everything, in order: the chains first, then their helpers.
     pub async fn stop(mut self) {
         _ = self.stop.send(true);
         let chains = async {
@@ -236,7 +236,7 @@ impl Service {
             }
         };
         if tokio::time::timeout(GRACE, chains).await.is_err() {
-            warn!("a chain did not stop in time; its uncommitted batch is dropped");
+            warn!("a chain did not stop in time; its uncommitted batch is discarded");
         }
         drop(self.helpers);
     }

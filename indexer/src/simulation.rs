@@ -1,4 +1,4 @@
-//! The simulation's seeds: a fixed number in each run of the tests, more or a single one when asked for.
+//! The simulation's seeds: a fixed number in each test run; more seeds or a single one on request.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

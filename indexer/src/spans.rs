@@ -1,6 +1,6 @@
-//! What log lines are about: a chain, a node, a table. Each line within one of these spans names it by the same field.
+//! The subject of log lines: a chain, a node, a table. Each line within one of these spans names it by the same field.
 //!
-//! The spans are of the highest level, so that no filter takes the names from the lines that it lets through.
+//! The spans have the highest level, so that no filter removes the names from the lines that it passes.
 
 use tracing::{Span, error_span};
 
@@ -48,7 +48,7 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(EnvFilter::new("error")));
         tracing::subscriber::with_default(subscriber, || {
             let node = super::chain("main").in_scope(|| super::node("http://a:1"));
-            // As a call to it does, wherever it is made from.
+            // Like a call to it, from any place.
             node.in_scope(|| super::table("logs").in_scope(|| tracing::error!("broken")));
         });
         let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -1,4 +1,4 @@
-//! What a chain's indexing looks like from outside, at one moment.
+//! The public state of a chain's indexing, at one moment.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// What a process is to a chain.
+/// The role of a process for a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// It writes.
     Leader,
-    /// It is ready to write when the leader's lease ends.
+    /// It will write after the end of the leader's lease.
     Standby,
 }
 
-/// What this process is called where several write to one database: host and process id.
+/// The name of this process among several that write to one database: host and process id.
 pub fn instance() -> String {
     format!("{} pid {}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
 }
 
-/// How far each level of verification reaches: every block from the first to that one has the level or a stronger one; none
-/// while the first block has not.
+/// The reach of each level of verification: every block from the first to this one has the level or a stronger one; none if the
+/// first block has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifiedTo {
     /// What a node returned, checked at the ends of each range.
@@ -62,55 +62,55 @@ pub struct ChainStatus {
     pub tail: Option<u64>,
     /// The tail's time, from its header.
     pub tail_time: Option<DateTime<Utc>>,
-    /// Number of the last block up to which nothing is missing; none while the first is.
+    /// Number of the last block up to which no block is missing; none if the first block is.
     pub complete_to: Option<u64>,
     /// Blocks below the tail that are not stored yet.
     pub gap_blocks: u64,
-    /// What the backfill lane does, in words; empty for nothing.
+    /// The work of the backfill lane, in words; empty for none.
     pub history: String,
-    /// How far it is in fetching what it lacks; none where it lacks the newest blocks at most.
+    /// The progress in fetching missing blocks; none if only the newest blocks are missing.
     pub catching_up: Option<Progress>,
     /// Blocks from the tail to the head.
     pub lag_blocks: Option<u64>,
     /// Seconds of chain time from the tail to the head.
     pub lag_seconds: Option<f64>,
-    /// Events committed each second, lately.
+    /// Events committed per second, recently.
     pub events_per_second: f64,
-    /// How far new blocks can be verified, and why no further: `receipts`, or `bloom` with a reason.
+    /// The possible level of new blocks, and why it is not stronger: `receipts`, or `bloom` with a reason.
     pub verification: String,
     /// Answers of nodes that receipts proved wrong since the start; rows were taken from the receipts instead.
     pub distrusted_answers: u64,
-    /// How far each level of verification reached when the database was last asked, some ten seconds ago at most.
+    /// The reach of each level of verification at the last query of the database, at most about ten seconds ago.
     pub verified_to: VerifiedTo,
     /// Unwinds of orphaned blocks that this process committed; each is a row of `dalp_indexed.reorg`.
     pub reorgs: u64,
     /// Logs that those unwinds moved to `dalp_indexed.orphaned_log`.
     pub orphaned_logs: u64,
-    /// How often its indexing ended for a failure and was begun anew.
+    /// Times that its indexing ended with a failure and restarted.
     pub stops: u64,
-    /// Seconds since anything moved, while there is something to do; 0 while it moves or has nothing to do.
+    /// Seconds without progress while work is waiting; 0 while it moves or has no work.
     pub stalled_seconds: u64,
-    /// Statements beside the indexing that failed, such as the heartbeat.
+    /// Failed statements beside the indexing, such as the heartbeat.
     pub background_failures: u64,
-    /// Logs since this process leads that no typed table takes: they are in `logs` alone.
+    /// Logs without a typed table since this process leads: they are only in `logs`.
     pub untyped_logs: u64,
-    /// Their kinds, each a contract and a first topic.
+    /// Kinds of logs without a typed table: contract and first topic.
     pub untyped_kinds: u64,
-    /// Both in words, with the most frequent kinds; none where there are none.
+    /// Both in words, with the most frequent kinds; none if there are no such logs.
     pub untyped: Option<String>,
     /// Partitions of this chain.
     pub leaves: u64,
-    /// Partitions that are loaded, or about to be, and lack indexes: their rows are there and slow to find.
+    /// Partitions without indexes, loaded or about to be: their rows are stored and slow to find.
     pub bare_leaves: u64,
-    /// Whether readers may rely on it: caught up, nothing missing, all indexes there, and everything it needs works.
+    /// Whether readers may rely on it: caught up, no block missing, all indexes built, and every part works.
     pub ready: bool,
-    /// What it waits for, in words; empty for nothing.
+    /// The reason why it waits, in words; empty for none.
     pub waits_for: String,
-    /// How each of its nodes does, in the order of the configuration.
+    /// The state of each of its nodes, in the order of the configuration.
     pub nodes: Vec<NodeReport>,
 }
 
-/// How one node does, and what it allows.
+/// The state of one node, and its limits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct NodeReport {
     /// Scheme, host and port.
@@ -119,28 +119,28 @@ pub struct NodeReport {
     pub state: String,
     /// Milliseconds of its light calls, smoothed; none before the first.
     pub latency_ms: Option<f64>,
-    /// Calls that failed and answers that were refused, in a row.
+    /// Failed calls and refused answers in a row.
     pub failures: u64,
     /// Its last failure, in words.
     pub last_error: Option<String>,
-    /// Blocks that it allows in one `eth_getLogs`; none while no limit was met.
+    /// Blocks that it allows in one `eth_getLogs`; none before the first limit.
     pub max_blocks: Option<u64>,
-    /// Logs that it allows in one answer; none while no limit was met.
+    /// Logs that it allows in one answer; none before the first limit.
     pub max_logs: Option<u64>,
-    /// Bytes that it allows in one answer; none while no limit was met.
+    /// Bytes that it allows in one answer; none before the first limit.
     pub max_bytes: Option<u64>,
-    /// Calls that it allows in one batch; none while no limit was met, 1 where it knows no batches.
+    /// Calls that it allows in one batch; none before the first limit, 1 if it knows no batches.
     pub max_batch: Option<u64>,
-    /// Addresses or topics that it takes in one question; none while no limit was met.
+    /// Addresses or topics that it accepts in one request; none before the first limit.
     pub max_list: Option<u64>,
-    /// Requests that it takes at once; none while it did not throttle.
+    /// Parallel requests that it accepts; none before its first throttle.
     pub max_parallel: Option<u64>,
-    /// Methods that it does not offer.
+    /// Methods that it lacks.
     pub refused_methods: Vec<String>,
 }
 
 impl NodeReport {
-    /// Whether the two differ in more than what every call moves.
+    /// Whether the two differ in more than the values that every call changes.
     pub fn differs(&self, other: &Self) -> bool {
         let still = |report: &Self| Self { latency_ms: None, ..report.clone() };
         still(self) != still(other)
@@ -148,7 +148,7 @@ impl NodeReport {
 }
 
 impl ChainStatus {
-    /// A chain of which nothing is known yet, and which nobody leads here yet.
+    /// A chain without any known state or leader in this process.
     pub fn new(name: String, chain_id: u64) -> Self {
         Self {
             name,
@@ -185,7 +185,7 @@ impl ChainStatus {
         }
     }
 
-    /// Of which nothing is known any more; what it counted stays: a counter never falls.
+    /// Its state is unknown now; its counters stay: a counter never falls.
     #[must_use]
     pub fn anew(&self) -> Self {
         Self {
@@ -199,8 +199,8 @@ impl ChainStatus {
         }
     }
 
-    /// Fills in what follows from the other fields of a chain that is indexed from `start_block`. `well`: nothing is failing, and it is
-    /// known what is missing.
+    /// Fills in the fields that follow from the others, for a chain indexed from `start_block`. `well`: no step fails, and the
+    /// missing blocks are known.
     pub fn derive(&mut self, start_block: u64, well: bool) {
         let next = self.tail.map_or(start_block, |tail| tail + 1);
         self.lag_blocks = self.head.map(|head| (head + 1).saturating_sub(next));
@@ -217,15 +217,15 @@ impl ChainStatus {
     }
 }
 
-/// How a background task does.
+/// The state of a background task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskState {
     /// Its last turn went well.
     Well,
-    /// Its last turn failed; it tries again.
+    /// Its last turn failed; it will try again.
     Failing,
-    /// It ended, or a part of it panicked, and it did no good turn since: a fault of the program.
+    /// It ended, or a part of it panicked, and no turn has succeeded since: a fault of the program.
     Down,
 }
 
@@ -234,42 +234,42 @@ pub enum TaskState {
 pub struct TaskReport {
     /// Its name.
     pub name: &'static str,
-    /// How it does.
+    /// Its state.
     pub state: TaskState,
     /// Turns that failed since the process began.
     pub failures: u64,
-    /// Why, while it does not do well.
+    /// The reason, while it fails.
     pub error: Option<String>,
 }
 
-/// What this process committed of one chain since it began.
+/// The counts of one chain's commits by this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitReport {
     /// The chain.
     pub chain_id: u64,
     /// Its name.
     pub chain: String,
-    /// How many commits, by what they changed.
+    /// Commits, by their change.
     pub commits: BTreeMap<&'static str, u64>,
-    /// How many rows they wrote or removed, by table and change.
+    /// Rows written or removed, by table and change.
     pub rows: BTreeMap<(String, &'static str), u64>,
-    /// Commits of somebody else in between, and those that were not counted for being too many at once.
+    /// Commits of other processes in between, and commits that were too many at once to count.
     pub gaps: u64,
 }
 
 impl CommitReport {
-    /// Of a chain of which nothing is committed.
+    /// A chain without commits.
     pub fn new(chain_id: u64, chain: String) -> Self {
         Self { chain_id, chain, commits: BTreeMap::new(), rows: BTreeMap::new(), gaps: 0 }
     }
 }
 
-/// What retention did with a table since the process began.
+/// The results of retention for a table since the process began.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableReport {
     /// Its name in the configuration.
     pub name: String,
-    /// Moves of its leaves by kind: how many, and how long they took and waited for locks, in seconds.
+    /// Moves of its leaves by kind: their number, their time and their wait for locks, in seconds.
     pub moves: BTreeMap<&'static str, (u64, f64, f64)>,
     /// Moves and runs that failed.
     pub failures: u64,
@@ -289,14 +289,14 @@ impl TableReport {
     }
 }
 
-/// How far a chain is on its way to having all blocks up to its head.
+/// The progress of a chain towards all blocks up to its head.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Progress {
-    /// Blocks from the first to the head: what is stored already counts, whoever fetched it.
+    /// Blocks from the first to the head: stored blocks of any process count.
     pub of_blocks: u64,
     /// Blocks that it still has to fetch.
     pub missing_blocks: u64,
-    /// Blocks a second, lately.
+    /// Recent blocks per second.
     pub blocks_per_second: f64,
 }
 
@@ -306,7 +306,7 @@ impl Progress {
         (1.0 - self.missing_blocks as f64 / self.of_blocks.max(self.missing_blocks).max(1) as f64) * 100.0
     }
 
-    /// How long it will take at this rate; none while there is no rate.
+    /// The remaining time at this rate; none without a rate.
     pub fn left(&self) -> Option<Duration> {
         let seconds = self.missing_blocks as f64 / self.blocks_per_second;
         Duration::try_from_secs_f64(seconds).ok().filter(|_| self.blocks_per_second > 0.0)
@@ -318,7 +318,7 @@ impl fmt::Display for Progress {
         let Self { of_blocks, missing_blocks, blocks_per_second } = self;
         write!(
             f,
-            "{:.1} % of {of_blocks} blocks, {missing_blocks} to go, {blocks_per_second:.0} blocks/s",
+            "{:.1} % of {of_blocks} blocks, {missing_blocks} left, {blocks_per_second:.0} blocks/s",
             self.percent()
         )?;
         match self.left() {
@@ -339,28 +339,28 @@ pub fn human(time: Duration) -> String {
     }
 }
 
-/// Watches what a chain lacks become less.
+/// Watches the decrease of a chain's missing blocks.
 #[derive(Clone, Debug, Default)]
 pub struct CatchUp {
-    /// When it began, and how many blocks were missing then or came since.
+    /// Its begin, and the blocks that were missing then or arrived since.
     began: Option<(Instant, u64)>,
-    /// What was missing lately, oldest first.
+    /// Recent numbers of missing blocks, oldest first.
     seen: VecDeque<(Instant, u64)>,
 }
 
-/// What a look at a chain that catches up finds.
+/// The result of a check of a chain that catches up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum CaughtUp {
-    /// It has what it lacks no more than the newest blocks, as nearly always.
+    /// Only the newest blocks are missing, as nearly always.
     Before,
     /// On its way.
     Not(Progress),
-    /// Just now: how many blocks, in what time.
+    /// It has just caught up: the number of blocks, and the time.
     Now(u64, Duration),
 }
 
 impl CatchUp {
-    /// Takes note that so many blocks of all, from the first to the head, are missing at `now`.
+    /// Records that this number of all blocks, from the first to the head, is missing at `now`.
     pub fn look(&mut self, now: Instant, missing: u64, of_blocks: u64) -> CaughtUp {
         let Some((since, fetched)) = &mut self.began else {
             if missing > BEHIND {
@@ -387,16 +387,16 @@ impl CatchUp {
     }
 }
 
-/// A chain that lacks more blocks than this catches up, and tells how far it is.
+/// A chain with more missing blocks than this catches up, and reports its progress.
 const BEHIND: u64 = 32;
 
-/// The stretch of time that a rate is of: ranges of blocks come in lumps.
+/// The time span of a rate: ranges of blocks arrive in bursts.
 const LATELY: Duration = Duration::from_secs(30);
 
 /// A chain this close to its head counts as caught up: the newest block is always on its way.
 const READY_LAG: u64 = 2;
 
-/// Tells for how long nothing moved while there was something to do.
+/// Measures the time without progress while work is waiting.
 #[derive(Clone, Debug)]
 pub struct Watchdog<M> {
     mark: Option<M>,
@@ -410,7 +410,7 @@ impl<M> Default for Watchdog<M> {
 }
 
 impl<M: PartialEq> Watchdog<M> {
-    /// `mark` differs from the last one if something moved; `busy`: there is something to do.
+    /// `mark` differs from the last one after progress; `busy`: work is waiting.
     pub fn look(&mut self, mark: M, busy: bool, now: Instant) -> Duration {
         if !busy || self.mark.as_ref() != Some(&mark) {
             (self.mark, self.since) = (Some(mark), None);
@@ -461,7 +461,7 @@ mod tests {
     #[test]
     fn a_chain_that_catches_up_tells_how_far_it_is_and_when_it_is_done() {
         let (begin, mut watch) = (Instant::now(), CatchUp::default());
-        // 1,000 blocks were stored by a process before this one.
+        // An earlier process stored 1,000 blocks.
         let mut look = |seconds, missing, of| watch.look(begin + Duration::from_secs(seconds), missing, of);
         assert_eq!(look(0, BEHIND, 2_000), CaughtUp::Before);
         assert!(
@@ -469,7 +469,7 @@ mod tests {
         );
         let CaughtUp::Not(more) = look(10, 500, 2_000) else { panic!("not done") };
         assert_eq!(more.to_string(), "75.0 % of 2000 blocks, 500 to go, 50 blocks/s, about 10 s left");
-        // The head moved on; then the node stands still for longer than a rate is of.
+        // The head moved on; then the node stops for longer than the time span of a rate.
         let CaughtUp::Not(more) = look(20, 600, 2_100) else { panic!("not done") };
         assert_eq!((more.of_blocks, more.missing_blocks, more.blocks_per_second), (2_100, 600, 20.0));
         look(60, 600, 2_100);

@@ -1,4 +1,4 @@
-//! Tasks with an owner: one that is lost is its owner's error, and none outlives who began it. Nobody else awaits a task.
+//! Tasks with an owner: a lost task is its owner's error, and no task outlives its owner. Only the owner awaits a task.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -8,15 +8,15 @@ use std::task::{Context, Poll};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::{Instrument as _, debug, info, warn};
 
-/// A task that ended without its result, or that nobody is at though its owner waits for it.
+/// A task that ended without its result, or a missing task that its owner waits for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a task ended unexpectedly: {0}; please report this")]
+#[error("a task ended unexpectedly: {0}; report this with the log")]
 pub struct Lost(String);
 
 impl Lost {
-    /// What its owner waits for, and nobody will bring.
+    /// The awaited result, which no task will bring.
     pub fn nobody_is_at(what: impl std::fmt::Display) -> Self {
-        Self(format!("nobody is at {what}, which is waited for"))
+        Self(format!("no task works on {what}, and the chain waits for it"))
     }
 
     fn joined(error: JoinError) -> Self {
@@ -32,7 +32,7 @@ impl Lost {
     }
 }
 
-/// A task that is awaited, and ends when it is dropped.
+/// An awaited task, which ends when it is dropped.
 #[derive(Debug)]
 #[must_use = "a task that is dropped ends"]
 pub struct Watched<T>(JoinHandle<T>);
@@ -58,7 +58,7 @@ impl<T> Drop for Watched<T> {
     }
 }
 
-/// Tasks of one owner, each by its name. They answer in any order, and end when the group is dropped.
+/// Tasks of one owner, each by its name. They finish in any order, and end when the group is dropped.
 #[derive(Debug)]
 pub struct Group<K, T> {
     tasks: JoinSet<T>,
@@ -78,7 +78,7 @@ impl<K: PartialEq, T: Send + 'static> Group<K, T> {
         self.names.insert(task.id(), name);
     }
 
-    /// The next that ended, with its result or how it was lost; pending while none is under way. Cancel-safe.
+    /// The next finished task, with its result or the cause of its loss; pending while none is under way. Cancel-safe.
     pub async fn next(&mut self) -> (K, Result<T, Lost>) {
         loop {
             match self.tasks.join_next_with_id().await {
@@ -92,7 +92,7 @@ impl<K: PartialEq, T: Send + 'static> Group<K, T> {
         }
     }
 
-    /// One that has ended by now.
+    /// A task that has finished by now.
     pub fn try_next(&mut self) -> Option<(K, Result<T, Lost>)> {
         let ended = self.tasks.try_join_next_with_id()?;
         self.ended(ended)
@@ -106,32 +106,33 @@ impl<K: PartialEq, T: Send + 'static> Group<K, T> {
         Some((self.names.remove(&id)?, result))
     }
 
-    /// Whether one of that name is under way, or has ended and was not heard yet.
+    /// Whether a task of that name is under way, or has finished and was not received yet.
     pub fn has(&self, name: &K) -> bool {
         self.names.values().any(|known| known == name)
     }
 
-    /// Whether every task was heard.
+    /// Whether every result was received.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// Ends all; what they would have answered is not heard.
+    /// Ends all tasks; their results are dropped.
     pub fn forget(&mut self) {
         *self = Self::default();
     }
 }
 
-/// What is done beside the indexing, which goes on without it: a failure is told once, until it works again, and counted always.
+/// Statements beside the indexing, which continues without them: a failure is logged once, until it works again, and always
+/// counted.
 #[derive(Debug, Default)]
 pub struct Beside {
-    /// What failed when it was last tried.
+    /// The statements whose last try failed.
     failing: BTreeSet<&'static str>,
     failures: u64,
 }
 
 impl Beside {
-    /// How `what` ended; whether it failed.
+    /// Records the result of `what`; returns whether it failed.
     pub fn tell(&mut self, what: &'static str, outcome: Result<(), String>) -> bool {
         let Err(why) = outcome else {
             if self.failing.remove(what) {
@@ -141,13 +142,13 @@ impl Beside {
         };
         self.failures += 1;
         match self.failing.insert(what) {
-            true => warn!(what, "failed beside the indexing, which goes on: {why}"),
+            true => warn!(what, "failed beside the indexing, and indexing continues: {why}"),
             false => debug!(what, "failed again: {why}"),
         }
         true
     }
 
-    /// How often something failed.
+    /// The number of failures.
     pub fn failures(&self) -> u64 {
         self.failures
     }
@@ -169,7 +170,7 @@ mod tests {
         seen.await.expect_err("its end is dropped with it");
     }
 
-    /// The next of a group; one that is lost in silence is not waited for without end.
+    /// The next task of a group; a silently lost task causes no endless wait.
     async fn heard<T: Send + 'static>(group: &mut Group<&'static str, T>) -> (&'static str, Result<T, Lost>) {
         tokio::time::timeout(std::time::Duration::from_secs(60), group.next()).await.expect("it is heard of")
     }

@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// How a log line is written.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -24,13 +24,13 @@ pub enum LogFormat {
 pub enum TelemetryError {
     /// `RUST_LOG` does not parse: a mistake of usage.
     #[error(
-        "RUST_LOG is {given:?}, which is not a log filter: {cause}. Write a level (error, warn, info, debug, trace), or \
+        "RUST_LOG is {given:?} and is not a log filter: {cause}. Write a level (error, warn, info, debug, trace), or \
          levels by module such as \"info,dalp_indexer=debug\""
     )]
     Filter {
-        /// What `RUST_LOG` holds.
+        /// The value of `RUST_LOG`.
         given: String,
-        /// What the parser says.
+        /// The parser's message.
         cause: String,
     },
     /// This process has a logger already.
@@ -45,7 +45,7 @@ pub enum TelemetryError {
 pub fn init(format: LogFormat, rust_log: Option<&str>, bars: Option<MultiProgress>) -> Result<(), TelemetryError> {
     let filter = filter(rust_log)?.and(filter_fn(may_be_shown));
     let lines = tracing_subscriber::fmt::layer().with_writer(Stderr { bars });
-    // Colours are for eyes, and for those who did not decline them.
+    // Colours are for terminals, unless the user declines them.
     let colours =
         io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let layer = match format {
@@ -64,10 +64,10 @@ fn filter(rust_log: Option<&str>) -> Result<EnvFilter, TelemetryError> {
 /// Crates whose lines below `info` hold whole URLs (and so API keys) or whole statements (and so passwords).
 const TELLTALES: &[&str] = &["alloy_", "reqwest", "hyper", "tungstenite", "tokio_tungstenite", "tokio_postgres"];
 
-/// Crates whose lines say of a broken connection, several times over, what ours says once.
+/// Crates that log a broken connection several times; our own line says it once.
 const ECHOES: &[&str] = &["alloy_pubsub", "alloy_transport_ws"];
 
-/// Keeps secrets out of the logs, whatever filter a user writes, and what is said once already.
+/// Removes secrets and repeated lines from the logs, under any filter of the user.
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
     if ECHOES.iter().any(|name| metadata.target().starts_with(name)) {
         return false;
@@ -83,7 +83,7 @@ struct Stderr {
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The formatter hands over each event whole, so the status line is never torn in the middle of one.
+        // The formatter writes each event as a whole, so the status line is never split by one.
         let write = || io::stderr().lock().write_all(line);
         match &self.bars {
             Some(bars) => bars.suspend(write)?,

@@ -1,4 +1,4 @@
-//! How long what repeats itself takes: histograms that are filled where it is done, and that /metrics reads.
+//! The durations of repeated work: histograms, filled at the place of the work and read by /metrics.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ pub struct Timings {
 
 impl Default for Timings {
     fn default() -> Self {
-        // From 4 ms to 33 s: a node nearby answers within a few, one that fails is given up after `request_timeout`.
+        // From 4 ms to 33 s: a local node answers within a few milliseconds, and `request_timeout` ends a failing one.
         let fetch = || Histogram::new(exponential_buckets(0.004, 2.0, 14));
         // From 1 ms to 8 s: a block at the head takes a few, a full batch hundreds.
         let commit = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
@@ -28,7 +28,7 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Those of one chain, by its name in the configuration.
+    /// The timings of one chain, by its name in the configuration.
     pub fn of_chain(&self, chain: &str) -> ChainTimings {
         let lane = |lane: &str| {
             let labels = [("chain", chain.to_owned()), ("lane", lane.to_owned())];
@@ -40,13 +40,12 @@ impl Timings {
         ChainTimings { tail: lane("tail"), backfill: lane("backfill") }
     }
 
-    /// Puts them to what is read at each scrape.
+    /// Registers them for each scrape.
     pub fn register(&self, registry: &mut Registry) {
-        // The library puts a full stop behind what it is told.
-        let help = "Time to fetch a batch that came, with its proof";
+        // The library adds a full stop to this text.
+        let help = "Time to fetch and prove a batch that arrived";
         registry.register("fetch_seconds", help, self.fetch.clone());
-        let help =
-            "Time to write a batch: encoding it, waiting for a connection, and all up to the answer to its COMMIT";
+        let help = "Time to write a batch: encode it, wait for a connection, and run the transaction up to the answer to COMMIT";
         registry.register("commit_seconds", help, self.commit.clone());
     }
 }
@@ -68,12 +67,12 @@ pub struct LaneTimings {
 }
 
 impl LaneTimings {
-    /// A batch came that was asked for at `began`.
+    /// A batch arrived whose request began at `began`.
     pub fn fetched(&self, began: Instant) {
         self.fetch.observe(began.elapsed().as_secs_f64());
     }
 
-    /// A batch is committed that was begun to be written at `began`.
+    /// A batch is committed whose write began at `began`.
     pub fn committed(&self, began: Instant) {
         self.commit.observe(began.elapsed().as_secs_f64());
     }

@@ -1,4 +1,4 @@
-//! What was applied, compared with what this binary holds.
+//! Compares the applied migrations with the migrations in this binary.
 
 use std::cmp::Ordering;
 
@@ -12,7 +12,7 @@ macro_rules! files {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../sql/", $name, ".sql")))),*] };
 }
 
-/// All of them, in the order of their numbers.
+/// All files, in the order of their numbers.
 const FILES: &[(&str, &str)] = files![
     "V0001__schemas",
     "V0002__chain_state_and_blocks",
@@ -34,25 +34,25 @@ fn migrations() -> impl Iterator<Item = Migration> {
     FILES.iter().map(|(name, sql)| Migration::unapplied(name, sql).expect("a test reads the name of each file"))
 }
 
-/// Interpolated by refinery as it stands, hence quoted here.
+/// Refinery inserts the name unquoted, so it is quoted here.
 const HISTORY_TABLE: &str = r#""dalp_indexed"."schema_history""#;
 
-/// A migration as the database recorded it.
+/// A migration in the database's record.
 struct Applied {
     version: i32,
     checksum: String,
 }
 
-/// What [`read`] found.
+/// The result of [`read`].
 pub(crate) struct Found {
     database: String,
-    /// `None`: no history table, hence no schema of ours.
+    /// `None`: no history table, so our schema does not exist.
     applied: Option<Vec<Applied>>,
-    /// Least version a binary must know, 0 before the first migration.
+    /// Lowest version that a binary must know, 0 before the first migration.
     oldest_binary: i32,
 }
 
-/// Reads the history and the contract. The catalog is asked first, since naming a table that is absent is an error.
+/// Reads the history and the contract. Asks the catalog first, because a query of a missing table is an error.
 pub(crate) async fn read(client: &Client) -> Result<Found, Error> {
     let row = client
         .query_typed_one(
@@ -91,7 +91,7 @@ impl From<&Row> for Applied {
     }
 }
 
-/// Compares what was found with this binary's migrations.
+/// Compares the recorded migrations with this binary's.
 pub(crate) fn judge(found: &Found) -> Result<SchemaState, Error> {
     let database = || found.database.clone();
     if found.oldest_binary > LATEST {
@@ -130,11 +130,11 @@ fn file_stem(migration: &Migration) -> String {
     format!("V{:04}__{}", migration.version(), migration.name())
 }
 
-/// Applies what is missing, each migration with its history row in one transaction; returns the versions.
+/// Applies the missing migrations, each with its history row in one transaction; returns the versions.
 pub(crate) async fn apply(client: &mut Client) -> Result<Vec<i32>, Error> {
     let mut runner = Runner::new(&migrations().collect::<Vec<_>>())
         .set_abort_divergent(true)
-        // A newer schema has migrations that we do not hold.
+        // A newer schema has migrations that this binary lacks.
         .set_abort_missing(false);
     runner.set_migration_table_name(HISTORY_TABLE);
     let report = runner.run_async(client).await.map_err(|source| Error::Apply {

@@ -1,20 +1,20 @@
-//! The four group roles, and the rights that must stand before the first migration.
+//! The four group roles, and the rights that must exist before the first migration.
 
 use tokio_postgres::{Client, Row, error::SqlState, types::Type};
 
 use crate::{Error, error::words};
 
-/// Lists the statements that are still needed, in order, quoted by the server; empty means that all is in place.
+/// Lists the missing statements, in order, quoted by the server; empty means that all roles and rights exist.
 const MISSING: &str = include_str!("missing_rights.sql");
 
-/// How often to look again after another database's migration changed the same cluster-wide rows under us.
+/// The number of retries after a migration of another database changed the same cluster-wide rows.
 const ATTEMPTS: usize = 10;
 
-/// PostgreSQL cuts longer names off, and two cut names may be equal.
+/// PostgreSQL cuts off longer names, and two cut names may be equal.
 const LONGEST_NAME: usize = 63;
 
-/// Names of the group roles (NOLOGIN) and whether we may create them. Roles belong to the whole cluster, not to one
-/// database: installations that share a cluster and must not share rights need names of their own.
+/// Names of the group roles (NOLOGIN), and whether we may create them. Roles belong to the whole cluster, not to one database:
+/// installations that share a cluster but no rights need different names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roles {
     /// Owns the schemas and all tables that are not partitioned. Default `dalp_migrator`.
@@ -25,8 +25,8 @@ pub struct Roles {
     pub partitioner: String,
     /// Reads `dalp_indexed`. Default `dalp_reader`.
     pub reader: String,
-    /// Whether absent roles are created (needs CREATEROLE). If false and some are absent, [`crate::migrate`] fails with
-    /// the SQL for the administrator. Default true.
+    /// Whether missing roles are created (needs CREATEROLE). If false and some are missing, [`crate::migrate`] fails with the SQL
+    /// for the administrator. Default true.
     pub create: bool,
 }
 
@@ -67,7 +67,7 @@ impl Roles {
     }
 }
 
-/// Statements that are still needed, and who and where we are.
+/// The missing statements, the login and the database.
 struct Missing {
     database: String,
     login: String,
@@ -78,7 +78,7 @@ impl Missing {
     async fn read(client: &Client, roles: &Roles) -> Result<Self, Error> {
         let parameters = roles.names().map(|name| (name as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT));
         let rows = client.query_typed(MISSING, &parameters).await.map_err(Error::doing("look up roles and rights"))?;
-        // The first row says where we are, so that there is one even when nothing is missing.
+        // The first row has the database and the login, so there is one row even if no statement is missing.
         let text = |row: &Row, column: usize| row.get::<_, String>(column);
         Ok(Self {
             database: rows.first().map_or_else(String::new, |row| text(row, 0)),
@@ -97,10 +97,10 @@ impl Missing {
     }
 }
 
-/// Brings roles, memberships and the rights on `dalp_indexed` into place.
+/// Makes roles, memberships and the rights on `dalp_indexed`.
 ///
-/// Roles and memberships are shared by all databases of the cluster, where another migration may be adding the same
-/// ones, and the advisory lock is per database. So: look, do, and after a collision look again.
+/// All databases of the cluster share roles and memberships. Another migration may add the same ones, and the advisory lock is
+/// per database. So: read, act, and read again after a collision.
 pub(crate) async fn establish(client: &Client, roles: &Roles) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let missing = Missing::read(client, roles).await?;
@@ -108,7 +108,7 @@ pub(crate) async fn establish(client: &Client, roles: &Roles) -> Result<(), Erro
             return Ok(());
         }
         if missing.creates_role() && !roles.create {
-            return Err(missing.into_error("roles are absent and the configuration forbids to create them"));
+            return Err(missing.into_error("roles are missing, and the configuration forbids their creation"));
         }
         if let Err(error) = run_all(client, &missing.statements).await {
             match error.code() {
@@ -121,7 +121,7 @@ pub(crate) async fn establish(client: &Client, roles: &Roles) -> Result<(), Erro
             }
         }
     }
-    // A GRANT without the grant option warns instead of failing, so this end is reached.
+    // A GRANT without the grant option warns instead of failing, so the code can reach this end.
     let missing = Missing::read(client, roles).await?;
     if missing.statements.is_empty() { Ok(()) } else { Err(missing.into_error("rights could not be granted")) }
 }
@@ -133,8 +133,8 @@ async fn run_all(client: &Client, statements: &[String]) -> Result<(), tokio_pos
     Ok(())
 }
 
-/// What the server answers when somebody else just did the same: the name exists, the catalog row exists, or
-/// (XX000) "tuple concurrently updated".
+/// The server's errors after another session did the same: the name exists, the catalog row exists, or (XX000) "tuple
+/// concurrently updated".
 fn is_collision(code: &SqlState) -> bool {
     [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_SCHEMA, SqlState::UNIQUE_VIOLATION, SqlState::INTERNAL_ERROR]
         .contains(code)

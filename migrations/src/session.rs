@@ -1,4 +1,4 @@
-//! The session that migrates: a fit server, one migration at a time, known settings, and everything undone afterwards.
+//! The migrating session: a suitable server, one migration at a time, known settings, all undone afterwards.
 
 use tokio_postgres::{Client, error::SqlState, types::Type};
 
@@ -6,12 +6,12 @@ use crate::{Error, Roles};
 
 /// Key of the advisory lock: "dalpmigr" in ASCII. Advisory locks are per database, and so is a schema.
 const LOCK_KEY: i64 = 0x6461_6c70_6d69_6772;
-/// How long to wait for another migration: longer than ours take, short enough for a person to wait.
+/// The wait for another migration: longer than our migrations, and short enough for a person.
 const LOCK_WAIT_SECONDS: u32 = 60;
 /// PostgreSQL 15.0, as `server_version_num` writes it.
 const OLDEST_SERVER: i32 = 150_000;
 
-/// Refuses a server that is too old or takes no writes.
+/// Refuses a server that is too old or accepts no writes.
 pub(crate) async fn refuse_unfit_server(client: &Client) -> Result<(), Error> {
     let row = client
         .query_typed_one(
@@ -35,7 +35,7 @@ pub(crate) async fn refuse_unfit_server(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the lock that makes two migrations of one database run one after the other.
+/// Takes the lock that serialises migrations of one database.
 pub(crate) async fn lock(client: &Client) -> Result<(), Error> {
     let sql = format!("SET lock_timeout = '{LOCK_WAIT_SECONDS}s'; SELECT pg_advisory_lock({LOCK_KEY})");
     client.batch_execute(&sql).await.map_err(|error| match error.code() {
@@ -44,12 +44,12 @@ pub(crate) async fn lock(client: &Client) -> Result<(), Error> {
     })
 }
 
-/// Becomes the migrator, with settings that no server or role default can bend.
+/// Becomes the migrator, with settings that no default of server or role changes.
 pub(crate) async fn become_migrator(client: &Client, roles: &Roles) -> Result<(), Error> {
     client
         .query_typed_one(
-            // A lock wait this long means somebody holds a table that a migration changes: fail and say so,
-            // rather than make every query behind us wait. SET ROLE stands last: settings first, as the login.
+            // After such a wait, another session holds a table that a migration changes: fail and say so, and do not make every
+            // later query wait. SET ROLE comes last: the login makes the settings.
             "SELECT set_config('TimeZone', 'UTC', false), set_config('search_path', 'pg_catalog', false), \
                     set_config('lock_timeout', '10s', false), set_config('statement_timeout', '0', false), \
                     set_config('dalp.migrator', $1, false), set_config('dalp.writer', $2, false), \
@@ -67,7 +67,7 @@ pub(crate) async fn become_migrator(client: &Client, roles: &Roles) -> Result<()
         .map_err(Error::doing("become the migrator role"))
 }
 
-/// Gives the connection back as it came.
+/// Returns the connection to its first state.
 pub(crate) async fn restore(client: &Client) -> Result<(), Error> {
     let sql = format!(
         "RESET ROLE; RESET TimeZone; RESET search_path; RESET lock_timeout; RESET statement_timeout; \

@@ -1,8 +1,8 @@
-//! What retention costs, beside DELETE and beside pg_partman, and what others notice of it; what making, planning, reading and
-//! auditing cost with a thousand leaves and more.
+//! The cost of retention, beside DELETE and beside pg_partman, and its effect on other sessions; the cost of making, planning,
+//! reading and auditing with a thousand leaves and more.
 //!
-//! `cargo bench -p dalp-partitions --bench partitions -- [--part NAME] [--smoke]` prints Markdown with the bar beside each figure.
-//! pg_partman is compared with where the server has it (Debian: `apt-get install postgresql-15-partman`).
+//! `cargo bench -p dalp-partitions --bench partitions -- [--part NAME] [--smoke]` prints Markdown with the bar beside each
+//! figure. pg_partman takes part if the server has it (Debian: `apt-get install postgresql-15-partman`).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark ends by panic")]
 

@@ -1,4 +1,4 @@
-//! Looks after a table of one's own: leaves are made, old ones archived and dropped, one is brought back.
+//! Maintains a table: makes leaves, archives and drops old ones, and restores one.
 //!
 //!     DATABASE_URL=postgres://localhost/mine cargo run --example readings file:///tmp/readings
 
@@ -30,14 +30,14 @@ const FILL: &str = "
     INSERT INTO readings
     SELECT at, 1, random() FROM generate_series(now() - interval '20 days', now(), interval '1 hour') AS at";
 
-/// Answers what it did, line by line.
+/// Returns its steps, line by line.
 pub async fn look_after(client: &mut Client, place: &str) -> Result<Vec<String>, Box<dyn Error>> {
     client.batch_execute(READINGS).await?;
     let table = Table::flat("public", "readings", "at").registered_in(Registry::new("partitions"));
     let week = Retention {
         action: Action::Archive,
         time: TimeDelta::days(7),
-        // Nobody has second thoughts here, and it is meant that most of the table goes at once.
+        // This example needs no grace period, and most of the table may go at once.
         grace: TimeDelta::zero(),
         max_leaves: 100,
         max_share: 1.0,

@@ -1,23 +1,26 @@
-//! What may go wrong with partitions, each with what to do next.
+//! Errors of partitions, each with the next step.
 
 use crate::pg::failure::{is_filtered, is_passing, words};
 use crate::{Advice, PlanError};
 
-/// Why leaves could not be read or made. Each message ends with what to do next.
+/// Why leaves could not be read or made. Each message ends with the next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no such table, or it is not partitioned by list.
+    /// The table does not exist, or it is not partitioned by list.
     #[error(
-        "{table} is not a partitioned table of the declared kind (LIST then RANGE, or RANGE alone if flat) in this database: {}, or correct the table's name",
+        "{table} is not a partitioned table of the declared kind (LIST then RANGE, or only RANGE if flat) in this \
+         database: {}, or correct the table's name",
         Advice::MakeTable
     )]
     NotManaged {
         /// Schema and name, quoted.
         table: String,
     },
-    /// A partition has bounds that are not ours to manage.
-    #[error("{table}: partition \"{leaf}\" is {bounds}, which is not managed here: detach it, and move its rows")]
+    /// A partition has bounds that are not managed.
+    #[error(
+        "{table}: partition \"{leaf}\" is {bounds}, and such partitions are not managed: detach it, and move its rows"
+    )]
     Foreign {
         /// Schema and name of the table, quoted.
         table: String,
@@ -29,82 +32,86 @@ pub enum Error {
     /// No plan can be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// We are not the owner.
+    /// The current role is not the owner.
     #[error("{table}: {message}: partitions are made by the table's owner; {}", Advice::BecomeOwner)]
     NotOwner {
         /// Schema and name, quoted.
         table: String,
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
-    /// Row security would hide rows: nothing is decided by a part of them.
+    /// Row security would hide rows: a decision needs all of them.
     #[error(
         "could not {doing} of {table}: row security would hide some of its rows from this role. As its owner: ALTER TABLE … NO FORCE ROW LEVEL SECURITY, or give this role BYPASSRLS"
     )]
     Filtered {
-        /// What was being done.
+        /// The attempted step.
         doing: &'static str,
         /// Schema and name, quoted.
         table: String,
     },
-    /// Somebody held a lock in our way, each time we tried.
+    /// Other sessions held a conflicting lock in each try.
     #[error(
-        "{table}: no lock to make partitions in {tries} tries; in the way: {holders}. Let those sessions end, or end them with pg_terminate_backend; nothing was changed by the last try, and the next call continues"
+        "{table}: no lock to make partitions in {tries} tries; in the way: {holders}. Wait until these sessions end, or \
+         end them with pg_terminate_backend; the last try changed nothing, and the next call continues"
     )]
     Locked {
         /// Schema and name, quoted.
         table: String,
-        /// How often we tried.
+        /// The number of tries.
         tries: u32,
         /// Sessions that hold conflicting locks now: process id, lock, application.
         holders: String,
     },
-    /// Somebody held a lock in the way of a move, until our patience ended.
+    /// Other sessions held a conflicting lock during all tries of a move.
     #[error(
-        "{act} of {leaf}: no lock to be had; in the way: {holders}. Let those sessions end, or end them with pg_terminate_backend(pid); every run tries again, and no other leaf waits for it"
+        "{act} of {leaf}: no lock available; in the way: {holders}. Wait until these sessions end, or end them with \
+         pg_terminate_backend(pid); every run tries again, and no other leaf waits for this one"
     )]
     InTheWay {
         /// The move.
         act: &'static str,
         /// The leaf, with its schema.
         leaf: String,
-        /// Sessions that hold locks in the way: process id, role, application, state, and what they said last.
+        /// The blocking sessions: process id, role, application, state, and their last statement.
         holders: String,
     },
     /// The server refused a statement, or the connection broke.
     #[error(
-        "could not {doing} of {table}: {message}. Check the server's log and the connection, then try again; what exists already is kept"
+        "could not {doing} of {table}: {message}. Check the server's log and the connection, then try again; existing \
+         leaves are kept"
     )]
     Database {
-        /// What was being done.
+        /// The attempted step.
         doing: &'static str,
         /// Schema and name, quoted.
         table: String,
-        /// The server's or the driver's words.
+        /// The message of the server or the driver.
         message: String,
-        /// What the driver said.
+        /// The driver's error.
         #[source]
         source: tokio_postgres::Error,
     },
-    /// What was asked for cannot be done as it was said.
+    /// The request is invalid.
     #[error("{what}: {why}")]
     Unfit {
-        /// What it was about.
+        /// The object of the request.
         what: String,
-        /// Why not, and what to do.
+        /// The reason, and the next step.
         why: String,
     },
-    /// A leaf was not dropped, or not retired, as the rule was not fulfilled when it came to it.
-    #[error("{leaf} stays: {why}. Nothing was changed; {} shows what stands in the way", Advice::Plan)]
+    /// A leaf was not dropped, or not retired, because the rule did not hold at that moment.
+    #[error("{leaf} stays: {why}. Nothing was changed; {} shows the obstacle", Advice::Plan)]
     Refused {
         /// The leaf, with its schema.
         leaf: String,
-        /// What the rule said.
+        /// The reason of the rule.
         why: String,
     },
-    /// A hold stands, but what it keeps was on its way out when it was added.
+    /// A hold is valid, but the leaf was on its way out when the hold was added.
     #[error(
-        "hold {hold} stands from now on, but it came too late for {leaf}, whose detaching had begun: {why}. {} attaches it again; nothing that is held is dropped",
+        "hold {hold} is valid, but it came too late for {leaf}, because its detach had begun: {why}. {} attaches it again; a held \
+         leaf is not dropped",
         Advice::Undo(Some(.leaf))
     )]
     TooLate {
@@ -112,23 +119,24 @@ pub enum Error {
         hold: i64,
         /// The leaf, with its schema.
         leaf: String,
-        /// Why it could not be stopped.
+        /// The reason why it could not be stopped.
         why: String,
     },
-    /// There is nowhere to write down what is done, so that it is not done.
+    /// The table of the record is missing, so the operation was not done.
     #[error(
-        "{schema}.activity is not there or not the partitioner's, and nothing is retired without a record: {}",
+        "{schema}.activity does not exist, or does not belong to the partitioner, and no leaf is retired without a \
+         record: {}",
         Advice::MakeRecord(.schema)
     )]
     NoActivity {
-        /// Where it should be.
+        /// The schema where it should be.
         schema: String,
     },
     /// The archive could not be written, read or trusted.
     #[error(transparent)]
     Archive(#[from] crate::ArchiveError),
-    /// Somebody else does this already.
-    #[error("another session maintains the partitions of this database (pid {holder}): wait for it, or end it")]
+    /// Another session does this work.
+    #[error("another session maintains the partitions of this database (pid {holder}): wait until it ends, or end it")]
     Busy {
         /// Its process id, or a question mark.
         holder: String,
@@ -136,7 +144,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: names what was being done, and where.
+    /// For `map_err`: names the attempted step and the table.
     pub(crate) fn doing(doing: &'static str, table: impl ToString) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| {
             let table = table.to_string();
@@ -149,7 +157,7 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed a little later: a lock not had in time, or a deadlock ended at our cost.
+    /// Whether the same call may succeed a little later: after a lock timeout, or a deadlock in which we lost.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Database { source, .. } if is_passing(source.code()))
     }

@@ -1,18 +1,17 @@
-//! Time-range partitions of any table: which leaves must exist, and how to make them without disturbing anybody.
+//! Time-range partitions of any table: decides which leaves must exist, and makes them without blocking other sessions.
 //!
-//! A managed table is partitioned twice: `LIST (key)`, one *sub-parent* per key, then `RANGE (time)`, the *leaves*.
-//! [`ensure`] looks at the catalog, [`plan`]s and applies. The plan is pure and has no choices left in it; the time of
-//! day is an argument. The catalog is the truth: bounds are read from it, names are labels.
+//! A managed table is partitioned twice: `LIST (key)`, one *sub-parent* per key, then `RANGE (time)`, the *leaves*. [`ensure`]
+//! reads the catalog, [`plan`]s and applies the plan. The plan is pure and leaves no choice open; the time of day is an argument.
+//! The catalog is the truth: bounds are read from it, names are labels.
 //!
-//! Secondary indexes may stand on the leaves alone ([`Table::leaf_indexes`]): a leaf for old times is made bare, loaded,
-//! and indexed by [`build`], which costs about half of keeping the indexes while loading.
+//! Secondary indexes may stand on the leaves alone ([`Table::leaf_indexes`]): a leaf for old times is made bare and loaded, then
+//! [`build`] indexes it. This costs about half of keeping the indexes while loading.
 //!
-//! What this crate never does: create a DEFAULT partition; take ACCESS EXCLUSIVE on a partitioned table; use
-//! `CREATE TABLE ... PARTITION OF`; touch two parents in one transaction; wait for a lock longer than a fifth of a
-//! second at a time.
+//! This crate never does the following: create a DEFAULT partition; take ACCESS EXCLUSIVE on a partitioned table; use `CREATE
+//! TABLE ... PARTITION OF`; touch two parents in one transaction; wait for a lock longer than 0.2 s at a time.
 //!
-//! A [`Manager`] is the short way to all of it, for a table of one's own; [`install`] makes the registry that it wants. The modules stand on
-//! floors, each of which uses only those before it: `pure`, `pg`, [`archive`], `leaves`, `registry`, `moves`, `manager`.
+//! A [`Manager`] is the short interface for one table; [`install`] makes its registry. The modules stand on floors, and each
+//! floor uses only earlier ones: `pure`, `pg`, [`archive`], `leaves`, `registry`, `moves`, `manager`.
 
 pub mod archive;
 mod error;

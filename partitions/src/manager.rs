@@ -1,4 +1,4 @@
-//! One table that is looked after, in a few words: what the functions of this crate do with its parts.
+//! One maintained table, in few words: combines the functions of this crate.
 
 use std::collections::BTreeMap;
 
@@ -11,57 +11,57 @@ use crate::{
     install, newest_rows, plan_moves, read_inventory, release_hold, restore, retire, undo, unfit,
 };
 
-/// A table, how it is cut, and how long its rows are kept.
+/// A table, its layout in leaves, and the retention of its rows.
 ///
-/// Each method wants a direct connection, not one through a pooler, whose current role owns the table and may write to its registry;
-/// [`Manager::retire`], [`Manager::undo`] and [`Manager::restore`] change its session's settings, and one session of a database at a time
-/// is in them. All are safe to call again after a crash anywhere, and from several processes.
+/// Each method needs a direct connection, not one through a pooler. The connection's current role owns the table and may write to
+/// its registry. [`Manager::retire`], [`Manager::undo`] and [`Manager::restore`] change session settings, and only one session of
+/// a database runs them at a time. All methods are safe to call again after a crash anywhere, and from several processes.
 #[derive(Debug, Clone)]
 pub struct Manager {
     /// The table, and its registry.
     pub table: Table,
-    /// How it is cut into leaves.
+    /// The rule that cuts it into leaves.
     pub policy: Policy,
-    /// How long its rows are kept, and what then.
+    /// The retention of its rows.
     pub retention: Retention,
-    /// What may be done at all.
+    /// The allowed operations.
     pub switches: Switches,
-    /// Where leaves are archived.
+    /// The place of its archives.
     pub archive: Option<Archive>,
-    /// Whether more than [`Retention::max_leaves`] and [`Retention::max_share`] say may begin to go at once: somebody looked, and it is
-    /// meant.
+    /// Whether a run may begin with more than [`Retention::max_leaves`] and [`Retention::max_share`] at once: an operator has
+    /// checked and allowed this.
     pub allow_many: bool,
 }
 
 impl Manager {
-    /// With leaves of days, and rows that are kept for ever.
+    /// A manager with daily leaves and rows that stay for ever.
     pub fn new(table: Table) -> Self {
         let (policy, retention) = (Policy::default(), Retention::default());
         Self { table, policy, retention, switches: Switches::ALL, archive: None, allow_many: false }
     }
 
-    /// The same, cut another way.
+    /// The manager with another policy.
     #[must_use]
     pub fn with_policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }
 
-    /// The same, whose rows are kept so long.
+    /// The manager with this retention.
     #[must_use]
     pub fn with_retention(self, retention: Retention) -> Self {
         Self { retention, ..self }
     }
 
-    /// The same, archived there.
+    /// The manager with this archive.
     #[must_use]
     pub fn with_archive(self, archive: Archive) -> Self {
         Self { archive: Some(archive), ..self }
     }
 
-    /// Makes the registry where there is none, for the current role. Answers whether anything was made.
+    /// Makes a missing registry for the current role. Returns whether it made one.
     ///
     /// # Errors
-    /// As [`install`]; and [`Error::Unfit`], before anything is made, where the table is none that can be managed.
+    /// As [`install`]; and [`Error::Unfit`], before anything is made, if the table cannot be managed.
     pub async fn install(&self, client: &mut Client) -> Result<bool, Error> {
         if let Some(why) = unfit(client, &self.table).await? {
             return Err(Error::Unfit { what: self.table.to_string(), why });
@@ -69,8 +69,8 @@ impl Manager {
         install(client, &self.table.registry).await
     }
 
-    /// Makes the leaves that a key's rows need: of times that are about to be written, and ahead of them. Where all are there, it asks the
-    /// catalog and no more.
+    /// Makes the leaves for the rows of a key: for the times of the next rows, and ahead of them. If all leaves exist, only the
+    /// catalog is queried.
     ///
     /// # Errors
     /// As [`ensure`].
@@ -78,30 +78,30 @@ impl Manager {
         ensure(client, &self.table, key, &self.policy, Utc::now(), need).await
     }
 
-    /// What [`Manager::retire`] would do first, and what stands in the way of the rest. Changes nothing.
+    /// The first moves that [`Manager::retire`] would make, and the obstacles of the others. Changes nothing.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn plan(&self, client: &mut Client) -> Result<Moves, Error> {
         let reference = self.reference(client).await?;
         let inventory = read_inventory(client, &self.table).await?;
         Ok(plan_moves(&inventory, &self.terms(&reference)))
     }
 
-    /// Does all that is due: leaves whose rows are all older than the retention's time, counted back from the newest row of their key, go
-    /// as its action says.
+    /// Does all due moves. A leaf is due if all of its rows are older than the retention's time, counted back from the newest row
+    /// of their key; its action then follows.
     ///
     /// # Errors
-    /// As [`retire`]. A leaf that could not go is no error: see [`Outcome::failed`].
+    /// As [`retire`]. A leaf that could not move is no error: see [`Outcome::failed`].
     pub async fn retire(&self, client: &mut Client) -> Result<Outcome, Error> {
         let reference = self.reference(client).await?;
         retire(client, &self.table, &self.terms(&reference), self.archive.as_ref()).await
     }
 
-    /// What should not be, of what stands, of what it stands on, and of what will be in the way one day.
+    /// Findings about the leaves, about their environment, and about future obstacles.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server refuses.
     pub async fn audit(&self, client: &mut Client) -> Result<Vec<Finding>, Error> {
         let mut findings = audit(client, &self.table).await?;
         findings.extend(doctor_table(client, &self.table, &Limits::default()).await?);
@@ -110,7 +110,7 @@ impl Manager {
         Ok(findings)
     }
 
-    /// Keeps what lies in `scope`, whatever the retention says, until the hold is released. Answers its number.
+    /// Keeps the rows in `scope`, against the retention, until the hold is released. Returns its number.
     ///
     /// # Errors
     /// As [`add_hold`].
@@ -121,12 +121,12 @@ impl Manager {
     /// Releases a hold.
     ///
     /// # Errors
-    /// Where none of this number stands; when the server refuses.
+    /// If there is no valid hold with this number; if the server refuses.
     pub async fn release(&self, client: &mut Client, hold: i64, by: &str) -> Result<(), Error> {
         release_hold(client, &self.table.registry, hold, by).await
     }
 
-    /// Serves a leaf again that is on its way and not dropped, and every newer one of its key; they are held.
+    /// Returns a leaf that is on its way and not dropped to its table, with every newer leaf of its key, and puts a hold on them.
     ///
     /// # Errors
     /// As [`undo`].
@@ -134,10 +134,10 @@ impl Manager {
         undo(client, &self.table, leaf, reason, author).await
     }
 
-    /// Brings a dropped leaf back from the archive; it is held.
+    /// Restores a dropped leaf from the archive, and puts a hold on it.
     ///
     /// # Errors
-    /// As [`restore`]; and where there is no archive.
+    /// As [`restore`]; and if there is no archive.
     pub async fn restore(&self, client: &mut Client, request: &Request<'_>) -> Result<Restored, Error> {
         let Some(archive) = &self.archive else {
             let why = "the manager has none".to_owned();
@@ -156,7 +156,7 @@ impl Manager {
         }
     }
 
-    /// Rows age by the newest of their key.
+    /// The newest row of a key decides the age of its rows.
     async fn reference(&self, client: &mut Client) -> Result<Reference, Error> {
         let newest = match self.retention.action {
             Action::Keep => BTreeMap::new(),

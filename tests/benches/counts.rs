@@ -1,9 +1,9 @@
-//! What the indexer costs in counts, which are the same on a fast and on a slow machine: round trips and statements, requests and
-//! calls, allocations and instructions, bytes of WAL, buffers and bytes a row. Held against the committed ones.
+//! The cost of the indexer in counts, which are equal on fast and slow machines: round trips and statements, requests and calls,
+//! allocations and instructions, bytes of WAL, buffers and bytes per row. Compared with the committed counts.
 //!
-//! `cargo bench --profile dev --locked -p dalp-tests --bench counts` fails where one rose by more than counts.json allows, and
-//! says which; with `-- --renew` it writes that file; with `-- --statements` it tells what was sent to the server.
-//! It counts the code of the dev profile, as the tests build it: other profiles have other instructions.
+//! `cargo bench --profile dev --locked -p dalp-tests --bench counts` fails if a count rose by more than counts.json allows, and
+//! names it; with `-- --renew` it writes that file; with `-- --statements` it prints the sent statements. It counts code of the
+//! dev profile, as in the tests: other profiles have other instructions.
 
 #[path = "ingest/cluster.rs"]
 mod cluster;
@@ -40,11 +40,11 @@ type Outcome<T> = Result<T, Failure>;
 /// How it is run.
 const COMMAND: &str = "cargo bench --profile dev --locked -p dalp-tests --bench counts";
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/counts.json");
-/// The group of what a server writes and looks at, and that of what it keeps.
+/// The group of a server's writes and reads, and the group of its stored bytes.
 const USED: &str = "written and looked at by the server";
 const KEPT: &str = "kept by the server";
 
-/// What to do with the counts.
+/// The action on the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Judge,
@@ -53,7 +53,7 @@ enum Mode {
 }
 
 fn main() -> ExitCode {
-    // cargo adds `--bench` to whatever is given.
+    // cargo adds `--bench` to all arguments.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [code::WALK, ..] => code::repeat(&arguments[1..]),
@@ -116,12 +116,12 @@ fn bench(mode: Mode) -> Outcome<()> {
     }
 }
 
-/// What is counted with a server and a node.
+/// Counts with a server and a node.
 struct Served {
     sent: Counts,
     /// The statements behind it.
     said: Said,
-    /// What depends on the server's version.
+    /// Counts that depend on the server's version.
     groups: Vec<Group>,
 }
 

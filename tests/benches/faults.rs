@@ -1,7 +1,9 @@
-//! How near a tail keeps to a head that moves five times a second, while the node fails in every way that says nothing of its chain.
+//! The distance of a tail from a head that moves five times a second, while the node fails in every way that says nothing about
+//! its chain.
 //!
-//! `cargo bench --profile dev --workspace --bench faults -- [--seconds N] [--share PERCENT]` plays it with a real Anvil behind a faulty node, and a
-//! real PostgreSQL: first without faults, then with so much of each. It prints Markdown, and judges only what is stored.
+//! `cargo bench --profile dev --workspace --bench faults -- [--seconds N] [--share PERCENT]` runs it with a real Anvil behind a
+//! faulty node, and a real PostgreSQL: first without faults, then with this share of each. It prints Markdown, and judges only
+//! the stored rows.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -153,7 +155,7 @@ impl Scene {
         )
     }
 
-    /// A block in each interval, whatever the ones before took.
+    /// A block per interval, regardless of the time of earlier ones.
     async fn mine(&self, end: Instant) {
         let mut ticks = interval(BLOCK_TIME);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);

@@ -1,9 +1,9 @@
-//! End-to-end speed beside the ruler, on Anvil and on a replaying node, dense and sparse, with indexes, as the database grows and
-//! as it is deployed; the latency of following a head, idle and beside a load; and what the indexer's own stages cost.
+//! End-to-end speed beside the ruler, on Anvil and on a replaying node, dense and sparse, with indexes, by database size and
+//! deployment; the latency of following a head, idle and beside a load; and the cost of the indexer's own stages.
 //!
-//! `cargo bench -p dalp-tests --bench ingest -- --write docs/benchmarks.md` measures all that is published and writes it there.
+//! `cargo bench -p dalp-tests --bench ingest -- --write docs/benchmarks.md` measures all published figures and writes them there.
 //! Each run indexes with `run` as a process into a durable PostgreSQL and copies the same rows raw into the same tables.
-//! `--smoke` is a small run, to try a change by. Nothing here is judged: what the gate holds a change against are counts (counts.rs).
+//! `--smoke` is a small run, to test a change. Nothing here is judged: the gate compares a change by counts (counts.rs).
 
 #[path = "ingest/beside.rs"]
 mod beside;
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 }
 
 async fn bench(options: Options) -> Outcome<()> {
-    // Before anything of ours runs: what others did to this machine meanwhile.
+    // Before our work: the load of other programs on this machine.
     let machine = machine::describe();
     // The allocations of all threads are counted: no other one has work yet.
     let stages = if options.has_part("stages") { stages::measure(stages::RUNS) } else { Vec::new() };
@@ -137,7 +137,7 @@ async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<St
     Ok(figures)
 }
 
-/// An error with its causes: what PostgreSQL said is in the last one.
+/// An error with its causes: PostgreSQL's message is in the last one.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,7 +1,7 @@
-//! What a reorg costs the database, whatever the tables hold: unwinding the orphaned branch and appending the new one.
+//! The cost of a reorg for the database, by table size: unwinding the orphaned branch and appending the new one.
 //!
-//! `cargo bench -p dalp-tests --bench reorg -- [--smoke] [--rows N]` fills durable tables with N rows (default 1,000,000
-//! and then 10,000,000 in all), and prints the medians of a shallow and a deep reorg at each size.
+//! `cargo bench -p dalp-tests --bench reorg -- [--smoke] [--rows N]` fills durable tables with N rows (default 1,000,000 and then
+//! 10,000,000 in all), and prints the medians of a shallow and a deep reorg at each size.
 
 #[path = "ingest/cluster.rs"]
 mod cluster;

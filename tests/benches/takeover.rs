@@ -1,7 +1,7 @@
-//! How long a chain has no writer when its leader goes, beside what is promised: killed, told to stop, or stopped in mid-COPY.
+//! The time without a writer after a leader's end, beside the promised time: killed, stopped by signal, or paused during a COPY.
 //!
-//! `cargo bench -p dalp-tests --bench takeover -- [--runs N]` prints Markdown and judges nothing: what has to happen in which
-//! order, and what a leader that goes on can still do, `tests/it/lease.rs` asserts.
+//! `cargo bench -p dalp-tests --bench takeover -- [--runs N]` prints Markdown and judges nothing. `tests/it/lease.rs` asserts the
+//! order of events, and the harmlessness of a leader that continues.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Memory stays within bounds whatever the node answers: large logs, one large block, dense history. The peak is what the
-//! kernel counted for the process.
+//! Memory stays within bounds for any answer of a node: large logs, one large block, dense history. The kernel's peak of the
+//! process is asserted.
 
 use alloy::primitives::{B256, Bytes, U64, U256};
 use alloy::sol_types::SolCall;
@@ -15,7 +15,7 @@ use crate::caught_up;
 /// Bytes that the process may ever hold.
 const BOUND: u64 = 200_000_000;
 
-/// A node whose blocks hold whatever is sent.
+/// A node whose blocks hold all sent transactions.
 async fn roomy() -> Anvil {
     let extra = ["--gas-limit", "1000000000"].map(Into::into).to_vec();
     anvil_with(AnvilOptions { extra, ..AnvilOptions::default() }).await
@@ -52,7 +52,7 @@ fn peak(running: &Running) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// Indexes all of the chain in a process of its own; what it stores is exact and its memory was within the bound.
+/// Indexes the whole chain in a separate process; its rows are exact and its memory was within the bound.
 async fn stays_within(site: Site, database: &Database, anvil: &Anvil, logs: usize) {
     let mut running = site.spawn();
     caught_up(database, anvil).await;

@@ -80,7 +80,7 @@ impl Bench {
         let mut site = Site::new(database, "http://127.0.0.1:9");
         site.url = url;
         let mut config = site.config();
-        // One connection: whatever a cut leaves behind, the next write meets it.
+        // One connection: the next write meets every remain of a cut.
         config.database.pool_size = 1;
         let store = Store::open(&config).await.unwrap();
         let chain = NewChain {
@@ -116,8 +116,8 @@ impl Bench {
         self.store.unwind(&self.claim, self.tails[1], self.tails[0]).await.map(drop)
     }
 
-    /// Reads the tail under its lock, which waits for a commit that is still on its way, and compares what is stored with
-    /// it. Answers whether the batch is there.
+    /// Reads the tail under its lock, which waits for a commit under way, and compares the stored rows with it. Returns whether
+    /// the batch is stored.
     pub async fn is_stored(&self) -> bool {
         let tail = self.store.load(&self.claim).await.unwrap().tail;
         assert!(self.tails.contains(&tail), "{tail:?}");
@@ -132,7 +132,7 @@ impl Bench {
         stored
     }
 
-    /// Nothing of a write that was cut goes on for long.
+    /// No part of a cut write continues for long.
     async fn nothing_is_open(&self) {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL \
                    AND pid <> pg_backend_pid() AND application_name LIKE 'dalp-indexer%'";

@@ -56,7 +56,7 @@ fn run_status_sql_and_backfill_work_together() {
             out(&site.call(&["backfill", "--from", "0", "--to", "49"])).contains("backfilled 10 blocks"),
             "only what lacks"
         );
-        assert!(out(&site.call(&["backfill", "--from", "0", "--to", "49"])).contains("covered already"));
+        assert!(out(&site.call(&["backfill", "--from", "0", "--to", "49"])).contains("already stored"));
         assert_eq!(stored(&client, 31_337, 0, last).await, on_chain(anvil.rpc(), 0, last).await);
         // The writer beside it was not disturbed.
         burst(anvil.rpc(), &deployed, 3, 1_000).await;

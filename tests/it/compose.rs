@@ -1,4 +1,4 @@
-//! anvil-compose.yml, held against the Compose schema and against what the indexer accepts. No container is started.
+//! anvil-compose.yml, checked by the Compose schema and by the indexer's own rules. No container is started.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -31,7 +31,7 @@ fn list(value: &Value) -> Vec<&str> {
 
 fn schema() -> Validator {
     let mut schema: Value = serde_json::from_str(&crate::text("tests/schemas/compose-spec.json")).expect("JSON");
-    // It names a draft by an address that no draft has; what it uses is all in draft 7.
+    // The schema names its draft by an address of no draft; it uses only draft 7.
     schema.as_object_mut().expect("a map").remove("$schema");
     jsonschema::options().with_draft(Draft::Draft7).build(&schema).expect("a schema")
 }

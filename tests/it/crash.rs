@@ -106,7 +106,7 @@ fn killed_between_two_batches() {
     });
 }
 
-/// The dead renew no more: what a standby would wait for is over at once.
+/// The dead process renews nothing: a standby's wait ends at once.
 async fn lapse(client: &Client) {
     client.execute("UPDATE dalp_indexed.lease SET expires_at = '-infinity'", &[]).await.unwrap();
 }
@@ -129,7 +129,7 @@ async fn agree(client: &Client) -> Option<u64> {
     (!row.get::<_, bool>(1)).then(|| row.get::<_, i64>(0) as u64)
 }
 
-/// One process, and what it left behind when it was killed.
+/// One process, and its remains after its kill.
 #[derive(Debug)]
 struct Kill {
     moment: Moment,
@@ -150,7 +150,7 @@ impl Kill {
     fn came_at_work(&self) -> bool {
         match self.moment {
             Moment::After(Work::Writes(times), _) => times > 0 && self.writes >= times,
-            // The proxy struck after it, and it had seen nobody else.
+            // The proxy struck after it, and it had seen no other process.
             Moment::After(Work::Statements(..), _) => true,
             _ => false,
         }
@@ -198,7 +198,7 @@ async fn killed_at_random(
         };
         assert!(killed && proxy.struck(), "{moment:?} of process {number}: {}", running.log());
         let writes = proxy.writes();
-        // With it go its connections, and what it left in them.
+        // Its connections go with it, and their contents.
         drop(proxy);
         lapse(&client).await;
         let (tails, last) = ([tail, agree(&client).await], head(anvil.rpc()).await);
@@ -251,7 +251,7 @@ fn killed_at_random_moments_of_a_load() {
             |rng, number| any_moment(rng, number, 1..=4),
             async |rng| {
                 let (covered, _) = progress(&client).await;
-                // What is more is left to the next: it would take the machine from the process.
+                // The rest is left to the next process: it would take the machine from this one.
                 if head(anvil.rpc()).await > covered as u64 + 2 * AHEAD {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 } else {
@@ -285,7 +285,7 @@ fn killed_at_random_moments_of_history() {
         let client = database.superuser().await;
         let kills = killed_at_random(
             at,
-            // What there is, or what the tail jumps over, is more history than a process lives to write.
+            // The missing part, or the tail's jump, is more history than a process lives to write.
             (&mut rng("history"), async |tail| {
                 progress(&client).await.1 as u64 >= HISTORY || head(anvil.rpc()).await > tail + FAR_BEHIND + HISTORY
             }),
@@ -293,7 +293,7 @@ fn killed_at_random_moments_of_history() {
             |rng, number| any_moment(rng, number, 3..=6),
             async |_| {
                 if (progress(&client).await.1 as u64) < HISTORY {
-                    // A few at a time: Anvil mines ever more slowly, and what is asked of it ends with the process that is killed.
+                    // A few at a time: Anvil mines ever more slowly, and its requests end with the killed process.
                     anvil.rpc().mine(20, 12).await.unwrap();
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -302,7 +302,7 @@ fn killed_at_random_moments_of_history() {
         .await;
         for kill in at_work(&kills) {
             assert!(kill.covered[1] > kill.covered[0], "it wrote, and nothing came to what is stored: {kill:?}");
-            // A tail that is far behind jumps next: what it jumps over is the gap to come.
+            // A tail that is far behind jumps next: the jump leaves the gap to come.
             let is_ahead = kill.head > kill.tails[1].unwrap_or(0) + FAR_BEHIND;
             assert!(kill.gap > 0 || is_ahead, "history was complete: {kill:?}");
         }
@@ -341,7 +341,7 @@ fn killed_at_random_moments_while_the_chain_reorganises() {
         let kills = killed_at_random(
             at,
             (&mut rng("reorgs"), async |_| true),
-            // Half of them at any message of an unwind and of what follows it.
+            // Half of them at any message of an unwind and of the later steps.
             |rng, number| match number % 2 {
                 0 => {
                     let unwinds = Work::Statements(rng.random_range(1..=2), "INSERT INTO dalp_indexed.orphaned_log");
@@ -463,7 +463,7 @@ async fn surviving(settings: Settings, mut happens: impl AsyncFnMut(&mut OwnServ
 /// The server then ends all sessions and recovers from its log.
 #[test]
 fn a_backend_that_is_killed_takes_the_server_through_recovery() {
-    // What was committed and answered stays, or (second) may be lost with the server's memory: together with its rows.
+    // A committed and answered row stays, or (second) may be lost with the server's memory: together with its state row.
     for synchronous in ["on", "off"] {
         let settings = Settings::throwaway().with("synchronous_commit", synchronous);
         dalp_tests::run(surviving(settings, async |server| {

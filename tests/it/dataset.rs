@@ -1,4 +1,4 @@
-//! A table is described in one place: everything that is done with the indexer's own is done with one that nobody knew.
+//! A table is described in one place: an unknown table gets every operation of the indexer's own tables.
 
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_indexer::dataset::{Datasets, Groups, retained};
@@ -112,7 +112,7 @@ async fn rows_come(site: &Site, (database, anvil, deployed): (&Database, &Anvil,
     indexer.stop().await;
 }
 
-/// Each column is compared, and what is written anew is what came.
+/// Each column is compared, and a repaired row equals the original.
 async fn what_differs_is_found_and_mended(site: &Site, client: &Client) {
     said(site, &["verify"], 0);
     let (right, of) = (notes(client, &table()).await, table());
@@ -139,7 +139,7 @@ async fn what_differs_is_found_and_mended(site: &Site, client: &Client) {
     assert_eq!(notes(client, &of).await, right);
 }
 
-/// By the configuration's name, with a floor of its own, a view of what is left, and archives that bring back what was stored.
+/// By the configuration's name, with its own floor, a view of the retained rows, and archives that restore the stored rows.
 async fn old_days_are_archived_and_restored(site: &Site, client: &Client) {
     let folder = tempfile::tempdir().unwrap();
     let more = format!(
@@ -157,7 +157,7 @@ async fn old_days_are_archived_and_restored(site: &Site, client: &Client) {
     let left = notes(client, &table()).await;
     assert!(!left.is_empty() && left.len() < all.len(), "{left:?}");
     assert_eq!(notes(client, &view).await, left);
-    // What is below the floor is nobody's to miss, and history does not bring it back.
+    // Rows below the floor do not count as missing, and history does not store them again.
     said(&site, &["verify"], 0);
     said(&site, &["partitions", "archive", "verify"], 0);
     let leaves =
@@ -221,7 +221,7 @@ fn leaves_are_made_for_a_tables_own_rows_and_ahead_for_those_that_had_some() {
     });
 }
 
-/// Columns with their types, what is NULL, and their comments; the key; the table's comment; the rights of the groups.
+/// Columns with their types, NULLs and comments; the key; the table's comment; the rights of the groups.
 const SHAPE: &str = "
     SELECT concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, col_description(a.attrelid, a.attnum))
     FROM pg_attribute AS a WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.atthasdef
@@ -240,7 +240,7 @@ async fn shape(client: &Client, table: &str) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// The migrations say once more what a description says: here both are held against one another.
+/// The migrations repeat a description: this test compares the two.
 #[test]
 fn the_indexers_own_tables_are_as_they_are_described() {
     dalp_tests::run(async {

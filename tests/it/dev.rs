@@ -1,4 +1,4 @@
-//! `dev` with a node and a database that are given: nothing goes before both have answered, and what it advises works.
+//! `dev` with a given node and database: nothing is removed before both have answered, and its advice works.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -93,14 +93,14 @@ fn another_chain_in_the_database_is_told_with_what_helps() {
         first.rpc().mine(5, 1).await.unwrap();
         let arguments = of(&first);
         works(&database, &first, home.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        // Started anew: another genesis under the same id.
+        // Restarted: another genesis under the same id.
         let options = AnvilOptions { genesis_timestamp: Some(1_700_000_000), ..AnvilOptions::default() };
         let anew = anvil_with(options).await;
         anew.rpc().mine(3, 1).await.unwrap();
         let told = call(&of(&anew));
-        refused(&told, 1, &["started anew", "Nothing was changed", "`dalp-indexer dev --fresh`"]);
+        refused(&told, 1, &["was restarted", "Nothing was changed", "`dalp-indexer dev --fresh`"]);
         let said = String::from_utf8_lossy(&told.stderr).into_owned();
-        assert!(!said.contains("chains.devnet") && !said.contains("begun anew"), "not what helps here: {said}");
+        assert!(!said.contains("chains.devnet") && !said.contains("it restarts"), "not what helps here: {said}");
         let advised = with(&anew, &["--fresh"]);
         works(&database, &anew, home.path(), &advised.iter().map(String::as_str).collect::<Vec<_>>()).await;
         // Another id: nothing of it goes, with --fresh or without.
@@ -118,7 +118,8 @@ fn another_chain_in_the_database_is_told_with_what_helps() {
     });
 }
 
-/// A chain whose blocks become final, started anew: advice to remove final blocks would not end before all are gone, and not even then.
+/// A restarted chain whose blocks become final: advice to remove final blocks would end only with all blocks removed, or not even
+/// then.
 #[test]
 fn a_node_that_was_started_anew_is_told_so_by_run_whatever_is_final() {
     dalp_tests::run(async {
@@ -133,9 +134,9 @@ fn a_node_that_was_started_anew_is_told_so_by_run_whatever_is_final() {
         anew.rpc().mine(100, 1).await.unwrap();
         let other = Site { rpc_urls: vec![anew.http_url()], ..site };
         let output = other.call(&["run"]);
-        refused(&output, 1, &["started anew", "`dalp-indexer run --reset-on-chain-change`"]);
+        refused(&output, 1, &["was restarted", "`dalp-indexer run --reset-on-chain-change`"]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains("reindex") && !said.contains("begun anew"), "{said}");
+        assert!(!said.contains("reindex") && !said.contains("it restarts"), "{said}");
         let mut running = other.start(&["run", "--reset-on-chain-change"], std::process::Stdio::null());
         caught_up(&database, &anew).await;
         assert!(running.stop().await.success(), "{}", running.log());
@@ -151,7 +152,7 @@ fn processes_of(home: &Path) -> Vec<String> {
     lines.filter(|line| line.contains(&home.display().to_string())).collect()
 }
 
-/// A devnet of its own, as who reads the README starts it: it says what it really uses, and what its node keeps does not grow for ever.
+/// A new devnet, as for a reader of the README: it names its real parts, and its node's data does not grow for ever.
 #[test]
 fn a_devnet_says_what_it_uses_and_keeps_a_bounded_number_of_blocks() {
     dalp_tests::run(async {
@@ -169,7 +170,7 @@ fn a_devnet_says_what_it_uses_and_keeps_a_bounded_number_of_blocks() {
         let mut child = command.stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
         let said = || std::fs::read_to_string(log.path()).unwrap();
         until_shown("the devnet to be announced", || async {
-            said().contains("--fresh` starts over").then_some(()).ok_or(said())
+            said().contains("--fresh` starts with").then_some(()).ok_or(said())
         })
         .await;
         let running = processes_of(home.path());

@@ -1,4 +1,4 @@
-//! Devnets: known for what they are, and told of once, with what helps.
+//! Devnets: detected, and reported once, with the remedy.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ fn a_devnet_is_told_once_with_the_setting_that_fits_it() {
         unnamed.inject(Rule::new(Fault::NoMethod).on("web3_clientVersion"));
         let made_final = unnamed.inject(Rule::new(Fault::FinalAtOnce));
         let (named, at_once) = ("the node is a devnet (anvil", "the node calls each new block final at once");
-        // By its name; by what it calls final.
+        // By its name; by its final blocks.
         for (url, words, other) in [(anvil.http_url(), named, at_once), (unnamed.url(), at_once, named)] {
             let database = stage().await.database().await;
             let running = Site::new(&database, &url).with("finality = \"tag\"").spawn();

@@ -21,12 +21,12 @@ use dalp_tests::stage::{WRITER, stage};
 
 use crate::cancel::{BLOCKS, Bench, block, header};
 
-/// What a data transaction says: the state row is not the one it was for.
+/// The error of a data transaction: the state row is not the expected one.
 const MOVED: StoreError = StoreError::TailMoved { chain_id: 31_337 };
-/// What those say that know that it is the token.
+/// The error of transactions that know that the token is wrong.
 const FENCED: StoreError = StoreError::Fenced { chain_id: 31_337 };
 
-/// A chain that somebody else took over: the bench's claim is the older one.
+/// A chain that another process took over: the bench's claim is the older one.
 struct Overtaken {
     bench: Bench,
     newer: Claim,
@@ -170,7 +170,7 @@ fn an_older_token_raises_no_level() {
     });
 }
 
-/// What a writer goes by: it is told at once, and not only when it writes.
+/// A writer's input: the error comes at once, and not only at a write.
 #[test]
 fn an_older_token_reads_neither_the_state_nor_what_is_missing() {
     dalp_tests::run(async {

@@ -1,4 +1,4 @@
-//! History beside the head: jumps, gaps, changed filters, what reorgs leave behind, and what an operator removes.
+//! History beside the head: jumps, gaps, changed filters, the remains of reorgs, and removals by an operator.
 
 use alloy::primitives::B256;
 use dalp_fixtures::faulty::{Fault, Rule};
@@ -81,7 +81,7 @@ fn the_head_is_live_before_history_is_complete_and_a_kill_in_between_costs_nothi
     });
 }
 
-/// What the chain says of itself when it is ready for the first time.
+/// The chain's status when it is ready for the first time.
 async fn first_ready(service: &Service) -> ChainStatus {
     let mut told = service.status();
     loop {
@@ -93,7 +93,7 @@ async fn first_ready(service: &Service) -> ChainStatus {
     }
 }
 
-/// At the first start and after an outage the tail is at the head at once, while the look at what is missing is held up.
+/// At the first start and after an outage the tail is at the head at once, while the read of the missing ranges is delayed.
 #[test]
 fn a_chain_is_not_ready_before_it_is_known_what_is_missing() {
     dalp_tests::run(async {
@@ -143,7 +143,7 @@ fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
         let mut site = site(&database, &anvil);
         site.more.push_str("[indexes]\nlogs = [\"tx_hash\"]\nerc20_transfer = [\"token+block_time\", \"tx_hash\"]");
         let client = database.superuser().await;
-        // Whoever has this lock builds indexes: they wait, however long the rest takes.
+        // The holder of this lock builds indexes: they wait, for any time of the other steps.
         let lane = |call: &str| format!("SELECT {call}({})", dalp_partitions::INDEXER_KEY);
         client.batch_execute(&lane("pg_advisory_lock")).await.unwrap();
         let mut running = site.spawn();
@@ -181,7 +181,7 @@ fn after_an_outage_the_tail_jumps_and_what_was_orphaned_meanwhile_goes() {
         let service = Service::start(&site.config()).await.unwrap();
         caught_up(&database, &anvil).await;
         service.stop().await;
-        // The newest blocks that are stored are orphaned while nobody looks.
+        // The newest stored blocks become orphans while no indexer runs.
         anvil.rpc().reorg(2).await.unwrap();
         let deployed_again = long_chain(&anvil).await;
         let service = Service::start(&site.config()).await.unwrap();
@@ -280,7 +280,7 @@ fn rows_of_the_filter_before_are_neither_extra_nor_repaired_away() {
         service.stop().await;
         let client = database.superuser().await;
         let count = || one::<i64>(&client, "SELECT count(*) FROM dalp_indexed.logs");
-        // The new source covers what becomes final, and the rest of it is the old one's alone.
+        // The new source covers new final blocks, and the rest belongs to the old one alone.
         let wider = site(&[before, added]);
         let service = Service::start(&wider.config()).await.unwrap();
         caught_up(&database, &anvil).await;
@@ -296,7 +296,7 @@ fn rows_of_the_filter_before_are_neither_extra_nor_repaired_away() {
         assert!(one::<i64>(&client, "SELECT gap_blocks FROM dalp_indexed.progress").await > 0, "the rest waits");
         finds_nothing_of_what_it_compares(&wider);
         assert_eq!(count().await, rows, "rows went that the source before vouches for");
-        // A wrong row there is found and mended all the same; one that nobody vouches for goes.
+        // A wrong row there is found and mended all the same; a row without any source is removed.
         let last = head(anvil.rpc()).await;
         let of_before = |row: &Row| row.0[7] == before.to_string();
         let broken =

@@ -1,4 +1,4 @@
-//! Bad input: a message that says what, where and what to do next, the right exit code, and nothing lost.
+//! Bad input: a message with the fault, its place and the next step, the right exit code, and no loss.
 
 use std::process::Output;
 
@@ -108,11 +108,11 @@ fn a_database_that_cannot_be_used_is_explained() {
         let mut standby = site.clone();
         (standby.url, standby.admin_url) = (read_only.direct_url(ADMIN), read_only.direct_url(ADMIN));
         refused(&standby.call(&["run"]), 1, &["read-only", "primary"]);
-        refused(&standby.call(&["migrate"]), 1, &["takes no writes", "primary"]);
+        refused(&standby.call(&["migrate"]), 1, &["accepts no writes", "primary"]);
     });
 }
 
-/// While `run` waits for its database, whoever asks whether it is ready hears the server's own reason.
+/// While `run` waits for its database, `/ready` gives the server's own reason.
 #[test]
 fn readiness_says_why_the_database_cannot_be_used() {
     dalp_tests::run(async {
@@ -123,7 +123,7 @@ fn readiness_says_why_the_database_cannot_be_used() {
         caught_up(&database, &anvil).await;
         let super_ = stage().await.database().await.superuser().await;
         let name = &database.name;
-        // Nobody gets in any more, and who is in is thrown out; a block must be written meanwhile.
+        // No new login is possible, and sessions are ended; a block must be written meanwhile.
         super_.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();
         let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
         super_.batch_execute(&sql).await.unwrap();
@@ -135,7 +135,7 @@ fn readiness_says_why_the_database_cannot_be_used() {
     });
 }
 
-/// `… | head`: whoever reads has read enough.
+/// `… | head`: the reader has read enough.
 #[test]
 fn a_closed_pipe_is_a_quiet_end() {
     dalp_tests::run(async {
@@ -158,7 +158,7 @@ fn a_closed_pipe_is_a_quiet_end() {
     });
 }
 
-/// Before `migrate`, what is missing is told once, with the command, and not as tables that somebody should create.
+/// Before `migrate`, the missing schema is reported once, with the command, and not as single missing tables.
 #[test]
 fn a_database_without_the_schema_is_told_to_be_migrated() {
     dalp_tests::run(async {
@@ -260,7 +260,7 @@ fn the_wrong_chain_is_refused_and_nothing_is_lost() {
         let mut waiting = Site::new(&database, NOBODY).spawn();
         until("it to say so", || async {
             let log = waiting.log();
-            ["127.0.0.1:9", "chains.it.rpc_urls", "begun anew"].iter().all(|words| log.contains(words))
+            ["127.0.0.1:9", "chains.it.rpc_urls", "it restarts"].iter().all(|words| log.contains(words))
         })
         .await;
         assert!(waiting.stop().await.success(), "{}", waiting.log());

@@ -1,6 +1,6 @@
-//! One process leads a chain, the others stand by: who takes over, after what, and what a leader that was stopped can still do.
+//! One process leads a chain, the others stand by: the next leader, its condition, and the possible actions of a paused leader.
 //!
-//! In what order things happen is asserted here; how long they take, `cargo bench -p dalp-tests --bench takeover` says.
+//! The order of events is asserted here; `cargo bench -p dalp-tests --bench takeover` reports their times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,7 +29,7 @@ async fn exact(database: &Database, anvil: &Anvil) {
 
 /// Waits until the lease is seen to end as long after its renewal as it may.
 async fn lasts_as_it_should(client: &Client) {
-    // Both times are the server's, of one statement: as whole seconds they say what was asked for.
+    // Both times are the server's, of one statement: as whole seconds they equal the request.
     let sql = "SELECT floor(extract(epoch FROM expires_at - renewed_at))::int8 FROM dalp_indexed.lease";
     until_shown("a lease to be renewed for its time", || async {
         let seconds: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
@@ -77,7 +77,7 @@ fn a_standby_takes_over_at_once_when_its_leader_is_told_to_stop() {
         let (database, anvil) = (stage().await.database().await, anvil().await);
         let deployed = deploy(anvil.rpc()).await.unwrap();
         let site = Site::new(&database, &anvil.http_url());
-        // A lease that would last for an hour: nobody takes over unless it was given back.
+        // A lease that would last for an hour: there is no takeover without its release.
         let (client, _leases) = (database.superuser().await, Leases::kept(&database).await);
         let mut first = site.spawn();
         leads(&client, &first).await;
@@ -143,7 +143,8 @@ enum Way {
     Pooled,
 }
 
-/// Stops a leader at `moment` with SIGSTOP: its successor ends what it left open, and commits; going on, it commits nothing.
+/// Pauses a leader at `moment` with SIGSTOP: its successor ends its open transactions, and commits; the continued leader commits
+/// nothing.
 async fn stopped_at(moment: Moment, way: Way) {
     let stage = stage().await;
     let (database, anvil) = (stage.database().await, anvil().await);
@@ -393,7 +394,7 @@ fn processes_that_start_together_agree() {
     });
 }
 
-/// The lease is not what keeps rows right: an expired one that nobody takes is renewed again.
+/// The lease does not keep rows right: an expired lease without a new owner is renewed again.
 #[test]
 fn a_leader_that_lost_the_database_for_a_while_leads_on() {
     dalp_tests::run(async {
@@ -413,7 +414,7 @@ fn a_leader_that_lost_the_database_for_a_while_leads_on() {
     });
 }
 
-/// What is counted for the tests above is what a takeover leaves of the writer before.
+/// The tests above count the remains of the earlier writer after a takeover.
 #[test]
 fn every_data_transaction_says_whose_it_is() {
     dalp_tests::run(async {

@@ -1,4 +1,4 @@
-//! Everything that is tested from outside, in one binary: it links once and its tests share what is slow to start.
+//! All tests from outside, in one binary: it links once and its tests share slow servers.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -50,7 +50,7 @@ fn text(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// How often a test tries what only chance brings about: more often in a long run (`DALP_TEST_LONG`).
+/// The number of tries for an event that depends on chance: more in a long run (`DALP_TEST_LONG`).
 fn tries(short: u64, long: u64) -> u64 {
     if std::env::var_os("DALP_TEST_LONG").is_some() { long } else { short }
 }
@@ -79,8 +79,7 @@ fn transfer(from: Address, to: Address) -> Vec<B256> {
     vec![dalp_indexer::events::erc20::TRANSFER, from.into_word(), to.into_word()]
 }
 
-/// Waits until the indexer has heard of block `number` and beaten its heart since: what it wanted to do about it, it could have
-/// done.
+/// Waits until the indexer has received block `number` and written its heartbeat since: it had the time for every reaction.
 async fn heard_of(client: &Client, number: u64) {
     let sql = "SELECT FROM dalp_indexed.chain_status WHERE head_number >= $1";
     until("a heartbeat with the head", || async {

@@ -27,12 +27,12 @@ use crate::{burst, caught_up};
 
 const CHAIN: i64 = 31_337;
 
-/// What is right while the fault lasts. Once it is over, everything must be stored exactly once in any case.
+/// The correct state during the fault. Afterwards, every log must be stored exactly once in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meanwhile {
     /// Everything is stored.
     Stored,
-    /// Only what is true is stored: there may be no way to know more.
+    /// Only true logs are stored: more knowledge may be impossible.
     True,
 }
 
@@ -52,7 +52,7 @@ struct Case {
 
 impl Case {
     fn new(name: &str, meanwhile: Meanwhile, rules: Vec<Rule>) -> Self {
-        // What never comes is waited for no longer than this.
+        // The limit of a wait for an event that never comes.
         let hangs = rules.iter().any(|rule| rule.what == Fault::Hang);
         let lines = if hangs { vec!["request_timeout = \"2s\"".to_owned()] } else { Vec::new() };
         Self { name: name.to_owned(), rules, meanwhile, lines, honest: false, socket: false }
@@ -81,7 +81,7 @@ struct Play {
     faulty: FaultyNode,
     service: Service,
     rules: Vec<Arc<Injection>>,
-    /// What was stored before the fault began.
+    /// The rows stored before the fault.
     before: Vec<Row>,
     _honest: Option<FaultyNode>,
 }
@@ -117,7 +117,7 @@ impl Play {
         if !at_once {
             caught_up(&play.database, anvil).await;
             if play.case.socket {
-                // Polls catch up without it, and a head that nobody listens to cannot be struck.
+                // Polls catch up without it, and an unread head cannot be struck.
                 until("the socket to be subscribed", || async { play.faulty.subscribers() > 0 }).await;
             }
             play.before = play.stored(anvil).await;
@@ -139,7 +139,7 @@ impl Play {
         }
     }
 
-    /// What is stored is on the chain, and what was stored before still is.
+    /// The stored logs are on the chain, and the earlier ones are still stored.
     async fn only_truth(&self, anvil: &Anvil) {
         let stored = self.stored(anvil).await;
         let truth: BTreeSet<Row> = on_chain(anvil.rpc(), 0, head(anvil.rpc()).await).await.into_iter().collect();
@@ -149,7 +149,7 @@ impl Play {
         assert!(lost.is_none(), "it was stored before the fault: {lost:?}");
     }
 
-    /// Holds what is stored against what is right, while the fault lasts and after it.
+    /// Compares the stored rows with the correct ones, during the fault and after it.
     async fn judge(self, anvil: &Anvil, first: u64) {
         self.struck().await;
         self.only_truth(anvil).await;

@@ -43,7 +43,7 @@ const LOGS: &str = "SELECT count(*) FROM dalp_indexed.logs";
 const RETAINED: &str = "SELECT count(*) FROM dalp_indexed.retained_logs";
 const TRANSFERS: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
 
-/// What a command printed, which must have ended so.
+/// The output of a command, which must have ended with this code.
 fn said(site: &Site, arguments: &[&str], code: i32) -> String {
     let output = site.call(arguments);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -120,10 +120,10 @@ async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
     let row = &status["tables"][0];
     assert_eq!((&row["held"], &row["due"], &row["action"]), (&1.into(), &1.into(), &"archive".into()), "{row}");
     assert!(row["last_success"].is_string() && row["forecast_365d"].is_number(), "{row}");
-    // What is below the floor is nobody's to miss.
+    // Rows below the floor do not count as missing.
     let verified = said(site, &["verify"], 0);
     let counts =
-        [format!(": {retained} logs of "), format!("{} logs lie below the retention floor", before - retained)];
+        [format!(": {retained} logs of "), format!("{} logs are below the retention floor", before - retained)];
     assert!(counts.iter().all(|count| verified.contains(count)), "{counts:?}: {verified}");
     said(site, &["partitions", "audit"], 0);
     let listed = json(site, &["partitions", "archive", "list", "--json"]);
@@ -136,11 +136,11 @@ async fn all_but_the_held_day_go(site: &Site, client: &Client) -> i64 {
 async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
     let leaf = "dalp_indexed.logs_31337_20240304";
     let restored = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 0);
-    assert!(restored.contains("is back with 5 rows"), "{restored}");
-    assert!(restored.contains("as newer partitions are missing: restore those, too"), "{restored}");
+    assert!(restored.contains("is restored with its 5 archived rows"), "{restored}");
+    assert!(restored.contains("because newer partitions are missing: restore them too"), "{restored}");
     assert_eq!(one(client, LOGS).await, left + 5);
     let again = said(site, &["partitions", "restore", leaf, "--reason", "audit", "--author", "ops"], 1);
-    assert!(again.contains("it is in its table already"), "{again}");
+    assert!(again.contains("it is already in its table"), "{again}");
     let listed = json(site, &["partitions", "archive", "list", "--json"]);
     let status = json(site, &["partitions", "status", "--table", "logs", "--json"]);
     let archived = status["tables"][0]["archived"].as_u64();
@@ -156,9 +156,9 @@ async fn a_day_is_restored(site: &Site, client: &Client, left: i64) {
 async fn rows_are_restored_beside_the_table(site: &Site, client: &Client) {
     let restore = ["partitions", "restore", "logs_31337_20240303", "--reason", "audit", "--author", "ops", "--into"];
     let beside: Vec<_> = restore.into_iter().chain(["dalp_indexed.\"Beside.it\""]).collect();
-    assert!(said(site, &beside, 0).contains("has the 5 rows"));
+    assert!(said(site, &beside, 0).contains("has the 5 archived rows"));
     assert_eq!(one(client, "SELECT count(*) FROM dalp_indexed.\"Beside.it\"").await, 5);
-    assert!(said(site, &beside, 1).contains("it stands already"));
+    assert!(said(site, &beside, 1).contains("it already exists"));
 }
 
 fn a_changed_file_is_found(site: &Site, folder: &Path) {
@@ -173,7 +173,7 @@ fn a_changed_file_is_found(site: &Site, folder: &Path) {
     std::fs::remove_dir_all(folder.join("probe")).unwrap();
 }
 
-/// The registry is the list: what the store lost is named, by whoever looks, and a folder is not made again.
+/// The registry is the list: every reader names an archive that the store lost, and a folder is not made again.
 fn an_archive_that_is_lost_is_named(site: &Site, folder: &Path) {
     let listed = json(site, &["partitions", "archive", "list", "--json"]);
     let objects: Vec<&str> =
@@ -288,7 +288,7 @@ fn a_table_of_somebody_else_is_looked_after_as_well() {
     });
 }
 
-/// Tables of somebody else in `dalp_assets`, which the partitioner may look after because they are its own.
+/// Another user's tables in `dalp_assets`, which the partitioner owns and may maintain.
 async fn made_by_the_partitioner(client: &Client, tables: &str) {
     let sql = format!(
         "GRANT USAGE, CREATE ON SCHEMA dalp_assets TO dalp_partitioner; SET ROLE dalp_partitioner; {tables}; RESET ROLE"
@@ -296,7 +296,7 @@ async fn made_by_the_partitioner(client: &Client, tables: &str) {
     client.batch_execute(&sql).await.unwrap();
 }
 
-/// Tables that cannot be looked after, an archive that cannot be used, and too much at once: each stops itself, says so, and nothing else.
+/// Tables that cannot be maintained, an unusable archive, and too many due leaves: each stops only itself, and is reported.
 #[test]
 fn one_bad_thing_stops_itself() {
     dalp_tests::run(async {
@@ -318,7 +318,7 @@ fn one_bad_thing_stops_itself() {
         let site = Site { more: more.to_owned(), ..Site::new(&database, &anvil.http_url()) };
         each_is_told_and_the_rest_is_done(&site, &client).await;
 
-        // A running indexer does its work, and says what does not go.
+        // A running indexer does the maintenance, and reports the blocked part.
         anvil.rpc().mine(3, 60).await.unwrap();
         let service = Service::start(&site.config()).await.unwrap();
         caught_up(&database, &anvil).await;
@@ -374,16 +374,16 @@ async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
     assert!(said(site, &back, 0).contains("served again: old"));
     said(site, &["partitions", "hold", "release", "2", "--author", "ops"], 0);
 
-    // A late row gets its leaf when somebody asks for it.
+    // A late row gets its leaf on request.
     let late = "INSERT INTO dalp_assets.position VALUES ('2023-11-05 10:00+00', 4)";
     assert_eq!(client.batch_execute(late).await.unwrap_err().code().unwrap().code(), "23514");
     let fill = ["partitions", "fill", "--table", "position", "--at", "2023-11-05T10:00:00Z"];
     assert!(said(site, &fill, 0).contains("position_20231101 is made"));
     client.batch_execute(late).await.unwrap();
-    assert!(said(site, &fill, 0).contains("stands already"));
+    assert!(said(site, &fill, 0).contains("already exists"));
 }
 
-/// What `doctor` advises is one line, which does what it says where it is pasted.
+/// The advice of `doctor` is one line, which works when it is pasted.
 #[test]
 fn what_doctor_advises_can_be_copied() {
     dalp_tests::run(async {
@@ -421,7 +421,7 @@ fn undo_names_a_leaf_as_people_do() {
         until("a leaf", || async { client.query_opt(sql, &[]).await.unwrap().is_some() }).await;
         let leaf: String = client.query_one(sql, &[]).await.unwrap().get(0);
         for (name, words) in [
-            (leaf.as_str(), format!("dalp_indexed.{leaf}: nothing was begun with it")),
+            (leaf.as_str(), format!("dalp_indexed.{leaf}: neither this leaf nor a newer leaf")),
             ("no_such", "`dalp-indexer partitions archive list`".to_owned()),
         ] {
             let output = site.call(&["partitions", "undo", name, "--reason", "r", "--author", "a"]);

@@ -94,7 +94,7 @@ fn a_node_of_another_chain_is_refused_and_its_heads_are_not_used() {
             burst(right.rpc(), &deployed, 5, seed).await;
         }
         caught_up(&database, &right).await;
-        until("the socket to be refused", || async { running.log().contains("its heads are not used") }).await;
+        until("the socket to be refused", || async { running.log().contains("its heads are ignored") }).await;
         burst(right.rpc(), &deployed, 5, 99).await;
         caught_up(&database, &right).await;
         let client = database.superuser().await;
@@ -124,7 +124,7 @@ fn assert_named(log: &str, wrong: &Anvil) {
         check(&format!(" dalp_indexer::{module}"), "chain{chain=\"it\"}");
     }
     check("nodes::node: refused", &format!(":node{{node={:?}}}", wrong.http_url()));
-    check("its heads are not used", &format!(":node{{node={:?}}}", wrong.ws_url()));
+    check("its heads are ignored", &format!(":node{{node={:?}}}", wrong.ws_url()));
 }
 
 #[test]
@@ -177,7 +177,7 @@ impl Tunnel {
                 let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
                 let (mut up, mut down) = (client.into_split(), server.into_split());
                 let (flag, counts) = (flag.clone(), counts.clone());
-                // The flag silences what is connected when it is raised, and lets the next one through.
+                // The flag silences the connections at the time of its rise, and lets the next one through.
                 connections.spawn(async move { tokio::io::copy(&mut up.0, &mut down.1).await });
                 connections.spawn(async move {
                     let mut bytes = vec![0; 64 * 1024];
@@ -251,12 +251,12 @@ fn a_chain_that_cannot_begin_is_begun_anew_and_keeps_no_other_waiting() {
         assert_eq!(failing.count(), 5);
         let status = service.status();
         let of = |name: &str| status.borrow().iter().find(|chain| chain.name == name).cloned().unwrap();
-        until("it to be begun anew", || async { of("absent").stops >= 2 }).await;
+        until("it to restart", || async { of("absent").stops >= 2 }).await;
         let absent = of("absent");
         assert!(absent.waits_for.contains("a new start") && absent.waits_for.contains("rpc_urls"), "{absent:?}");
         assert!(!absent.ready);
         until("the other to be ready", || async { of("it").ready }).await;
-        // What a node says is told in the database, whatever it is made of.
+        // A node's message is stored in the database, with any characters.
         let words = Fault::Refused { code: -32_603, message: "upstream: a\0b".into() };
         node.inject(Rule::new(words));
         let client = database.superuser().await;

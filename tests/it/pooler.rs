@@ -72,8 +72,8 @@ async fn arrived(server: &OwnServer, anvil: &Anvil) {
     .await;
 }
 
-/// A pooler goes on taking logins while its server is gone, and answers nothing. Who asks hears the server's own reason, over the
-/// direct connection, or at least that it is the pooler's server.
+/// A pooler accepts logins while its server is gone, and answers nothing. The reader gets the server's own reason, over the
+/// direct connection, or at least that the pooler's server is the cause.
 #[test]
 fn a_pooler_whose_server_is_gone_is_seen_through() {
     dalp_tests::run(async {

@@ -6,7 +6,7 @@ use dalp_fixtures::Settings;
 use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, OwnServer, READER, WRITER, stage};
 
-/// What the pool says where it knows no better.
+/// The pool's message without a better one.
 const NO_REASON: &str = "came free";
 fn each(site: &Site, change: impl Fn(&str) -> String) -> Site {
     let mut site = site.clone();
@@ -61,7 +61,7 @@ fn who_is_not_let_in_hears_the_servers_own_reason_and_the_next_step() {
             refused(&nowhere, &nowhere.call(&[command]), &words);
             refused(&over_tls, &over_tls.call(&[command]), &["the server offers no TLS", "sslmode=disable"]);
         }
-        // What is advised works, whatever database.tls says.
+        // The advice works for any database.tls.
         let mut advised = each(&site, |url| format!("{url}?sslmode=disable"));
         advised.database_lines.push("tls = \"verify-full\"".into());
         let output = advised.call(&["status"]);

@@ -1,4 +1,4 @@
-//! The replaying node is a chain as any other: what the benchmarks index from it is held against its own word, and proved.
+//! The replaying node is a chain like any other: rows of the benchmarks are compared with its own answers, and proved.
 
 use std::net::SocketAddr;
 

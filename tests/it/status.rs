@@ -1,4 +1,4 @@
-//! What operators see: /metrics, /status and `status` say the same as the database's views.
+//! The views of operators: /metrics, /status and `status` agree with the database's views.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ fn sample(metrics: &str, series: &str) -> Option<i64> {
     line.map(|value| value.parse().unwrap_or_else(|error| panic!("{series} {value}: {error}")))
 }
 
-/// What `status --json` says of the only chain.
+/// The entry of `status --json` for the only chain.
 fn told(site: &Site) -> Value {
     let output = site.call(&["status", "--json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -115,7 +115,7 @@ fn metrics_status_and_the_command_agree_with_the_views() {
         caught_up(&database, &anvil).await;
         let top = head(anvil.rpc()).await;
         let status = service.status();
-        // The levels are looked at now and then, and what is served is told to the database once a second.
+        // The levels are read from time to time, and the served values are written to the database once a second.
         let known = |reached: Option<u64>| reached == Some(top);
         until("the levels to reach the head", || async { known(status.borrow()[0].verified_to.returned) }).await;
         let heartbeat = format!("SELECT chain_id FROM dalp_indexed.chain_status WHERE head_number = {top}");
@@ -146,7 +146,7 @@ fn metrics_status_and_the_command_agree_with_the_views() {
     });
 }
 
-/// Whether what is counted of reorganisations, and of commits by what they changed, is what the tables hold.
+/// Whether the counts of reorgs, and of commits by change, equal the tables.
 async fn counters_agree(client: &Client, metrics: &str) -> bool {
     let counted = ["reorgs_total", "orphaned_logs_total"];
     let counted = counted.map(|metric| sample(metrics, &format!("{metric}{{chain=\"it\"}}")));
@@ -183,7 +183,7 @@ fn a_chain_that_is_registered_and_empty_has_a_status() {
             assert!(chain["verified_to"]["returned"].is_null(), "{chain}");
             let table = site.call(&["status"]);
             let table = String::from_utf8_lossy(&table.stdout);
-            assert!(table.contains("an indexer: none has run yet") && table.contains("receipts to"), "{table}");
+            assert!(table.contains("an indexer: no indexer has run yet") && table.contains("receipts to"), "{table}");
         }
     });
 }
@@ -267,7 +267,7 @@ fn a_heartbeat_that_fails_is_a_warning_once_and_counted_each_time() {
     });
 }
 
-/// The tail commits a row of coverage with each block; what looks after the chain merges them.
+/// The tail commits a row of coverage with each block; the upkeep of the chain merges them.
 #[test]
 fn the_coverage_of_a_running_chain_is_kept_compact() {
     dalp_tests::run(async {

@@ -1,4 +1,4 @@
-//! What the chain says is what the tables hold: ranges, leaves, filters, hostile logs.
+//! The tables equal the chain: ranges, leaves, filters, hostile logs.
 
 use alloy::primitives::{Address, B256};
 use dalp_fixtures::{AnvilOptions, deploy};
@@ -34,7 +34,7 @@ fn history_and_head_are_stored_exactly_once() {
         let status = service.status();
         until("ready", || async { status.borrow()[0].ready }).await;
         service.stop().await;
-        // A second start goes on where the first stopped.
+        // A second start continues where the first stopped.
         burst(anvil.rpc(), &deployed, 7, 99).await;
         let service = Service::start(&site.config()).await.unwrap();
         caught_up(&database, &anvil).await;
@@ -48,7 +48,7 @@ fn rows_land_in_the_leaves_of_their_days_and_a_time_warp_makes_few() {
     dalp_tests::run(async {
         let stage = stage().await;
         let database = stage.database().await;
-        // Block 0 and what follows it lie in the MINVALUE leaf, as on chains whose genesis has time 0.
+        // Block 0 and the following ones lie in the MINVALUE leaf, as on chains whose genesis has time 0.
         let anvil = anvil_with(AnvilOptions { genesis_timestamp: Some(1_000), ..AnvilOptions::default() }).await;
         let deployed = deploy(anvil.rpc()).await.unwrap();
         burst(anvil.rpc(), &deployed, 2, 1).await;

@@ -1,6 +1,7 @@
 //! The house rules that a program can check. ARCHITECTURE.md and CONTRIBUTING.md give their reasons.
 
 mod circles;
+mod english;
 mod fields;
 mod source;
 
@@ -21,7 +22,7 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 /// The same for files.
 const LONG_FILES: &[(&str, usize)] = &[];
 
-/// What a module of the indexer may use of the others. A module that is not named here may use them all.
+/// The allowed imports of an indexer module. A module that is not named here may use all others.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("chain", &[]),
@@ -33,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("events", &["chain"]),
     ("dataset", &["chain", "events"]),
     ("config", &["chain", "dataset"]),
-    // `status` for what it tells of its nodes.
+    // `status` for the states of its nodes.
     ("nodes", &["backoff", "chain", "config", "spans", "status", "task"]),
     ("store", &["chain", "config", "dataset", "status"]),
     ("api", &["chain", "config", "dataset", "status", "store", "timings"]),
@@ -73,10 +74,10 @@ const IMPURE_PATHS: &[&str] = &[
 const CHAIN_WORDS: &[&str] =
     &["chain_id", "block_number", "block_time", "block_hash", "erc20", "log_index", "reorg", "dalp_indexed"];
 
-/// Names of the programs that use the partitions, and of what those keep: a library names none of them.
+/// Names of programs that use the partitions, and of their objects: a library names none of them.
 const OTHERS_WORDS: &[&str] = &["dalp-indexer", "dalp_audit", "dalp_indexed", "the indexer", "Ethereum"];
 
-/// What people wrote, by the ends of file names.
+/// Texts written by people, by the ends of file names.
 const TEXTS: &[&str] = &[
     ".rs",
     ".sql",
@@ -115,7 +116,7 @@ fn files(endings: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// What every Rust file is made of.
+/// The facts of every Rust file.
 fn rust() -> BTreeMap<String, Facts> {
     files(&[".rs"]).iter().map(|path| (path.display().to_string(), facts(path))).collect()
 }
@@ -266,7 +267,7 @@ fn every_test_that_is_named_is_there() {
     let (mut named, mut broken) = (0, Vec::new());
     for path in ["ARCHITECTURE.md", "docs/failure-modes.md"] {
         let text = text(path);
-        // Every other part stands between backticks. Tests are sentences; what is shorter is something else.
+        // Every other part stands between backticks. Tests are sentences; a shorter name is something else.
         for name in text.split('`').skip(1).step_by(2).filter_map(|code| code.rsplit("::").next()) {
             let is_sentence = name.matches('_').count() >= 3
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -287,7 +288,7 @@ fn every_place_that_answers_a_question_is_there() {
     let (mut places, mut broken) = (0, Vec::new());
     for row in rows {
         let mut code = String::new();
-        // A file, then what stands in it.
+        // A file, then its items.
         for name in row.split('|').nth(2).unwrap_or_default().split('`').skip(1).step_by(2) {
             if name.ends_with(".rs") {
                 code = if root().join(name).is_file() { text(name) } else { String::new() };
@@ -316,9 +317,9 @@ fn every_file_says_what_it_is() {
     none(&found, "a file begins with //! and what it is");
 }
 
-/// `found` against a list of debts: nothing new, nothing worse, and what is better is written down.
+/// `found` against a list of debts: nothing new, nothing worse, and every improvement is recorded.
 fn ratchet<K: Ord + std::fmt::Debug>(found: &BTreeMap<K, usize>, debts: &BTreeMap<K, usize>, rule: &str) {
-    assert_eq!(found, debts, "{rule} (left: what there is; right: the list of debts, which only shrinks)");
+    assert_eq!(found, debts, "{rule} (left: the present debts; right: the list of debts, which only shrinks)");
 }
 
 #[test]
@@ -339,8 +340,8 @@ fn files_and_functions_are_short() {
     ratchet(&long_files, &debts.collect(), "files over 600 lines");
 }
 
-/// The gate shares its machine. What a test wants is an order of events, a count, or what was asked for; the rest is printed, or ends
-/// a wait that hangs.
+/// The gate shares its machine. A test needs an order of events, a count, or a requested value; a duration is printed, or ends a
+/// wait that hangs.
 #[test]
 fn no_test_asserts_how_long_something_took() {
     let folders = ["tests/it", "tests/src", "partitions/tests", "migrations/tests"];

@@ -1,4 +1,4 @@
-//! Proof: new blocks by their receipts, suspicion that receipts settle, and what `verify` and `repair` find and mend.
+//! Proof: new blocks by their receipts, suspicion that receipts settle, and the findings and repairs of `verify` and `repair`.
 
 mod liar;
 mod repair;
@@ -144,7 +144,7 @@ fn a_sample_of_history_is_proved_and_a_wrong_one_refuses_its_range() {
     dalp_tests::run(async {
         // The blooms of a range's inner blocks are not known: only the sample can tell.
         let (_database, _anvil, log, told) = beside(liar::half_the_logs, "auto", true, 45).await;
-        assert!(told > 0 && log.contains("its logs are not those of the block's receipts"), "{log}");
+        assert!(told > 0 && log.contains("its logs do not match the receipts of the block"), "{log}");
         assert!(log.contains("receipts decide"), "{log}");
     });
 }
@@ -164,7 +164,7 @@ fn receipts_that_do_not_fit_their_header_are_refused() {
             let (client, honest) = (database.superuser().await, head(anvil.rpc()).await);
             liar.relapse();
             burst(anvil.rpc(), &deployed, 3, 2).await;
-            waits_for(&service, "refused receipts that are not the block's").await;
+            waits_for(&service, "refused receipts of another block").await;
             // It asks again and again, and takes it no time.
             let told = liar.told();
             until("the liar to be asked again", || async { liar.told() >= told + 2 }).await;
@@ -203,7 +203,7 @@ fn a_chain_that_receipts_do_not_prove_is_indexed_by_blooms() {
             burst(anvil.rpc(), &deployed, 3, 2).await;
             caught_up(&database, &anvil).await;
             assert!(running.stop().await.success(), "{}", running.log());
-            assert!(running.log().contains("are not proved by their receipts:"), "{}", running.log());
+            assert!(running.log().contains("receipts do not prove the blocks of this chain:"), "{}", running.log());
             let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
             assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
             assert_eq!(levels(&client).await, BTreeMap::from([("bloom".into(), last as i64 + 1)]));
@@ -262,7 +262,7 @@ fn an_odd_block_of_a_chain_that_is_proved_otherwise_is_taken_at_the_next_level()
         burst(anvil.rpc(), &deployed, 3, 2).await;
         caught_up(&database, &anvil).await;
         assert!(running.stop().await.success(), "{}", running.log());
-        assert!(running.log().contains("taken without this proof"), "{}", running.log());
+        assert!(running.log().contains("accepted without this proof"), "{}", running.log());
         let (client, last) = (database.superuser().await, head(anvil.rpc()).await);
         assert_exact(&client, anvil.rpc(), 31_337, 0, last).await;
         let expected = BTreeMap::from([("bloom".into(), 1), ("receipts".into(), last as i64)]);

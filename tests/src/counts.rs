@@ -1,4 +1,4 @@
-//! Counts, and the committed ones that they are held against. Pure, but for the file.
+//! Counts, compared with the committed counts. Pure, except for the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -6,33 +6,33 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Counts by what they are of.
+/// Counts by name.
 #[derive(Clone, Debug, Default)]
 pub struct Counts(BTreeMap<String, f64>);
 
 impl Counts {
-    /// Takes one, to two digits: the file is read by people.
+    /// Adds one, with two digits: people read the file.
     pub fn put(&mut self, what: impl Into<String>, count: f64) {
         self.0.insert(what.into(), (count * 100.0).round() / 100.0);
     }
 
-    /// Takes all of `others`.
+    /// Adds all of `others`.
     pub fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
     }
 }
 
-/// Counts of one kind, which may rise by as much for one reason.
+/// Counts of one kind, with one limit and one reason.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Group {
-    /// What they have in common.
+    /// Their common name.
     name: String,
-    /// What they were counted with, where that makes a difference: with anything else, they are not comparable.
+    /// The program that they depend on, if any: counts of another program are not comparable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     with: Option<String>,
-    /// By how much each may rise, in percent.
+    /// The allowed rise of each, in percent.
     percent: f64,
-    /// Why by so much.
+    /// The reason of this limit.
     why: String,
     counts: BTreeMap<String, f64>,
 }
@@ -43,7 +43,7 @@ impl Group {
         Self { name: name.to_owned(), with: None, percent, why: why.to_owned(), counts: counts.0 }
     }
 
-    /// The same, but comparable only with those that were counted with the same.
+    /// Counts that are comparable only with counts of the same program.
     #[must_use]
     pub fn with(self, with: String) -> Self {
         Self { with: Some(with), ..self }
@@ -66,7 +66,7 @@ impl Group {
         let (change, percent) = (now - was, self.percent);
         let by = if was == 0.0 { String::new() } else { format!(" ({:+.1} %)", 100.0 * change / was) };
         let line = format!("{}: {name}: from {was} to {now}{by}, where {percent} % are allowed", self.name);
-        // Two digits are kept: what is smaller is no difference.
+        // Two digits are kept: a smaller difference does not count.
         match change.abs() > was.abs() * percent / 100.0 + 0.005 {
             true if change > 0.0 => verdict.risen.push(line),
             true => verdict.told.push(format!("{line}: it fell, so the committed one should be renewed")),
@@ -75,45 +75,44 @@ impl Group {
     }
 }
 
-/// What comes of comparing.
+/// The result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// What fails, a line each.
+    /// The failures, one per line.
     pub risen: Vec<String>,
-    /// What is only told.
+    /// The notes.
     pub told: Vec<String>,
 }
 
 /// The committed file.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Baseline {
-    /// For whoever opens it.
+    /// For readers of the file.
     how: String,
     groups: Vec<Group>,
 }
 
 impl Baseline {
-    /// The file as it is committed.
+    /// The committed file.
     ///
     /// # Errors
-    /// Why it cannot be read, with its name.
+    /// Why the file cannot be read, with its name.
     pub fn read(file: &Path) -> Result<Self, String> {
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
         let text = std::fs::read(file).map_err(|error| named(&error))?;
         serde_json::from_slice(&text).map_err(|error| named(&error))
     }
 
-    /// Writes it.
+    /// Writes the file.
     ///
     /// # Errors
-    /// Why it cannot be written, with its name.
+    /// Why the file cannot be written, with its name.
     pub fn write(&self, file: &Path) -> Result<(), String> {
         let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
         std::fs::write(file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))
     }
 
-    /// With `groups` in the place of what was. Of those that were counted with something else only those stay whose name
-    /// is in `keeps`.
+    /// Replaces the present groups by `groups`. Of the groups with other programs, only those named in `keeps` stay.
     #[must_use]
     pub fn renewed(mut self, groups: Vec<Group>, keeps: &[&str]) -> Self {
         let is_replaced = |old: &Group| groups.iter().any(|new| new.is_like(old));
@@ -123,7 +122,7 @@ impl Baseline {
         self
     }
 
-    /// Holds `groups` against these.
+    /// Compares `groups` with these.
     pub fn judge(&self, groups: &[Group]) -> Verdict {
         let mut verdict = Verdict::default();
         for was in self.groups.iter().filter(|was| groups.iter().all(|now| now.name != was.name)) {

@@ -1,4 +1,4 @@
-//! A proxy before a node that breaks off in the middle of answers, until it is told to stop doing so.
+//! A proxy in front of a node. It cuts answers in the middle until a test stops it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// A running proxy. Dropping it closes its port and all connections.
 pub struct Cut {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     state: Arc<State>,
     task: JoinHandle<()>,
@@ -21,13 +21,13 @@ pub struct Cut {
 struct State {
     node: SocketAddr,
     rng: Mutex<StdRng>,
-    /// Most bytes of answers before a connection is cut; 0 cuts nothing.
+    /// Most bytes of answers before it cuts a connection; 0 cuts nothing.
     most: AtomicU64,
     cuts: AtomicU64,
 }
 
 impl Cut {
-    /// Before the node on 127.0.0.1:`port`. It cuts nothing yet; `rng` will say where.
+    /// In front of the node on 127.0.0.1:`port`. It cuts nothing yet; `rng` will choose the position.
     pub async fn start(port: u16, rng: StdRng) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let state = Arc::new(State {
@@ -47,12 +47,12 @@ impl Cut {
         Self { port, state, task }
     }
 
-    /// From now on each connection is cut after at most `most` bytes of answers; with 0, none.
+    /// From now on, each connection is cut after at most `most` bytes of answers; 0 stops this.
     pub fn cut_after(&self, most: u64) {
         self.state.most.store(most, Ordering::SeqCst);
     }
 
-    /// Answers that were cut so far.
+    /// The number of cut answers.
     pub fn cuts(&self) -> u64 {
         self.state.cuts.load(Ordering::SeqCst)
     }
@@ -74,7 +74,7 @@ async fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
     }
 }
 
-/// Ends the connection by returning, in the middle of what it was about to pass on.
+/// Ends the connection by returning, before it passes the current bytes on.
 async fn answers(
     node: &mut (impl AsyncReadExt + Unpin),
     client: &mut (impl AsyncWriteExt + Unpin),

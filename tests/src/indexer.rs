@@ -13,14 +13,14 @@ use tempfile::NamedTempFile;
 use crate::made_up;
 use crate::stage::{ADMIN, Database, READER, WRITER, until_shown};
 
-/// Where the program lies: beside the test binary's folder, where cargo puts this package's binaries.
+/// The place of the program: beside the test binary's folder, where cargo puts the binaries of this package.
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("this binary has a path");
     let folder = test.parent().and_then(|deps| deps.parent()).expect("cargo's target folder");
     folder.join("indexer-under-test")
 }
 
-/// A configuration file in the making.
+/// A configuration file under construction.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// `database.url`.
@@ -35,18 +35,18 @@ pub struct Site {
     pub chain_id: u64,
     /// Name of the chain.
     pub chain: String,
-    /// More lines of the database's section.
+    /// Further lines of the database section.
     pub database_lines: Vec<String>,
-    /// More lines of the chain's section.
+    /// Further lines of the chain section.
     pub chain_lines: Vec<String>,
-    /// More lines at the end, with their section.
+    /// Further lines at the end, with their section.
     pub more: String,
-    /// Whether there is a table that nobody else has ([`crate::made_up`]).
+    /// Whether the invented table of [`crate::made_up`] exists.
     pub made_up: bool,
 }
 
 impl Site {
-    /// `database` fed from the node at `rpc_url`; finality "never" and ten polls a second unless a line says otherwise.
+    /// Feeds `database` from the node at `rpc_url`; finality "never" and ten polls a second unless a line says otherwise.
     pub fn new(database: &Database, rpc_url: &str) -> Self {
         Self {
             url: database.url(WRITER),
@@ -62,7 +62,7 @@ impl Site {
         }
     }
 
-    /// With `line` in the chain's section; it replaces one for the same key.
+    /// With `line` in the chain section; it replaces a line with the same key.
     pub fn with(mut self, line: &str) -> Self {
         let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
         self.chain_lines.retain(|known| key(known) != key(line));
@@ -115,7 +115,7 @@ impl Site {
         self.start(&["run"], Stdio::null())
     }
 
-    /// Any command as a process, which prints into `stdout`.
+    /// Any command as a process that prints into `stdout`.
     pub fn start(&self, arguments: &[&str], stdout: impl Into<Stdio>) -> Running {
         let file = self.file();
         let log = NamedTempFile::new().expect("a temporary file");
@@ -131,7 +131,7 @@ impl Site {
         Running { child, log, _file: file }
     }
 
-    /// Any command whose standard output nobody reads: its exit code, and what it says on standard error.
+    /// Any command without a reader of its standard output: its exit code and its standard error.
     pub fn call_unread(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let file = self.file();
         let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -141,21 +141,21 @@ impl Site {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Any command that reads `input`, to its end.
+    /// Any command that reads `input`, until it ends.
     pub fn call_with(&self, arguments: &[&str], input: &str) -> Output {
         let (file, mut given) = (self.file(), tempfile::tempfile().expect("a temporary file"));
         given.write_all(input.as_bytes()).and_then(|()| given.rewind()).expect("the input is written");
         self.command(arguments).arg("--config").arg(file.path()).stdin(given).output().expect("the indexer runs")
     }
 
-    /// Any command with this configuration, to its end.
+    /// Any command with this configuration, until it ends.
     pub fn call(&self, arguments: &[&str]) -> Output {
         let file = self.file();
         self.command(arguments).arg("--config").arg(file.path()).output().expect("the indexer runs")
     }
 }
 
-/// The program with `arguments` and an environment of its own.
+/// The program with `arguments` and its own environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
@@ -181,14 +181,14 @@ impl Running {
         self.child.id()
     }
 
-    /// What it logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 
     /// SIGKILL, now.
     pub fn kill(&mut self) {
-        // An error means that it is gone already.
+        // An error means that the process has ended.
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -198,7 +198,7 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// SIGTERM, and its end.
+    /// SIGTERM, then its end.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended().await
@@ -209,10 +209,10 @@ impl Running {
         rustix::process::kill_process(rustix_pid(self.child.id()), signal).expect("it takes a signal");
     }
 
-    /// Its end, by itself.
+    /// Waits until it ends by itself.
     ///
     /// # Panics
-    /// With its log, where it does not end.
+    /// With its log, if it does not end.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut ended = None;
         until_shown("a process to end", || {

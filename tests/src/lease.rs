@@ -1,4 +1,4 @@
-//! The lease of a chain, looked at from outside; and kept from running out by chance while a machine is busy.
+//! The lease of a chain, read from outside, and kept from expiring by chance on a busy machine.
 
 use tokio_postgres::Client;
 
@@ -10,16 +10,16 @@ use crate::stage::{Database, until};
 /// The token of the only chain; 0 before there is one.
 ///
 /// # Panics
-/// When the state cannot be read.
+/// If the state cannot be read.
 pub async fn token(client: &Client) -> i64 {
     let row = client.query_opt("SELECT token FROM dalp_indexed.chain_state", &[]).await.expect("the state is read");
     row.map_or(0, |row| row.get(0))
 }
 
-/// The process that has the lease, which must last.
+/// The process with the lease, which must last.
 ///
 /// # Panics
-/// When the lease cannot be read.
+/// If the lease cannot be read.
 pub async fn leader(client: &Client) -> Option<u32> {
     let sql = "SELECT holder FROM dalp_indexed.lease WHERE expires_at > clock_timestamp()";
     let row = client.query_opt(sql, &[]).await.expect("the lease is read")?;
@@ -31,18 +31,18 @@ pub async fn leads(client: &Client, running: &Running) {
     until("it leads", || async { leader(client).await == Some(running.pid()) }).await;
 }
 
-/// Waits until a process said something `times` times.
+/// Waits until a process has logged the text `times` times.
 pub async fn says(running: &Running, what: &str, times: usize) {
     until(what, || async { running.log().matches(what).count() >= times }).await;
 }
 
-/// Waits until somebody has a token newer than `before`.
+/// Waits until a process has a token newer than `before`.
 pub async fn taken_over(client: &Client, before: i64) {
     until("a takeover", || async { token(client).await > before }).await;
 }
 
-/// The leases of a database, which a busy machine must not end: a renewal that comes late would let a standby take over
-/// from a leader that is well. While they are kept, each lasts for an hour from its renewal on, and only its holder ends it.
+/// Keeps the leases of a database on a busy machine: after a late renewal, a standby would take over from a healthy leader. While
+/// they are kept, each lease lasts for an hour from its renewal, and only its holder ends it.
 #[derive(Debug)]
 pub struct Leases(Client);
 
@@ -60,20 +60,20 @@ const INSTALL: &str = "
 const BRIEF: &str = "SELECT FROM dalp_indexed.lease WHERE expires_at < clock_timestamp() + interval '10 minutes'";
 
 impl Leases {
-    /// Keeps all leases of `database` that are taken from now on.
+    /// Keeps all future leases of `database`.
     ///
     /// # Panics
-    /// When the database refuses.
+    /// If the database refuses.
     pub async fn kept(database: &Database) -> Self {
         let client = database.superuser().await;
         client.batch_execute(INSTALL).await.expect("the trigger is made");
         Self(client)
     }
 
-    /// Lets them run out as they do: those that are not renewed end [`TTL`] after their last renewal.
+    /// Lets them expire normally: a lease without renewals ends [`TTL`] after its last renewal.
     ///
     /// # Panics
-    /// When the database refuses.
+    /// If the database refuses.
     pub async fn run_out(&self) {
         self.0.batch_execute("UPDATE test_lease.kept SET kept = false").await.expect("the leases are let go");
         let end = "UPDATE dalp_indexed.lease SET expires_at = renewed_at + make_interval(secs => $1) \
@@ -81,10 +81,10 @@ impl Leases {
         self.0.execute(end, &[&TTL.as_secs_f64()]).await.expect("the leases are cut to what they were");
     }
 
-    /// Keeps them again, as soon as their holders renewed them.
+    /// Keeps them again, as soon as their holders have renewed them.
     ///
     /// # Panics
-    /// When the database refuses.
+    /// If the database refuses.
     pub async fn keep(&self) {
         self.0.batch_execute("UPDATE test_lease.kept SET kept = true").await.expect("the leases are kept");
         until("all leases to be renewed", || async {

@@ -1,5 +1,5 @@
-//! The stage on which tests and benchmarks play: one private cluster and pooler a process, one database a test, one
-//! Anvil a test, and the chain's own answer to compare stored rows with.
+//! The stage of tests and benchmarks: one private cluster and pooler per process, one database per test, one Anvil per test, and
+//! the chain's own answer to compare the stored rows with.
 
 pub mod counts;
 pub mod cut;
@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// One runtime for all tests of the process, since they share a cluster whose connections belong to it.
+/// One runtime for all tests of the process: they share a cluster, and its connections belong to the runtime.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads can be started")
 });
@@ -26,8 +26,8 @@ pub fn run<T>(body: impl Future<Output = T>) -> T {
     RUNTIME.block_on(body)
 }
 
-/// Runs a test's body on this thread alone, with a runtime of its own: no answer can come before it is waited for. What belongs
-/// to the shared servers must have been made by [`run`] before.
+/// Runs a test's body on this thread alone, with its own runtime: no answer can arrive before the code waits for it. [`run`] must
+/// have made the shared servers' part before.
 pub fn run_alone<T>(body: impl Future<Output = T>) -> T {
     Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(body)
 }

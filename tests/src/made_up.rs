@@ -1,4 +1,4 @@
-//! A table that nobody has: what else a described table may be than the indexer's own. It is described here and nowhere else.
+//! An invented table with every element of a description that the indexer's own tables lack. No other file describes it.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use dalp_indexer::dataset::copy::CopyBuffer;
 use dalp_indexer::dataset::{Column, Dataset, Datasets, Decode, Event, Place, Takes, Type};
 use serde_json::json;
 
-/// The first topic of its event, which has one topic; its data is an amount and a text behind it.
+/// The first topic of its event, which has one topic; its data is an amount, then a text.
 pub const NOTE: B256 = b256!("0x00000000000000000000000000000000000000000000000000000000000e07e5");
 
-/// Its schema and name: 63 bytes of all that a name may be made of.
+/// Its schema and name: 63 bytes with every kind of character.
 pub const TABLE: (&str, &str) = ("Made.up", "Notes \"Ä, é\" of $1, 'x', with 63 bytes; DROP TABLE x; --.....");
 
-/// The indexer's own tables, and this one.
+/// The indexer's own tables, and the invented one.
 pub fn datasets() -> Datasets {
     Datasets::own().with(notes()).unwrap_or_else(|why| panic!("{why}"))
 }
@@ -40,7 +40,7 @@ struct Notes;
 impl Decode for Notes {
     fn decode(&self, place: &Place<'_>, log: &Log<'_>, row: &mut CopyBuffer) -> Result<(), &'static str> {
         row.row(8).bytes(log.address.as_slice()).int4(log.log_index);
-        // Half a row is written by now: it is taken back.
+        // Half a row is written by now, and is removed again.
         let (amount, note) = log.data.split_first_chunk::<32>().ok_or("there is no amount")?;
         let note = std::str::from_utf8(note).map_err(|_error| "the note is no text")?;
         if *amount == [0; 32] {

@@ -1,6 +1,6 @@
-//! A proxy before PostgreSQL or PgBouncer that counts what passes and strikes at a chosen moment.
+//! A proxy in front of PostgreSQL or PgBouncer that counts messages and strikes at a chosen moment.
 //!
-//! It knows just enough of the protocol (message type, length) to tell COPY data, statements and COMMIT from the rest.
+//! It knows only the part of the protocol (message type, length) that distinguishes COPY data, statements and COMMIT.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,48 +13,48 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The moment to strike at.
+/// The moment of the strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// In the middle of the n-th COPY: after its first data message.
     MidCopy(u64),
-    /// The n-th COMMIT was sent on to the server; its answer is swallowed.
+    /// The n-th COMMIT was sent on to the server; the proxy drops its answer.
     CommitUnanswered(u64),
     /// The n-th COMMIT was answered.
     BetweenBatches(u64),
     /// The n-th COMMIT of a transaction with a COPY was received and not sent on: its locks are held.
     BeforeCommit(u64),
-    /// This many messages of clients were sent on, at least one, after so much work was done. What counts is how far they
-    /// came, never the time that they took.
+    /// The proxy sent on this many messages of clients, at least one, after this amount of work. The progress counts, never the
+    /// time.
     After(Work, u64),
     /// Never.
     Never,
 }
 
-/// Work of clients, as far as the proxy can tell.
+/// The work of clients, as far as the proxy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// So many COMMITs of transactions that moved a chain's epoch, as all do that write its rows or its tail, were answered.
+    /// This number of answered COMMITs of transactions that moved a chain's epoch: all that write its rows or its tail.
     Writes(u64),
-    /// So many statements with this text were sent on.
+    /// This number of sent statements with this text.
     Statements(u64, &'static str),
 }
 
-/// What to do at the moment.
+/// The action at the moment.
 pub type Strike = Arc<dyn Fn() + Send + Sync>;
 
-/// What becomes of the connection that saw the moment.
+/// The fate of the connection of the strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// It is closed on both sides.
     Close,
-    /// It stays open and nothing more is sent on, as behind a client that was stopped. The server may close it.
+    /// It stays open, and nothing more is sent on, as for a paused client. The server may close it.
     Hold,
     /// It waits there, until [`Proxy::go_on`].
     Wait,
 }
 
-/// Where the server listens.
+/// The server's address.
 #[derive(Clone, Debug)]
 pub enum Upstream {
     /// A Unix socket.
@@ -64,10 +64,10 @@ pub enum Upstream {
 }
 
 impl Upstream {
-    /// Where a client of this URL would connect.
+    /// The address that a client of this URL connects to.
     ///
     /// # Panics
-    /// Where the URL does not name one host and its port.
+    /// If the URL does not name one host and its port.
     pub fn of(url: &str) -> Self {
         use tokio_postgres::config::Host;
         let config: tokio_postgres::Config = url.parse().expect("a URL");
@@ -82,7 +82,7 @@ impl Upstream {
 
 /// A running proxy. Dropping it closes its port and all connections.
 pub struct Proxy {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     state: Arc<State>,
     task: JoinHandle<()>,
@@ -97,13 +97,13 @@ struct State {
     copied: AtomicU64,
     /// Answered COMMITs of transactions that moved an epoch.
     writes: AtomicU64,
-    /// Statements with the text that the moment names.
+    /// Statements with the text of the moment.
     statements: AtomicU64,
-    /// Messages since the work of the moment was done.
+    /// Messages since the moment's work was done.
     messages: AtomicU64,
-    /// How often what waited was let go on.
+    /// The number of released waits.
     gone_on: watch::Sender<u64>,
-    /// What the server said since on connections that are held.
+    /// The server's later messages on held connections.
     last_words: Mutex<Vec<u8>>,
     upstream: Upstream,
 }
@@ -117,7 +117,7 @@ impl State {
         self.plan().0
     }
 
-    /// Counts a message that was sent on, and answers whether it is the one to strike after.
+    /// Counts a sent message, and returns whether the strike follows it.
     fn is_last(&self, kind: u8, body: &[u8]) -> bool {
         let Moment::After(work, messages) = self.moment() else { return false };
         let is_done = match work {
@@ -137,27 +137,27 @@ fn is_statement(kind: u8, body: &[u8], text: &str) -> bool {
     kind == b'P' && body.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// What the transactions that write a chain have in common.
+/// The common text of transactions that write a chain.
 const WRITES: &str = "epoch = epoch + 1";
 
-/// What the two directions of a connection tell each other.
+/// The shared state of the two directions of a connection.
 #[derive(Default)]
 struct Link {
     /// A COMMIT was sent and is not answered yet.
     commit_sent: AtomicBool,
     /// It ends a transaction that moved an epoch.
     writes: AtomicBool,
-    /// Nothing more of the client's is sent on.
+    /// The client's further messages are not sent on.
     held: AtomicBool,
 }
 
 impl Proxy {
-    /// Before the server whose Unix socket is `socket`. At `moment`, once, it calls `strike` and closes the connection.
+    /// In front of the server at the Unix socket `socket`. At `moment`, once, it calls `strike` and closes the connection.
     pub async fn start(socket: PathBuf, moment: Moment, strike: Strike) -> Self {
         Self::before(Upstream::Unix(socket), moment, strike).await
     }
 
-    /// As [`Proxy::start`], before any server.
+    /// As [`Proxy::start`], in front of any server.
     pub async fn before(upstream: Upstream, moment: Moment, strike: Strike) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it listens").port();
@@ -184,7 +184,7 @@ impl Proxy {
         Self { port, state, task }
     }
 
-    /// Another moment from now on, counted from now, and what to do then.
+    /// Sets another moment, counted from now, and its action.
     pub fn strike_at(&self, moment: Moment, then: Then, strike: Strike) {
         let State { copies, commits, copied, writes, statements, messages, .. } = &*self.state;
         for count in [copies, commits, copied, writes, statements, messages] {
@@ -199,12 +199,12 @@ impl Proxy {
         self.state.struck.load(Ordering::SeqCst)
     }
 
-    /// Lets the connection that waits at the moment go on.
+    /// Releases the connection that waits at the moment.
     pub fn go_on(&self) {
         self.state.gone_on.send_modify(|times| *times += 1);
     }
 
-    /// Whether the server ended a connection that is held with this SQLSTATE, rather than by a time limit or not at all.
+    /// Whether the server ended a held connection with this SQLSTATE, and not by a time limit.
     pub fn was_ended_with(&self, code: &str) -> bool {
         let said = self.state.last_words.lock().unwrap_or_else(PoisonError::into_inner);
         said.windows(code.len() + 2).any(|bytes| bytes == format!("C{code}\0").as_bytes())
@@ -244,7 +244,7 @@ async fn relay(
     state: &State,
 ) {
     let (client_in, client_out) = client.into_split();
-    // The answer to a COMMIT is held back or told of by the direction that sees it.
+    // The direction that sees the answer to a COMMIT holds it back or reports it.
     let link = Link::default();
     let up = upstream(client_in, &mut server_out, state, &link);
     let down = downstream(&mut server_in, client_out, state, &link);
@@ -302,7 +302,7 @@ async fn upstream(
     }
 }
 
-/// Bytes from the server; only around a COMMIT does it matter what they are.
+/// Bytes from the server; their content matters only around a COMMIT.
 async fn downstream(
     server: &mut (impl AsyncReadExt + Unpin),
     mut client: OwnedWriteHalf,
@@ -335,18 +335,18 @@ async fn downstream(
     }
 }
 
-/// Answers whether the connection goes on.
+/// Returns whether the connection continues.
 async fn strike(state: &State, link: &Link) -> bool {
     let (_, then, strike) = state.plan();
     link.held.store(then == Then::Hold, Ordering::SeqCst);
-    // Before anybody is told: who lets it go on may be faster than what follows.
+    // Before the report: the test may release the connection faster than the next lines run.
     let mut gone_on = state.gone_on.subscribe();
     if !state.struck.swap(true, Ordering::SeqCst) {
         strike();
     }
     match then {
         Then::Close => false,
-        // The other direction goes on, and ends both when the server closes the connection.
+        // The other direction continues, and ends both when the server closes the connection.
         Then::Hold => std::future::pending().await,
         Then::Wait => gone_on.changed().await.is_ok(),
     }

@@ -1,4 +1,4 @@
-//! The cluster that all tests of a process share, and a database for each.
+//! The cluster that all tests of a process share, and one database per test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,29 +8,29 @@ use dalp_fixtures::{Anvil, AnvilOptions, Cluster, PgBouncer, Rpc, Settings};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-/// Owns the databases and may make roles, but is no superuser: migrations and partitions.
+/// Owns the databases and may make roles, but is not a superuser: migrations and partitions.
 pub const ADMIN: &str = "it_admin";
 /// A member of the writer group only.
 pub const WRITER: &str = "it_writer";
 /// A member of the reader group only.
 pub const READER: &str = "it_reader";
 
-/// A database that was migrated and never used.
+/// A migrated and unused database.
 const TEMPLATE: &str = "it_template";
 
 /// The shared servers.
 #[derive(Debug)]
 pub struct Stage {
-    /// PostgreSQL, trusting whoever reaches its socket.
+    /// PostgreSQL, which trusts every client of its socket.
     pub cluster: Cluster,
-    /// PgBouncer in transaction mode, where the run asks for it (`DALP_TEST_PGBOUNCER`).
+    /// PgBouncer in transaction mode, if the run asks for it (`DALP_TEST_PGBOUNCER`).
     pooler: Option<PgBouncer>,
 }
 
 static STAGE: OnceCell<Stage> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
-/// The stage, set up by whoever comes first.
+/// The stage; the first user makes it.
 pub async fn stage() -> &'static Stage {
     STAGE.get_or_init(Stage::set_up).await
 }
@@ -47,12 +47,12 @@ impl Stage {
         Self { cluster, pooler }
     }
 
-    /// A database of one's own, migrated.
+    /// A migrated database for one test.
     pub async fn database(&'static self) -> Database {
         let number = DATABASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("it_{}_{number}", std::process::id());
         let super_ = connect(&self.cluster, "postgres", "postgres").await;
-        // A template can be copied by one session at a time, and not while its last user is still leaving.
+        // Only one session at a time can copy a template, and only after its last user has left.
         let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {ADMIN}");
         until_shown("a database from the template", || async {
             super_.batch_execute(&create).await.map_err(|error| format!("{error:?}"))
@@ -61,7 +61,7 @@ impl Stage {
         Database { stage: self, name }
     }
 
-    /// An empty database of one's own.
+    /// An empty database for one test.
     pub async fn empty_database(&'static self) -> Database {
         let name = format!("it_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
         let super_ = connect(&self.cluster, "postgres", "postgres").await;
@@ -88,7 +88,7 @@ async fn prepare(cluster: &mut Cluster) {
         .expect("logins join their groups");
 }
 
-/// A server of one's own, to be killed: its folder outlives it.
+/// A private server, to be killed: its folder outlives it.
 #[derive(Debug)]
 pub struct OwnServer {
     /// None while it is down.
@@ -118,13 +118,13 @@ impl OwnServer {
         self.cluster = Some(cluster);
     }
 
-    /// Shuts it down at once, as `pg_ctl stop -m immediate` does, and starts it again at the same address.
+    /// Shuts it down immediately, as `pg_ctl stop -m immediate` does, and starts it again at the same address.
     pub async fn stop_at_once_and_restart(&mut self) {
         self.stop_at_once();
         self.restart().await;
     }
 
-    /// Shuts it down at once.
+    /// Shuts it down immediately.
     pub fn stop_at_once(&mut self) {
         drop(self.cluster.take());
     }
@@ -134,7 +134,7 @@ impl OwnServer {
         self.up().await;
     }
 
-    /// A pooler before it, and the URLs of its database through that for these users.
+    /// A pooler in front of it, and the URLs of its database through the pooler for these users.
     pub async fn pooler<const N: usize>(&self, users: [&str; N]) -> (PgBouncer, [String; N]) {
         let pooler = pooler(self.cluster()).await;
         let urls = users.map(|user| pooler.url(TEMPLATE, user));
@@ -150,7 +150,7 @@ impl OwnServer {
         self.cluster().url(TEMPLATE, user)
     }
 
-    /// A connection that may do anything; none while the server recovers.
+    /// A connection with all rights; none while the server recovers.
     pub async fn superuser(&self) -> Option<Client> {
         let mut config = self.cluster().superuser_config();
         config.dbname(TEMPLATE);
@@ -160,10 +160,10 @@ impl OwnServer {
     }
 }
 
-/// A pooler before the cluster for the suite's users.
+/// A pooler in front of the cluster for the suite's users.
 ///
 /// # Panics
-/// Without PgBouncer: a test that needs a tool fails, it is not skipped.
+/// Without PgBouncer: a test that needs a missing tool fails, and is not skipped.
 pub async fn pooler(cluster: &Cluster) -> PgBouncer {
     PgBouncer::start(cluster, &[ADMIN, WRITER, READER]).await.unwrap_or_else(|error| panic!("{error}"))
 }
@@ -189,7 +189,7 @@ impl Database {
         connect(&self.stage.cluster, &self.name, user).await
     }
 
-    /// A direct connection that may do anything, for looking and for breaking things.
+    /// A direct connection with all rights, to read and to break things.
     pub async fn superuser(&self) -> Client {
         self.client("postgres").await
     }
@@ -199,7 +199,7 @@ impl Database {
         self.stage.cluster.url(&self.name, user)
     }
 
-    /// The URL that the indexer writes through: PgBouncer's where this run has one.
+    /// The indexer's writing URL: PgBouncer's if this run has one.
     pub fn url(&self, user: &str) -> String {
         match &self.stage.pooler {
             Some(pooler) => pooler.url(&self.name, user),
@@ -208,22 +208,21 @@ impl Database {
     }
 }
 
-/// An Anvil of one's own that mines a block for each transaction.
+/// An Anvil for one test that mines a block per transaction.
 pub async fn anvil() -> Anvil {
     anvil_with(AnvilOptions::default()).await
 }
 
-/// An Anvil of one's own.
+/// An Anvil for one test.
 pub async fn anvil_with(options: AnvilOptions) -> Anvil {
     let program = tools::anvil(say_stderr).await.expect("Anvil is found or installed");
     Anvil::start(&program, options).await.expect("Anvil starts")
 }
 
-/// How long anything is waited for, so that a test which hangs has an end. No machine is so busy that it takes longer; how long
-/// something took is nothing that a test asserts.
+/// The limit of every wait, so that a hanging test ends. No machine is slow enough to reach it, and no test asserts a duration.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Waits until `look` is true, looking at the level and not at an edge.
+/// Waits until `look` is true: a level, not an edge.
 ///
 /// # Panics
 /// With `what` after [`PATIENCE`].
@@ -235,10 +234,10 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() 
     .await;
 }
 
-/// As [`until`], of a look that says what it sees instead.
+/// As [`until`], for a check that returns its observation instead.
 ///
 /// # Panics
-/// With `what` and what was seen last, after [`PATIENCE`].
+/// With `what` and the last observation, after [`PATIENCE`].
 pub async fn until_shown<F: Future<Output = Result<(), String>>>(what: &str, mut look: impl FnMut() -> F) {
     let began = std::time::Instant::now();
     while let Err(instead) = look().await {
@@ -247,7 +246,7 @@ pub async fn until_shown<F: Future<Output = Result<(), String>>>(what: &str, mut
     }
 }
 
-/// Waits for the end of something that ends by itself.
+/// Waits until a task ends by itself.
 ///
 /// # Panics
 /// With `what` after [`PATIENCE`].

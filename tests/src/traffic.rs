@@ -1,4 +1,4 @@
-//! What happens on a chain under test, and that the indexer has seen it.
+//! Events on a chain under test, and waits for the indexer to store them.
 
 use alloy::primitives::{B256, Bytes, U256};
 use alloy::sol_types::SolCall;
@@ -11,7 +11,7 @@ use crate::stage::{Database, head, until, until_shown};
 /// Sends a call from the first agent to the Burst contract and waits until it is mined: the node answers earlier.
 ///
 /// # Panics
-/// When the node refuses.
+/// If the node refuses.
 pub async fn send(rpc: &Rpc, deployed: &Deployed, call: impl SolCall) {
     let data = Bytes::from(call.abi_encode());
     let transaction = json!([{ "from": deployed.agents[0], "to": deployed.burst, "data": data, "gas": "0x1c9c380" }]);
@@ -34,10 +34,10 @@ pub async fn caught_up(database: &Database, anvil: &Anvil) {
     caught_up_or(database, anvil, String::new).await;
 }
 
-/// As [`caught_up`]; where it never is, `state` is told with the tail.
+/// As [`caught_up`]; on a timeout, the message has `state` and the tail.
 ///
 /// # Panics
-/// When node or database do not answer, and when it never is.
+/// If node or database do not answer, and on a timeout.
 pub async fn caught_up_or(database: &Database, anvil: &Anvil, state: impl Fn() -> String) {
     let client = database.superuser().await;
     until_shown("the tail to reach the head", || async {

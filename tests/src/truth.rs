@@ -1,4 +1,4 @@
-//! What the chain says, and what the database says, in one form: equal or wrong.
+//! The chain's logs and the database's rows in one form: equal or wrong.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ struct RpcBlock {
     timestamp: U64,
 }
 
-/// Every log of blocks `first..=last`, asked of the node plainly, with block times from the headers.
+/// Every log of blocks `first..=last`, from a simple query of the node, with block times from the headers.
 pub async fn on_chain(rpc: &Rpc, first: u64, last: u64) -> Vec<Row> {
     let range = json!([{ "fromBlock": format!("{first:#x}"), "toBlock": format!("{last:#x}") }]);
     let logs: Vec<RpcLog> = rpc.call("eth_getLogs", range).await.expect("the node answers");
@@ -104,8 +104,8 @@ pub async fn stored_in(table: &str, client: &Client, chain_id: i64, first: u64, 
     rows
 }
 
-/// Asserts that the database holds exactly the chain's logs of `first..=last`, each once; that the typed rows are those of
-/// its ERC-20 transfers; and that coverage and state row agree with each other. Answers the number of logs.
+/// Asserts that the database holds exactly the chain's logs of `first..=last`, each once; that the typed rows are those of its
+/// ERC-20 transfers; and that coverage and state row agree. Returns the number of logs.
 ///
 /// # Panics
 /// With the first difference.
@@ -129,7 +129,7 @@ pub async fn assert_exact(client: &Client, rpc: &Rpc, chain_id: i64, first: u64,
     chain.len()
 }
 
-/// Runs `verify` on everything that is stored, at the strongest level that the chain allows, and asserts that nothing differs.
+/// Runs `verify` on all stored blocks, at the chain's strongest level, and asserts that there is no difference.
 ///
 /// # Panics
 /// With the command's report.
@@ -139,7 +139,7 @@ pub fn full_verify(site: &Site) {
     assert!(output.status.success(), "verify:\n{out}\n{err}");
 }
 
-/// The typed rows are what SQL decodes from the raw ones, written here in other words than the indexer's.
+/// The typed rows equal the rows that SQL decodes from the raw logs; this SQL is independent of the indexer's code.
 async fn assert_transfers(client: &Client, chain_id: i64) {
     let decoded = "SELECT chain_id, block_time, block_number, log_index, address, substr(topic1, 13), substr(topic2, 13), \
                      (SELECT sum(get_byte(data, i)::numeric * 256::numeric ^ (31 - i)) FROM generate_series(0, 31) i)::numeric(78,0), tx_hash \

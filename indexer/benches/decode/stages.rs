@@ -1,5 +1,5 @@
-//! The stages between the bytes of an answer and the bytes of a COPY: nanoseconds and allocations of each, a log. Each time is the
-//! least of many runs, since whatever else runs can only add to it; the number of allocations is the same each time.
+//! The stages between the bytes of an answer and the bytes of a COPY: nanoseconds and allocations per log. Each time is the least
+//! of many runs, because other programs can only add to it; the number of allocations is constant.
 
 use std::fmt::Write;
 use std::hint::black_box;
@@ -12,9 +12,9 @@ const LOGS: u64 = BLOCKS * LOGS_PER_BLOCK;
 /// How often each stage is run, unless said otherwise.
 pub const RUNS: usize = 200;
 
-/// What one stage costs.
+/// The cost of one stage.
 pub struct Stage {
-    /// From what to what.
+    /// Its input and output.
     pub name: &'static str,
     /// Nanoseconds a log.
     pub nanoseconds: f64,

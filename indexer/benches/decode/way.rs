@@ -1,5 +1,5 @@
-//! The way from the bytes of an answer to the bytes of a COPY, cut into stages, for whoever measures them: with a clock, by the
-//! allocator, or by counting instructions. The same logs each time; no node, no database, one thread.
+//! The path from the bytes of an answer to the bytes of a COPY, in stages, for a measurement by clock, allocator or instructions.
+//! The same logs each time; no node, no database, one thread.
 
 use std::alloc::System;
 use std::fmt::Write;
@@ -26,9 +26,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Logs of each block.
 pub const LOGS_PER_BLOCK: u64 = 100;
 
-/// Whoever measures a stage.
+/// A measurement of stages.
 pub trait Ruler {
-    /// Measures `work` on what `input` makes.
+    /// Measures `work` on the result of `input`.
     fn stage<I, O>(&mut self, name: &'static str, input: impl Fn() -> I, work: impl Fn(I) -> O);
 }
 
@@ -56,7 +56,7 @@ pub fn walk(blocks: u64, ruler: &mut impl Ruler) {
     ruler.stage("**body → rows, raw and typed**", || body.clone(), |body| whole(body, &raw));
 }
 
-/// What the allocator was called for by `work`, with the calls of all threads.
+/// The allocator's calls during `work`, of all threads.
 pub fn allocated<O>(work: impl FnOnce() -> O) -> (O, Stats) {
     let region = Region::new(ALLOCATOR);
     let output = work();

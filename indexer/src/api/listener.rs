@@ -1,4 +1,4 @@
-//! A listener that bounds what strangers can hold: the number of connections, and the time each may say nothing.
+//! A listener that limits strangers: the number of connections, and the time that each may be silent.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Connections open at once; the next ones wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
 
-/// How long a connection may send nothing, between requests or in the middle of a header.
+/// The time that a connection may send nothing, between requests or inside a header.
 const IDLE: Duration = Duration::from_secs(30);
 
 pub(super) struct Bounded {
@@ -40,7 +40,7 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // Never closed, so never an error; and without a slot a connection would just go uncounted.
+        // Never closed, so never an error; without a slot, a connection would only be uncounted.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         // axum's own implementation: it waits out the errors of a full process.
         let (stream, peer) = Listener::accept(&mut self.listener).await;

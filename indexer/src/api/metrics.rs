@@ -1,5 +1,5 @@
-//! What /metrics answers: the published status in Prometheus' text format 0.0.4. Labels name chains, nodes (scheme, host and
-//! port) and levels, never an address or a hash: how many series there are is up to the configuration alone.
+//! The answer of /metrics: the published status in Prometheus' text format 0.0.4. Labels name chains, nodes (scheme, host and
+//! port) and levels, never an address or a hash: the configuration alone decides the number of series.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ use crate::status::{ChainStatus, CommitReport, NodeReport, Role, TableReport, Ta
 
 pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
-/// What a metric is of a thing: none where it is not known.
+/// The value of a metric; none if it is unknown.
 type Of<T> = fn(&T) -> Option<Value>;
 
-/// One metric: its name without prefix, what it is, and its value of a `T`.
+/// One metric: its name without prefix, its meaning, and its value for a `T`.
 struct Metric<T>(&'static str, Kind, &'static str, Of<T>);
 
-/// A value as it is written.
+/// A value in text form.
 #[derive(Clone, Copy, Debug)]
 enum Value {
     Whole(u64),
@@ -52,7 +52,7 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("tail_block", Kind::Gauge, "Last block that the tail committed; history below may have gaps.", |c| {
         c.tail.map(Value::Whole)
     }),
-    Metric("complete_to_block", Kind::Gauge, "Last block up to which nothing is missing.", |c| {
+    Metric("complete_to_block", Kind::Gauge, "Last block up to which no block is missing.", |c| {
         c.complete_to.map(Value::Whole)
     }),
     Metric("gap_blocks", Kind::Gauge, "Blocks below the tail that are not stored yet.", |c| whole(c.gap_blocks)),
@@ -65,7 +65,7 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("leader", Kind::Gauge, "1 if this process writes the chain, 0 if it stands by.", |c| {
         flag(c.role == Role::Leader)
     }),
-    Metric("events_per_second", Kind::Gauge, "Events committed each second, lately.", |c| {
+    Metric("events_per_second", Kind::Gauge, "Events committed per second, recently.", |c| {
         Some(Value::Real(c.events_per_second))
     }),
     Metric("leaves", Kind::Gauge, "Partitions of the chain.", |c| whole(c.leaves)),
@@ -76,10 +76,8 @@ const CHAIN: &[Metric<ChainStatus>] = &[
         whole(c.distrusted_answers)
     }),
     Metric("reorgs_total", Kind::Counter, "Unwinds of orphaned blocks that were committed.", |c| whole(c.reorgs)),
-    Metric("stops_total", Kind::Counter, "Times that indexing ended for a failure and was begun anew.", |c| {
-        whole(c.stops)
-    }),
-    Metric("stalled_seconds", Kind::Gauge, "Seconds since anything moved, while there is something to do.", |c| {
+    Metric("stops_total", Kind::Counter, "Times that indexing ended with a failure and restarted.", |c| whole(c.stops)),
+    Metric("stalled_seconds", Kind::Gauge, "Seconds without progress while work is waiting.", |c| {
         whole(c.stalled_seconds)
     }),
     Metric("background_failures_total", Kind::Counter, "Statements beside the indexing that failed.", |c| {
@@ -88,22 +86,22 @@ const CHAIN: &[Metric<ChainStatus>] = &[
     Metric("orphaned_logs_total", Kind::Counter, "Logs that unwinds moved out of the tables.", |c| {
         whole(c.orphaned_logs)
     }),
-    Metric("untyped_logs", Kind::Gauge, "Logs since this process leads that no typed table takes.", |c| {
+    Metric("untyped_logs", Kind::Gauge, "Logs without a typed table since this process leads.", |c| {
         whole(c.untyped_logs)
     }),
-    Metric("untyped_kinds", Kind::Gauge, "Their kinds, each a contract and a first topic.", |c| whole(c.untyped_kinds)),
+    Metric("untyped_kinds", Kind::Gauge, "Kinds of logs without a typed table: contract and first topic.", |c| {
+        whole(c.untyped_kinds)
+    }),
 ];
 
 const NODE: &[Metric<NodeReport>] = &[
-    Metric("node_up", Kind::Gauge, "1 if the node is used, 0 if it rests, is refused or not known yet.", |n| {
+    Metric("node_up", Kind::Gauge, "1 if the node is used, 0 if it rests, is refused or is not known yet.", |n| {
         flag(n.state == "up")
     }),
     Metric("node_latency_seconds", Kind::Gauge, "Time of the node's light calls, smoothed.", |n| {
         n.latency_ms.map(|latency| Value::Real(latency / 1_000.0))
     }),
-    Metric("node_failures", Kind::Gauge, "Calls that failed and answers that were refused, in a row.", |n| {
-        whole(n.failures)
-    }),
+    Metric("node_failures", Kind::Gauge, "Failed calls and refused answers in a row.", |n| whole(n.failures)),
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that the tables want")]
@@ -115,7 +113,7 @@ fn flag(value: bool) -> Option<Value> {
     whole(value)
 }
 
-/// The metrics of what is published, read anew at each scrape.
+/// The metrics of the published status, read again at each scrape.
 pub(super) fn registry(published: Published) -> Registry {
     let mut registry = Registry::with_prefix("dalp_indexer");
     published.timings.register(&mut registry);
@@ -134,7 +132,7 @@ pub(super) fn render(registry: &Registry) -> Result<String, fmt::Error> {
 }
 
 impl Collector for Published {
-    /// What is not known has no sample, rather than a value that means something else.
+    /// An unknown value has no sample, because any number would mean something else.
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         of_chains(&mut encoder, &self.chains.borrow())?;
         of_tasks(&mut encoder, &self.tasks.borrow())?;
@@ -200,7 +198,7 @@ fn of_commits(encoder: &mut DescriptorEncoder, reports: &[CommitReport]) -> fmt:
     let help = "Rows written; for an unwind, rows removed; for a repair, both.";
     family(encoder, "rows_total", Kind::Counter, help, rows)?;
     let gaps = reports.iter().map(|of| ([("chain", &*of.chain)], Value::Whole(of.gaps)));
-    let help = "Times that the epoch moved by what is not counted here: retention, another process, a lost answer.";
+    let help = "Times that an uncounted cause moved the epoch: retention, another process, a lost answer.";
     family(encoder, "commit_gaps_total", Kind::Counter, help, gaps)
 }
 
@@ -223,20 +221,20 @@ const TABLE: &[Metric<TableReport>] = &[
     }),
 ];
 
-/// A counter over moves by kind: its name, what it is, and its value of their number, their time and their wait.
+/// A counter over moves by kind: its name, its meaning, and its value from their number, time and wait.
 type Moves = (&'static str, &'static str, fn((u64, f64, f64)) -> Value);
 
 const MOVES: &[Moves] = &[
     ("partition_moves_total", "Moves of partitions on their way from attached to dropped.", |(count, ..)| {
         Value::Whole(count)
     }),
-    ("partition_move_seconds_total", "Time that they took.", |(_, seconds, _)| Value::Real(seconds)),
-    ("partition_lock_wait_seconds_total", "Time of it that they waited for their first lock.", |(.., waiting)| {
+    ("partition_move_seconds_total", "Time of these moves.", |(_, seconds, _)| Value::Real(seconds)),
+    ("partition_lock_wait_seconds_total", "Part of this time spent waiting for the first lock.", |(.., waiting)| {
         Value::Real(waiting)
     }),
 ];
 
-/// One metric with all its samples; nothing where there are none.
+/// One metric with all its samples; nothing without samples.
 fn family<'a, const N: usize>(
     encoder: &mut DescriptorEncoder,
     name: &str,
@@ -248,7 +246,7 @@ fn family<'a, const N: usize>(
     if samples.peek().is_none() {
         return Ok(());
     }
-    // Of a counter, the library says `_total` itself.
+    // The library adds `_total` to a counter itself.
     let mut family = encoder.encode_descriptor(name.trim_end_matches("_total"), help, None, kind)?;
     for (labels, value) in samples {
         let mut sample = family.encode_family(&labels)?;
@@ -386,7 +384,7 @@ mod tests {
         assert_eq!(declared.len(), known, "{declared:?}");
     }
 
-    /// A line of the documentation for each metric: name, type, labels, what it is.
+    /// A line of the documentation for each metric: name, type, labels, meaning.
     fn documented() -> Vec<String> {
         let text = all();
         let lines: Vec<&str> = text.lines().collect();

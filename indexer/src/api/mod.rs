@@ -1,4 +1,5 @@
-//! The HTTP server: /health, /ready, /status and /metrics. It reads the last published status and asks nobody.
+//! The HTTP server: /health, /ready, /status and /metrics. It reads the last published status, and asks neither nodes nor
+//! database.
 
 mod listener;
 mod metrics;
@@ -21,13 +22,13 @@ use crate::status::TaskState;
 
 pub use self::published::Published;
 
-/// How long open answers may take once the server is told to stop.
+/// The time for open answers after the server gets the stop signal.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until `shutdown` completes, and a moment longer for answers under way.
 ///
 /// # Errors
-/// What the listener fails with.
+/// The error of the listener.
 pub async fn serve(
     listener: TcpListener,
     published: Published,
@@ -60,13 +61,13 @@ pub fn router(published: Published) -> Router {
         .with_state(published)
 }
 
-/// The process lives; nothing more.
+/// Only says that the process is alive.
 async fn health() -> Response {
     answer(StatusCode::OK, json!({ "status": "ok" }))
 }
 
-/// 200 only if every chain is ready, and no background task is down; the body says what each waits for. A task that fails at its work (a
-/// lock, a store that does not answer) is no reason to keep readers away: it is named in the body.
+/// 200 only if every chain is ready, and no background task is down; the body names the reasons. A task that fails at its work (a
+/// lock, a store that does not answer) does not stop readers: the body names it.
 async fn ready(State(published): State<Published>) -> Response {
     let chains = published.chains.borrow().clone();
     // No chain at all has nothing to serve: an orchestrator must not send readers here.
@@ -87,7 +88,7 @@ async fn chains(State(published): State<Published>) -> Response {
     answer(StatusCode::OK, json!({ "chains": chains, "tasks": *published.tasks.borrow() }))
 }
 
-/// The same in Prometheus' text format.
+/// The status in Prometheus' text format.
 async fn numbers(State(published): State<Published>) -> Response {
     match metrics::render(&metrics::registry(published)) {
         Ok(text) => {
@@ -98,11 +99,11 @@ async fn numbers(State(published): State<Published>) -> Response {
 }
 
 async fn unknown() -> Response {
-    answer(StatusCode::NOT_FOUND, json!({ "error": "there is no such path; try /health, /ready, /status or /metrics" }))
+    answer(StatusCode::NOT_FOUND, json!({ "error": "there is no such path; use /health, /ready, /status or /metrics" }))
 }
 
 fn answer(code: StatusCode, body: Value) -> Response {
-    // A cached answer about readiness is a wrong one.
+    // A cached answer about readiness is a wrong answer.
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 

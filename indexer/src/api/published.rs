@@ -1,21 +1,21 @@
-//! What the server reads.
+//! The data that the server reads.
 
 use tokio::sync::watch;
 
 use crate::status::{ChainStatus, CommitReport, TableReport, TaskReport};
 use crate::timings::Timings;
 
-/// What was last published of the chains and of the tables.
+/// The last published state of the chains and of the tables.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// Every chain's status.
     pub chains: watch::Receiver<Vec<ChainStatus>>,
-    /// What retention did with each table.
+    /// The results of retention for each table.
     pub tables: watch::Receiver<Vec<TableReport>>,
-    /// How the background tasks do.
+    /// The states of the background tasks.
     pub tasks: watch::Receiver<Vec<TaskReport>>,
-    /// What was committed.
+    /// The counts of commits.
     pub commits: watch::Receiver<Vec<CommitReport>>,
-    /// How long fetches and commits take.
+    /// The durations of fetches and commits.
     pub timings: Timings,
 }

@@ -112,8 +112,8 @@ async fn silence_and_crowds_are_bounded() {
     let port = listener.local_addr().unwrap().port();
     let (_status, receiver) = watch::channel(Vec::new());
     let bounded = listener::Bounded::with(listener, 1, Duration::from_millis(100));
-    // The only slot is held by a connection that stops in the middle of its header; the next one is served after it. Both wait with
-    // what they say before anybody listens, so that it is not the next one that is silent.
+    // The only slot is held by a connection that stops inside its header; the next connection is served after it. Both send
+    // before the server listens, so that the silent one is not the second.
     let mut held = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     held.write_all(b"GET /health HTTP/1.1\r\nhost").await.unwrap();
     let mut next = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

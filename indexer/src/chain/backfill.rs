@@ -1,7 +1,7 @@
 //! The backfill lane: history below the tail, in any order, by several workers. [`BackfillInput`]s in, [`BackfillAction`]s out.
 //!
-//! It works on final blocks only, so nothing here knows of reorgs. What is missing is what the stored coverage says;
-//! whenever a write's fate is in doubt, the coverage is read again and decides.
+//! It works only on final blocks, so it knows no reorgs. The stored coverage defines the missing blocks. When the result of a
+//! write is in doubt, the lane reads the coverage again, and the coverage decides.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use super::coverage::{Coverage, subtract};
 use super::range::RangeSizer;
 use super::source::Source;
 
-/// Blocks of which a source's logs are not all stored.
+/// Blocks of which some logs of a source are not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The source.
     pub source: Source,
     /// The blocks.
     pub range: BlockRange,
-    /// Other sources that cover all of these blocks: the logs of those are stored already.
+    /// Other sources that cover all of these blocks: their selected logs are stored already.
     pub stored: Vec<Source>,
 }
 
-/// What is missing of `source` in `want`: the gaps of its coverage `own`, cut where the coverage of another source begins or ends.
+/// The missing part of `source` in `want`: the gaps of its coverage `own`, cut where the coverage of another source begins or ends.
 /// Ascending.
 pub fn pieces(source: &Source, want: BlockRange, own: &Coverage, others: &[(Source, Coverage)]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for gap in own.gaps(want) {
         let mut first = gap.first;
         while first <= gap.last {
-            // Nobody's coverage changes between `first` and the next edge.
+            // No coverage changes between `first` and the next edge.
             let edges = others.iter().flat_map(|(_, coverage)| coverage.ranges()).flat_map(|r| [r.first, r.last + 1]);
             let last = edges.filter(|edge| *edge > first).map(|edge| edge - 1).fold(gap.last, u64::min);
             let covers = |coverage: &Coverage| coverage.gaps(BlockRange { first, last }).is_empty();
@@ -41,7 +41,7 @@ pub fn pieces(source: &Source, want: BlockRange, own: &Coverage, others: &[(Sour
     pieces
 }
 
-/// Which end of history comes first.
+/// The end of history that comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// From the tail downwards.
@@ -50,55 +50,55 @@ pub enum Order {
     Oldest,
 }
 
-/// Names one piece under way.
+/// The name of one piece under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PieceId(u64);
 
-/// What happened.
+/// An input.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BackfillInput {
-    /// What is missing and what is final, read under the state row's lock.
+    /// The missing and the final blocks, read under the state row's lock.
     Loaded {
-        /// What is missing, ascending.
+        /// The missing pieces, ascending.
         pieces: Vec<Piece>,
         /// Blocks up to this one are final.
         settled: Option<u64>,
     },
     /// A piece is committed.
     Committed {
-        /// Which.
+        /// The piece.
         id: PieceId,
-        /// Logs that the answer held.
+        /// Logs in the answer.
         logs: u64,
         /// Bytes that it took.
         bytes: u64,
     },
-    /// A piece is not committed, or nobody knows.
+    /// A piece is not committed, or its commit is unknown.
     Failed {
-        /// Which.
+        /// The piece.
         id: PieceId,
-        /// Why.
+        /// The reason.
         failure: BackfillFailure,
     },
-    /// What is stored changed behind the lane's back: the tail jumped or was unwound.
+    /// The stored blocks changed outside the lane: the tail jumped or was unwound.
     Moved,
 }
 
 /// Why a piece was not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackfillFailure {
-    /// Too many blocks, logs or bytes at once; with the node's limit in blocks, where it names one.
+    /// Too many blocks, logs or bytes at once; with the node's limit in blocks, if the node names one.
     TooLarge {
         /// The limit.
         hint: Option<u64>,
     },
     /// The nodes do not have these blocks now.
     Gone,
-    /// Whether it is committed, or by whom, only the coverage knows.
+    /// Only the coverage knows whether it is committed, and by whom.
     Lost,
 }
 
-/// What the driver shall do.
+/// An action for the driver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BackfillAction {
     /// Fetch and commit a piece.
@@ -108,16 +108,16 @@ pub enum BackfillAction {
         /// The piece.
         piece: Piece,
     },
-    /// Read what is missing, under the state row's lock.
+    /// Read the missing ranges, under the state row's lock.
     Load,
-    /// A block that no split makes smaller: say so; the lane goes on without it until it is told of a change.
+    /// A block that no split makes smaller: report it; the lane continues without it until a change is reported.
     TooLarge {
         /// The block.
         number: u64,
     },
 }
 
-/// Where a chain's backfill stands.
+/// The state of a chain's backfill.
 #[derive(Clone, Debug)]
 pub struct Backfill {
     order: Order,
@@ -127,19 +127,19 @@ pub struct Backfill {
     todo: Vec<Piece>,
     running: BTreeMap<PieceId, Piece>,
     settled: Option<u64>,
-    /// What was committed since the load under way began: its answer may not know of it.
+    /// Committed since the load under way began: its answer may not include it.
     since_load: Option<Vec<Piece>>,
     next_id: u64,
 }
 
 impl Backfill {
-    /// A lane with `workers` pieces under way at most. It begins with [`BackfillInput::Moved`].
+    /// A lane with at most `workers` pieces under way. It begins with [`BackfillInput::Moved`].
     pub fn new(order: Order, workers: usize, sizer: RangeSizer) -> Self {
         let (todo, running) = (Vec::new(), BTreeMap::new());
         Self { order, workers, sizer, todo, running, settled: None, since_load: None, next_id: 0 }
     }
 
-    /// Blocks that are missing, under way or not.
+    /// Missing blocks, under way or not.
     pub fn missing_blocks(&self) -> u64 {
         self.missing().map(|piece| piece.range.blocks()).sum()
     }
@@ -158,28 +158,28 @@ impl Backfill {
         self.running.iter().map(|(id, piece)| (*id, piece.range))
     }
 
-    /// Whether what is missing is known.
+    /// Whether the missing blocks are known.
     pub fn is_loaded(&self) -> bool {
         self.since_load.is_none()
     }
 
-    /// Whether something is missing that could be fetched, now that blocks up to `settled` are final: load again.
+    /// Whether a missing piece can be fetched now that blocks up to `settled` are final: load again.
     pub fn could_go_on(&self, settled: u64) -> bool {
         let above = |piece: &Piece| self.settled.is_none_or(|known| piece.range.last > known);
         self.is_loaded() && self.settled.is_none_or(|known| settled > known) && self.todo.iter().any(above)
     }
 
-    /// Whether nothing is under way and nothing can be begun now.
+    /// Whether no piece is under way and none can begin now.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.is_loaded() && self.next_place().is_none()
     }
 
-    /// No piece shall be wider than the nodes in use allow, where that is known.
+    /// No piece is wider than the limit of the nodes in use, if known.
     pub fn limit_range(&mut self, blocks: Option<u64>) {
         self.sizer.limit(blocks);
     }
 
-    /// Takes one input and says what to do now.
+    /// Takes one input and returns the next actions.
     pub fn step(&mut self, input: BackfillInput) -> Vec<BackfillAction> {
         let mut actions = Vec::new();
         match input {
@@ -209,7 +209,7 @@ impl Backfill {
         if let Some(since) = &mut self.since_load {
             since.push(piece.clone());
         }
-        // A short piece says nothing about the width that suits the node.
+        // The width of a short piece says nothing about the node.
         if piece.range.blocks() >= self.sizer.blocks() || logs > 0 {
             self.sizer.fetched(piece.range.blocks(), logs, bytes);
         }
@@ -242,7 +242,7 @@ impl Backfill {
         }
     }
 
-    /// The place in `todo` to take from: the first or last that holds a final block.
+    /// The index in `todo` to take from: the first or last piece with a final block.
     fn next_place(&self) -> Option<usize> {
         let settled = self.settled?;
         let final_ones = self.todo.partition_point(|piece| piece.range.first <= settled);
@@ -252,7 +252,7 @@ impl Backfill {
         }
     }
 
-    /// Cuts at most the sizer's blocks off the wanted end of the final part of a piece.
+    /// Cuts at most the sizer's number of blocks off the wanted end of the final part of a piece.
     fn take(&mut self, at: usize) -> Piece {
         let Piece { source, range, stored } = self.todo.remove(at);
         let top = range.last.min(self.settled.unwrap_or(0)).max(range.first);

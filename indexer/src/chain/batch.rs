@@ -1,4 +1,4 @@
-//! A range of blocks with its logs, proved whole before anybody may store it.
+//! A range of blocks with its logs, fully proved before it may be stored.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use super::source::Source;
 pub enum Piece {
     /// Its header and the logs that a node returned for it.
     Returned(Header, Logs),
-    /// All of it, proved; logs that were not asked for are left out of the batch.
+    /// The whole block, proved; logs outside the filter are left out of the batch.
     Proved(Proved),
 }
 
@@ -26,19 +26,19 @@ pub struct BlockBatch {
     range: BlockRange,
     headers: Vec<Header>,
     logs: Logs,
-    /// For each run of `logs`, its header's place in `headers`.
+    /// For each run of `logs`, the index of its header in `headers`.
     run_header: Vec<usize>,
     level: Level,
     source: Source,
 }
 
-/// Why an answer was refused. The node lied, lagged, or was reorganised between two answers: ask again.
+/// Why an answer was refused. The node lied, lagged, or a reorg happened between two answers: ask again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// A header that the range needs is missing.
-    #[error("{range}: the header of block {number} is missing from the answer")]
+    #[error("{range}: the answer lacks the header of block {number}")]
     NoHeader {
-        /// The range asked for.
+        /// The requested range.
         range: BlockRange,
         /// The missing block.
         number: u64,
@@ -49,35 +49,35 @@ pub enum Defect {
         /// The upper block.
         number: u64,
     },
-    /// A header or log outside the range, or out of order, or given twice.
+    /// A header or log is outside the range, out of order, or doubled.
     #[error("{range}: {what} of block {number} is out of range, out of order or repeated")]
     Misplaced {
-        /// The range asked for.
+        /// The requested range.
         range: BlockRange,
         /// `header` or `log`.
         what: &'static str,
-        /// The block it claims.
+        /// The claimed block.
         number: u64,
     },
-    /// A log's block hash is not its header's.
-    #[error("block {number}: a log names another block hash than the header does")]
+    /// The block hash of a log differs from its header's.
+    #[error("block {number}: the block hash in a log differs from the header's hash")]
     OtherFork {
         /// The block.
         number: u64,
     },
     /// A log that the filter does not select.
-    #[error("block {number}: a log that was not asked for")]
+    #[error("block {number}: a log outside the requested filter")]
     NotAsked {
         /// The block.
         number: u64,
     },
-    /// The header's bloom does not hold a returned log, and promises none that did not come.
+    /// The header's bloom lacks a returned log, and promises no missing log.
     #[error("block {number}: its logs do not agree with the header's logs bloom")]
     Bloom {
         /// The block.
         number: u64,
     },
-    /// The header's bloom promises logs that did not come.
+    /// The header's bloom promises logs that are missing.
     #[error("block {number}: logs that its header's logs bloom promises are missing")]
     LeftOut {
         /// The block.
@@ -86,8 +86,8 @@ pub enum Defect {
 }
 
 impl BlockBatch {
-    /// Proves that `headers` (ascending, holding at least both ends of `range` and every block with logs) and `logs`,
-    /// said to be all of `source`, belong together.
+    /// Proves that `headers` (ascending, with at least both ends of `range` and every block with logs) and `logs`, all of which
+    /// match `source`, belong together.
     ///
     /// # Errors
     /// The first [`Defect`] found.
@@ -159,39 +159,39 @@ impl BlockBatch {
         &self.logs
     }
 
-    /// Whose logs these are: what is recorded of the range is recorded of this source.
+    /// The source of the logs: the coverage of the range is recorded for this source.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// What the answers prove.
+    /// The level that the answers prove.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// The batch with those of its logs that `keep` is true for, given the number of their block.
+    /// The batch with only the logs for which `keep` is true, given the number of their block.
     pub fn retain(mut self, keep: impl Fn(u64, &Log<'_>) -> bool) -> Self {
         let mut logs = Logs::default();
         logs.extend(&self.logs, keep);
-        // A block none of whose logs stays has no run any more.
+        // A block without remaining logs has no run any more.
         let header_of = |run: &Run| self.headers.partition_point(|header| header.number < run.block.number);
         self.run_header = logs.runs.iter().map(header_of).collect();
         self.logs = logs;
         self
     }
 
-    /// The newest blocks whose hashes the batch has, at most `limit`, ascending.
+    /// The newest blocks with known hashes, at most `limit`, ascending.
     pub fn newest(&self, limit: usize) -> impl Iterator<Item = BlockRef> + '_ {
         self.headers[self.headers.len().saturating_sub(limit)..].iter().map(Header::block)
     }
 
-    /// How this batch joins the chain.
+    /// The link of this batch to the chain.
     pub fn link(&self) -> Link {
         Link { parent: self.headers[0].parent, last: self.headers[self.headers.len() - 1].block() }
     }
 
-    /// The block to prove as a sample of this batch: of those with logs, else of those with a header. The choice follows
-    /// from the range alone, so that it can be repeated.
+    /// The block to prove as a sample of this batch: a block with logs, otherwise one with a header. The choice depends only on
+    /// the range, so it can be repeated.
     pub fn sampled(&self) -> Option<BlockRef> {
         let seed = keccak256([self.range.first.to_be_bytes(), self.range.last.to_be_bytes()].concat());
         let seed = u64::from_be_bytes(seed[..8].try_into().ok()?);
@@ -214,7 +214,7 @@ impl BlockBatch {
         })
     }
 
-    /// Unix seconds of every block that has logs, ascending by block. These are the times that need a leaf.
+    /// Unix seconds of every block with logs, ascending by block. These times need a leaf.
     pub fn row_times(&self) -> impl Iterator<Item = i64> + '_ {
         self.run_header.iter().map(|&header| self.headers[header].time)
     }
@@ -225,10 +225,10 @@ impl BlockBatch {
     }
 }
 
-/// The two ends of a batch: what it stands on and where it ends.
+/// The two ends of a batch: its parent and its last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Hash of the block below the batch; `None` where the node gave no header for the first block.
+    /// Hash of the block below the batch; `None` if the node gave no header for the first block.
     pub parent: Option<B256>,
     /// The batch's last block.
     pub last: BlockRef,
@@ -257,13 +257,13 @@ fn check_headers(range: BlockRange, headers: &[Header]) -> Result<(), Defect> {
     }
     let mut seen = HashSet::with_capacity(headers.len());
     match headers.iter().find(|header| !seen.insert(header.hash)) {
-        // A log that claims the height of another block brings that block's hash along.
+        // A log that claims the height of another block has the hash of that block.
         Some(twice) => Err(Defect::OtherFork { number: twice.number }),
         None => Ok(()),
     }
 }
 
-/// Order, range and hash of every log; answers each run's header.
+/// Checks order, range and hash of every log; returns each run's header.
 fn check_logs(range: BlockRange, headers: &[Header], logs: &Logs) -> Result<Vec<usize>, Defect> {
     let mut run_header = Vec::with_capacity(logs.runs.len());
     let mut below: Option<u64> = None;
@@ -289,8 +289,8 @@ fn check_logs(range: BlockRange, headers: &[Header], logs: &Logs) -> Result<Vec<
     Ok(run_header)
 }
 
-/// The first row that does not pass `selected`. Neighbours are mostly alike, so what passed last is looked at before the
-/// sets are, and these are sorted first: thousands of contracts may be watched.
+/// The first row that does not pass `selected`. Neighbours are mostly alike, so the last passing row is compared before the sets,
+/// which are sorted first: the filter may have thousands of contracts.
 fn not_asked(logs: &Logs, selected: &Filter) -> Option<usize> {
     let (mut addresses, mut topics) = (selected.addresses.clone(), selected.topics.clone());
     if !logs.is_empty() {
@@ -310,8 +310,8 @@ fn not_asked(logs: &Logs, selected: &Filter) -> Option<usize> {
     })
 }
 
-/// Whether every block is proved, by receipts or by the bloom of its header: equal to that of all its logs, or, with a
-/// filter, empty of what is watched. A filtered answer that is not empty is never proved by a bloom, only refuted.
+/// Whether every block is proved, by receipts or by the bloom of its header: the bloom equals the bloom of all logs, or, with a
+/// filter, shows that no log matches. A bloom never proves a filtered answer with logs; it can only refute it.
 fn check_blooms(
     headers: &[Header],
     logs: &Logs,
@@ -331,7 +331,7 @@ fn check_blooms(
             continue;
         };
         let bloom = run.map_or(Bloom::ZERO, |run| logs.bloom_of(run));
-        // Whatever else its logs are: what they do not account for was left out or altered.
+        // Under any combination of its logs: the missing bits belong to omitted or altered logs.
         if selected.is_everything() && !bloom.contains(expected) {
             return Err(Defect::LeftOut { number: header.number });
         }
@@ -371,7 +371,7 @@ mod tests {
         Filter { topics: vec![hash(topic)], ..Filter::default() }
     }
 
-    /// Headers whose blooms are not known.
+    /// Headers with unknown blooms.
     fn check(range: (u64, u64), headers: &[u64], of: &[(u64, u32)]) -> Result<Level, Defect> {
         let range = BlockRange { first: range.0, last: range.1 };
         let bare = |number| Header { bloom: None, ..header(number) };
@@ -379,7 +379,7 @@ mod tests {
         BlockBatch::new(range, headers, logs(of), &Source::default()).map(|b| b.level())
     }
 
-    /// One block whose header's bloom holds topic `bloom`, and logs with topic 7 or none.
+    /// One block with topic `bloom` in its header's bloom, and logs with topic 7 or none.
     fn check_bloom(selected: &Filter, bloom: Option<u64>, of: &[(u64, u32)]) -> Result<Level, Defect> {
         let topics = bloom.map(hash);
         let holds = bloom::of(topics.iter().map(|topic| (Address::ZERO, std::slice::from_ref(topic))));

@@ -4,12 +4,12 @@ use std::fmt;
 
 use alloy::primitives::{B256, Bloom};
 
-/// A block, named so that two forks can be told apart.
+/// A block, with its hash to distinguish two forks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockRef {
     /// Height; 0 is the genesis block.
     pub number: u64,
-    /// keccak256 of the header, as the node reports it.
+    /// keccak256 of the header, from the node.
     pub hash: B256,
 }
 
@@ -19,26 +19,26 @@ impl fmt::Display for BlockRef {
     }
 }
 
-/// Block times, Unix seconds: from 1970 to the end of the year 9999. No other can be stored, and none is believed.
+/// Block times, Unix seconds: from 1970 to the end of the year 9999. Other times cannot be stored, and are not believed.
 pub const TIMES: std::ops::RangeInclusive<i64> = 0..=253_402_300_799;
 
-/// What we keep of a block header.
+/// The stored part of a block header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Height.
     pub number: u64,
     /// Hash of this block.
     pub hash: B256,
-    /// Hash of the block below, where it is known.
+    /// Hash of the parent block, if known.
     pub parent: Option<B256>,
-    /// Unix seconds, as the header itself says: every row of the block has this time.
+    /// Unix seconds, from the header: every row of the block has this time.
     pub time: i64,
-    /// The block's logs bloom, where the node gives one.
+    /// The block's logs bloom, if the node gives one.
     pub bloom: Option<Box<Bloom>>,
 }
 
 impl Header {
-    /// The block this header is of.
+    /// The block of this header.
     pub fn block(&self) -> BlockRef {
         BlockRef { number: self.number, hash: self.hash }
     }
@@ -54,7 +54,7 @@ pub struct BlockRange {
 }
 
 impl BlockRange {
-    /// `first..=last`, or `None` when it would be empty.
+    /// `first..=last`, or `None` if it is empty.
     pub fn new(first: u64, last: u64) -> Option<Self> {
         (first <= last).then_some(Self { first, last })
     }

@@ -1,9 +1,9 @@
-//! The logs bloom of a header (Yellow Paper 4.3.1): what a block may have emitted.
+//! The logs bloom of a header (Yellow Paper 4.3.1): a superset of the block's logs.
 
 use alloy::primitives::{Address, B256, Bloom, BloomInput};
 
-/// The bloom of logs, each by its emitter and topics. What one shares with the one before it, nearly always the event and
-/// often the emitter, is hashed once: the hashes are most of the work.
+/// The bloom of logs, from emitters and topics. Values equal to the values of the previous log, nearly always the event and often
+/// the emitter, are hashed once: hashing is most of the work.
 pub fn of<'l>(logs: impl Iterator<Item = (Address, &'l [B256])>) -> Bloom {
     let mut bloom = Bloom::ZERO;
     let (mut emitter, mut before): (Option<Address>, &[B256]) = (None, &[]);
@@ -21,8 +21,8 @@ pub fn of<'l>(logs: impl Iterator<Item = (Address, &'l [B256])>) -> Bloom {
     bloom
 }
 
-/// Whether a block with this bloom may hold a log of one of `addresses` and one of `topics` (empty: of any). `false` is
-/// proof that it holds none.
+/// Whether a block with this bloom may have a log of one of `addresses` and one of `topics` (empty: of any). `false` proves that
+/// it has none.
 pub fn may_hold(bloom: &Bloom, addresses: &[Address], topics: &[B256]) -> bool {
     let holds = |bytes: &[u8]| bloom.contains_input(BloomInput::Raw(bytes));
     (addresses.is_empty() || addresses.iter().any(|address| holds(address.as_slice())))

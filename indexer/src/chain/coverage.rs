@@ -1,4 +1,4 @@
-//! Which blocks are committed: disjoint ranges, never a maximum.
+//! The committed blocks: disjoint ranges, never a maximum.
 
 use super::block::BlockRange;
 
@@ -37,7 +37,7 @@ impl Coverage {
         self.0.iter().map(|r| r.blocks()).sum()
     }
 
-    /// What of `want` is not covered, ascending.
+    /// The part of `want` that is not covered, ascending.
     pub fn gaps(&self, want: BlockRange) -> Vec<BlockRange> {
         let mut gaps = Vec::new();
         let mut next = want.first;
@@ -52,7 +52,7 @@ impl Coverage {
     }
 }
 
-/// What of `range` lies below and above `taken`, which lies inside it.
+/// The parts of `range` below and above `taken`, which is inside it.
 pub fn subtract(range: BlockRange, taken: BlockRange) -> impl Iterator<Item = BlockRange> {
     let below = taken.first.checked_sub(1).and_then(|last| BlockRange::new(range.first, last));
     let above = taken.last.checked_add(1).and_then(|first| BlockRange::new(first, range.last));

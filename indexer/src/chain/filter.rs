@@ -1,4 +1,4 @@
-//! Which logs are wanted: a source's immutable filter, by emitter and first topic.
+//! The wanted logs: a source's immutable filter, by emitter and first topic.
 
 use alloy::primitives::{Address, B256, keccak256};
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use super::block::Header;
 use super::bloom::may_hold;
 use super::logs::Log;
 
-/// Which logs are asked for, and what is stored of them. Empty sets mean all.
+/// The requested logs, and their stored form. Empty sets mean all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// Emitters.
     pub addresses: Vec<Address>,
     /// First topics.
     pub topics: Vec<B256>,
-    /// Whether each log is stored as it came, beside the typed row that it may make.
+    /// Whether each log is stored unchanged, beside its typed row.
     #[serde(default = "raw")]
     pub raw: bool,
 }
@@ -59,7 +59,7 @@ impl Filter {
             && (self.topics.is_empty() || log.topics.first().is_some_and(|topic| self.topics.contains(topic)))
     }
 
-    /// Whether every log that passes `other` passes this one too, and makes the same rows.
+    /// Whether every log that passes `other` also passes this filter, and makes the same rows.
     pub fn contains(&self, other: &Filter) -> bool {
         let holds = |ours: bool, theirs: bool, all: bool| ours || (!theirs && all);
         let addresses = other.addresses.iter().all(|address| self.addresses.contains(address));
@@ -69,7 +69,7 @@ impl Filter {
             && holds(self.topics.is_empty(), other.topics.is_empty(), topics)
     }
 
-    /// Whether a block may hold a log that passes; a header without a bloom proves nothing.
+    /// Whether a block may have a passing log; a header without a bloom proves nothing.
     pub fn may_select_from(&self, header: &Header) -> bool {
         header.bloom.as_deref().is_none_or(|bloom| may_hold(bloom, &self.addresses, &self.topics))
     }

@@ -1,17 +1,17 @@
-//! How much is proved of what is stored.
+//! The level of proof of stored blocks.
 
-/// How much the answers behind a batch prove. Ordered from weak to strong.
+/// The level of proof of the answers behind a batch. Ordered from weak to strong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Only what came back was checked: hashes, order, links at the range's boundaries.
+    /// Only the returned data was checked: hashes, order, links at the range's boundaries.
     Returned,
     /// Every header of the range was fetched and links to the one below.
     Linked,
-    /// Linked, and no emitter or topic was left out or added, by the headers' blooms: each equals the one recomputed from all
-    /// logs of its block, or shows that the block holds nothing of what is watched. Data, order and places of the logs, and how
-    /// often one came, are the node's word.
+    /// Linked, and the headers' blooms prove that no emitter or topic was omitted or added: each bloom equals the bloom of all
+    /// logs of its block, or shows that no log of the block matches. Data, order, positions and repetitions of the logs are the
+    /// node's claims.
     Bloom,
-    /// Linked, and each header's receipts root is that of the receipts which hold the logs.
+    /// Linked, and each header's receipts root commits to the receipts with the logs.
     Receipts,
 }
 
@@ -26,7 +26,7 @@ impl Level {
         }
     }
 
-    /// The level of that name.
+    /// The level with this name.
     pub fn parse(word: &str) -> Option<Self> {
         [Level::Returned, Level::Linked, Level::Bloom, Level::Receipts].into_iter().find(|level| level.as_str() == word)
     }

@@ -5,7 +5,7 @@ use alloy::primitives::{Address, B256, Bloom};
 use super::block::BlockRef;
 use super::bloom;
 
-/// Logs as columns: fixed-size fields side by side, all `data` bytes in one arena. Nothing is allocated per log.
+/// Logs as columns: fixed-size fields side by side, all `data` bytes in one arena. No allocation per log.
 ///
 /// Row `i` has number `block[i]`, data `data[data_end[i-1]..data_end[i]]`, topics likewise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) struct Run {
     pub(super) end: usize,
 }
 
-/// One log on its way in or out of [`Logs`].
+/// One log on its way into or out of [`Logs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log<'a> {
     /// Position in the block.
@@ -64,7 +64,7 @@ impl Logs {
         self.data.len() + self.topics.len() * 32 + self.len() * (4 + 4 + 32 + 20 + 4 + 8)
     }
 
-    /// Makes room for `rows` more logs with so many topics and bytes of data, together.
+    /// Reserves space for `rows` more logs with this total of topics and bytes of data.
     pub fn reserve(&mut self, rows: usize, topics: usize, data: usize) {
         self.log_index.reserve(rows);
         self.tx_index.reserve(rows);
@@ -76,7 +76,7 @@ impl Logs {
         self.data_end.reserve(rows);
     }
 
-    /// Appends one log of `block`. Its own `blockTimestamp` is not looked at: a row's time is its header's.
+    /// Appends one log of `block`. Ignores its own `blockTimestamp`: a row's time is its header's.
     pub fn push(&mut self, block: BlockRef, log: Log<'_>) {
         let row = self.len();
         self.log_index.push(log.log_index);
@@ -93,7 +93,7 @@ impl Logs {
         }
     }
 
-    /// Gives back the room that was kept for more.
+    /// Frees the reserved space.
     pub fn shrink(&mut self) {
         self.runs.shrink_to_fit();
         self.log_index.shrink_to_fit();
@@ -185,7 +185,7 @@ impl Logs {
 pub(super) mod tests {
     use super::*;
 
-    /// Logs of these blocks, at these places in them.
+    /// Logs of these blocks, at these positions in them.
     pub(in crate::chain) fn logs(of: &[(u64, u32)]) -> Logs {
         let mut logs = Logs::default();
         for &(number, log_index) in of {
@@ -211,7 +211,7 @@ pub(super) mod tests {
             let joined = logs(first).joined(&logs(second));
             let rows = |logs: &Logs| (0..logs.len()).map(|row| logs.get(row).log_index).collect::<Vec<_>>();
             assert_eq!((rows(&joined), joined.bytes()), (rows(&logs(&all)), logs(&all).bytes()), "cut at {at}");
-            // Parts are cut between blocks: there, nothing tells that they were two.
+            // Parts are cut between blocks: there, the result does not show the cut.
             if first.last().map(|log| log.0) != second.first().map(|log| log.0) {
                 assert_eq!(joined, logs(&all), "cut at {at}");
             }

@@ -1,5 +1,5 @@
-//! The whole sync logic: [`Input`]s in, [`Action`]s out. The driver performs the actions and reports back; nothing
-//! here awaits, reads a clock or opens a socket, so that every interleaving can be played in a test.
+//! The whole sync logic: [`Input`]s in, [`Action`]s out. The driver carries the actions out and reports back. Nothing here
+//! awaits, reads a clock or opens a socket, so a test can play every interleaving.
 
 mod finality;
 mod vocabulary;
@@ -26,25 +26,25 @@ enum Doing {
     Stopped(Stop),
 }
 
-/// Where a chain's sync stands.
+/// The state of a chain's sync.
 #[derive(Clone, Debug)]
 pub struct Machine {
     start: u64,
-    /// A tail this many blocks below the newest final one jumps there.
+    /// A tail at least this many blocks below the newest final block jumps there.
     far_behind: u64,
     tail: Tail,
     head: Option<BlockRef>,
     settling: Settling,
     window: Window,
     doing: Doing,
-    /// The head that was compared last and found to agree with what is stored.
+    /// The last compared head that agreed with the stored blocks.
     agreed: Option<BlockRef>,
-    /// The tail that was last found below that block of a node's chain.
+    /// The last tail that was found below that block of a node's chain.
     confirmed: Option<(Tail, BlockRef)>,
-    /// The head at which the node did not have the block to jump to: not tried again before the next one.
+    /// The head at which the node lacked the block to jump to: not tried again before the next head.
     not_jumped: Option<BlockRef>,
-    /// The head at which the nodes' branch left ours below what is settled, and none called it final: not compared again
-    /// before the next one.
+    /// The head at which the nodes' branch left ours below the settled block, and no node called it final: not compared again
+    /// before the next head.
     undecided: Option<BlockRef>,
 }
 
@@ -82,7 +82,7 @@ impl Machine {
         self.head
     }
 
-    /// The newest block that a node called final lately. It may be wrong, and is shown only.
+    /// The newest block that a node recently called final. It may be wrong, and is only shown.
     pub fn finalized(&self) -> Option<u64> {
         self.settling.newest().map(|anchor| anchor.settles)
     }
@@ -92,7 +92,7 @@ impl Machine {
         self.settling.settled()
     }
 
-    /// What progress depends on now.
+    /// The object that progress waits for.
     pub fn wait(&self) -> Wait {
         match (&self.doing, self.head) {
             (Doing::Stopped(stop), _) => Wait::Operator(*stop),
@@ -117,22 +117,22 @@ impl Machine {
         appending || self.window.wants(id)
     }
 
-    /// The fetches whose answers are waited for.
+    /// The fetches without an answer.
     pub fn asked(&self) -> impl Iterator<Item = (FetchId, BlockRange)> + '_ {
         self.window.asked()
     }
 
-    /// Whether the outcome of an action other than a fetch is waited for.
+    /// Whether an action other than a fetch is under way.
     pub fn is_busy(&self) -> bool {
         !matches!(self.doing, Doing::Nothing | Doing::Stopped(_))
     }
 
-    /// No range shall be wider than the nodes in use allow, where that is known.
+    /// No range is wider than the limit of the nodes in use, if known.
     pub fn limit_range(&mut self, blocks: Option<u64>) {
         self.window.limit_range(blocks);
     }
 
-    /// Takes one input and says what to do now.
+    /// Takes one input and returns the next actions.
     pub fn step(&mut self, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         match input {
@@ -164,8 +164,8 @@ impl Machine {
         self.head = Some(head);
     }
 
-    /// The final block below our tail that is not stored itself, and by which more of ours would be final: a node that has both it
-    /// and our tail can tell.
+    /// The final block below our tail that is not stored itself, and that would make more of our blocks final: a node with both
+    /// this block and our tail can decide.
     pub fn unconfirmed(&self) -> Option<BlockRef> {
         self.settling.unconfirmed(self.tail).filter(|_| self.doing == Doing::Nothing)
     }
@@ -187,7 +187,7 @@ impl Machine {
     }
 
     fn reload(&mut self, actions: &mut Vec<Action>) {
-        // The batch may be committed or not; it goes back to the slots, and the state row decides.
+        // The batch may be committed or not; it returns to the slots, and the state row decides.
         if let Doing::Appending(slot) = std::mem::replace(&mut self.doing, Doing::Reloading) {
             self.window.put_back(slot);
         }
@@ -209,18 +209,18 @@ impl Machine {
         let to = match fork {
             Fork::Unsure => return,
             Fork::At(block) => Tail::after(block),
-            // Nothing below what is settled was looked at: the branches part there or further down.
+            // No block below the settled one was compared: the branches part there or further down.
             Fork::Below => Tail { next: self.settling.settled().unwrap_or(self.start).max(self.start), hash: None },
         };
         if to.next >= self.tail.next {
-            // The node has our tail after all: what looked like a reorg was one answer out of step.
+            // The node has our tail after all: one late answer looked like a reorg.
             self.agreed = self.head;
             self.confirmed = Some((self.tail, anchor));
         } else if !self.settling.may_leave(anchor, to) {
-            // Perhaps a stale node's branch: ask one that is on the final chain.
+            // This may be a stale node's branch: ask a node on the final chain.
             match self.settling.newest().filter(|newest| newest.settles >= to.next).map(|newest| newest.block) {
                 Some(newest) => self.compare(newest, actions),
-                // What is stored was final by another setting, and by this one no node will ever say what is.
+                // The stored blocks were final under another setting, and under this one no node will ever report a final block.
                 None if self.settling.is_never() => {
                     self.stop(
                         Stop::BelowFinalized { finalized: self.settling.settled().unwrap_or(self.start) },
@@ -246,7 +246,7 @@ impl Machine {
         }
     }
 
-    /// Far behind what is final (a first start, an outage), the tail goes there at once, and history has its own lane.
+    /// Far below the final block (a first start, an outage), the tail jumps there at once, and history has its own lane.
     fn jump(&mut self, actions: &mut Vec<Action>) {
         if self.doing != Doing::Nothing || self.settling.is_never() || self.not_jumped == self.head {
             return;
@@ -255,7 +255,7 @@ impl Machine {
         if to < self.tail.next.saturating_add(self.far_behind) {
             return;
         }
-        // What was stored near the head of then may have been orphaned since: never leave it behind unseen.
+        // A reorg may have orphaned blocks near the earlier head: the tail checks them before it leaves.
         if self.tail.hash.is_some() && self.confirmed != Some((self.tail, anchor)) {
             return self.compare(anchor, actions);
         }
@@ -279,8 +279,8 @@ impl Machine {
         }
     }
 
-    /// A head at or below our tail is suspicious: the same height with another hash is a reorg of equal length, and on
-    /// a chain whose head may move back a lower head is a rollback. Elsewhere a lower head is a node that lags.
+    /// A head at or below our tail is suspicious: the same height with another hash is a reorg of equal length, and on a chain
+    /// whose head may move back, a lower head is a rollback. On other chains, a lower head is a lagging node.
     fn check_head(&mut self, actions: &mut Vec<Action>) {
         let (Doing::Nothing, Some(head)) = (&self.doing, self.head) else { return };
         if head.number >= self.tail.next || self.tail.next == self.start || self.agreed == Some(head) {
@@ -309,7 +309,7 @@ impl Machine {
         let Some(link) = self.window.at(self.tail.next).and_then(|slot| slot.link) else { return };
         let stands = match (self.tail.hash, link.parent) {
             (Some(tail), Some(parent)) => tail == parent,
-            // Nothing is stored below, or the node gave no header for the first block: nothing to compare.
+            // No block is stored below, or the node gave no header for the first block: there is nothing to compare.
             _ => true,
         };
         if !stands {
@@ -324,7 +324,7 @@ impl Machine {
         self.doing = Doing::Appending(slot);
     }
 
-    /// Keeps fetches under way for the lowest blocks that nobody has yet.
+    /// Keeps fetches under way for the lowest blocks without one.
     fn fetch(&mut self, actions: &mut Vec<Action>) {
         let (next, held) = match &self.doing {
             Doing::Nothing => (self.tail.next, 0),

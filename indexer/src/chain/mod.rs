@@ -1,7 +1,7 @@
 //! The chain as values: blocks, ranges, batches and the sync logic over them.
 //!
-//! Pure: no async, no clock, no sockets, and nothing else of this crate. Whatever the driver does to a node or a
-//! database, it does because [`machine::Machine`] told it to.
+//! Pure: no async, no clock, no sockets, and no other module of this crate. The driver changes a node or a database only on an
+//! action of [`machine::Machine`].
 
 pub mod backfill;
 pub mod batch;

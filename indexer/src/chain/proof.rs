@@ -1,5 +1,5 @@
-//! A block's logs, proved from its hash: the header hashes to it, its receipts root commits to the receipts, and they
-//! hold the logs. What is not committed to (transaction hashes) is checked against the block's own list.
+//! A block's logs, proved from its hash: the header hashes to it, its receipts root commits to the receipts, and the receipts
+//! have the logs. Values without a commitment (transaction hashes) are compared with the block's own list.
 
 use alloy::consensus::{EMPTY_ROOT_HASH, Header as FullHeader};
 use alloy::primitives::B256;
@@ -9,12 +9,12 @@ use super::level::Level;
 use super::logs::Logs;
 use super::receipts::Receipts;
 
-/// How far blocks are to be verified.
+/// The configured level of verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// The tail as far as the chain allows; history as returned, with one block of each range proved as a sample.
+    /// The tail at the chain's strongest level; history as returned, with one block of each range proved as a sample.
     Auto,
-    /// Everything at this level, as far as the chain allows.
+    /// All blocks at this level, if the chain allows it.
     To(Level),
 }
 
@@ -26,24 +26,24 @@ impl Verify {
 /// Why a block is not proved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Disproof {
-    /// The header's fields hash to something else.
-    #[error("block {number}: the header's fields hash to {computed}, not to its hash {claimed}")]
+    /// The hash of the header's fields differs.
+    #[error("block {number}: the hash of the header's fields is {computed}, but the header says {claimed}")]
     Hash {
         /// The block.
         number: u64,
-        /// What its fields hash to.
+        /// The hash of its fields.
         computed: B256,
-        /// What the node calls its hash.
+        /// The hash that the node claims.
         claimed: B256,
     },
-    /// The receipts have another root.
+    /// The root of the receipts differs.
     #[error("block {number}: the root of its receipts is {computed}, but its header commits to {claimed}")]
     Root {
         /// The block.
         number: u64,
-        /// Of the receipts.
+        /// Computed from the receipts.
         computed: B256,
-        /// Of the header.
+        /// In the header.
         claimed: B256,
     },
     /// The receipts contradict the block or each other.
@@ -51,13 +51,13 @@ pub enum Disproof {
     Contradiction {
         /// The block.
         number: u64,
-        /// What is wrong.
+        /// The contradiction.
         what: &'static str,
     },
 }
 
 impl Disproof {
-    /// Whether there were no receipts where the header commits to some, as of a node that keeps those of newer blocks only.
+    /// Whether receipts are missing although the header commits to some, as on a node that keeps only newer blocks.
     pub fn is_of_no_receipts(&self) -> bool {
         matches!(self, Self::Root { computed, .. } if *computed == EMPTY_ROOT_HASH)
     }
@@ -72,7 +72,7 @@ pub struct SealedHeader {
 }
 
 impl SealedHeader {
-    /// Hashes `fields` and compares. `transactions` are the hashes that the node lists for the block, in order.
+    /// Hashes `fields` and compares. `transactions` are the node's hashes of the block's transactions, in order.
     ///
     /// # Errors
     /// [`Disproof::Hash`].
@@ -89,12 +89,12 @@ impl SealedHeader {
         BlockRef { number: self.fields.number, hash: self.hash }
     }
 
-    /// Hashes of its transactions, in order, by the node's word.
+    /// Hashes of its transactions, in order, as claimed by the node.
     pub fn transactions(&self) -> &[B256] {
         &self.transactions
     }
 
-    /// What we keep of it; `None` where its time is past what an i64 holds.
+    /// The stored part; `None` if its time does not fit an i64.
     fn header(&self) -> Option<Header> {
         Some(Header {
             number: self.fields.number,
@@ -114,7 +114,7 @@ pub struct Proved {
 }
 
 impl Proved {
-    /// Proves that `receipts` are those of the block, each log at its place.
+    /// Proves that `receipts` belong to the block, with each log at its position.
     ///
     /// # Errors
     /// The first [`Disproof`] found.
@@ -141,11 +141,11 @@ impl Proved {
     }
 }
 
-/// A log's place is what the receipts' order makes it: what the node says of it must agree.
+/// The receipts' order gives a log its position: the node's position must agree.
 fn check_places(sealed: &SealedHeader, receipts: &Receipts) -> Result<(), &'static str> {
     let hashes = receipts.all.iter().map(|receipt| receipt.tx_hash);
     if !hashes.eq(sealed.transactions.iter().copied()) {
-        return Err("its receipts are not those of its transactions, one for each and in order");
+        return Err("its receipts do not match its transactions, one each and in order");
     }
     if receipts.logs.blocks().any(|block| block != sealed.block()) {
         return Err("a log of its receipts names another block");
@@ -155,7 +155,7 @@ fn check_places(sealed: &SealedHeader, receipts: &Receipts) -> Result<(), &'stat
         while row < receipt.logs_end {
             let log = receipts.logs.get(row);
             if log.log_index as usize != row {
-                return Err("the log indexes of its receipts do not count from 0 without a gap");
+                return Err("the log indexes of its receipts do not start at 0, or have a gap");
             }
             if log.tx_index as usize != index || log.tx_hash != receipt.tx_hash {
                 return Err("a log of its receipts names another transaction");
@@ -164,7 +164,7 @@ fn check_places(sealed: &SealedHeader, receipts: &Receipts) -> Result<(), &'stat
         }
     }
     if row != receipts.logs.len() {
-        return Err("it has logs that belong to no receipt");
+        return Err("it has logs without a receipt");
     }
     Ok(())
 }
@@ -177,7 +177,7 @@ mod tests {
     use crate::chain::logs::Log;
     use crate::chain::receipts::{Outcome, Receipt};
 
-    /// Header of Ethereum's block 1, as every node answers it.
+    /// Header of Ethereum's block 1, as in every node's answer.
     const BLOCK_1: &str = r#"{"parentHash":"0xd4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3",
         "sha3Uncles":"0x1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347",
         "miner":"0x05a56e2d52c817161883f50c441c3228cfe54d9f",

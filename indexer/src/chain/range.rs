@@ -1,9 +1,9 @@
-//! How many blocks to ask for at once: learned from what came back.
+//! The number of blocks per request: learned from the answers.
 
-/// An answer this many times over the target is fetched again in parts.
+/// A larger multiple of the target is fetched again in parts.
 const EXCESS: u64 = 4;
 
-/// A range is at most so many times as wide as the one before: a stretch that grows denser by more is fetched twice.
+/// A range is at most this many times as wide as the previous one: a stretch whose density grows faster is fetched twice.
 const GROWTH: u64 = 4;
 
 /// Aims at a number of logs and of bytes per answer.
@@ -13,16 +13,16 @@ pub struct RangeSizer {
     size: u64,
     /// The configured maximum.
     max: u64,
-    /// Never more than this: the maximum, lowered to what the nodes allow.
+    /// The upper limit: the maximum, lowered to the nodes' limit.
     cap: u64,
-    /// Logs that a range should hold.
+    /// Target logs of a range.
     target_logs: u64,
-    /// Bytes that a range's batch should take.
+    /// Target bytes of a range's batch.
     target_bytes: u64,
 }
 
 impl RangeSizer {
-    /// Starts at `first` blocks, never above `max`, aiming at `target_logs` logs or `target_bytes` bytes a range,
+    /// Starts at `first` blocks, never above `max`, with a target of `target_logs` logs or `target_bytes` bytes per range,
     /// whichever comes first. All at least 1.
     pub fn new(first: u64, max: u64, target_logs: u64, target_bytes: u64) -> Self {
         let cap = max.max(1);
@@ -35,24 +35,24 @@ impl RangeSizer {
         }
     }
 
-    /// Bytes that a range should take.
+    /// Target bytes of a range.
     pub fn target_bytes(&self) -> u64 {
         self.target_bytes
     }
 
-    /// Whether an answer is so far beyond the target that it should be fetched again in parts: a transaction is bounded
-    /// by rows and bytes, except for a single block, which cannot be split.
+    /// Whether an answer is so far above the target that it should be fetched again in parts: a transaction is bounded by rows
+    /// and bytes, except for a single block, which cannot be split.
     pub fn is_excessive(&self, blocks: u64, logs: u64, bytes: u64) -> bool {
         blocks > 1
             && (logs > self.target_logs.saturating_mul(EXCESS) || bytes > self.target_bytes.saturating_mul(EXCESS))
     }
 
-    /// Blocks to ask for next.
+    /// Blocks of the next request.
     pub fn blocks(&self) -> u64 {
         self.size
     }
 
-    /// `blocks` blocks held `logs` logs in `bytes` bytes: aim at the target by that density, at most four times as wide.
+    /// `blocks` blocks had `logs` logs in `bytes` bytes: aim at the target with this density, at most four times as wide.
     pub fn fetched(&mut self, blocks: u64, logs: u64, bytes: u64) {
         let by_logs = self.target_logs.saturating_mul(blocks) / logs.max(1);
         let by_bytes = self.target_bytes.saturating_mul(blocks) / bytes.max(1);
@@ -60,14 +60,14 @@ impl RangeSizer {
         self.size = by_logs.min(by_bytes).clamp(1, limit.max(1));
     }
 
-    /// No range shall be wider than the nodes in use allow, where that is known.
+    /// No range is wider than the limit of the nodes in use, if known.
     pub fn limit(&mut self, blocks: Option<u64>) {
         self.cap = self.max.min(blocks.unwrap_or(self.max).max(1));
         self.size = self.size.min(self.cap);
     }
 
-    /// A range of `blocks` was refused or cut for its size. `hint` is what the node said would work, if it did.
-    /// `false`: a single block is already too large, so splitting cannot help.
+    /// A range of `blocks` was refused or cut because of its size. `hint` is the size that the node suggests, if any. `false`: a
+    /// single block is already too large, so splitting cannot help.
     pub fn too_large(&mut self, blocks: u64, hint: Option<u64>) -> bool {
         if blocks <= 1 {
             return false;

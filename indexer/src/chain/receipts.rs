@@ -1,5 +1,5 @@
-//! The receipts of a block, and the root that they commit to (Yellow Paper 4.3.1, EIP-658, EIP-2718). Any transaction
-//! type: a receipt is encoded by its type byte, never by what we know of the type.
+//! The receipts of a block, and their root (Yellow Paper 4.3.1, EIP-658, EIP-2718). Any transaction type: a receipt is encoded by
+//! its type byte, without knowledge of the type.
 
 use alloy::consensus::proofs::ordered_trie_root_encoded;
 use alloy::primitives::B256;
@@ -8,7 +8,7 @@ use alloy::rlp::{Encodable, Header as Prefix};
 use super::bloom;
 use super::logs::{Log, Logs};
 
-/// How a transaction ended.
+/// The outcome of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Whether it succeeded (since Byzantium).
@@ -22,13 +22,13 @@ pub enum Outcome {
 pub struct Receipt {
     /// The EIP-2718 type; 0 for a legacy transaction, whose receipt has no type byte.
     pub tx_type: u8,
-    /// How the transaction ended.
+    /// The outcome of the transaction.
     pub outcome: Outcome,
-    /// Gas of the block up to this transaction, this one included.
+    /// Gas of the block up to and including this transaction.
     pub cumulative_gas: u64,
-    /// The transaction, by the node's word: the root does not commit to it.
+    /// The transaction hash, as claimed by the node: the root does not commit to it.
     pub tx_hash: B256,
-    /// Its logs are those rows of [`Receipts::logs`] that end here and begin where the one before ends.
+    /// Its logs are the rows of [`Receipts::logs`] between the end of the previous receipt and this end.
     pub logs_end: usize,
 }
 
@@ -47,14 +47,14 @@ impl Receipts {
         self.root_with(EMPTY)
     }
 
-    /// Whether a header with `root` commits to these receipts. ganache writes a failed transaction's status as a zero byte instead
-    /// of an empty string: the root commits to the same receipts.
+    /// Whether a header with `root` commits to these receipts. ganache writes a failed transaction's status as a zero byte
+    /// instead of an empty string: the root commits to the same receipts.
     pub fn are_those_of(&self, root: B256) -> bool {
         let failed = self.all.iter().any(|receipt| receipt.outcome == Outcome::Status(false));
         self.root() == root || (failed && self.root_with(0) == root)
     }
 
-    /// `failure`: the byte that encodes the status of a transaction that failed.
+    /// `failure`: the byte for the status of a failed transaction.
     fn root_with(&self, failure: u8) -> B256 {
         let mut begin = 0;
         let encoded: Vec<Vec<u8>> = self
@@ -98,7 +98,7 @@ impl Receipts {
     }
 }
 
-/// The empty string in RLP, as which EIP-658 encodes a failure.
+/// The empty string in RLP, which encodes a failure in EIP-658.
 const EMPTY: u8 = 0x80;
 
 fn list(payload_length: usize, out: &mut Vec<u8>) {
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(Receipts::default().root(), EMPTY);
     }
 
-    /// Receipts as ours, and as another implementation encodes them.
+    /// Receipts in our form, and in the encoding of another implementation.
     fn pair(of: &[(u8, Outcome, u64, usize)]) -> (Receipts, Vec<Vec<u8>>) {
         let (mut ours, mut theirs) = (Receipts::default(), Vec::new());
         for (index, &(tx_type, outcome, cumulative_gas, logs)) in of.iter().enumerate() {
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_failed_transaction_of_ganache_is_proved_by_the_root_that_ganache_writes() {
         let (ours, _) = pair(&[(2, Outcome::Status(false), 0xcf48, 0)]);
-        // Of the block of a contract whose creation reverts, from ganache 7.9.2.
+        // From a block of ganache 7.9.2 whose contract creation reverts.
         let root = b256!("632c2c08e6343045fd6f66b4a11842bb2dd5872c4cd054a26c4baa0b92062fff");
         assert!(ours.are_those_of(root) && ours.are_those_of(ours.root()) && ours.root() != root);
         let (other, _) = pair(&[(2, Outcome::Status(true), 0xcf48, 0)]);

@@ -1,24 +1,24 @@
-//! Finding the fork point: the highest block that we store and the node still has.
+//! Finding the fork point: the highest stored block that the node still has.
 
 use alloy::primitives::B256;
 
 use super::block::BlockRef;
 
-/// What comparing stored blocks with the node's blocks of the same heights says.
+/// The result of comparing stored blocks with the node's blocks of the same heights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fork {
-    /// The node has this stored block, and (the hash names all of its ancestors) everything below it.
+    /// The node has this stored block and, because the hash names all of its ancestors, every block below it.
     At(BlockRef),
-    /// None of the compared blocks is the node's: look further down.
+    /// None of the compared blocks is the node's: compare lower ones.
     Below,
-    /// The node did not know a height it must know if it were ahead of us: it lags, so nothing can be concluded.
+    /// The node lacks a height that it must know if it were ahead of us: it lags, so there is no result.
     Unsure,
 }
 
-/// Compares `stored` (descending) with `node`, the node's hashes of the same heights (`None`: not known to it).
+/// Compares `stored` (descending) with `node`, the node's hashes of the same heights (`None`: unknown to it).
 ///
-/// With `head_may_move_back` an unknown height counts as gone, as on a devnet whose head was rolled back; elsewhere it
-/// means a lagging node. Comparison is by number, never by hash: nodes answer for orphaned hashes too.
+/// With `head_may_move_back` an unknown height counts as gone, as on a devnet whose head was rolled back; otherwise it means a
+/// lagging node. Comparison is by number, never by hash: nodes answer for orphaned hashes too.
 pub fn fork_point(stored: &[BlockRef], node: &[Option<B256>], head_may_move_back: bool) -> Fork {
     for (block, hash) in stored.iter().zip(node) {
         match hash {

@@ -1,5 +1,5 @@
-//! A seeded world around the machine and the backfill lane: nodes that lag, disagree and lie about their head, reorgs of
-//! any depth down to the final block, commits that fail or whose answer is lost, and restarts at any step.
+//! A seeded world around the machine and the backfill lane: nodes that lag, disagree and report false heads, reorgs of any depth
+//! down to the final block, commits that fail or lose their answer, and restarts at any step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -17,11 +17,11 @@ use super::reorg::{Fork, fork_point};
 use super::source::Source;
 
 const DEPTH: u64 = 20;
-/// Steps with faults, and steps in which everything must be stored once they stop.
+/// Steps with faults, and steps without faults, after which all blocks must be stored.
 const FAULTY: usize = 300;
 const QUIET: usize = 1_500;
 
-/// What the database holds.
+/// The content of the database.
 #[derive(Default)]
 struct Stored {
     blocks: BTreeMap<u64, B256>,
@@ -44,7 +44,7 @@ impl Stored {
     }
 }
 
-/// One node: the chain that it would tell, and the block that it calls final.
+/// One node: its chain, and the block that it calls final.
 #[derive(Clone)]
 struct Node {
     chain: Vec<BlockRef>,
@@ -79,7 +79,7 @@ struct World {
     store: Stored,
     inbox: VecDeque<Told>,
     ready: HashMap<FetchId, Vec<BlockRef>>,
-    /// The last comparison: what the machine may act upon.
+    /// The last comparison: the only one that the machine may use.
     compared: Option<(Vec<BlockRef>, Node)>,
     machine: Machine,
     lane: Backfill,
@@ -121,7 +121,7 @@ impl World {
         };
         let first = world.rng.random_range(1..150);
         world.grow(first);
-        // A devnet is one node whose head may move back; elsewhere several answer in turn.
+        // A devnet is one node whose head may move back; on other chains, several nodes answer in turn.
         world.nodes = vec![world.truth.clone(); if finality == Finality::Never { 1 } else { 3 }];
         world
     }
@@ -142,7 +142,7 @@ impl World {
         self.truth.finalized = self.truth.finalized.max(self.truth.head().number.saturating_sub(DEPTH));
     }
 
-    /// The chain grows, is reorganised, or (a devnet) rolled back; each node follows or stays where it is.
+    /// The chain grows, is reorganised, or (a devnet) rolled back; each node follows or stays.
     fn live(&mut self) {
         let height = self.truth.chain.len() as u64;
         if self.rng.random_bool(0.2) {
@@ -173,7 +173,7 @@ impl World {
         let node = self.node();
         let mut head = node.head();
         if self.faults && self.finality != Finality::Never && self.rng.random_bool(0.05) {
-            // A lie: a height or a hash that nobody has.
+            // A lie: a height or a hash that no node has.
             head.number = self.rng.random_range(0..2 * head.number + 2);
             head.hash = B256::repeat_byte(0xff);
         }
@@ -191,7 +191,7 @@ impl World {
         self.inbox.insert(at, told);
     }
 
-    /// Whether a write happens, and whether its answer arrives.
+    /// Whether a write is committed, and whether its answer arrives.
     fn commit(&mut self) -> (bool, bool) {
         let lost = self.faults && self.rng.random_bool(0.1);
         (!lost || self.rng.random_bool(0.5), !lost)
@@ -247,7 +247,7 @@ impl World {
         self.tell(if answered { Input::Committed } else { Input::WriteLost });
     }
 
-    /// What the store calls final is the truth's: nobody may stop a chain for a stale node's word.
+    /// The store's final block belongs to the true chain: no stale node may stop a chain.
     fn settle(&mut self, finalized: Option<u64>) {
         self.store.finalized = self.store.finalized.max(finalized);
         if let Some(finalized) = self.store.finalized {
@@ -326,7 +326,7 @@ impl World {
         let node = self.node();
         let settled = self.store.finalized.expect("only final blocks are fetched");
         assert!(range.last <= settled, "{range} is not final");
-        // Only a node that has our final block is on our chain.
+        // Only a node with our final block is on our chain.
         let stored = self.store.blocks.range(..=settled).next_back();
         let ours = stored.is_some_and(|(number, hash)| node.has(BlockRef { number: *number, hash: *hash }));
         let fault = self.faults.then(|| self.rng.random_range(0..20));
@@ -436,7 +436,7 @@ pub fn simulate(seed: u64) {
     panic!("not stored {QUIET} steps after the last fault: {:?}", world.machine.wait());
 }
 
-/// A fork point below everything compared is only ever told by the machine's own comparison.
+/// Only the machine's own comparison may report a fork point below all compared blocks.
 #[test]
 fn the_model_tells_forks_apart() {
     let mut world = World::new(1);

@@ -1,4 +1,4 @@
-//! What is stored against what the chain says, row by row: the same, or a difference with a name and a block.
+//! Compares stored rows with the chain's logs, row by row: equal, or a difference with a name and a block.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::block::BlockRange;
 use super::coverage::Coverage;
 
-/// A table whose rows are compared. Tables are told in their order.
+/// A compared table. Differences are listed in the order of tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Table {
-    /// Its place among those that are compared.
+    /// Its index among the compared tables.
     pub order: usize,
-    /// What it is called.
+    /// Its name.
     pub name: Arc<str>,
 }
 
@@ -20,14 +20,14 @@ pub struct Table {
 pub struct Shape {
     /// The table.
     pub table: Table,
-    /// Each column's name, and whether two of its values are one.
+    /// Each column's name, and whether two of its values are equal.
     pub columns: Vec<(Arc<str>, Same)>,
 }
 
-/// Whether two values of a column, as the server sends them, are one.
+/// Whether two values of a column, in the server's form, are equal.
 pub type Same = fn(&[u8], &[u8]) -> bool;
 
-/// One row, as far as it is compared.
+/// The compared part of one row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// Its block.
@@ -40,21 +40,21 @@ pub struct Entry {
     pub cells: Vec<Option<Vec<u8>>>,
 }
 
-/// How a row differs.
+/// The kind of a difference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The chain has it, the table does not.
     Missing,
     /// The table has it, the chain does not, or not twice.
     Extra,
-    /// Right but for its time: it lies where nobody who bounds the time finds it.
+    /// Correct except for its time: a query with time bounds does not find it.
     Moved,
-    /// This column holds something else.
+    /// This column differs.
     Altered(Arc<str>),
 }
 
 impl Kind {
-    /// One word or two, for people and programs.
+    /// One or two words, for people and programs.
     pub fn describe(&self) -> String {
         match self {
             Kind::Missing => "missing".into(),
@@ -70,16 +70,16 @@ impl Kind {
 pub struct Difference {
     /// The table.
     pub table: Table,
-    /// How.
+    /// The kind.
     pub kind: Kind,
-    /// The block that the row is of, or claims to be of.
+    /// The real or claimed block of the row.
     pub number: u64,
     /// Its log index; 0 for a block.
     pub index: i64,
 }
 
-/// Compares two sets of rows, in any order. A row whose key is stored twice is compared with the copy that fits best; the
-/// other is extra.
+/// Compares two sets of rows, in any order. A row whose key is stored twice is compared with the copy that fits best; the other
+/// copy is extra.
 pub fn compare(shape: &Shape, expected: Vec<Entry>, stored: Vec<Entry>) -> Vec<Difference> {
     let mut by_key: BTreeMap<(u64, i64), (Vec<Entry>, Vec<Entry>)> = BTreeMap::new();
     for entry in expected {
@@ -103,7 +103,7 @@ pub fn compare(shape: &Shape, expected: Vec<Entry>, stored: Vec<Entry>) -> Vec<D
     differences
 }
 
-/// How much of a row is as expected: the time counts less than any column.
+/// The number of equal values of a row: the time counts less than any column.
 fn likeness(shape: &Shape, expected: &Entry, stored: &Entry) -> usize {
     2 * (shape.columns.len() - altered(shape, expected, stored).count()) + usize::from(expected.time == stored.time)
 }
@@ -123,12 +123,12 @@ fn altered<'e>(shape: &'e Shape, expected: &'e Entry, stored: &'e Entry) -> impl
     cells.filter(move |((_, same), (a, b))| differ(same, a, b)).map(|((name, _), _)| name.clone())
 }
 
-/// Differences grouped by table and kind: how many rows, in which blocks. Grows with the ranges, not with the rows.
+/// Differences grouped by table and kind: the number of rows, and their blocks. Grows with the ranges, not with the rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings(BTreeMap<(Table, Kind), (u64, Coverage)>);
 
 impl Findings {
-    /// Adds differences that were not added before.
+    /// Adds new differences.
     pub fn add(&mut self, differences: &[Difference]) {
         for difference in differences {
             let kind = (difference.table.clone(), difference.kind.clone());
@@ -146,17 +146,17 @@ impl Findings {
         self.0.iter().map(|((table, kind), (rows, blocks))| (table, kind, *rows, blocks))
     }
 
-    /// Whether nothing differs.
+    /// Whether there is no difference.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many rows differ.
+    /// The number of differing rows.
     pub fn rows(&self) -> u64 {
         self.0.values().map(|(rows, _)| rows).sum()
     }
 
-    /// The blocks in which something differs.
+    /// The blocks with a difference.
     pub fn blocks(&self) -> Coverage {
         Coverage::new(self.0.values().flat_map(|(_, blocks)| blocks.ranges().iter().copied()))
     }

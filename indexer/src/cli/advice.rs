@@ -4,7 +4,7 @@ use std::fmt;
 
 use dalp_partitions::{Advice, advise};
 
-/// Says how the commands are called.
+/// Registers the names of the commands.
 pub fn give() {
     advise(words);
 }
@@ -36,7 +36,9 @@ fn words(advice: &Advice<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Advice::ArchivePlace => f.write_str("partitions.archive_url"),
         Advice::Breaker => f.write_str("max_leaves_per_run or max_share_per_run"),
         Advice::Switch(name) => write!(f, "partitions.{name}"),
-        Advice::AwaitIndexes => f.write_str("the indexer makes them afterwards; else look for its errors in the log"),
+        Advice::AwaitIndexes => {
+            f.write_str("the indexer makes them afterwards; if it does not, see its errors in the log")
+        }
         _ => f.write_str("see `dalp-indexer partitions --help`"),
     }
 }
@@ -93,16 +95,16 @@ mod tests {
         for (said, expected) in [
             (
                 Error::Refused { leaf: leaf.clone(), why: why.clone() }.to_string(),
-                "logs_1 stays: it is held. Nothing was changed; `dalp-indexer partitions plan` shows what stands in the way",
+                "logs_1 stays: it is held. Nothing was changed; `dalp-indexer partitions plan` shows the obstacle",
             ),
             (
                 Error::TooLate { hold: 3, leaf, why }.to_string(),
-                "hold 3 stands from now on, but it came too late for logs_1, whose detaching had begun: it is held. \
-                 `dalp-indexer partitions undo logs_1 --reason …` attaches it again; nothing that is held is dropped",
+                "hold 3 is valid, but it came too late for logs_1, because its detach had begun: it is held. \
+                 `dalp-indexer partitions undo logs_1 --reason …` attaches it again; a held leaf is not dropped",
             ),
             (
                 Error::NotManaged { table: "t".to_owned() }.to_string(),
-                "t is not a partitioned table of the declared kind (LIST then RANGE, or RANGE alone if flat) in this database: run \
+                "t is not a partitioned table of the declared kind (LIST then RANGE, or only RANGE if flat) in this database: run \
                  `dalp-indexer migrate`, or correct the table's name",
             ),
             (
@@ -112,28 +114,27 @@ mod tests {
             ),
             (
                 Error::NoActivity { schema: "dalp_audit".to_owned() }.to_string(),
-                "dalp_audit.activity is not there or not the partitioner's, and nothing is retired without a record: as the owner of \
-                 dalp_audit, run make_activity('<partitioner role>', '<reader role>') of the registry's schema",
+                "dalp_audit.activity does not exist, or does not belong to the partitioner, and no leaf is retired without a record: as \
+                 the owner of dalp_audit, run make_activity('<partitioner role>', '<reader role>') of the registry's schema",
             ),
             (
                 ArchiveError::Missing { object: "o".to_owned() }.to_string(),
-                "o is missing from the archive: put a copy of it back, or archive its leaf again while that still stands; a manifest of a \
-                 file that is whole is written again by `dalp-indexer partitions archive repair`",
+                "o is missing from the archive: put a copy back, or archive its leaf again while the leaf exists; if only the manifest of \
+                 an intact file is missing, `dalp-indexer partitions archive repair` writes it again",
             ),
             (
                 Obstacle::Breaker { leaves: 9, share: 0.5 }.to_string(),
-                "9 leaves with 50 % of the bytes would go at once, more than max_leaves_per_run or max_share_per_run allow: look whether \
-                 that is meant, then `dalp-indexer partitions apply --allow-many`",
+                "9 leaves with 50 % of the bytes would go at once, more than max_leaves_per_run or max_share_per_run allow: if this is \
+                 intended, run `dalp-indexer partitions apply --allow-many`",
             ),
             (
                 Obstacle::Taken.to_string(),
-                "somebody took it out of its table: it is left alone. Attach it again, or `dalp-indexer partitions undo` does, and it \
-                 follows the policy",
+                "another user detached it from its table: it is left alone. Attach it again, by hand or with `dalp-indexer partitions \
+                 undo`, and it follows the policy",
             ),
             (
                 Obstacle::NoArchive.to_string(),
-                "to be archived, and there is no archive that can be used: see partitions.archive_url, and \
-                 `dalp-indexer partitions doctor`",
+                "due for archiving, and no archive can be used: see partitions.archive_url, and `dalp-indexer partitions doctor`",
             ),
             (Obstacle::Off { switch: "drop" }.to_string(), "partitions.drop is false"),
         ] {

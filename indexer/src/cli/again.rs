@@ -1,18 +1,18 @@
-//! What the database may be able to do a moment later.
+//! Statements that the database may accept a moment later.
 
 use tracing::warn;
 
 use crate::backoff::Backoff;
 use crate::store::StoreError;
 
-/// How often the database is asked before a command gives up.
+/// The number of tries before a command gives up.
 const ASKED: u32 = 6;
 
-/// Carries out what the database may be able to do a moment later, such as after a takeover, which ends what was begun
-/// before: a few times, with growing pauses.
+/// Runs a statement that the database may accept a moment later, such as after a takeover, which ends older work: a few times,
+/// with growing pauses.
 ///
 /// # Errors
-/// The last try's.
+/// The error of the last try.
 pub(super) async fn again<T, F>(mut step: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,

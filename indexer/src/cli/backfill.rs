@@ -21,7 +21,7 @@ use crate::timings::Timings;
 /// Arguments of `backfill`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BackfillArgs {
-    /// The chain's name in the configuration; may be left out if there is only one
+    /// The chain's name in the configuration; optional if only one chain is configured
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
     /// The first block
@@ -32,10 +32,10 @@ pub struct BackfillArgs {
     pub to: u64,
 }
 
-/// Fetches what the range lacks and commits it beside a running indexer.
+/// Fetches the missing part of the range and commits it beside a running indexer.
 ///
 /// # Errors
-/// A range that is not final or lies above the tail, and whatever ends the work; what was committed stays.
+/// A range that is not final or above the tail, and any error that ends the work; committed blocks stay.
 pub async fn run(config: Config, args: BackfillArgs, bars: MultiProgress) -> Result<(), Failure> {
     let chain = pick(&config, args.chain.as_deref())?;
     backfill(&config, chain, &args, &bars).instrument(spans::chain(&chain.name)).await
@@ -52,7 +52,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
     let leaves = Arc::new(Leaves::open(config).await.map_err(service::ServiceError::from)?);
     let mut bar: Option<ProgressBar> = None;
     let mut logs = 0;
-    // Nobody scrapes a command.
+    // No scraper reads a command.
     let timings = Timings::default().of_chain(&chain.name);
     loop {
         let context = Context {
@@ -69,13 +69,13 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
         logs += lane.logs();
         match outcome {
             Ok(()) => break,
-            // The running indexer was started anew, or another one took over: go on under its token.
+            // The running indexer was restarted, or another one took over: continue under its token.
             Err(StoreError::Fenced { .. }) => claim = service::join(chain, &store).await?.2,
             Err(error) => return Err(other(error)),
         }
     }
     match bar {
-        None => say!("{want} of \"{}\" is covered already; nothing to do", chain.name)?,
+        None => say!("{want} of \"{}\" is already stored; nothing to do", chain.name)?,
         Some(bar) => {
             let blocks = bar.length().unwrap_or(0);
             bar.finish_and_clear();
@@ -85,7 +85,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
     Ok(())
 }
 
-/// Goes on until nothing is missing; the bar comes once it is known how much that is.
+/// Continues until no block is missing; the bar appears when the number of missing blocks is known.
 async fn finish(
     lane: &mut BackfillLane,
     bars: &MultiProgress,
@@ -108,25 +108,27 @@ async fn finish(
     }
     match lane.missing_blocks() {
         0 => Ok(()),
-        // What is left cannot be had, such as a block that is too large.
+        // The rest is unavailable, such as a block that is too large.
         _ => Err(StoreError::Fatal { why: lane.trouble().unwrap_or_default() }),
     }
 }
 
-/// The chain that is meant.
+/// The chosen chain.
 ///
 /// # Errors
-/// With what to type, where it is not clear.
+/// With the option to type, if the choice is unclear.
 pub(super) fn pick<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c Chain, Failure> {
     let names = || config.chains.iter().map(|chain| chain.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, &config.chains[..]) {
         (Some(name), chains) => chains
             .iter()
             .find(|chain| chain.name == name)
-            .ok_or_else(|| Failure::usage(format!("no chain is called \"{name}\"; configured: {}", names()))),
+            .ok_or_else(|| Failure::usage(format!("there is no chain \"{name}\"; configured: {}", names()))),
         (None, [chain]) => Ok(chain),
         (None, []) => Err(Failure::usage("no chain is configured: see `dalp-indexer config example`")),
-        (None, _) => Err(Failure::usage(format!("--chain is needed, as there are several: {}", names()))),
+        (None, _) => {
+            Err(Failure::usage(format!("several chains are configured; choose one with --chain: {}", names())))
+        }
     }
 }
 
@@ -137,15 +139,15 @@ async fn refuse_unfinal(store: &Store, claim: &Claim, chain: &Chain, want: Block
         return match state.finalized {
             Some(_) => Ok(()),
             None => Err(Failure::other(format!(
-                "no block of \"{}\" is known to be final (finality {:?}): let `dalp-indexer run` index it first; with \
-                 finality \"never\" there is no backfill, index from start_block instead",
+                "no block of \"{}\" is known to be final (finality {:?}): start `dalp-indexer run` first; with finality \
+                 \"never\" there is no backfill: lower start_block instead",
                 chain.name, chain.finality
             ))),
         };
     }
     Err(Failure::usage(format!(
         "block {} of \"{}\" is not final, or not indexed yet (final: {}); `dalp-indexer run` indexes from start_block {} \
-         upwards by itself",
+         upwards automatically",
         want.last,
         chain.name,
         state.finalized.map_or("none".into(), |number| number.to_string()),

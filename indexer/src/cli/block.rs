@@ -2,7 +2,7 @@
 
 /// A block's number.
 pub(super) fn block(text: &str) -> Result<u64, String> {
-    // What PostgreSQL's int8 holds: no chain has more.
+    // The range of PostgreSQL's int8: no chain has more blocks.
     let number = text.parse().ok().filter(|number| i64::try_from(*number).is_ok());
     number.ok_or_else(|| "a block is a whole number, 0 or more".to_owned())
 }

@@ -14,9 +14,9 @@ pub enum ConfigCommand {
     /// Print the effective configuration without its secrets, or every problem it has
     #[command(after_help = "Example:
   dalp-indexer config check --config dalp-indexer.toml
-  dalp-indexer config check --connect    the databases, tables, nodes and archive that it names, too
+  dalp-indexer config check --connect    also tests the databases, tables, nodes and archive
 
-Exit code 2 if there is a problem, 1 if something does not serve. Without --connect nothing is connected to.")]
+Exit code 2 for a problem in the file, 1 for a failed connection or test. Without --connect, it opens no connection.")]
     Check(CheckArgs),
     /// Print a configuration file that works as it is and shows every setting
     #[command(after_help = "Example:
@@ -30,7 +30,7 @@ Exit code 2 if there is a problem, 1 if something does not serve. Without --conn
 /// Arguments of `check`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// Connect to everything that is configured, and tell a line for each whether it serves
+    /// Test each configured database, table, node and archive, and print one line for each
     #[arg(long)]
     pub connect: bool,
 }

@@ -1,4 +1,4 @@
-//! `dalp-indexer dev`: a devnet of one's own, indexed.
+//! `dalp-indexer dev`: a private devnet, indexed.
 
 mod args;
 mod given;
@@ -39,18 +39,18 @@ const ADMIN: &str = "dalp_admin";
 const INDEXER: &str = "dalp_indexer";
 /// Reads.
 const ANALYST: &str = "analyst";
-/// Anvil's own, known to everybody.
+/// Anvil's own, and public.
 const MNEMONIC: &str = "test test test test test test test test test test test junk";
-/// Blocks whose transactions and logs Anvil keeps: an hour of them. Else its memory and its state file grow as long as it runs, the
-/// file by 60 kB a block (1,500 blocks: 91 MB; with 300 kept, 24 MB).
+/// Blocks whose transactions and logs Anvil keeps: the blocks of an hour. Otherwise its memory and its state file grow for ever,
+/// the file by 60 kB per block (1,500 blocks: 91 MB; with 300 kept, 24 MB).
 const KEPT_BLOCKS: u32 = 3_600;
 /// Transactions a second of the sample traffic.
 const TRAFFIC: u32 = 20;
 
-/// Starts what is missing, indexes it, and stops all of it on Ctrl-C.
+/// Starts the missing programs, indexes the devnet, and stops everything on Ctrl-C.
 ///
 /// # Errors
-/// What could not be found, installed or started, and the next command to try.
+/// The program that could not be found, installed or started, and the next command to try.
 pub async fn run(args: DevArgs, bars: MultiProgress) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let mut devnet = Devnet::default();
@@ -64,13 +64,13 @@ pub async fn run(args: DevArgs, bars: MultiProgress) -> Result<(), Failure> {
     outcome.and(stopping)
 }
 
-/// What a run of `dev` keeps for the next one, locked against a second run beside it.
+/// The files that a run of `dev` keeps for the next one, locked against a second run.
 struct Folder {
     path: PathBuf,
     _lock: File,
 }
 
-/// Ports stay what they were, so that a pasted line goes on working.
+/// Ports stay the same, so that a pasted line still works.
 #[derive(Default, Serialize, Deserialize)]
 struct Ports {
     postgres: Option<u16>,
@@ -82,17 +82,17 @@ impl Folder {
         let home = home()?;
         let path = home.join("dev");
         let problem = |error: std::io::Error| {
-            Failure::other(format!("{}: {error}; set DALP_HOME to a folder that can be written", path.display()))
+            Failure::other(format!("{}: {error}; set DALP_HOME to a writable folder", path.display()))
         };
         fs::create_dir_all(&home).map_err(problem)?;
         let lock = File::create(home.join("dev.lock")).map_err(problem)?;
         if lock.try_lock().is_err() {
             return Err(Failure::other(format!(
-                "another `dalp-indexer dev` uses {}: stop it, or set DALP_HOME to another folder for this one",
+                "another `dalp-indexer dev` uses {}: stop it, or set DALP_HOME to another folder",
                 home.display()
             )));
         }
-        // Where both are given, nothing of it is used.
+        // If both are given, none of its parts is used.
         let is_used = args.rpc_url.is_none() || args.database_url.is_none();
         if args.fresh && is_used && path.exists() {
             fs::remove_dir_all(&path).map_err(problem)?;
@@ -105,19 +105,19 @@ impl Folder {
         let text = fs::read_to_string(self.path.join("ports.json")).unwrap_or_default();
         let ports: Ports = serde_json::from_str(&text).unwrap_or_default();
         let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-        // Those that wallets and tools expect, where nobody has them.
+        // The ports that wallets and tools expect, if they are free.
         let usual = |kept: Option<u16>, usual| kept.filter(free).or(Some(usual).filter(free));
         Ports { postgres: usual(ports.postgres, 5432), anvil: usual(ports.anvil, 8545) }
     }
 
     fn keep(&self, ports: &Ports) {
-        // Losing them costs a new port, no more.
+        // Their loss only costs a new port.
         if let Ok(text) = serde_json::to_string(ports) {
             fs::write(self.path.join("ports.json"), text).ok();
         }
     }
 
-    /// Writes the configuration for the other commands. It holds passwords: nobody else may read it.
+    /// Writes the configuration for the other commands. It holds passwords: no other user may read it.
     fn write_config(&self, text: &str) -> Result<PathBuf, Failure> {
         let path = self.path.join("dalp-indexer.toml");
         let problem = |error: std::io::Error| Failure::other(format!("{}: {error}", path.display()));
@@ -128,7 +128,7 @@ impl Folder {
     }
 }
 
-/// What this run started. Stopped in the reverse order.
+/// The parts that this run started. Stopped in the reverse order.
 #[derive(Default)]
 struct Devnet {
     folder: Option<Folder>,
@@ -142,7 +142,7 @@ struct Devnet {
 const DUMP_LIMIT: Duration = Duration::from_secs(120);
 
 impl Devnet {
-    /// Starts everything and shows how it goes, until something ends by itself.
+    /// Starts everything and shows the progress, until a part ends by itself.
     async fn live(&mut self, args: &DevArgs, bars: &MultiProgress) -> Result<(), Failure> {
         // Before anything is removed.
         let given = given::meet(args).await?;
@@ -161,7 +161,7 @@ impl Devnet {
             admit(cluster).await?;
         }
         given::same_chain(&config, args, &node).await?;
-        // A database that is not ours is not thrown away; what it holds of another chain under this id is.
+        // A database that is not ours is kept; another chain under this id in it is removed.
         config.chains.iter_mut().for_each(|chain| chain.reset_on_chain_change = args.fresh);
         let deployed = self.send_traffic(&node).await?;
         tell!("starting the indexer");
@@ -176,7 +176,7 @@ impl Devnet {
         }
     }
 
-    /// Leaves the ports and the configuration to the next run and to the other commands.
+    /// Leaves the ports and the configuration for the next run and the other commands.
     fn keep(&self, ports: &Ports, config: &str) -> Result<PathBuf, Failure> {
         let folder = self.folder.as_ref().ok_or_else(|| Failure::other("the devnet has no folder"))?;
         folder.keep(ports);
@@ -225,12 +225,11 @@ impl Devnet {
         tell!("Anvil listens on port {}", anvil.port());
         ports.anvil = Some(anvil.port());
         let genesis = anvil.rpc().block_hash(0).await?;
-        let genesis = genesis
-            .ok_or_else(|| Failure::other("Anvil has no block 0: start over with `dalp-indexer dev --fresh`"))?;
+        let genesis = genesis.ok_or_else(|| Failure::other("Anvil has no block 0: run `dalp-indexer dev --fresh`"))?;
         let (url, ws_url) = (anvil.http_url(), Some(anvil.ws_url()));
         let node = DevNode { url, ws_url, chain_id, genesis, start_block: 0, ours: Some(anvil.rpc().clone()) };
         if anvil.lost_blocks() {
-            tell!("note: Anvil was killed before it could save its state; blocks since its last save are gone");
+            tell!("note: Anvil was killed before it saved its state; the blocks since its last save are lost");
         }
         self.anvil = Some(anvil);
         Ok(node)
@@ -250,7 +249,7 @@ impl Devnet {
         Ok(Some(shown))
     }
 
-    /// Traffic, indexer, node, database: nobody is left without what it stands on.
+    /// Traffic, indexer, node, database: no part runs without the parts that it needs.
     async fn stop(self) -> Result<(), Failure> {
         if let Some((stop, task)) = self.traffic {
             stop.send(true).ok();
@@ -281,9 +280,9 @@ struct DevDatabase {
 fn config_text(database: &DevDatabase, node: &DevNode) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let mut config = format!(
-        "# Written by `dalp-indexer dev`, anew at each start.\n[database]\nurl = {}\nadmin_url = {}\nreader_url = {}\n\n\
-         [http]\nlisten = \"{}\"\n\n[chains.{CHAIN}]\nchain_id = {}\nrpc_urls = [{}]\nstart_block = {}\nfinality = \"never\"\n\
-         poll_interval = \"250ms\"\n",
+        "# Written by `dalp-indexer dev` at each start.\n[database]\nurl = {}\nadmin_url = {}\nreader_url = \
+         {}\n\n[http]\nlisten = \"{}\"\n\n[chains.{CHAIN}]\nchain_id = {}\nrpc_urls = [{}]\nstart_block = {}\nfinality = \
+         \"never\"\npoll_interval = \"250ms\"\n",
         text(&database.url),
         text(&database.admin_url),
         text(&database.reader_url),
@@ -299,7 +298,7 @@ fn config_text(database: &DevDatabase, node: &DevNode) -> String {
     config
 }
 
-/// The usual address if nobody has it, else any free port.
+/// The usual address if it is free, otherwise any free port.
 fn http_address() -> SocketAddr {
     let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
     if TcpListener::bind(usual).is_ok() { usual } else { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
@@ -332,7 +331,7 @@ async fn create_logins(cluster: &mut Cluster) -> Result<(), Failure> {
             .await
             .map_err(failed)?;
         let verb = if known.is_some() { "ALTER" } else { "CREATE" };
-        // Names are constants of ours; the password is hexadecimal, and never logged: log_statement is off.
+        // The names are our constants; the password is hexadecimal, and never logged: log_statement is off.
         let sql = format!("{verb} ROLE {user} LOGIN {rights} PASSWORD '{}'", password.replace('\'', "''"));
         client.batch_execute(&sql).await.map_err(failed)?;
     }
@@ -346,7 +345,7 @@ async fn create_logins(cluster: &mut Cluster) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lets the logins into the groups that the migrations made.
+/// Adds the logins to the groups that the migrations made.
 async fn admit(cluster: &Cluster) -> Result<(), Failure> {
     let client = superuser(cluster).await?;
     let sql = format!(
@@ -377,10 +376,10 @@ fn announce(
             agents.len().saturating_sub(3)
         )?;
     }
-    say!("\nCtrl-C stops everything; the next start goes on from here, `--fresh` starts over.\n")
+    say!("\nCtrl-C stops everything; the next start continues, `--fresh` starts with an empty chain.\n")
 }
 
-/// One live line a chain on a terminal; a line every five seconds elsewhere.
+/// One live line per chain on a terminal; otherwise a line every five seconds.
 async fn show(mut status: watch::Receiver<Vec<ChainStatus>>, bars: MultiProgress) -> Result<(), Failure> {
     if !std::io::stderr().is_terminal() {
         let mut turn = tokio::time::interval(Duration::from_secs(5));
@@ -401,7 +400,7 @@ async fn show(mut status: watch::Receiver<Vec<ChainStatus>>, bars: MultiProgress
             bar.set_message(line(chain));
             bar.tick();
         }
-        // The eye needs no more.
+        // A faster refresh is invisible.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Ok(())
@@ -425,7 +424,7 @@ fn line(chain: &ChainStatus) -> String {
     )
 }
 
-/// The end of a child, if there is one to end.
+/// The end of a child, if there is a child.
 async fn died(child: Option<impl Future<Output = dalp_fixtures::Error>>) -> Failure {
     match child {
         Some(child) => child.await.into(),

@@ -1,4 +1,4 @@
-//! Why a command did not do its work, and the exit code that says so.
+//! Why a command failed, and its exit code.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use crate::store::StoreError;
 use crate::store::connect::{ConnectError, ConnectFault};
 use crate::telemetry::TelemetryError;
 
-/// Why a command did not do its work; its text says what, where and what to do next.
+/// Why a command failed; its text says what happened, where, and what to do next.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// The exit code: 2 for usage and configuration, 1 for the rest.
+    /// The exit code: 2 for usage and configuration, 1 for all other failures.
     pub code: u8,
     /// For the person at the terminal.
     pub message: String,
@@ -24,12 +24,12 @@ impl Failure {
         Self { code: 2, message: message.into() }
     }
 
-    /// Whoever read the output has left: nothing is wrong, and nothing more is to be done.
+    /// The reader of the output is gone: there is no fault, and no more work.
     pub(crate) fn unread() -> Self {
         Self { code: 0, message: String::new() }
     }
 
-    /// Anything else.
+    /// Any other failure.
     pub fn other(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
     }
@@ -70,11 +70,11 @@ impl From<ServiceError> for Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// Of writing standard output.
+    /// For errors of writing standard output.
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::unread(),
-            _ => Self::other(format!("standard output cannot be written: {error}")),
+            _ => Self::other(format!("cannot write to standard output: {error}")),
         }
     }
 }

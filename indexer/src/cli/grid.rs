@@ -1,12 +1,12 @@
-//! Tables for people: as wide as the terminal at most, and no word, number or time is broken. What does not fit so is written as several
-//! tables, each with the columns that name the row, or else line by line; where there is no terminal, each row is one line.
+//! Tables for people: at most as wide as the terminal, without broken words, numbers or times. Wider tables become several
+//! tables, each with the columns that name the row, or lines; without a terminal, each row is one line.
 
 use std::fmt;
 use std::io;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 
-/// A table in the making.
+/// A table under construction.
 #[derive(Clone, Debug)]
 pub(super) struct Grid {
     header: Vec<String>,
@@ -17,7 +17,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// For the terminal that standard output is, if it is one.
+    /// For standard output's terminal, if it is one.
     pub fn new(header: &[&str]) -> Self {
         Self::within(header, terminal())
     }
@@ -26,12 +26,12 @@ impl Grid {
         Self { header: header.iter().map(|&name| name.to_owned()).collect(), rows: Vec::new(), width, names: 0 }
     }
 
-    /// The first so many columns name the row.
+    /// The first columns, up to this number, name the row.
     pub fn named_by(self, names: usize) -> Self {
         Self { names, ..self }
     }
 
-    /// As several tables, one below the other; none where that would break a word, too.
+    /// As several tables, one below the other; none if that would break a word too.
     fn in_parts(&self) -> Option<String> {
         let width = self.width.filter(|_| self.names > 0)?;
         let column = |at: usize| {
@@ -74,10 +74,10 @@ fn table() -> Table {
     table
 }
 
-/// A column that is no narrower than this breaks few lines.
+/// A column of at least this width breaks few lines.
 const READABLE: usize = 24;
 
-/// How wide a table of such columns is: each has a space at both sides and a line to its right, and the first one to its left.
+/// The width of a table with such columns: each has a space at both sides and a line to its right, and the first one to its left.
 fn total(columns: impl IntoIterator<Item = usize>) -> usize {
     columns.into_iter().map(|column| column + 3).sum::<usize>() + 1
 }
@@ -90,13 +90,13 @@ fn longest_word(text: &str) -> usize {
     text.split([' ', '\n']).map(|word| word.chars().count()).max().unwrap_or(0)
 }
 
-/// Columns of the terminal that standard output is; none where it is another thing.
+/// Columns of standard output's terminal; none if it is not a terminal.
 pub(super) fn terminal() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// The rows in `table`, no wider than `width`; none where that would break a word.
+/// The rows in `table`, no wider than `width`; none if that would break a word.
 pub(super) fn laid_out(
     mut table: Table,
     header: &[String],
@@ -133,7 +133,7 @@ pub(super) fn laid_out(
     Some(table.trim_fmt().replace(GLUE, " "))
 }
 
-/// Stands for a space that no line may end at.
+/// Replaces a space where no line may break.
 const GLUE: char = '\u{a0}';
 
 /// Dates and their times, and numbers and their units, stay together.
@@ -148,7 +148,7 @@ fn glue(text: &str) -> String {
     (0..characters.len()).map(|at| if is_glued(at) { GLUE } else { characters[at] }).collect()
 }
 
-/// Each value on a line of its own, below its row's number.
+/// Each value on a separate line, below its row's number.
 pub(super) fn line_by_line(names: &[String], rows: &[Vec<String>]) -> String {
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();

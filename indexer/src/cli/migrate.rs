@@ -5,10 +5,10 @@ use crate::cli::out::say;
 use crate::config::Config;
 use crate::store::connect::connect_direct;
 
-/// Creates or updates the schemas, tables and roles, and says what was done.
+/// Creates or updates the schemas, tables and roles, and reports the changes.
 ///
 /// # Errors
-/// What is missing and how to get it.
+/// The missing right or object, and the way to get it.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let report = apply(&config).await?;
     if report.applied.is_empty() {

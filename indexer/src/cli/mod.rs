@@ -1,4 +1,4 @@
-//! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for everything else that fails.
+//! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for every other failure.
 
 mod advice;
 mod again;
@@ -39,33 +39,33 @@ use crate::dataset::Datasets;
 #[derive(Debug, Parser)]
 #[command(name = "dalp-indexer", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Examples:
-  dalp-indexer dev                                  a devnet and a database of your own
-  dalp-indexer config example > dalp-indexer.toml   a configuration to start from
-  dalp-indexer migrate && dalp-indexer run          a deployment
+  dalp-indexer dev                                  starts a private devnet and database
+  dalp-indexer config example > dalp-indexer.toml   writes an example configuration
+  dalp-indexer migrate && dalp-indexer run          starts a deployment
 
 Every setting is also an environment variable: see `dalp-indexer config example`.
-Exit codes: 0 done, 2 wrong usage or configuration, 1 anything else.")]
+Exit codes: 0 success, 2 wrong usage or configuration, 1 any other error.")]
 pub struct Cli {
     /// The configuration file [default: ./dalp-indexer.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE", env = "DALP_CONFIG")]
     pub config: Option<PathBuf>,
-    /// How logs are written, on stderr; RUST_LOG chooses which
+    /// Format of the logs on stderr; RUST_LOG filters them
     #[arg(long, global = true, value_name = "FORMAT", env = "DALP_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a devnet of your own, with database and sample traffic, and index it
+    /// Start a private devnet with database and sample traffic, and index it
     #[cfg(feature = "dev")]
     #[command(after_help = "Examples:
-  dalp-indexer dev                                  installs what is missing; Ctrl-C stops all of it
-  dalp-indexer dev --fresh                          begins again with an empty chain and database
-  dalp-indexer dev --rpc-url http://127.0.0.1:8545  indexes a node that runs already")]
+  dalp-indexer dev                                  installs missing programs; Ctrl-C stops everything
+  dalp-indexer dev --fresh                          starts with an empty chain and database
+  dalp-indexer dev --rpc-url http://127.0.0.1:8545  indexes a running node")]
     Dev(dev::DevArgs),
     /// Follow the configured chains until stopped
     #[command(after_help = "Example:
@@ -75,7 +75,7 @@ pub enum Command {
     #[command(after_help = "Example:
   DALP_DATABASE__URL=postgres://postgres@127.0.0.1/dalp dalp-indexer migrate
 
-Uses database.admin_url. Running it again changes nothing.")]
+Uses database.admin_url. A second run changes nothing.")]
     Migrate,
     /// Show how far each chain is indexed
     #[command(after_help = "Examples:
@@ -83,49 +83,49 @@ Uses database.admin_url. Running it again changes nothing.")]
   dalp-indexer status --watch
   dalp-indexer status --json | jq '.chains[].lag_blocks'")]
     Status(status::StatusArgs),
-    /// Index a range of finalised blocks again or for the first time
+    /// Index a range of final blocks, such as blocks below the start block
     #[command(after_help = "Example:
   dalp-indexer backfill --chain mainnet --from 18000000 --to 18099999
 
-Blocks that are stored already are not stored twice.")]
+Does not store a block twice.")]
     Backfill(backfill::BackfillArgs),
-    /// Remove stored blocks from one upwards, final or not, so that they are read again
+    /// Remove stored blocks from a block upwards, final or not; the indexer reads them again
     #[command(after_help = "Example:
   dalp-indexer reindex --chain mainnet --from 18000000 --yes
 
-For a chain that rewrote final blocks, or a database that was restored. Stop the indexer before, or let it go on: it
-waits for its turn. Without --yes nothing is removed, and the exit code is 2.")]
+For a chain that rewrote final blocks, or a restored database. A running indexer may continue:
+reindex waits for its turn. Without --yes, nothing is removed and the exit code is 2.")]
     Reindex(reindex::ReindexArgs),
-    /// Compare what is stored with the chain, row by row; exit code 1 if anything differs or was not compared
+    /// Compare the stored rows with the chain, row by row; exit code 1 if a row differs or was not compared
     #[command(after_help = "Examples:
-  dalp-indexer verify                                    everything, as far as the chain can prove it
+  dalp-indexer verify                                    all blocks, at the strongest level of the chain
   dalp-indexer verify --from 18000000 --to 18099999 --level returned
   dalp-indexer verify --json | jq '.chains[].differences'
 
-Beside a running indexer, it disturbs nothing. Blocks that the present filter does not cover yet are not compared: that is no
-success. Blocks that are right are recorded with the level they were verified to.")]
+Does not disturb a running indexer. Blocks that the present filter does not cover yet are not compared, and the exit code
+is 1. For correct blocks, the level of verification is recorded.")]
     Verify(verify::VerifyArgs),
-    /// Fetch blocks anew whose stored rows differ from the chain, and replace their rows
+    /// Fetch each block whose stored rows differ from the chain, and replace its rows
     #[command(after_help = "Examples:
-  dalp-indexer repair --dry-run      says what it would replace
+  dalp-indexer repair --dry-run      names the blocks to replace
   dalp-indexer repair --from 18000000 --to 18099999
 
 Verifies first. Each range is replaced in one transaction; the tail does not move.")]
     Repair(repair::RepairArgs),
-    /// Look after partitions: plan, apply, status, audit, undo, holds, archives
+    /// Maintain partitions: plan, apply, status, audit, undo, holds, archives
     #[command(subcommand)]
     #[command(after_help = "Examples:
   dalp-indexer partitions status
   dalp-indexer partitions plan --table logs
 
-docs/partitions.md tells of policies, holds and what to do when. Uses database.admin_url.")]
+docs/partitions.md explains policies, holds and messages. Uses database.admin_url.")]
     Partitions(partitions::PartitionsCommand),
-    /// Ask the database: a prompt, or -c for one question
+    /// Query the database: a prompt, or -c for one query
     #[command(after_help = "Examples:
-  dalp-indexer sql                                          a prompt; \\? there lists its commands
-  dalp-indexer sql -c '\\d'                                  the tables
+  dalp-indexer sql                                          opens a prompt; \\? lists its commands
+  dalp-indexer sql -c '\\d'                                  lists the tables
   dalp-indexer sql -c 'SELECT count(*) FROM dalp_indexed.logs' --format json
-  dalp-indexer sql < report.sql                             runs a file; between its \\ commands, as one transaction
+  dalp-indexer sql < report.sql                             runs a file; statements between \\ commands are one transaction
 
 Uses database.reader_url.")]
     Sql(sql::SqlArgs),
@@ -134,8 +134,8 @@ Uses database.reader_url.")]
     Config(config::ConfigCommand),
 }
 
-/// The whole program: reads the arguments and the environment, runs, and says how it went. `datasets`: the tables that the logs of chains
-/// go to; `dev` knows the indexer's own.
+/// The whole program: reads the arguments and the environment, runs, and reports the result. `datasets`: the tables for the logs
+/// of chains; `dev` knows the indexer's own.
 pub fn main(datasets: Datasets) -> ExitCode {
     advice::give();
     // clap answers --help with 0 and wrong usage with 2.
@@ -143,12 +143,12 @@ pub fn main(datasets: Datasets) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tell!("error: threads for the program cannot be started: {error}");
+            tell!("error: cannot start the threads of the program: {error}");
             return ExitCode::from(1);
         }
     };
     let result = runtime.block_on(dispatch(cli, datasets));
-    // What still blocks (a line editor's read, a name lookup) must not keep a program that is done.
+    // A blocked thread (a line editor's read, a name lookup) must not keep a finished program alive.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! `dalp-indexer partitions`: what the partition manager will do, does and did, and the ways to intervene.
+//! `dalp-indexer partitions`: the plans, work and record of the partition manager, and the ways to intervene.
 
 mod archive;
 mod doctor;
@@ -16,60 +16,61 @@ use crate::config::Config;
 use self::shared::Session;
 pub use self::shared::{LeafArgs, Selection};
 
-/// What to do with partitions.
+/// The commands for partitions.
 #[derive(Debug, Subcommand)]
 pub enum PartitionsCommand {
-    /// Say what maintenance would do now: statements, locks, bytes, and what stands in the way; changes nothing
+    /// Show the planned maintenance: statements, locks, bytes and obstacles; changes nothing
     #[command(after_help = "Examples:
   dalp-indexer partitions plan
   dalp-indexer partitions plan --table logs --json | jq '.moves[].statements'")]
     Plan(Selection),
-    /// Do it now: make what will be needed, archive, retire, detach and drop what is due
+    /// Carry the plan out: make leaves ahead; archive, retire, detach and drop due leaves
     #[command(after_help = "Examples:
   dalp-indexer partitions apply
-  dalp-indexer partitions apply --table logs --allow-many    after a first policy, or a long stop
+  dalp-indexer partitions apply --table logs --allow-many    after a first policy or a long stop
 
-A running indexer does the same every partitions.maintenance_interval. Exit code 1 if something failed.")]
+A running indexer does this every partitions.maintenance_interval. Exit code 1 if a step failed.")]
     Apply(plan::ApplyArgs),
-    /// Show each table: leaves, bytes, what is due, held and detached, and how large it will be
+    /// Show each table: leaves, bytes, due, held and detached leaves, and the expected size
     #[command(after_help = "Examples:
   dalp-indexer partitions status
   dalp-indexer partitions status --json | jq '.tables[] | {table, key, bytes, forecast_90d}'")]
     Status(Selection),
-    /// Look for gaps, drift from the parent, detachings that did not end; exit code 1 if something must be mended
+    /// Find gaps, differences from the parent and unfinished detaches; exit code 1 if a finding needs an action
     #[command(after_help = "Example:
   dalp-indexer partitions audit")]
     Audit(Selection),
-    /// Look for what keeps the manager from its work: settings, rights, open transactions, the archive; exit code 1 as for audit
+    /// Find obstacles: settings, rights, open transactions, the archive; exit code 1 as for audit
     #[command(after_help = "Examples:
   dalp-indexer partitions doctor
   dalp-indexer partitions doctor --json | jq '.[] | select(.severity != \"info\")'
 
-Writes, reads and removes one small object in the archive, if there is one.")]
+Writes, reads and removes one small object in a configured archive.")]
     Doctor(Selection),
-    /// Make the leaf that a late row needs, or open it where it is sealed
+    /// Make the leaf for a late row, or unseal it
     #[command(after_help = "Example:
   dalp-indexer partitions fill --table position --at 2023-11-05T10:00:00Z
 
-Rows of times that are not made ahead are refused with SQLSTATE 23514 where no leaf takes them.")]
+The server refuses a row without a leaf with SQLSTATE 23514.")]
     Fill(fill::FillArgs),
-    /// Serve a leaf again that was sealed, retired or detached, and every newer one of its chain
+    /// Return a sealed, retired or detached leaf to its table, with every newer leaf of its chain
     #[command(after_help = "Example:
   dalp-indexer partitions undo logs_1_20240301 --reason 'wrong policy'
 
-Takes milliseconds. A hold is put on what came back, or the policy would take it again: `hold release` ends it.")]
+Takes milliseconds. A hold protects the returned leaf from the policy; `hold release` ends the hold.")]
     Undo(LeafArgs),
-    /// Bring a dropped leaf back from its archive
+    /// Restore a dropped leaf from its archive
     #[command(after_help = "Example:
   dalp-indexer partitions restore logs_1_20240301 --reason 'audit 2026'
   dalp-indexer partitions restore logs_1_20240301 --reason 'audit 2026' --into dalp_indexed.logs_of_march
 
-Its rows are compared with what was archived before it is attached; where the table is another by now, `--into` takes them as they were. A hold is put on it, as for undo.")]
+Compares the rows with the archive before the leaf is attached. If the table has changed, `--into` restores the archived
+columns into a new table. A hold protects the leaf, as after undo.")]
     Restore(archive::RestoreArgs),
-    /// Keep rows whatever a policy says
+    /// Keep rows against any policy
     #[command(subcommand)]
     Hold(hold::HoldCommand),
-    /// Look at archives
+    /// List, verify and repair archives
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
 }
@@ -77,7 +78,7 @@ Its rows are compared with what was archived before it is attached; where the ta
 /// Runs one command.
 ///
 /// # Errors
-/// What is wrong with the configuration or the request, and what the database or the archive refused.
+/// The fault of the configuration or the request, and the refusals of the database or the archive.
 pub async fn run(config: Config, command: PartitionsCommand) -> Result<(), Failure> {
     let mut session = Session::open(&config).await?;
     match command {

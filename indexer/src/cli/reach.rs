@@ -1,4 +1,4 @@
-//! `config check --connect`: whether what a configuration names is there and serves, a line each.
+//! `config check --connect`: tests each object of a configuration, one line each.
 
 use dalp_partitions::{Finding, hindrances};
 use tokio_postgres::Client;
@@ -13,7 +13,7 @@ use crate::spans;
 use crate::store::connect::connect_direct;
 use crate::store::rights::{self, Duty};
 
-/// What was looked at, and what of it does not serve.
+/// The number of tests, and the failed ones.
 #[derive(Default)]
 struct Looks {
     all: usize,
@@ -31,10 +31,10 @@ impl Looks {
     }
 }
 
-/// Connects to each, changes nothing but an object in the archive, which it removes, and tells what it found.
+/// Connects to each, changes only an object in the archive, which it removes, and prints the results.
 ///
 /// # Errors
-/// Where anything does not serve.
+/// If a test fails.
 pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let mut looks = Looks::default();
     looks.tell("database.url", login(config, &config.database.url, Duty::Write).await)?;
@@ -43,7 +43,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let role = format!("ok, as \"{}\"", config.roles.partitioner);
     looks.tell("database.admin_url", manager.as_ref().map(|_| role).map_err(ToString::to_string))?;
     if let Ok(mut client) = manager
-        // Before that nothing of ours is there, which was said above.
+        // Without the schema, there is nothing to test, and the line above said so.
         && !matches!(dalp_migrations::check(&client).await, Err(dalp_migrations::Error::Missing { .. }))
     {
         for managed in &config.tables {
@@ -61,7 +61,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     }
     match looks {
         Looks { failed: 0, .. } => Ok(()),
-        Looks { all, failed } => Err(Failure::other(format!("{failed} of {all} do not serve: see above"))),
+        Looks { all, failed } => Err(Failure::other(format!("{failed} of {all} tests failed: see above"))),
     }
 }
 
@@ -92,9 +92,10 @@ async fn node(chain: &Chain, url: &Secret) -> Result<String, String> {
     let found = nodes.identity().await.map_err(|error| error.to_string())?;
     match found.chain_id == chain.chain_id {
         true => Ok(format!("chain {}, genesis {}", found.chain_id, found.genesis)),
-        false => {
-            Err(format!("it serves chain {}, and chains.{}.chain_id is {}", found.chain_id, chain.name, chain.chain_id))
-        }
+        false => Err(format!(
+            "the node serves chain {}, but chains.{}.chain_id is {}",
+            found.chain_id, chain.name, chain.chain_id
+        )),
     }
 }
 
@@ -109,10 +110,10 @@ async fn archive(config: &Config, client: &Client, looks: &mut Looks) -> Result<
         Err(error) => Err(error.to_string()),
         Ok(None) => match archive.probe().await {
             Ok(probed) if probed.writes_once => {
-                Ok("it takes objects, gives them back, and writes none over another".to_owned())
+                Ok("it stores and returns objects, and refuses to overwrite one".to_owned())
             }
             Ok(_) => {
-                Ok("it takes objects and gives them back; it ignores conditional writes: let one database write there"
+                Ok("it stores and returns objects, but ignores conditional writes: let only one database write there"
                     .to_owned())
             }
             Err(error) => Err(error.to_string()),

@@ -1,4 +1,4 @@
-//! `dalp-indexer reindex`: removes stored blocks from one upwards, final or not, so that they are read again.
+//! `dalp-indexer reindex`: removes stored blocks from a block upwards, final or not, so that they are read again.
 
 use indicatif::MultiProgress;
 use tracing::Instrument as _;
@@ -17,22 +17,22 @@ use crate::store::{Store, StoreError};
 /// Arguments of `reindex`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReindexArgs {
-    /// The chain's name in the configuration; may be left out if there is only one
+    /// The chain's name in the configuration; optional if only one chain is configured
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
-    /// The first block that shall be read again
+    /// The first block to read again
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub from: u64,
-    /// Do it: without this, only what would be removed is said, and the exit code is 2
+    /// Confirm: without this flag, only the blocks to remove are named, and the exit code is 2
     #[arg(long)]
     pub yes: bool,
 }
 
-/// Removes the blocks in steps, newest first; each step leaves a valid prefix of the chain. A running indexer of this
-/// chain loses its right to write first, and may go on afterwards.
+/// Removes the blocks in steps, newest first; each step leaves a valid prefix of the chain. A running indexer of this chain loses
+/// its right to write first, and may continue afterwards.
 ///
 /// # Errors
-/// A chain that is not stored, and whatever ends the work; what was removed stays removed.
+/// A chain that is not stored, and any error that ends the work; removed blocks stay removed.
 pub async fn run(config: Config, args: ReindexArgs, bars: MultiProgress) -> Result<(), Failure> {
     let chain = pick(&config, args.chain.as_deref())?;
     remove(&config, chain, &args, &bars).instrument(spans::chain(&chain.name)).await
@@ -44,18 +44,18 @@ async fn remove(config: &Config, chain: &Chain, args: &ReindexArgs, bars: &Multi
     store.check().await.map_err(other)?;
     if !args.yes {
         return Err(Failure::usage(format!(
-            "nothing was removed: this removes every stored block of \"{}\" from {} upwards, and `dalp-indexer run` reads them \
-             again; add --yes",
+            "nothing was removed. With --yes, this command removes every stored block of \"{}\" from {} upwards, and \
+             `dalp-indexer run` reads them again",
             chain.name, args.from
         )));
     }
-    let nothing = || Failure::other(format!("nothing is stored of \"{}\" (chain {})", chain.name, chain.chain_id));
+    let nothing = || Failure::other(format!("no block of \"{}\" (chain {}) is stored", chain.name, chain.chain_id));
     let seized = again(|| store.seize(chain.chain_id)).await.map_err(other)?.ok_or_else(nothing)?;
     let to = store.tail_below(&seized, args.from).await.map_err(other)?;
     let Seized { claim, mut tail, .. } = seized;
     if to.next >= tail.next {
         store.let_go(&claim).await.map_err(other)?;
-        say!("\"{}\" is stored up to block {} only; nothing to remove", chain.name, tail.next.saturating_sub(1))?;
+        say!("\"{}\" is stored only up to block {}; nothing to remove", chain.name, tail.next.saturating_sub(1))?;
         return Ok(());
     }
     let blocks = tail.next - to.next;

@@ -22,18 +22,18 @@ use crate::store::repair::Replacement;
 /// Arguments of `repair`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RepairArgs {
-    /// Which blocks.
+    /// The blocks.
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Say what would be replaced, and replace nothing
+    /// Name the blocks to replace, and replace nothing
     #[arg(long)]
     pub dry_run: bool,
 }
 
-/// Verifies, repairs what differs, and looks again.
+/// Verifies, repairs the differences, and verifies again.
 ///
 /// # Errors
-/// Whatever keeps a range from being replaced; ranges before it are repaired.
+/// Any error that keeps a range from being replaced; the ranges before it are repaired.
 pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Result<(), Failure> {
     let store = open_store(&config).await?;
     let mut missing = Ok(());
@@ -59,19 +59,19 @@ pub async fn run(config: Config, args: RepairArgs, bars: MultiProgress) -> Resul
 }
 
 struct Repair<'r> {
-    /// The writer's token, the tail and the node's chain as they were when something last came between.
+    /// The writer's token, the tail and the node's chain at the last interruption.
     verification: Verification<'r>,
     leaves: &'r Leaves,
     scope: &'r ScopeArgs,
 }
 
-/// Blocks that are replaced in one transaction, at most.
+/// Most blocks replaced in one transaction.
 const BLOCKS_AT_ONCE: u64 = 32;
-/// Attempts at one range: the writer may be restarted, or the chain move, under it.
+/// Attempts per range: the writer may restart, or the chain may move, during the repair.
 const TRIES: u32 = 10;
 
 impl Repair<'_> {
-    /// Replaces a range in pieces, and halves a piece that is too large to be fetched.
+    /// Replaces a range in pieces, and halves a piece that is too large to fetch.
     async fn mend(&mut self, range: BlockRange) -> Result<(), Failure> {
         let mut todo = vec![range];
         while let Some(range) = todo.pop() {
@@ -110,12 +110,12 @@ impl Repair<'_> {
     async fn replace_once(&self, range: BlockRange) -> Result<(), Step> {
         let verification = &self.verification;
         if range.last > verification.anchor.number {
-            return Err(Step::Again("it lies above the tail now".into()));
+            return Err(Step::Again("it is above the tail now".into()));
         }
         let stored = verification.stored(range).await.map_err(Step::of)?;
         let covered = stored.covered_by_any();
         for part in covered.ranges() {
-            // Every header is fetched: each block of the tail must be stored again.
+            // Fetches every header: each block of the tail must be stored again.
             let fetched = verification.fetch(*part, verification.level.max(Level::Linked)).await;
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
             let batch = batch.retain(|number, log| stored.calls_for(number, log));
@@ -129,11 +129,11 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Writes, and reads back: what is stored is what was fetched, so the chain is not asked for it twice.
+    /// Writes, and reads back: the stored rows equal the fetched ones, so the chain is not asked a second time.
     async fn write(&self, replacement: Replacement<'_>, foreign: &[(i64, i32)]) -> Result<(), Step> {
         let verification = &self.verification;
         if !verification.stands().await.map_err(|trouble| Step::Failed(trouble.into()))? {
-            return Err(Step::Again("the chain was reorganised meanwhile".into()));
+            return Err(Step::Again("a reorg happened meanwhile".into()));
         }
         match verification.store.repair(&verification.claim, replacement, foreign, verification.anchor).await {
             Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
@@ -142,7 +142,7 @@ impl Repair<'_> {
                 if let (StoreError::Sealed { .. }, Replacement::Batch(batch)) = (&error, replacement) {
                     self.leaves.unseal(verification.claim.chain_id, batch, &floors).await.map_err(Step::of)?;
                 }
-                return Err(Step::Again(format!("a partition went away or was sealed: {error}")));
+                return Err(Step::Again(format!("a partition was dropped or sealed: {error}")));
             }
             other => other.map_err(Step::of)?,
         }
@@ -153,7 +153,7 @@ impl Repair<'_> {
             .map_err(|trouble| Step::Failed(trouble.into()))?;
         match verified.differences.len() {
             0 => Ok(()),
-            rows => Err(Step::Again(format!("{rows} of its rows still differ: somebody else writes there"))),
+            rows => Err(Step::Again(format!("{rows} of its rows still differ: another program writes there"))),
         }
     }
 }
@@ -165,7 +165,7 @@ enum Step {
 }
 
 impl Step {
-    /// By what the store's error asks for.
+    /// By the next move of the store's error.
     fn of(error: StoreError) -> Self {
         match error {
             StoreError::Fatal { .. } => Self::Failed(Failure::other(error.to_string())),

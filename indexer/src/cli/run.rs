@@ -10,7 +10,7 @@ use crate::service::Service;
 /// Arguments of `run`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct RunArgs {
-    /// Remove what is stored of a chain whose genesis block changed, as a devnet's does when it is started anew
+    /// Remove the stored blocks of a chain whose genesis block changed, as after a restart of a devnet
     #[arg(long)]
     pub reset_on_chain_change: bool,
 }
@@ -18,7 +18,7 @@ pub struct RunArgs {
 /// Indexes the configured chains until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What kept it from starting, or ended a chain.
+/// The error that prevented the start, or ended a chain.
 pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
     for chain in &mut config.chains {
         chain.reset_on_chain_change |= args.reset_on_chain_change;
@@ -27,7 +27,7 @@ pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
     let mut service = tokio::select! {
         service = Service::start(&config) => service?,
         () = signals.stop() => {
-            info!("stopping before it has started");
+            info!("stopping before the start is complete");
             return Ok(());
         }
     };
@@ -43,19 +43,19 @@ pub async fn run(mut config: Config, args: RunArgs) -> Result<(), Failure> {
     result
 }
 
-/// Ctrl-C, and the service manager's SIGTERM: heard from when this is made, so that none ends the process as if it had failed.
+/// Ctrl-C, and the service manager's SIGTERM: received from its creation on, so that none ends the process like a failure.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    /// Hears them from now on.
+    /// Receives them from now on.
     ///
     /// # Errors
-    /// Where signals cannot be received.
+    /// If signals cannot be received.
     pub fn listen() -> Result<Self, Failure> {
-        let hook = |kind| signal(kind).map_err(|error| Failure::other(format!("signals cannot be received: {error}")));
+        let hook = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot receive signals: {error}")));
         Ok(Self { interrupt: hook(SignalKind::interrupt())?, terminate: hook(SignalKind::terminate())? })
     }
 

@@ -1,4 +1,4 @@
-//! `dalp-indexer status`: what the database says about each chain, from anywhere.
+//! `dalp-indexer status`: the database's record of each chain, from any machine.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub struct StatusArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Look again every two seconds, and tell how fast history comes and when it will be there, until Ctrl-C
+    /// Refresh every two seconds until Ctrl-C, with the speed of history and the time left
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
 }
@@ -32,7 +32,7 @@ pub struct StatusArgs {
 #[derive(Serialize)]
 struct Report {
     chains: Vec<ChainReport>,
-    /// The tables whose partitions could not be looked after as they should, in the last run.
+    /// The tables whose partitions had faults in the last run.
     maintenance: Vec<Trouble>,
 }
 
@@ -48,41 +48,41 @@ struct Trouble {
 struct ChainReport {
     name: String,
     chain_id: i64,
-    /// The newest block when the indexer last wrote its heartbeat.
+    /// The newest block at the indexer's last heartbeat.
     head: Option<i64>,
     /// The first block that is indexed.
     start_block: i64,
     finalized: Option<i64>,
     /// Last block that the tail committed; none before the first.
     tail: Option<i64>,
-    /// Last block up to which nothing is missing, as the view `progress` has it; none while the first is.
+    /// Last block up to which no block is missing, from the view `progress`; none if the first is missing.
     complete_to: Option<i64>,
-    /// Blocks from the first to the tail that are not stored yet, as the view `progress` has it.
+    /// Blocks from the first to the tail that are not stored yet, from the view `progress`.
     gap_blocks: i64,
     lag_blocks: Option<i64>,
     lag_seconds: Option<f64>,
-    /// How far each level reaches, as the view `verified` has it.
+    /// The reach of each level, from the view `verified`.
     verified_to: VerifiedTo,
-    /// Stored blocks, of whatever source, also below the first that is indexed.
+    /// Stored blocks, of any source, also below the first indexed block.
     covered_blocks: i64,
     leaves: i64,
-    /// Which process leads; none while nobody has a lease that lasts.
+    /// The leading process; none if nobody has a valid lease.
     leader: Option<String>,
     /// Seconds until its lease ends, unless it is renewed.
     lease_seconds: Option<f64>,
     waits_for: Option<String>,
     /// Seconds since the indexer last wrote its heartbeat.
     heartbeat_age: Option<f64>,
-    /// Logs that no typed table takes, since the leader began, in words.
+    /// Logs without a typed table, since the leader began, in words.
     untyped: Option<String>,
-    /// How its nodes did then, and what they allow.
+    /// The states and limits of its nodes at that time.
     nodes: Vec<NodeReport>,
 }
 
 /// Prints the state of every stored chain.
 ///
 /// # Errors
-/// What keeps the database from being read.
+/// The error of reading the database.
 pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
     if args.watch {
         let mut signals = Signals::listen()?;
@@ -113,7 +113,7 @@ pub async fn run(config: Config, args: StatusArgs) -> Result<(), Failure> {
         }
         for Trouble { table, failures, error } in &maintenance {
             let why = error.as_deref().unwrap_or_default();
-            say!("partitions of {table}: {failures} runs failed in a row; the last one: {why}")?;
+            say!("partitions of {table}: {failures} runs failed in a row; last failure: {why}")?;
         }
     }
     Ok(())
@@ -139,10 +139,10 @@ async fn look(client: &Client) -> Result<Vec<ChainReport>, Failure> {
     read(client).await.map_err(|error| Failure::other(explain(&error)))
 }
 
-/// Between two looks of `--watch`.
+/// The interval of `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Looks again and again, until the reader leaves. A connection that was lost is made anew.
+/// Refreshes until the reader leaves. A lost connection is replaced.
 async fn watch(config: &Config) -> Result<(), Failure> {
     let mut client = open(config).await?;
     let mut ways: HashMap<i64, CatchUp> = HashMap::new();
@@ -154,7 +154,7 @@ async fn watch(config: &Config) -> Result<(), Failure> {
             }
             chains => chains?,
         };
-        // On a terminal the one look replaces the other.
+        // On a terminal, each refresh replaces the previous one.
         let clear = if grid::terminal().is_some() { "\x1b[H\x1b[2J" } else { "" };
         match chains.is_empty() {
             true => say!("{clear}{NONE}")?,
@@ -182,7 +182,7 @@ impl ChainReport {
         self.head.map_or(0, |head| (head - self.start_block + 1).max(0).unsigned_abs())
     }
 
-    /// How much of the chain, from its first block to the head, is stored, where much is not.
+    /// The stored part of the chain, from its first block to the head, if much is missing.
     fn part(&self) -> Option<String> {
         let (all, missing) = (self.blocks(), self.missing());
         if all == 0 || missing <= FEW {
@@ -190,13 +190,14 @@ impl ChainReport {
         }
         let percent = all.saturating_sub(missing) as f64 * 100.0 / all as f64;
         Some(format!(
-            "{}: {percent:.1} % of {all} blocks are stored, {missing} are to be fetched; `dalp-indexer status --watch` tells how fast",
+            "{}: {percent:.1} % of {all} blocks are stored, {missing} are missing; `dalp-indexer status --watch` shows \
+             the speed",
             self.name
         ))
     }
 }
 
-/// So many blocks are always on their way.
+/// This number of blocks is always under way.
 const FEW: u64 = 32;
 
 async fn read(client: &Client) -> Result<Vec<ChainReport>, tokio_postgres::Error> {
@@ -265,7 +266,7 @@ fn number<T: ToString>(value: Option<T>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
 }
 
-/// How far each chain is.
+/// The progress of each chain.
 fn progress_table(chains: &[ChainReport]) -> Grid {
     let mut table =
         Grid::new(&["chain", "head", "finalized", "tail", "complete to", "gaps", "lag", "waits for"]).named_by(1);
@@ -276,7 +277,7 @@ fn progress_table(chains: &[ChainReport]) -> Grid {
             _ => "-".into(),
         };
         let waits = match chain.heartbeat_age {
-            None => "an indexer: none has run yet".into(),
+            None => "an indexer: no indexer has run yet".into(),
             Some(age) if age > 10.0 => format!("an indexer: the last heartbeat is {age:.0} s old"),
             Some(_) => chain.waits_for.clone().unwrap_or_default(),
         };
@@ -294,7 +295,7 @@ fn progress_table(chains: &[ChainReport]) -> Grid {
     table
 }
 
-/// How far each level of verification reaches, who writes, and what is stored.
+/// The reach of each level of verification, the writer, and the stored blocks.
 fn levels_table(chains: &[ChainReport]) -> Grid {
     let levels = VerifiedTo::default().levels().map(|(level, _)| format!("{level} to"));
     let mut header = vec!["chain", "leader"];

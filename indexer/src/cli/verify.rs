@@ -1,4 +1,4 @@
-//! `dalp-indexer verify`: what is stored against the chain, range by range, beside a running indexer.
+//! `dalp-indexer verify`: compares the stored rows with the chain, range by range, beside a running indexer.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -30,20 +30,19 @@ use crate::spans;
 use crate::store::verify::{ExpectedRows, StoredRange};
 use crate::store::{Claim, Store, StoreError};
 
-/// Which blocks are looked at, and how closely.
+/// The blocks to verify, and the level.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ScopeArgs {
-    /// The chain's name in the configuration; all of them without it
+    /// The chain's name in the configuration [default: all chains]
     #[arg(long, value_name = "NAME")]
     pub chain: Option<String>,
-    /// The first block [default: the first that is stored]
+    /// The first block [default: the first stored block]
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub from: Option<u64>,
-    /// The last block, included [default: the last that is stored]
+    /// The last block, included [default: the last stored block]
     #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
     pub to: Option<u64>,
-    /// How far the chain's answers are verified themselves: returned, linked, bloom or receipts [default: the strongest that
-    /// the chain allows]
+    /// Level of proof of the node's answers: returned, linked, bloom or receipts [default: the chain's strongest level]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub level: Option<Level>,
 }
@@ -51,7 +50,7 @@ pub struct ScopeArgs {
 /// Arguments of `verify`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// Which blocks.
+    /// The blocks.
     #[command(flatten)]
     pub scope: ScopeArgs,
     /// Print JSON instead of a table
@@ -66,7 +65,7 @@ fn level(word: &str) -> Result<Level, String> {
 /// Verifies and reports.
 ///
 /// # Errors
-/// A difference between the database and the chain, and whatever keeps them from being compared.
+/// A difference between the database and the chain, and any error that prevents the comparison.
 pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Result<(), Failure> {
     let store = open_store(&config).await?;
     let mut reports = Vec::new();
@@ -86,7 +85,7 @@ pub async fn run(config: Config, args: VerifyArgs, bars: MultiProgress) -> Resul
     match reports.iter().map(|report| report.findings.rows()).sum() {
         0 => reports.iter().try_for_each(Report::whole),
         rows => {
-            Err(Failure::other(format!("{rows} rows differ from the chain; `dalp-indexer repair` fetches them anew")))
+            Err(Failure::other(format!("{rows} rows differ from the chain; `dalp-indexer repair` fetches them again")))
         }
     }
 }
@@ -117,27 +116,27 @@ pub(super) struct Verification<'a> {
     pub nodes: Arc<Nodes>,
     pub source: Source,
     pub claim: Claim,
-    /// The stored tail when the verification began: a block that the node has, too.
+    /// The stored tail at the begin of the verification: a block that the node has too.
     pub anchor: BlockRef,
     pub want: BlockRange,
-    /// How closely the chain is read.
+    /// The level of reading the chain.
     pub level: Level,
 }
 
-/// What was found in one range.
+/// The findings in one range.
 pub(super) struct Verified {
     pub differences: Vec<Difference>,
     logs: u64,
     bytes: u64,
-    /// Its blocks, one for each log, whose time has no partition.
+    /// Its blocks, one per log, whose time has no partition.
     out_of_time: Vec<u64>,
     /// Its logs below their floor.
     below: u64,
-    /// The level of what was fetched, where the range is covered.
+    /// The level of the fetched range, if the range is covered.
     level: Option<Level>,
 }
 
-/// What was found in all.
+/// The findings in all ranges.
 pub(super) struct Report {
     chain: String,
     start_block: u64,
@@ -145,18 +144,18 @@ pub(super) struct Report {
     level: Level,
     covered: Coverage,
     logs: u64,
-    /// Logs that are in the quarantine alone, and their blocks.
+    /// Logs that are only in the quarantine, and their blocks.
     out_of_time: (u64, Coverage),
     /// Logs below the retention floors, which are not compared.
     below: u64,
     pub findings: Findings,
 }
 
-/// How often a node is asked before the command gives up: longer than a restart takes.
+/// The number of tries at a node before the command gives up: longer than a restart takes.
 const TRIES: u32 = 10;
-/// Before the second try; later ones wait longer.
+/// The pause before the second try; later pauses are longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Blocks of one step whose receipts are all read.
+/// Blocks per step when all receipts are read.
 const RECEIPT_STEP: u64 = 64;
 
 impl<'a> Verification<'a> {
@@ -173,17 +172,14 @@ impl<'a> Verification<'a> {
         let first = scope.from.unwrap_or(lowest);
         let last = scope.to.map_or(anchor.number, |to| to.min(anchor.number));
         let want = BlockRange::new(first, last).ok_or_else(|| {
-            Failure::usage(format!(
-                "--from {first} is above block {last}, the last that is stored of \"{}\"",
-                chain.name
-            ))
+            Failure::usage(format!("--from {first} is above block {last}, the last stored block of \"{}\"", chain.name))
         })?;
         let best = patiently(|| nodes.best_level()).await?;
         let level = scope.level.unwrap_or(best).min(best);
         Ok(Self { chain, store, nodes, source, claim, anchor, want, level })
     }
 
-    /// Looks at everything; with `raise`, what is right is recorded with the level it was verified to.
+    /// Verifies all ranges; with `raise`, correct blocks are recorded with their level of verification.
     pub(super) async fn run(&self, bars: &MultiProgress, raise: bool) -> Result<Report, Failure> {
         let coverage = self.store.coverage(self.claim.chain_id, &self.source).await.map_err(|error| stored(&error))?;
         let mut report = Report {
@@ -232,7 +228,7 @@ impl<'a> Verification<'a> {
         Ok(report)
     }
 
-    /// Looks once more where something differs: the indexer beside us may have written, or the chain moved, in between.
+    /// Verifies once more after a difference: the running indexer may have written, or the chain moved, in between.
     async fn verify_twice(&self, range: BlockRange) -> Result<Verified, Trouble> {
         let verified = self.verify(range, self.level).await?;
         if verified.differences.is_empty() {
@@ -252,12 +248,12 @@ impl<'a> Verification<'a> {
         self.compare(stored, Some(&batch)).await
     }
 
-    /// What is stored of a range.
+    /// The stored rows of a range.
     pub(super) async fn stored(&self, range: BlockRange) -> Result<StoredRange, StoreError> {
         again(|| self.store.stored(&self.claim, &self.source, range)).await
     }
 
-    /// Compares what is stored of a range with that range on the chain, as far as any source covers it; `None`: none does.
+    /// Compares the stored rows of a range with the chain, if any source covers it; `None`: none does.
     pub(super) async fn compare(&self, stored: StoredRange, chain: Option<&BlockBatch>) -> Result<Verified, Trouble> {
         let Some(batch) = chain else {
             let differences = self.differences(stored, ExpectedRows::default(), true);
@@ -271,7 +267,7 @@ impl<'a> Verification<'a> {
         }
         let with_logs: BTreeSet<u64> = batch.logs().blocks().map(|block| block.number).collect();
         self.complete(&mut expected, &stored).await?;
-        // The coverage decides which other headers are stored: a range's ends, and each block of the tail.
+        // The coverage decides which other headers are stored: the ends of a range, and each block of the tail.
         let there: BTreeSet<u64> = stored.blocks.iter().map(|entry| entry.number).collect();
         let must = |number| with_logs.contains(&number) || number == self.anchor.number;
         expected.blocks.retain(|entry| there.contains(&entry.number) || must(entry.number));
@@ -281,8 +277,8 @@ impl<'a> Verification<'a> {
         Ok(Verified { differences, logs, bytes, out_of_time, below, level: Some(batch.level()) })
     }
 
-    /// Compares table by table. A parent hash that either side does not know is not compared, nor are headers of blocks that
-    /// are not covered: another source may have stored them.
+    /// Compares table by table. A parent hash that one side lacks is not compared, nor are headers of uncovered blocks: another
+    /// source may have stored them.
     fn differences(&self, mut stored: StoredRange, mut expected: ExpectedRows, uncovered: bool) -> Vec<Difference> {
         let (blocks, tables) = self.store.shapes();
         let mut found = Vec::new();
@@ -304,7 +300,7 @@ impl<'a> Verification<'a> {
         found
     }
 
-    /// Adds what a range without all headers does not tell of blocks that are stored: their hashes.
+    /// Adds the hashes of stored blocks, for a range without all headers.
     async fn complete(&self, expected: &mut ExpectedRows, stored: &StoredRange) -> Result<(), Trouble> {
         let known: BTreeSet<u64> = expected.blocks.iter().map(|entry| entry.number).collect();
         let unknown: Vec<&Entry> = stored.blocks.iter().filter(|entry| !known.contains(&entry.number)).collect();
@@ -318,12 +314,12 @@ impl<'a> Verification<'a> {
         Ok(())
     }
 
-    /// The range at `level`; what asking again may mend is asked again.
+    /// The range at `level`; a temporary failure is retried.
     pub(super) async fn fetch(&self, range: BlockRange, level: Level) -> Result<BlockBatch, Trouble> {
         patiently(|| self.nodes.range_to(&self.source, range, level)).await
     }
 
-    /// Whether the node still has the block that the verification stands on.
+    /// Whether the node still has the block of the verification's begin.
     pub(super) async fn stands(&self) -> Result<bool, Trouble> {
         let number = [self.anchor.number];
         let hashes = patiently(|| self.nodes.hashes(&number)).await?;
@@ -337,7 +333,7 @@ impl<'a> Verification<'a> {
         };
         match outcome {
             Ok(()) => Ok(()),
-            // What was compared is right all the same; only the record stays as it is.
+            // The compared rows are right all the same; only the record stays unchanged.
             Err(error @ (StoreError::TailMoved { .. } | StoreError::Retry { .. })) => {
                 warn!(%range, "the level is not recorded: {error}");
                 Ok(())
@@ -347,8 +343,8 @@ impl<'a> Verification<'a> {
     }
 }
 
-/// Joins the chain and finds its anchor; once more where somebody took the chain over meanwhile, which ends what was
-/// begun under the token before.
+/// Joins the chain and finds its anchor; once more if another process took the chain over meanwhile, which ends the work under
+/// the old token.
 async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Source, Claim, BlockRef), Failure> {
     let mut tries = 1;
     loop {
@@ -365,12 +361,12 @@ async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Source, Claim
     }
 }
 
-/// The stored tail, once the node has it too: a running indexer may be on its way through a reorg.
+/// The stored tail, when the node has it too: a running indexer may be in a reorg.
 async fn anchor(chain: &Chain, store: &Store, nodes: &Nodes, claim: &Claim) -> Result<BlockRef, Trouble> {
     for _ in 0..TRIES {
         let state = store.load(claim).await?;
         let Some(hash) = state.tail.hash else {
-            let why = format!("nothing of \"{}\" is stored yet: let `dalp-indexer run` index it first", chain.name);
+            let why = format!("no block of \"{}\" is stored yet: start `dalp-indexer run` first", chain.name);
             return Err(Trouble::Failed(Failure::other(why)));
         };
         let tail = BlockRef { number: state.tail.next - 1, hash };
@@ -382,7 +378,8 @@ async fn anchor(chain: &Chain, store: &Store, nodes: &Nodes, claim: &Claim) -> R
         sleep(Duration::from_millis(300)).await;
     }
     Err(Trouble::Failed(Failure::other(format!(
-        "the node does not have the stored tail of \"{}\": it lags, or the chain was reorganised; let `dalp-indexer run` catch up, then try again",
+        "the node does not have the stored tail of \"{}\": the node lags, or a reorg happened; wait until `dalp-indexer \
+         run` has caught up, then try again",
         chain.name
     ))))
 }
@@ -396,7 +393,7 @@ pub(super) enum Trouble {
     },
     Node(NodeError),
     Store(StoreError),
-    /// Said already in full.
+    /// Already reported in full.
     Failed(Failure),
 }
 
@@ -430,7 +427,7 @@ impl From<Trouble> for Failure {
     }
 }
 
-/// Asks again, at the best node of the moment, a limited number of times.
+/// Retries, at the best node of the moment, a limited number of times.
 async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Trouble>
 where
     F: Future<Output = Result<T, NodeError>>,
@@ -465,7 +462,8 @@ fn take_oldest(todo: &mut VecDeque<BlockRange>, blocks: u64) -> Option<BlockRang
 }
 
 impl Report {
-    /// What was not compared is no success, however much of the rest agrees. Blocks below the chain's first one are not asked for.
+    /// An incomplete comparison is no success, even if all compared rows agree. Blocks below the chain's first one are not
+    /// requested.
     ///
     /// # Errors
     /// Blocks that the source does not cover.
@@ -475,8 +473,8 @@ impl Report {
         match missing.iter().map(|gap| gap.blocks()).sum::<u64>() {
             0 => Ok(()),
             blocks => Err(Failure::other(format!(
-                "{blocks} blocks of \"{}\" are not stored by its present filter, so nothing vouches for them: let `dalp-indexer run` \
-                 fetch them (`dalp-indexer status` shows the gap), then verify again",
+                "{blocks} blocks of \"{}\" are not stored by its present filter, so they were not compared: wait until \
+                 `dalp-indexer run` has fetched them (`dalp-indexer status` shows the gap), then verify again",
                 self.chain
             ))),
         }
@@ -517,14 +515,14 @@ impl Report {
             self.covered.blocks()
         );
         if self.below > 0 {
-            text.push_str(&format!("\n{} logs lie below the retention floor and were not compared", self.below));
+            text.push_str(&format!("\n{} logs are below the retention floor and were not compared", self.below));
         }
         if !gaps.is_empty() {
             text.push_str(&format!("\nnot stored, so not compared: {}", list(&gaps)));
         }
         if let (logs @ 1.., blocks) = &self.out_of_time {
             text.push_str(&format!(
-                "\n{logs} logs are in dalp_indexed.quarantine and in no other table: their blocks lie more than a hundred years \
+                "\n{logs} logs are only in dalp_indexed.quarantine: the times of their blocks are more than 100 years \
                  ahead ({})",
                 list(blocks.ranges())
             ));
@@ -540,7 +538,7 @@ impl Report {
     }
 }
 
-/// Ranges of a list that are written out.
+/// Ranges of a list that are printed.
 const SHOWN: usize = 20;
 
 fn list(ranges: &[BlockRange]) -> String {

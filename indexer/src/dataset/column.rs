@@ -1,6 +1,6 @@
-//! The columns of a table: what they hold, and when two values of them are one.
+//! The columns of a table: their types, and the equality of values.
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// `int4`.
@@ -15,7 +15,7 @@ pub enum Type {
     Text,
     /// `numeric(78,0)`: an int256 or uint256.
     Numeric,
-    /// `jsonb`. Numbers beyond 64 bits are to be written as texts: they are compared as floating point.
+    /// `jsonb`. Write numbers beyond 64 bits as texts: numbers are compared as floating point.
     Json,
 }
 
@@ -33,7 +33,7 @@ impl Type {
         }
     }
 
-    /// Whether two values in PostgreSQL's binary form are one: jsonb by what it says, all others by their bytes.
+    /// Whether two values in PostgreSQL's binary form are equal: jsonb by content, all other types by bytes.
     pub fn same(self) -> fn(&[u8], &[u8]) -> bool {
         match self {
             Self::Json => same_json,
@@ -53,13 +53,13 @@ fn same_json(a: &[u8], b: &[u8]) -> bool {
 pub struct Column {
     /// Its name, unquoted.
     pub name: String,
-    /// What it holds.
+    /// Its type.
     pub of: Type,
     /// Whether it may be NULL.
     pub nullable: bool,
     /// Its comment in the database.
     pub about: String,
-    /// Whether a value may be longer than an index takes.
+    /// Whether a value may be too long for an index.
     pub wide: bool,
 }
 
@@ -74,13 +74,13 @@ impl Column {
         Self { nullable: true, ..Self::new(name, of, about) }
     }
 
-    /// The same column with values of any length.
+    /// The column with values of any length.
     #[must_use]
     pub fn wide(self) -> Self {
         Self { wide: true, ..self }
     }
 }
 
-/// The chain, the time, the block and the place of a row: every table has these columns, in any order, and the partitioned ones
-/// their key on them in this one.
+/// The chain, the time, the block and the position of a row: every table has these columns, in any order. Partitioned tables have
+/// their key on them, in this order.
 pub const KEY: [&str; 4] = ["chain_id", "block_time", "block_number", "log_index"];

@@ -1,4 +1,4 @@
-//! PostgreSQL's binary COPY format, straight into one buffer: nothing is boxed per cell.
+//! PostgreSQL's binary COPY format, directly into one buffer: no box per cell.
 
 use alloy::primitives::B256;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -13,13 +13,13 @@ pub fn pg_micros(seconds: i64) -> Option<i64> {
     TIMES.contains(&seconds).then(|| (seconds - PG_EPOCH) * 1_000_000)
 }
 
-/// The same moment in microseconds since 1970; infinity stays beyond all times.
+/// The same moment in microseconds since 1970; infinity stays after all times.
 pub fn unix_micros(pg_micros: i64) -> i64 {
     pg_micros.saturating_add(PG_EPOCH * 1_000_000)
 }
 
-/// Fields whose sizes are known, put together on the stack: they go into the buffer in one piece, and the compiler, which
-/// knows every place in it, checks nothing at run time. `SIZE` is at least the bytes that they take.
+/// Fields of known sizes, built on the stack: they are written into the buffer in one piece, and the compiler, which knows every
+/// offset, adds no checks at run time. `SIZE` is at least the number of their bytes.
 #[derive(Debug)]
 pub struct Fixed<const SIZE: usize> {
     bytes: [u8; SIZE],
@@ -39,7 +39,7 @@ impl<const SIZE: usize> Fixed<SIZE> {
         self.put(8i32.to_be_bytes()).put(value.to_be_bytes())
     }
 
-    /// An int4 field. Values past 2^31 were refused by the parser.
+    /// An int4 field. The parser has refused values past 2^31.
     #[inline(always)]
     pub fn int4(self, value: u32) -> Self {
         self.put(4i32.to_be_bytes()).put(value.to_be_bytes())
@@ -59,10 +59,10 @@ impl<const SIZE: usize> Fixed<SIZE> {
     }
 }
 
-/// How the format begins; flags and the length of an extension follow, both zero.
+/// The begin of the format; flags and the length of an extension follow, both zero.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// The fields of each row of COPY data, as they are sent. A row lies in one chunk.
+/// The fields of each row of sent COPY data. A row is in one chunk.
 pub fn fields(chunks: &[Bytes]) -> Vec<Vec<Option<Bytes>>> {
     let mut rows = Vec::new();
     for (at, chunk) in chunks.iter().enumerate() {
@@ -77,7 +77,7 @@ pub fn fields(chunks: &[Bytes]) -> Vec<Vec<Option<Bytes>>> {
     rows
 }
 
-/// Rows on their way into a COPY. Every row must get exactly the number of fields it was begun with.
+/// Rows for a COPY. Every row must get exactly its declared number of fields.
 #[derive(Debug)]
 pub struct CopyBuffer {
     buffer: BytesMut,
@@ -98,18 +98,18 @@ impl CopyBuffer {
         self.buffer.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
-    /// Takes what waits; the next row goes on behind it.
+    /// Takes the waiting bytes; the next row starts after them.
     pub fn take(&mut self, capacity: usize) -> Bytes {
         let full = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(capacity));
         full.freeze()
     }
 
-    /// Takes back what came after so many bytes.
+    /// Removes the bytes after this length.
     pub fn shorten(&mut self, length: usize) {
         self.buffer.truncate(length);
     }
@@ -132,14 +132,14 @@ impl CopyBuffer {
         self
     }
 
-    /// An int4 field. Values past 2^31 were refused by the parser.
+    /// An int4 field. The parser has refused values past 2^31.
     pub fn int4(&mut self, value: u32) -> &mut Self {
         self.buffer.put_i32(4);
         self.buffer.put_u32(value);
         self
     }
 
-    /// The row that they begin, or more fields of one.
+    /// The begin of a row, or more fields of one.
     #[inline(always)]
     pub fn fixed<const SIZE: usize>(&mut self, fields: &Fixed<SIZE>) -> &mut Self {
         self.buffer.extend_from_slice(&fields.bytes[..fields.at]);
@@ -148,7 +148,7 @@ impl CopyBuffer {
 
     /// A bytea or text field.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
-        // An answer is capped far below 2 GiB, so is every part of it.
+        // Answers are limited to far below 2 GiB, and so are their parts.
         self.buffer.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
         self.buffer.put_slice(value);
         self
@@ -195,7 +195,7 @@ impl CopyBuffer {
         // Least significant first: trailing zero digits are not stored, leading ones were never produced.
         let trailing = digits[..count].iter().take_while(|digit| **digit == 0).count();
         let stored = count - trailing;
-        // With the power of 10,000 of the first; positive, no decimals. Zero has the power 0, as the server writes it.
+        // With the power of 10,000 of the first digit; positive, without decimals. Zero has the power 0, as in the server's form.
         let head = [stored as i16, count.saturating_sub(1) as i16, 0, 0];
         let mut field = [0; 4 + 8 + 2 * MAX_DIGITS];
         let (length, words) = field.split_at_mut(4);
@@ -209,10 +209,10 @@ impl CopyBuffer {
     }
 }
 
-/// Digits in base 10,000 that a uint256 has at most: 2^256 has 78 decimal ones.
+/// Most digits of a uint256 in base 10,000: 2^256 has 78 decimal digits.
 const MAX_DIGITS: usize = 20;
 
-/// The digits of a big-endian uint256 in base 10,000, least significant first, and how many there are; 0 for zero.
+/// The digits of a big-endian uint256 in base 10,000, least significant first, and their number; 0 for zero.
 fn base_10_000(value: &[u8; 32]) -> ([i16; MAX_DIGITS], usize) {
     let mut limbs = [0u32; 8];
     for (limb, bytes) in limbs.iter_mut().zip(value.chunks_exact(4)) {
@@ -225,7 +225,7 @@ fn base_10_000(value: &[u8; 32]) -> ([i16; MAX_DIGITS], usize) {
         if first == limbs.len() {
             break;
         }
-        // Two digits for one pass over the limbs, all of it in machine words: a division of 128 bits is a call.
+        // Two digits per pass over the limbs, all in machine words: a division of 128 bits is a function call.
         const STEP: u64 = 100_000_000;
         let mut rest = 0;
         for limb in &mut limbs[first..] {

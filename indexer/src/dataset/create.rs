@@ -1,4 +1,5 @@
-//! The statements that make a described table: for `migrations` of a table to come, and for one that is known at run time only.
+//! The statements that make a described table: for `migrations` of a future table, and for a table that is known only at run
+//! time.
 
 use std::fmt::Write as _;
 
@@ -9,17 +10,17 @@ use super::table::Dataset;
 /// The group roles of an installation.
 #[derive(Clone, Copy, Debug)]
 pub struct Groups<'r> {
-    /// Who writes rows.
+    /// The group that writes rows.
     pub writer: &'r str,
-    /// Who makes and drops partitions, and so owns the table.
+    /// The group that makes and drops partitions, and therefore owns the table.
     pub partitioner: &'r str,
-    /// Who reads.
+    /// The group that reads.
     pub reader: &'r str,
 }
 
 impl Dataset {
-    /// Makes the table in its schema (which is made where it is missing), with its comments, the rights of the groups, and the view of
-    /// what retention has left of it. For a login that may become the partitioner.
+    /// Makes the table in its schema (and a missing schema), with its comments, the rights of the groups, and the view of its
+    /// retained rows. For a login that may become the partitioner.
     pub fn create(&self, groups: Groups<'_>) -> String {
         let (schema, table) = (quoted(self.schema()), quoted(self.table()));
         let of = format!("{schema}.{table}");
@@ -64,7 +65,7 @@ impl Dataset {
     }
 }
 
-/// The name of the view of what retention has left: cut where PostgreSQL would cut it, but between characters.
+/// The name of the view of retained rows: cut like PostgreSQL would, but between characters.
 pub fn retained(table: &str) -> String {
     let mut name = format!("retained_{table}");
     let cut = (0..=NAME.min(name.len())).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
@@ -72,7 +73,7 @@ pub fn retained(table: &str) -> String {
     name
 }
 
-/// A text as SQL takes it, whatever `standard_conforming_strings` says.
+/// A text as SQL, for any value of `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }

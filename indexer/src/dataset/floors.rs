@@ -1,4 +1,4 @@
-//! What retention has done to a chain's tables: from which time on rows are served. Pure.
+//! The retention floors of a chain's tables: the times from which rows are served. Pure.
 
 use std::sync::Arc;
 
@@ -6,20 +6,21 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::table::Dataset;
 
-/// The earliest time served of each table of a chain. Rows before it are not written any more: their leaves are gone or about to go.
+/// The earliest served time of each table of a chain. Rows before it are no longer written: their leaves are dropped or about to
+/// be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Floors {
-    /// By the places of the datasets.
+    /// By the index of the datasets.
     floors: Arc<[Option<DateTime<Utc>>]>,
-    /// Times after this are absurd and get no leaf: rows of theirs are quarantined.
+    /// Later times are absurd and get no leaf: their rows are quarantined.
     latest: Option<DateTime<Utc>>,
 }
 
-/// How far ahead of now a block's time may lie, as the partition manager has it: contracts and devnets look decades ahead.
+/// How far ahead of now a block's time may be, as in the partition manager: contracts and devnets look decades ahead.
 const AHEAD: TimeDelta = TimeDelta::days(36_525);
 
 impl Floors {
-    /// These floors, by the places of the datasets, at this time.
+    /// These floors, by the index of the datasets, at this time.
     pub fn new(floors: Vec<Option<DateTime<Utc>>>, now: DateTime<Utc>) -> Self {
         Self { floors: floors.into(), ..Self::default() }.at(now)
     }
@@ -30,7 +31,7 @@ impl Floors {
         Self { latest: now.checked_add_signed(AHEAD), ..self }
     }
 
-    /// That of a table; none if all of it is served.
+    /// The floor of a table; none if all of it is served.
     pub fn of(&self, dataset: &Dataset) -> Option<DateTime<Utc>> {
         self.floors.get(dataset.at()).copied().flatten()
     }
@@ -40,7 +41,7 @@ impl Floors {
         self.latest.map_or(i64::MAX, |latest| latest.timestamp())
     }
 
-    /// The first time of a table that is served, in Unix seconds.
+    /// The first served time of a table, in Unix seconds.
     pub fn first(&self, dataset: &Dataset) -> i64 {
         self.of(dataset).map_or(i64::MIN, |floor| floor.timestamp())
     }

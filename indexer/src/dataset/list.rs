@@ -1,4 +1,4 @@
-//! The tables that the logs of chains go to, together.
+//! The set of tables for the logs of chains.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use alloy::primitives::B256;
 use super::table::{Dataset, Takes};
 use crate::chain::logs::Log;
 
-/// The tables that a chain's logs go to. Cheap to clone.
+/// The tables for a chain's logs. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Datasets {
     all: Arc<[Dataset]>,
-    /// Those that take one event, by its first topic and number of topics.
+    /// The tables for one event, by its first topic and number of topics.
     events: Arc<[Typed]>,
-    /// The places of the one that takes every log, and of the one that takes what is refused.
+    /// The indexes of the table for every log, and of the table for refused logs.
     every: usize,
     refused: usize,
 }
@@ -22,8 +22,8 @@ impl Datasets {
     /// These tables, in the order in which they are written and reported.
     ///
     /// # Errors
-    /// What does not go together: two of a name or of a table, none or several that take every log or the refused ones, a column that
-    /// is missing.
+    /// The conflict: two tables with one name or one place, no table or several for every log or for refused logs, a missing
+    /// column.
     pub fn new(all: impl IntoIterator<Item = Dataset>) -> Result<Self, String> {
         let mut all: Vec<Dataset> = all.into_iter().collect();
         for (at, dataset) in all.iter_mut().enumerate() {
@@ -34,7 +34,7 @@ impl Datasets {
                 other.name() == dataset.name() || (other.schema(), other.table()) == (dataset.schema(), dataset.table())
             };
             if let Some(twin) = all[..dataset.at].iter().find(is_twin) {
-                return Err(format!("{} and {} are one table, or have one name", twin.name(), dataset.name()));
+                return Err(format!("{} and {} are one table, or have the same name", twin.name(), dataset.name()));
             }
             if let Some(fault) = dataset.fault() {
                 return Err(format!("{}: {fault}", dataset.name()));
@@ -42,7 +42,9 @@ impl Datasets {
         }
         let one = |what: &str, is: fn(&Takes) -> bool| {
             let mut of = all.iter().filter(|dataset| is(dataset.takes())).map(Dataset::at);
-            of.next().filter(|_| of.next().is_none()).ok_or_else(|| format!("not one table takes {what}"))
+            of.next()
+                .filter(|_| of.next().is_none())
+                .ok_or_else(|| format!("no table, or more than one table, takes {what}"))
         };
         let every = one("every log", |takes| matches!(takes, Takes::Every))?;
         let refused = one("what is refused", |takes| matches!(takes, Takes::Refused))?;
@@ -59,37 +61,37 @@ impl Datasets {
         Self::new(self.iter().cloned().chain([more]))
     }
 
-    /// Each, in order.
+    /// Each table, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Dataset> {
         self.all.iter()
     }
 
-    /// How many there are: their places lie below it.
+    /// The number of tables: their indexes are below it.
     pub fn count(&self) -> usize {
         self.all.len()
     }
 
-    /// The one of that name in the configuration.
+    /// The table with that name in the configuration.
     pub fn get(&self, name: &str) -> Option<&Dataset> {
         self.iter().find(|dataset| dataset.name() == name)
     }
 
-    /// The one of that table.
+    /// The description of that table.
     pub fn of_table(&self, schema: &str, table: &str) -> Option<&Dataset> {
         self.iter().find(|dataset| dataset.schema() == schema && dataset.table() == table)
     }
 
-    /// Those that the partition manager looks after.
+    /// The tables that the partition manager maintains.
     pub fn partitioned(&self) -> impl Iterator<Item = &Dataset> {
         self.iter().filter(|dataset| dataset.is_partitioned())
     }
 
-    /// The one that takes every log, as it came.
+    /// The table of every log, unchanged.
     pub fn every(&self) -> &Dataset {
         &self.all[self.every]
     }
 
-    /// The one that takes what others refuse.
+    /// The table of refused logs.
     pub fn refused(&self) -> &Dataset {
         &self.all[self.refused]
     }
@@ -101,7 +103,7 @@ impl Datasets {
         topics
     }
 
-    /// Those whose event a log is by its topics. Asked of every log: nothing is allocated, and few bytes are compared.
+    /// The tables whose event matches a log's topics. Runs for every log: no allocation, and few compared bytes.
     pub fn typed(&self, log: &Log<'_>) -> &[Typed] {
         let Some(topic0) = log.topics.first() else { return &[] };
         let (prefix, count) = (prefix(topic0), log.topics.len());
@@ -111,7 +113,7 @@ impl Datasets {
             if self.events[middle].prefix < prefix { from = middle + 1 } else { to = middle }
         }
         let known = &self.events[..];
-        // Others of that prefix may come first: other numbers of topics, or in theory another event.
+        // Others with that prefix may come first: other numbers of topics, or in theory another event.
         while from < known.len() && known[from].prefix == prefix {
             if known[from].is_of(topic0, count) {
                 let mut until = from + 1;
@@ -126,13 +128,13 @@ impl Datasets {
     }
 }
 
-/// A table that takes one event.
+/// A table for one event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Typed {
     prefix: u64,
     topic0: B256,
     topics: usize,
-    /// The table's place among the datasets.
+    /// The table's index among the datasets.
     pub at: usize,
 }
 

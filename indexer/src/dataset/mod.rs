@@ -1,5 +1,5 @@
-//! What a table of rows of chains is: one description, from which follow COPY, DELETE and SELECT, the statements that make it, its
-//! retention floor, its settings, and how `verify` reads it. Pure.
+//! The description of a table of chain rows. From one description follow COPY, DELETE and SELECT, the statements that make the
+//! table, its retention floor, its settings, and its reading by `verify`. Pure.
 
 mod column;
 pub mod copy;

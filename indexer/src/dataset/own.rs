@@ -1,5 +1,5 @@
-//! The tables that every database has: raw logs, ERC-20 transfers, and the quarantine. `migrations` makes them; a test holds these
-//! descriptions against what it makes.
+//! The tables of every database: raw logs, ERC-20 transfers, and the quarantine. `migrations` makes them; a test compares these
+//! descriptions with its result.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::events::erc20;
 impl Datasets {
     /// The indexer's own.
     pub fn own() -> Self {
-        // A test makes them.
+        // A test makes these datasets too, so an error is impossible.
         Self::new([logs(), erc20_transfer(), quarantine()]).unwrap_or_else(|why| unreachable!("{why}"))
     }
 }

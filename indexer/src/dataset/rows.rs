@@ -15,9 +15,9 @@ use crate::chain::verify::Entry;
 /// One COPY's data.
 #[derive(Debug)]
 pub struct TableCopy {
-    /// The place of its table among the datasets.
+    /// The index of its table among the datasets.
     pub at: usize,
-    /// The data, in pieces worth one write each.
+    /// The data, in pieces of the size of one write.
     pub chunks: Vec<Bytes>,
     /// Rows in it, at least one.
     pub rows: u64,
@@ -26,20 +26,20 @@ pub struct TableCopy {
 /// All rows of one batch.
 #[derive(Debug)]
 pub struct Rows {
-    /// Those of each table that has any, in the order of the datasets.
+    /// The rows of each table with rows, in the order of the datasets.
     pub tables: Vec<TableCopy>,
-    /// Logs below the floor of the table that holds them: the one that takes every log, or where raw logs are not stored, the typed one.
+    /// Logs below the floor of their table: the table of every log, or, if raw logs are not stored, the typed table.
     pub below: u64,
 }
 
-/// Who refuses logs of absurd times, in the quarantine.
+/// The name that refuses logs of absurd times, in the quarantine.
 pub const TIME: &str = "block_time";
-/// Why.
-const ABSURD: &str = "its block's time lies more than a hundred years ahead: no partition is made for it";
+/// Why it is refused.
+const ABSURD: &str = "the time of its block is more than 100 years ahead: no partition is made for it";
 
 impl Rows {
-    /// Encodes `batch`, whose times were checked to be ones that PostgreSQL holds; its logs as they came only if its source says so, and
-    /// of each table only what is not below its floor.
+    /// Encodes `batch`, whose times are in PostgreSQL's range; its raw logs only if its source wants them, and for each table only
+    /// rows above its floor.
     pub fn encode(datasets: &Datasets, chain_id: i64, batch: &BlockBatch, floors: &Floors) -> Self {
         let raw = batch.source().filter().raw;
         let mut encoders = Encoders::new(datasets, floors);
@@ -66,7 +66,7 @@ impl Rows {
         Self { tables: encoders.finish(), below }
     }
 
-    /// The rows of each dataset as they will be read back, for a comparison.
+    /// The rows of each dataset in the form of a read, for a comparison.
     pub fn entries(&self, datasets: &Datasets) -> Vec<Vec<Entry>> {
         let mut entries = vec![Vec::new(); datasets.count()];
         for table in &self.tables {
@@ -77,7 +77,7 @@ impl Rows {
     }
 }
 
-/// Where in a COPY's row the key's columns are.
+/// The positions of the key's columns in a COPY row.
 struct Shape {
     time: usize,
     number: usize,
@@ -123,14 +123,14 @@ fn encode_words(copy: &mut CopyBuffer, log: &Log<'_>) {
     copy.bytes(log.data);
 }
 
-/// Bytes worth one write: large enough to be cheap, small enough to start streaming early.
+/// The size of one write: large enough to be cheap, small enough to start streaming early.
 const CHUNK: usize = 128 * 1024;
 
-/// One for each table that has rows.
+/// One for each table with rows.
 struct Encoders<'d> {
     datasets: &'d Datasets,
     of: Vec<Option<Encoder>>,
-    /// The first time of each that is served, in Unix seconds.
+    /// The first served time of each table, in Unix seconds.
     first: Vec<i64>,
 }
 
@@ -145,7 +145,7 @@ impl<'d> Encoders<'d> {
         self.of[at].get_or_insert_with(Encoder::new)
     }
 
-    /// Whether the typed row of a log is stored, as it is not below its table's floor.
+    /// Whether the typed row of a log is stored: it is not below its table's floor.
     fn decode(&mut self, at: usize, place: &Place<'_>, log: &Log<'_>) -> Result<bool, &'static str> {
         let Some(event) = self.datasets[at].event() else { return Ok(false) };
         let is_served = place.header.time >= self.first[at];
@@ -160,7 +160,7 @@ impl<'d> Encoders<'d> {
         decoded.map(|()| stored)
     }
 
-    /// The log as it came, as no other table may have it. `who` refused it, and `why`.
+    /// The unchanged log, which no other table may have. `who` refused it, for the reason `why`.
     fn refuse(&mut self, place: &Place<'_>, log: &Log<'_>, who: &str, why: &str) {
         let copy = self.of(self.datasets.refused().at()).row();
         copy.row(15).int8(place.chain_id).int8(place.number).int4(log.log_index).int8(place.time);
@@ -195,7 +195,7 @@ impl Encoder {
         &mut self.buffer
     }
 
-    /// Takes the row back that was begun last, where the buffer was so long.
+    /// Removes the last row again, down to this length of the buffer.
     fn take_back(&mut self, length: usize) {
         self.buffer.shorten(length);
         self.rows -= 1;

@@ -1,4 +1,4 @@
-//! A batch whose logs are told apart. Pure.
+//! A batch with its logs sorted by table. Pure.
 
 use std::ops::Deref;
 
@@ -7,17 +7,17 @@ use super::table::Dataset;
 use super::untyped::Untyped;
 use crate::chain::batch::BlockBatch;
 
-/// A batch with what is known of its rows before they are encoded: once for each log, and asked for several times.
+/// A batch with facts about its rows before they are encoded: computed once per log, and used several times.
 #[derive(Clone, Debug)]
 pub struct Sorted {
     batch: BlockBatch,
-    /// By the places of the datasets.
+    /// By the index of the datasets.
     times: Vec<Vec<i64>>,
     untyped: Untyped,
 }
 
 impl Sorted {
-    /// Looks at each log of `batch` once.
+    /// Reads each log of `batch` once.
     pub fn new(datasets: &Datasets, batch: BlockBatch) -> Self {
         let mut times = vec![Vec::new(); datasets.count()];
         let mut untyped = Untyped::default();
@@ -37,12 +37,12 @@ impl Sorted {
         Self { batch, times, untyped }
     }
 
-    /// The times (Unix seconds) of the blocks of which the table gets rows, unless a decoder refuses them: those that need a leaf.
+    /// The times (Unix seconds) of blocks with rows for the table, unless a decoder refuses them: these times need a leaf.
     pub fn times(&self, dataset: &Dataset) -> &[i64] {
         &self.times[dataset.at()]
     }
 
-    /// Its logs that no typed table takes.
+    /// Its logs without a typed table.
     pub fn untyped(&self) -> &Untyped {
         &self.untyped
     }

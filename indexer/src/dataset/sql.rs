@@ -1,25 +1,26 @@
-//! The statements that follow from a description: built once, of nothing but quoted names.
+//! The statements that follow from a description: built once, from quoted names only.
 
 use std::fmt::Write as _;
 
 use super::column::{Column, KEY};
 
-/// Bytes of a name in PostgreSQL, at most.
+/// Most bytes of a name in PostgreSQL.
 pub(super) const NAME: usize = 63;
 
-/// What is done with a table.
+/// The statements of a table.
 #[derive(Clone, Debug)]
 pub struct Statements {
     /// Loads rows.
     pub copy: String,
     /// Deletes the rows of chain `$1` from block `$2` upwards; of a partitioned table, between the times `$3` and `$4`.
     pub unwind: String,
-    /// Deletes the rows of chain `$1` and blocks `$2` to `$3`, at any time, but those at the blocks `$4` and log indexes `$5`.
+    /// Deletes the rows of chain `$1` and blocks `$2` to `$3`, at any time, except the rows at the blocks `$4` and log indexes
+    /// `$5`.
     pub clear: String,
     /// Whether chain `$1` has a row at the time `$2` or later.
     pub recent: String,
-    /// Reads the rows of chain `$1` and blocks `$2` to `$3`: block, log index and time, then the other columns. Of a partitioned table
-    /// between the times `$4` and `$5`, and then those that lie elsewhere.
+    /// Reads the rows of chain `$1` and blocks `$2` to `$3`: block, log index and time, then the other columns. In a partitioned
+    /// table, first the rows between the times `$4` and `$5`, and then the others.
     pub read: Vec<String>,
 }
 
@@ -53,7 +54,7 @@ impl Statements {
     }
 }
 
-/// A name as SQL takes it, whatever it is made of.
+/// A name as SQL, with any characters.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

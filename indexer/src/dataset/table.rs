@@ -13,35 +13,35 @@ use crate::chain::logs::Log;
 
 /// Writes the row of one log.
 pub trait Decode: fmt::Debug + Send + Sync {
-    /// Puts every column of the row into `row`, in the table's order, or says why the log is refused. What was put there is taken
-    /// back then, and the log goes to the quarantine.
+    /// Puts every column of the row into `row`, in the table's order, or says why the log is refused. Then the written part is
+    /// removed, and the log goes to the quarantine.
     ///
     /// # Errors
     /// The reason, for people.
     fn decode(&self, place: &Place<'_>, log: &Log<'_>, row: &mut CopyBuffer) -> Result<(), &'static str>;
 }
 
-/// Which logs make rows of a table.
+/// The logs that make rows of a table.
 #[derive(Clone, Debug)]
 pub enum Takes {
-    /// Every log, as it came.
+    /// Every log, unchanged.
     Every,
     /// The logs of one event.
     Event(Event),
-    /// Those that another table's decoder refuses, or whose time has no partition.
+    /// The logs that another table's decoder refuses, or whose time has no partition.
     Refused,
 }
 
-/// The logs of one event, and what they become.
+/// The logs of one event, and their decoder.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// Their first topic.
     pub topic0: B256,
-    /// How many topics they have: events that share a signature differ in it.
+    /// The number of their topics: events that share a signature differ in it.
     pub topics: usize,
-    /// The column that holds the emitter, by which a row is told to be of a filter or not.
+    /// The column with the emitter, which decides whether a row belongs to a filter.
     pub emitter: String,
-    /// Who writes the row.
+    /// The function that writes the row.
     pub decoder: Arc<dyn Decode>,
 }
 
@@ -57,13 +57,13 @@ pub struct Dataset {
     indexes: Vec<Vec<String>>,
     why_indexes: String,
     statements: Statements,
-    /// Its place among [`Datasets`].
+    /// Its index among [`Datasets`].
     pub(super) at: usize,
 }
 
 impl Dataset {
-    /// Describes a table. `name` is what the configuration and messages call it; `columns` are those that are written, in
-    /// the table's order.
+    /// Describes a table. `name` is its name in the configuration and in messages; `columns` are the written columns, in the
+    /// table's order.
     pub fn new(name: &str, (schema, table): (&str, &str), about: &str, columns: Vec<Column>, takes: Takes) -> Self {
         let statements = Statements::of(schema, table, &columns, !matches!(takes, Takes::Refused));
         Self {
@@ -80,8 +80,8 @@ impl Dataset {
         }
     }
 
-    /// With these secondary indexes of each leaf where the configuration names none, each on columns joined by `+`. `why`: which
-    /// questions they answer.
+    /// With these secondary indexes of each leaf if the configuration names none, each on columns joined by `+`. `why`: the
+    /// queries that they serve.
     #[must_use]
     pub fn with_indexes(mut self, indexes: &[&str], why: &str) -> Self {
         self.indexes = indexes.iter().map(|columns| columns.split('+').map(str::to_owned).collect()).collect();
@@ -89,14 +89,14 @@ impl Dataset {
         self
     }
 
-    /// The same table in another schema.
+    /// The table in another schema.
     #[must_use]
     pub fn in_schema(self, schema: &str) -> Self {
         let statements = Statements::of(schema, &self.table, &self.columns, self.is_partitioned());
         Self { schema: schema.into(), statements, ..self }
     }
 
-    /// What the configuration and messages call it.
+    /// Its name in the configuration and in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -121,17 +121,17 @@ impl Dataset {
         &self.columns
     }
 
-    /// The columns beside the key, in the table's order: the cells of a row that is compared.
+    /// The columns beside the key, in the table's order: the cells of a compared row.
     pub fn cells(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| !KEY.contains(&column.name.as_str()))
     }
 
-    /// Where among the cells a column is.
+    /// The index of a column among the cells.
     pub fn cell(&self, name: &str) -> Option<usize> {
         self.cells().position(|column| column.name == name)
     }
 
-    /// Which logs make its rows.
+    /// The logs that make its rows.
     pub fn takes(&self) -> &Takes {
         &self.takes
     }
@@ -144,34 +144,34 @@ impl Dataset {
         }
     }
 
-    /// Whether it is partitioned by chain and time, and looked after by the partition manager. The quarantine is small, holds rows of
-    /// absurd times, and is not.
+    /// Whether it is partitioned by chain and time, and maintained by the partition manager. The quarantine is not: it is small,
+    /// and holds rows of absurd times.
     pub fn is_partitioned(&self) -> bool {
         !matches!(self.takes, Takes::Refused)
     }
 
-    /// The columns that an index of a leaf may have. Below one chain's partition, its id tells nothing apart.
+    /// The columns that an index of a leaf may have. Below one chain's partition, the chain id is always equal.
     pub fn indexable(&self) -> impl Iterator<Item = &str> {
         let fits = |column: &&Column| !column.wide && column.of != Type::Json && column.name != KEY[0];
         self.columns.iter().filter(fits).map(|column| column.name.as_str())
     }
 
-    /// The columns of each secondary index of its leaves, where the configuration names none.
+    /// The columns of each secondary index of its leaves, if the configuration names none.
     pub fn indexes(&self) -> &[Vec<String>] {
         &self.indexes
     }
 
-    /// Which questions those answer.
+    /// The queries that these indexes serve.
     pub fn why_indexes(&self) -> &str {
         &self.why_indexes
     }
 
-    /// What is done with it in SQL.
+    /// Its statements.
     pub fn statements(&self) -> &Statements {
         &self.statements
     }
 
-    /// Its place among the datasets that it was put among.
+    /// Its index among its datasets.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -180,7 +180,7 @@ impl Dataset {
         let names = [self.schema(), self.table()].into_iter().chain(self.columns.iter().map(|column| &*column.name));
         let is_name = |name: &&str| (1..=NAME).contains(&name.len()) && !name.contains('\0');
         if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
-            return Some(format!("{name:?} is no name in the database, which has 1 to {NAME} bytes"));
+            return Some(format!("{name:?} is not a valid name in the database: a name has 1 to {NAME} bytes"));
         }
         let has = |name: &str| self.columns.iter().filter(|column| column.name == name).count();
         let typed = KEY.iter().zip([Type::Int8, Type::Time, Type::Int8, Type::Int4]);
@@ -194,7 +194,7 @@ impl Dataset {
         let emitter = self.event().map(|event| event.emitter.as_str()).filter(|emitter| has(emitter) != 1);
         lacks.map(|(name, of)| format!("it has no column {name} {} NOT NULL", of.sql())).or_else(|| {
             let missing = unknown.map(String::as_str).or(emitter)?;
-            Some(format!("it has no such column for what its description names: {missing}"))
+            Some(format!("its description names columns that it lacks: {missing}"))
         })
     }
 }

@@ -48,7 +48,7 @@ fn what_does_not_go_together_is_refused() {
     let own = Datasets::own();
     let named = |name: &str| described(name, 1, 1);
     for (more, why) in [
-        (named("logs"), "logs and logs are one table, or have one name"),
+        (named("logs"), "logs and logs are one table, or have the same name"),
         (
             Dataset::new(
                 "other",
@@ -57,22 +57,19 @@ fn what_does_not_go_together_is_refused() {
                 named("x").columns().to_vec(),
                 named("x").takes().clone(),
             ),
-            "logs and other are one table, or have one name",
+            "logs and other are one table, or have the same name",
         ),
-        (
-            named("a").with_indexes(&["by+nowhere"], ""),
-            "a: it has no such column for what its description names: nowhere",
-        ),
+        (named("a").with_indexes(&["by+nowhere"], ""), "a: its description names columns that it lacks: nowhere"),
         (
             Dataset::new("a", ("s", "a"), "", KEY.map(|name| Column::new(name, Type::Int8, "")).into(), Takes::Every),
             "a: it has no column block_time timestamptz NOT NULL",
         ),
-        (named("a").in_schema(""), "a: \"\" is no name in the database, which has 1 to 63 bytes"),
-        (named("a").in_schema("s\0"), "a: \"s\\0\" is no name in the database, which has 1 to 63 bytes"),
+        (named("a").in_schema(""), "a: \"\" is not a valid name in the database: a name has 1 to 63 bytes"),
+        (named("a").in_schema("s\0"), "a: \"s\\0\" is not a valid name in the database: a name has 1 to 63 bytes"),
         (Dataset::new("a", ("s", "a"), "", Vec::new(), Takes::Every), "a: it has no column chain_id int8 NOT NULL"),
         (
             Dataset::new("a", ("s", "a"), "", named("x").columns().to_vec(), Takes::Every),
-            "not one table takes every log",
+            "no table, or more than one table, takes every log",
         ),
     ] {
         assert_eq!(own.with(more).unwrap_err(), why);

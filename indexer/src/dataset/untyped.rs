@@ -1,16 +1,16 @@
-//! Logs that no typed table takes, by contract and first topic: whoever indexes a contract of their own should hear of it. Pure.
+//! Logs without a typed table, by contract and first topic: a user who indexes an own contract should hear of them. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use alloy::primitives::{Address, B256};
 
-/// Kinds that are told apart; a chain that is indexed whole has any number of them.
+/// The number of distinguished kinds; a chain that is indexed as a whole has any number of them.
 const MOST: usize = 1_000;
-/// Kinds that are named.
+/// The number of named kinds.
 const NAMED: usize = 3;
 
-/// How many there are of each kind.
+/// The count of each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Untyped {
     kinds: BTreeMap<(Address, Option<B256>), u64>,
@@ -33,12 +33,12 @@ impl Untyped {
         }
     }
 
-    /// How many logs.
+    /// The number of logs.
     pub fn logs(&self) -> u64 {
         self.logs
     }
 
-    /// How many kinds, as far as they are told apart.
+    /// The number of distinguished kinds.
     pub fn kinds(&self) -> u64 {
         self.kinds.len() as u64
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Untyped {
         let stay = if logs == 1 { "stays" } else { "stay" };
         write!(
             f,
-            "{logs} log{} of {kinds} kind{} {stay} raw, as no typed table takes them:",
+            "{logs} log{} of {kinds} kind{} {stay} raw, because no typed table takes them:",
             plural(logs),
             plural(kinds)
         )?;

@@ -1,4 +1,4 @@
-//! Carries out what the backfill lane says: each piece is fetched, committed on its own and told back.
+//! Carries out the actions of the backfill lane: fetches each piece, commits it alone and reports it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,10 +23,10 @@ use crate::store::history::Missing;
 use crate::store::{StoreError, timestamp};
 use crate::task::{Group, Lost};
 
-/// A chain's backfill lane under way. Dropping it loses nothing: what is not committed is missing, and found again.
+/// A chain's backfill lane under way. Dropping it loses nothing: an uncommitted block is missing, and found again.
 pub struct BackfillLane {
     context: Context,
-    /// Blocks to fetch; from the first block to the tail unless asked otherwise.
+    /// Blocks to fetch; from the first block to the tail unless a command gives a range.
     want: Option<BlockRange>,
     lane: Backfill,
     sizer: RangeSizer,
@@ -34,13 +34,13 @@ pub struct BackfillLane {
     anchor: Option<BlockRef>,
     trouble: Trouble,
     patience: Patience,
-    /// Whether what is missing was ever read.
+    /// Whether the missing ranges were ever read.
     known: bool,
     logs: u64,
     untyped: Untyped,
 }
 
-/// What a task of the lane is at.
+/// The work of a task of the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Load,
@@ -50,7 +50,7 @@ enum Job {
 impl std::fmt::Display for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Load => f.write_str("history: reading what is missing"),
+            Self::Load => f.write_str("history: reading the missing ranges"),
             Self::Piece(_, range) => write!(f, "history: {range}"),
         }
     }
@@ -98,12 +98,13 @@ impl BackfillLane {
         self.lane.is_loaded()
     }
 
-    /// Whether what is missing was read, and is not being read anew: only then is nothing missing where it says so.
+    /// Whether the missing ranges were read, and are not being read again: only then an empty list means that no block is
+    /// missing.
     pub fn knows(&self) -> bool {
         self.known && self.lane.is_loaded()
     }
 
-    /// Whether nothing is under way and nothing can be begun now.
+    /// Whether no task is under way and none can begin now.
     pub fn is_idle(&self) -> bool {
         self.lane.is_idle()
     }
@@ -113,34 +114,34 @@ impl BackfillLane {
         self.logs
     }
 
-    /// Those of its logs that no typed table takes, as far as they were not taken here before.
+    /// Its logs without a typed table since the last call.
     pub fn take_untyped(&mut self) -> Untyped {
         std::mem::take(&mut self.untyped)
     }
 
-    /// Looks again at what is missing, if blocks that became final since could be fetched.
+    /// Reads the missing ranges again, if blocks that became final since can be fetched.
     pub fn go_on(&mut self, settled: Option<u64>) {
         if settled.is_some_and(|settled| self.lane.could_go_on(settled)) {
             self.step(BackfillInput::Moved);
         }
     }
 
-    /// That somebody is at all that the lane waits for.
+    /// Checks that a task works on everything that the lane waits for.
     ///
     /// # Errors
-    /// The first thing that nobody is at.
+    /// The first item without a task.
     pub fn check(&self) -> Result<(), Lost> {
         let load = (!self.lane.is_loaded()).then_some(Job::Load);
         let mut jobs = load.into_iter().chain(self.lane.running().map(|(id, range)| Job::Piece(id, range)));
         jobs.find(|job| !self.tasks.has(job)).map_or(Ok(()), |job| Err(Lost::nobody_is_at(job)))
     }
 
-    /// What goes wrong at the moment, in words.
+    /// The present failure, in words.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.get()
     }
 
-    /// Takes one input and begins what follows from it.
+    /// Takes one input and begins its actions.
     pub fn step(&mut self, input: BackfillInput) {
         self.lane.limit_range(self.context.nodes.max_range_blocks());
         for action in self.lane.step(input) {
@@ -158,18 +159,18 @@ impl BackfillLane {
                     self.tasks.spawn(job, task.run());
                 }
                 BackfillAction::TooLarge { number } => self.trouble.set(Some(format!(
-                    "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use \
-                     another node, and start again"
+                    "block {number} alone exceeds the node's or our response limit; raise `max_response_bytes` or use \
+                     another node, and restart"
                 ))),
             }
         }
     }
 
-    /// Waits for the next thing to happen, and takes it. Answers the blocks that it committed; pending while nothing is
-    /// under way. Cancel-safe.
+    /// Waits for the next event, and handles it. Returns the blocks that it committed; pending while no task is under way.
+    /// Cancel-safe.
     ///
     /// # Errors
-    /// What no retry mends.
+    /// A failure that no retry mends.
     pub async fn next(&mut self) -> Result<u64, StoreError> {
         let (job, done) = self.tasks.next().await;
         let done = done.map_err(|lost| StoreError::Fatal { why: format!("{job}: {lost}") })??;
@@ -210,7 +211,7 @@ async fn load(context: Context, want: Option<BlockRange>, trouble: Trouble) -> R
     }
 }
 
-/// Tells the partition manager how far down history goes. Without an answer it makes leaves one by one.
+/// Tells the partition manager how far down history goes. Without this, it makes leaves one by one.
 async fn tell_lowest(context: &Context, missing: &Missing) {
     let (Some(piece), Some(anchor)) = (missing.pieces.first(), missing.anchor) else { return };
     match context.nodes.header_below(piece.range.first, anchor).await {
@@ -219,11 +220,11 @@ async fn tell_lowest(context: &Context, missing: &Missing) {
                 context.leaves.book.load_from(context.claim.chain_id, time);
             }
         }
-        Err(error) => debug!(%error, "the time of the lowest missing block is not known"),
+        Err(error) => debug!(%error, "the time of the lowest missing block is unknown"),
     }
 }
 
-/// One piece on its way.
+/// One piece under way.
 struct PieceTask {
     context: Context,
     anchor: Option<BlockRef>,
@@ -238,7 +239,7 @@ impl PieceTask {
     async fn run(self) -> Result<Done, StoreError> {
         let (id, range) = (self.id, self.piece.range);
         let failed = |failure| Ok(Done::Failed { id, failure });
-        // Held until it is committed: however many workers there are, what they hold together is bounded.
+        // Held until the commit: for any number of workers, the bytes held together are bounded.
         let (batch, _hold) = match self.fetch().await {
             Ok(fetched) => fetched,
             Err(failure) => return failed(failure),
@@ -262,7 +263,7 @@ impl PieceTask {
         }
     }
 
-    /// Fetches until there is a batch or a reason to ask for something else.
+    /// Fetches until there is a batch or a reason to ask for another range.
     async fn fetch(&self) -> Result<(BlockBatch, Arc<Hold>), BackfillFailure> {
         let nodes = &self.context.nodes;
         let mut backoff = Backoff::default();
@@ -276,7 +277,7 @@ impl PieceTask {
                 }
                 Err(error) => error,
             };
-            // What a failed answer took is given back before the pause.
+            // The memory of a failed answer is released before the pause.
             drop(hold);
             match &error {
                 NodeError::TooLarge { hint, .. } => {
@@ -298,8 +299,7 @@ impl PieceTask {
         }
     }
 
-    /// The piece, of the chain that our final block is on: a node that is stuck on a lost branch serves another one at the
-    /// same heights.
+    /// The piece, from the chain of our final block: a node stuck on a lost branch serves another chain at the same heights.
     async fn answer(&self) -> Result<BlockBatch, NodeError> {
         let batch = self.context.nodes.range(&self.piece.source, self.piece.range).await?;
         let last = batch.last();
@@ -312,7 +312,7 @@ impl PieceTask {
         Ok(batch)
     }
 
-    /// `None` when the batch is committed; why not, when another question must decide.
+    /// `None` when the batch is committed; otherwise the reason why another request must decide.
     async fn commit(&self, batch: &Sorted) -> Result<Option<BackfillFailure>, StoreError> {
         let mut backoff = Backoff::default();
         loop {
@@ -336,10 +336,10 @@ impl PieceTask {
                     return Ok(Some(BackfillFailure::Gone));
                 }
                 Err(StoreError::Duplicate { why }) => {
-                    // Somebody else was faster with these blocks, which the coverage will tell; or rows are there that it
-                    // does not know of.
+                    // Another process was faster with these blocks, and the coverage will show it; or the table has rows without
+                    // coverage.
                     self.trouble.set(Some(format!(
-                        "{}: {why}; if this goes on, rows are stored that no coverage knows of: run `dalp-indexer repair`",
+                        "{}: {why}; if this repeats, the database has rows without coverage: run `dalp-indexer repair`",
                         batch.range()
                     )));
                     sleep(FIRST_PAUSE * 20).await;

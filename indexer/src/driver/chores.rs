@@ -1,5 +1,5 @@
-//! What is written and read beside the loop once a second: the heartbeat, how the nodes do, how far blocks are verified, what is final. A
-//! slow database must not hold the loop up for it, and one that refuses it is told once, until it works again.
+//! Chores beside the loop, once a second: the heartbeat, the state of the nodes, the levels of blocks, the final block. A slow
+//! database must not delay the loop for them, and a failing chore gives one warning until it works again.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use crate::status::{ChainStatus, NodeReport, instance};
 use crate::store::{Claim, Store, StoreError};
 use crate::task::{Beside, Group};
 
-/// How long a chore may take.
+/// The time limit of a chore.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Between two looks at the levels, which read the whole coverage of the chain.
+/// The interval between two reads of the levels, which read the whole coverage of the chain.
 const LEVELS_EVERY: Duration = Duration::from_secs(10);
-/// What is known of the nodes is written when it changed, and after this long anyway: latencies move, and a write may fail.
+/// The state of the nodes is written when it changed, and always after this time: latencies move, and a write may fail.
 const NODES_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct Chores {
-    /// Each by what it is about.
+    /// Each chore by its subject.
     running: Group<&'static str, Result<(), String>>,
     beside: Beside,
     nodes: Vec<NodeReport>,
     nodes_at: Option<Instant>,
     levels_at: Option<Instant>,
-    /// The highest final block that was written.
+    /// The highest written final block.
     settled: Option<u64>,
 }
 
 impl Chores {
-    /// Begins what is due, and tells of what ended; answers how many failed so far.
+    /// Begins the due chores, and reports the finished ones; returns the number of failures so far.
     pub fn beat(
         &mut self,
         store: &Store,

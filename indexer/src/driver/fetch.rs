@@ -1,4 +1,4 @@
-//! One fetch of the tail lane, until there is a batch or a reason to ask for something else.
+//! One fetch of the tail lane, until there is a batch or a reason to ask for another range.
 
 use std::time::Instant;
 
@@ -17,14 +17,14 @@ use crate::nodes::{NodeError, Nodes};
 use crate::store::Store;
 use crate::timings::LaneTimings;
 
-/// How wide the ranges of a chain are: half the rows of a transaction leave room for a dense stretch, and a quarter of
-/// what may be held lets four of them wait for their turn.
+/// The width of a chain's ranges: half the rows of a transaction leave room for a dense stretch, and a quarter of the allowed
+/// bytes lets four of them wait for their turn.
 pub(super) fn sizer(chain: &Chain) -> RangeSizer {
     let (logs, bytes) = (u64::from(chain.batch_rows / 2).max(1), (chain.fetch_buffer_bytes / 4).max(1));
     RangeSizer::new(chain.range_blocks, chain.max_range_blocks, logs, bytes)
 }
 
-/// What to fetch.
+/// The range.
 #[derive(Clone, Copy)]
 pub(super) enum Want {
     Head(BlockRef),
@@ -32,7 +32,7 @@ pub(super) enum Want {
     Range(BlockRange),
 }
 
-/// Fetches until there is a batch or a reason to ask for something else.
+/// Fetches until there is a batch or a reason to ask for another range.
 pub(super) async fn fetch(
     nodes: &Nodes,
     source: &Source,
@@ -80,8 +80,8 @@ pub(super) async fn fetch(
     }
 }
 
-/// Makes a batch's leaves while those before it are still being appended: in history they take about as long as the rows.
-/// A failure is not told here: the append makes sure of its leaves itself, and knows what to do then.
+/// Makes a batch's leaves while earlier batches are still being appended: in history this takes about as long as the rows. A
+/// failure is not reported here: the append checks its leaves itself, and handles the failure.
 pub(super) async fn cover_ahead(leaves: &Leaves, store: &Store, chain_id: u64, batch: &Sorted) {
     if let Err(error) = leaves.cover(chain_id, batch, &store.floors(chain_id)).await {
         tracing::debug!(%error, "no leaves ahead of the append");

@@ -1,5 +1,5 @@
-//! The tail lane's fetches under way, and what they brought. One that is lost, and a batch that is not there, is an error of its chain:
-//! the machine would wait for it for ever.
+//! The tail lane's fetches under way, and their results. A lost fetch or a missing batch is an error of its chain: otherwise the
+//! machine would wait for it for ever.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use crate::chain::machine::{FetchFailure, FetchId, Input, Machine};
 use crate::dataset::Sorted;
 use crate::task::{Group, Lost};
 
-/// Hashes of a batch that the machine is told: enough to find the nodes' final block among them.
+/// The hashes of a batch for the machine: enough to find the nodes' final block among them.
 const TOLD: usize = 1_024;
 
-/// What a fetch brought.
+/// The result of a fetch.
 type Fetched = Result<Sorted, FetchFailure>;
 
 #[derive(Default)]
@@ -26,10 +26,10 @@ impl Fetches {
         self.tasks.spawn((id, range), fetch);
     }
 
-    /// What the next one brought, for the machine; pending while none is under way. Cancel-safe.
+    /// The next result, for the machine; pending while no fetch is under way. Cancel-safe.
     ///
     /// # Errors
-    /// Which was lost, and how.
+    /// The lost fetch, and the cause.
     pub async fn next(&mut self) -> Result<Input, String> {
         let ((id, range), fetched) = self.tasks.next().await;
         Ok(match fetched.map_err(|lost| format!("the fetch of {range}: {lost}"))? {
@@ -43,29 +43,29 @@ impl Fetches {
         })
     }
 
-    /// The batch of a fetch that the machine was told of.
+    /// The batch of a fetch that was reported to the machine.
     ///
     /// # Errors
-    /// When it is not there.
+    /// If it is missing.
     pub fn batch(&self, id: FetchId) -> Result<Arc<Sorted>, Lost> {
         self.batches.get(&id).cloned().ok_or_else(|| Lost::nobody_is_at("the batch to append"))
     }
 
-    /// Lets go of the batches that nobody waits for any more.
+    /// Drops batches that the machine no longer wants.
     pub fn keep(&mut self, machine: &Machine) {
         self.batches.retain(|id, _| machine.wants(*id));
     }
 
-    /// Ends what is under way, and lets go of what came.
+    /// Ends the fetches under way, and drops the results.
     pub fn forget(&mut self) {
         self.tasks.forget();
         self.batches.clear();
     }
 
-    /// That each fetch which the machine waits for is under way.
+    /// Checks that each fetch that the machine waits for is under way.
     ///
     /// # Errors
-    /// The first that is not.
+    /// The first one that is not.
     pub fn check(&self, machine: &Machine) -> Result<(), Lost> {
         match machine.asked().find(|asked| !self.tasks.has(asked)) {
             Some((_, range)) => Err(Lost::nobody_is_at(format_args!("the fetch of {range}"))),
@@ -130,8 +130,8 @@ mod tests {
         fetches.check(&machine).unwrap();
         fetches.forget();
         let lost = fetches.check(&machine).unwrap_err().to_string();
-        assert!(lost.contains("nobody is at the fetch of blocks 0-7"), "{lost}");
+        assert!(lost.contains("no task works on the fetch of blocks 0-7"), "{lost}");
         let lost = fetches.batch(asked[0].0).unwrap_err().to_string();
-        assert!(lost.contains("nobody is at the batch to append"), "{lost}");
+        assert!(lost.contains("no task works on the batch to append"), "{lost}");
     }
 }

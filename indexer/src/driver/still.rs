@@ -1,4 +1,4 @@
-//! Steps that repeat and change nothing: noticed, slowed down and named, whatever makes them. Pure but for the pauses' chance.
+//! Repeated steps that change nothing, from any cause: detected, slowed down and named. Pure except for the random pauses.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 
-/// Steps that change nothing, in a row, from which on they are slowed down: more than any way to the next block takes.
+/// The number of such steps in a row before they are slowed down: more than any normal path to the next block has.
 const MANY: u32 = 64;
 const FIRST: Duration = Duration::from_millis(200);
 const LAST: Duration = Duration::from_secs(10);
@@ -17,7 +17,7 @@ pub(super) struct Stillness<M> {
     mark: Option<M>,
     steps: u32,
     pauses: Backoff,
-    /// Nothing is taken up before.
+    /// The earliest time of the next step.
     until: Option<Instant>,
 }
 

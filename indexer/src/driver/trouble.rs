@@ -1,4 +1,4 @@
-//! What goes wrong at the moment, and how long a lane waits before it looks again.
+//! The present failure, and the wait of a lane before it looks again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::backoff::Backoff;
 
-/// What the last failing step said, for the status line; cleared by the next success.
+/// The message of the last failing step, for the status line; the next success clears it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
 
@@ -21,11 +21,11 @@ impl Trouble {
     }
 }
 
-/// Before another look at what is about to change.
+/// The pause before another look at something that is about to change.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a lane waits after an answer that says no more than "not there": twice as long each time, until one brings something.
-/// Such an answer comes without delay, and so would the next.
+/// The wait of a lane after an answer that only says "missing": doubles each time, until an answer has data. Such an answer
+/// arrives without delay, and so would the next.
 #[derive(Clone, Debug)]
 pub(super) struct Patience(Arc<Mutex<Backoff>>);
 
@@ -38,7 +38,7 @@ impl Patience {
         Backoff::between(Duration::from_millis(50), Duration::from_secs(3))
     }
 
-    /// Something came.
+    /// Data arrived.
     pub fn renew(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Self::fresh();
     }

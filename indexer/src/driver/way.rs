@@ -1,4 +1,4 @@
-//! How far a chain is on its way to its head, as its status and its log tell it.
+//! The progress of a chain towards its head, for its status and its log.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use tracing::info;
 
 use crate::status::{CatchUp, CaughtUp, ChainStatus, human};
 
-/// The way of a chain to its head, as its log tells it.
+/// The progress of a chain towards its head, for its log.
 #[derive(Default)]
 pub(super) struct Way {
     watch: CatchUp,
     told: Option<Instant>,
 }
 
-/// Between two lines about a chain that catches up.
+/// The interval between two log lines about a chain that catches up.
 const WAY_EVERY: Duration = Duration::from_secs(10);
 
 impl Way {
-    /// Publishes how far it is, and says so now and then, and once when it is there.
+    /// Publishes the progress, and logs it from time to time, and once at the end.
     pub fn look(&mut self, status: &watch::Sender<ChainStatus>, start_block: u64) {
         let (missing, of_blocks) = {
             let status = status.borrow();

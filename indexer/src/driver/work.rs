@@ -1,4 +1,4 @@
-//! The machine's actions that take a while: each goes on until it is done, or what came of it is not known.
+//! The machine's actions that take time: each runs until it is done, or its result is unknown.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use crate::store::chain::State;
 use crate::store::{Claim, Store, StoreError};
 use crate::timings::ChainTimings;
 
-/// What the lanes of one chain work with.
+/// The shared parts of one chain's lanes.
 #[derive(Clone)]
 pub struct Context {
     /// Its nodes.
@@ -35,9 +35,9 @@ pub struct Context {
     pub leaves: Arc<Leaves>,
     /// The right to write.
     pub claim: Claim,
-    /// Whose logs are followed.
+    /// The source that the tail follows.
     pub source: Source,
-    /// How long its fetches and commits take.
+    /// The durations of its fetches and commits.
     pub timings: ChainTimings,
 }
 
@@ -56,7 +56,7 @@ impl Context {
                         trouble.set(None);
                         return Ok(Input::Committed);
                     }
-                    // The leaf went away, or was sealed, under our cached knowledge of it: look again.
+                    // The leaf was dropped or sealed since it was cached: read again.
                     Err(error @ (StoreError::NoLeaf | StoreError::Sealed { .. })) => {
                         context.look_again(&batch, &error).await?;
                         backoff.pause().await;
@@ -132,7 +132,7 @@ impl Context {
         })
     }
 
-    /// `back`: blocks of this chain are taken back without a reorg.
+    /// `back`: blocks of this chain are removed without a reorg.
     pub(super) fn compare(&self, tail: Tail, floor: u64, anchor: BlockRef, back: bool, trouble: Trouble) -> Work {
         let (store, nodes, claim) = (self.store.clone(), self.nodes.clone(), self.claim.clone());
         Box::pin(async move {
@@ -142,7 +142,7 @@ impl Context {
                     Ok(fork) => {
                         trouble.set(None);
                         if fork == Fork::Unsure || matches!(fork, Fork::At(block) if Tail::after(block) == tail) {
-                            // Two answers disagreed, or the node lags: give it a moment before it is asked again.
+                            // Two answers disagreed, or the node lags: wait a moment before the next request.
                             sleep(FIRST_PAUSE).await;
                         }
                         return Ok(Input::Compared(fork));
@@ -157,7 +157,7 @@ impl Context {
     }
 }
 
-/// Removes the orphaned blocks from the top downwards, a bounded number in each transaction. Each leaves a valid prefix.
+/// Removes the orphaned blocks from the top downwards, a bounded number per transaction. Each transaction leaves a valid prefix.
 async fn unwind_all(
     store: &Store,
     claim: &Claim,
@@ -175,7 +175,7 @@ async fn unwind_all(
                 });
                 from = step;
             }
-            // Some of it is done: where the tail stands now, the state row says.
+            // A part of it is done: the state row has the present tail.
             Err(StoreError::Retry { why }) => return Err(StoreError::Indeterminate { why }),
             Err(error) => return Err(error),
         }
@@ -197,8 +197,8 @@ impl Context {
         Ok(())
     }
 
-    /// After rows had no leaf that takes them: learns what retention did meanwhile, and opens what is sealed and not yet below the
-    /// floor. What may pass is left to the next try.
+    /// After a write without leaves for its rows: reads the new retention floors, and unseals sealed leaves above the floor. A
+    /// temporary failure is left to the next try.
     pub(super) async fn look_again(&self, batch: &Sorted, found: &StoreError) -> Result<(), StoreError> {
         let chain_id = self.claim.chain_id;
         self.leaves.book.forget(chain_id);
@@ -218,7 +218,7 @@ impl Context {
     }
 }
 
-/// `Some` input when the machine must look at the state row; `None` to try again; an error that ends the loop.
+/// `Some` input if the machine must read the state row; `None` to try again; an error that ends the loop.
 fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, StoreError> {
     match error {
         StoreError::Indeterminate { .. } | StoreError::TailMoved { .. } => {
@@ -238,15 +238,15 @@ fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, 
     }
 }
 
-/// A key that exists: COPY runs before the fence, so a writer that was overtaken may meet its successor's rows first.
+/// An existing key: COPY runs before the fence, so a stale writer may find the rows of the new leader first.
 async fn explain_duplicate(store: &Store, claim: &Claim, on: Tail, why: String) -> Result<Input, StoreError> {
     match store.load(claim).await {
         Ok(state) if state.tail == on => {}
         Ok(_) | Err(StoreError::Retry { .. }) => return Ok(Input::WriteLost),
         Err(error) => return Err(error),
     }
-    let advice =
-        "rows above the stored tail exist already, which no dalp-indexer writes: find out who did, and remove them";
+    let advice = "the database has rows above the stored tail, and no dalp-indexer writes such rows: find their writer, and remove \
+         them";
     Err(StoreError::Fatal { why: format!("{why}; {advice}") })
 }
 

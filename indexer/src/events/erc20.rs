@@ -7,7 +7,7 @@ use crate::chain::logs::Log;
 /// keccak256("Transfer(address,address,uint256)"). ERC-721 shares it with a fourth topic, some old tokens with fewer.
 pub const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 
-/// How many topics it has. Tokens of other standards share the first one.
+/// The number of its topics. Tokens of other standards share the first one.
 pub const TOPICS: usize = 3;
 
 /// One transfer; borrowed from the log.
@@ -21,13 +21,12 @@ pub struct Transfer<'a> {
     pub value: &'a [u8; 32],
 }
 
-/// Decodes a log that is this event by its first topic and the number of its topics. Which emitters are watched is decided by the
-/// source's filter.
+/// Decodes a log that is this event by its first topic and the number of its topics. The source's filter decides about emitters.
 ///
 /// # Errors
-/// What about its words is not as the ABI allows.
+/// The violation of the ABI in its words.
 pub fn decode<'a>(log: &Log<'a>) -> Result<Transfer<'a>, &'static str> {
-    let [_, from, to] = log.topics else { return Err("it has not three topics") };
+    let [_, from, to] = log.topics else { return Err("it does not have three topics") };
     let (Some(from), Some(to)) = (address(from), address(to)) else {
         return Err("an indexed address has non-zero high bytes");
     };
@@ -57,7 +56,7 @@ mod tests {
         let value = [9; 32];
         assert_eq!(decode(&log(&topics[..3], &value)), Ok(Transfer { from, to, value: &value }));
         let refused = |topics: &[B256], data: &[u8]| decode(&log(topics, data)).unwrap_err();
-        assert_eq!(refused(&topics, &value), "it has not three topics", "ERC-721");
+        assert_eq!(refused(&topics, &value), "it does not have three topics", "ERC-721");
         assert_eq!(refused(&topics[..3], &value[..31]), "the data is not one 32-byte word");
         let dirty = [TRANSFER, B256::repeat_byte(1), to.into_word()];
         assert_eq!(refused(&dirty, &value), "an indexed address has non-zero high bytes");

@@ -1,4 +1,4 @@
-//! What is known of each chain's leaves, without a question to the database.
+//! The known leaves of each chain, without a query of the database.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -6,65 +6,65 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use chrono::{DateTime, Utc};
 use dalp_partitions::{Bounds, Catalog, Leaf, Table};
 
-/// The leaves of each chain's tables as they were when they were last read, and how far each chain is.
+/// The leaves of each chain's tables at the last read, and the progress of each chain.
 #[derive(Debug, Default)]
 pub struct Book {
     tables: RwLock<HashMap<(u64, Place), Known>>,
     chains: RwLock<HashMap<u64, Times>>,
-    /// The time of the newest row that came, by chain and table.
+    /// The time of the newest arrived row, by chain and table.
     newest: RwLock<HashMap<(u64, Place), DateTime<Utc>>>,
 }
 
-/// Schema and name of a table: others may have its name in other schemas.
+/// Schema and name of a table: a table in another schema may have its name.
 type Place = (String, String);
 
-/// What is known of one chain's leaves of a table.
+/// The known leaves of one chain in a table.
 #[derive(Debug)]
 struct Known {
     catalog: Catalog,
-    /// Those that lack indexes: told when the catalog is read, as the status is asked for at every step.
+    /// The number of leaves without indexes: computed at the read of the catalog, because the status uses it at every step.
     bare: Vec<Leaf>,
 }
 
-/// How far a chain is.
+/// The progress of a chain.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
-    /// The newest time known of the head: what lies before is history, whose leaves are loaded bare.
+    /// The newest known time of the head: earlier times are history, whose leaves are loaded bare.
     head: Option<DateTime<Utc>>,
-    /// The time of the lowest missing block: from there to the head, history goes through its leaves in a row.
+    /// The time of the lowest missing block: from there to the head, history passes through its leaves in a row.
     lowest: Option<DateTime<Utc>>,
 }
 
 impl Book {
-    /// Takes note of the head's time: leaves that end before it are made bare from now on, and indexed when they are loaded.
-    /// Without it all are made with their indexes.
+    /// Records the head's time: leaves that end before it are made bare from now on, and indexed after their load. Without it,
+    /// all leaves are made with their indexes.
     pub fn head(&self, chain_id: u64, time: DateTime<Utc>) {
         write(&self.chains).entry(chain_id).or_default().head = Some(time);
     }
 
-    /// Takes note of a row of a table at this time.
+    /// Records a row of a table at this time.
     pub(super) fn row(&self, chain_id: u64, table: &Table, time: DateTime<Utc>) {
         let mut newest = write(&self.newest);
         let known = newest.entry((chain_id, place(table))).or_insert(time);
         *known = time.max(*known);
     }
 
-    /// The time of the newest row of a table that came.
+    /// The time of the newest arrived row of a table.
     pub(super) fn newest(&self, chain_id: u64, table: &Table) -> Option<DateTime<Utc>> {
         read(&self.newest).get(&(chain_id, place(table))).copied()
     }
 
-    /// Takes note of the time of a chain's lowest missing block: history goes down to it, or up from it.
+    /// Records the time of a chain's lowest missing block: history goes down to it, or up from it.
     pub fn load_from(&self, chain_id: u64, time: DateTime<Utc>) {
         write(&self.chains).entry(chain_id).or_default().lowest = Some(time);
     }
 
-    /// The newest time known of a chain's head.
+    /// The newest known time of a chain's head.
     pub(super) fn head_of(&self, chain_id: u64) -> Option<DateTime<Utc>> {
         read(&self.chains).get(&chain_id)?.head
     }
 
-    /// The chains whose head is known.
+    /// The chains with a known head.
     pub(super) fn followed(&self) -> Vec<u64> {
         read(&self.chains).iter().filter_map(|(chain, times)| times.head.and(Some(*chain))).collect()
     }
@@ -75,7 +75,7 @@ impl Book {
         Bounds::new(Some(times.lowest?), times.head?)
     }
 
-    /// Those of `times` that no leaf of the table is known for.
+    /// The `times` without a known leaf of the table.
     pub(super) fn uncovered(
         &self,
         chain_id: u64,
@@ -88,19 +88,19 @@ impl Book {
         }
     }
 
-    /// All that is known of a table's leaves.
+    /// All known leaves of a table.
     pub(super) fn catalog(&self, chain_id: u64, table: &Table) -> Option<Catalog> {
         read(&self.tables).get(&(chain_id, place(table))).map(|known| known.catalog.clone())
     }
 
-    /// Takes note of how the leaves are now.
+    /// Records the present leaves.
     pub(super) fn know(&self, chain_id: u64, table: &Table, catalog: Catalog) {
         let is_bare = |leaf: &&Leaf| !leaf.detaching && !leaf.lacks(&table.leaf_indexes).is_empty();
         let bare = catalog.leaves.iter().filter(is_bare).cloned().collect();
         write(&self.tables).insert((chain_id, place(table)), Known { catalog, bare });
     }
 
-    /// Takes note of how a leaf is now; `None` when it is gone.
+    /// Records the present state of a leaf; `None` if it is gone.
     pub(super) fn know_leaf(&self, chain_id: u64, table: &Table, name: &str, leaf: Option<Leaf>) {
         let Some(mut catalog) = self.catalog(chain_id, table) else { return };
         match leaf {
@@ -110,7 +110,7 @@ impl Book {
         self.know(chain_id, table, catalog);
     }
 
-    /// Forgets what is known of a chain's leaves: the database said that it is not so.
+    /// Forgets the known leaves of a chain: the database contradicted them.
     pub fn forget(&self, chain_id: u64) {
         write(&self.tables).retain(|(chain, _), _| *chain != chain_id);
     }
@@ -120,7 +120,7 @@ impl Book {
         self.sum(chain_id, |known| known.catalog.leaves.len())
     }
 
-    /// Leaves of a chain that lack indexes, over all tables: loaded or about to be, and slow to search.
+    /// Leaves of a chain without indexes, over all tables: loaded or about to be, and slow to search.
     pub fn bare(&self, chain_id: u64) -> u64 {
         self.sum(chain_id, |known| known.bare.len())
     }
@@ -130,7 +130,7 @@ impl Book {
         known.iter().filter(|((chain, _), _)| *chain == chain_id).map(|(_, known)| count(known) as u64).sum()
     }
 
-    /// The leaves of a table that lack indexes.
+    /// The leaves of a table without indexes.
     pub(super) fn bare_of(&self, chain_id: u64, table: &Table) -> Vec<Leaf> {
         let known = read(&self.tables);
         known.get(&(chain_id, place(table))).map(|known| known.bare.clone()).unwrap_or_default()
@@ -141,7 +141,7 @@ fn place(table: &Table) -> Place {
     (table.schema.clone(), table.name.clone())
 }
 
-// What a panic left behind is as good as before: each change is one insertion.
+// A panic leaves it intact: each change is one insertion.
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -26,7 +26,7 @@ impl Connector {
     /// See [`LeavesError`].
     pub async fn connect(&self) -> Result<Client, LeavesError> {
         let client = connect_direct(&self.database, &self.database.admin_url).await?;
-        // What decides about rows sees all of them, or is refused.
+        // A decision about rows needs all of them, so hidden rows are an error.
         let set_role = format!("SET row_security = off; SET ROLE \"{}\"", self.role.replace('"', "\"\""));
         match client.batch_execute(&set_role).await {
             Err(error) => Err(self.refused(&client, &error).await),
@@ -34,7 +34,7 @@ impl Connector {
         }
     }
 
-    /// Why SET ROLE failed: for want of a right (42501) or of the role (22023), or because the connection went away.
+    /// Why SET ROLE failed: the right is missing (42501), the role is missing (22023), or the connection was lost.
     async fn refused(&self, client: &Client, error: &tokio_postgres::Error) -> LeavesError {
         let said = error.as_db_error().filter(|_| {
             matches!(error.code(), Some(&(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_PARAMETER_VALUE)))

@@ -1,4 +1,4 @@
-//! Why leaves cannot be made, and what the writer that waits for one does then.
+//! Why leaves cannot be made, and the reaction of the waiting writer.
 
 use crate::store::StoreError;
 use crate::store::connect::ConnectError;
@@ -9,7 +9,7 @@ pub enum LeavesError {
     /// No direct connection.
     #[error("database.admin_url: {0}")]
     Connect(#[from] ConnectError),
-    /// The connection may not act for the partitioner.
+    /// The connection may not act as the partitioner.
     #[error(
         "database.admin_url: its user cannot act as \"{role}\": {why}. Run `dalp-indexer migrate` with that user, or as an \
          administrator: {grant};"
@@ -17,39 +17,39 @@ pub enum LeavesError {
     Role {
         /// The group role.
         role: String,
-        /// The statement that lets the user act as it.
+        /// The statement that gives this right to the user.
         grant: String,
-        /// What the server said.
+        /// The server's message.
         why: String,
     },
     /// The connection was lost before it could be used.
     #[error("database.admin_url: {why}")]
     Lost {
-        /// What happened.
+        /// The failure.
         why: String,
     },
     /// The partition manager failed.
     #[error("{0}")]
     Partitions(#[from] dalp_partitions::Error),
-    /// A run came to its end, and did not do all that it should.
+    /// A run ended incomplete.
     #[error("{why}")]
     Undone {
-        /// What is left.
+        /// The rest.
         why: String,
     },
-    /// Part of the program failed at it.
+    /// A part of the program failed.
     #[error("{0}")]
     Panicked(String),
 }
 
 impl LeavesError {
-    /// What the writer that waits for a leaf should do.
+    /// The next step of the writer that waits for a leaf.
     pub(super) fn for_writer(self) -> StoreError {
         let why = self.to_string();
         match self {
-            // Who may log in, or which database there is, may be changing.
+            // The login or the database may be about to change.
             Self::Connect(_) | Self::Lost { .. } => StoreError::Retry { why },
-            // A leaf that is refused was retired a moment ago: its rows are below the floor that is read next, and left out.
+            // A refused leaf was retired a moment ago: its rows are below the floor that is read next, and are left out.
             Self::Partitions(
                 dalp_partitions::Error::Locked { .. }
                 | dalp_partitions::Error::Database { .. }

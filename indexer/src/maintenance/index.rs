@@ -1,4 +1,4 @@
-//! Indexes of leaves that were made bare, once they are loaded.
+//! Indexes of bare leaves, built after their load.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::status::{ChainStatus, Role};
 use crate::store::Store;
 use crate::store::history::MissingTimes;
 
-/// How long a leaf stays bare after its last row while history goes on elsewhere: a load of minutes is done sooner
-/// without building beside it, one of hours must not keep what it has finished from being served.
+/// The time that a leaf stays bare after its last row while history continues elsewhere: a load of minutes ends sooner without a
+/// build beside it, but a load of hours must not keep its finished leaves from being served.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Pause between two looks for leaves that can be indexed.
+/// Pause between two searches for leaves that can be indexed.
 const INDEX_LOOK: Duration = Duration::from_millis(250);
 
-/// Pause after an index could not be built.
+/// Pause after a failed build.
 const INDEX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Leaves {
-    /// Builds the indexes of bare leaves that no more history is missing of, until `stop` turns true. On a connection of its own, since
-    /// a build may take minutes.
+    /// Builds the indexes of bare leaves with complete history, until `stop` turns true. Uses its own connection, because a build
+    /// may take minutes.
     pub async fn index(
         self: Arc<Self>,
         chains: Vec<watch::Receiver<ChainStatus>>,
@@ -62,17 +62,17 @@ impl Leaves {
     }
 }
 
-/// Gives bare leaves their indexes.
+/// Builds the indexes of bare leaves.
 struct Builder {
     leaves: Arc<Leaves>,
     store: Store,
     client: Option<Client>,
-    /// Since when a leaf was seen to lack nothing but indexes.
+    /// The time since which a leaf lacks only indexes.
     loaded: HashMap<(u64, String), Instant>,
 }
 
 impl Builder {
-    /// Builds what can be built of one chain. Nearly always no leaf is bare, and nothing is asked.
+    /// Builds the possible indexes of one chain. Nearly always no leaf is bare, and no query runs.
     async fn turn(&mut self, chain_id: u64) -> Result<(), LeavesError> {
         let bare: Vec<(Table, Leaf)> = self
             .leaves
@@ -90,7 +90,7 @@ impl Builder {
         let missing = match self.store.missing_times(chain_id).await {
             Ok(missing) => missing,
             Err(error) => {
-                debug!(%error, "which times are missing is not known");
+                debug!(%error, "the missing times are unknown");
                 return Ok(());
             }
         };
@@ -103,7 +103,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Whether a leaf lacks no rows of history, and long enough or nothing else of the chain lacks any.
+    /// Whether a leaf lacks no rows of history, for long enough, or no history of the chain is missing.
     fn is_due(&mut self, chain_id: u64, leaf: &Leaf, missing: &MissingTimes) -> bool {
         let (key, head) = ((chain_id, leaf.name.clone()), self.leaves.book.head_of(chain_id));
         if missing.touch(leaf.bounds, head) {
@@ -124,7 +124,7 @@ impl Builder {
         let indexed = build(client, table, &catalog, &leaf.name, live).await?;
         if let Indexed::Made(indexes @ 1..) = indexed {
             let took_seconds = began.elapsed().as_secs_f64();
-            debug!(leaf = leaf.name, indexes, took_seconds, "a loaded partition has its indexes");
+            debug!(leaf = leaf.name, indexes, took_seconds, "built the indexes of a loaded partition");
         }
         if indexed != Indexed::Busy {
             let now = read_leaf(client, table, &catalog, &leaf.name).await?;

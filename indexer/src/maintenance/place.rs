@@ -1,20 +1,20 @@
-//! Where archives go, as it is configured.
+//! The configured place of archives.
 
 use dalp_partitions::Archive;
 
 use crate::config::Partitions;
 
-/// Where archives are. What is wrong with it stops archiving alone.
+/// The place of archives. Its errors stop only archiving.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
-    /// The archive that is configured, if one is and can be used.
+    /// The configured archive, if there is one and it can be used.
     pub archive: Option<Archive>,
-    /// Why the one that is configured cannot be used.
+    /// Why the configured archive cannot be used.
     pub fault: Option<String>,
 }
 
 impl Place {
-    /// By its URL and options; it is not connected to.
+    /// By its URL and options; does not connect.
     pub fn open(partitions: &Partitions) -> Self {
         let Some(url) = &partitions.archive_url else { return Self::default() };
         let pairs = partitions.archive_options.iter().filter_map(|pair| pair.expose().split_once('='));

@@ -1,11 +1,11 @@
-//! How the configuration cuts tables into leaves.
+//! The policies of the configuration: how tables are cut into leaves.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::{Action, Policy};
 
 use crate::config::{ManagedTable, Partitions};
 
-/// How a table is cut into leaves.
+/// The policy of a table.
 pub(crate) fn policy(partitions: &Partitions, table: &ManagedTable) -> Policy {
     Policy {
         interval: table.interval,
@@ -17,15 +17,15 @@ pub(crate) fn policy(partitions: &Partitions, table: &ManagedTable) -> Policy {
     }
 }
 
-/// What is wrong with a policy that keeps more leaves than there may be: said before they are made.
+/// A warning about a policy that keeps more leaves than allowed: given before they are made.
 pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String> {
     let time = (table.retention.action != Action::Keep).then_some(table.retention.time.as_seconds_f64())?;
-    // Its own and those made ahead stand beside those that are kept.
+    // The head's own leaf and the leaves ahead, beside the kept ones.
     let leaves = (time / table.interval.seconds()).ceil() + f64::from(partitions.premake) + 1.0;
     (leaves > f64::from(partitions.max_leaves)).then(|| {
         format!(
-            "tables.{}: retention at interval = \"{}\" keeps {leaves:.0} leaves of a key, more than partitions.max_leaves = {}: from there \
-             on leaves are a step wider",
+            "tables.{}: retention at interval = \"{}\" keeps {leaves:.0} leaves of a key, more than partitions.max_leaves \
+             = {}: above this number, leaves are one step wider",
             table.name,
             table.interval.name(),
             partitions.max_leaves
@@ -33,7 +33,7 @@ pub fn crowding(partitions: &Partitions, table: &ManagedTable) -> Option<String>
     })
 }
 
-/// From when on a table must have had rows for leaves to be made ahead of a head.
+/// The time since which a table must have had rows to get leaves ahead of a head.
 pub(super) fn busy_since(table: &ManagedTable, head: DateTime<Utc>) -> DateTime<Utc> {
     head - TimeDelta::seconds(table.interval.seconds() as i64)
 }

@@ -1,4 +1,4 @@
-//! Retention on a timer: what is due is archived, retired, detached and dropped, table by table, beside the writing.
+//! Retention on a timer: archives, retires, detaches and drops due leaves, table by table, beside the writing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::status::{ChainStatus, Role, TableReport};
 use crate::store::retention::{final_times, has_rows_since};
 use crate::store::{Store, connect::explain};
 
-/// How long the ANALYZE of a table may take: ATTACH waits for it.
+/// The time limit of a table's ANALYZE: ATTACH waits for it.
 const ANALYZE_TIME: Duration = Duration::from_secs(30);
 
-/// Pause after a turn that could not be made.
+/// Pause after a failed turn.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Leaves {
-    /// Looks after the retention of all tables until `stop` turns true. On a connection of its own: a detaching waits for readers that
-    /// are older. A failure is told, and tried again at the next turn; one table's does not stop the others.
+    /// Maintains the retention of all tables until `stop` turns true. Uses its own connection, because a detach waits for older
+    /// readers. A failure is logged, and retried at the next turn; a failing table does not stop the others.
     pub async fn retire(
         self: Arc<Self>,
         chains: Vec<watch::Receiver<ChainStatus>>,
@@ -41,7 +41,7 @@ impl Leaves {
     ) {
         let mut client = None;
         loop {
-            // Who leads no chain leaves it to who does.
+            // A process that leads no chain leaves this to a leader.
             let leads = chains.iter().any(|chain| chain.borrow().role == Role::Leader);
             let mut pause = self.every;
             if leads && let Err(error) = self.connected(&mut client).await {
@@ -76,7 +76,7 @@ impl Leaves {
         if let Some(why) = self.archive_fault().filter(|_| self.managed.iter().any(archives)) {
             error!("nothing is archived: {why}");
         }
-        // Leaves of now come first, whatever is wrong with what is old; the chains' own are made ahead of their heads.
+        // Leaves of now come first, before any fault of old ones; the chains' own are made ahead of their heads.
         for ahead in [true, false] {
             for table in &self.managed {
                 let span = spans::table(&table.name);
@@ -84,15 +84,15 @@ impl Leaves {
                 let Err(error) = turn.unwrap_or_else(|panic| Err(LeavesError::Panicked(panic))) else { continue };
                 span.in_scope(|| warn!("{}: {error}", if ahead { "partitions ahead" } else { "retention" }));
                 if matches!(error, LeavesError::Panicked(_)) {
-                    // What it was at is not known.
+                    // Its progress is unknown.
                     (*client, down) = (None, true);
                 }
-                // A run that came to its end has said so itself.
+                // A run that reached its end has logged its result.
                 if !matches!(error, LeavesError::Undone { .. })
                     && let Ok(client) = self.connected(client).await
                     && let Err(error) = note_failure(client, &table.table, &error.to_string()).await
                 {
-                    span.in_scope(|| debug!(%error, "the failure is not noted"));
+                    span.in_scope(|| debug!(%error, "the failure could not be recorded"));
                 }
                 failed.push(format!("{}: {error}", table.name));
             }
@@ -104,7 +104,7 @@ impl Leaves {
         }
     }
 
-    /// A table's part of a turn: its leaves `ahead`, or all else.
+    /// A table's part of a turn: its leaves `ahead`, or all other work.
     async fn turn_of(
         &self,
         client: &mut Option<Client>,
@@ -133,7 +133,7 @@ impl Leaves {
             for chain_id in self.book.followed() {
                 self.book.forget(chain_id);
                 if let Err(error) = store.learn_floors(chain_id).await {
-                    debug!(chain_id, %error, "the retention floors are not known");
+                    debug!(chain_id, %error, "the retention floors are unknown");
                 }
             }
         }
@@ -149,13 +149,14 @@ fn archives(table: &ManagedTable) -> bool {
     table.retention.action == Action::Archive
 }
 
-/// Whether somebody else does it.
+/// Whether another session does this work.
 fn is_busy(error: &LeavesError) -> bool {
     matches!(error, LeavesError::Partitions(dalp_partitions::Error::Busy { .. }))
 }
 
 impl Leaves {
-    /// Keeps the planner's statistics of parents, which autovacuum never analyzes. Nobody waits for it, so a failure is told in a whisper.
+    /// Keeps the planner's statistics of parents, which autovacuum never analyzes. No task waits for it, so a failure is logged
+    /// at a low level.
     async fn analyze(&self, client: &mut Client, table: &ManagedTable) {
         let keys: Vec<i64> = match (table.is_of_chains(), table.table.flat) {
             (true, _) => self.book.followed().into_iter().map(super::key).collect(),
@@ -170,7 +171,7 @@ impl Leaves {
     }
 }
 
-/// Makes what will be needed of a table: ahead of now, or of the head of each chain that has one. Answers how many leaves were made.
+/// Makes the next leaves of a table: ahead of now, or of the head of each chain with a head. Returns the number of new leaves.
 ///
 /// # Errors
 /// See [`LeavesError`].
@@ -188,7 +189,7 @@ pub(crate) async fn make_ahead(
     Ok(made)
 }
 
-/// The newest time of each key that leaves are made for.
+/// The newest time of each key that needs leaves.
 pub(crate) async fn needs(
     client: &mut Client,
     table: &ManagedTable,
@@ -207,7 +208,7 @@ pub(crate) async fn needs(
             needs
         }
         None if table.table.flat => vec![(0, now)],
-        // A key that nobody wrote to has no sub-parent, and gets none; nor does one whose sub-parent somebody took away.
+        // A key without rows has no sub-parent, and gets none; nor does a key whose sub-parent another user detached.
         None => {
             let inventory = read_inventory(client, &table.table).await?;
             inventory.keys.into_iter().map(|key| (key, now)).collect()
@@ -222,7 +223,7 @@ async fn had_rows(client: &Client, table: &ManagedTable, key: i64, head: DateTim
     found.map_err(|error| LeavesError::Lost { why: explain(&error) })
 }
 
-/// Takes note of a run for the metrics.
+/// Records a run for the metrics.
 fn note(reports: &mut Vec<TableReport>, table: &ManagedTable, retired: &Result<Outcome, LeavesError>) {
     let at = reports.iter().position(|report| report.name == table.name).unwrap_or_else(|| {
         reports.push(TableReport { name: table.name.clone(), ..TableReport::default() });
@@ -244,18 +245,19 @@ fn note(reports: &mut Vec<TableReport>, table: &ManagedTable, retired: &Result<O
     }
 }
 
-/// Whether nothing is to be done with a table: it keeps its rows, and no detaching or restore was begun that must be ended.
+/// Whether a table needs no work: it keeps its rows, and no detach or restore was begun that must be ended.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the database does not answer.
 pub(crate) async fn is_left_alone(client: &Client, table: &ManagedTable) -> Result<bool, LeavesError> {
     Ok(table.retention.action == Action::Keep && !is_begun(client, &table.table).await?)
 }
 
-/// Refuses a table that is a partition of another one that is looked after: its leaves would have two policies, and the stricter would win.
+/// Refuses a table that is a partition of another maintained table: its leaves would have two policies, and the stricter would
+/// win.
 ///
 /// # Errors
-/// With the other table; and where the database cannot be asked.
+/// With the other table; and if the database does not answer.
 pub(crate) async fn has_one_policy(
     client: &Client,
     tables: &[ManagedTable],
@@ -270,8 +272,8 @@ pub(crate) async fn has_one_policy(
         Some(other) => Err(dalp_partitions::Error::Unfit {
             what: table.table.to_string(),
             why: format!(
-                "it is a part of {}, which is looked after as tables.{}, and a leaf has one policy: take one of the two out of the \
-                 configuration",
+                "it is a partition of {}, which tables.{} maintains; a leaf has one policy: remove one of the two from \
+                 the configuration",
                 other.table, other.name
             ),
         }
@@ -303,10 +305,10 @@ pub(crate) async fn retire_table(
         }
     }
     for (key, why) in outcome.stopped() {
-        warn!(key, "nothing of it is retired: {why}");
+        warn!(key, "none of its leaves is retired: {why}");
     }
     if let Some(why) = place.fault.as_ref().filter(|_| archives(table)) {
-        warn!("nothing of it is archived: {why}");
+        warn!("none of its leaves is archived: {why}");
     }
     for (next, error) in &outcome.failed {
         warn!(leaf = next.entry.leaf, act = next.act.word(), "{error}");
@@ -314,10 +316,10 @@ pub(crate) async fn retire_table(
     Ok(outcome)
 }
 
-/// From when a table's retention counts back.
+/// The time from which a table's retention counts back.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the database does not answer.
 pub(crate) async fn reference(client: &mut Client, table: &ManagedTable) -> Result<Reference, LeavesError> {
     if !table.is_of_chains() {
         let times = match table.retention.action {
@@ -330,7 +332,7 @@ pub(crate) async fn reference(client: &mut Client, table: &ManagedTable) -> Resu
     times.map(Reference::Final).map_err(|error| LeavesError::Lost { why: explain(&error) })
 }
 
-/// What a table's plan goes by.
+/// The input of a table's plan.
 pub(crate) fn terms<'t>(
     table: &'t ManagedTable,
     partitions: &Partitions,

@@ -19,12 +19,12 @@ use crate::status::{ChainStatus, Role};
 use crate::store::{Store, StoreError};
 use crate::task::Beside;
 
-/// Pause of the upkeep while a chain's head is not known yet.
+/// Pause of the upkeep while a chain's head is unknown.
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 
 impl Leaves {
-    /// Keeps leaves ahead of each chain's head, and the coverage compact, until `stop` turns true. A failure is told
-    /// and tried again at the next turn: writing goes on meanwhile, and makes what it needs itself.
+    /// Keeps leaves ahead of each chain's head, and the coverage compact, until `stop` turns true. A failure is logged and
+    /// retried at the next turn: writing continues meanwhile, and makes its leaves itself.
     pub async fn keep(
         self: Arc<Self>,
         chains: Vec<watch::Receiver<ChainStatus>>,
@@ -33,9 +33,8 @@ impl Leaves {
         mut stop: watch::Receiver<bool>,
     ) {
         loop {
-            // Before the first head is known there is nothing to make ahead of it: look again soon.
-            // A standby leaves it to the leader, and learns what that made when it takes over.
-            // A chain that cannot begin keeps no other waiting.
+            // Without a head, there is no time to make leaves ahead of: look again soon. A standby leaves this to the leader, and
+            // reads the leader's leaves at its takeover. A chain that cannot begin does not delay the others.
             let statuses = chains.iter().map(|chain| chain.borrow().clone());
             let led: Vec<ChainStatus> = statuses.filter(|status| status.role == Role::Leader).collect();
             let known = !led.is_empty() && led.iter().all(|status| status.head_time.is_some());
@@ -53,7 +52,7 @@ impl Leaves {
         }
     }
 
-    /// An error says which chain has no leaves ahead, and why.
+    /// An error names the chain without leaves ahead, and the reason.
     async fn turn(&self, status: &ChainStatus, store: &Store) -> Result<(), String> {
         let chain_id = status.chain_id;
         let floors = store.learn_floors(chain_id).await.map(drop).map_err(|error| error.to_string());
@@ -73,12 +72,12 @@ impl Leaves {
         ahead.map_err(|error| format!("chain {chain_id}: {error}"))
     }
 
-    /// How often upkeep of a chain failed.
+    /// The number of failed upkeeps of a chain.
     pub fn failures(&self, chain_id: u64) -> u64 {
         self.upkeep.read().unwrap_or_else(PoisonError::into_inner).get(&chain_id).map_or(0, Beside::failures)
     }
 
-    /// Chooses each table's interval by the sizes of its full leaves, where that is wanted.
+    /// Chooses each table's interval by the sizes of its full leaves, if configured.
     async fn choose_intervals(&self, chain_id: u64) -> Result<(), LeavesError> {
         let Some(head) = self.book.head_of(chain_id).filter(|_| self.partitions.interval_by_size) else {
             return Ok(());
@@ -98,18 +97,18 @@ impl Leaves {
         Ok(())
     }
 
-    /// Makes leaves ahead of the head for the tables that a chain had rows in within the last interval: the rows of the others get theirs
-    /// when they come.
+    /// Makes leaves ahead of the head for the tables with rows of the chain within the last interval: rows of the other tables
+    /// get their leaves when they arrive.
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>, store: &Store) -> Result<(), String> {
         let Some(head) = head.filter(|_| self.partitions.switches.create) else { return Ok(()) };
         let mut ended = Ok(());
         for (dataset, table) in self.tables_of(chain_id) {
-            // One that fails keeps no other from its leaves.
+            // A failing table does not keep the others from their leaves.
             let made = async {
                 if self.is_busy(chain_id, (dataset, table), head, store).await.map_err(|error| error.to_string())? {
                     return self.make(chain_id, table, &Need::ahead_of(head)).await.map_err(|error| error.to_string());
                 }
-                // What is known of the leaves of a table may have been forgotten: those that lack indexes are still to get them.
+                // The known leaves of a table may have been forgotten: leaves without indexes still need them.
                 match self.book.catalog(chain_id, &table.table) {
                     Some(_) => Ok(()),
                     None => self.learn_table(chain_id, &table.table).await.map_err(|error| error.to_string()),
@@ -120,7 +119,7 @@ impl Leaves {
         ended
     }
 
-    /// Whether a chain had rows in a table within the last interval before its head: our own, as far as we know of them, or anybody's.
+    /// Whether a table had rows of a chain within the last interval before its head: our own rows, if known, or any rows.
     async fn is_busy(
         &self,
         chain_id: u64,

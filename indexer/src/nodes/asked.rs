@@ -1,4 +1,4 @@
-//! What a request asked, as far as its failure is judged by it, and what speaks for its size as the reason.
+//! The content of a failed request, and the evidence that its size is the reason.
 
 use std::time::Instant;
 
@@ -7,37 +7,37 @@ use super::limits::Sizes;
 use super::refusal::Refusal;
 use super::rpc::{Call, ErrorAnswer};
 
-/// Refusals in a row, each with its weight, that make the size of a question their likely reason: two for reasons unknown, four for
-/// reasons that sound like others.
+/// Refusals in a row, each with its weight, that make the size of a request the likely reason: two for unknown reasons, four for
+/// reasons that sound different.
 const DOUBTS: u32 = 4;
 pub(super) const UNKNOWN: u32 = 2;
 const SOUNDS_OTHERWISE: u32 = 1;
 
 /// Why a request has no answers.
 pub(super) enum Failure {
-    /// It has to be sent in smaller batches, which is known by now.
+    /// It must be sent in smaller batches; the limit is known by now.
     Batch,
-    /// The size of what was asked may be the reason.
+    /// The size of the request may be the reason.
     Doubted(Doubt),
-    /// Anything else.
+    /// Any other reason.
     Error(NodeError),
 }
 
-/// A failure that may be for the size of what was asked.
+/// A failure that may be caused by the size of the request.
 pub(super) struct Doubt {
-    /// What it is if size is not the reason.
+    /// The error if size is not the reason.
     pub error: NodeError,
-    /// What could be less.
+    /// The parts that could be smaller.
     pub part: Part,
-    /// What was asked, and what the node said.
+    /// The request, and the node's message.
     pub why: String,
     pub began: Instant,
 }
 
-/// What of a request could be less, and how much it is.
+/// A part of a request that could be smaller, and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Blocks of a question for logs.
+    /// Blocks of a request for logs.
     Blocks(u64),
     /// Values of a list in its filter.
     List(u64),
@@ -45,7 +45,7 @@ pub(super) enum Part {
     Calls(u64),
 }
 
-/// How much speaks for size as the reason of what fails, by what could be less.
+/// The evidence for size as the reason, per part.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     blocks: u32,
@@ -63,17 +63,17 @@ impl Doubts {
     }
 }
 
-/// What a request asked, as far as failures are judged by it.
+/// The content of a request, for the judgement of failures.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'c> {
     pub began: Instant,
     calls: &'c [Call],
-    /// Which of them failed; all, where it is not known.
+    /// The failed calls; all, if unknown.
     at: Option<usize>,
-    /// Blocks of its questions for logs, together.
+    /// Blocks of its requests for logs, together.
     pub blocks: Option<u64>,
     pub sizes: Sizes,
-    /// Whether the node is known to take batches.
+    /// Whether the node is known to accept batches.
     takes_batches: bool,
 }
 
@@ -91,13 +91,13 @@ impl<'c> Asked<'c> {
         Self { began: Instant::now(), calls, at: None, blocks, sizes, takes_batches }
     }
 
-    /// The same, of which one call failed.
+    /// The request with only the failed call.
     pub fn failed_at(self, at: usize) -> Self {
         Self { at: Some(at), ..self }
     }
 
     fn call(&self) -> Option<&'c Call> {
-        // The question for logs is what most can be wrong with.
+        // A request for logs has the most possible faults.
         let likely = || self.calls.iter().find(|call| call.log_blocks().is_some()).or(self.calls.first());
         self.at.map_or_else(likely, |at| self.calls.get(at))
     }
@@ -106,7 +106,7 @@ impl<'c> Asked<'c> {
         self.call().map_or("", |call| call.method)
     }
 
-    /// What was asked, with what was said to it.
+    /// The request, with the node's message.
     pub fn told(&self, words: &str) -> String {
         match (self.call(), self.calls.len()) {
             (None, _) => words.to_owned(),
@@ -126,7 +126,8 @@ impl<'c> Asked<'c> {
 
     pub fn refusal_of(&self, error: &ErrorAnswer) -> Refusal {
         match Refusal::of(error.code, &error.message, self.blocks, self.sizes.list) {
-            // To a node that knows no batches, an array is no valid request. One that took some before means something else.
+            // To a node without batches, an array is an invalid request. For a node that has accepted a batch, the refusal means
+            // something else.
             Refusal::Other if self.at.is_none() && [-32600, -32700].contains(&error.code) && self.sizes.calls > 1 => {
                 match self.takes_batches {
                     true => Refusal::Other,
@@ -142,7 +143,7 @@ pub(super) fn in_words(error: &ErrorAnswer) -> String {
     format!("error {}: {}", error.code, error.message)
 }
 
-/// What sounds like another reason than size, and is told of a wide range only.
+/// A message that sounds like another reason than size, but appears only for wide ranges.
 pub(super) fn doubted(doubts: &mut Doubts, error: NodeError, why: String, asked: Asked<'_>) -> Failure {
     match asked.part() {
         Some(Part::Blocks(_)) => doubt(doubts, SOUNDS_OTHERWISE, error, why, asked),

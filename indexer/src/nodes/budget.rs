@@ -1,26 +1,25 @@
-//! How many bytes of answers are held at once: questions wait for each other where their answers would not fit together.
+//! Bounds the bytes of answers in memory: requests wait for each other if their answers would not fit together.
 //!
-//! A question holds what was read for it until it is done, and may ask again while it holds. One question at a time may
-//! go beyond the limit, for as long as it lasts: it waits for nobody, so no two wait for each other, and an answer of any
-//! size comes through.
+//! A question holds its read bytes until it is done, and may ask again while it holds them. One question at a time may exceed the
+//! limit until its end: it waits for nobody, so no two questions wait for each other, and an answer of any size gets through.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Who holds how much. Pure.
+/// The holders and their bytes. Pure.
 #[derive(Debug)]
 struct Ledger {
     limit: u64,
     held: u64,
-    /// The one that may go beyond the limit.
+    /// The holder that may exceed the limit.
     beyond: Option<u64>,
     next: u64,
 }
 
 impl Ledger {
-    /// Whether `holder` may take `bytes` more now; if so, it has.
+    /// Takes `bytes` more for `holder` if possible, and returns whether it did.
     fn take(&mut self, holder: u64, bytes: u64) -> bool {
         if self.held.saturating_add(bytes) > self.limit && *self.beyond.get_or_insert(holder) != holder {
             return false;
@@ -29,14 +28,14 @@ impl Ledger {
         true
     }
 
-    /// `holder` is done with the `bytes` that it took.
+    /// `holder` releases its `bytes`.
     fn release(&mut self, holder: u64, bytes: u64) {
         self.held = self.held.saturating_sub(bytes);
         self.beyond = self.beyond.filter(|beyond| *beyond != holder);
     }
 }
 
-/// A limit on the bytes that questions hold together.
+/// A limit on the bytes of all questions together.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Shared>);
 
@@ -53,18 +52,18 @@ impl Shared {
 }
 
 tokio::task_local! {
-    /// The question that this task is about.
+    /// The question of this task.
     static QUESTION: Arc<Hold>;
 }
 
 impl Budget {
-    /// At most `limit` bytes, but for the one question that may go beyond.
+    /// At most `limit` bytes, except for the one question that may exceed it.
     pub fn new(limit: u64) -> Self {
         let ledger = Mutex::new(Ledger { limit, held: 0, beyond: None, next: 0 });
         Self(Arc::new(Shared { ledger, released: Notify::new() }))
     }
 
-    /// Carries out a question: what is read for it counts until it ends. A question within a question is part of it.
+    /// Runs a question: its read bytes count until it ends. A question within a question is part of it.
     pub async fn question<T>(&self, question: impl Future<Output = T>) -> T {
         match QUESTION.try_with(|_| ()) {
             Ok(()) => question.await,
@@ -72,19 +71,19 @@ impl Budget {
         }
     }
 
-    /// As [`Budget::question`], but what was read counts until the hold that comes with the answer is dropped.
+    /// As [`Budget::question`], but the read bytes count until the hold returned with the answer is dropped.
     pub async fn question_kept<T>(&self, question: impl Future<Output = T>) -> (T, Arc<Hold>) {
         let hold = Arc::new(self.hold());
         (QUESTION.scope(hold.clone(), question).await, hold)
     }
 
-    /// What the question under way holds; for a call that belongs to none, a hold of its own.
+    /// The hold of the current question; for a call outside any question, a new hold.
     pub fn held(&self) -> Arc<Hold> {
         QUESTION.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(self.hold()))
     }
 
-    /// Carries out a question that others wait for while they hold what they read: it waits for no memory, or they would wait
-    /// for each other. Its caller sees to it that there is one at a time.
+    /// Runs a question that other questions wait for while they hold memory: it waits for no memory, otherwise they would wait
+    /// for each other. Its caller runs one at a time.
     pub async fn question_ahead<T>(&self, question: impl Future<Output = T>) -> T {
         QUESTION.scope(Arc::new(self.hold_as(true)), question).await
     }
@@ -100,7 +99,7 @@ impl Budget {
     }
 }
 
-/// Bytes held; given back when it is dropped.
+/// Held bytes, released on drop.
 #[derive(Debug)]
 pub struct Hold {
     budget: Budget,
@@ -111,9 +110,9 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Takes `bytes` more if that needs no waiting.
+    /// Takes `bytes` more if no wait is necessary.
     pub fn try_take(&self, bytes: u64) -> bool {
-        // What is exempt is bounded by who asks: one at a time.
+        // Exempt bytes are bounded by their callers: one at a time.
         let taken = self.exempt || self.budget.0.ledger().take(self.holder, bytes);
         if taken && !self.exempt {
             *self.taken.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
@@ -121,7 +120,7 @@ impl Hold {
         taken
     }
 
-    /// Takes `bytes` more, and answers how long that had to wait. Cancel-safe.
+    /// Takes `bytes` more, and returns the wait. Cancel-safe.
     pub async fn take(&self, bytes: u64) -> Duration {
         let began = Instant::now();
         loop {
@@ -166,14 +165,14 @@ mod tests {
         assert!(ledger.take(3, 4) && ledger.take(1, 9) && !ledger.take(3, 1));
     }
 
-    /// Questions of random sizes, in random order: somebody always can go on, and never are two beyond the limit.
+    /// Questions of random sizes, in random order: one can always continue, and never two exceed the limit.
     #[test]
     fn nobody_waits_for_ever_and_the_bound_holds() {
         const LIMIT: u64 = 100;
         for seed in 0..300 {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut ledger = ledger(LIMIT);
-            // What each has taken, and has still to take.
+            // The taken and the remaining bytes of each.
             let mut open: Vec<(u64, u64, u64)> = (0..8).map(|id| (id, 0, rng.random_range(0..300))).collect();
             while !open.is_empty() {
                 let at = rng.random_range(0..open.len());

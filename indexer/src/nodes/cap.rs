@@ -1,30 +1,30 @@
-//! A size that a node takes, learned from what it refuses and what it answers. Pure: time is an argument.
+//! A size that a node accepts, learned from its refusals and answers. Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// How long a limit is believed. Then it is met once more, which costs one refused call, or it is gone: plans are
+/// The lifetime of a learned limit. After it, one request tries the old size again, at the cost of one refused call: plans are
 /// upgraded and nodes reconfigured.
 pub const BELIEVED: Duration = Duration::from_secs(3_600);
-/// So many answers of the size that works make a larger one worth a try, where the node named no limit. Each try that is
-/// refused has the next one wait longer, up to the last.
+/// After this number of answers of the working size, a larger size is tried, if the node named no limit. Each refused try makes
+/// the next one wait longer, up to the last number.
 const FIRST_RUN: u32 = 8;
 const LAST_RUN: u32 = 512;
 const LONGER: u32 = 4;
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// What to ask for at most.
+    /// The largest size to ask for.
     value: u64,
-    /// The smallest size that was refused; none where the node named its limit.
+    /// The smallest refused size; none if the node named its limit.
     refused: Option<u64>,
     at: Instant,
     /// Answers of that size in a row.
     run: u32,
-    /// Answers in a row that make more worth a try.
+    /// Answers in a row before the next try of a larger size.
     patience: u32,
 }
 
-/// A limit; none while nothing was refused.
+/// A limit; none before the first refusal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cap(Option<Known>);
 
@@ -40,8 +40,8 @@ impl Cap {
         self.0 = value.filter(|value| *value > 0).map(known);
     }
 
-    /// `size` was refused in a question that `began` then: half of it may work, or `instead`, or what worked before more was
-    /// tried. Questions that were under way when this was learned tell nothing new.
+    /// `size` was refused in a request that `began` then. The next size is half of it, or `instead`, or the size that worked
+    /// before a larger one was tried. A request from before this was learned adds nothing new.
     pub fn refuse(&mut self, size: u64, instead: Option<u64>, began: Instant, now: Instant) {
         if self.0.is_some_and(|known| began < known.at) {
             return;
@@ -61,7 +61,7 @@ impl Cap {
         if size < known.value {
             return;
         }
-        // What was refused before is taken now, or what the node named does not hold.
+        // A size refused before is accepted now, or the limit named by the node is wrong.
         if known.refused.is_none_or(|refused| size >= refused) && size > known.value {
             self.0 = None;
         } else if size > known.value {
@@ -71,12 +71,12 @@ impl Cap {
         }
     }
 
-    /// What is known to work, for people.
+    /// The size known to work, for people.
     pub fn known(&self) -> Option<u64> {
         self.0.map(|known| known.value)
     }
 
-    /// What to ask for at most: what is known to work, and now and then what `more` makes of it.
+    /// The largest size to ask for: the size known to work, and from time to time its increase by `more`.
     pub fn get(&self, now: Instant, more: impl Fn(u64) -> u64) -> Option<u64> {
         let known = self.0.filter(|known| now.saturating_duration_since(known.at) < BELIEVED)?;
         Some(if known.refused.is_some() && known.run >= known.patience { more(known.value) } else { known.value })
@@ -87,8 +87,8 @@ impl Cap {
 mod tests {
     use super::*;
 
-    /// Asks `times` times for as much as is thought to work, at most `wanted`, of a node that takes `limit`: how often it
-    /// refused.
+    /// Asks `times` times for the largest size that seems to work, at most `wanted`, from a node that accepts `limit`: returns
+    /// the number of refusals.
     fn ask(cap: &mut Cap, now: Instant, wanted: u64, limit: u64, times: u32) -> u32 {
         let mut refused = 0;
         for _ in 0..times {

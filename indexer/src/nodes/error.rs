@@ -1,42 +1,43 @@
-//! What keeps a node from answering, named for the caller's next move.
+//! Failures of a node, named for the caller's next move.
 
 use std::time::Duration;
 
-/// Why an answer could not be had, named for what to do next.
+/// Why an answer is unavailable, named for the next move.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    /// Ask for less: too many blocks, logs or bytes. With the node's limit in blocks, where it names one.
+    /// Ask for less: too many blocks, logs or bytes. With the node's limit in blocks, if the node names one.
     #[error("{node}: {why}")]
     TooLarge {
-        /// Which node.
+        /// The node.
         node: String,
-        /// Its words, or ours.
+        /// Its message, or ours.
         why: String,
-        /// Blocks that it says would work for these, or allows at all; see `Nodes::max_range_blocks` for the latter.
+        /// The number of blocks that the node suggests for this request, or allows in general; see `Nodes::max_range_blocks` for
+        /// the latter.
         hint: Option<u64>,
     },
-    /// The node does not have that block: it lags, or the block was reorganised away. Look at the head again.
-    #[error("{node}: {what} is not there (the node lags, or the block was reorganised away)")]
+    /// The node lacks that block: the node lags, or a reorg removed the block. Ask for the head again.
+    #[error("{node}: {what} is missing (the node lags, or a reorg removed the block)")]
     Gone {
-        /// Which node.
+        /// The node.
         node: String,
-        /// What was asked for.
+        /// The requested object.
         what: String,
     },
-    /// Try again, here or at another node: unreachable, overloaded, or an answer that does not hold together.
+    /// Try again, here or at another node: unreachable, overloaded, or an inconsistent answer.
     #[error("{node}: {why}")]
     Retry {
-        /// Which node.
+        /// The node.
         node: String,
-        /// What happened.
+        /// The failure.
         why: String,
-        /// How long the node asked to be left alone, at least; between 100 ms and a minute.
+        /// The minimum pause that the node asked for; between 100 ms and a minute.
         after: Option<Duration>,
     },
 }
 
 impl NodeError {
-    /// Which node it was.
+    /// The node.
     pub fn node(&self) -> &str {
         match self {
             Self::TooLarge { node, .. } | Self::Gone { node, .. } | Self::Retry { node, .. } => node,

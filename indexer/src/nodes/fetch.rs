@@ -1,5 +1,5 @@
-//! The three ways to fetch blocks with their logs: a range of history, a few blocks at the tip, the head itself. Each
-//! as far verified as the configuration asks and the chain allows.
+//! The three ways to fetch blocks with their logs: a range of history, a few blocks at the tip, the head itself. Each is verified
+//! at the configured level, if the chain allows it.
 
 use std::time::Instant;
 
@@ -17,11 +17,11 @@ use crate::chain::level::Level;
 use crate::chain::logs::Logs;
 use crate::chain::source::Source;
 
-/// Blocks of a refused range that are proved by receipts at once; a longer one is asked for in halves first.
+/// Blocks of a refused range that receipts prove at once; a longer range is requested in halves first.
 const PROVED_AT_ONCE: u64 = 32;
 
 impl Nodes {
-    /// A range of a source that will not be reorganised under our feet, at the level of history.
+    /// A range of final blocks, at the level of history.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -29,7 +29,7 @@ impl Nodes {
         self.pool.budget().question(self.fetch(source).whole_range(range)).await
     }
 
-    /// A range at `level` or the strongest one below it that the chain allows, without a sample.
+    /// A range at `level` or the chain's strongest level below it, without a sample.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -37,9 +37,9 @@ impl Nodes {
         self.pool.budget().question(self.fetch(source).checked(range, level)).await
     }
 
-    /// A few blocks at the tip, or the first of them: what came is not thrown away for what did not. Proved blocks need no more. Of
-    /// others: every header, then the logs of exactly those hashes, each followed by its hash once more, so that a reorganisation
-    /// between the calls cannot pass for a block without logs.
+    /// A few blocks at the tip, or the first of them: a failed block does not discard the others. Proved blocks need no further
+    /// check. For other blocks: every header, then the logs of exactly these hashes, each followed by its hash once more, so that
+    /// a reorg between the calls cannot look like a block without logs.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -55,10 +55,11 @@ impl Nodes {
         self.pool.budget().question(self.fetch(source).pinned(block)).await
     }
 
-    /// The header of block `number`, from a node that also has `anchor` at or above it: then it is an ancestor of it.
+    /// The header of block `number`, from a node that also has `anchor` at or above it: then the block is an ancestor of
+    /// `anchor`.
     ///
     /// # Errors
-    /// [`NodeError::Gone`] where the node has another block at the anchor's height, or none.
+    /// [`NodeError::Gone`] if the node has another block at the anchor's height, or none.
     pub async fn header_below(&self, number: u64, anchor: BlockRef) -> Result<Header, NodeError> {
         let node = self.node();
         let [header, at] = node.batch([header_by_number(number), header_by_number(anchor.number)]).await?;
@@ -82,11 +83,11 @@ pub(super) struct Fetch<'n> {
 impl Fetch<'_> {
     async fn whole_range(&self, range: BlockRange) -> Result<BlockBatch, NodeError> {
         let level = self.nodes.history_level().await?;
-        // Chosen once: the sample is the answering node's.
+        // Chosen once: the sample comes from the answering node.
         let node = self.nodes.node();
         let batch = self.checked_by(node, range, level).await?;
         if level == Level::Returned && self.nodes.takes_samples().await? && !self.sample(node, &batch).await? {
-            return self.suspicious(range, "the sample's receipts hold other logs".into()).await;
+            return self.suspicious(range, "the receipts of the sample have other logs".into()).await;
         }
         if batch.level() < Level::Bloom {
             node.gave(range);
@@ -99,7 +100,7 @@ impl Fetch<'_> {
     }
 
     async fn checked_by(&self, node: &Node, range: BlockRange, level: Level) -> Result<BlockBatch, NodeError> {
-        // No other node works: this one is believed where receipts prove what it says.
+        // No other node works: receipts must prove this node's logs.
         let level = if node.is_caught() { Level::Receipts } else { level };
         let (headers, logs) = match level {
             Level::Receipts => return self.proved_range(node, range).await,
@@ -117,7 +118,7 @@ impl Fetch<'_> {
                 let receipts = self.nodes.best_level().await? == Level::Receipts;
                 match defect {
                     Defect::Bloom { number } | Defect::LeftOut { number } if receipts => {
-                        node.catch(self.source, number, "they do not agree with its header's bloom");
+                        node.catch(self.source, number, "they do not match the bloom of its header");
                     }
                     Defect::Bloom { number } => self.nodes.bloom_refuted(node, number),
                     _ => {}
@@ -128,8 +129,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Logs and boundary headers from one node, in as many calls as it answers fastest, each with the headers of the blocks that
-    /// have logs. Each call brings both ends of what it asks for, so that parts of two chains do not join.
+    /// Logs and boundary headers from one node, in the number of calls that it answers fastest, each with the headers of blocks
+    /// with logs. Each call includes both ends of its range, so that parts of two chains do not join.
     async fn returned(&self, node: &Node, range: BlockRange) -> Result<(Vec<Header>, Logs), NodeError> {
         let (mut headers, mut logs, mut next) = (Vec::new(), Logs::default(), Some(range));
         while let Some(rest) = next {
@@ -143,7 +144,9 @@ impl Fetch<'_> {
             let mut answers = node.batch_of(calls).await?;
             let took = began.elapsed();
             let ends = answers.split_off(parts);
-            let [first, last] = &ends[..] else { return Err(node.retry("the batch has another number of answers")) };
+            let [first, last] = &ends[..] else {
+                return Err(node.retry("the number of answers in the batch is wrong"));
+            };
             let (first, last) = (node.header(first, part.first)?, node.header(last, part.last)?);
             let found = united(node, format_args!("blocks {part}"), answers)?;
             node.paced(portion, found.bytes() as u64, took);
@@ -154,8 +157,8 @@ impl Fetch<'_> {
         Ok((headers, logs))
     }
 
-    /// The headers of a part: its ends, and between them those of the blocks that have logs. What a log says of its block's time
-    /// is a claim like any other, and dates no row.
+    /// The headers of a part: its ends, and the blocks with logs between them. The block time in a log is only a claim, and dates
+    /// no row.
     async fn with_rows(&self, node: &Node, logs: &Logs, first: Header, last: Header) -> Result<Vec<Header>, NodeError> {
         let ends = [first.number, last.number];
         let between: Vec<u64> =
@@ -181,7 +184,7 @@ impl Fetch<'_> {
         node.whole(BlockBatch::of_pieces(range, pieces, self.source))
     }
 
-    /// The blocks of the range with their receipts, up to the first that cannot be had.
+    /// The blocks of the range with their receipts, up to the first unavailable one.
     async fn proved_until(&self, node: &Node, range: BlockRange) -> (Vec<Piece>, Result<(), NodeError>) {
         let mut pieces = Vec::new();
         let numbers: Vec<u64> = (range.first..=range.last).collect();
@@ -223,7 +226,7 @@ impl Fetch<'_> {
         };
         let Some(last) = (range.first + pieces.len() as u64).checked_sub(1).filter(|last| *last >= range.first) else {
             outcome?;
-            return Err(node.retry("no block of the range came"));
+            return Err(node.retry("no block of the range arrived"));
         };
         let range = BlockRange { first: range.first, last };
         node.whole(BlockBatch::of_pieces(range, pieces, self.source))
@@ -270,7 +273,7 @@ impl Fetch<'_> {
         };
         let piece = match proved {
             Ok(Some(proved)) => Piece::Proved(proved),
-            // Its logs may be within the limit where its receipts are not.
+            // Its logs may be within the limit even if its receipts are not.
             Ok(None) | Err(NodeError::TooLarge { .. }) => {
                 let mut calls = vec![Call::new("eth_getBlockByHash", json!([block.hash, false]))];
                 calls.extend(self.logs_calls(node, &json!({ "blockHash": block.hash })));
@@ -285,18 +288,18 @@ impl Fetch<'_> {
         node.whole(BlockBatch::of_pieces(range, vec![piece], self.source))
     }
 
-    /// A block whose receipts prove nothing: its logs as returned.
+    /// A block whose receipts prove nothing: its logs at level returned.
     async fn unproved(&self, node: &Node, header: Header) -> Result<Piece, NodeError> {
         let answers = node.batch_of(self.logs_calls(node, &json!({ "blockHash": header.hash }))).await?;
         let logs = united(node, format_args!("block {}", header.block()), answers)?;
         self.believed(node, header, logs).await
     }
 
-    /// The logs that a node returned for one block at the tip, unless they are suspicious: then its receipts decide, or,
-    /// where receipts prove nothing, all of its logs together with the bloom.
+    /// The logs that a node returned for one block at the tip, unless they are suspicious: then its receipts decide, or, if
+    /// receipts prove nothing, all of its logs together with the bloom.
     ///
-    /// Suspicious are logs of another block, logs that do not agree with the header's bloom, and no logs at all for a block
-    /// whose bloom admits what is watched: a node may know a block before it knows its logs.
+    /// Suspicious are logs of another block, logs that do not match the header's bloom, and no logs for a block whose bloom
+    /// admits some: a node may know a block before it knows its logs.
     async fn believed(&self, node: &Node, header: Header, logs: Logs) -> Result<Piece, NodeError> {
         let (header, selected) = (self.nodes.with_its_bloom(header), self.source.filter());
         let range = BlockRange { first: header.number, last: header.number };
@@ -330,23 +333,23 @@ impl Fetch<'_> {
         Ok(Piece::Proved(proved))
     }
 
-    /// A range whose answer is refused: proved by receipts if it is small, asked for in halves until it is.
+    /// A refused range: proved by receipts if it is small, and requested in halves until it is.
     async fn suspicious(&self, range: BlockRange, why: String) -> Result<BlockBatch, NodeError> {
         let node = self.nodes.node();
         if self.nodes.best_level().await? != Level::Receipts {
-            return Err(node.retry(&format!("refused an answer that does not hold together: {why}")));
+            return Err(node.retry(&format!("refused an inconsistent answer: {why}")));
         }
         node.tell(|| tracing::warn!(%range, "refused logs: {why}; receipts decide"));
         if range.blocks() > PROVED_AT_ONCE {
             let (node, why) =
-                (node.name().to_owned(), format!("logs were refused ({why}), and receipts are for few blocks"));
+                (node.name().to_owned(), format!("logs were refused ({why}), and the range is too long for receipts"));
             return Err(NodeError::TooLarge { node, why, hint: None });
         }
         self.proved_range(node, range).await
     }
 
-    /// Proves one block of a batch by its receipts and compares: one with logs where there is one, chosen by the range, so
-    /// that the same range has the same sample. Receipts that cannot be had are no sample.
+    /// Proves one block of a batch by its receipts and compares: a block with logs if there is one, chosen by the range, so that
+    /// the same range has the same sample. Unavailable receipts are no sample.
     async fn sample(&self, node: &Node, batch: &BlockBatch) -> Result<bool, NodeError> {
         let Some(block) = batch.sampled() else { return Ok(true) };
         let proved = match self.nodes.prove_block(node, block).await {
@@ -363,13 +366,13 @@ impl Fetch<'_> {
         returned.extend(batch.logs(), |number, _| number == block.number);
         let same = passing.same_rows(&returned);
         if !same {
-            self.nodes.distrust(node, self.source, block, "its logs are not those of the block's receipts");
+            self.nodes.distrust(node, self.source, block, "its logs do not match the receipts of the block");
         }
         Ok(same)
     }
 
-    /// A node that was caught is asked for the logs around the block where it was wrong, and acquitted if all of them are those
-    /// that the blocks' receipts prove.
+    /// Asks a caught node for the logs around the block where it was wrong, and acquits it if the blocks' receipts prove all of
+    /// these logs.
     pub(super) async fn probation(&self, node: &Node, block: u64) {
         let first = block.saturating_sub(PROVED_AT_ONCE - 1);
         let range = BlockRange { first, last: block };
@@ -380,12 +383,12 @@ impl Fetch<'_> {
         };
         match compared.await {
             Ok(true) => node.acquit(),
-            Ok(false) => node.catch(self.source, block, "its logs around that block are wrong still"),
-            Err(error) => node.tell(|| tracing::debug!(%error, "it has not proved itself")),
+            Ok(false) => node.catch(self.source, block, "its logs around that block are still wrong"),
+            Err(error) => node.tell(|| tracing::debug!(%error, "it has not proved correct logs yet")),
         }
     }
 
-    /// The questions for what is selected at `at`: one, or as many as the node's limit of addresses and topics takes.
+    /// The requests for the selected logs at `at`: one, or more if the node limits addresses and topics.
     fn logs_calls(&self, node: &Node, at: &serde_json::Value) -> Vec<Call> {
         let most = node.max_list().max(1);
         let (addresses, topics) =
@@ -407,12 +410,12 @@ impl Fetch<'_> {
     }
 }
 
-/// A list in parts of `most` values; an empty one, which selects everything, as it is.
+/// Splits a list into parts of `most` values; an empty list, which selects all, stays empty.
 fn parts<T>(list: &[T], most: usize) -> Vec<&[T]> {
     if list.is_empty() { vec![list] } else { list.chunks(most).collect() }
 }
 
-/// The logs in the answers to the parts of one question, in the order of the chain.
+/// Merges the logs of a split request, in chain order.
 fn united(
     node: &Node,
     what: std::fmt::Arguments<'_>,
@@ -426,7 +429,7 @@ fn united(
     })
 }
 
-/// The parameters of `eth_getLogs` for what `addresses` and `topics` select at `at`.
+/// The parameters of `eth_getLogs` for `addresses` and `topics` at `at`.
 fn log_params(addresses: &[Address], topics: &[B256], mut at: serde_json::Value) -> serde_json::Value {
     if !addresses.is_empty() {
         at["address"] = json!(addresses);

@@ -1,5 +1,5 @@
-//! The tail behind a head that moves five times a second, at a node with two in a hundred of every fault, over real sockets and in virtual
-//! time: each answer takes its milliseconds of a clock that only the test moves.
+//! The tail behind a head that moves five times per second, at a node with 2 % of every fault, over real sockets and in virtual
+//! time: each answer takes milliseconds of a clock that only the test moves.
 
 use alloy::primitives::Address;
 use rand::rngs::StdRng;
@@ -19,7 +19,7 @@ const BLOCK_TIME: u64 = 200;
 const ANSWER: u64 = 40;
 const SLOW_ANSWER: u64 = 500;
 const COMMIT: u64 = 5;
-/// As long as the driver's pauses near the head are in the mean; they double.
+/// The mean pause of the driver near the head; pauses double.
 const FIRST_PAUSE: u64 = 19;
 const GONE_PAUSE: u64 = 38;
 const BLOCKS: u64 = 600;
@@ -36,7 +36,7 @@ fn block(number: u64) -> BlockRef {
     BlockRef { number, hash: hash(number) }
 }
 
-/// A header with the bloom of its block's one log.
+/// A header with the bloom of its block's single log.
 fn header_with_bloom(number: u64) -> Value {
     let topics = [B256::repeat_byte(2)];
     let bloom = crate::chain::bloom::of([(Address::repeat_byte(1), &topics[..])].into_iter());
@@ -51,7 +51,7 @@ fn log_of(hash: B256) -> Value {
             "blockHash": hash, "transactionHash": B256::repeat_byte(3), "transactionIndex": "0x0", "logIndex": "0x0" })
 }
 
-/// What a call is answered with, unless it fails; none of a method that the node does not have.
+/// The answer to a call, unless it fails; none for a method that the node lacks.
 fn truth(call: &Value, head: u64) -> Option<Value> {
     let asked = &call["params"][0];
     let by_hash = |text: &Value| serde_json::from_value::<B256>(text.clone()).unwrap();
@@ -104,7 +104,7 @@ fn faulty(seed: u64, share: f64, clock: Arc<AtomicU64>) -> impl Fn(&Value) -> St
     }
 }
 
-/// A question, and how often it was asked.
+/// A question, and the number of its requests.
 #[derive(Clone, Copy)]
 struct Question {
     id: FetchId,
@@ -113,7 +113,7 @@ struct Question {
     tries: u32,
 }
 
-/// What happens at a moment that was fixed before.
+/// An event at a fixed moment.
 enum Next {
     Told(Input),
     AskAgain(Question),
@@ -136,7 +136,7 @@ impl Follower {
         Self { machine, nodes: Nodes::new(&chain).unwrap(), clock, now: 0, agenda: Vec::new() }
     }
 
-    /// Goes to the next moment at which something happens, if it comes before `end`.
+    /// Moves the clock to the next event, if it comes before `end`.
     async fn advance(&mut self, end: u64) -> bool {
         let Some(first) = (0..self.agenda.len()).min_by_key(|at| self.agenda[*at].0) else { return false };
         if self.agenda[first].0 >= end {
@@ -162,7 +162,7 @@ impl Follower {
         }
     }
 
-    /// Asks now, beside whatever else is under way. What comes of it happens when the answers took their time.
+    /// Asks now, beside all other requests under way. Its result arrives when the answers have taken their time.
     async fn ask(&mut self, question: Question) {
         let Question { id, range, near_head, tries } = question;
         let head = self.machine.head().filter(|head| range == BlockRange { first: head.number, last: head.number });
@@ -212,8 +212,8 @@ async fn follow(seed: u64, share: f64) -> (Vec<u64>, f64) {
     (lags, server.asked().len() as f64 / BLOCKS as f64)
 }
 
-/// Follows with that share of every fault: before so many blocks at most the tail is more than five behind, never more than `most`, and
-/// there are so many requests for each block.
+/// Follows with this share of every fault: before at most this number of blocks the tail is more than five behind, never more
+/// than `most`, and each block takes this number of requests.
 async fn check(share: f64, late: usize, most: u64, requests: f64) {
     for seed in 0..2 {
         let (lags, asked) = follow(seed, share).await;
@@ -231,7 +231,7 @@ async fn under_two_in_a_hundred_of_every_fault_a_tail_is_five_blocks_behind_at_m
     check(0.02, 6, 6, 1.35).await;
 }
 
-/// Hardly a question about eight blocks is answered whole: what came of it is what the tail goes on by.
+/// Few requests for eight blocks are answered as a whole: the tail continues with the arrived part.
 #[tokio::test]
 async fn a_tail_goes_on_by_what_came_though_hardly_a_question_is_answered_whole() {
     check(0.06, 100, 22, 2.6).await;

@@ -1,4 +1,4 @@
-//! Headers as nodes answer them, and the question for one.
+//! Headers in the nodes' form, and the request for one.
 
 use alloy::primitives::{B256, Bloom, U64};
 use serde::Deserialize;
@@ -12,11 +12,11 @@ use crate::chain::block::{BlockRef, Header, TIMES};
 pub struct Head {
     /// Its header.
     pub header: Header,
-    /// The block tagged `finalized`; `None` where it was not asked or the node has none yet.
+    /// The block tagged `finalized`; `None` if it was not asked, or the node has none yet.
     pub finalized: Option<BlockRef>,
 }
 
-/// Headers asked for in one JSON-RPC batch, at most.
+/// Most headers per JSON-RPC batch.
 pub(super) const HEADERS_PER_CALL: usize = 100;
 
 pub(super) fn hex(number: u64) -> String {
@@ -27,7 +27,7 @@ pub(super) fn header_by_number(number: u64) -> Call {
     Call::new("eth_getBlockByNumber", json!([hex(number), false]))
 }
 
-/// The fields of a header that every EVM chain has; the rest, which differs between chains, is not looked at.
+/// The fields of a header that every EVM chain has; the other fields differ between chains and are ignored.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RpcHeader {
@@ -45,7 +45,7 @@ impl RpcHeader {
             number: self.number?.to(),
             hash: self.hash?,
             parent: Some(self.parent_hash),
-            // No chain's block was mined after the year 9999: it is milliseconds, or nonsense.
+            // No chain has a block after the year 9999: such a time is in milliseconds, or nonsense.
             time: i64::try_from(self.timestamp.to::<u64>()).ok().filter(|time| TIMES.contains(time))?,
             bloom: self.logs_bloom,
         })

@@ -28,25 +28,25 @@ use crate::task::{Lost, Watched};
 /// The newest head, or why there is none.
 #[derive(Clone, Debug, Default)]
 pub struct News {
-    /// The newest head that any node told.
+    /// The newest head that any node reported.
     pub head: Option<Head>,
     /// Why the last poll failed, while polls fail.
     pub trouble: Option<String>,
 }
 
-/// What one of the two ways told.
+/// The report of one of the two ways.
 enum Told {
-    /// A socket pushed a header. `continues`: it stands on the one that the same socket pushed before it.
+    /// A socket pushed a header. `continues`: its parent is the previous header of the same socket.
     Pushed { header: Header, continues: bool },
     /// A poll that began at that moment was answered, or failed.
     Polled(Instant, Result<Head, NodeError>),
 }
 
-/// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not. `is_devnet`: the chain is known
-/// to be one, and that was told.
+/// Follows the head until the receiver is dropped. The value is sent again at every poll, changed or not. `is_devnet`: the chain
+/// is known to be a devnet, and this was reported.
 ///
 /// # Errors
-/// A task of its own was lost.
+/// One of its tasks was lost.
 pub async fn follow(nodes: Arc<Nodes>, chain: Chain, news: watch::Sender<News>, is_devnet: bool) -> Result<(), Lost> {
     let (told, mut telling) = mpsc::channel(64);
     let (polled, seen) = watch::channel(0);
@@ -85,7 +85,7 @@ impl News {
         match told {
             Told::Pushed { header, continues } => {
                 let known = self.head.as_ref();
-                // A socket that goes on below what is known is late. One that starts anew there tells of a rollback.
+                // A socket that continues below the known head is late. A socket that starts again there reports a rollback.
                 if continues && known.is_some_and(|head| head.header.number > header.number) {
                     return;
                 }
@@ -95,7 +95,7 @@ impl News {
             }
             Told::Polled(began, Ok(mut head)) => {
                 self.trouble = None;
-                // An answer that was on its way when a newer head was pushed would look like a head that moved back.
+                // An answer from before a newer pushed head would look like a head that moved back.
                 if let Some(known) = self.head.take()
                     && began < *pushed_at
                     && head.header.number < known.header.number
@@ -109,10 +109,10 @@ impl News {
     }
 }
 
-/// Heads in a row, each final as soon as it was there, that make it plain that all are.
+/// The number of heads in a row, each final at once, after which all heads count as final at once.
 const PLAIN: u32 = 3;
 
-/// Watches for a node that calls every block final at once: BFT chains do, and devnets, which take such blocks back all the same.
+/// Watches for a node that calls every block final at once: BFT chains do, and devnets do although they revert such blocks.
 #[derive(Debug, Default)]
 struct FinalAtOnce {
     in_a_row: u32,
@@ -121,7 +121,7 @@ struct FinalAtOnce {
 }
 
 impl FinalAtOnce {
-    /// Whether it is plain by now, and was not told.
+    /// Whether this is certain by now, and was not reported.
     fn look(&mut self, head: &Head) -> bool {
         let number = head.header.number;
         match head.finalized {
@@ -137,7 +137,7 @@ impl FinalAtOnce {
     }
 }
 
-/// Asks for the head every `poll_interval`, beside the sockets: a slow answer must not hold up what they push.
+/// Asks for the head every `poll_interval`, beside the sockets: a slow answer must not delay pushed heads.
 async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut final_at_once: FinalAtOnce) {
     let mut turn = interval(chain.poll_interval);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,7 +145,7 @@ async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut fin
         turn.tick().await;
         let began = Instant::now();
         let mut answer = nodes.head().await;
-        // Another node that works is asked at once: a poll lost is a head late.
+        // Another working node is asked at once: a lost poll makes a head late.
         if let Err(error) = &answer
             && nodes.moves_on(error)
         {
@@ -156,9 +156,9 @@ async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut fin
             Ok(head) if final_at_once.look(head) => {
                 let name = &chain.name;
                 warn!(
-                    "the node calls each new block final at once. If it is a devnet, which takes such blocks back, set \
-                     chains.{name}.finality = \"never\", or what it reverts stays stored; if its chain takes none back, \
-                     chains.{name}.finality = \"instant\" says so"
+                    "the node calls each new block final at once. A devnet reverts such blocks: set \
+                     chains.{name}.finality = \"never\" for it, otherwise reverted blocks stay stored. If the chain \
+                     reverts no block, set chains.{name}.finality = \"instant\""
                 );
             }
             Ok(_) => {}
@@ -171,12 +171,12 @@ async fn poll(nodes: Arc<Nodes>, chain: Chain, told: mpsc::Sender<Told>, mut fin
 }
 
 impl Nodes {
-    /// Asks the nodes that calls do not go to for their heads, where that is due: so that it is known which chain they
-    /// serve, how fast they are, and which of all is behind. Failures are recorded.
+    /// Asks the nodes in reserve for their heads, if due. So the indexer knows their chain, their speed, and which node is
+    /// behind. Failures are recorded.
     pub async fn survey(&self) {
         let asked = self.pool.due().into_iter().map(|node| async move {
             if let Err(error) = self.head_of(node).await {
-                node.tell(|| debug!(%error, "a node in reserve does not work"));
+                node.tell(|| debug!(%error, "a node in reserve fails"));
             }
         });
         join_all(asked).await;
@@ -199,16 +199,16 @@ async fn survey(nodes: Arc<Nodes>, poll_interval: Duration) {
 /// Longest pause between two attempts to subscribe.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a socket may say nothing while polls see newer heads, at least. Polling stands in for it meanwhile, so a new
-/// connection is not urgent, and one that is only slow to push is not worth replacing; it is cheap, though.
+/// The minimum silence of a socket while polls see newer heads. Polling replaces it meanwhile, so a new connection is not urgent,
+/// and a slow socket is not worth replacing; but a replacement is cheap.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// What a socket has to do to be dropped: say nothing for a while, although there is something to say.
+/// The condition for dropping a socket: silence for a while, although there are newer heads.
 #[derive(Debug, Default)]
 struct Silence {
     /// The number of the last header that it pushed.
     pushed: u64,
-    /// Since when polls see a newer head.
+    /// The start of the time in which polls see a newer head.
     since: Option<Instant>,
 }
 
@@ -217,7 +217,7 @@ impl Silence {
         *self = Self { pushed: number, since: None };
     }
 
-    /// `polled`: the head by the last poll. For how long the socket has kept quiet about newer ones.
+    /// `polled`: the head of the last poll. Returns how long the socket has been silent about newer heads.
     fn lasts(&mut self, polled: u64, now: Instant) -> Duration {
         if polled <= self.pushed {
             self.since = None;
@@ -232,8 +232,7 @@ impl Silence {
     }
 }
 
-/// A connection that is made once. The stock one comes back by itself, to whatever stands there then; ours is asked for
-/// its chain first.
+/// A connection that is made once. The stock connection reconnects by itself, to any node there; ours asks for the chain first.
 struct Once(WsConnect);
 
 impl PubSubConnect for Once {
@@ -252,24 +251,24 @@ impl PubSubConnect for Once {
 
 /// Why a subscription ended.
 enum End {
-    /// Nobody wants heads any more.
+    /// No receiver wants heads any more.
     Unwanted,
     /// The node serves another chain.
     Refused(String),
-    /// It cannot be had, or broke.
+    /// It is unavailable, or broke.
     Failed(String),
 }
 
-/// A subscription to `newHeads`, again and again.
+/// A subscription to `newHeads`, repeated.
 struct Socket {
     url: Secret,
     secrets: UrlSecrets,
     /// The chain that it must serve.
     expected: Option<Identity>,
     timeout: Duration,
-    /// How long it may keep quiet about what polls see.
+    /// The time that it may be silent about polled heads.
     quiet: Duration,
-    /// The head by the last poll.
+    /// The head of the last poll.
     polled: watch::Receiver<u64>,
     heads: mpsc::Sender<Told>,
 }
@@ -283,11 +282,11 @@ impl Socket {
             match self.subscribe().await {
                 End::Unwanted => return,
                 End::Refused(error) => {
-                    error!(error, "its heads are not used until it serves the right chain; correct ws_urls");
+                    error!(error, "its heads are ignored until it serves the right chain; correct ws_urls");
                 }
                 End::Failed(why) => {
                     let error = self.secrets.clean(&why);
-                    warn!(error, "no new heads by WebSocket; polling goes on");
+                    warn!(error, "no new heads by WebSocket; polling continues");
                 }
             }
             if began.elapsed() > MAX_PAUSE {
@@ -300,7 +299,7 @@ impl Socket {
     async fn subscribe(&self) -> End {
         let slow = |_| End::Failed("no answer within request_timeout".into());
         let connected = timeout(self.timeout, self.connect()).await.map_err(slow);
-        // The client's end would be the connection's.
+        // The end of the client would end the connection.
         let (mut subscription, _client) = match connected.and_then(|connected| connected) {
             Ok(connected) => connected,
             Err(end) => return end,
@@ -344,7 +343,7 @@ impl Socket {
             let genesis = client.request("eth_getBlockByNumber", ("0x0", false));
             let genesis: Option<RpcHeader> = genesis.await.map_err(failed)?;
             let found = genesis.and_then(|header| header.hash);
-            // A node that does not keep block 0 is judged by its chain id.
+            // A node without block 0 is judged by its chain id.
             if chain_id.to::<u64>() != expected.chain_id || found.is_some_and(|found| found != expected.genesis) {
                 let genesis = found.map_or("unknown".into(), |hash| hash.to_string());
                 return Err(End::Refused(format!("refused: it serves chain {chain_id} (genesis {genesis})")));

@@ -1,5 +1,4 @@
-//! How one node does: what its calls told, when it rests, and how good a choice it is. Pure: time and chance are
-//! arguments.
+//! The health of one node: the results of its calls, its rests, and its grade. Pure: time and chance are arguments.
 
 use std::time::{Duration, Instant};
 
@@ -8,34 +7,34 @@ use crate::status::NodeReport;
 
 /// Failures in a row that open the circuit breaker: the node rests.
 const TRIP: u32 = 3;
-/// The first rest; each following one is twice as long, up to the last.
+/// The first rest; each further one is twice as long, up to the last.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LAST_REST: Duration = Duration::from_secs(60);
-/// A failure is forgotten, for the choice of a node, after this long.
+/// After this time, a failure no longer affects the choice of a node.
 const FORGIVEN: Duration = Duration::from_secs(60);
-/// A failure that others followed that did not fail is told for this long.
+/// A failure followed by successes is shown for this time.
 const TOLD: Duration = Duration::from_secs(10);
-/// A node is behind when it is more than so many blocks below another, and more than so many seconds of chain time or
-/// standing still, in so many polls in a row: less is the ordinary spread of nodes that hear of a block one after the
-/// other.
+/// A node is behind if it is more than this number of blocks below another one, and more than this number of seconds of chain
+/// time or of no progress, in this number of polls in a row: smaller values are the normal spread of nodes that receive a block
+/// one after the other.
 const BEHIND_BLOCKS: u64 = 2;
 const BEHIND_SECONDS: i64 = 2;
 const BEHIND_POLLS: u32 = 3;
-/// A head that was seen longer ago says nothing of the others.
+/// An older head says nothing about the other nodes.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// How good a choice a node is; the lower the better.
+/// The grade of a node; lower is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
-    /// It answers, and its answers hold together.
+    /// It answers, and its answers are consistent.
     Good,
     /// Its head stays behind the others'.
     Lagging,
-    /// Its last calls failed, or it did not have what was asked for.
+    /// Its last calls failed, or it lacked a requested object.
     Troubled,
-    /// Nobody knows yet which chain it serves.
+    /// Its chain is not known yet.
     Unchecked,
-    /// Its logs were proved wrong, and it has not proved itself since.
+    /// Its logs were proved wrong, and it has not proved correct logs since.
     Caught,
     /// Its circuit breaker is open until then.
     Resting(Instant),
@@ -43,14 +42,14 @@ pub enum Grade {
     Refused,
 }
 
-/// A newest block, as far as it matters here.
+/// The relevant part of a newest block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenHead {
     /// Its number.
     pub number: u64,
     /// Its time, Unix seconds.
     pub time: i64,
-    /// When it was told.
+    /// The time of its report.
     pub at: Instant,
 }
 
@@ -58,21 +57,21 @@ pub struct SeenHead {
 struct Rest {
     began: Instant,
     until: Instant,
-    /// The node asked for it.
+    /// The node asked for the rest.
     throttled: bool,
 }
 
-/// What is known of one node's calls.
+/// The results of one node's calls.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     answered: bool,
     /// Milliseconds of its light calls, smoothed.
     latency: Option<f64>,
-    /// Calls that failed, in a row.
+    /// Failed calls in a row.
     failures: u32,
-    /// Answers that did not hold together, in a row: since the last batch that did. A node that lies answers well.
+    /// Inconsistent answers in a row, since the last consistent batch. A node that lies still answers.
     wrong: u32,
-    /// Blocks that it did not have, in a row.
+    /// Missing blocks in a row.
     missing: u32,
     behind: u32,
     head: Option<SeenHead>,
@@ -84,7 +83,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// A call that `began` then was answered. `light`: it was small enough for its duration to tell of the node alone.
+    /// A call that `began` then was answered. `light`: it was so small that its duration depends only on the node.
     pub fn answered(&mut self, began: Instant, now: Instant, light: bool) {
         self.answered = true;
         self.failures = 0;
@@ -92,27 +91,27 @@ impl Health {
             let took = (now - began).as_secs_f64() * 1_000.0;
             self.latency = Some(self.latency.map_or(took, |known| known * 0.8 + took * 0.2));
         }
-        // An answer that was under way when the rest began says nothing of what came after.
+        // An answer from before the rest says nothing about the time after it.
         if self.wrong < TRIP && self.rest.is_some_and(|rest| rest.began <= began || rest.until <= now) {
             self.rest = None;
             self.rests = 0;
         }
     }
 
-    /// A call that `began` then failed. `true` if a node that worked rests from now on.
+    /// A call that `began` then failed. `true` if a working node rests from now on.
     pub fn failed(&mut self, began: Instant, now: Instant, why: String, random: f64) -> bool {
         self.trouble(now, why);
         self.failures += 1;
         self.failures >= TRIP && self.rest_from(began, now, None, random) && self.rests == 1
     }
 
-    /// A call that `began` then was refused until later; `after`: until when, where the node says so.
+    /// A call that `began` then was postponed; `after`: the end of the pause, if the node names it.
     pub fn throttled(&mut self, began: Instant, now: Instant, why: String, after: Option<Duration>, random: f64) {
         self.trouble(now, why);
         self.rest_from(began, now, Some(after.unwrap_or_default()), random);
     }
 
-    /// An answer did not hold together.
+    /// An answer was inconsistent.
     pub fn wrong(&mut self, now: Instant, why: String, random: f64) {
         self.trouble(now, why);
         self.missing = 0;
@@ -122,12 +121,12 @@ impl Health {
         }
     }
 
-    /// A batch held together.
+    /// A batch was consistent.
     pub fn whole(&mut self) {
         (self.wrong, self.missing) = (0, 0);
     }
 
-    /// It did not have what was asked for.
+    /// It lacked a requested object.
     pub fn missing(&mut self, now: Instant, why: String) {
         self.trouble(now, why);
         self.missing = self.missing.saturating_add(1);
@@ -138,7 +137,7 @@ impl Health {
         self.failed_at = Some(now);
     }
 
-    /// `asked`: the node asked for the rest, and for how long at least. Calls that fail together begin one rest.
+    /// `asked`: the pause that the node asked for, if any. Calls that fail together begin one rest.
     fn rest_from(&mut self, began: Instant, now: Instant, asked: Option<Duration>, random: f64) -> bool {
         if self.rest.is_some_and(|rest| began < rest.began) {
             return false;
@@ -150,13 +149,13 @@ impl Health {
         true
     }
 
-    /// How long the node asked to be left alone.
+    /// The pause that the node asked for.
     pub fn throttle_left(&self, now: Instant) -> Option<Duration> {
         let rest = self.rest.filter(|rest| rest.throttled && rest.until > now)?;
         Some(rest.until - now)
     }
 
-    /// The head that a poll told, and the best one that the other nodes told lately.
+    /// The head of a poll, and the recent best head of the other nodes.
     pub fn saw_head(&mut self, head: SeenHead, best: Option<SeenHead>) {
         let stands_still = self.head.is_some_and(|before| before.number >= head.number);
         let behind = best.is_some_and(|best| {
@@ -167,17 +166,17 @@ impl Health {
         self.head = Some(head);
     }
 
-    /// Its newest block, if it told it lately.
+    /// Its newest block, if reported recently.
     pub fn head(&self, now: Instant) -> Option<SeenHead> {
         self.head.filter(|head| now.saturating_duration_since(head.at) < FRESH)
     }
 
-    /// When it was last asked for its head.
+    /// The time of the last request for its head.
     pub fn head_age(&self, now: Instant) -> Option<Duration> {
         self.head.map(|head| now.saturating_duration_since(head.at))
     }
 
-    /// How good a choice it is, its chain apart.
+    /// Its grade, without its chain.
     pub fn grade(&self, now: Instant) -> Grade {
         if let Some(rest) = self.rest.filter(|rest| rest.until > now) {
             return Grade::Resting(rest.until);
@@ -196,7 +195,7 @@ impl Health {
         self.latency
     }
 
-    /// Writes what is known into `report`.
+    /// Writes its state into `report`.
     pub fn report(&self, report: &mut NodeReport, now: Instant) {
         let resting = matches!(self.grade(now), Grade::Resting(_));
         report.state = match (resting, self.answered) {
@@ -207,7 +206,7 @@ impl Health {
         .into();
         report.latency_ms = self.latency.map(|latency| (latency * 10.0).round() / 10.0);
         report.failures = u64::from(self.failures + self.wrong);
-        // What is over is not told beside a node that works.
+        // Past failures of a working node are not shown.
         let lately = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < TOLD);
         let current = lately || resting || self.failures > 0 || self.wrong > 0;
         report.last_error = self.last_error.clone().filter(|_| current);

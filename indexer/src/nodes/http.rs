@@ -1,5 +1,5 @@
-//! HTTP POST to one node: a body is read up to a limit, redirects are not followed, and no error shows the URL, which may
-//! hold a key.
+//! HTTP POST to one node: a body is read up to a limit, redirects are not followed, and no error shows the URL, which may hold a
+//! key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,31 +15,31 @@ use super::refusal::retry_after;
 use super::rpc::one_line;
 use crate::config::{Secret, endpoint};
 
-/// Why there is no body to look at.
+/// Why there is no body to parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpError {
-    /// The body passes our own limit of so many bytes.
+    /// The body exceeds our own limit of this number of bytes.
     TooLarge(u64),
-    /// A status other than success, with the beginning of its body and what `Retry-After` says.
+    /// A status other than success, with the beginning of its body and the value of `Retry-After`.
     Status {
         /// The status.
         status: u16,
         /// Its body, which may hold a JSON-RPC error.
         body: Vec<u8>,
-        /// How long to wait.
+        /// The time to wait.
         after: Option<Duration>,
     },
-    /// It points elsewhere: scheme, host and port of where to.
+    /// It redirects: scheme, host and port of the target.
     Redirect(String),
     /// It took longer than `request_timeout`.
     Timeout,
-    /// The connection ended in the middle of the answer.
+    /// The connection ended inside the answer.
     Cut(String),
     /// There was no connection, or no request.
     Unreachable(String),
 }
 
-/// HTTP POST with keep-alive and a cap on what is read.
+/// HTTP POST with keep-alive and a limit on read bytes.
 #[derive(Clone, Debug)]
 pub struct CappedHttp {
     client: reqwest::Client,
@@ -49,22 +49,22 @@ pub struct CappedHttp {
     budget: Budget,
 }
 
-/// Bytes of a body that are not counted: heads and headers must come through while others wait for room.
+/// Uncounted bytes of a body: heads and headers must get through while other requests wait for room.
 const UNCOUNTED: u64 = 256 * 1024;
 
 impl CappedHttp {
-    /// Posts to `url`, each request and connection within `timeout`; bodies longer than `max_bytes` are an error. What is
-    /// read counts against `budget`, and waiting for it does not count as the node's time.
+    /// Posts to `url`, each request and connection within `timeout`; a body longer than `max_bytes` is an error. Read bytes count
+    /// against `budget`, and the wait for memory does not count as the node's time.
     ///
     /// # Errors
     /// Why there is no client.
     pub fn new(url: &str, timeout: Duration, max_bytes: u64, budget: Budget) -> Result<Self, String> {
-        // The process has a TLS provider, or this is it; the client takes no other.
+        // Installs a TLS provider unless the process has one: the client accepts no other.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .connect_timeout(timeout)
             .tcp_nodelay(true)
-            // Where the calls go is the configuration's business, not that of whoever answers.
+            // The configuration decides where the calls go, not the answering host.
             .redirect(Policy::none())
             .build()
             .map_err(|error| error.without_url().to_string())?;
@@ -72,8 +72,8 @@ impl CappedHttp {
         Ok(Self { client, url, timeout, max_bytes, budget })
     }
 
-    /// The body of a successful answer. `turn` is the right to ask, which is given back while the answer waits for memory: who holds
-    /// the memory may need a turn to go on.
+    /// The body of a successful answer. `turn` is the right to ask; it is released while the answer waits for memory, because the
+    /// holder of the memory may need a turn to continue.
     ///
     /// # Errors
     /// [`HttpError`].
@@ -97,25 +97,25 @@ impl CappedHttp {
     }
 }
 
-/// Parts of a URL that no message may repeat: providers like to show a key when they refuse it.
+/// Parts of a URL that no message may repeat: providers often show a key when they refuse it.
 #[derive(Clone)]
 pub struct UrlSecrets(Vec<String>);
 
 impl UrlSecrets {
-    /// What of `url` may be a key, longest first: a part that holds another is replaced as a whole.
+    /// The parts of `url` that may be keys, longest first: a part that contains another one is replaced as a whole.
     pub fn of(url: &Secret) -> Self {
         let Ok(parsed) = reqwest::Url::parse(url.expose()) else { return Self(vec![url.expose().to_owned()]) };
         let words = |text: &str| text.split(['/', '&', '=', '?']).map(str::to_owned).collect::<Vec<_>>();
         let mut secrets = words(parsed.path());
         secrets.extend(words(parsed.query().unwrap_or_default()));
         secrets.extend([parsed.username().to_owned(), parsed.password().unwrap_or_default().to_owned()]);
-        // Shorter words ("v2", "rpc", "mainnet") are names, and would spoil the message.
+        // Shorter words ("v2", "rpc", "mainnet") are names, and their removal would spoil the message.
         secrets.retain(|secret| secret.len() >= 8);
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self(secrets)
     }
 
-    /// `text` on one line, without them.
+    /// `text` on one line, without these parts.
     pub fn clean(&self, text: &str) -> String {
         let cleaned = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
         one_line(&cleaned)
@@ -128,7 +128,7 @@ impl std::fmt::Debug for UrlSecrets {
     }
 }
 
-/// Memory for an answer, and the turn that is never kept while waiting for it.
+/// Memory for an answer, and the turn, which is never held during a wait for memory.
 struct Room<T> {
     hold: Arc<Hold>,
     turn: Option<T>,
@@ -154,7 +154,7 @@ async fn read<T: Send>(
     if announced > max_bytes {
         return Err(HttpError::TooLarge(max_bytes));
     }
-    // An announced body is waited for as a whole: half of it would only lie there.
+    // Waits for the memory of an announced body as a whole: half of it would be useless.
     let mut counted = UNCOUNTED.max(announced);
     deadline += room.take(counted - UNCOUNTED).await;
     let mut body = Vec::with_capacity(announced as usize);
@@ -180,7 +180,7 @@ async fn read<T: Send>(
 fn failed(error: reqwest::Error) -> HttpError {
     let error = error.without_url();
     match (error.is_connect(), error.is_timeout()) {
-        // An answer that takes long and a host that cannot be reached ask for different things.
+        // A slow answer and an unreachable host need different remedies.
         (false, true) => HttpError::Timeout,
         (false, false) if error.is_request() => HttpError::Cut(causes(&error)),
         _ => HttpError::Unreachable(causes(&error)),

@@ -1,4 +1,5 @@
-//! What a request that was answered, refused or cut tells of its node: put into our words, recorded, and named for the next move.
+//! Turns the answer, refusal or break of a request into a judgement of its node: in our words, recorded, and named for the next
+//! move.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,14 @@ use super::record::Record;
 use super::refusal::{Limit, Refusal};
 use super::rpc::{self, Bad};
 
-/// Methods without which a node is of no use.
+/// Methods that every node must have.
 const NEEDED: &[&str] = &["eth_chainId", "eth_getBlockByNumber", "eth_getBlockByHash", "eth_getLogs"];
 
 impl Record {
     pub(super) fn answered(&self, asked: Asked<'_>) {
         let now = Instant::now();
         let mut record = self.known();
-        // Logs and many headers take as long as there are many of them.
+        // The time of logs and of many headers depends on their number.
         record.health.answered(asked.began, now, asked.blocks.is_none() && asked.sizes.calls <= 2);
         record.limits.answered(asked.sizes);
         if let Some(part) = asked.part() {
@@ -61,7 +62,7 @@ impl Record {
             Refusal::NoMethod => {
                 let why = format!("it does not offer {}: {why}", asked.method());
                 record.limits.refused_method(asked.method(), now);
-                // A node without receipts is no worse for logs.
+                // A node without receipts is still good for logs.
                 if NEEDED.contains(&asked.method()) {
                     record.health.wrong(now, why.clone(), rand::random());
                 }
@@ -69,8 +70,8 @@ impl Record {
             }
             Refusal::Pruned => {
                 let told = format!(
-                    "it does not keep history that far back ({why}); add a node with full history to rpc_urls, or set \
-                     start_block to what it keeps"
+                    "it does not keep history that far back ({why}); add a node with full history to rpc_urls, or raise \
+                     start_block to its oldest block"
                 );
                 record.health.wrong(now, told.clone(), rand::random());
                 return doubted(&mut record.doubts, NodeError::Retry { node, why: told, after }, why, asked);
@@ -94,7 +95,7 @@ impl Record {
         tracing::info!(error = why, max_list = max, "the node limits addresses and topics; asking in parts");
     }
 
-    /// When it may be asked again.
+    /// The time of the next allowed request.
     fn throttles(&self, why: &str, after: Option<Duration>, asked: Asked<'_>) -> Option<Duration> {
         let (mut record, now) = (self.known(), Instant::now());
         let before = record.limits.max_parallel(now);
@@ -116,19 +117,15 @@ impl Record {
         }
     }
 
-    /// Logs of a range that are `null`: neither which there are, nor that there are none.
+    /// `null` in place of the logs of a range: neither a list nor an empty list.
     pub(super) fn null(&self, asked: Asked<'_>) -> Failure {
-        self.unexplained(
-            "it answered null, which says neither which logs there are nor that there are none",
-            None,
-            asked,
-        )
+        self.unexplained("it answered null, which is neither a list of logs nor an empty list", None, asked)
     }
 
     /// No successful answer came.
     pub(super) fn no_body(&self, error: HttpError, asked: Asked<'_>) -> Failure {
         if matches!(error, HttpError::Cut(_) | HttpError::Unreachable(_)) {
-            // What the next connection leads to may be something else.
+            // The next connection may reach another node.
             self.known().checked = false;
         }
         let (status, body, after) = match error {
@@ -137,7 +134,8 @@ impl Record {
             HttpError::Timeout => return self.unexplained("no answer within request_timeout", None, asked),
             HttpError::Cut(why) => return self.unexplained(&why, None, asked),
             HttpError::Redirect(to) => {
-                let why = format!("it redirects to {to}, which is not followed; put the final URL into rpc_urls");
+                let why =
+                    format!("it redirects to {to}, and redirects are not followed; put the final URL into rpc_urls");
                 return Failure::Error(self.failed(&why, None, asked));
             }
             HttpError::Unreachable(why) => return Failure::Error(self.failed(&why, None, asked)),
@@ -160,12 +158,12 @@ impl Record {
         }
     }
 
-    /// More bytes than we take: fewer logs, fewer addresses, or fewer headers in one batch.
+    /// More bytes than our limit: fewer logs, fewer addresses, or fewer headers in one batch.
     fn over_the_cap(&self, limit: u64, asked: Asked<'_>) -> Failure {
         let now = Instant::now();
         let mut record = self.known();
         record.health.answered(asked.began, now, false);
-        let why = asked.told(&format!("the answer is too large: it passes max_response_bytes = {limit}"));
+        let why = asked.told(&format!("the answer is too large: it exceeds max_response_bytes = {limit}"));
         let node = self.name().to_owned();
         match asked.part() {
             Some(Part::Calls(calls)) if asked.blocks.is_none() => {
@@ -180,18 +178,18 @@ impl Record {
         }
     }
 
-    /// A failure for a reason that is not known: once is bad luck, again may be for the size of what was asked.
+    /// A failure for an unknown reason: once is chance, a repeat may be caused by the size of the request.
     fn unexplained(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> Failure {
         let error = self.failed(words, after, asked);
         doubt(&mut self.known().doubts, UNKNOWN, error, self.secrets.clean(&asked.told(words)), asked)
     }
 
-    /// A call that failed for a reason that is the node's, not the question's.
+    /// A failed call whose reason is the node, not the request.
     fn failed(&self, words: &str, after: Option<Duration>, asked: Asked<'_>) -> NodeError {
         let why = self.secrets.clean(&asked.told(words));
         let mut record = self.known();
         if record.health.failed(asked.began, Instant::now(), why.clone(), rand::random()) {
-            // What stands there when it is back may be something else.
+            // After its return, another node may answer there.
             record.checked = false;
             tracing::warn!(error = why, "the node failed repeatedly and rests");
         }

@@ -1,4 +1,4 @@
-//! What one node allows, learned from its refusals. Pure: time is an argument.
+//! The limits of one node, learned from its refusals. Pure: time is an argument.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::status::NodeReport;
 /// One node's limits.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Blocks in one question for logs.
+    /// Blocks in one request for logs.
     pub blocks: Cap,
     /// Values in one list of a filter: addresses, or topics.
     pub list: Cap,
@@ -22,16 +22,16 @@ pub struct Limits {
     pub parallel: Cap,
     logs: Option<u64>,
     bytes: Option<u64>,
-    /// Methods that it does not offer, and since when that is known.
+    /// Methods that it lacks, and the time of this discovery.
     refused: Vec<(String, Instant)>,
 }
 
-/// What one request asked for, where a node may have a limit.
+/// The sizes of one request, where a node may have a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Blocks of its widest question for logs; 0 for none.
+    /// Blocks of its widest request for logs; 0 for none.
     pub blocks: u64,
-    /// Values of the longest list in its questions for logs; 0 for none.
+    /// Values of the longest list in its requests for logs; 0 for none.
     pub list: u64,
     /// Calls.
     pub calls: u64,
@@ -40,8 +40,8 @@ pub struct Sizes {
 }
 
 impl Limits {
-    /// A limit that it named for a question of so many blocks that `began` then. One of logs or bytes is met again where logs are as
-    /// dense: the width that meets it is learned, too.
+    /// A limit that it named for a request of this number of blocks that `began` then. A limit of logs or bytes applies again at
+    /// the same density: the width that meets it is learned too.
     pub fn learn(&mut self, limit: Option<Limit>, blocks: u64, suggested: Option<u64>, began: Instant, now: Instant) {
         match limit {
             Some(Limit::Blocks(value)) => return self.blocks.name(value, now),
@@ -54,7 +54,7 @@ impl Limits {
         }
     }
 
-    /// A batch of `calls` calls, at least 2, was refused; `max` is what it says that it takes.
+    /// A batch of `calls` calls, at least 2, was refused; `max` is the size that the node names.
     pub fn refused_batch(&mut self, calls: u64, max: Option<u64>, began: Instant, now: Instant) {
         match max.filter(|max| (1..calls).contains(max)) {
             Some(max) => self.batch.name(max, now),
@@ -62,13 +62,13 @@ impl Limits {
         }
     }
 
-    /// It does not offer `method`.
+    /// It lacks `method`.
     pub fn refused_method(&mut self, method: &str, at: Instant) {
         self.refused.retain(|(known, _)| known != method);
         self.refused.push((method.to_owned(), at));
     }
 
-    /// A request was answered: limits below that are gone.
+    /// A request was answered: lower limits are wrong.
     pub fn answered(&mut self, sizes: Sizes) {
         self.batches |= sizes.calls > 1;
         for (cap, size) in [
@@ -83,7 +83,7 @@ impl Limits {
         }
     }
 
-    /// Blocks in one question for logs; `None` while no limit is known.
+    /// Blocks in one request for logs; `None` while no limit is known.
     pub fn max_blocks(&self, now: Instant) -> Option<u64> {
         self.blocks.get(now, twice)
     }
@@ -98,7 +98,7 @@ impl Limits {
         self.batch.get(now, twice).map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX))
     }
 
-    /// Whether it is known to take batches.
+    /// Whether it is known to accept batches.
     pub fn takes_batches(&self) -> bool {
         self.batches
     }
@@ -113,7 +113,7 @@ impl Limits {
         !self.refused.iter().any(|(known, at)| known == method && now.saturating_duration_since(*at) < BELIEVED)
     }
 
-    /// Takes what an earlier run learned, as if it were learned now.
+    /// Adopts the limits of an earlier run, as if learned now.
     pub fn remember(&mut self, report: &NodeReport, now: Instant) {
         self.blocks.remember(report.max_blocks, now);
         self.list.remember(report.max_list, now);
@@ -124,7 +124,7 @@ impl Limits {
         self.refused = report.refused_methods.iter().map(|method| (method.clone(), now)).collect();
     }
 
-    /// Writes what is known into `report`.
+    /// Writes the known limits into `report`.
     pub fn report(&self, report: &mut NodeReport) {
         report.max_blocks = self.blocks.known();
         report.max_logs = self.logs;

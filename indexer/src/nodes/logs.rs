@@ -1,7 +1,7 @@
-//! `eth_getLogs` answers straight into columns: text is borrowed from the body, nothing is allocated per log.
+//! Reads `eth_getLogs` answers directly into columns: text is borrowed from the body, with no allocation per log.
 //!
-//! There are two ways: [`read`] for the layout that nodes write, in one pass over the body, and [`parse`] for all that is
-//! JSON, and to say what is wrong. What the first reads, the second reads the same.
+//! There are two ways: [`read`] for the common layout of nodes, in one pass over the body, and [`parse`] for all JSON, with error
+//! messages. [`parse`] gives the same result for every input that [`read`] accepts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,24 +15,24 @@ use super::plain::Cursor;
 use crate::chain::block::BlockRef;
 use crate::chain::logs::{Log, Logs};
 
-/// Parses the array `json` onto the end of `logs`.
+/// Parses the array `json` and appends to `logs`.
 ///
 /// # Errors
-/// What is malformed and where. A log marked `removed` is an error too: it belongs to a block that is gone.
+/// The malformed part and its position. A log marked `removed` is an error too: a reorg removed its block.
 pub fn parse(json: &str, logs: &mut Logs) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     LogsSeed { logs, data: Vec::new() }.deserialize(&mut deserializer)?;
     deserializer.end()
 }
 
-/// An array of logs that begins at `cursor`. `None`: no array, an empty one, or one that only [`parse`] reads, or refuses.
+/// An array of logs that begins at `cursor`. `None`: no array, an empty one, or one that only [`parse`] reads or refuses.
 pub fn read(cursor: &mut Cursor<'_>) -> Option<Logs> {
     let (mut logs, mut log) = (Logs::default(), PlainLog::default());
     cursor.items(|cursor| {
         let begin = cursor.position();
         log.read(cursor)?;
         if logs.is_empty() {
-            // Logs of one answer are much alike, and a guess that is wrong only costs a copy.
+            // Logs of one answer are much alike, and a wrong guess only costs a copy.
             let count = 1 + cursor.left() / (cursor.position() - begin);
             logs.reserve(count, count * log.topic_count, count * log.data.len());
         }
@@ -42,7 +42,7 @@ pub fn read(cursor: &mut Cursor<'_>) -> Option<Logs> {
     (!logs.is_empty()).then_some(logs)
 }
 
-/// One log as it was read last; the next one is read over it.
+/// The last read log; the next one overwrites it.
 #[derive(Default)]
 struct PlainLog {
     number: u64,
@@ -56,7 +56,7 @@ struct PlainLog {
     data: Vec<u8>,
 }
 
-/// A bit for each field that a log must have.
+/// A bit for each required field of a log.
 const REQUIRED: u32 = 0xff;
 
 impl PlainLog {
@@ -130,7 +130,7 @@ impl PlainLog {
     }
 }
 
-/// Whether a name, as it stands in the text, is surely that of a field that we do not know: an escape may hide any name.
+/// Whether a raw name is certainly the name of an unknown field: an escape may hide any name.
 fn unknown(name: &[u8]) -> bool {
     name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
@@ -198,10 +198,10 @@ pub(super) struct RpcLog<'a> {
 }
 
 impl RpcLog<'_> {
-    /// Puts it into its columns; `data` is scratch.
+    /// Moves it into its columns; `data` is scratch.
     pub(super) fn push<E: Error>(&self, logs: &mut Logs, data: &mut Vec<u8>) -> Result<(), E> {
         if self.removed {
-            return Err(E::custom("a log is marked `removed`: its block was reorganised away"));
+            return Err(E::custom("a log is marked `removed`: a reorg removed its block"));
         }
         let digits = self.data.strip_prefix("0x").unwrap_or(&self.data);
         data.resize(digits.len() / 2, 0);
@@ -266,7 +266,7 @@ pub(super) fn word<E: Error>(field: &str, text: &str) -> Result<B256, E> {
 
 pub(super) fn quantity<E: Error>(field: &str, text: &str) -> Result<u64, E> {
     let digits = text.strip_prefix("0x").ok_or_else(|| E::custom(format_args!("{field}: no 0x in {text:?}")))?;
-    // To Rust a number may have a sign; on the wire none has.
+    // Rust accepts a sign in a number; JSON-RPC allows none.
     if digits.starts_with('+') {
         return Err(E::custom(format_args!("{field}: a sign in {text:?}")));
     }

@@ -46,7 +46,7 @@ use self::pool::Pool;
 use self::proofs::Proofs;
 use self::rpc::Call;
 
-/// The nodes of one chain. Calls go to the best of them: see [`Nodes::reports`] for how each does.
+/// The nodes of one chain. Calls go to the best of them: see [`Nodes::reports`] for their states.
 #[derive(Debug)]
 pub struct Nodes {
     pool: Pool,
@@ -55,34 +55,34 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// The nodes that `chain` configures. Connects to nothing yet.
+    /// The nodes of `chain`'s configuration. Does not connect yet.
     ///
     /// # Errors
-    /// [`NodeError::Retry`] where no HTTP client can be built.
+    /// [`NodeError::Retry`] if no HTTP client can be built.
     pub fn new(chain: &Chain) -> Result<Self, NodeError> {
         Ok(Self { pool: Pool::new(chain)?, finality: chain.finality, proofs: Proofs::new(chain.verify) })
     }
 
-    /// The best node for the next call. A question that takes several calls keeps to one node.
+    /// The best node for the next call. A question with several calls keeps one node.
     fn node(&self) -> &Node {
         self.pool.node()
     }
 
-    /// Whether another node is there to ask at once instead of the one that failed, and is known to work.
+    /// Whether another working node can be asked at once instead of the failed one.
     pub fn moves_on(&self, error: &NodeError) -> bool {
         self.pool.moves_on(error.node())
     }
 
-    /// Chain id and genesis hash, asked of every node. Nodes that do not answer are left out as long as one does, and are
-    /// asked before their first use; nodes of another chain than the configured one are refused until they serve it.
+    /// Chain id and genesis hash, from every node. A node that does not answer is skipped if another one answers, and is asked
+    /// before its first use. A node of another chain than the configured one is refused until it serves the right chain.
     ///
     /// # Errors
-    /// The last failure when no node answers.
+    /// The last failure, if no node answers.
     pub async fn identity(&self) -> Result<Identity, NodeError> {
         self.pool.identity().await
     }
 
-    /// What the node that calls go to calls itself, where it is a devnet: one that takes back blocks that it calls final.
+    /// The client version of the node in use, if it is a devnet: one that reverts blocks that it calls final.
     pub async fn devnet(&self) -> Option<String> {
         let node = self.node();
         let [answer] = node.batch([Call::new("web3_clientVersion", json!([])).or_null()]).await.ok()?;
@@ -91,33 +91,33 @@ impl Nodes {
         ["anvil", "hardhat", "ganache"].iter().any(|name| lower.starts_with(name)).then(|| rpc::one_line(&version))
     }
 
-    /// The chain that all nodes must serve, once [`Nodes::identity`] was asked.
+    /// The chain that all nodes must serve, after [`Nodes::identity`].
     pub fn expected(&self) -> Option<Identity> {
         self.pool.expected()
     }
 
-    /// Blocks that the node which calls go to allows in one question for logs; `None` while no limit is known. It changes
-    /// with the node, and a limit is forgotten after an hour, to be met again if it still holds.
+    /// The number of blocks that the node in use allows in one request for logs; `None` while no limit is known. It changes with
+    /// the node. A limit expires after an hour, and is learned again if it still holds.
     pub fn max_range_blocks(&self) -> Option<u64> {
         self.node().max_blocks()
     }
 
-    /// Whether `method` is worth a try at the node which calls go to: it was not refused within the last hour.
+    /// Whether `method` is worth a try at the node in use: it was not refused within the last hour.
     pub fn offers(&self, method: &str) -> bool {
         self.node().offers(method)
     }
 
-    /// What is known of each node, in the order of the configuration.
+    /// The state of each node, in the order of the configuration.
     pub fn reports(&self) -> Vec<NodeReport> {
         self.pool.reports()
     }
 
-    /// Takes what an earlier run learned of the nodes' limits; nodes are told apart by name.
+    /// Adopts the limits learned by an earlier run; nodes are identified by name.
     pub fn remember(&self, reports: &[NodeReport]) {
         self.pool.remember(reports);
     }
 
-    /// The newest block, and the finalized one where the chain's finality goes by the tag.
+    /// The newest block, and the finalized one if the chain's finality uses the tag.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -135,7 +135,7 @@ impl Nodes {
         }
         let tagged = Call::new("eth_getBlockByNumber", json!(["finalized", false])).or_null();
         let [latest, tagged] = node.batch([latest, tagged]).await?;
-        // Some nodes answer an error, others null, until something is final.
+        // Some nodes answer an error, others null, before the first final block.
         let finalized = node
             .parse::<Option<RpcHeader>>("eth_getBlockByNumber of block finalized", &tagged)?
             .and_then(RpcHeader::header);
@@ -144,14 +144,14 @@ impl Nodes {
         Ok(Head { header, finalized: finalized.map(|header| header.block()) })
     }
 
-    /// Carries out a question whose answer goes on counting against the memory for answers until the hold is dropped: what is
-    /// on its way into the database is held as well.
+    /// Runs a question whose answer counts against the memory for answers until the hold is dropped: bytes on their way into the
+    /// database count too.
     pub async fn kept<T>(&self, question: impl Future<Output = T>) -> (T, Arc<Hold>) {
         self.pool.budget().question_kept(question).await
     }
 
-    /// The node's hashes at `numbers`; `None` for heights that it does not know. By what it says here stored blocks are told
-    /// from orphaned ones, so it is asked which chain it serves before.
+    /// The node's hashes at `numbers`; `None` for unknown heights. This answer distinguishes stored blocks from orphaned ones, so
+    /// the node is asked for its chain first.
     ///
     /// # Errors
     /// See [`NodeError`].

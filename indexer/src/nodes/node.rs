@@ -1,4 +1,4 @@
-//! One node: its calls, what they tell of it, errors put into our words. Everything that is recorded is recorded here.
+//! One node: its calls, the conclusions from them, errors in our words. All records about a node are made here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -28,7 +28,7 @@ use crate::chain::source::Source;
 use crate::config::{Chain, Secret};
 use crate::status::NodeReport;
 
-/// Which chain a node serves.
+/// The identity of a node's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// `eth_chainId`.
@@ -37,7 +37,7 @@ pub struct Identity {
     pub genesis: B256,
 }
 
-/// A node and how it is named in messages: scheme, host and port, never its path or key.
+/// A node and its name in messages: scheme, host and port, never its path or key.
 #[derive(Debug)]
 pub struct Node {
     http: CappedHttp,
@@ -45,7 +45,7 @@ pub struct Node {
     /// The chain that all nodes must serve, once it is known.
     expected: Arc<OnceLock<Identity>>,
     record: Record,
-    /// A request ended: another may take its turn.
+    /// A request ended: another one may take its turn.
     ended: Notify,
 }
 
@@ -56,7 +56,7 @@ struct Turn<'n> {
     beside: u64,
 }
 
-/// The beginning of what came.
+/// The beginning of the answer.
 fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{} …", &text[..end]),
@@ -71,20 +71,20 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Characters of a malformed answer that a message shows.
+/// Characters of a malformed answer in a message.
 const SHOWN: usize = 200;
 
-/// How long a node that was caught is left alone before it may prove itself.
+/// The pause of a caught node before it may prove itself.
 const PROBATION: Duration = Duration::from_secs(10);
 
-/// How often a node of another chain is asked which chain it serves: an operator may have put it right.
+/// The interval at which a node of another chain is asked for its chain: an operator may have corrected it.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Node {
     /// The node at `url`, called `name` in messages; its answers count against `budget`.
     ///
     /// # Errors
-    /// [`NodeError::Retry`] where no HTTP client can be built.
+    /// [`NodeError::Retry`] if no HTTP client can be built.
     pub fn new(
         name: String,
         url: &Secret,
@@ -108,19 +108,19 @@ impl Node {
         self.record.name()
     }
 
-    /// Tells something of it.
+    /// Records an observation about it.
     pub fn tell(&self, line: impl FnOnce()) {
         self.record.span().in_scope(line);
     }
 
-    /// Its logs of `block`, asked for a source, are not those that the block's receipts prove. It is asked only where no other node works, and then
-    /// for receipts, until it gives right logs again.
+    /// The block's receipts do not prove its logs of `block` for `source`. From now on it is asked only if no other node works, and
+    /// then for receipts, until it gives right logs again.
     pub fn catch(&self, source: &Source, block: u64, what: &str) {
         let mut record = self.record.known();
         let before = record.gave.map_or(String::new(), |gave| {
             format!(
-                "; what it gave before of {gave} was taken at level returned: `dalp-indexer repair --from {} --to {}` proves it by \
-                 receipts",
+                "; its earlier logs of {gave} were accepted at level returned: `dalp-indexer repair --from {} --to {}` \
+                 proves them by receipts",
                 gave.first, gave.last
             )
         });
@@ -133,18 +133,18 @@ impl Node {
         record.caught = Some(Caught { source, block, why, again });
     }
 
-    /// It gave the right logs where it had given wrong ones.
+    /// It gave the right logs of the blocks that it had given wrong.
     pub fn acquit(&self) {
         self.record.known().caught = None;
         self.tell(|| tracing::info!("its logs are right again"));
     }
 
-    /// Whether its logs were proved wrong, and it has not proved itself since.
+    /// Whether its logs were proved wrong, and it has not proved correct logs since.
     pub fn is_caught(&self) -> bool {
         self.record.known().caught.is_some()
     }
 
-    /// The source and the block at which it was caught, once it may prove itself; then not before the next time.
+    /// The source and the block at which it was caught, if it may prove itself now; then not again before the next pause.
     pub fn on_probation(&self) -> Option<(Source, u64)> {
         let mut record = self.record.known();
         let caught = record.caught.as_mut().filter(|caught| caught.again <= Instant::now())?;
@@ -159,27 +159,26 @@ impl Node {
         (gave.first, gave.last) = (gave.first.min(range.first), gave.last.max(range.last));
     }
 
-    /// How much of `range` to ask for in the next call.
+    /// The part of `range` for the next call.
     pub fn portion(&self, range: BlockRange) -> Portion {
         self.record.known().pace.portion(range)
     }
 
-    /// What was asked for came with so many bytes of logs after `took`.
+    /// The answer took `took` and had this number of bytes of logs.
     pub fn paced(&self, portion: Portion, bytes: u64, took: Duration) {
         self.record.known().pace.answered(portion, bytes, took);
     }
 
-    /// Which chain this node serves.
+    /// The chain of this node.
     pub async fn identity(&self) -> Result<Identity, NodeError> {
         let calls = [Call::new("eth_chainId", json!([])), header_by_number(0)];
         let answers = self.call(&calls).await?;
-        let [id, genesis] = &answers[..] else { return Err(self.retry("the batch has another number of answers")) };
+        let [id, genesis] = &answers[..] else { return Err(self.retry("the number of answers in the batch is wrong")) };
         let chain_id: U64 = self.parse("eth_chainId", id)?;
         Ok(Identity { chain_id: chain_id.to(), genesis: self.header(genesis, 0)?.hash })
     }
 
-    /// Asks for the node's chain where it is not known. A node of another chain is asked for nothing else until it serves
-    /// ours.
+    /// Asks for the node's chain if it is unknown. A node of another chain gets no other request until it serves ours.
     pub async fn check(&self) -> Result<(), NodeError> {
         let Some(expected) = self.expected.get() else { return Ok(()) };
         {
@@ -197,13 +196,13 @@ impl Node {
         self.judge(found, *expected)
     }
 
-    /// Asks for the node's chain whether it is known or not: before anything is removed for what it says.
+    /// Always asks for the node's chain: before its answers cause a removal.
     pub async fn check_anew(&self) -> Result<(), NodeError> {
         self.record.known().checked = false;
         self.check().await
     }
 
-    /// Holds the chain that the node serves against the one that it has to serve.
+    /// Compares the node's chain with the required chain.
     pub fn judge(&self, found: Identity, expected: Identity) -> Result<(), NodeError> {
         let mut record = self.record.known();
         record.checked = found == expected;
@@ -214,10 +213,10 @@ impl Node {
             return Ok(());
         }
         let why = format!(
-            "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and is asked for nothing until it does; take \
-             its URL out of rpc_urls, or point it to the right chain. A devnet that was started anew: start over with \
-             `dalp-indexer dev --fresh` and the arguments of this run, or `dalp-indexer run --reset-on-chain-change`, which \
-             removes all that is stored of chain {}",
+            "refused: it serves chain {} (genesis {}), not chain {} (genesis {}), and gets no requests until it serves \
+             the right chain; remove its URL from rpc_urls, or point it to the right chain. After a restart of a devnet, \
+             run `dalp-indexer dev --fresh` with the arguments of this run, or `dalp-indexer run \
+             --reset-on-chain-change`, which removes all stored rows of chain {}",
             found.chain_id, found.genesis, expected.chain_id, expected.genesis, expected.chain_id
         );
         if record.refused.as_ref().is_none_or(|known| known.why != why) {
@@ -230,17 +229,17 @@ impl Node {
     /// `N` calls in one JSON-RPC batch, answered in their order.
     pub async fn batch<const N: usize>(&self, calls: [Call; N]) -> Result<[Answer; N], NodeError> {
         let answers = self.batch_of(calls.into()).await?;
-        answers.try_into().map_err(|_wrong_count| self.retry("the batch has another number of answers"))
+        answers.try_into().map_err(|_wrong_count| self.retry("the number of answers in the batch is wrong"))
     }
 
-    /// Calls in one JSON-RPC batch, or in as few as the node allows. An error for any of them fails all; a missing answer
-    /// is an error, never empty.
+    /// Calls in one JSON-RPC batch, or in the fewest batches that the node allows. An error of one call fails all; a missing
+    /// answer is an error, never empty.
     pub async fn batch_of(&self, calls: Vec<Call>) -> Result<Vec<Answer>, NodeError> {
         self.check().await?;
         self.call(&calls).await
     }
 
-    /// As [`Node::batch_of`], with the answers that came before the first failure.
+    /// As [`Node::batch_of`], with the answers before the first failure.
     pub async fn batch_until(&self, calls: Vec<Call>) -> (Vec<Answer>, Result<(), NodeError>) {
         let mut answers = Vec::with_capacity(calls.len());
         let outcome = match self.check().await {
@@ -275,8 +274,8 @@ impl Node {
         Ok(())
     }
 
-    /// A failure that may be for the size of what was asked. A node that fails whatever it is asked says nothing of sizes; where it
-    /// answers a light call, less is asked of it from now on.
+    /// A failure that the request's size may have caused. If the node fails every request, it says nothing about sizes; if it
+    /// answers a light call, its later requests are smaller.
     async fn decide(&self, doubt: Doubt) -> Result<(), NodeError> {
         if self.post(&[Call::new("eth_chainId", json!([]))], &mut Vec::new()).await.is_err() {
             return Err(doubt.error);
@@ -287,7 +286,7 @@ impl Node {
         match doubt.part {
             Part::Blocks(blocks) => {
                 limits.blocks.refuse(blocks, None, doubt.began, now);
-                let why = format!("{}; refused again and again, while light calls are answered", doubt.why);
+                let why = format!("{}; refused repeatedly, while light calls succeed", doubt.why);
                 Err(NodeError::TooLarge { node: self.name().to_owned(), why, hint: limits.max_blocks(now) })
             }
             Part::List(values) => {
@@ -301,7 +300,7 @@ impl Node {
         }
     }
 
-    /// Waits until the node takes one more request.
+    /// Waits until the node accepts one more request.
     async fn turn(&self) -> Turn<'_> {
         loop {
             let mut ended = std::pin::pin!(self.ended.notified());
@@ -318,12 +317,12 @@ impl Node {
         }
     }
 
-    /// One request; what it brings is put to the `answers`, up to the first call that failed.
+    /// One request; its results are added to `answers`, up to the first failed call.
     async fn post(&self, calls: &[Call], answers: &mut Vec<Answer>) -> Result<(), Failure> {
         let turn = self.turn().await;
         let asked = Asked::new(calls, turn.beside, self.record.known().limits.takes_batches());
         if let Some(left) = self.record.known().health.throttle_left(asked.began) {
-            let why = format!("it asked to be left alone; {:.1} s are left", left.as_secs_f64());
+            let why = format!("it asked for a pause; {:.1} s are left", left.as_secs_f64());
             return Err(Failure::Error(self.record.error(why, Some(left))));
         }
         let first_id = self.ids.fetch_add(calls.len() as u64, Ordering::Relaxed);
@@ -336,7 +335,7 @@ impl Node {
                 Ok(answer) if call.is_range() && answer.get() == "null" => return Err(self.record.null(asked)),
                 Ok(answer) => answers.push(answer),
                 Err(error) => match asked.refusal_of(&error) {
-                    // The node has nothing to say to this one; what concerns the whole batch is not hidden by it.
+                    // The node has no answer to this call; an error of the whole batch is still visible.
                     refusal @ (Refusal::Other | Refusal::UnknownBlock | Refusal::NoMethod | Refusal::Pruned)
                         if call.null_on_error =>
                     {
@@ -383,7 +382,7 @@ impl Node {
         Ok(header)
     }
 
-    /// The header of whatever block was asked for.
+    /// The header of any requested block.
     pub fn any_header(&self, answer: &Answer) -> Result<Header, NodeError> {
         let what = "eth_getBlockByNumber";
         let header = self.parse::<Option<RpcHeader>>(what, answer)?.ok_or_else(|| self.gone("the block".into()))?;
@@ -398,7 +397,7 @@ impl Node {
         })
     }
 
-    /// The logs in the answer to `what`, whose text is gone when they are there.
+    /// The logs in the answer to `what`; frees its text afterwards.
     pub fn logs(&self, what: impl std::fmt::Display, answer: Answer) -> Result<Logs, NodeError> {
         let mut all = match answer {
             Answer::Logs(logs) => logs,
@@ -412,60 +411,59 @@ impl Node {
                 logs
             }
         };
-        // They wait for their turn; what they grew beyond their size would wait with them.
+        // The logs wait for their turn; their unused capacity would wait with them.
         all.shrink();
         Ok(all)
     }
 
-    /// Values of one list in a filter that it takes.
+    /// Values of one list in a filter that it accepts.
     pub fn max_list(&self) -> usize {
         self.record.known().limits.max_list(Instant::now())
     }
 
-    /// A batch, or the defect that refused it in our words.
+    /// A batch, or the defect of a refused one in our words.
     pub fn whole(&self, batch: Result<BlockBatch, Defect>) -> Result<BlockBatch, NodeError> {
-        let batch =
-            batch.map_err(|defect| self.retry(&format!("refused an answer that does not hold together: {defect}")))?;
+        let batch = batch.map_err(|defect| self.retry(&format!("refused an inconsistent answer: {defect}")))?;
         self.record.known().health.whole();
         Ok(batch)
     }
 
-    /// What it seemed to have done wrong is the chain's own way.
+    /// Its apparent fault is the chain's normal behaviour.
     pub fn excuse(&self) {
         self.record.known().health.whole();
     }
 
-    /// It does not have `what`, which is held against it when it goes on.
+    /// It lacks `what`; repeated cases count against the node.
     pub fn gone(&self, what: String) -> NodeError {
-        self.record.known().health.missing(Instant::now(), format!("{what} is not there"));
+        self.record.known().health.missing(Instant::now(), format!("{what} is missing"));
         NodeError::Gone { node: self.name().to_owned(), what }
     }
 
-    /// An answer that is not believed, which is held against the node.
+    /// A refused answer, which counts against the node.
     pub fn retry(&self, why: &str) -> NodeError {
         let why = self.record.secrets.clean(why);
         self.record.known().health.wrong(Instant::now(), why.clone(), rand::random());
         self.record.error(why, None)
     }
 
-    /// The node told its newest block; `best` is the best that others told lately.
+    /// The node reported its newest block; `best` is the recent best of the others.
     pub fn saw_head(&self, head: &Header, best: Option<SeenHead>) {
         let seen = SeenHead { number: head.number, time: head.time, at: Instant::now() };
         self.record.known().health.saw_head(seen, best);
     }
 
-    /// Its newest block, if it told it lately.
+    /// Its newest block, if reported recently.
     pub fn head(&self, now: Instant) -> Option<SeenHead> {
         let record = self.record.known();
         record.health.head(now).filter(|_| record.refused.is_none())
     }
 
-    /// How long ago it was asked for its newest block.
+    /// The time since it was asked for its newest block.
     pub fn head_age(&self, now: Instant) -> Option<Duration> {
         self.record.known().health.head_age(now)
     }
 
-    /// How good a choice it is, and milliseconds of its light calls.
+    /// Its grade, and milliseconds of its light calls.
     pub fn standing(&self, now: Instant) -> (Grade, Option<f64>) {
         let record = self.record.known();
         let unchecked = !record.checked && self.expected.get().is_some();
@@ -478,7 +476,7 @@ impl Node {
         (grade, record.health.latency())
     }
 
-    /// Blocks that it allows in one question for logs.
+    /// Blocks that it allows in one request for logs.
     pub fn max_blocks(&self) -> Option<u64> {
         self.record.known().limits.max_blocks(Instant::now())
     }
@@ -488,7 +486,7 @@ impl Node {
         self.record.known().limits.offers(method, Instant::now())
     }
 
-    /// What is known of it.
+    /// Its state.
     pub fn report(&self) -> NodeReport {
         let record = self.record.known();
         let mut report = NodeReport { name: self.name().to_owned(), ..NodeReport::default() };
@@ -505,7 +503,7 @@ impl Node {
         report
     }
 
-    /// Takes what an earlier run learned of its limits. How it did then says nothing of now.
+    /// Adopts the limits learned by an earlier run. Its earlier health says nothing about now.
     pub fn remember(&self, report: &NodeReport) {
         self.record.known().limits.remember(report, Instant::now());
     }

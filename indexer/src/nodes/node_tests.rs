@@ -15,7 +15,7 @@ use crate::nodes::Nodes;
 
 type Handler = dyn Fn(&Value) -> String + Send + Sync;
 
-/// An HTTP server that answers each request, parsed, with the whole text that `handler` returns, and keeps the requests.
+/// An HTTP server that answers each parsed request with the text from `handler`, and keeps the requests.
 struct Server {
     url: String,
     asked: Arc<Mutex<Vec<Value>>>,
@@ -96,7 +96,7 @@ fn error(code: i64, message: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } })
 }
 
-/// Every call answered with its method's name, last first.
+/// Answers every call with the name of its method, last first.
 fn well(request: &Value) -> String {
     answered(request, &|call| call["method"].clone())
 }
@@ -166,7 +166,7 @@ fn texts(answers: &[Answer]) -> Vec<&str> {
     answers.iter().map(|answer| answer.get()).collect()
 }
 
-/// What a node that answers three calls with `answer` is told to be.
+/// The error of a node that answers three calls with `answer`.
 async fn refused(answer: String) -> (NodeError, NodeReport) {
     let server = Server::start(move |_| answer.clone()).await;
     let node = node(&server);
@@ -215,7 +215,7 @@ async fn what_is_no_answer_is_an_error_that_says_so() {
         assert!(matches!(error, NodeError::Retry { after: None, .. }), "{answer}: {error:?}");
         assert!(error.to_string().contains(words), "{answer}: {error}");
         assert!(!error.to_string().contains("/key"), "{error}");
-        // A method that is missing is told as such, not as a failure.
+        // A missing method is reported as such, not as a failure.
         let told = report.last_error.unwrap_or_else(|| format!("does not offer {}", report.refused_methods.join(", ")));
         assert!(told.contains(words), "{answer}: {told}");
     }
@@ -256,7 +256,7 @@ async fn the_size_of_batches_is_learned() {
         silent.asked().iter().map(|request| calls(request).len()).collect::<Vec<_>>(),
         [7, 3, 1, 1, 1, 1, 1, 1, 1]
     );
-    // A later run begins with what this one learned.
+    // A later run begins with the limits of this one.
     let again = node(&named);
     again.remember(&named_node.report());
     assert_eq!(again.batch_of(many()).await.unwrap().len(), 7);
@@ -274,7 +274,7 @@ async fn a_throttled_node_is_not_asked_before_its_time() {
         };
         left.push(after);
     }
-    // What it said, and then what is left of it.
+    // Its message, and the remaining part of it.
     assert!(left[0] == Duration::from_secs(60) && left.is_sorted_by(|before, after| before > after), "{left:?}");
     assert_eq!(server.asked().len(), 1);
     assert_eq!((node.report().state.as_str(), node.report().failures), ("resting", 0));
@@ -387,7 +387,7 @@ async fn the_level_is_known_though_memory_is_held_by_those_who_wait_for_it() {
         held.await.unwrap();
         first.pool.budget().question(first.best_level()).await
     });
-    // It holds more than all, and then asks for the level that the other one is asking the node for.
+    // It holds more than the limit, and then asks for the level while another task asks the node for it.
     let waits = nodes.pool.budget().question(async {
         nodes.pool.budget().held().take(2_000_000).await;
         holds.send(()).unwrap();

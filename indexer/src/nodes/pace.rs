@@ -1,37 +1,38 @@
-//! How much of a range to ask a node for in one call: climbs towards the size of answer that it gives fastest. Pure.
+//! The part of a range per call: climbs towards the size of answer that a node gives fastest. Pure.
 //!
-//! The widest answer is not the best one: a node on the same machine spends twice the time on each log of a large answer that
-//! it spends on those of a small one, while a node far away is waited for at each call.
+//! The largest answer is not the best one: a node on the same machine spends twice the time per log in a large answer as in a
+//! small one, while a remote node adds its latency to each call.
 
 use std::time::Duration;
 
 use crate::chain::block::BlockRange;
 
-/// Bytes of logs in an answer, as [`Logs::bytes`](crate::chain::logs::Logs::bytes) counts them, that are tried: some 600 to 40,000 transfers.
+/// Tried sizes of an answer, in bytes of logs as [`Logs::bytes`](crate::chain::logs::Logs::bytes) counts them: about 600 to
+/// 40,000 transfers.
 const SIZES: [u64; 7] = [128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20];
-/// The first one, about what a transaction holds: until more is known, calls are few.
+/// The first size, about one transaction: before the first measurement, calls are few.
 const FIRST: usize = 4;
-/// One answer in so many is of the next smaller or larger size.
+/// One answer in this number is of the next smaller or larger size.
 const LOOK: u32 = 6;
-/// A range of more blocks is asked for whole: what it costs a node is its blocks, and of a provider its calls.
+/// A range of more blocks is requested as a whole: its cost for a node depends on its blocks, and for a provider on its calls.
 const WIDE: u64 = 5_000;
-/// What a newer answer counts for, beside all before it.
+/// The weight of a new answer against all earlier ones.
 const NEWER: f64 = 0.3;
-/// By how much another size must be faster to be taken: answers of one size differ by as much.
+/// The factor by which another size must be faster to replace the present one: answers of one size vary by as much.
 const BETTER: f64 = 1.1;
-/// An answer below this share of what was asked for tells nothing of its size.
+/// An answer below this share of its target says nothing about the size.
 const FULL: f64 = 0.5;
 
-/// What is known of one node.
+/// The measurements of one node.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// The size that did best, a place in [`SIZES`].
+    /// The best size, as an index in [`SIZES`].
     best: usize,
-    /// Bytes a second of answers of each size.
+    /// Bytes per second of answers of each size.
     rates: [Option<f64>; SIZES.len()],
-    /// Sizes that were asked for, whatever came.
+    /// Requested sizes, with any result.
     tried: [bool; SIZES.len()],
-    /// Bytes of logs in a block lately.
+    /// Recent bytes of logs per block.
     density: Option<f64>,
     calls: u32,
 }
@@ -42,7 +43,7 @@ impl Default for Pace {
     }
 }
 
-/// A part of a range to ask for, and the size that it is meant to have.
+/// A part of a range to request, and its target size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Portion {
     /// Its blocks.
@@ -51,8 +52,8 @@ pub struct Portion {
 }
 
 impl Pace {
-    /// The first part of `range` to ask for: as many blocks as are likely to hold the logs that the node answers fastest. All
-    /// of it while nothing is known.
+    /// The first part of `range` to request: the number of blocks that probably have the logs of the fastest size. The whole
+    /// range before the first measurement.
     pub fn portion(&mut self, range: BlockRange) -> Portion {
         let Some(density) = self.density.filter(|_| range.blocks() <= WIDE) else {
             return Portion { range, size: self.best };
@@ -61,14 +62,14 @@ impl Pace {
         let size = self.next_size();
         self.tried[size] = true;
         let blocks = (SIZES[size] as f64 / density.max(1.0)).clamp(1.0, range.blocks() as f64);
-        // What would be left over as a small rest is spread over all parts.
+        // A small rest is spread over all parts.
         let parts = (range.blocks() as f64 / blocks).round().max(1.0);
         let blocks = (range.blocks() as f64 / parts).ceil() as u64;
         let range = BlockRange { first: range.first, last: range.last.min(range.first + blocks.max(1) - 1) };
         Portion { range, size }
     }
 
-    /// The best size, and one beside it: at once where it was never tried, else now and then, below and above in turn.
+    /// The best size, and one beside it: at once if it was never tried, otherwise from time to time, below and above in turn.
     fn next_size(&self) -> usize {
         let (below, above) = (self.best.saturating_sub(1), (self.best + 1).min(SIZES.len() - 1));
         match self.calls % (2 * LOOK) {
@@ -81,7 +82,7 @@ impl Pace {
         }
     }
 
-    /// A portion came with so many bytes of logs after `took`.
+    /// A portion took `took` and had this number of bytes of logs.
     pub fn answered(&mut self, portion: Portion, bytes: u64, took: Duration) {
         let found = bytes as f64 / portion.range.blocks() as f64;
         self.density = Some(blend(self.density, found));
@@ -107,8 +108,8 @@ fn blend(old: Option<f64>, new: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Asks for `blocks` blocks of `density` bytes each from a node that answers `bytes` after `took(bytes)`; tells the last
-    /// portions' bytes and the calls made.
+    /// Asks for `blocks` blocks of `density` bytes each from a node that answers `bytes` after `took(bytes)`; returns the bytes
+    /// of the last portions, and the number of calls.
     fn ask(pace: &mut Pace, blocks: u64, density: u64, took: impl Fn(u64) -> f64) -> (u64, u64) {
         let (mut first, mut calls, mut widest) = (0, 0, 0);
         while first < blocks {
@@ -124,10 +125,10 @@ mod tests {
     #[test]
     fn a_near_node_is_asked_for_little_and_a_far_one_for_much() {
         let (mut near, mut far) = (Pace::default(), Pace::default());
-        // Large answers cost more for each byte; 0.1 ms for a call.
+        // Large answers cost more per byte; 0.1 ms per call.
         ask(&mut near, 20_000, 20_000, |bytes| 1e-4 + bytes as f64 * 5e-9 * (1.0 + bytes as f64 / 5e5));
         assert!(SIZES[near.best] <= 256 << 10, "{near:?}");
-        // 50 ms for a call.
+        // 50 ms per call.
         ask(&mut far, 200_000, 200_000, |bytes| 0.05 + bytes as f64 * 5e-9);
         assert_eq!(SIZES[far.best], 8 << 20);
     }

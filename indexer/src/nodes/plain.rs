@@ -1,13 +1,12 @@
-//! JSON as nodes write it, read in one pass: strings without escapes, hex straight to bytes. Pure.
+//! JSON in the common layout of nodes, read in one pass: strings without escapes, hex directly to bytes. Pure.
 //!
-//! A reader of part of JSON, which never says what is wrong: whatever it does not read, well formed or not, is left to
-//! serde, which accepts all of JSON and names every error. What it does read, serde reads the same.
+//! A reader of a part of JSON that never names an error: serde reads every other input, well formed or not, accepts all of JSON
+//! and names every error. Serde gives the same result for every input that this reader accepts.
 
 use alloy::hex;
 use serde_json::value::RawValue;
 
-/// A place in a text. `None` from any of its methods means that what stands there is to be read by serde; the place is
-/// then of no more use.
+/// A position in a text. `None` from any method means that serde must read this text; the position is then useless.
 #[derive(Clone, Debug)]
 pub struct Cursor<'b> {
     text: &'b [u8],
@@ -20,17 +19,17 @@ impl<'b> Cursor<'b> {
         Self { text, at: 0 }
     }
 
-    /// Bytes before this place.
+    /// Bytes before this position.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// Bytes behind this place.
+    /// Bytes behind this position.
     pub fn left(&self) -> usize {
         self.text.len() - self.at
     }
 
-    /// The next byte that is no whitespace, which is not passed.
+    /// The next byte that is no whitespace; the position stays before it.
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.get(self.at) {
@@ -40,7 +39,7 @@ impl<'b> Cursor<'b> {
         }
     }
 
-    /// Whether `byte` comes next; if so, it is passed.
+    /// Whether `byte` comes next; if so, the position moves past it.
     fn eat(&mut self, byte: u8) -> bool {
         let comes = self.peek() == Some(byte);
         self.at += usize::from(comes);
@@ -51,7 +50,7 @@ impl<'b> Cursor<'b> {
         self.eat(byte).then_some(())
     }
 
-    /// Nothing but whitespace is left.
+    /// Whether only whitespace is left.
     pub fn end(&mut self) -> Option<()> {
         self.peek().is_none().then_some(())
     }
@@ -86,8 +85,8 @@ impl<'b> Cursor<'b> {
         }
     }
 
-    /// What stands between two quotes. It is a string's text only if it holds no escape, which the caller sees: no name
-    /// that is known and no hex has one.
+    /// The text between two quotes. It is the string's value only if it has no escape, which the caller checks: no known name and
+    /// no hex has one.
     fn string(&mut self) -> Option<&'b [u8]> {
         self.expect(b'"')?;
         let rest = &self.text[self.at..];
@@ -104,7 +103,7 @@ impl<'b> Cursor<'b> {
         hex::decode_to_array(digits).ok()
     }
 
-    /// Any whole number of bytes in hex with `0x`, put in the place of what `bytes` holds.
+    /// Any whole number of bytes in hex with `0x`; replaces the content of `bytes`.
     pub fn bytes(&mut self, bytes: &mut Vec<u8>) -> Option<()> {
         let digits = self.string()?.strip_prefix(b"0x")?;
         bytes.resize(digits.len() / 2, 0);
@@ -134,7 +133,7 @@ impl<'b> Cursor<'b> {
         self.peek()?;
         let rest = &self.text[self.at..];
         let digits = &rest[..rest.iter().take_while(|byte| byte.is_ascii_digit()).count()];
-        // JSON knows no leading zeros, and what goes on is a fraction or worse: it meets no comma.
+        // JSON has no leading zeros, and a following fraction or exponent meets no comma.
         if digits.len() > 1 && digits[0] == b'0' {
             return None;
         }
@@ -142,7 +141,7 @@ impl<'b> Cursor<'b> {
         str::from_utf8(digits).ok()?.parse().ok()
     }
 
-    /// The bare word `word`, if it comes next; then it is passed.
+    /// The bare word `word`, if it comes next; then the position moves past it.
     pub fn word(&mut self, word: &str) -> bool {
         self.peek();
         let comes = self.text[self.at..].starts_with(word.as_bytes());
@@ -150,7 +149,7 @@ impl<'b> Cursor<'b> {
         comes
     }
 
-    /// Any value without parts, which is passed over.
+    /// Skips any value without parts.
     pub fn scalar(&mut self) -> Option<()> {
         match self.peek()? {
             b'"' => {
@@ -173,8 +172,8 @@ impl<'b> Cursor<'b> {
     }
 }
 
-/// Where the first quote stands. Names are short: for them, looking at eight bytes at once beats the call of a search that
-/// is fast for long texts.
+/// The position of the first quote. Names are short: for them, comparing eight bytes at once is faster than a call of a search
+/// for long texts.
 #[inline(always)]
 fn quote(text: &[u8]) -> Option<usize> {
     const EACH: u64 = u64::from_le_bytes([1; 8]);

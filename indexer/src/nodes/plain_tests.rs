@@ -1,4 +1,4 @@
-//! Logs in every spelling that JSON allows, against alloy's own types; and texts that one byte has spoilt.
+//! Logs in every spelling that JSON allows, against alloy's own types; and texts with one corrupted byte.
 
 use alloy::primitives::{Address, B256, LogData};
 use alloy::rpc::types::Log as AlloyLog;
@@ -102,7 +102,7 @@ fn space(rng: &mut StdRng, text: &mut String) {
     }
 }
 
-/// Changes, takes out or puts in one byte, where a text is left by it.
+/// Changes, removes or inserts one byte, if the result is a text.
 pub fn spoil(rng: &mut StdRng, text: &mut String) {
     const BYTES: &[u8] = b"\"\\{}[]:,0x1aF -.e+\nnutrlz\x01";
     let mut bytes = text.clone().into_bytes();
@@ -118,7 +118,7 @@ pub fn spoil(rng: &mut StdRng, text: &mut String) {
     }
 }
 
-/// What alloy reads from `text`, in columns.
+/// The result of alloy for `text`, in columns.
 fn by_alloy(text: &str) -> Logs {
     let mut logs = Logs::default();
     for log in serde_json::from_str::<Vec<AlloyLog>>(text).unwrap_or_else(|e| panic!("{e}: {text}")) {

@@ -1,4 +1,4 @@
-//! Which node the next call goes to: the best one, and the same one as long as no other is clearly better.
+//! Chooses the node for the next call: the best one, and the same one while no other is clearly better.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,7 +21,7 @@ use crate::status::NodeReport;
 pub struct Pool {
     nodes: Vec<Node>,
     current: AtomicUsize,
-    /// When calls moved to another node.
+    /// The time of the last move of calls to another node.
     moved: Mutex<Instant>,
     chain_id: u64,
     /// The chain that all nodes must serve, once it is known.
@@ -29,22 +29,23 @@ pub struct Pool {
     budget: Budget,
 }
 
-/// How long calls stay with a node before a faster one may take them over.
+/// The time that calls stay with a node before a faster node may replace it.
 const DWELL: Duration = Duration::from_secs(60);
-/// How much faster it must be: less than half the time, and by so many milliseconds.
+/// The required advantage: less than half the time, and this number of milliseconds.
 const FASTER_MS: f64 = 100.0;
-/// A move sooner after the last one is no news.
+/// A move so soon after the last one is not logged.
 const QUIET: Duration = Duration::from_secs(10);
-/// Once one node told its chain, the others get this long at the start; a silent one is asked again before its first use.
+/// After one node has reported its chain, the others get this time at the start; a silent one is asked again before its first
+/// use.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often a node in reserve is asked for its head.
+/// The interval at which a node in reserve is asked for its head.
 const SURVEY: Duration = Duration::from_secs(10);
 
-/// A node as the choice sees it: how good it is, and milliseconds of its light calls.
+/// A node in the choice: its grade, and milliseconds of its light calls.
 type Standing = (Grade, Option<f64>);
 
-/// The node to call: the current one unless another is of a better grade, or of the same and clearly faster. `settled`:
-/// calls have gone to the current one for long enough to compare.
+/// The node to call: the current one unless another has a better grade, or the same grade and is clearly faster. `settled`: calls
+/// have gone to the current one for long enough to compare.
 fn choose(current: usize, nodes: &[Standing], settled: bool) -> usize {
     let Some((now, latency)) = nodes.get(current) else { return 0 };
     let best = nodes.iter().enumerate().min_by(|(_, a), (_, b)| {
@@ -59,29 +60,29 @@ fn choose(current: usize, nodes: &[Standing], settled: bool) -> usize {
     if grade < now || (grade == now && settled && faster) { at } else { current }
 }
 
-const UNKNOWN: &str = "a node does not tell which chain it serves; it is asked again before its first use";
+const UNKNOWN: &str = "a node does not report its chain; it is asked again before its first use";
 
 fn no_url() -> NodeError {
     NodeError::Retry { node: "-".into(), why: "no RPC URL is configured".into(), after: None }
 }
 
 impl Pool {
-    /// What the answers of all nodes together may hold.
+    /// The memory limit for the answers of all nodes together.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// The nodes that `chain` configures.
+    /// The nodes of `chain`'s configuration.
     ///
     /// # Errors
-    /// [`NodeError::Retry`] where no HTTP client can be built.
+    /// [`NodeError::Retry`] if no HTTP client can be built.
     pub fn new(chain: &Chain) -> Result<Self, NodeError> {
         let expected = Arc::new(OnceLock::new());
         let budget = Budget::new(chain.fetch_buffer_bytes);
         let mut nodes: Vec<Node> = Vec::with_capacity(chain.rpc_urls.len());
         for url in &chain.rpc_urls {
             let name = endpoint(url.expose());
-            // Several keys of one provider look the same without them.
+            // Without numbers, several keys of one provider look the same.
             let same = nodes.iter().filter(|node| node.name().split('#').next() == Some(&name)).count();
             let name = if same == 0 { name } else { format!("{name}#{}", same + 1) };
             nodes.push(Node::new(name, url, chain, expected.clone(), budget.clone())?);
@@ -103,7 +104,7 @@ impl Pool {
             let best = choose(at, &standings, now.saturating_duration_since(*moved) >= DWELL);
             if best != at {
                 let (from_node, to_node) = (self.nodes[at].name(), self.nodes[best].name());
-                // Where every node fails now and then, this happens with every failure.
+                // If every node fails sometimes, this happens at every failure.
                 match now.saturating_duration_since(*moved) >= QUIET {
                     true => info!(from_node, to_node, "calls go to another node"),
                     false => debug!(from_node, to_node, "calls go to another node"),
@@ -116,13 +117,13 @@ impl Pool {
         &self.nodes[at]
     }
 
-    /// Whether the next call goes to another node than the one named `failed`, and that one is known to work.
+    /// Whether the next call goes to another node than `failed`, and that node is known to work.
     pub fn moves_on(&self, failed: &str) -> bool {
         let next = self.node();
         next.name() != failed && next.standing(Instant::now()).0 <= Grade::Lagging
     }
 
-    /// Which chain the nodes serve. The first one that serves the configured chain decides on its genesis.
+    /// Finds the nodes' chain. The first one that serves the configured chain decides on its genesis.
     pub async fn identity(&self) -> Result<Identity, NodeError> {
         let mut told = self.ask_all().await;
         let answers = || told.iter().filter_map(|answer| answer.as_ref()?.as_ref().ok());
@@ -133,7 +134,7 @@ impl Pool {
         let expected = *self.expected.get_or_init(|| *first);
         for (node, answer) in self.nodes.iter().zip(&told) {
             match answer {
-                // The warning is the answer: this node is asked for nothing else.
+                // The warning is enough: this node gets no other request.
                 Some(Ok(found)) => _ = node.judge(*found, expected),
                 Some(Err(error)) => node.tell(|| warn!(%error, "{UNKNOWN}")),
                 None => node.tell(|| warn!("no answer yet: {UNKNOWN}")),
@@ -142,7 +143,7 @@ impl Pool {
         Ok(expected)
     }
 
-    /// Which chain each node serves; `None` for those that do not answer while others do.
+    /// The chain of each node; `None` for a silent node while others answer.
     async fn ask_all(&self) -> Vec<Option<Result<Identity, NodeError>>> {
         let mut told: Vec<_> = self.nodes.iter().map(|_| None).collect();
         let ask = |(at, node)| async move { (at, Node::identity(node).await) };
@@ -172,7 +173,7 @@ impl Pool {
         self.expected.get().copied()
     }
 
-    /// A node told its newest block: it is held against what the others told lately.
+    /// A node reported its newest block: it is compared with the recent reports of the others.
     pub fn saw_head(&self, node: &Node, head: &Header) {
         let now = Instant::now();
         let others = self.nodes.iter().filter(|other| !std::ptr::eq(*other, node));
@@ -180,12 +181,12 @@ impl Pool {
         node.saw_head(head, best);
     }
 
-    /// The nodes in reserve that should be asked for their heads now.
+    /// The nodes in reserve that are due for a request of their heads.
     pub fn due(&self) -> Vec<&Node> {
         let (now, current) = (Instant::now(), self.node());
         let due = |node: &&Node| match node.standing(now).0 {
             Grade::Resting(_) => false,
-            // One of another chain is asked for its chain alone, now and then.
+            // A node of another chain is asked only for its chain, from time to time.
             Grade::Refused | Grade::Unchecked | Grade::Troubled | Grade::Caught => true,
             Grade::Good | Grade::Lagging => node.head_age(now).is_none_or(|age| age >= SURVEY),
         };
@@ -197,12 +198,12 @@ impl Pool {
         self.nodes.iter().filter_map(|node| node.on_probation().map(|(source, block)| (node, source, block)))
     }
 
-    /// What is known of each node.
+    /// The state of each node.
     pub fn reports(&self) -> Vec<NodeReport> {
         self.nodes.iter().map(Node::report).collect()
     }
 
-    /// Takes what an earlier run learned.
+    /// Adopts the limits of an earlier run.
     pub fn remember(&self, reports: &[NodeReport]) {
         for node in &self.nodes {
             if let Some(report) = reports.iter().find(|report| report.name == node.name()) {

@@ -1,4 +1,4 @@
-//! What can be proved on a chain, and what was learned of it.
+//! The possible proofs of a chain, and the observations about them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use crate::chain::level::Level;
 use crate::chain::proof::{Disproof, Verify};
 
-/// Contradictions that are remembered.
+/// The number of remembered contradictions.
 const REMEMBERED: usize = 64;
 
-/// What can be verified on a chain.
+/// The possible levels of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The strongest level: `receipts`, or `bloom` where receipts prove nothing.
+    /// The strongest level: `receipts`, or `bloom` if receipts prove nothing.
     pub best: Level,
-    /// Why no more; empty for nothing to complain of.
+    /// Why it is not stronger; empty if there is no reason.
     pub reason: String,
     /// Answers of `eth_getLogs` that receipts proved wrong.
     pub distrusted: u64,
-    /// Receipts that did not fit their header.
+    /// Receipts that did not match their header.
     pub refused: u64,
-    /// Blocks that no node could prove; they were taken at the next level.
+    /// Blocks that no node could prove; they were accepted at the next level.
     pub unproved: u64,
 }
 
@@ -34,13 +34,13 @@ impl fmt::Display for Capabilities {
     }
 }
 
-/// What is known of the chain's proofs.
+/// The knowledge about the chain's proofs.
 #[derive(Debug)]
 pub(super) struct Proofs {
     pub verify: Verify,
     /// Learned when it is first needed.
     pub probed: Mutex<Option<Probed>>,
-    /// Held by who asks for it.
+    /// Held by the task that asks for it.
     pub probing: tokio::sync::Mutex<()>,
     pub distrusted: AtomicU64,
     pub refused: AtomicU64,
@@ -49,23 +49,23 @@ pub(super) struct Proofs {
     pub bloomless: AtomicBool,
     /// Names of nodes without `eth_getBlockReceipts`.
     pub one_by_one: Mutex<BTreeSet<String>>,
-    /// The last contradictions, and how often each was met.
+    /// The last contradictions, and their counts.
     contradictions: Mutex<Vec<(Disproof, u32)>>,
 }
 
-/// What the last probe told.
+/// The result of the last probe.
 #[derive(Clone, Debug)]
 pub(super) struct Probed {
     /// Why receipts prove nothing here; `None`: they do, and that is final.
     pub reason: Option<String>,
-    /// When it is asked again: what failed may have been trouble of a moment.
+    /// The time of the next probe: the failure may have been temporary.
     pub again: Instant,
     /// The pause before that.
     pub pause: Duration,
 }
 
 impl Proofs {
-    /// The strongest level: by receipts, where nothing speaks against them.
+    /// The strongest level: receipts, unless there is a reason against them.
     pub fn best(&self, reason: Option<&String>) -> Level {
         match (reason, self.bloomless.load(Ordering::Relaxed)) {
             (None, _) => Level::Receipts,
@@ -74,7 +74,7 @@ impl Proofs {
         }
     }
 
-    /// What is known, unless it is time to ask again.
+    /// The known result, unless the next probe is due.
     pub fn known(&self) -> Option<Level> {
         let probed = lock(&self.probed);
         let probed = probed.as_ref()?;
@@ -95,7 +95,7 @@ impl Proofs {
         }
     }
 
-    /// How often this contradiction was met by now.
+    /// The count of this contradiction.
     pub fn met(&self, disproof: &Disproof) -> u32 {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let mut known = lock(&self.contradictions);

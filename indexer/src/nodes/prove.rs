@@ -1,7 +1,7 @@
-//! Blocks proved by their receipts: what the chain allows, how receipts are asked for, and what is done when a node's
-//! answers contradict each other.
+//! Proves blocks by their receipts: the possible levels of the chain, the requests for receipts, and the reaction to
+//! contradictory answers.
 //!
-//! A proof binds logs to a block's hash. That the hash is of the canonical chain is for the machine to say.
+//! A proof binds logs to a block's hash. The machine decides whether the hash is of the canonical chain.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,31 +26,31 @@ use crate::chain::proof::{Disproof, Proved, SealedHeader, Verify};
 use crate::chain::receipts::Receipts;
 use crate::chain::source::Source;
 
-/// Blocks whose receipts are asked for in one JSON-RPC batch: a full block's take megabytes.
+/// Blocks per JSON-RPC batch of receipts: the receipts of a full block take megabytes.
 const RECEIPTS_PER_CALL: usize = 8;
-/// Blocks below the head among which one with transactions is looked for: an empty block proves little.
+/// Blocks below the head that are searched for one with transactions: an empty block proves little.
 const LOOK_BACK: u64 = 32;
-/// Blocks with transactions that are tried.
+/// The number of tried blocks with transactions.
 const PROBES: usize = 3;
-/// How often, and the pause between.
+/// The number of tries, and the pause between them.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
-/// After these pauses, the first and the longest, receipts that proved nothing are tried again.
+/// The first and the longest pause after which receipts that proved nothing are tried again.
 const FIRST_AGAIN: Duration = Duration::from_secs(5);
 const LAST_AGAIN: Duration = Duration::from_secs(600);
-/// The same contradiction so many times over is taken for the chain's own way, not for a node's fault.
+/// After this number of repeats, a contradiction counts as the chain's normal behaviour, and not as a node's fault.
 const STUBBORN: u32 = 6;
-/// The same for logs that are not those of their header's bloom, where no receipts can decide: there is less to lose, as a level
-/// below `bloom` promises nothing of them.
+/// The number for logs that do not match their header's bloom, if no receipts can decide: the risk is smaller, because a level
+/// below `bloom` does not promise blooms.
 const STUBBORN_BLOOM: u32 = 4;
-/// The same once a chain is known for it: enough for another node to be asked. Each refusal has a whole range asked for again, and such
-/// a block may be each sixteenth.
+/// The number for a chain that is already known for it: enough to ask another node. Each refusal repeats the request of a whole
+/// range, and every sixteenth block may be such a block.
 const STUBBORN_AGAIN: u32 = 2;
 /// Why a block was not proved.
 enum Unproved {
     /// Ask again.
     Node(NodeError),
-    /// The node's receipts are not those of its header.
+    /// The node's receipts do not match its header.
     Disproved(Disproof),
 }
 
@@ -67,11 +67,11 @@ impl From<Disproof> for Unproved {
 }
 
 impl Nodes {
-    /// What can be verified, as far as it is known: until the first block was fetched, nothing is.
+    /// The known possible levels: none before the first fetched block.
     pub fn capabilities(&self) -> Capabilities {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let probed = lock(&self.proofs.probed).clone();
-        let reason = probed.map_or_else(|| Some("nothing was fetched yet".into()), |probed| probed.reason);
+        let reason = probed.map_or_else(|| Some("no block was fetched yet".into()), |probed| probed.reason);
         Capabilities {
             best: self.proofs.best(reason.as_ref()),
             reason: reason.unwrap_or_default(),
@@ -81,7 +81,7 @@ impl Nodes {
         }
     }
 
-    /// The strongest level of this chain: asks a node for it the first time, and again now and then where receipts proved
+    /// The strongest level of this chain: asks a node for it the first time, and from time to time again if receipts proved
     /// nothing so far.
     ///
     /// # Errors
@@ -91,12 +91,12 @@ impl Nodes {
             return Ok(level);
         }
         let _alone = self.proofs.probing.lock().await;
-        // Who held it before may have asked.
+        // The previous holder may have asked.
         if let Some(level) = self.proofs.known() {
             return Ok(level);
         }
         let before = lock(&self.proofs.probed).clone();
-        // Whoever waits for the level may hold memory that the probe would wait for.
+        // A task that waits for the level may hold memory that the probe would wait for.
         let ahead = async {
             Ok::<_, NodeError>(match before {
                 None => (self.probe().await?, FIRST_AGAIN),
@@ -111,7 +111,7 @@ impl Nodes {
         Ok(level)
     }
 
-    /// The level to which blocks at the tail are fetched.
+    /// The level of blocks at the tail.
     pub(super) async fn tail_level(&self) -> Result<Level, NodeError> {
         match self.proofs.verify {
             Verify::Auto => self.best_level().await,
@@ -119,7 +119,7 @@ impl Nodes {
         }
     }
 
-    /// The level to which history is fetched.
+    /// The level of history.
     pub(super) async fn history_level(&self) -> Result<Level, NodeError> {
         match self.proofs.verify {
             Verify::Auto => Ok(Level::Returned),
@@ -127,7 +127,7 @@ impl Nodes {
         }
     }
 
-    /// `level`, or the strongest one below it that the chain allows.
+    /// `level`, or the chain's strongest level below it.
     pub(super) async fn at_most(&self, level: Level) -> Result<Level, NodeError> {
         match level {
             Level::Receipts => self.best_level().await,
@@ -136,35 +136,35 @@ impl Nodes {
         }
     }
 
-    /// Whether one block of each range of history is proved as a sample.
+    /// Whether receipts prove one block of each range of history as a sample.
     pub(super) async fn takes_samples(&self) -> Result<bool, NodeError> {
         Ok(self.proofs.verify == Verify::Auto && self.best_level().await? == Level::Receipts)
     }
 
-    /// Whether blocks can be proved: `None`, or why not. Where a node gives headers but no receipts, or receipts that do not
-    /// fit, a few tries decide: a chain without proofs is indexed all the same.
+    /// Whether blocks can be proved: `None`, or the reason why not. If a node gives headers but no receipts, or wrong receipts, a
+    /// few tries decide: a chain without proofs is indexed all the same.
     async fn probe(&self) -> Result<Option<String>, NodeError> {
         let mut reason = None;
         for _ in 0..ATTEMPTS {
             let node = self.node();
             let answers = newest(node).await?;
             let Err(why) = self.proves(node, &answers).await else { return Ok(None) };
-            // Another node may know better: this one is less liked from now on.
+            // Another node may succeed: the grade of this one is lower from now on.
             _ = node.retry(&why);
             reason = Some(why);
             sleep(PAUSE).await;
         }
         warn!(
-            "blocks of this chain are not proved by their receipts: {}; blooms are what is checked",
+            "receipts do not prove the blocks of this chain: {}; blooms are checked instead",
             reason.as_deref().unwrap_or_default()
         );
         Ok(reason)
     }
 
-    /// The same once more, later. It tells nothing new of a node that fails as before, so it is not held against it.
+    /// One more try, later. A node that fails again shows nothing new, so the failure does not count against it.
     async fn probe_again(&self) -> Result<(), String> {
         let node = self.node();
-        let answers = newest(node).await.map_err(|error| format!("its receipts are not to be had: {error}"))?;
+        let answers = newest(node).await.map_err(|error| format!("its receipts are not available: {error}"))?;
         self.proves(node, &answers).await
     }
 
@@ -172,16 +172,16 @@ impl Nodes {
     async fn proves(&self, node: &Node, headers: &[Answer]) -> Result<(), String> {
         match self.prove_some(node, headers).await {
             Ok(()) => {
-                node.tell(|| info!("blocks of this chain are proved by their receipts"));
+                node.tell(|| info!("receipts prove the blocks of this chain"));
                 Ok(())
             }
             Err(Unproved::Disproved(disproof)) => Err(disproof.to_string()),
-            Err(Unproved::Node(error)) => Err(format!("its receipts are not to be had: {error}")),
+            Err(Unproved::Node(error)) => Err(format!("its receipts are not available: {error}")),
         }
     }
 
-    /// Proves one of the newest blocks that have transactions: an empty block proves little, and some chains have odd blocks
-    /// among usual ones.
+    /// Proves one of the newest blocks with transactions: an empty block proves little, and some chains have unusual blocks among
+    /// normal ones.
     async fn prove_some(&self, node: &Node, headers: &[Answer]) -> Result<(), Unproved> {
         let mut with_some = Vec::with_capacity(PROBES);
         for answer in headers.iter().filter(|answer| answer.get() != "null") {
@@ -203,11 +203,11 @@ impl Nodes {
         outcome
     }
 
-    /// The header of one answer and all receipts of its block, proved; `None` where no node's receipts ever fit it and
-    /// the configuration is content with less.
+    /// The header of one answer and all receipts of its block, proved; `None` if no node's receipts ever match it and the
+    /// configuration accepts less.
     ///
     /// # Errors
-    /// [`NodeError::Retry`] where they do not fit.
+    /// [`NodeError::Retry`] if they do not match.
     pub(super) async fn prove(
         &self,
         node: &Node,
@@ -229,33 +229,35 @@ impl Nodes {
         }
     }
 
-    /// What to do about receipts that do not fit: ask again, until the same contradiction was met so often that it is
-    /// the chain's own.
+    /// The reaction to receipts that do not match: ask again, until the same contradiction has appeared so often that it is the
+    /// chain's normal behaviour.
     fn disproved(&self, node: &Node, disproof: &Disproof) -> Result<Option<Proved>, NodeError> {
         let times = self.proofs.met(disproof);
         let known_for_it = self.proofs.unproved.load(Ordering::Relaxed) > 0;
         let stubborn = if known_for_it { STUBBORN_AGAIN } else { STUBBORN };
-        // Who asks for receipts and nothing less waits for them.
+        // A configuration that demands receipts waits for them.
         if self.proofs.verify != Verify::To(Level::Receipts) && times >= stubborn {
             if times == stubborn {
                 self.proofs.unproved.fetch_add(1, Ordering::Relaxed);
             }
             match known_for_it {
-                false => node.tell(|| warn!("{disproof}, {times} times over: taken without this proof")),
-                true => node.tell(|| debug!("{disproof}: taken without this proof, as others of this chain")),
+                false => node.tell(|| warn!("{disproof}, {times} times: accepted without this proof")),
+                true => {
+                    node.tell(|| debug!("{disproof}: accepted without this proof, like other blocks of this chain"))
+                }
             }
-            // The chain's way is not the node's fault.
+            // The chain's normal behaviour is not the node's fault.
             node.excuse();
             return Ok(None);
         }
         node.tell(|| warn!("refused receipts: {disproof}"));
         let advice = match disproof.is_of_no_receipts() {
             true => {
-                "It has no receipts of that block, perhaps any more: ask a node that keeps them (`dev` keeps 3,600 blocks)"
+                "It has no receipts of that block, perhaps no longer: use a node that keeps them (`dev` keeps 3,600 blocks)"
             }
-            false => "If every node of this chain answers so, set its `verify` to \"bloom\"",
+            false => "If every node of this chain gives this answer, set its `verify` to \"bloom\"",
         };
-        Err(node.retry(&format!("refused receipts that are not the block's: {disproof}. {advice}")))
+        Err(node.retry(&format!("refused receipts of another block: {disproof}. {advice}")))
     }
 
     /// Whether blooms prove nothing on this chain.
@@ -263,23 +265,23 @@ impl Nodes {
         self.proofs.bloomless.load(Ordering::Relaxed)
     }
 
-    /// The header as it is held against logs: without its bloom where blooms prove nothing.
+    /// The header to compare with logs: without its bloom if blooms prove nothing.
     pub(super) fn with_its_bloom(&self, header: Header) -> Header {
         if self.bloomless() { Header { bloom: None, ..header } } else { header }
     }
 
-    /// A block has logs that its header's bloom does not hold, and no receipts decide. Met again and again, it is the chain's own
-    /// way: from then on blooms are not looked at, and no level says that they were. Logs that a bloom promises and a node does not
-    /// have are no such thing: that node forgot them, or leaves them out.
+    /// A block has logs outside its header's bloom, and no receipts decide. After repeats, this is the chain's normal behaviour:
+    /// from then on blooms are ignored, and no level claims them. Logs that a bloom promises and a node lacks are another case:
+    /// that node forgot or omits them.
     pub(super) fn bloom_refuted(&self, node: &Node, number: u64) {
-        let what = "it has logs that its header's bloom does not hold";
+        let what = "it has logs outside the bloom of its header";
         let times = self.proofs.met(&Disproof::Contradiction { number, what });
         if times >= STUBBORN_BLOOM && !self.proofs.bloomless.swap(true, Ordering::Relaxed) {
-            node.tell(|| warn!("block {number}: {what}, {times} times over: blooms prove nothing on this chain"));
+            node.tell(|| warn!("block {number}: {what}, {times} times: blooms prove nothing on this chain"));
         }
     }
 
-    /// The proved block of this hash, for what is suspicious or sampled; no way around it.
+    /// The proved block with this hash, for suspicious or sampled blocks; without an alternative.
     pub(super) async fn prove_block(&self, node: &Node, block: BlockRef) -> Result<Option<Proved>, NodeError> {
         let calls = [Call::new("eth_getBlockByHash", json!([block.hash, false])), receipts_call(block.hash)];
         let [header, receipts] = node.batch(calls).await?;
@@ -293,7 +295,7 @@ impl Nodes {
         self.prove(node, &header, Some(&receipts)).await
     }
 
-    /// Blocks by the answers that hold their headers, proved in their order up to the first that fails; those that cannot be are
+    /// Blocks from the answers with their headers, proved in order up to the first failure; blocks that cannot be proved are
     /// `None`.
     pub(super) async fn prove_until(
         &self,
@@ -324,7 +326,7 @@ impl Nodes {
         outcome
     }
 
-    /// All receipts of a block; one by one where the node does not offer them at once.
+    /// All receipts of a block; one by one if the node does not offer them together.
     async fn receipts_of(&self, node: &Node, sealed: &SealedHeader) -> Result<Receipts, Unproved> {
         if sealed.transactions().is_empty() {
             return Ok(Receipts::default());
@@ -346,12 +348,12 @@ impl Nodes {
         }
         let receipts = read(node, sealed.block(), parse_each(&answers))?;
         if lock(&self.proofs.one_by_one).insert(node.name().to_owned()) {
-            node.tell(|| debug!("no eth_getBlockReceipts: receipts are asked for one by one"));
+            node.tell(|| debug!("no eth_getBlockReceipts: receipts are requested one by one"));
         }
         Ok(receipts)
     }
 
-    /// Notes that a node's logs of a block were not what its receipts prove.
+    /// Records that a node's logs of a block differ from its receipts.
     pub(super) fn distrust(&self, node: &Node, source: &Source, block: BlockRef, what: &str) {
         self.proofs.distrusted.fetch_add(1, Ordering::Relaxed);
         node.catch(source, block.number, what);
@@ -380,7 +382,7 @@ fn read(node: &Node, block: BlockRef, parsed: Result<Receipts, serde_json::Error
     })
 }
 
-/// What names a block and its transactions.
+/// The names of a block and its transactions.
 #[derive(Deserialize)]
 struct Names {
     hash: B256,
@@ -391,7 +393,7 @@ struct Names {
 fn seal(node: &Node, answer: &Answer) -> Result<SealedHeader, Unproved> {
     let number = node.any_header(answer)?.number;
     let contradiction = |error: serde_json::Error| {
-        node.tell(|| debug!(block = number, %error, "a header that is not Ethereum's"));
+        node.tell(|| debug!(block = number, %error, "not an Ethereum header"));
         Disproof::Contradiction { number, what: "its header lacks fields of an Ethereum header" }
     };
     let fields: FullHeader = serde_json::from_str(answer.get()).map_err(contradiction)?;

@@ -10,7 +10,7 @@ use crate::chain::receipts::{Outcome, Receipt, Receipts};
 /// Parses the array of a block's receipts.
 ///
 /// # Errors
-/// What is malformed and where.
+/// The malformed part and its position.
 pub fn parse(json: &str) -> Result<Receipts, serde_json::Error> {
     struct All(Receipts);
     impl<'de> Visitor<'de> for All {
@@ -34,10 +34,10 @@ pub fn parse(json: &str) -> Result<Receipts, serde_json::Error> {
     Ok(receipts)
 }
 
-/// Parses receipts that were asked for one by one, in the order of their transactions.
+/// Parses receipts requested one by one, in the order of their transactions.
 ///
 /// # Errors
-/// What is malformed and where; `null` is malformed too.
+/// The malformed part and its position; `null` is malformed too.
 pub fn parse_each(answers: &[Answer]) -> Result<Receipts, serde_json::Error> {
     let (mut receipts, mut data) = (Receipts::default(), Vec::new());
     for answer in answers {
@@ -46,7 +46,7 @@ pub fn parse_each(answers: &[Answer]) -> Result<Receipts, serde_json::Error> {
     Ok(receipts)
 }
 
-/// What the receipts root commits to, and what names the transaction. The bloom is recomputed, not read.
+/// The fields that the receipts root commits to, and the transaction's name. The bloom is recomputed, not read.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RpcReceipt<'a> {
@@ -58,7 +58,7 @@ struct RpcReceipt<'a> {
     transaction_hash: &'a str,
     #[serde(borrow)]
     logs: Vec<RpcLog<'a>>,
-    /// The contract's address and the like; named so that an answer of another kind is not taken for a receipt.
+    /// The contract's address and similar fields; named so that another kind of answer does not pass for a receipt.
     #[serde(rename = "blockHash")]
     _block_hash: IgnoredAny,
 }

@@ -1,4 +1,4 @@
-//! What is known of a node, under the name that messages give it.
+//! The knowledge about a node, under its name in messages.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::chain::block::BlockRange;
 use crate::chain::source::Source;
 use crate::spans;
 
-/// A node's name, what must not be told of its URL, and what is known of it.
+/// A node's name, the secret parts of its URL, and the knowledge about it.
 #[derive(Debug)]
 pub(super) struct Record {
     name: String,
@@ -24,24 +24,24 @@ pub(super) struct Record {
     span: Span,
 }
 
-/// What is known of a node.
+/// The knowledge about a node.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub health: Health,
     pub limits: Limits,
-    /// Whether it told that it serves the right chain since a call to it last failed.
+    /// Whether it reported the right chain since its last failed call.
     pub checked: bool,
-    /// It served another chain when it was last asked.
+    /// The other chain that it served at the last check.
     pub refused: Option<Refused>,
-    /// What it was caught at: its logs were proved wrong by receipts.
+    /// The proof of its wrong logs, by receipts.
     pub caught: Option<Caught>,
-    /// Blocks of which it gave logs that nothing but their own agreement vouches for, the first and the last.
+    /// The first and the last block whose logs from this node nothing else confirms.
     pub gave: Option<BlockRange>,
     /// Requests under way.
     pub running: u64,
-    /// Requests that were refused for reasons unknown, in a row, by what could be less of them.
+    /// Refusals for unknown reasons in a row, per part that could be smaller.
     pub doubts: Doubts,
-    /// How much is asked for in one call.
+    /// The size of its requests.
     pub pace: Pace,
 }
 
@@ -49,19 +49,19 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Refused {
     pub why: String,
-    /// When it told that chain.
+    /// The time of this report.
     pub at: Instant,
 }
 
 /// A node whose logs were proved wrong.
 #[derive(Debug)]
 pub(super) struct Caught {
-    /// The source that its logs were asked for.
+    /// The source of the wrong logs.
     pub source: Source,
-    /// The block whose logs were wrong.
+    /// The block with the wrong logs.
     pub block: u64,
     pub why: String,
-    /// When it may prove itself.
+    /// The time from which it may prove itself.
     pub again: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Record {
         &self.name
     }
 
-    /// What its log lines stand in.
+    /// The span of its log lines.
     pub fn span(&self) -> &Span {
         &self.span
     }

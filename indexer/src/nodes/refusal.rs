@@ -1,7 +1,7 @@
-//! What a refusal means: the words and codes of clients and hosted providers, put into ours. Pure.
+//! The meaning of a refusal: messages and codes of clients and hosted providers, translated. Pure.
 //!
-//! No list of wordings is ever complete. What is not known is read by what it sounds like: whatever sounds like size is
-//! asked for in smaller pieces, which is right for every limit that there is.
+//! No list of wordings is complete. An unknown wording is interpreted by its sound: a wording that sounds like size makes the
+//! next requests smaller, which is right for every kind of limit.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ pub enum Limit {
     Bytes(u64),
 }
 
-/// What an error answer means for the next question.
+/// The consequence of an error answer for the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Ask for less, with the limit that it names and the number of blocks that it says would work.
+    /// Ask for less, with the limit that it names and the number of blocks that it suggests.
     TooLarge {
-        /// What is allowed, always.
+        /// The general limit.
         limit: Option<Limit>,
-        /// Blocks that would work here, where the logs are as dense as they are.
+        /// The number of blocks that would work here, at this density of logs.
         suggested: Option<u64>,
     },
     /// Ask later.
@@ -34,25 +34,25 @@ pub enum Refusal {
     Pruned,
     /// It does not know that block, or not yet.
     UnknownBlock,
-    /// It does not offer that method.
+    /// It lacks that method.
     NoMethod,
-    /// It takes fewer calls in one batch: that many, where it says so; 1 for none.
+    /// It accepts fewer calls in one batch: this number, if it names one; 1 for none.
     Batch {
         /// Calls allowed.
         max: Option<u64>,
     },
-    /// It takes fewer addresses or topics in one question: that many, where it says so.
+    /// It accepts fewer addresses or topics in one request: this number, if it names one.
     List {
         /// Values of one list allowed.
         max: Option<u64>,
     },
-    /// Anything else: ask again, here or elsewhere.
+    /// Any other error: ask again, here or elsewhere.
     Other,
 }
 
 impl Refusal {
-    /// By code and words. `asked`: the blocks of the `eth_getLogs` among the refused calls, `None` where there is none; `list`: the
-    /// values of the longest list in their filters.
+    /// By code and text. `asked`: the blocks of the `eth_getLogs` among the refused calls, `None` without one; `list`: the values
+    /// of the longest list in their filters.
     pub fn of(code: i64, message: &str, asked: Option<u64>, list: u64) -> Self {
         let text = message.to_lowercase();
         if asked.is_some() && list > 1 && ["address", "topic"].iter().any(|word| text.contains(word)) {
@@ -89,9 +89,9 @@ impl Refusal {
             return if code == -32005 { Self::Throttled } else { Self::Other };
         };
         match (code == -32005 || says(SIZES), blocks) {
-            // One block cannot be halved; what is asked of it can.
+            // One block cannot be halved; its filter can.
             (true, ..=1) if list > 1 => Self::List { max: None },
-            // One block is as little as can be asked for: a limit in its way is not one of size unless it says so.
+            // One block is the smallest request: a refusal of it is not about size unless it says so.
             (true, ..=1) if !says(SIZE_OF_ONE) => Self::Throttled,
             (true, _) => too_large(text, blocks),
             (false, 2..) if says(SCARCE) || says(&["timeout", "timed out", "deadline"]) => too_large(text, blocks),
@@ -127,7 +127,7 @@ const THROTTLES: &[&str] = &[
     "monthly",
     "out of credits",
 ];
-/// Words of a limit in time, unless they speak of a range.
+/// Words of a time limit, unless they refer to a range.
 const SCARCE: &[&str] = &["request limit", "quota", "capacity limit"];
 const PRUNED: &[&str] = &[
     "missing trie node",
@@ -184,7 +184,7 @@ const SIZES: &[&str] = &[
     "max results",
     "query timeout",
 ];
-/// Words of size that fit an answer for a single block.
+/// Words of size that match an answer for a single block.
 const SIZE_OF_ONE: &[&str] = &["result", "response", "size", "large", "big", " logs", "byte"];
 
 fn too_large(text: &str, asked: u64) -> Refusal {
@@ -225,9 +225,9 @@ enum Unit {
 /// A decimal number in a text.
 struct Number<'t> {
     value: u64,
-    /// Whether it is written with a unit of bytes.
+    /// Whether it has a unit of bytes.
     bytes: bool,
-    /// The words before it, back to the number before or the sentence's beginning, at most six.
+    /// The words before it, back to the previous number or the sentence's beginning, at most six.
     before: Vec<&'t str>,
     after: Option<&'t str>,
 }
@@ -264,8 +264,7 @@ fn number(word: &str) -> Option<(u64, bool)> {
     Some((value.checked_mul(factor)?, bytes))
 }
 
-/// The number that a text names as a limit, and of what. A limit in blocks is below what was `asked`, or it was not the
-/// reason.
+/// The number that a text names as a limit, and its unit. A limit in blocks is below `asked`, otherwise it was not the reason.
 fn bound(text: &str, asked: Option<u64>) -> Option<(u64, Unit)> {
     const BOUNDS: &[&str] = &["max", "most", "limit", "up", "over", "allow", "than", "cap", "exceed", ">"];
     let begins = |word: &str, with: &[&str]| {
@@ -306,7 +305,7 @@ impl Number<'_> {
     }
 }
 
-/// How long `Retry-After` asks to wait: seconds, or an HTTP date. Between 100 ms and a minute whatever it says.
+/// The wait in `Retry-After`: seconds, or an HTTP date. Always between 100 ms and a minute.
 pub fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
     let header = header.trim();
     let asked = match header.parse::<f64>() {

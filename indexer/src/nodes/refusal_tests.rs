@@ -1,4 +1,4 @@
-//! Wordings of clients and hosted providers, as they were seen in answers.
+//! Wordings of clients and hosted providers, from real answers.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const fn too_large(limit: Option<Limit>, suggested: Option<u64>) -> Refusal {
     Refusal::TooLarge { limit, suggested }
 }
 
-/// Each for a question of 100,000 blocks.
+/// Each for a request of 100,000 blocks.
 fn check(cases: &[(i64, &str, Refusal)]) {
     for (code, message, expected) in cases {
         assert_eq!(Refusal::of(*code, message, Some(100_000), 0), *expected, "{code}: {message}");

@@ -1,5 +1,5 @@
-//! JSON-RPC on the wire: a batch of calls to bytes, bytes to one answer for each call. Pure, and strict: an answer is
-//! matched by its id, and one that is missing, doubled or unasked for spoils them all.
+//! JSON-RPC on the wire: a batch of calls to bytes, bytes to one answer per call. Pure, and strict: an answer is matched by its
+//! id, and a missing, doubled or unexpected answer spoils them all.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -34,7 +34,7 @@ impl Call {
         self
     }
 
-    /// Blocks whose logs are asked for; `None` for anything else.
+    /// Blocks of a request for logs; `None` for another call.
     pub fn log_blocks(&self) -> Option<u64> {
         if self.method != GET_LOGS {
             return None;
@@ -51,7 +51,7 @@ impl Call {
 }
 
 impl Call {
-    /// The longest list in the filter of a question for logs; 0 for anything else.
+    /// The longest list in the filter of a request for logs; 0 for another call.
     pub fn list(&self) -> u64 {
         if self.method != GET_LOGS {
             return 0;
@@ -69,7 +69,7 @@ impl Call {
     }
 }
 
-/// What is asked for, in words: its method and its block.
+/// The request in words: its method and its block.
 impl std::fmt::Display for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.method)?;
@@ -99,17 +99,17 @@ impl std::fmt::Display for Call {
 pub enum Answer {
     /// Its JSON, unparsed.
     Text(String),
-    /// The logs that `eth_getLogs` was answered with, read on the way through the body; at least one.
+    /// The logs of an `eth_getLogs` answer, read while passing through the body; at least one.
     Logs(Logs),
 }
 
 impl Answer {
-    /// What an error counts as where it does not matter.
+    /// The value of an error where the caller ignores errors.
     pub fn null() -> Self {
         Self::Text("null".into())
     }
 
-    /// Its JSON; nothing, which is none, where logs were read from it.
+    /// Its JSON; empty, which is no JSON, if logs were read from it.
     pub fn get(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -118,12 +118,12 @@ impl Answer {
     }
 }
 
-/// An error that the node answered with.
+/// An error in the node's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorAnswer {
-    /// Its code; 0 where it has none.
+    /// Its code; 0 if it has none.
     pub code: i64,
-    /// Its words, with what it put into `data` as text.
+    /// Its message, with the text in `data`.
     pub message: String,
 }
 
@@ -132,9 +132,9 @@ pub struct ErrorAnswer {
 pub enum Bad {
     /// The node refused the batch as a whole.
     Refused(ErrorAnswer),
-    /// It ends in the middle.
+    /// It ends too early.
     Cut(String),
-    /// It is not JSON-RPC, or not the answer to what was asked.
+    /// It is not JSON-RPC, or not the answer to this request.
     Malformed(String),
 }
 
@@ -146,8 +146,8 @@ struct Request<'c> {
     params: &'c serde_json::Value,
 }
 
-/// The body of a request: an object for one call, since some nodes know no batches; an array for several. Ids count
-/// from `first_id`.
+/// The body of a request: an object for one call, because some nodes know no batches; an array for several. Ids count from
+/// `first_id`.
 pub fn encode(calls: &[Call], first_id: u64) -> Vec<u8> {
     let requests: Vec<_> = calls
         .iter()
@@ -172,7 +172,7 @@ struct Response<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// A result where it stands in the body.
+/// A result at its place in the body.
 enum Found<'a> {
     Text(&'a str),
     Logs(Logs),
@@ -183,7 +183,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Found<'d
     <&RawValue>::deserialize(deserializer).map(|result| Some(Found::Text(result.get())))
 }
 
-/// The responses in `body`, where each is a result as nodes write them; what else there may be is left to serde.
+/// The responses in `body`, if each is a result in the common layout; serde reads every other body.
 fn plain(body: &[u8], is_array: bool) -> Option<Vec<Response<'_>>> {
     let (mut cursor, mut responses) = (Cursor::new(body), Vec::new());
     match is_array {
@@ -197,7 +197,7 @@ fn plain(body: &[u8], is_array: bool) -> Option<Vec<Response<'_>>> {
     Some(responses)
 }
 
-/// One response that is a result.
+/// One response with a result.
 fn result<'b>(cursor: &mut Cursor<'b>) -> Option<Response<'b>> {
     let (mut id, mut result) = (None, None);
     cursor.fields(|cursor, name| match name {
@@ -219,16 +219,16 @@ fn result<'b>(cursor: &mut Cursor<'b>) -> Option<Response<'b>> {
     Some(Response { id: id?.into(), result: Some(result?), error: None })
 }
 
-/// What one call was answered, as it stands in the body.
+/// The answer to one call, at its place in the body.
 type Told<'a> = Result<Found<'a>, ErrorAnswer>;
 
 /// The answers to `calls` whose ids count from `first_id`, in the order of the calls.
 ///
 /// # Errors
-/// [`Bad`]: whatever is not exactly one answer for each call.
+/// [`Bad`]: for anything but exactly one answer per call.
 pub fn decode(body: Vec<u8>, first_id: u64, calls: &[Call]) -> Result<Vec<Result<Answer, ErrorAnswer>>, Bad> {
     let told = matched(&body, first_id, calls)?;
-    // The largest text, where it is large, takes over the body's memory: a copy would need as much again.
+    // A large text takes over the body's memory: a copy would need as much again.
     let mut large: Option<(usize, std::ops::Range<usize>)> = None;
     for (at, told) in told.iter().enumerate() {
         if let Ok(Found::Text(text)) = told
@@ -256,10 +256,10 @@ pub fn decode(body: Vec<u8>, first_id: u64, calls: &[Call]) -> Result<Vec<Result
     Ok(answers)
 }
 
-/// Bytes of a text from which on moving it to the front of the body beats a copy.
+/// The size from which moving a text to the front of the body is faster than a copy.
 const LARGE: usize = 4 << 20;
 
-/// Where `part` stands in the body that it is a part of.
+/// The position of `part` in its body.
 fn within(body: &[u8], part: &str) -> std::ops::Range<usize> {
     let start = part.as_ptr().addr() - body.as_ptr().addr();
     start..start + part.len()
@@ -289,12 +289,12 @@ fn matched<'b>(body: &'b [u8], first_id: u64, calls: &[Call]) -> Result<Vec<Told
             }
             (Some((slot @ None, _)), answer) => *slot = Some(answer),
             (Some((Some(_), _)), _) => return Err(Bad::Malformed(format!("two answers with the id {}", response.id))),
-            // What cannot be matched to a call speaks of them all.
+            // An answer that matches no call affects all of them.
             (None, Err(error)) => return Err(Bad::Refused(error)),
             (None, Ok(_)) => return Err(Bad::Malformed(format!("an answer with the unknown id {}", response.id))),
         }
     }
-    // A node that gives up in the middle of a batch says so in one answer and leaves out the rest.
+    // A node that gives up inside a batch says so in one answer and omits the rest.
     if answers.iter().any(Option::is_none)
         && let Some(Err(error)) = answers.iter().flatten().find(|answer| answer.is_err())
     {
@@ -307,7 +307,7 @@ fn matched<'b>(body: &'b [u8], first_id: u64, calls: &[Call]) -> Result<Vec<Told
     Ok(answers.into_iter().flatten().collect())
 }
 
-/// To serde an array can be a struct's fields in order; here it never is.
+/// Serde accepts an array for a struct's fields in order; here it never is one.
 fn is_array(body: &[u8]) -> bool {
     body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
 }
@@ -323,7 +323,7 @@ fn bad_json(error: &serde_json::Error, body: &[u8]) -> Bad {
     }
 }
 
-/// What a body says if it is a JSON-RPC error: many come with an HTTP status of their own.
+/// The error in a body with a JSON-RPC error: many come with their own HTTP status.
 pub fn error_in(body: &[u8]) -> Option<ErrorAnswer> {
     let response = match is_array(body) {
         true => serde_json::from_slice::<Vec<Response<'_>>>(body).ok()?.into_iter().next()?,
@@ -332,7 +332,7 @@ pub fn error_in(body: &[u8]) -> Option<ErrorAnswer> {
     response.error.map(error_answer)
 }
 
-/// Leniently: what matters is that it is an error.
+/// Leniently: it only matters that it is an error.
 fn error_answer(error: &RawValue) -> ErrorAnswer {
     let value: serde_json::Value = serde_json::from_str(error.get()).unwrap_or_else(|_| json!(error.get()));
     let code = value.get("code").and_then(serde_json::Value::as_i64).unwrap_or(0);
@@ -344,10 +344,10 @@ fn error_answer(error: &RawValue) -> ErrorAnswer {
     ErrorAnswer { code, message: one_line(&message) }
 }
 
-/// Characters of what a node said, at most.
+/// Most characters of a node's message.
 const SAID: usize = 1_000;
 
-/// `text` on one line, for a message; what is longer than anybody reads ends with a whole word and "…".
+/// `text` on one line, for a message; a text longer than this ends with a whole word and "…".
 pub fn one_line(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let Some((end, _)) = line.char_indices().nth(SAID) else { return line };
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!(call("eth_blockNumber").log_blocks(), None);
     }
 
-    /// What three calls with the ids 5, 6 and 7 get from `body`: the results, or what is wrong.
+    /// The result for three calls with the ids 5, 6 and 7 from `body`: the results, or the error.
     fn three(body: &str) -> String {
         match decode(body.as_bytes().to_vec(), 5, &["a", "b", "c"].map(call)) {
             Ok(answers) => {

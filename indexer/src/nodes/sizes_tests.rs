@@ -1,4 +1,4 @@
-//! What a node takes at once is learned from what it answers: blocks, addresses, calls.
+//! A node's limits are learned from its answers: blocks, addresses, calls.
 
 use super::*;
 use crate::chain::filter::Filter;
@@ -17,7 +17,7 @@ async fn a_limit_of_blocks_is_learned_under_any_status() {
     }
 }
 
-/// Answers every question for the logs of more than `limit` blocks with `refusal`, and everything else well.
+/// Refuses every request for the logs of more than `limit` blocks with `refusal`, and answers all others.
 fn refuses_wide(limit: u64, refusal: String) -> impl Fn(&Value) -> String + Send + Sync + 'static {
     move |request| {
         let number = |call: &Value, name: &str| {
@@ -61,7 +61,7 @@ async fn a_refusal_that_repeats_asks_for_fewer_blocks_whatever_its_words() {
             assert!(server.asked().len() < 100, "{error}");
         }
         assert!(width > 3 && told.contains(words) && told.contains("eth_getLogs of blocks 1-"), "{width}: {told}");
-        // It is learned: more is tried now and then only.
+        // The limit is learned: a larger request is tried only from time to time.
         let before = server.asked().len();
         let mut refused = 0;
         for _ in 0..40 {
@@ -119,7 +119,7 @@ async fn logs_of_many_addresses_are_asked_for_in_parts() {
             answered(request, &|call| match call["method"].as_str() {
                 Some("eth_getLogs") => {
                     let wanted = call["params"][0]["address"].as_array().unwrap();
-                    // Block 2 has a log of each second address, those of the last addresses first.
+                    // Block 2 has a log of every second address, the last addresses first.
                     let last = |address: &Value| u64::from_str_radix(&address.as_str().unwrap()[34..], 16).unwrap();
                     let mut logs: Vec<Value> = wanted
                         .iter()

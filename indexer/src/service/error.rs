@@ -1,4 +1,4 @@
-//! Why a deployment does not start, or ended.
+//! Why a deployment did not start, or ended.
 
 use crate::driver::ChainError;
 use crate::maintenance::LeavesError;
@@ -17,33 +17,33 @@ pub enum ServiceError {
     /// The partition manager's connection.
     #[error("{0}")]
     Leaves(#[from] LeavesError),
-    /// No node of a chain told which chain it serves.
+    /// No node of a chain reported its chain.
     #[error("chain \"{chain}\": no RPC answers: {error}. Check chains.{chain}.rpc_urls and that a node runs there")]
     Node {
         /// The chain's name.
         chain: String,
-        /// What the last node said.
+        /// The last node's message.
         error: NodeError,
     },
     /// The node serves another chain than the configuration says.
     #[error(
         "chain \"{chain}\": the node serves chain {found}, but chains.{chain}.chain_id is {configured}: point \
-         chains.{chain}.rpc_urls to the right node, or set chain_id to {found} if this is the chain you mean"
+         chains.{chain}.rpc_urls to the right node, or set chain_id to {found} if you want this chain"
     )]
     WrongChain {
         /// The chain's name.
         chain: String,
-        /// What the node said.
+        /// The chain of the node.
         found: u64,
-        /// What the configuration says.
+        /// The chain in the configuration.
         configured: u64,
     },
-    /// The HTTP address cannot be listened on.
+    /// The HTTP address cannot be used.
     #[error("http.listen {address}: {error}. Choose another address or port, or \"off\"")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The reason.
         error: std::io::Error,
     },
     /// A chain ended.
@@ -52,7 +52,7 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// Whether waiting mends nothing: the configuration, or what is stored, must change.
+    /// Whether waiting is useless: the configuration, or the stored data, must change.
     pub(super) fn is_for_the_operator(&self) -> bool {
         match self {
             Self::Usage(_) | Self::WrongChain { .. } | Self::Listen { .. } => true,

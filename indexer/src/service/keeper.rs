@@ -1,5 +1,5 @@
-//! One chain from its start to the end of the process. Whatever ends it but being told to, it says so, waits and begins anew: no chain
-//! ends another, or the process.
+//! One chain from its start to the end of the process. After any end without a stop signal, it logs the reason, waits and
+//! restarts: no chain ends another one, or the process.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::store::{Store, StoreError};
 use crate::task::{Lost, Watched};
 use crate::timings::ChainTimings;
 
-/// How the first start went, for whoever waits for it: an error where nobody but the operator can mend it.
+/// The result of the first start, for the waiting caller: an error if only the operator can mend it.
 pub(super) type First = Arc<std::sync::Mutex<Option<oneshot::Sender<Result<(), ServiceError>>>>>;
 
-/// What a chain is begun with.
+/// The parts for the start of a chain.
 #[derive(Clone)]
 pub(super) struct Keeper {
     pub chain: Chain,
@@ -40,8 +40,7 @@ pub(super) struct Keeper {
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Begins anew until it ends well or `stop` turns true. How it ended otherwise is told before each pause: its error, or that it was
-/// lost.
+/// Restarts until it ends well or `stop` turns true. Logs every other end before the pause: its error, or that it was lost.
 async fn again_and_again<F, E>(
     first_pause: Duration,
     mut stop: watch::Receiver<bool>,
@@ -78,7 +77,8 @@ impl Keeper {
         again_and_again(FIRST_PAUSE, stop.clone(), begin, |ended| {
             let error = ended.unwrap_or_else(|lost| self.failed(lost.to_string()).into());
             let error = match error.is_for_the_operator() {
-                // Who waits for the first start ends with it, and says why: it is begun anew only if nobody does.
+                // If the caller waits for the first start, the chain ends with it and reports the reason; it restarts only if no
+                // caller waits.
                 true => self.answer(Err(error)).and_then(Result::err),
                 false => {
                     self.answer(Ok(()));
@@ -92,7 +92,7 @@ impl Keeper {
         .await;
     }
 
-    /// Answers whoever waits for the first start; gives the answer back where nobody does any more.
+    /// Answers the caller that waits for the first start; returns the answer if no caller waits.
     fn answer(&self, outcome: Result<(), ServiceError>) -> Option<Result<(), ServiceError>> {
         match self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(first) => first.send(outcome).err(),
@@ -101,7 +101,7 @@ impl Keeper {
     }
 
     fn tell(&self, error: &ServiceError) {
-        error!("stopped: {error}; it is begun anew");
+        error!("stopped: {error}; it restarts");
         self.status.send_modify(|status| {
             let waits_for = format!("a new start: {error}");
             let stops = status.stops + 1;
@@ -113,7 +113,7 @@ impl Keeper {
         ChainError { chain: self.chain.name.clone(), why }
     }
 
-    /// One start, and what follows from it.
+    /// One start, and its result.
     async fn once(self, mut stop: watch::Receiver<bool>) -> Result<(), ServiceError> {
         let (chain, store) = (&self.chain, &self.store);
         let (nodes, new) = tokio::select! {
@@ -127,11 +127,11 @@ impl Keeper {
         }
         let source = new.source.clone();
         let mut lease = Lease::new(store, new);
-        // The first bid is made here, so that what keeps it from ever being won is said before anything starts. What
-        // may pass (another process that starts at the same moment) is left to the next bid.
+        // The first bid is made here, so that a fault that prevents every bid is reported before the start. A temporary fault
+        // (another process that starts at the same moment) is left to the next bid.
         let bid = match lease.bid().await {
             Err(StoreError::Retry { why }) => {
-                warn!("the lease cannot be looked at yet: {why}");
+                warn!("the lease cannot be read yet: {why}");
                 None
             }
             bid => Some(bid?),
@@ -141,8 +141,8 @@ impl Keeper {
         if let Some(version) = &devnet {
             let name = &chain.name;
             warn!(
-                "the node is a devnet ({version}), which takes back blocks that it calls final: set \
-                 chains.{name}.finality = \"never\", or what it reverts stays stored"
+                "the node is a devnet ({version}) and reverts blocks that it calls final: set chains.{name}.finality = \
+                 \"never\", otherwise reverted blocks stay stored"
             );
         }
         let (news, news_seen) = watch::channel(News::default());
@@ -162,7 +162,7 @@ impl Keeper {
             ended = tenure.run(bid, stop) => Ok(ended?),
             lost = heads => {
                 let lost = lost.and_then(|ended| ended).err();
-                Err(self.failed(lost.map_or("nobody follows the head".into(), |lost| lost.to_string())).into())
+                Err(self.failed(lost.map_or("no task follows the head".into(), |lost| lost.to_string())).into())
             }
         }
     }
@@ -182,7 +182,7 @@ mod tests {
                 let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
                 *begun += 1;
                 match *begun {
-                    1 => Err("a fetch: nobody is at it".to_owned()),
+                    1 => Err("no task works on a fetch".to_owned()),
                     2 => panic!("out of order"),
                     _ => Ok(()),
                 }
@@ -193,7 +193,7 @@ mod tests {
         };
         again_and_again(Duration::from_millis(1), stopped, begin, tell).await;
         let told = told.into_inner().unwrap();
-        assert!(told.len() == 2 && told[0] == "a fetch: nobody is at it", "{told:?}");
+        assert!(told.len() == 2 && told[0] == "no task works on a fetch", "{told:?}");
         assert!(told[1].contains("it panicked: out of order"), "{told:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Counts what is committed, for /metrics.
+//! Counts commits and rows, for /metrics.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::dataset::Datasets;
 use crate::status::CommitReport;
 use crate::store::bus::{Heard, Listener};
 
-/// Adds every commit that `listener` hears of to the report of its chain, until nobody commits any more or `stop` turns true.
+/// Adds every commit that `listener` receives to the report of its chain, until no writer is left or `stop` turns true.
 pub(super) async fn count(
     mut listener: Listener,
     (datasets, names): (Datasets, HashMap<u64, String>),

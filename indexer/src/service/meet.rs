@@ -1,4 +1,4 @@
-//! Meeting a chain: its nodes say which it is, and the store lets one register with it.
+//! The first contact with a chain: its nodes report the chain, and the store registers the process.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::config::{Chain, Finality};
 use crate::nodes::{Identity, Nodes};
 use crate::store::{Claim, NewChain, Store};
 
-/// Asks the nodes which chain they serve, and describes it for the store.
+/// Asks the nodes for their chain, and describes it for the store.
 ///
 /// # Errors
 /// [`ServiceError::Node`], [`ServiceError::WrongChain`].
@@ -46,7 +46,7 @@ pub fn source(chain: &Chain) -> Source {
 /// Registers with a chain for a backfill beside a running writer.
 ///
 /// # Errors
-/// As [`meet`], and what the store says.
+/// As [`meet`], and the errors of the store.
 pub async fn join(chain: &Chain, store: &Store) -> Result<(Arc<Nodes>, Source, Claim), ServiceError> {
     let (nodes, new) = meet(chain).await?;
     nodes.remember(&store.nodes(chain.chain_id).await?);

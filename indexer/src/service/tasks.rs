@@ -1,4 +1,4 @@
-//! Background tasks, watched: one that fails, panics or ends is told by its name and begun anew, and the others go on.
+//! Background tasks under watch: a task that fails, panics or ends is logged by its name and restarted, and the others continue.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -12,22 +12,22 @@ use tracing::error;
 
 use crate::status::{TaskReport, TaskState};
 
-/// Pause before a task is begun anew; it doubles up to [`LONGEST_PAUSE`].
+/// Pause before a restart; it doubles up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(1);
-/// A task that worked for longer than that began anew with [`PAUSE`].
+/// A task that worked for longer than this restarts with [`PAUSE`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How all background tasks do.
+/// The states of all background tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(Arc<watch::Sender<Vec<TaskReport>>>);
 
 impl Tasks {
-    /// As it changes.
+    /// The states, as they change.
     pub fn reports(&self) -> watch::Receiver<Vec<TaskReport>> {
         self.0.subscribe()
     }
 
-    /// A task by its name, which says of itself how it does.
+    /// A task by its name, which reports its own state.
     pub fn pulse(&self, name: &'static str) -> Pulse {
         let pulse = Pulse { name, tasks: self.clone() };
         pulse.well();
@@ -35,7 +35,7 @@ impl Tasks {
     }
 }
 
-/// Says how one task does.
+/// Reports the state of one task.
 #[derive(Clone, Debug)]
 pub struct Pulse {
     name: &'static str,
@@ -48,7 +48,7 @@ impl Pulse {
         self.say(TaskState::Well, None);
     }
 
-    /// A turn failed, and comes again.
+    /// A turn failed, and will run again.
     pub fn failing(&self, why: String) {
         self.say(TaskState::Failing, Some(why));
     }
@@ -58,7 +58,7 @@ impl Pulse {
         self.say(TaskState::Down, Some(why));
     }
 
-    /// A turn ended, in which this failed.
+    /// A turn ended with this failure.
     pub fn turn(&self, failed: Option<String>) {
         match failed {
             Some(why) => self.failing(why),
@@ -70,7 +70,7 @@ impl Pulse {
         self.tasks.0.send_if_modified(|tasks| {
             let failed = u64::from(state != TaskState::Well);
             match tasks.iter_mut().find(|task| task.name == self.name) {
-                // Most turns say what the one before said.
+                // Most turns report the same as the turn before.
                 Some(task) if failed == 0 && task.state == state => return false,
                 Some(task) => {
                     *task = TaskReport { name: self.name, state, failures: task.failures + failed, error: why }
@@ -97,7 +97,7 @@ async fn watched_with<F: Future<Output = ()>>(
     loop {
         let began = Instant::now();
         let why = match caught(begin()).await {
-            // A service that could not start is dropped: nobody says stop any more.
+            // A service that could not start is dropped: no stop signal will come.
             Ok(()) if *stop.borrow() || stop.has_changed().is_err() => return,
             Ok(()) => "it ended by itself".to_owned(),
             Err(panic) => panic,
@@ -105,7 +105,7 @@ async fn watched_with<F: Future<Output = ()>>(
         if began.elapsed() > LONGEST_PAUSE {
             pause = first_pause;
         }
-        error!(task = pulse.name, "{why}; it is begun anew in {} s, and the rest goes on", pause.as_secs());
+        error!(task = pulse.name, "{why}; it restarts in {} s, and the other tasks continue", pause.as_secs());
         pulse.down(why);
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -115,17 +115,17 @@ async fn watched_with<F: Future<Output = ()>>(
     }
 }
 
-/// What a future answers; an error says how it panicked. What it was at must not be used any more.
+/// The result of a future; an error has the message of its panic. Its data must not be used any more.
 ///
 /// # Errors
-/// The words of the panic.
+/// The message of the panic.
 pub async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| words(panic.as_ref()))
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked: {}; please report this", text.unwrap_or("nobody knows how"))
+    format!("it panicked: {}; report this with the log", text.unwrap_or("nobody knows how"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One chain in this process: standing by while another process leads it, and leading it when that one's lease has ended.
+//! One chain in this process: stands by while another process leads it, and leads it after the end of that process's lease.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::store::{Claim, Store, StoreError, timestamp};
 use crate::task::Watched;
 use crate::timings::ChainTimings;
 
-/// Everything that a chain needs, connected already: a takeover waits for nothing.
+/// All parts of a chain, already connected: a takeover waits for no connection.
 pub(super) struct Tenure {
     pub chain: Chain,
     pub nodes: Arc<Nodes>,
@@ -34,23 +34,23 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    /// Leads or stands by, in turns, until `stop` turns true. `bid` is how the first bid ended, if it did.
+    /// Leads or stands by, in turns, until `stop` turns true. `bid` is the result of the first bid, if it was made.
     ///
     /// # Errors
-    /// [`ChainError`] for what no retry and no other leader mends.
+    /// [`ChainError`] for a fault that neither a retry nor another leader mends.
     pub async fn run(self, mut bid: Option<Bid>, mut stop: watch::Receiver<bool>) -> Result<(), ChainError> {
         loop {
             let Some(claim) = self.stand_by(bid.take(), &mut stop).await? else { return Ok(()) };
             match self.lead(claim, stop.clone()).await? {
                 End::Stopped => return Ok(()),
                 End::Fenced => {
-                    warn!("fenced: another dalp-indexer leads this chain now; this one writes no more and stands by")
+                    warn!("fenced: another dalp-indexer leads this chain now; this process stops writing and stands by")
                 }
             }
         }
     }
 
-    /// Bids until the chain is ours; none when it is told to stop before.
+    /// Bids until this process leads the chain; none after an earlier stop signal.
     async fn stand_by(
         &self,
         mut bid: Option<Bid>,
@@ -70,7 +70,7 @@ impl Tenure {
                 Ok(Bid::Held { holder, until }) => {
                     self.publish_standby(standby(&holder, until));
                     if leader.as_ref() != Some(&holder) {
-                        info!("standby: {holder} leads; this process takes over when its lease ends");
+                        info!("standby: {holder} leads; this process takes over when that lease ends");
                         leader = Some(holder);
                     }
                 }
@@ -84,9 +84,10 @@ impl Tenure {
         }
     }
 
-    /// Indexes under `claim` until it is fenced, told to stop, or fails. Unless it was fenced, the lease ends with it.
+    /// Indexes under `claim` until it is fenced, gets the stop signal, or fails. Unless it was fenced, it releases the lease at
+    /// the end.
     async fn lead(&self, claim: Claim, stop: watch::Receiver<bool>) -> Result<End, ChainError> {
-        // A task of its own: encoding a large batch must not delay a renewal.
+        // A separate task: encoding a large batch must not delay a renewal.
         let mut keeper = Watched::spawn(keep(self.lease.clone(), claim.clone()));
         let end = tokio::select! {
             end = self.index(claim.clone(), stop) => end,
@@ -95,13 +96,13 @@ impl Tenure {
                 Err(lost) => Err(self.failed(format!("the renewal of its lease: {lost}"))),
             },
         };
-        // Whoever has the lock is not in the middle of a renewal.
+        // The holder of this lock is not inside a renewal.
         let mut lease = self.lease.lock().await;
         drop(keeper);
         if !matches!(end, Ok(End::Fenced))
             && let Err(error) = lease.release(&claim).await
         {
-            warn!("the lease was not given back and runs out by itself: {error}");
+            warn!("the lease was not released and expires by itself: {error}");
         }
         end
     }
@@ -111,9 +112,9 @@ impl Tenure {
             status.role = Role::Leader;
             status.waits_for = "the state row".into();
         });
-        // The leader before us may have made some. Not knowing them costs a look when they are needed.
+        // The earlier leader may have made some. Unknown leaves cost a query when they are needed.
         if let Err(error) = self.leaves.learn(claim.chain_id).await {
-            warn!("partitions are not known yet: {error}");
+            warn!("the partitions are not known yet: {error}");
             self.leaves.book.forget(claim.chain_id);
         }
         let state = loop {
@@ -149,7 +150,7 @@ impl Tenure {
         driver.run(stop).await
     }
 
-    /// The state to go on from. The floors come first: a row below them would make a leaf anew that retention has dropped.
+    /// The state to continue from. The floors come first: a row below them would remake a leaf that retention has dropped.
     async fn loaded(&self, claim: &Claim) -> Result<State, StoreError> {
         self.store.learn_floors(claim.chain_id).await?;
         self.store.load(claim).await
@@ -158,7 +159,7 @@ impl Tenure {
     fn publish_standby(&self, waits_for: String) {
         let head = self.news.borrow().head.as_ref().map(|head| (head.header.number, head.header.time));
         let leaves = self.leaves.book.count(self.chain.chain_id);
-        // What it knew as leader is no longer so, and is the new leader's to tell.
+        // Its knowledge as a leader is outdated, and the new leader reports it now.
         self.status.send_modify(|status| {
             *status = ChainStatus {
                 head: head.map(|(number, _)| number),
@@ -176,7 +177,7 @@ impl Tenure {
     }
 }
 
-/// Renews the lease of `claim`; ends when somebody else has it.
+/// Renews the lease of `claim`; ends when another process has it.
 async fn keep(lease: Arc<Mutex<Lease>>, claim: Claim) {
     let mut late = false;
     loop {
@@ -193,7 +194,7 @@ async fn keep(lease: Arc<Mutex<Lease>>, claim: Claim) {
     }
 }
 
-/// What a standby waits for, in words.
+/// The reason why a standby waits, in words.
 fn standby(holder: &str, until: DateTime<Utc>) -> String {
     let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
     format!("standby: {holder} leads, its lease ends at {until} unless renewed")

@@ -18,10 +18,10 @@ use crate::dataset::Datasets;
 use crate::dataset::copy::pg_micros;
 use crate::dataset::rows::{Rows, TableCopy};
 
-/// Where a batch goes.
+/// The place of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// On top of the tail, which must be this one, and moves. With the highest stored block that is final afterwards.
+    /// On top of the tail, which must be this one, and which moves. With the highest stored final block afterwards.
     Tail {
         /// The tail to find.
         on: Tail,
@@ -33,13 +33,13 @@ pub enum Lane {
 }
 
 impl Store {
-    /// Writes `batch` and everything that goes with it, or nothing.
+    /// Writes `batch` and all rows that belong to it, or nothing.
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
     pub async fn append(&self, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<Arc<Commit>, StoreError> {
         refuse_absurd(batch)?;
-        // Encoded before its turn comes, so that a connection that has one is never idle.
+        // Encoded before its turn, so that a connection with a turn is never idle.
         let (datasets, floors) = (&self.datasets, self.floors(claim.chain_id));
         let rows = Rows::encode(datasets, int8(claim.chain_id), batch, &floors);
         let _turn = match lane {
@@ -70,7 +70,7 @@ impl Store {
     }
 }
 
-/// Times that cannot be stored are refused with their block, before anything is written.
+/// Refuses times that cannot be stored, with their block, before any write.
 pub(super) fn refuse_absurd(batch: &BlockBatch) -> Result<(), StoreError> {
     let Some(header) = batch.headers().iter().find(|header| pg_micros(header.time).is_none()) else { return Ok(()) };
     let (number, time) = (header.number, header.time);
@@ -89,7 +89,7 @@ pub(super) async fn prepare(
     Ok(try_join_all(copies).await?)
 }
 
-/// Sends what was encoded before the transaction began. All COPYs are on their way when this is first left alone.
+/// Sends the encoded rows. All COPYs are under way before the first wait.
 pub(super) async fn copy(tx: &Client, statements: Vec<Statement>, tables: Vec<TableCopy>) -> Result<(), StoreError> {
     all(tables.into_iter().zip(statements).map(|(table, statement)| copy_in(tx, statement, table))).await.map(drop)
 }
@@ -103,7 +103,7 @@ async fn copy_in(tx: &Client, statement: Statement, table: TableCopy) -> Result<
     Ok(())
 }
 
-/// Takes the state row's lock and moves it; fails unless our token, and in the tail lane our tail, is the stored one.
+/// Locks the state row and moves it; fails unless our token, and in the tail lane our tail, is the stored one.
 async fn fence(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
     let (chain_id, token) = (int8(claim.chain_id), claim.token);
     let row = match lane {
@@ -139,7 +139,7 @@ const FENCE_TAIL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1,
 const FENCE_BACKFILL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() \
                               WHERE chain_id = $1 AND token = $2 RETURNING epoch";
 
-/// Adds the batch's blocks: by [`ADD_BLOCKS`] all of them, by [`JOIN_BLOCKS`] those that are not stored yet.
+/// Adds the batch's blocks: with [`ADD_BLOCKS`] all of them, with [`JOIN_BLOCKS`] the new ones.
 pub(super) async fn add_blocks(tx: &Client, claim: &Claim, batch: &BlockBatch, sql: &str) -> Result<(), StoreError> {
     let headers = batch.headers();
     let numbers: Vec<i64> = headers.iter().map(|header| int8(header.number)).collect();
@@ -157,18 +157,18 @@ pub(super) async fn add_blocks(tx: &Client, claim: &Claim, batch: &BlockBatch, s
     Ok(())
 }
 
-/// A block that is stored already is a failure.
+/// A block that is already stored is a failure.
 pub(super) const ADD_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) \
                                      SELECT $1, number, time, hash, parent_hash \
                                      FROM unnest($2, $3, $4, $5) AS b (number, time, hash, parent_hash)";
-/// The tail, a neighbouring range or another source may have some of them.
+/// The tail, a neighbouring range or another source may have stored some of them.
 const JOIN_BLOCKS: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) \
                            SELECT $1, number, time, hash, parent_hash \
                            FROM unnest($2, $3, $4, $5) AS b (number, time, hash, parent_hash) \
                            ON CONFLICT (chain_id, number) DO NOTHING";
 
-/// Whether the batch's blocks are the stored ones, and its ends join their stored neighbours. The state row is locked
-/// by now, so of two neighbouring ranges the later one sees the earlier.
+/// Whether the batch's blocks equal the stored ones, and its ends join their stored neighbours. The state row is locked by now,
+/// so the later of two neighbouring ranges sees the earlier.
 async fn check_branch(tx: &Client, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
     let headers = batch.headers();
     let numbers: Vec<i64> = headers.iter().map(|header| int8(header.number)).collect();
@@ -198,7 +198,7 @@ const OTHER_BRANCH: &str = "SELECT b.number FROM dalp_indexed.blocks b JOIN unne
                             SELECT number FROM dalp_indexed.blocks WHERE chain_id = $1 AND number = $6 AND parent_hash <> $7 \
                             LIMIT 1";
 
-/// Whether another writer has covered some of the range meanwhile; the lock is ours by now, so looking is enough.
+/// Whether another writer has covered a part of the range meanwhile; we hold the lock, so a read is enough.
 async fn check_overlap(tx: &Client, claim: &Claim, batch: &BlockBatch) -> Result<(), StoreError> {
     let (source_id, range) = (batch.source().id().to_vec(), batch.range());
     let params: [(&(dyn ToSql + Sync), Type); 4] = [

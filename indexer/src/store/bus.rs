@@ -1,4 +1,4 @@
-//! Who hears of commits.
+//! Passes commits to listeners.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,23 +10,23 @@ use tokio::sync::broadcast::error::RecvError;
 use super::commit::{Change, Commit, Touched};
 use super::recent::Recent;
 
-/// What a listener is told.
+/// The message to a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The chain's next commit.
     Commit(Arc<Commit>),
-    /// Commits that this listener did not get: it was too slow, or retention, another process or a lost answer moved the epoch. What was
+    /// Commits that this listener missed: it was too slow, or retention, another process or a lost answer moved the epoch. Data
     /// derived from this chain's rows may be stale; without a chain, from any chain's.
     Gap(Option<u64>),
 }
 
 /// Commits that wait for a listener.
 const WAITING: usize = 1_024;
-/// Commits that wait for one of ours before them: fewer, so that no listener is overrun when that ends.
+/// Commits that wait for an earlier one of ours: fewer than those of a listener, so that no listener is overrun afterwards.
 const HELD: usize = 256;
 
-/// Hands commits to listeners, each chain's in the order of its epochs. A commit that was answered before an earlier one waits for that,
-/// as long as one of ours is under way that began before it and may be the earlier one.
+/// Passes commits to listeners, each chain's in the order of its epochs. A commit whose answer came early waits while a
+/// transaction of ours is under way that began before it and may be the earlier commit.
 #[derive(Debug)]
 pub(super) struct Bus {
     sender: broadcast::Sender<Arc<Commit>>,
@@ -35,7 +35,7 @@ pub(super) struct Bus {
 
 #[derive(Debug, Default)]
 struct Order {
-    /// The last epoch that was told.
+    /// The last reported epoch.
     told: Option<i64>,
     /// Each with the number of the first transaction that began after it: none from there on is earlier.
     waiting: BTreeMap<i64, (Arc<Commit>, u64)>,
@@ -47,7 +47,7 @@ struct Order {
 }
 
 impl Order {
-    /// The commits whose turn it is.
+    /// The commits that are due.
     fn due(&mut self) -> Vec<Arc<Commit>> {
         let (mut due, is_full) = (Vec::new(), self.waiting.len() >= HELD);
         while let Some(first) = self.waiting.first_entry() {
@@ -68,7 +68,7 @@ impl Bus {
         Self { sender: broadcast::Sender::new(WAITING), chains: Mutex::default() }
     }
 
-    /// Says that a transaction of a chain begins, which may commit until what is returned is dropped.
+    /// Announces a transaction of a chain, which may commit until the returned value is dropped.
     pub fn begin(self: &Arc<Self>, chain_id: u64) -> UnderWay {
         let mut number = 0;
         self.with(chain_id, |order| {
@@ -79,13 +79,13 @@ impl Bus {
         UnderWay { bus: self.clone(), chain_id, number }
     }
 
-    /// A listener to all that is committed from now on.
+    /// A listener to all future commits.
     pub fn listen(&self) -> Listener {
         Listener { receiver: self.sender.subscribe(), last: HashMap::new(), held: None }
     }
 
-    /// The places of the datasets that have rows of a chain's blocks from `first` upwards, just before the commit that makes `epoch`; `None`
-    /// where that is not known.
+    /// The indexes of the datasets with rows of a chain's blocks from `first` upwards, just before the commit that makes `epoch`;
+    /// `None` if unknown.
     pub fn touched_since(&self, chain_id: u64, first: u64, epoch: i64) -> Option<BTreeSet<usize>> {
         let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
         chains.get(&chain_id)?.recent.since(first, epoch)
@@ -103,7 +103,7 @@ impl Bus {
         act(order);
         for commit in order.due() {
             order.recent.note(&commit);
-            // An error says that nobody listens.
+            // An error means that there is no listener.
             self.sender.send(commit).ok();
         }
     }
@@ -138,24 +138,24 @@ impl Drop for UnderWay {
     }
 }
 
-/// Hears of commits.
+/// Receives commits.
 #[derive(Debug)]
 pub struct Listener {
     receiver: broadcast::Receiver<Arc<Commit>>,
-    /// The last epoch heard of each chain.
+    /// The last received epoch of each chain.
     last: HashMap<u64, i64>,
     held: Option<Arc<Commit>>,
 }
 
 impl Listener {
-    /// The next commit, or that some are missing; `None` when nobody commits any more. Cancel-safe.
+    /// The next commit, or a gap; `None` when no writer is left. Cancel-safe.
     pub async fn next(&mut self) -> Option<Heard> {
         let commit = match self.held.take() {
             Some(held) => return Some(self.hear(held)),
             None => match self.receiver.recv().await {
                 Ok(commit) => commit,
                 Err(RecvError::Lagged(_)) => {
-                    // Whose they were is not known.
+                    // Their chains are unknown.
                     self.last.clear();
                     return Some(Heard::Gap(None));
                 }
@@ -222,7 +222,7 @@ mod tests {
         commit(bus.begin(1), 7);
         assert_eq!(heard(&mut listener, 1).await, [Ok(5)]);
         assert!(listener.receiver.is_empty(), "epoch 6 may still be ours");
-        // What begins now is later than 7, however long it takes.
+        // A transaction that begins now is later than 7, however long it takes.
         let later = bus.begin(1);
         drop(failing);
         assert_eq!(heard(&mut listener, 2).await, [Err(Some(1)), Ok(7)]);

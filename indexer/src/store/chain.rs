@@ -10,7 +10,7 @@ use crate::chain::block::BlockRef;
 use crate::chain::machine::Tail;
 use crate::chain::source::Source;
 
-/// A chain as the configuration and its node describe it.
+/// A chain, from the configuration and its node.
 #[derive(Clone, Debug)]
 pub struct NewChain {
     /// `eth_chainId`.
@@ -21,11 +21,11 @@ pub struct NewChain {
     pub genesis: B256,
     /// First block to index.
     pub start_block: u64,
-    /// Whose logs the tail follows.
+    /// The source that the tail follows.
     pub source: Source,
     /// Whether blocks become final, so that the history of a changed filter can be fetched beside the head.
     pub finality: bool,
-    /// Whether what is stored goes when its genesis block is another one.
+    /// Whether the stored chain is removed if its genesis block differs.
     pub reset: bool,
 }
 
@@ -42,15 +42,15 @@ pub struct State {
     pub recent: Vec<BlockRef>,
 }
 
-/// Stored blocks that are read with the state: as many as the unfinal end of a chain may have.
+/// Stored blocks that are read with the state: as many as the part of a chain that is not final may have.
 const RECENT: i64 = 16_384;
 
 impl Store {
-    /// Registers the chain if it is new, checks that it is the stored one if it is not, and writes beside a running
-    /// writer, under its token: for backfill. To become the writer, bid for its [lease](super::lease::Lease).
+    /// Registers a new chain, or checks that it is the stored one, and writes beside a running writer, under its token: for
+    /// backfill. To become the writer, bid for its [lease](super::lease::Lease).
     ///
     /// # Errors
-    /// [`StoreError::Fatal`] where the stored chain is another one, with the way out.
+    /// [`StoreError::Fatal`] if the stored chain is another one, with the remedy.
     pub async fn join(&self, chain: &NewChain) -> Result<Claim, StoreError> {
         let mut connection = self.connection().await?;
         let tx = begin_brief(&mut connection, chain.chain_id).await?;
@@ -59,10 +59,10 @@ impl Store {
         Ok(claim)
     }
 
-    /// The state row, read under its lock: it waits for a commit whose answer was lost, a plain read could miss it.
+    /// The state row, read under its lock: this waits for a commit with a lost answer, which a plain read could miss.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when somebody claimed the chain after us.
+    /// [`StoreError::Fenced`] if another process claimed the chain after us.
     pub async fn load(&self, claim: &Claim) -> Result<State, StoreError> {
         self.bus.forget(claim.chain_id);
         let mut connection = self.connection().await?;
@@ -89,10 +89,10 @@ impl Store {
 }
 
 impl Store {
-    /// Writes down that stored blocks up to this one are final, where no append does: a head may stand still.
+    /// Records that stored blocks up to this one are final, if no append does: a head may stop.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when somebody claimed the chain after us.
+    /// [`StoreError::Fenced`] if another process claimed the chain after us.
     pub async fn settle(&self, claim: &Claim, finalized: Option<u64>) -> Result<(), StoreError> {
         let connection = self.connection().await?;
         let finalized = finalized.map(int8);
@@ -149,7 +149,7 @@ async fn register(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
         Some(row) => Err(StoreError::Fatal {
             why: format!(
                 "the database holds chain {} under the name \"{}\", but the node and the configuration say {}: point \
-                 chains.{}.rpc_urls to the right chain, or give this one another name",
+                 chains.{}.rpc_urls to the right chain, or give this chain another name",
                 row.get::<_, i64>(0),
                 chain.name,
                 chain.chain_id,
@@ -165,10 +165,10 @@ pub(super) fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_blo
     if genesis != chain.genesis.as_slice() {
         let stored = hash(genesis)?;
         return fatal(format!(
-            "chain {} (\"{name}\") is stored with genesis {stored}, but the node's genesis is {}: it is another chain, or a \
-             devnet that was started anew. Nothing was changed. Point chains.{}.rpc_urls to the stored chain, use another \
-             database, or (devnet) start over: `dalp-indexer dev --fresh` with the arguments of this run, or \
-             `dalp-indexer run --reset-on-chain-change`, which removes all that is stored of chain {}",
+            "chain {} (\"{name}\") is stored with genesis {stored}, but the node's genesis is {}: it is another chain, or \
+             a devnet that was restarted. Nothing was changed. Point chains.{}.rpc_urls to the stored chain, or use \
+             another database. For a devnet, run `dalp-indexer dev --fresh` with the arguments of this run, or \
+             `dalp-indexer run --reset-on-chain-change`, which removes all stored rows of chain {}",
             chain.chain_id, chain.genesis, chain.name, chain.chain_id
         ));
     }
@@ -182,7 +182,7 @@ pub(super) fn check_same(chain: &NewChain, genesis: &[u8], name: &str, start_blo
     Ok(())
 }
 
-/// Registers the source, and makes it the one that the tail follows. What another source selected is not fetched again.
+/// Registers the source as the tail's source. Logs that another source selected are not fetched again.
 async fn follow(tx: &Client, chain: &NewChain, current: Option<&[u8]>, take_over: bool) -> Result<(), StoreError> {
     let source_id = chain.source.id();
     if current.is_some_and(|current| current == source_id.as_slice()) {
@@ -206,19 +206,20 @@ async fn follow(tx: &Client, chain: &NewChain, current: Option<&[u8]>, take_over
     history::inherit(tx, chain.chain_id, &chain.source).await
 }
 
-/// A filter that cannot be followed now. With nothing stored there is nothing that it could contradict.
+/// A filter that cannot be followed now. Without stored rows, no filter conflicts.
 async fn refuse_change(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
     let chain_id = int8(chain.chain_id);
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&chain_id, Type::INT8)];
     let Some(row) = tx.query_typed_opt(CURRENT_FILTER, &params).await? else { return Ok(()) };
     let (name, stored, wanted) = (&chain.name, row.get::<_, String>(0), chain.source.filter().definition());
     let advice = if chain.finality {
-        "`dalp-indexer run` follows a changed filter and fetches its history; start it with this configuration first"
+        "`dalp-indexer run` follows a changed filter and fetches its history; start `dalp-indexer run` with this \
+         configuration first"
             .to_owned()
     } else {
         format!(
-            "with finality \"never\" there is no history to fetch beside the head: stop the indexer and remove what is \
-             stored with `dalp-indexer reindex --chain {name} --from {}`, or set the filter back",
+            "with finality \"never\" no history is fetched beside the head: stop the indexer and remove the stored blocks \
+             with `dalp-indexer reindex --chain {name} --from {}`, or restore the filter",
             chain.start_block
         )
     };
@@ -230,7 +231,7 @@ async fn refuse_change(tx: &Client, chain: &NewChain) -> Result<(), StoreError> 
     })
 }
 
-/// Rows that other settings left: with raw logs here and without them there, no range could be told complete.
+/// Rows of another setting: with raw logs in one part and without them in another, no range could be complete.
 async fn refuse_other_rows(tx: &Client, chain: &NewChain) -> Result<(), StoreError> {
     let raw = chain.source.filter().raw;
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain.chain_id), Type::INT8), (&raw, Type::BOOL)];
@@ -238,7 +239,8 @@ async fn refuse_other_rows(tx: &Client, chain: &NewChain) -> Result<(), StoreErr
         None => Ok(()),
         Some(_) => Err(StoreError::Fatal {
             why: format!(
-                "chain {} is stored with raw = {}, but chains.{name}.raw is {raw} now: set it back, or stop the indexer and remove what is stored with `dalp-indexer reindex --chain {name} --from {}`, to have it all fetched again",
+                "chain {} is stored with raw = {}, but chains.{name}.raw is now {raw}: restore the old value, or stop the indexer and \
+                 remove the stored blocks with `dalp-indexer reindex --chain {name} --from {}`; the indexer fetches them again",
                 chain.chain_id,
                 !raw,
                 chain.start_block,

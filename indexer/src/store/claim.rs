@@ -1,7 +1,7 @@
 //! The right to write a chain.
 
-/// The right to write one chain, until somebody claims it after us. The store alone makes one: by the lease, by joining its
-/// holder, or by taking a chain over.
+/// The right to write one chain, until another process claims it. Only the store makes one: by the lease, by joining its holder,
+/// or by taking a chain over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The chain.
@@ -11,7 +11,7 @@ pub struct Claim {
     _made: Made,
 }
 
-/// Keeps everybody else from writing a [`Claim`] down.
+/// Prevents other modules from making a [`Claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Made;
 

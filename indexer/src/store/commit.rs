@@ -1,4 +1,4 @@
-//! What a committed transaction hands on.
+//! The result of a committed transaction.
 
 use chrono::{DateTime, Utc};
 
@@ -10,18 +10,18 @@ use crate::chain::machine::Tail;
 pub struct Commit {
     /// The chain.
     pub chain_id: u64,
-    /// The chain's epoch that this commit made. Each change makes the next one, as does each move of a retention floor.
+    /// The chain's epoch of this commit. Each change makes the next one, and so does each move of a retention floor.
     pub epoch: i64,
-    /// What changed.
+    /// The change.
     pub change: Change,
-    /// The rows of each dataset that were written or removed, by its place; only those with any.
+    /// The written or removed rows of each dataset, by its index; only datasets with rows.
     pub touched: Vec<Touched>,
-    /// When COMMIT was answered, by our clock.
+    /// The time of the answer to COMMIT, by our clock.
     pub at: DateTime<Utc>,
 }
 
 impl Commit {
-    /// How many rows were written or removed.
+    /// The number of written or removed rows.
     pub fn rows(&self) -> u64 {
         self.touched.iter().map(|touched| touched.rows).sum()
     }
@@ -30,29 +30,29 @@ impl Commit {
 /// Rows of one dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touched {
-    /// The dataset's place.
+    /// The dataset's index.
     pub dataset: usize,
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
 }
 
-/// What may happen to a chain.
+/// The kinds of changes of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Blocks were added on top of the tail.
     Appended(BlockRange),
     /// Blocks were added into a gap below it.
     Backfilled(BlockRange),
-    /// Blocks from the tail down to this one were removed: the chain left them, or they are read again.
+    /// Blocks from the tail down to this one were removed: orphaned, or to be read again.
     Unwound {
         /// The tail before.
         from: Tail,
         /// The tail now.
         to: Tail,
     },
-    /// The tail is this block now, and what is below it is missing.
+    /// The tail is now this block, and the blocks between are missing.
     Jumped(BlockRef),
-    /// The rows of blocks were written anew.
+    /// The rows of blocks were replaced.
     Repaired(BlockRange),
     /// Another chain begins under the same id.
     Reset,

@@ -1,4 +1,4 @@
-//! Connections to PostgreSQL: TLS that checks whom it talks to, and errors that name the next step.
+//! Connections to PostgreSQL: TLS that checks the server's identity, and errors that name the next step.
 
 use std::error::Error as _;
 use std::fmt;
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::config::{Database, DatabaseUrl, Secret, TlsMode, database_endpoint};
 
-/// The TLS of every connection. Whether it is used at all, the [`tokio_postgres::Config`] beside it says.
+/// The TLS of every connection. The [`tokio_postgres::Config`] beside it decides whether it is used.
 pub type MakeTls = MakeRustlsConnect;
 
 /// Why there is no connection, named for the caller's next move.
@@ -24,40 +24,40 @@ pub type MakeTls = MakeRustlsConnect;
 pub enum ConnectFault {
     /// The URL or a certificate file is wrong: change the configuration.
     Config,
-    /// Nobody answers there: wait, or start the server.
+    /// No server answers there: wait, or start the server.
     Unreachable,
-    /// The server cannot prove who it is, or offers no TLS.
+    /// The server cannot prove its identity, or offers no TLS.
     Tls,
-    /// The server does not let this user in.
+    /// The server refuses this user.
     Auth,
     /// The server has no such database.
     NoDatabase,
-    /// All of the server's connections are taken: wait.
+    /// All connections of the server are in use: wait.
     TooManyConnections,
     /// The server starts up or shuts down: wait.
     NotReady,
-    /// Whoever takes the connection does not answer, or says that its own server does not: a pooler whose server is not there.
+    /// The accepting program does not answer, or says that its own server does not: a pooler without its server.
     Silent,
-    /// Something else, in the message.
+    /// Another reason, in the message.
     Other,
 }
 
 impl ConnectFault {
-    /// Whether the same attempt may succeed later without anybody changing the configuration.
+    /// Whether the same attempt may succeed later without a change of the configuration.
     pub fn is_transient(self) -> bool {
-        // A connection that broke while it was made (`Other`) says nothing about the next one.
+        // A connection that broke during its start (`Other`) says nothing about the next one.
         !matches!(self, Self::Config | Self::Tls | Self::Auth | Self::NoDatabase)
     }
 }
 
-/// A connection that did not come about. Its text says what, where and what to do next, and holds no secret.
+/// A failed connection. Its text says what happened, where, and the next step, and holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConnectError {
     /// Why.
     pub fault: ConnectFault,
-    /// `postgres://host:port`; empty where the URL could not be read.
+    /// `postgres://host:port`; empty if the URL is unreadable.
     pub endpoint: String,
-    /// What happened, and the advice.
+    /// The failure, and the advice.
     pub message: String,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// Prepares connections to `url`, one of the URLs of `db`: what to connect to, and the TLS to do it with.
+/// Prepares connections to `url`, one of the URLs of `db`: the address, and its TLS.
 ///
 /// # Errors
 /// [`ConnectFault::Config`] if the URL or the file of authorities cannot be used.
@@ -82,7 +82,7 @@ pub fn connector(db: &Database, url: &Secret) -> Result<(tokio_postgres::Config,
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(db.connect_timeout);
     }
-    // A peer that vanished without a word (failover, a NAT's memory) is noticed within about two minutes, not hours.
+    // A silently vanished peer (failover, a NAT's memory) is detected within about two minutes, not hours.
     config.keepalives_idle(Duration::from_secs(60)).keepalives_interval(Duration::from_secs(15)).keepalives_retries(4);
     let mut roots = RootCertStore::empty();
     if uses_tls(db, &url) {
@@ -96,8 +96,8 @@ pub fn connector(db: &Database, url: &Secret) -> Result<(tokio_postgres::Config,
     Ok((config, MakeRustlsConnect::new(tls)))
 }
 
-/// The URL's word counts first, then the configuration's. Nobody can listen in on a local connection, and few local
-/// servers have a certificate that anybody signed: they need TLS only if their URL asks for it.
+/// The URL's option counts first, then the configuration's. Nobody can intercept a local connection, and few local servers have a
+/// signed certificate: they use TLS only if their URL asks for it.
 fn uses_tls(db: &Database, url: &DatabaseUrl) -> bool {
     let only_sockets = url.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
     match url.tls.unwrap_or(db.tls.mode) {
@@ -107,7 +107,7 @@ fn uses_tls(db: &Database, url: &DatabaseUrl) -> bool {
 }
 
 fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
-    // The provider is named: two in one process (a dependency may bring another) make rustls's default a panic.
+    // The provider is named: with two in one process (a dependency may add another), rustls's default panics.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
@@ -123,7 +123,7 @@ fn system_roots() -> Result<RootCertStore, String> {
     let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
     let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
     Err(format!(
-        "the system has no certificate authorities to check the server with{causes}: install them (the package \
+        "the system has no certificate authorities to check the server{causes}: install them (the package \
          ca-certificates), or set database.ca_file"
     ))
 }
@@ -139,7 +139,7 @@ fn file_roots(path: &Path) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err(problem("it holds no PEM certificate".into())) } else { Ok(roots) }
 }
 
-/// Opens one connection to `url`, outside of any pool; a task of its own drives it until the client is dropped.
+/// Opens one connection to `url`, outside any pool; its own task drives it until the client is dropped.
 ///
 /// # Errors
 /// Why there is no connection, within about `db.connect_timeout` for each host.
@@ -151,7 +151,7 @@ pub async fn connect_direct(db: &Database, url: &Secret) -> Result<tokio_postgre
     }
 }
 
-/// With the reason of the server itself, where whoever is before it keeps that to itself and `database.admin_url` leads past it.
+/// With the reason of the server itself, if a pooler hides it and `database.admin_url` leads to the server.
 pub(super) async fn explained(db: &Database, url: &Secret, error: ConnectError) -> ConnectError {
     if error.fault != ConnectFault::Silent || db.admin_url == *url {
         return error;
@@ -165,7 +165,8 @@ pub(super) async fn explained(db: &Database, url: &Secret, error: ConnectError) 
     ConnectError { message: format!("{}; {found}", error.message), ..error }
 }
 
-/// Opens one connection as [`connector`] prepared it, which has answered: a pooler lets a login in while its server is not there.
+/// Opens one connection as prepared by [`connector`], and waits for its first answer: a pooler accepts a login while its server
+/// is gone.
 ///
 /// # Errors
 /// Why there is no connection.
@@ -190,17 +191,17 @@ pub async fn open(config: &tokio_postgres::Config, tls: MakeTls) -> Result<tokio
     }
 }
 
-/// Nothing came back in time.
+/// No answer in time.
 pub(super) fn silent(endpoint: String, limit: Duration) -> ConnectError {
     let message = format!(
-        "no answer within {limit:?}. Check that this is PostgreSQL's port and that PostgreSQL runs; a pooler is silent like this while \
-         its own server is not there: its log says why"
+        "no answer within {limit:?}. Check that this is PostgreSQL's port and that PostgreSQL runs; a pooler without its \
+         server is silent too: its log says why"
     );
     ConnectError { fault: ConnectFault::Silent, endpoint, message }
 }
 
-/// How long an attempt to connect may take. tokio-postgres bounds the socket's connect only; a host that accepts and then says
-/// nothing would hold us forever.
+/// The time limit of a connection attempt. tokio-postgres limits only the socket's connect; a silent host that accepts would
+/// block us for ever.
 pub(super) fn limit(config: &tokio_postgres::Config) -> Duration {
     let each = config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5));
     each * (u32::try_from(config.get_hosts().len()).unwrap_or(1) + 1)
@@ -208,14 +209,14 @@ pub(super) fn limit(config: &tokio_postgres::Config) -> Duration {
 
 const REACH: &str = "Check that PostgreSQL runs there, and the host and port of the URL";
 
-/// Sorts an error of connecting and puts it into words. `error`'s own text never holds the URL.
+/// Classifies a connection error and words it. `error`'s own text never holds the URL.
 pub fn classify(config: &tokio_postgres::Config, endpoint: String, error: &tokio_postgres::Error) -> ConnectError {
     let (fault, message) = if let Some(refusal) = error.as_db_error() {
         refused(config, refusal, error)
     } else if let Some(cause) = cause::<rustls::Error>(error) {
         (ConnectFault::Tls, tls_message(cause))
     } else if causes(error).contains("does not support TLS") {
-        // The URL's word counts before the configuration's: this works wherever TLS was asked for.
+        // The URL's option counts before the configuration's: this advice works wherever TLS was requested.
         let advice = "Turn TLS on at the server, or, if the network between is trusted, write sslmode=disable in the URL \
                       (postgres://…/database?sslmode=disable)";
         (ConnectFault::Tls, format!("the server offers no TLS ({}). {advice}", causes(error)))
@@ -228,7 +229,7 @@ pub fn classify(config: &tokio_postgres::Config, endpoint: String, error: &tokio
     } else if causes(error).contains("password missing") {
         (
             ConnectFault::Auth,
-            "the server asks for a password and the URL holds none: write postgres://user:password@host:port/database"
+            "the server asks for a password, and the URL has none: write postgres://user:password@host:port/database"
                 .into(),
         )
     } else if error.to_string().contains("authentication") {
@@ -250,24 +251,24 @@ fn refused(
         code if *code == SqlState::INVALID_PASSWORD => {
             (ConnectFault::Auth, format!("Check the user ({user}) and the password of the URL"))
         }
-        // The server lets this user in over TLS alone.
+        // The server accepts this user only over TLS.
         code if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
             && refusal.message().contains("no encryption") =>
         {
             let advice =
-                "Write sslmode=verify-full in the URL, or let the server's pg_hba.conf take connections without TLS";
+                "Write sslmode=verify-full in the URL, or allow connections without TLS in the server's pg_hba.conf";
             (ConnectFault::Auth, advice.to_owned())
         }
         code if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             let advice =
-                format!("Check that the role {user} exists, may log in, and is let in by the server's pg_hba.conf");
+                format!("Check that the role {user} exists, may log in, and is allowed by the server's pg_hba.conf");
             (ConnectFault::Auth, advice)
         }
         code if *code == SqlState::INVALID_CATALOG_NAME => {
             (ConnectFault::NoDatabase, format!("Create it (CREATE DATABASE \"{database}\"), or correct the URL"))
         }
         code if *code == SqlState::PROTOCOL_VIOLATION && is_of_a_pooler(refusal.message()) => {
-            (ConnectFault::Silent, "A pooler says so, whose own server does not let it in or is not there".to_owned())
+            (ConnectFault::Silent, "A pooler says this if its own server refuses it or is unreachable".to_owned())
         }
         code if *code == SqlState::TOO_MANY_CONNECTIONS => (ConnectFault::TooManyConnections, String::new()),
         code if *code == SqlState::CANNOT_CONNECT_NOW || is_shutdown(code) => (ConnectFault::NotReady, String::new()),
@@ -277,7 +278,7 @@ fn refused(
     (fault, if advice.is_empty() { message } else { format!("{message}. {advice}") })
 }
 
-/// What PgBouncer says of its server.
+/// PgBouncer's messages about its server.
 fn is_of_a_pooler(message: &str) -> bool {
     ["server login", "cannot connect to server", "server_login_retry", "query_wait_timeout"]
         .iter()
@@ -288,19 +289,20 @@ fn unreachable(cause: &std::io::Error, error: &tokio_postgres::Error) -> (Connec
     use std::io::ErrorKind;
     match cause.kind() {
         ErrorKind::ConnectionRefused => {
-            (ConnectFault::Unreachable, format!("connection refused: nobody listens there. {REACH}"))
+            (ConnectFault::Unreachable, format!("connection refused: no program listens there. {REACH}"))
         }
         ErrorKind::NotFound => {
             (ConnectFault::Unreachable, format!("there is no such socket. {REACH} (unix_socket_directories)"))
         }
         ErrorKind::TimedOut => (ConnectFault::Unreachable, format!("no answer in time. {REACH}, and any firewall")),
-        // tokio-postgres's word for target_session_attrs that no host fulfils; a failover may be under way.
+        // tokio-postgres's message for target_session_attrs that no host has; a failover may be under way.
         ErrorKind::PermissionDenied if cause.get_ref().is_some() => {
             (ConnectFault::NotReady, format!("{cause}: the URL's target_session_attrs asks for another kind of server"))
         }
-        ErrorKind::PermissionDenied => {
-            (ConnectFault::Unreachable, "no permission to use the socket: run as a user who may, or use TCP".into())
-        }
+        ErrorKind::PermissionDenied => (
+            ConnectFault::Unreachable,
+            "no permission to use the socket: run as a user with this permission, or use TCP".into(),
+        ),
         _ => (ConnectFault::Unreachable, format!("{}. {REACH}", causes(error))),
     }
 }
@@ -309,12 +311,12 @@ fn tls_message(cause: &rustls::Error) -> String {
     use CertificateError as C;
     match cause {
         rustls::Error::InvalidCertificate(C::UnknownIssuer) => {
-            "its certificate is signed by an authority that is not trusted: name the PEM file of the right one by sslrootcert in \
-             the URL, or, where the URL has none, by database.ca_file"
+            "its certificate is signed by an untrusted authority: name the PEM file of the right authority by sslrootcert \
+             in the URL, or, without sslrootcert, by database.ca_file"
                 .into()
         }
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
-            format!("{cause}: connect by a name that the certificate holds")
+            format!("{cause}: connect by a name in the certificate")
         }
         rustls::Error::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
             format!("{cause}: renew the server's certificate, or correct this machine's clock")
@@ -356,7 +358,7 @@ fn causes(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// Puts an error of the database into words: message, SQLSTATE, detail, hint, and what to do about the usual ones.
+/// Words a database error: message, SQLSTATE, detail, hint, and advice for the usual ones.
 pub fn explain(error: &tokio_postgres::Error) -> String {
     let Some(db) = error.as_db_error() else { return causes(error) };
     let text = said(db);
@@ -369,7 +371,7 @@ pub fn explain(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// The server's own words: message, SQLSTATE, detail, hint.
+/// The server's message, SQLSTATE, detail and hint.
 pub fn said(db: &DbError) -> String {
     let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
     for (name, part) in [("detail", db.detail()), ("hint", db.hint()), ("where", db.where_())] {
@@ -380,16 +382,15 @@ pub fn said(db: &DbError) -> String {
     text
 }
 
-/// What to do where a right is missing. That a login is in its group is looked at before anything else (`rights`), so what is
-/// missing here is the group's.
+/// Advice for a missing right. The check of the login's group comes first (`rights`), so the missing right belongs to the group.
 fn regrant(message: &str) -> String {
     let object = message.strip_prefix("permission denied for ").filter(|object| !object.is_empty());
     let on = object
         .map_or_else(|| "it".to_owned(), |object| format!("ON {}", object.strip_prefix("relation ").unwrap_or(object)));
     format!(
-        "The user's group role lacks that right, or the user the group: as the owner, GRANT the right {on} TO the group role \
-         (roles.writer, roles.reader; `dalp-indexer migrate` gives both what they need when it makes them), or GRANT the group role \
-         TO the user"
+        "The user's group role lacks this right, or the user is not in the group: as the owner, GRANT the right {on} TO \
+         the group role (roles.writer, roles.reader; `dalp-indexer migrate` grants both roles their rights when it makes \
+         them), or GRANT the group role TO the user"
     )
 }
 
@@ -400,7 +401,7 @@ fn is_shutdown(code: &SqlState) -> bool {
 fn advice(code: &SqlState, message: &str) -> Option<&'static str> {
     Some(match code {
         code if *code == SqlState::DISK_FULL => {
-            "The server's disk is full: free space or add some; nothing of this transaction was kept"
+            "The server's disk is full: free or add space; this transaction was rolled back"
         }
         code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
             "The server is a standby or set read-only: point the URL to the primary (target_session_attrs=read-write \
@@ -409,11 +410,11 @@ fn advice(code: &SqlState, message: &str) -> Option<&'static str> {
         code if is_shutdown(code) => "The server shut down, or an administrator ended the connection: try again",
         code if *code == SqlState::CANNOT_CONNECT_NOW => "The server is starting or stopping: try again in a moment",
         code if *code == SqlState::TOO_MANY_CONNECTIONS => {
-            "All connections are taken: raise max_connections, lower database.pool_size, or put a pooler in between"
+            "All connections are in use: raise max_connections, lower database.pool_size, or use a pooler"
         }
         code if *code == SqlState::UNDEFINED_TABLE => "If it should exist, run `dalp-indexer migrate`",
         code if *code == SqlState::CHECK_VIOLATION && message.contains("no partition of relation") => {
-            "No partition covers that time: `dalp-indexer run` makes it, or check the chain's block times"
+            "No partition covers this time: `dalp-indexer run` makes it, or check the chain's block times"
         }
         code if *code == SqlState::OUT_OF_MEMORY && message.contains("shared memory") => {
             "Too many partitions in one statement: bound it by block_time, or raise max_locks_per_transaction"

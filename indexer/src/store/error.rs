@@ -1,4 +1,4 @@
-//! What can go wrong with the database, named for the caller's next move.
+//! Errors of the database, named for the caller's next move.
 
 use tokio_postgres::error::SqlState;
 
@@ -8,60 +8,61 @@ use super::connect::{ConnectError, explain};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Another writer took the chain over: stop writing, its token is newer than ours.
-    #[error("another dalp-indexer took chain {chain_id} over (its fencing token is newer); this one writes no more")]
+    #[error("another dalp-indexer took chain {chain_id} over (its fencing token is newer); this process stops writing")]
     Fenced {
         /// The chain.
         chain_id: u64,
     },
-    /// The stored tail is not the one that the write was for: read it again.
+    /// The stored tail differs from the expected one: read it again.
     #[error("the stored tail of chain {chain_id} is not the expected one")]
     TailMoved {
         /// The chain.
         chain_id: u64,
     },
-    /// No leaf covers a row's time: have it made, then write again.
+    /// No leaf covers a row's time: let it be made, then write again.
     #[error("no partition covers a row's time")]
     NoLeaf,
-    /// A row belongs into a leaf that is sealed, as its retention or archiving has begun: have it opened, or learn that its rows are no longer
-    /// stored, then write again.
+    /// A row belongs to a sealed leaf, because its retention or archiving has begun: let it be unsealed, or learn that its rows
+    /// are no longer stored, then write again.
     #[error("{why}")]
     Sealed {
-        /// Which leaf.
+        /// The leaf.
         why: String,
     },
-    /// A row is stored already. Another writer was faster, or rows exist that the state row does not know of: it decides.
+    /// A row is already stored. Another writer was faster, or there are rows without an entry in the state row: the state row
+    /// decides.
     #[error("{why}")]
     Duplicate {
-        /// Which row.
+        /// The row.
         why: String,
     },
     /// The blocks are of another branch than the stored ones next to them: ask another node.
     #[error(
-        "{range} do not join the stored block {number}: the node answered from another branch; asking again. If it goes on, \
-         check the stored blocks with `dalp-indexer verify`"
+        "{range} do not join the stored block {number}: the node answered from another branch; asking again. If this \
+         repeats, check the stored blocks with `dalp-indexer verify`"
     )]
     OtherBranch {
         /// The blocks.
         range: String,
-        /// The stored block that they contradict.
+        /// The conflicting stored block.
         number: i64,
     },
-    /// The answer to COMMIT did not arrive: it may have happened or not. Read the state row under its lock.
-    #[error("the answer to COMMIT was lost ({why}); whether it happened is read back from the database")]
+    /// The answer to COMMIT did not arrive: it may be committed or not. Read the state row under its lock.
+    #[error("the answer to COMMIT was lost ({why}); the database is asked whether it was committed")]
     Indeterminate {
-        /// What happened to the connection.
+        /// The failure of the connection.
         why: String,
     },
-    /// Wait and try again: connection lost, server restarting, full, read-only, or a lock not had in time.
+    /// Wait and retry: connection lost, server restarting, full, read-only, or a lock timeout.
     #[error("{why}")]
     Retry {
-        /// What happened, and advice.
+        /// The failure, and advice.
         why: String,
     },
-    /// Trying again will not help.
+    /// A retry will not help.
     #[error("{why}")]
     Fatal {
-        /// What happened, and advice.
+        /// The failure, and advice.
         why: String,
     },
 }
@@ -81,7 +82,7 @@ impl From<tokio_postgres::Error> for StoreError {
         let why = explain(&error);
         let Some(code) = error.code() else { return Self::Retry { why } };
         match code {
-            // 23514 also stands for "no partition of relation found for row"; our tables have no CHECK that COPY can hit.
+            // 23514 also means "no partition of relation found for row"; our tables have no CHECK that COPY can violate.
             code if *code == SqlState::CHECK_VIOLATION => Self::NoLeaf,
             code if code.code() == "DP001" => Self::Sealed { why },
             code if *code == SqlState::UNIQUE_VIOLATION => Self::Duplicate { why },
@@ -91,7 +92,7 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
-/// Classes of SQLSTATE that may go away without anybody changing the configuration.
+/// Classes of SQLSTATE that may end without a change of the configuration.
 fn may_pass(code: &SqlState) -> bool {
     // 08 connection, 25 (25006 read-only, 25P02/25P03 aborted or idle too long), 40 rollback, 53 resources, 55 (55P03
     // lock timeout), 57 operator intervention, 58 system, XX internal.

@@ -1,4 +1,4 @@
-//! What of a chain's history is stored, under which source; and the tail's jump over what is not.
+//! The stored part of a chain's history, by source; and the tail's jump over the missing part.
 
 use alloy::primitives::B256;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,16 +16,16 @@ use crate::chain::coverage::Coverage;
 use crate::chain::machine::Tail;
 use crate::chain::source::Source;
 
-/// What the backfill lane has to do.
+/// The work of the backfill lane.
 #[derive(Clone, Debug, Default)]
 pub struct Missing {
-    /// Blocks between the first one and the tail of which the source's logs are not all stored, ascending.
+    /// Blocks between the first one and the tail with missing logs of the source, ascending.
     pub pieces: Vec<Piece>,
-    /// The highest stored block that is final: what is at or below it is fetched from nodes that have this very block.
+    /// The highest stored final block: blocks at or below it are fetched from nodes with this very block.
     pub anchor: Option<BlockRef>,
 }
 
-/// A source with what is covered of it, and how each range was verified.
+/// A source with its coverage, and the level of each range.
 struct Covered {
     source: Source,
     ranges: Vec<(BlockRange, String)>,
@@ -38,11 +38,11 @@ impl Covered {
 }
 
 impl Store {
-    /// What is missing of a source in `want`, or without it from the first block to the tail. Read under the state row's lock: it waits for
-    /// commits whose answer was lost.
+    /// The missing part of a source in `want`, or in the blocks from the first one to the tail. Read under the state row's lock: this
+    /// waits for commits with lost answers.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when somebody claimed the chain after us.
+    /// [`StoreError::Fenced`] if another process claimed the chain after us.
     pub async fn missing(
         &self,
         claim: &Claim,
@@ -65,7 +65,7 @@ impl Store {
         if row.get::<_, i64>(0) != claim.token {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
-        // One below the first block, where nothing is stored.
+        // One below the first block, if no block is stored.
         let (tail, first) = (uint8(row.get::<_, i64>(1) + 1)?.checked_sub(1), uint8(row.get(2))?);
         let below = tail.and_then(|tail| BlockRange::new(first, tail));
         let Some(want) = want.or(below) else {
@@ -111,29 +111,29 @@ impl Store {
     }
 }
 
-/// When the blocks were made that a chain does not have yet.
+/// The times of a chain's missing blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingTimes {
     /// The tail's time; none before the first block.
     pub tail: Option<DateTime<Utc>>,
-    /// One for each run of missing blocks below the tail.
+    /// One per run of missing blocks below the tail.
     pub gaps: Vec<Gap>,
 }
 
 /// The times of the stored blocks around a run of missing ones; none where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// That of the highest block below.
+    /// The time of the highest block below.
     pub from: Option<DateTime<Utc>>,
-    /// That of the lowest block above.
+    /// The time of the lowest block above.
     pub to: Option<DateTime<Utc>>,
 }
 
 impl MissingTimes {
-    /// Whether rows of history may still come into a leaf of these bounds: of a gap, or from the tail on its way to a
-    /// `head` beyond them. As long as the head is not known, they may.
+    /// Whether rows of history may still arrive in a leaf of these bounds: from a gap, or from the tail on its way to a `head`
+    /// beyond them. While the head is unknown, they may.
     pub fn touch(&self, bounds: Bounds, head: Option<DateTime<Utc>>) -> bool {
-        // A block in a gap may have the time of one around it.
+        // A block in a gap may have the time of a block around it.
         let touches = |gap: &Gap| {
             gap.from.is_none_or(|from| from < bounds.to())
                 && bounds.from().is_none_or(|start| gap.to.is_none_or(|to| to >= start))
@@ -142,7 +142,7 @@ impl MissingTimes {
         ahead || self.gaps.iter().any(touches)
     }
 
-    /// Whether nothing of history is missing: no gap, and the tail within an hour of the chain's time of the head.
+    /// Whether history is complete: no gap, and the tail within an hour of the chain's time of the head.
     pub fn is_none(&self, head: Option<DateTime<Utc>>) -> bool {
         let near = |tail| head.is_some_and(|head| head - tail <= TimeDelta::hours(1));
         self.gaps.is_empty() && self.tail.is_some_and(near)
@@ -150,7 +150,7 @@ impl MissingTimes {
 }
 
 impl Store {
-    /// When the blocks were made that are missing between a chain's first one and its tail.
+    /// The times of the missing blocks between a chain's first one and its tail.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -180,7 +180,7 @@ const JUMP: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_
                     finalized = GREATEST(finalized, $5), updated_at = now() \
                     WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4 \
                     RETURNING epoch";
-/// The block is stored at once: the range that ends with it, and the batch that stands on it, are held against it.
+/// The block is stored at once: the range that ends with it, and the batch on top of it, are compared with it.
 const JUMP_BLOCK: &str = "INSERT INTO dalp_indexed.blocks (chain_id, number, time, hash, parent_hash) VALUES ($1, $2, $3, $4, $5) \
                           ON CONFLICT (chain_id, number) DO NOTHING";
 
@@ -201,7 +201,7 @@ async fn covered(tx: &Client, chain_id: u64) -> Result<Vec<Covered>, StoreError>
     Ok(sources)
 }
 
-/// A source, as it is stored.
+/// A stored source.
 pub(super) fn source_of(id: B256, definition: serde_json::Value) -> Result<Source, StoreError> {
     let filter = serde_json::from_value(definition).map_err(|error| StoreError::Fatal {
         why: format!("dalp_indexed.source: the definition of {id} is not a filter: {error}"),
@@ -213,8 +213,8 @@ const COVERED: &str = "SELECT s.source_id, s.definition, c.from_block, c.to_bloc
                        FROM dalp_indexed.source s LEFT JOIN dalp_indexed.coverage c USING (chain_id, source_id) \
                        WHERE s.chain_id = $1 ORDER BY s.source_id, c.from_block";
 
-/// Where a wider source covers blocks, a narrower one does too: recorded with the wider one's levels. The caller holds
-/// the state row's lock.
+/// If a wider source covers blocks, a narrower one does too: recorded with the wider one's levels. The caller holds the state
+/// row's lock.
 pub(super) async fn inherit(tx: &Client, chain_id: u64, narrow: &Source) -> Result<(), StoreError> {
     let id = narrow.id();
     let sources = covered(tx, chain_id).await?;

@@ -1,8 +1,7 @@
-//! Who leads a chain: one row of its own, renewed beside the loop, that others take when it ran out.
+//! The leader of a chain: one separate row, renewed beside the loop; another process takes it after its end.
 //!
-//! The lease spares two processes a fight over one chain; what keeps the rows right is the token, which each data
-//! transaction checks. So a leader that cannot renew leads on until somebody else's token is newer, and all times are the
-//! database's.
+//! The lease prevents a fight of two processes over one chain. The token, which each data transaction checks, keeps the rows
+//! right. So a leader that cannot renew continues until another process has a newer token. All times are the database's.
 
 use std::time::Duration;
 
@@ -17,35 +16,35 @@ use super::{Claim, Store, StoreError, int8};
 use crate::config::Database;
 use crate::status::instance;
 
-/// How long a lease lasts that is not renewed: what a standby waits after its leader was killed.
+/// The duration of a lease without renewals: the wait of a standby after its leader was killed.
 pub const TTL: Duration = Duration::from_secs(3);
-/// How often its leader renews it.
+/// The leader's renewal interval.
 pub const RENEWAL: Duration = Duration::from_secs(1);
-/// How often a standby looks whether it ran out.
+/// The interval at which a standby checks for its end.
 pub const POLL: Duration = Duration::from_millis(250);
 
-/// What one look or renewal may take before its connection counts as lost.
+/// The time limit of one check or renewal before its connection counts as lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The same for taking a chain over, which may wait a second for locks.
+/// The time limit of a takeover, which may wait a second for locks.
 const TAKEOVER: Duration = Duration::from_secs(10);
 
-/// How a bid ended.
+/// The result of a bid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bid {
-    /// The chain is ours: earlier claims commit nothing more, and what they left open is ended.
+    /// This process leads the chain: earlier claims commit nothing more, and their open transactions are ended.
     Won(Claim),
-    /// Somebody leads it.
+    /// Another process leads it.
     Held {
-        /// Which process, as [`instance`] names it.
+        /// The process, as named by [`instance`].
         holder: String,
-        /// The end of its lease, unless it renews it.
+        /// The end of its lease without a renewal.
         until: DateTime<Utc>,
     },
 }
 
-/// One process's part in the lease of one chain. It has a connection of its own: neither a long commit nor a pool that
-/// is used up delays a renewal.
+/// One process's part in the lease of one chain. It has its own connection: neither a long commit nor a full pool delays a
+/// renewal.
 #[derive(Debug)]
 pub struct Lease {
     database: Database,
@@ -54,16 +53,16 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// For bids on `chain`. Connects at the first of them.
+    /// For bids on `chain`. Connects at the first bid.
     pub fn new(store: &Store, chain: NewChain) -> Self {
         Self { database: store.database.clone(), chain, client: None }
     }
 
-    /// Looks who leads; where nobody does, registers and checks the chain and takes it over.
+    /// Finds the leader; if there is none, registers and checks the chain and takes it over.
     ///
     /// # Errors
-    /// [`StoreError::Fatal`] where the stored chain is another one, with the way out, whoever leads; [`StoreError::Retry`]
-    /// for anything that may pass.
+    /// [`StoreError::Fatal`] if the stored chain is another one, with the remedy, also under another leader;
+    /// [`StoreError::Retry`] for a temporary failure.
     pub async fn bid(&mut self) -> Result<Bid, StoreError> {
         let chain = self.chain.clone();
         let client = self.client().await?;
@@ -75,20 +74,20 @@ impl Lease {
         self.forget_connection_after(outcome)
     }
 
-    /// Renews the lease of `claim`, also one that ran out but that nobody took; and ends what an older writer holds up.
+    /// Renews the lease of `claim`, also an expired one that nobody took; and ends blocking transactions of older writers.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when somebody else has the lease.
+    /// [`StoreError::Fenced`] if another process has the lease.
     pub async fn renew(&mut self, claim: &Claim) -> Result<(), StoreError> {
         let client = self.client().await?;
         let outcome = bounded(PATIENCE, renew(client, claim)).await;
         self.forget_connection_after(outcome)
     }
 
-    /// Ends the lease of `claim` now, so that a standby need not wait for it.
+    /// Ends the lease of `claim` now, so that a standby does not wait for its end.
     ///
     /// # Errors
-    /// See [`StoreError`]; the lease then runs out by itself.
+    /// See [`StoreError`]; the lease then expires by itself.
     pub async fn release(&mut self, claim: &Claim) -> Result<(), StoreError> {
         let client = self.client().await?;
         let ours: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
@@ -105,13 +104,13 @@ impl Lease {
             Some(client) => client,
             slot => {
                 let client = connect_direct(&self.database, &self.database.url).await;
-                // Who may log in, or which database there is, may be changing.
+                // The login or the database may be about to change.
                 slot.insert(client.map_err(|error| StoreError::Retry { why: error.to_string() })?)
             }
         })
     }
 
-    /// A connection that did not answer may never do so again: the next step makes a new one.
+    /// A connection that did not answer may never answer again: the next step makes a new one.
     fn forget_connection_after<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         if matches!(outcome, Err(StoreError::Retry { .. })) {
             self.client = None;
@@ -122,21 +121,21 @@ impl Lease {
 
 async fn bounded<T>(limit: Duration, step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(limit, step).await.unwrap_or_else(|_| {
-        let why = format!("the database did not answer within {limit:?}; is it overloaded, or cut off?");
+        let why = format!("the database did not answer within {limit:?}; it may be overloaded or unreachable");
         Err(StoreError::Retry { why })
     })
 }
 
-/// One plain read: nearly always it is all that a standby asks.
+/// One plain read: nearly always the only query of a standby.
 async fn look(client: &Client, chain: &NewChain) -> Result<Option<Bid>, StoreError> {
     let chain_id: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain.chain_id), Type::INT8)];
     let Some(row) = client.query_typed_opt(LOOK, &chain_id).await? else { return Ok(None) };
-    // A standby that could not take over should say so now, and not when it has to.
+    // A standby that cannot take over should report this now, and not at a takeover.
     check_same(chain, row.get(2), row.get(3), row.get(4))?;
     Ok(Some(Bid::Held { holder: row.get(0), until: row.get(1) }))
 }
 
-/// The lease, the end of what the writer before left open, and the new token: one transaction.
+/// The lease, the end of the earlier writer's open transactions, and the new token: one transaction.
 async fn take_over(client: &mut Client, chain: &NewChain) -> Result<Bid, StoreError> {
     let (chain_id, holder, ttl) = (int8(chain.chain_id), instance(), TTL.as_secs_f64());
     let tx = client.transaction().await?;
@@ -144,17 +143,17 @@ async fn take_over(client: &mut Client, chain: &NewChain) -> Result<Bid, StoreEr
     let bid: [(&(dyn ToSql + Sync), Type); 3] = [(&chain_id, Type::INT8), (&holder, Type::TEXT), (&ttl, Type::FLOAT8)];
     if tx.query_typed_opt(TAKE, &bid).await?.is_none() {
         return Err(StoreError::Retry {
-            why: format!("another dalp-indexer was faster with the lease of chain {chain_id}"),
+            why: format!("another dalp-indexer took the lease of chain {chain_id} first"),
         });
     }
-    // Before the token is raised: a writer that is stopped between its fence and its COMMIT holds the state row's lock.
+    // Before the token rises: a writer that is paused between its fence and its COMMIT holds the state row's lock.
     let everybody: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&i64::MAX, Type::INT8)];
     tx.query_typed(END_OLDER, &everybody).await?;
     let claim = enter(tx.client(), chain, true).await?;
     let given: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&claim.token, Type::INT8)];
     tx.execute_typed(GIVE, &given).await?;
     tx.commit().await?;
-    // And after it: what was begun meanwhile can commit nothing, but its rows would stand in the way of ours.
+    // And after it: later transactions of the old token cannot commit, but their rows would block ours.
     client.query_typed(END_OLDER, &given).await?;
     Ok(Bid::Won(claim))
 }
@@ -170,7 +169,7 @@ async fn renew(client: &Client, claim: &Claim) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The name tells candidates from writers. A candidate that falls silent loses its transaction, and with it the lock.
+/// The name distinguishes candidates from writers. A silent candidate loses its transaction, and the lock with it.
 const LIMIT: &str = "SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '5s', true), \
                        set_config('idle_in_transaction_session_timeout', '1s', true), \
                        set_config('application_name', 'dalp-indexer ' || $1, true)";
@@ -191,14 +190,14 @@ const RENEW: &str = "UPDATE dalp_indexed.lease SET renewed_at = clock_timestamp(
 
 const RELEASE: &str = "UPDATE dalp_indexed.lease SET expires_at = clock_timestamp() WHERE chain_id = $1 AND token = $2";
 
-/// Ends the transactions of older tokens of this chain: nobody else's, as each says whose it is (see `store::limit`).
-/// Only what the same login runs in the same database can be seen and ended.
+/// Ends the transactions of older tokens of this chain, and no others: each names its chain (see `store::limit`). A login sees
+/// and ends only transactions of the same login in the same database.
 const END_OLDER: &str = "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
                          WHERE datname = current_database() AND usename = session_user AND pid <> pg_backend_pid() \
                            AND substring(application_name FROM '^dalp-indexer ' || $1 || '/([0-9]{1,18})$')::int8 < $2";
 
-/// The same, but only those that this chain's other transactions wait for: a writer that was overtaken may be stopped anew at any time,
-/// and a backfill that began under an older token need not end if it is in nobody's way.
+/// Ends only those that this chain's other transactions wait for: a stale writer may be paused again at any time, and a backfill
+/// under an older token may continue if it blocks nobody.
 const END_BLOCKING: &str = "WITH waiting AS MATERIALIZED (\
                               SELECT pid FROM pg_catalog.pg_stat_activity \
                               WHERE datname = current_database() AND usename = session_user AND wait_event_type = 'Lock' \
@@ -217,7 +216,7 @@ mod tests {
         assert!(RENEWAL * 2 < TTL && POLL < RENEWAL && PATIENCE < TTL);
     }
 
-    /// As docs/failure-modes.md promises; `cargo bench -p dalp-tests --bench takeover` measures it.
+    /// As promised in docs/failure-modes.md; `cargo bench -p dalp-tests --bench takeover` measures it.
     #[test]
     fn five_seconds_are_enough_for_a_lease_to_run_out_and_to_be_noticed() {
         assert!(TTL + POLL * 4 <= Duration::from_secs(5));

@@ -1,7 +1,7 @@
-//! PostgreSQL: the pool, and one transaction for each thing that may happen to a chain.
+//! PostgreSQL: the pool, and one transaction for each change of a chain.
 //!
-//! Never asks a node. Through PgBouncer in transaction mode everything here works: unnamed statements only, nothing set
-//! beyond a transaction.
+//! Never asks a node. Everything here works through PgBouncer in transaction mode: only unnamed statements, and no setting
+//! outlives a transaction.
 
 pub mod append;
 pub mod bus;
@@ -55,48 +55,48 @@ pub struct Store {
     pool: Pool<Manager>,
     manager: Manager,
     endpoint: String,
-    /// How long a connection is waited for.
+    /// The wait for a connection.
     patience: Duration,
-    /// Connections that history may take at once.
+    /// Connections that history may use at the same time.
     history: Arc<Semaphore>,
     /// For connections beside the pool.
     database: Database,
-    /// The tables that rows go to.
+    /// The tables for rows.
     datasets: Datasets,
     bus: Arc<Bus>,
     floors: Arc<RwLock<HashMap<u64, Floors>>>,
-    /// Whether the database holds any character: it does in UTF8. None while that is not known.
+    /// Whether the database can hold any character: in UTF8 it can. None while this is unknown.
     unicode: Arc<OnceLock<bool>>,
 }
 
 impl Store {
-    /// A pool on `database.url`. Connects once, so that a wrong URL is said at once.
+    /// A pool on `database.url`. Connects once, so that a wrong URL is reported at once.
     ///
     /// # Errors
     /// Why there is no connection.
     pub async fn open(config: &Config) -> Result<Self, StoreError> {
         let (database, datasets) = (&config.database, config.datasets.clone());
         let (config, tls) = connector(database, &database.url)?;
-        // For the attempt, and for the question to the server itself.
+        // For the attempt, and for the query to the server itself.
         let (endpoint, patience) = (database_endpoint(&config), connect::limit(&config) * 2 + Duration::from_secs(1));
         let manager = Manager::new(database.clone(), config, tls);
         let pool = Pool::builder()
             .max_size(database.pool_size)
             // An attempt to connect ends by itself before this, with its cause.
             .connection_timeout(patience)
-            // Off: a failed attempt is told at once and with its cause, and the caller decides when to try again.
+            // Off: a failed attempt is reported at once with its cause, and the caller decides about the next try.
             .retry_connection(false)
-            // The one that was just used: its caches hold the leaves that are being written, and the others may sleep.
+            // The last used one: its caches hold the current leaves, and the others may sleep.
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(manager.clone());
-        // One connection is left to the tails, whatever history does.
+        // One connection is reserved for the tails, under any load of history.
         let writers = database.write_parallelism.min(database.pool_size - 1).max(1);
         let history = Arc::new(Semaphore::new(writers as usize));
         let (floors, unicode) = (Arc::default(), Arc::default());
         let database = database.clone();
         let bus = Arc::new(Bus::new());
         let store = Self { pool, manager, endpoint, patience, history, database, datasets, bus, floors, unicode };
-        // What no retry mends is said as such here, and waited for later: an administrator may be changing a password.
+        // A fault that no retry mends is reported here, and waited for later: an administrator may be changing a password.
         store.pooled().await.map_err(|unpooled| match unpooled {
             Unpooled::Refused(error) => error.into(),
             other => store.unpooled(other),
@@ -104,12 +104,12 @@ impl Store {
         Ok(store)
     }
 
-    /// The tables that rows go to.
+    /// The tables for rows.
     pub fn datasets(&self) -> &Datasets {
         &self.datasets
     }
 
-    /// A listener to every change of a chain that this store commits from now on.
+    /// A listener to every future change that this store commits.
     pub fn listen(&self) -> Listener {
         self.bus.listen()
     }
@@ -118,8 +118,8 @@ impl Store {
         self.pooled().await.map_err(|error| self.unpooled(error))
     }
 
-    /// A connection of the pool. While the pool has none at all, the server's reason for refusing another is everybody's: nobody
-    /// waits for one to come free.
+    /// A connection of the pool. While the pool has no connection at all, every caller gets the server's reason for the refusal:
+    /// none waits for a free one.
     async fn pooled(&self) -> Result<Connection<'_>, Unpooled> {
         let mut failures = self.manager.failures();
         let refused = async {
@@ -146,18 +146,18 @@ impl Store {
         let why = match error {
             Unpooled::Refused(error) | Unpooled::Busy(Some(error)) => error.to_string(),
             Unpooled::Busy(None) => format!(
-                "database {}: all {} connections of the pool are in use, and none came free within {:?}: raise \
-                 database.pool_size, or look for what PostgreSQL is busy with (pg_stat_activity)",
+                "database {}: all {} connections of the pool are in use, and none became free within {:?}: raise \
+                 database.pool_size, or see the active sessions of PostgreSQL in pg_stat_activity",
                 self.endpoint, self.database.pool_size, self.patience
             ),
         };
         StoreError::Retry { why }
     }
 
-    /// Whether this database can be written and has a schema this binary can use.
+    /// Checks that this database is writable and has a schema that this binary can use.
     ///
     /// # Errors
-    /// What is wrong and the command that mends it.
+    /// The fault, and the command that mends it.
     pub async fn check(&self) -> Result<dalp_migrations::SchemaState, StoreError> {
         let client = self.connection().await?;
         let sql = "SELECT current_setting('transaction_read_only') = 'on', current_setting('server_encoding') = 'UTF8'";
@@ -171,8 +171,8 @@ impl Store {
 }
 
 impl Store {
-    /// What others wrote, as this database can hold it: no NUL, and nothing beyond ASCII where its encoding may lack it. A character that
-    /// is refused would freeze what it was to tell.
+    /// A text of others in a form that this database can hold: no NUL, and only ASCII if its encoding may lack other characters.
+    /// A refused character would freeze the stored status.
     fn text(&self, text: &str) -> String {
         text_in(*self.unicode.get().unwrap_or(&false), text)
     }
@@ -188,11 +188,11 @@ fn text_in(unicode: bool, text: &str) -> String {
     text.chars().map(held).collect()
 }
 
-/// Why the pool has no connection for us.
+/// Why the pool has no free connection.
 enum Unpooled {
-    /// The server refuses, or is not there.
+    /// The server refuses, or is unreachable.
     Refused(ConnectError),
-    /// Others have them; and why there is not another one, if that was tried.
+    /// All are in use; and why no further one was made, if it was tried.
     Busy(Option<ConnectError>),
 }
 
@@ -203,7 +203,7 @@ async fn begin<'c>(connection: &'c mut Connection<'_>, claim: &Claim) -> Result<
     Ok(tx)
 }
 
-/// The same for reading one state of the database.
+/// A transaction that reads one state of the database.
 async fn begin_reading<'c>(
     connection: &'c mut Connection<'_>,
     claim: &Claim,
@@ -213,8 +213,8 @@ async fn begin_reading<'c>(
     Ok(tx)
 }
 
-/// Begins a short transaction that takes a chain's locks without a token. A process that leaves it idle is stopped, and
-/// must not hold up those that run.
+/// Begins a short transaction that takes a chain's locks without a token. A process that leaves it idle is paused, and must not
+/// block running processes.
 async fn begin_brief<'c>(
     connection: &'c mut Connection<'_>,
     chain_id: u64,
@@ -224,13 +224,14 @@ async fn begin_brief<'c>(
     Ok(tx)
 }
 
-/// Begins `tx`, within limits, and says whose it is: after a takeover [`lease`] finds those of older tokens by their name.
+/// Begins `tx` with time limits and its owner's name: after a takeover, [`lease`] finds transactions of older tokens by their
+/// name.
 async fn limit(tx: &WholeTransaction<'_>, begin: &str, claim: &Claim) -> Result<(), StoreError> {
     let writer: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
     tx.begin(begin, LIMIT, &writer).await
 }
 
-// The settings end with the transaction: behind a pooler the next one may be somebody else's.
+// The settings end with the transaction: behind a pooler, the next one may belong to another process.
 const LIMIT: &str = "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '120s', true), \
                        set_config('idle_in_transaction_session_timeout', '60s', true), \
                        set_config('application_name', 'dalp-indexer ' || $1 || '/' || $2, true)";
@@ -243,19 +244,22 @@ pub(crate) fn timestamp(seconds: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(seconds, 0).filter(|_| pg_micros(seconds).is_some())
 }
 
-/// A block number as it is stored. The tables' CHECKs keep out what is none.
+/// A stored block number. The tables' CHECKs exclude invalid ones.
 pub(crate) fn uint8(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|_negative| StoreError::Fatal {
-        why: format!("the database holds block number {number}, which no dalp-indexer writes: find out who did, and `dalp-indexer reindex`"),
+        why: format!(
+            "the database holds block number {number}, and no dalp-indexer writes such a number: find its \
+            writer, then run `dalp-indexer reindex`"
+        ),
     })
 }
 
-/// A hash as it is stored: 32 bytes, by the tables' CHECKs.
+/// A stored hash: 32 bytes, by the tables' CHECKs.
 pub(crate) fn hash(bytes: &[u8]) -> Result<B256, StoreError> {
     B256::try_from(bytes).map_err(|_length| StoreError::Fatal {
         why: format!(
-            "the database holds a hash of {} bytes where 32 are, which no dalp-indexer writes: find out who did, and \
-             `dalp-indexer reindex`",
+            "the database holds a hash of {} bytes instead of 32, and no dalp-indexer writes such a hash: find its \
+             writer, then run `dalp-indexer reindex`",
             bytes.len()
         ),
     })

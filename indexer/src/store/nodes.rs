@@ -1,4 +1,4 @@
-//! What was learned of each node, kept over restarts. Nothing that rows depend on is decided by it.
+//! The learned limits of each node, kept over restarts. No row depends on them.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
@@ -7,7 +7,7 @@ use super::{Store, StoreError, int8};
 use crate::status::NodeReport;
 
 impl Store {
-    /// What earlier runs stored of a chain's nodes.
+    /// The stored limits of a chain's nodes from earlier runs.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -16,7 +16,7 @@ impl Store {
         Ok(stored_nodes(&connection, int8(chain_id)).await?)
     }
 
-    /// Writes how a chain's nodes do.
+    /// Writes the states of a chain's nodes.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -46,7 +46,7 @@ impl Store {
     }
 }
 
-/// What is stored of a chain's nodes, by whoever may read it.
+/// The stored states of a chain's nodes, for any reader.
 ///
 /// # Errors
 /// The server's.

@@ -38,7 +38,7 @@ impl Store {
         rows.iter().map(|row| block_ref(row.get(0), row.get(1))).collect()
     }
 
-    /// What is covered of a chain's source.
+    /// The coverage of a chain's source.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -57,7 +57,7 @@ impl Store {
         Ok(Coverage::new(ranges.collect::<Result<Vec<_>, StoreError>>()?.into_iter().flatten()))
     }
 
-    /// How far each level of verification reaches.
+    /// The reach of each level of verification.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -88,7 +88,7 @@ impl Store {
     }
 }
 
-/// How far each level of verification of a chain reaches, by whoever may read it; nowhere for a chain that is not stored.
+/// The reach of each level of verification of a chain, for any reader; none for a chain that is not stored.
 ///
 /// # Errors
 /// The server's.
@@ -104,7 +104,7 @@ const VERIFIED_TO: &str = "SELECT max(verified_to) FILTER (WHERE level = 'return
                            max(verified_to) FILTER (WHERE level = 'receipts') AS receipts \
                            FROM dalp_indexed.verified WHERE chain_id = $1";
 
-/// A block as it is stored.
+/// A stored block.
 pub(super) fn block_ref(number: i64, hash: &[u8]) -> Result<BlockRef, StoreError> {
     Ok(BlockRef { number: uint8(number)?, hash: super::hash(hash)? })
 }

@@ -1,25 +1,26 @@
-//! Which tables the newest blocks of a chain have rows in, as far as this process wrote them all: an unwind removes rows from those alone.
+//! The tables with rows of a chain's newest blocks, if this process wrote all of these blocks: an unwind removes rows only from
+//! these tables.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use super::commit::{Change, Commit};
 
-/// Batches that are remembered: more than reorganisations are deep.
+/// Remembered batches: more than the depth of reorgs.
 const BATCHES: usize = 1_024;
 
-/// What is known of the blocks at a chain's tail.
+/// The knowledge about the blocks at a chain's tail.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    /// The epoch that it is of.
+    /// Its epoch.
     epoch: Option<i64>,
-    /// The last block of each batch, with the places of the datasets that it has rows in; ascending.
+    /// The last block of each batch, with the indexes of the datasets with rows of it; ascending.
     batches: VecDeque<(u64, Vec<usize>)>,
-    /// The first block of which all rows are known.
+    /// The first block whose rows are all known.
     from: Option<u64>,
 }
 
 impl Recent {
-    /// Takes note of the next commit. Where another one came between, nothing is known of what was before.
+    /// Records the next commit. After a commit of another process in between, earlier blocks are unknown.
     pub fn note(&mut self, commit: &Commit) {
         if self.epoch.is_none_or(|epoch| epoch + 1 != commit.epoch) {
             self.forget();
@@ -35,7 +36,7 @@ impl Recent {
                 }
             }
             Change::Unwound { to, .. } => {
-                // Of a batch that is cut, the tables may be more than those that the rest has rows in, which is harmless.
+                // A cut batch may name more tables than the rest has rows in, which is harmless.
                 while self.batches.back().is_some_and(|(last, _)| *last >= to.next)
                     && self.batches.len() > 1
                     && self.batches[self.batches.len() - 2].0 + 1 >= to.next
@@ -49,7 +50,7 @@ impl Recent {
                     self.forget();
                 }
             }
-            // Final blocks, below those that an unwind may reach.
+            // Final blocks, below those that an unwind can remove.
             Change::Backfilled(_) => {}
             Change::Jumped(_) | Change::Repaired(_) | Change::Reset => self.forget(),
         }
@@ -61,8 +62,8 @@ impl Recent {
         self.from = None;
     }
 
-    /// The places of the datasets that have rows of blocks from `first` upwards, just before the commit that makes `epoch`; `None` where that is
-    /// not known.
+    /// The indexes of the datasets with rows of blocks from `first` upwards, just before the commit that makes `epoch`; `None` if
+    /// unknown.
     pub fn since(&self, first: u64, epoch: i64) -> Option<BTreeSet<usize>> {
         let is_known = self.epoch == Some(epoch - 1) && self.from.is_some_and(|from| from <= first);
         let batches = self.batches.iter().rev().take_while(|(last, _)| *last >= first);

@@ -1,4 +1,4 @@
-//! Replacing the rows of a range of blocks by those of a batch that was fetched anew: one transaction, or nothing.
+//! Replaces the rows of a range of blocks by those of a new batch: one transaction, or nothing.
 
 use std::sync::OnceLock;
 
@@ -15,18 +15,18 @@ use crate::dataset::Sorted;
 use crate::dataset::rows::Rows;
 
 const DELETE_BLOCKS: &str = "DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
-/// Asked under the state row's lock, with which every coverage is committed.
+/// Read under the state row's lock, which every commit of coverage holds.
 const COVERED_NOW: &str =
     "SELECT 1 FROM dalp_indexed.coverage WHERE chain_id = $1 AND from_block <= $3 AND to_block >= $2 LIMIT 1";
 const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2 \
      RETURNING epoch";
 
-/// What a range of blocks is to be made of.
+/// The new content of a range of blocks.
 #[derive(Clone, Copy, Debug)]
 pub enum Replacement<'b> {
     /// The rows of this batch, which covers the range and has every header of it.
     Batch(&'b Sorted),
-    /// Nothing: no source covers the range, so what lies there was never committed with it.
+    /// Nothing: no source covers the range, so its rows were never committed with coverage.
     Nothing(BlockRange),
 }
 
@@ -39,7 +39,7 @@ impl<'b> Replacement<'b> {
         }
     }
 
-    /// What they are made of, if of anything.
+    /// The new content, if any.
     pub fn batch(self) -> Option<&'b Sorted> {
         match self {
             Replacement::Batch(batch) => Some(batch),
@@ -49,13 +49,13 @@ impl<'b> Replacement<'b> {
 }
 
 impl Store {
-    /// Replaces all rows of a range but the `foreign` ones (block and log index). `anchor`: a stored block at or above the
-    /// range, of which the node said after the batch was fetched that it is on its chain. The coverage keeps its blocks and
+    /// Replaces all rows of a range except the `foreign` ones (block and log index). `anchor`: a stored block at or above the
+    /// range; after the fetch of the batch, the node confirmed that the block is on its chain. The coverage keeps its blocks and
     /// takes the batch's level; the tail stays.
     ///
     /// # Errors
-    /// [`StoreError::TailMoved`] where the writer changed, the anchor is no longer stored or the range lies above the tail;
-    /// after [`StoreError::Indeterminate`] it may be committed: doing it again is harmless.
+    /// [`StoreError::TailMoved`] if the writer changed, the anchor is no longer stored or the range is above the tail; after
+    /// [`StoreError::Indeterminate`] it may be committed: a repeat is harmless.
     pub async fn repair(
         &self,
         claim: &Claim,
@@ -81,11 +81,11 @@ impl Store {
             (&numbers, Type::INT8_ARRAY),
             (&indexes, Type::INT4_ARRAY),
         ];
-        // By number alone: a wrong row may lie at any time. Rows that another filter selected stay.
+        // By number alone: a wrong row may have any time. Rows of another filter stay.
         let clears = datasets.iter().map(|dataset| tx.execute_typed(&dataset.statements().clear, &of));
         let cleared = OnceLock::new();
         let clear = async {
-            // Nobody else sets it.
+            // No other code sets it.
             cleared.set(all(clears).await?).ok();
             Ok(())
         };
@@ -104,7 +104,7 @@ impl Store {
             Some(batch) => {
                 stages.then(Stage::Coverage, set_level(&tx, claim, batch.source(), range, batch.level(), true))
             }
-            // A writer beside us may have committed rows there meanwhile, and they may be among those that were deleted here.
+            // A writer beside us may have committed rows there meanwhile, and they may be among the deleted ones.
             None => stages.then(Stage::Looks, async {
                 let covered = tx.query_typed_opt(COVERED_NOW, &of[..3]).await?;
                 covered.map_or(Ok(()), |_row| Err(StoreError::TailMoved { chain_id: claim.chain_id }))

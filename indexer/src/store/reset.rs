@@ -1,4 +1,4 @@
-//! What an operator asks for: blocks that shall be read again, and a devnet that was started anew.
+//! An operator's requests: blocks to read again, and a restarted devnet.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use super::{Claim, NewChain, Store, StoreError, begin_brief, hash, int8, uint8};
 use crate::chain::machine::Tail;
 use crate::status::instance;
 
-/// A chain as it is stored, under a token of our own.
+/// A stored chain, under our own token.
 #[derive(Clone, Debug)]
 pub struct Seized {
     /// The right to write it.
     pub claim: Claim,
     /// Its first block.
     pub start_block: u64,
-    /// Where its tail stands.
+    /// Its tail.
     pub tail: Tail,
     /// Its genesis block.
     pub genesis: B256,
 }
 
 impl Store {
-    /// Takes a stored chain over as it is, without asking a node or waiting for its leader: earlier claims commit nothing
-    /// more. The lease runs out by itself unless [`Store::clear_down`] goes on. `None` where nothing is stored of it.
+    /// Takes a stored chain over unchanged, without asking a node or waiting for its leader: earlier claims commit nothing more.
+    /// The lease expires by itself unless [`Store::clear_down`] continues. `None` if no block of it is stored.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -44,7 +44,7 @@ impl Store {
         Ok(Some(Seized { claim, start_block, tail, genesis: hash(row.get(1))? }))
     }
 
-    /// The tail from which blocks `from` and above are to be read: on the highest stored block below it, or at the first.
+    /// The tail for reading blocks from `from` upwards again: at the highest stored block below it, or at the first block.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -53,7 +53,7 @@ impl Store {
         Ok(below.first().map_or(Tail { next: chain.start_block, hash: None }, |block| Tail::after(*block)))
     }
 
-    /// Removes the next blocks on the way from `from` down to `to`, and keeps the lease meanwhile; answers how far it came.
+    /// Removes the next blocks on the way from `from` down to `to`, and keeps the lease meanwhile; returns the new tail.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -64,10 +64,10 @@ impl Store {
         Ok(step)
     }
 
-    /// Ends the lease that [`Store::seize`] took.
+    /// Ends the lease of [`Store::seize`].
     ///
     /// # Errors
-    /// See [`StoreError`]; it then runs out by itself.
+    /// See [`StoreError`]; it then expires by itself.
     pub async fn let_go(&self, claim: &Claim) -> Result<(), StoreError> {
         self.hold(claim, 0.0).await
     }
@@ -81,8 +81,8 @@ impl Store {
         }
     }
 
-    /// Removes everything of a chain whose genesis is not `chain`'s, and makes it a new one. A crash in between leaves a
-    /// shorter prefix of the old chain, and the next start goes on.
+    /// Removes a chain whose genesis is not `chain`'s, and makes it a new one. A crash in between leaves a shorter prefix of the
+    /// old chain, and the next start continues.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -91,7 +91,8 @@ impl Store {
             return Ok(());
         }
         let Some(Seized { claim, mut tail, genesis, .. }) = self.seize(chain.chain_id).await? else { return Ok(()) };
-        tracing::warn!(stored_genesis = %genesis, node_genesis = %chain.genesis, "another chain under the same id: removing what is stored");
+        tracing::warn!(stored_genesis = %genesis, node_genesis = %chain.genesis, "another chain under the same id: \
+            removing the stored one");
         let bottom = Tail { next: 0, hash: None };
         while tail != bottom {
             tail = self.clear_down(&claim, tail, bottom).await?;
@@ -103,7 +104,7 @@ impl Store {
             (&genesis, Type::BYTEA),
             (&int8(chain.start_block), Type::INT8),
         ];
-        // Its connection goes back before the next step asks for one: the pool may have no other.
+        // Its connection returns to the pool before the next step needs one: the pool may have no other.
         let under_way = self.bus.begin(chain.chain_id);
         let renewed = self.connection().await?.query_typed(RENEW, &params).await?;
         let Some(row) = renewed.first() else { return Err(StoreError::Fenced { chain_id: chain.chain_id }) };
@@ -121,7 +122,7 @@ impl Store {
     }
 }
 
-/// How long a standby waits after an operator's command that was killed.
+/// The wait of a standby after an operator's command was killed.
 const LEASE: Duration = Duration::from_secs(30);
 
 const TAKE: &str = "INSERT INTO dalp_indexed.lease AS l (chain_id, token, holder, expires_at) \

@@ -1,4 +1,5 @@
-//! What retention has done to a chain's tables: from which time on rows are served, and what they are counted back from.
+//! The effects of retention on a chain's tables: the times from which rows are served, and the times from which retention counts
+//! back.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -12,13 +13,13 @@ use super::{Store, StoreError, begin_brief, int8};
 use crate::dataset::{Dataset, Datasets, Floors};
 
 impl Store {
-    /// The floors of a chain as they were last read.
+    /// The floors of a chain at the last read.
     pub fn floors(&self, chain_id: u64) -> Floors {
         let floors = self.floors.read().unwrap_or_else(PoisonError::into_inner);
         floors.get(&chain_id).cloned().unwrap_or_default().at(Utc::now())
     }
 
-    /// Reads the floors of a chain. Where they are old, rows of a leaf that is gone get one anew, which is retired again.
+    /// Reads the floors of a chain. With outdated floors, rows of a dropped leaf get a new leaf, which is retired again.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -48,7 +49,7 @@ impl Store {
     }
 }
 
-/// Whether a table has rows of a chain, by its id as it is stored, at a time or later.
+/// Whether a table has rows of a chain, by its stored id, at a time or later.
 ///
 /// # Errors
 /// The server's.
@@ -66,7 +67,7 @@ pub(super) async fn read_floors(tx: &Client, datasets: &Datasets, chain_id: u64)
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
     let mut floors = vec![None; datasets.count()];
     for row in tx.query_typed(FLOORS, &params).await? {
-        // The floors of other tables are nobody's here.
+        // The floors of other tables are not used here.
         if let Some(dataset) = datasets.of_table(row.get(0), row.get(1)) {
             floors[dataset.at()] = row.get(2);
         }
@@ -74,7 +75,7 @@ pub(super) async fn read_floors(tx: &Client, datasets: &Datasets, chain_id: u64)
     Ok(Floors::new(floors, Utc::now()))
 }
 
-/// The time of each chain's newest final block that is stored, by chain id. For the partitioner's connection.
+/// The time of each chain's newest stored final block, by chain id. For the partitioner's connection.
 ///
 /// # Errors
 /// The server's.
@@ -83,7 +84,7 @@ pub async fn final_times(client: &Client) -> Result<BTreeMap<i64, DateTime<Utc>>
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// The newest time known of each chain's head, by chain id.
+/// The newest known time of each chain's head, by chain id.
 ///
 /// # Errors
 /// The server's.
@@ -92,16 +93,16 @@ pub async fn head_times(client: &Client) -> Result<BTreeMap<i64, DateTime<Utc>>,
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// How the maintenance of a table last went.
+/// The last result of a table's maintenance.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// Last run without a failure.
     pub succeeded_at: Option<DateTime<Utc>>,
-    /// What the last failure said, if none has succeeded since.
+    /// The last failure, if no run has succeeded since.
     pub error: Option<String>,
 }
 
-/// How the maintenance of a table last went.
+/// The last result of a table's maintenance.
 ///
 /// # Errors
 /// The server's.
@@ -111,7 +112,7 @@ pub async fn last_run(client: &Client, table: &Table) -> Result<Run, Error> {
     Ok(row.map(|row| Run { succeeded_at: row.get(0), error: row.get(1) }).unwrap_or_default())
 }
 
-/// How many leaves of a table were dropped, by key.
+/// The number of dropped leaves of a table, by key.
 ///
 /// # Errors
 /// The server's.
@@ -128,6 +129,6 @@ const HEADS: &str = "SELECT c.chain_id, GREATEST(s.head_time, c.tail_time) FROM 
 const LAST_RUN: &str = "SELECT succeeded_at, CASE WHEN failures > 0 THEN last_error END FROM dalp_indexed.partition_run \
                         WHERE table_schema = $1 AND table_name = $2";
 
-/// Everything retired (a table that is no longer written) is a floor that no time reaches.
+/// If all leaves are retired (a table without writers), the floor is above every time.
 const FLOORS: &str = "SELECT table_schema, table_name, NULLIF(LEAST(floor, '9999-12-31 23:59:59+00'), '-infinity') \
                       FROM dalp_indexed.retention_floor WHERE key = $1";

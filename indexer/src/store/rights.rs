@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::StoreError;
 
-/// What a login is for.
+/// The duty of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
     /// `database.url`.
@@ -14,10 +14,10 @@ pub enum Duty {
     Read,
 }
 
-/// Whether this connection's login has its rights and the schema is one that this binary can use.
+/// Checks that this connection's login has its rights, and that this binary can use the schema.
 ///
 /// # Errors
-/// What is wrong and the command that mends it.
+/// The fault, and the command that mends it.
 pub async fn fit(client: &Client, duty: Duty) -> Result<dalp_migrations::SchemaState, StoreError> {
     if let Some(why) = stranger(client, duty).await? {
         return Err(StoreError::Fatal { why });
@@ -25,11 +25,11 @@ pub async fn fit(client: &Client, duty: Duty) -> Result<dalp_migrations::SchemaS
     dalp_migrations::check(client).await.map_err(|error| StoreError::Fatal { why: error.to_string() })
 }
 
-/// What to do about a login that lacks the rights of its duty and is not in the group that has them; none where it is, or
-/// where there is no schema.
+/// The remedy for a login that lacks the rights of its duty and is not in the group with these rights; none if it is, or if there
+/// is no schema.
 ///
 /// # Errors
-/// What the server says.
+/// The server's.
 pub async fn stranger(client: &Client, duty: Duty) -> Result<Option<String>, tokio_postgres::Error> {
     let (url, right) = match duty {
         Duty::Write => ("database.url", "INSERT"),
@@ -46,8 +46,8 @@ pub async fn stranger(client: &Client, duty: Duty) -> Result<Option<String>, tok
     }))
 }
 
-/// The groups are found by what they may do, so that their names need not be known: of those with rights on one table, the
-/// writer's may INSERT and the reader's may not.
+/// The groups are found by their rights, so that their names need not be known: of those with rights on one table, the writer's
+/// may INSERT and the reader's may not.
 const MISSING: &str = "\
 SELECT current_user::text, format('GRANT %I TO %I', g.rolname, current_user) \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \

@@ -1,8 +1,8 @@
-//! The pool's connections, which are given up rather than used again when something that was begun on them did not end.
+//! The pool's connections. A connection with an unfinished statement is closed, and not used again.
 //!
-//! A dropped statement or transaction leaves messages on their way: the next user's would follow them at once. A server
-//! answers in order; PgBouncer before 1.21 counts wrong, gives the server connection to somebody else in between, and
-//! the answer never comes. And a COPY that was refused before it began leaves one answer too many.
+//! A dropped statement or transaction leaves messages under way, and the next user's messages would follow directly. A server
+//! answers in order. PgBouncer before 1.21 counts wrong, gives the server connection to another client in between, and the answer
+//! never comes. A COPY that is refused before it begins leaves one extra answer.
 
 use std::fmt;
 use std::ops::Deref;
@@ -18,10 +18,10 @@ use super::StoreError;
 use super::connect::{self, ConnectError, MakeTls, classify};
 use crate::config::{Database, database_endpoint};
 
-/// How long a connection may go unasked before it is used again.
+/// The idle time after which a connection is tested before its next use.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Makes and checks the pool's connections, and tells why the last one was not made: the pool itself has no word for it.
+/// Makes and tests the pool's connections, and reports why the last one was not made: the pool itself has no message for it.
 #[derive(Clone)]
 pub(super) struct Manager {
     database: Database,
@@ -41,14 +41,14 @@ impl Manager {
         Self { database, config, tls, failed: watch::channel(None).0 }
     }
 
-    /// With all that is to be known of the reason, which is kept for those who wait for a connection.
+    /// With the full reason, which is kept for the callers that wait for a connection.
     async fn failed(&self, error: ConnectError) -> ConnectError {
         let error = connect::explained(&self.database, &self.database.url, error).await;
         self.failed.send_replace(Some(error.clone()));
         error
     }
 
-    /// Why the last attempt failed; none where it did not. What was told before this call is not told again as a change.
+    /// Why the last attempt failed; none if it did not. A failure reported before this call is not reported again as a change.
     pub fn failures(&self) -> watch::Receiver<Option<ConnectError>> {
         self.failed.subscribe()
     }
@@ -71,14 +71,14 @@ impl bb8::ManageConnection for Manager {
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), ConnectError> {
-        // A server that ends a connection says so at once; asking is for what vanished without a word.
+        // A server that ends a connection says so at once; the test finds silently vanished ones.
         if !session.client.is_closed() && session.checked.elapsed() <= SILENCE {
             return Ok(());
         }
         let asked = session.whole(session.client.simple_query(""));
         let found = match tokio::time::timeout(session.limit, asked).await {
             Ok(answer) => answer.map_err(|error| classify(&self.config, session.endpoint.clone(), &error)),
-            // A new one would be as silent; one that was closed is replaced.
+            // A new one would be as silent; a closed one is replaced.
             Err(_late) => Err(self.failed(connect::silent(session.endpoint.clone(), session.limit)).await),
         };
         found?;
@@ -95,17 +95,17 @@ impl bb8::ManageConnection for Manager {
 #[derive(Debug)]
 pub(super) struct Session {
     client: Client,
-    /// Something was begun and has not ended.
+    /// A statement or transaction was begun and has not ended.
     busy: AtomicBool,
-    /// When it last answered the question whether it is there.
+    /// The time of its last successful test.
     checked: Instant,
     endpoint: String,
-    /// How long an answer is waited for that waits for nobody's locks.
+    /// The time limit of an answer that needs no lock.
     limit: Duration,
 }
 
 impl Session {
-    /// Remembers, if it is dropped on the way, that `step` did not end.
+    /// Remembers, if it is dropped early, that `step` did not end.
     async fn whole<T>(&self, step: impl Future<Output = T>) -> T {
         self.busy.store(true, Ordering::Relaxed);
         let done = step.await;
@@ -113,7 +113,7 @@ impl Session {
         done
     }
 
-    /// A transaction that [`WholeTransaction::begin`] has yet to begin.
+    /// A transaction that [`WholeTransaction::begin`] will begin.
     pub fn transaction(&mut self) -> WholeTransaction<'_> {
         self.busy.store(true, Ordering::Relaxed);
         WholeTransaction { session: self }
@@ -143,17 +143,18 @@ impl Deref for Session {
     }
 }
 
-/// A transaction that gives its connection back only when its COMMIT was answered. Otherwise the connection ends inside
-/// the transaction: the server rolls back, and a pooler closes its server connection with what was prepared on it, where
-/// a statement of the same name would meet the next process that is given it.
+/// A transaction that returns its connection only after the answer to its COMMIT. Otherwise the connection ends inside the
+/// transaction: the server rolls back, and a pooler closes its server connection with the statements prepared on it, because a
+/// statement of the same name would meet the next process with this connection.
 ///
-/// Not the driver's own, which takes a round trip to begin, and which, dropped, rolls back and lets the server connection live on.
+/// Not the driver's own: it takes a round trip to begin, and, if dropped, it rolls back and lets the server connection live.
 pub(super) struct WholeTransaction<'s> {
     session: &'s Session,
 }
 
 impl WholeTransaction<'_> {
-    /// Sends `begin` and the first statement `sql`, which takes no lock; what is sent behind them before they are answered is part of it.
+    /// Sends `begin` and the first statement `sql`, which takes no lock; statements sent before their answers are part of the
+    /// transaction.
     pub async fn begin(
         &self,
         begin: &str,
@@ -161,7 +162,7 @@ impl WholeTransaction<'_> {
         params: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<(), StoreError> {
         let Session { client, endpoint, limit, .. } = self.session;
-        // A pooler whose server went away lets statements wait for minutes.
+        // A pooler without its server lets statements wait for minutes.
         let begun = try_join(client.batch_execute(begin), client.query_typed(sql, params));
         match tokio::time::timeout(*limit, begun).await {
             Ok(begun) => Ok(begun.map(drop)?),
@@ -169,7 +170,7 @@ impl WholeTransaction<'_> {
         }
     }
 
-    /// Makes it last.
+    /// Commits it.
     pub async fn commit(self) -> Result<(), Error> {
         self.session.client.batch_execute("COMMIT").await?;
         self.session.busy.store(false, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! The stages of a data transaction. Each statement is sent right behind the one before, without waiting for its answer; the server
-//! carries them out in that order, and what fails first is the cause of what fails after it.
+//! The stages of a data transaction. Each statement is sent directly behind the previous one, without waiting for its answer; the
+//! server runs them in this order, and the first failure causes the later ones.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,23 +15,23 @@ pub(super) enum Stage {
     Rows,
     /// Blocks.
     Blocks,
-    /// The state row's lock: the token, and the tail that is expected. A writer that is refused here has not held this lock.
+    /// The state row's lock: checks the token and the expected tail. A refused writer has not held this lock.
     Fence,
-    /// What only the lock makes certain: the branch, the anchor, that nobody else covered the range.
+    /// Checks that need the lock: the branch, the anchor, and that no other writer covered the range.
     Looks,
-    /// Which blocks are covered, and how they were verified.
+    /// The covered blocks, and their level.
     Coverage,
 }
 
-/// Of a write that adds: what takes long comes before the lock, what takes the lock is short.
+/// For a write that adds: long steps come before the lock, and steps under the lock are short.
 pub(super) const ADDING: &[Stage] = &[Stage::Rows, Stage::Blocks, Stage::Fence, Stage::Looks, Stage::Coverage];
-/// Of one that removes, behind its fence: orphans carry the epoch that it makes, and reorganisations are rare and short.
+/// For a write that removes: behind its fence, because orphans carry its new epoch, and reorgs are rare and short.
 pub(super) const REMOVING: &[Stage] = &[Stage::Rows, Stage::Blocks, Stage::Coverage];
 
-/// The answers to statements that are sent one behind the other.
+/// The answers to statements that were sent one behind the other.
 ///
 /// # Errors
-/// That of the first in their order: those after it may only say that the transaction has failed already.
+/// The first error in their order: later ones may only say that the transaction has already failed.
 pub(super) async fn all<T, E>(
     answers: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
 ) -> Result<Vec<T>, E> {
@@ -40,7 +40,7 @@ pub(super) async fn all<T, E>(
 
 type Step<'t> = Pin<Box<dyn Future<Output = Result<Option<i64>, StoreError>> + Send + 't>>;
 
-/// A transaction's steps on their way: each sends all that it has to say before it waits for the first time.
+/// A transaction's steps under way: each sends all of its messages before its first wait.
 pub(super) struct Stages<'t> {
     order: &'static [Stage],
     steps: Vec<(Stage, Step<'t>)>,
@@ -58,23 +58,23 @@ impl<'t> Stages<'t> {
         self
     }
 
-    /// Adds the fence, which answers the chain's new epoch.
+    /// Adds the fence, which returns the chain's new epoch.
     #[must_use]
     pub fn fence(mut self, step: impl Future<Output = Result<i64, StoreError>> + Send + 't) -> Self {
         self.steps.push((Stage::Fence, Box::pin(async move { step.await.map(Some) })));
         self
     }
 
-    /// Carries all out; answers the chain's new epoch.
+    /// Runs all steps; returns the chain's new epoch.
     ///
     /// # Errors
-    /// That of the first step that failed; also, before any is carried out, where the steps are not in the order of the stages.
+    /// The error of the first failed step; also, before any step runs, if the steps are not in the order of the stages.
     pub async fn run(self) -> Result<i64, StoreError> {
         let why = || StoreError::Fatal { why: "a transaction has no fence".to_owned() };
         self.carry_out().await?.ok_or_else(why)
     }
 
-    /// The same behind a fence that was passed already.
+    /// Runs all steps behind an earlier fence.
     ///
     /// # Errors
     /// As [`Stages::run`].

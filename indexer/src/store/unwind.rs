@@ -1,5 +1,5 @@
-//! Removing the newest blocks, because they were orphaned or because an operator wants them read again; and keeping the
-//! coverage's row count small.
+//! Removes the newest blocks, because they are orphans or because an operator wants them read again; and keeps the number of
+//! coverage rows small.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -16,22 +16,22 @@ use crate::chain::block::BlockRef;
 use crate::chain::machine::Tail;
 use crate::dataset::{Dataset, Takes};
 
-/// Stored blocks that one transaction removes at most.
+/// Most stored blocks that one transaction removes.
 const STEP: i64 = 2_000;
 
-/// Why blocks go.
+/// Why blocks are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
-    /// The chain left them: their logs are kept in `orphaned_log`.
+    /// They are orphans: their logs are kept in `orphaned_log`.
     Reorg,
-    /// They shall be read again: what is removed is the same that will come.
+    /// They are read again: the same blocks will return.
     Reindex,
 }
 
 impl Store {
-    /// Removes every block from `to.next` upwards, with its rows and coverage, and sets the tail to `to`; or does nothing.
-    /// The removed logs move to `orphaned_log`, with a row in `reorg`. Answers how many logs that were; typed rows, where
-    /// no logs are stored.
+    /// Removes every block from `to.next` upwards, with its rows and coverage, and sets the tail to `to`; or does nothing. The
+    /// removed logs move to `orphaned_log`, with a row in `reorg`. Returns the number of logs, or of typed rows if no logs are
+    /// stored.
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
@@ -39,7 +39,7 @@ impl Store {
         self.remove(claim, from, to, Why::Reorg).await
     }
 
-    /// As [`Store::unwind`], but nothing is kept, and what was final below is no floor any more: an operator decided.
+    /// As [`Store::unwind`], but no log is kept, and a final block below is no floor: an operator decided.
     ///
     /// # Errors
     /// As [`Store::unwind`].
@@ -47,7 +47,7 @@ impl Store {
         self.remove(claim, from, to, Why::Reindex).await.map(drop)
     }
 
-    /// How far one transaction should go from `from` on the way down to `to`.
+    /// The end of one transaction from `from` on the way down to `to`.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -63,7 +63,7 @@ impl Store {
         let tx = begin(&mut connection, claim).await?;
         let (chain_id, first) = (int8(claim.chain_id), int8(to.next));
         let orphans: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&first, Type::INT8)];
-        // The fence first, unlike an append: the orphans carry the epoch that it makes, and reorgs are rare and short.
+        // The fence first, unlike an append: the orphans carry its new epoch, and reorgs are rare and short.
         let times = async { Ok(tx.query_typed_one(ORPHANED_TIMES, &orphans).await?) };
         let (epoch, row) = try_join(fence(&tx, claim, from, to, why), times).await?;
         let (low, high): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = (row.get(0), row.get(1));
@@ -77,7 +77,7 @@ impl Store {
         let touched = self.bus.touched_since(claim.chain_id, to.next, epoch);
         let removed = OnceLock::new();
         let rows = async {
-            // Nobody else sets it.
+            // No other code sets it.
             removed.set(self.remove_rows(&tx, touched.as_ref(), &in_time, why).await?).ok();
             Ok(())
         };
@@ -96,9 +96,9 @@ impl Store {
         Ok(logs)
     }
 
-    /// Sends the DELETE of each table that has rows of these blocks, or may have, where that is not known; answers how many rows went from each.
-    /// `of`: the chain, the first block, the times between which its rows lie, and the epoch that orphans carry. Always the stored times,
-    /// never the new branch's: an orphaned row may lie in another leaf than its successor.
+    /// Sends the DELETE of each table that has, or may have, rows of these blocks; returns the number of removed rows per table.
+    /// `of`: the chain, the first block, the times between which its rows are, and the epoch of the orphans. Always the stored
+    /// times, never the new branch's: an orphaned row may be in another leaf than its successor.
     async fn remove_rows(
         &self,
         tx: &Client,
@@ -120,7 +120,7 @@ impl Store {
         Ok(removed.into_iter().filter(|touched| touched.rows > 0).collect())
     }
 
-    /// How many logs those rows are: raw ones, or typed ones where no logs are stored.
+    /// The number of logs of these rows: raw logs, or typed rows if no logs are stored.
     fn logs_of(&self, touched: &[Touched]) -> u64 {
         let rows = |of: &dyn Fn(&Takes) -> bool| -> u64 {
             touched
@@ -149,7 +149,7 @@ impl Store {
     }
 }
 
-/// Moves the tail down, under our token and from the tail that is expected; answers the epoch that this makes.
+/// Moves the tail down, under our token and from the expected tail; returns the new epoch.
 async fn fence(tx: &Client, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<i64, StoreError> {
     let (expected, expected_hash) = (int8(from.next) - 1, from.hash.map(|hash| hash.to_vec()));
     let (number, hash) = (int8(to.next) - 1, to.hash.map(|hash| hash.to_vec()));
@@ -187,7 +187,7 @@ const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail
                      WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4 \
                      RETURNING epoch";
 
-/// The times bound the leaves that are read; whichever rows of the orphaned numbers lie in them go.
+/// The times limit the leaves to read; all rows of the orphaned numbers inside them are removed.
 const MOVE_LOGS: &str = "WITH gone AS (DELETE FROM dalp_indexed.logs \
                            WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2 RETURNING *) \
                          INSERT INTO dalp_indexed.orphaned_log (chain_id, epoch, block_time, block_number, log_index, tx_index, \
@@ -203,13 +203,13 @@ const ORPHANED_TIMES: &str =
 const DELETE_BLOCKS: &str = "DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number >= $2";
 const DELETE_COVERAGE: &str = "DELETE FROM dalp_indexed.coverage WHERE chain_id = $1 AND to_block >= $2";
 
-/// A range that straddles the fork point keeps its lower part: inserted anew just above, so that the key stays free.
+/// A range across the fork point keeps its lower part: inserted again just above, so that the key stays free.
 const CLIP_COVERAGE: &str = "WITH straddling AS (\
                                DELETE FROM dalp_indexed.coverage WHERE chain_id = $1 AND from_block < $2 AND to_block >= $2 RETURNING *) \
                              INSERT INTO dalp_indexed.coverage (chain_id, source_id, from_block, to_block, level, committed_at) \
                              SELECT chain_id, source_id, from_block, $2 - 1, level, committed_at FROM straddling";
 
-/// A run is as many rows as touch each other. It is written only from what was deleted: the new row has the key of the run's first.
+/// A run is a sequence of touching rows. It is written only from deleted rows: the new row has the key of the run's first.
 const COMPACT: &str = "WITH marked AS (\
                          SELECT *, from_block > max(to_block) OVER (PARTITION BY source_id, level ORDER BY from_block \
                              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) + 1 AS begins \

@@ -1,4 +1,4 @@
-//! Reading what is stored, to verify it, and raising the recorded level of what is right.
+//! Reads the stored rows for a verification, and raises the recorded level of correct blocks.
 
 use alloy::primitives::B256;
 use chrono::{DateTime, Utc};
@@ -21,55 +21,55 @@ use crate::dataset::copy::unix_micros;
 use crate::dataset::rows::{Rows, TIME};
 use crate::dataset::{Dataset, Datasets, Floors};
 
-/// The rows of a range of blocks, whatever their times, and what the coverage says of it: one snapshot.
+/// The rows of a range of blocks, at any time, and the coverage of the range: one snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct StoredRange {
     /// Headers.
     pub blocks: Vec<Entry>,
     /// The rows of each dataset.
     pub rows: Vec<Vec<Entry>>,
-    /// What is below them is nobody's to judge, and not in here.
+    /// Rows below the floors are not judged, and not in here.
     pub floors: Floors,
-    /// What of the range our source covers, clipped to it.
+    /// Our source's coverage of the range, clipped to the range.
     pub covered: Coverage,
-    /// The other sources that cover some of it, and what: where ours does not cover a block, they vouch for its rows.
+    /// The other sources with coverage of the range: for a block that our source does not cover, they decide about its rows.
     pub others: Vec<(Source, Coverage)>,
-    /// Block and log index of rows that our filter does not select: not ours to judge.
+    /// Block and log index of rows outside our filter: not judged by it.
     pub foreign: Vec<(i64, i32)>,
 }
 
 impl StoredRange {
-    /// What of the range is covered by any source.
+    /// The part of the range that any source covers.
     pub fn covered_by_any(&self) -> Coverage {
         let others = self.others.iter().flat_map(|(_, covered)| covered.ranges());
         Coverage::new(self.covered.ranges().iter().chain(others).copied())
     }
 
-    /// Whether a log of block `number`, which our filter selects, is to be stored: where our source covers the block, else where
-    /// another that selects it does.
+    /// Whether a log of block `number` in our filter must be stored: if our source covers the block, or another source that
+    /// selects the log does.
     pub fn calls_for(&self, number: u64, log: &Log<'_>) -> bool {
         let vouches = |(source, covered): &(Source, Coverage)| covered.contains(number) && source.filter().selects(log);
         self.covered.contains(number) || self.others.iter().any(vouches)
     }
 }
 
-/// The rows that a batch makes.
+/// The rows of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedRows {
     /// Headers.
     pub blocks: Vec<Entry>,
     /// The rows of each dataset.
     pub rows: Vec<Vec<Entry>>,
-    /// Logs below the floor of the table that holds them: the raw one, or where raw logs are not stored, the typed one.
+    /// Logs below the floor of their table: the raw table, or, if raw logs are not stored, the typed one.
     pub below: u64,
-    /// The blocks, one for each log, whose time no partition is made for: their logs are in the quarantine alone.
+    /// The blocks, one per log, with a time without a partition: their logs are only in the quarantine.
     pub out_of_time: Vec<u64>,
 }
 
 const MICROS: i64 = 1_000_000;
 
 impl Store {
-    /// What should be stored of `batch`, above the floors: the very rows that an append would send.
+    /// The rows that should be stored for `batch`, above the floors: the very rows that an append would send.
     pub fn expected(&self, batch: &BlockBatch, floors: &Floors) -> ExpectedRows {
         let datasets = &self.datasets;
         let block = |header: &Header| {
@@ -84,7 +84,7 @@ impl Store {
         ExpectedRows { blocks: batch.headers().iter().map(block).collect(), rows, below: encoded.below, out_of_time }
     }
 
-    /// The tables that are compared, each with the columns of its rows' cells: blocks, then the datasets.
+    /// The compared tables, each with the columns of its rows' cells: blocks, then the datasets.
     pub fn shapes(&self) -> (Shape, Vec<Shape>) {
         let exact: Same = |a, b| a == b;
         let table = |order, name: &str| Table { order, name: name.into() };
@@ -99,8 +99,8 @@ impl Store {
 }
 
 impl Store {
-    /// What is stored of `range`, and which of it is the source's. Leaves that cannot hold its times by what the blocks table says are looked at as well: a
-    /// row may have been moved there.
+    /// The stored rows of `range` that belong to the source. Also reads leaves that cannot hold its times according to the blocks
+    /// table: a row may have been moved there.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -111,7 +111,7 @@ impl Store {
         let of: [(&(dyn ToSql + Sync), Type); 3] = [(&chain_id, Type::INT8), (&first, Type::INT8), (&last, Type::INT8)];
         let times = tx.query_typed_one(TIMES, &of).await?;
         let (low, high) = (times.get::<_, Option<DateTime<Utc>>>(0), times.get::<_, Option<DateTime<Utc>>>(1));
-        // Where no block bounds the times, every time that can be stored is inside.
+        // Without a bounding block, every storable time is inside.
         let (low, high) = (low.or_else(|| timestamp(0)), high.or_else(|| timestamp(LAST_SECOND)));
         let timed: [(&(dyn ToSql + Sync), Type); 5] = [
             (&chain_id, Type::INT8),
@@ -139,11 +139,11 @@ impl Store {
         Ok(stored)
     }
 
-    /// Records that the blocks of `range` that the source covers are verified to `level`; a stronger record stays. `anchor`: a stored block
-    /// at or above the range, of which the node said after the range was read that it is on its chain.
+    /// Records that the blocks of `range` with coverage of the source are verified to `level`; a stronger record stays. `anchor`: a
+    /// stored block at or above the range; after the read of the range, the node confirmed that the block is on its chain.
     ///
     /// # Errors
-    /// [`StoreError::TailMoved`] where the writer changed or the anchor is no longer stored; nothing is raised then.
+    /// [`StoreError::TailMoved`] if the writer changed or the anchor is no longer stored; nothing is raised then.
     pub async fn raise(
         &self,
         claim: &Claim,
@@ -165,11 +165,11 @@ impl Store {
     }
 }
 
-/// 9999-12-31 23:59:59 UTC: the end of what is stored.
+/// 9999-12-31 23:59:59 UTC: the end of storable times.
 const LAST_SECOND: i64 = 253_402_300_799;
 
 impl StoredRange {
-    /// Puts aside rows below the floors: some of their leaves may still stand.
+    /// Separates rows below the floors: some of their leaves may still exist.
     fn leave_to_retention(&mut self, datasets: &Datasets) {
         for (dataset, rows) in datasets.iter().zip(&mut self.rows) {
             let first = self.floors.first(dataset);
@@ -177,13 +177,13 @@ impl StoredRange {
         }
     }
 
-    /// Puts aside rows that our filter does not select, where another source may have brought them.
+    /// Separates rows outside our filter, if another source may have stored them.
     fn leave_to_others(&mut self, datasets: &Datasets, selected: &Filter) {
         let key = |entry: &Entry| (int8(entry.number), i32::try_from(entry.index).unwrap_or(i32::MAX));
         let mut foreign = Vec::new();
         for (dataset, rows) in datasets.iter().zip(&self.rows) {
             let own = Emission::of(dataset);
-            // A typed row is its log's, where that is stored.
+            // A typed row follows its log, if the log is stored.
             if dataset.event().is_none() || !selected.raw {
                 foreign.extend(rows.iter().filter(|entry| !own.is_selected(entry, selected)).map(key));
             }
@@ -198,7 +198,7 @@ impl StoredRange {
     }
 }
 
-/// By which cells a row says who emitted its log, and what the log's first topic was.
+/// The cells with the emitter and the first topic of a row's log.
 struct Emission {
     emitter: Option<usize>,
     topic: Topic,
@@ -217,8 +217,8 @@ impl Emission {
         }
     }
 
-    /// Whether a filter selects the log of this row. One that does not tell who emitted it (of the quarantine of versions before) is
-    /// anybody's.
+    /// Whether a filter selects the log of this row. A row without an emitter (in the quarantine of earlier versions) matches
+    /// every filter.
     fn is_selected(&self, entry: &Entry, selected: &Filter) -> bool {
         let cell = |at: Option<usize>| at.and_then(|at| entry.cells[at].as_deref());
         let Some(emitter) = cell(self.emitter) else { return true };
@@ -231,7 +231,7 @@ impl Emission {
     }
 }
 
-/// What of the range our source covers, and what each other one does that covers some of it.
+/// Our source's coverage of the range, and that of each other source.
 async fn covered(
     tx: &Client,
     claim: &Claim,
@@ -257,8 +257,8 @@ async fn covered(
     Ok((Coverage::new(own), others))
 }
 
-/// Under the state row's lock: whether `anchor` is still stored, and the range not above the tail. A statement of its own,
-/// as what it sees must be newer than the lock.
+/// Under the state row's lock: whether `anchor` is still stored, and the range not above the tail. A separate statement, because
+/// its snapshot must be newer than the lock.
 pub(super) async fn hold_anchor(
     tx: &Client,
     claim: &Claim,
@@ -274,8 +274,8 @@ pub(super) async fn hold_anchor(
     }
 }
 
-/// Sets the level of the blocks of `range` that the source covers; without `lower`, only where theirs is weaker. Rows that reach beyond
-/// the range are cut at its edges.
+/// Sets the level of the source's covered blocks of `range`; without `lower`, only where it is weaker. Rows that reach beyond the
+/// range are cut at its edges.
 pub(super) async fn set_level(
     tx: &Client,
     claim: &Claim,
@@ -299,16 +299,16 @@ pub(super) async fn set_level(
     Ok(())
 }
 
-/// A row as it is stored: block, log index and time, then its cells.
+/// A stored row: block, log index and time, then its cells.
 fn entry(row: &Row) -> Entry {
-    // The keys' CHECKs and the order of the SELECT make these what they are; what is none differs from every row expected.
+    // The keys' CHECKs and the order of the SELECT guarantee these types; an invalid value differs from every expected row.
     let number = u64::try_from(row.get::<_, i64>(0)).unwrap_or(u64::MAX);
     let micros = row.get::<_, Wire>(2).0.try_into().map_or(i64::MIN, i64::from_be_bytes);
     let cells = (3..row.len()).map(|at| row.get::<_, Option<Wire>>(at).map(|cell| cell.0)).collect();
     Entry { number, index: row.get::<_, i32>(1).into(), time: unix_micros(micros), cells }
 }
 
-/// A value as the server sends it, of any type.
+/// A value in the server's form, of any type.
 struct Wire(Vec<u8>);
 
 impl<'a> FromSql<'a> for Wire {
@@ -322,7 +322,7 @@ impl<'a> FromSql<'a> for Wire {
 }
 
 const BLOCKS: &str = "SELECT number, 0::int4, time, hash, parent_hash FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
-/// Infinite bounds come as null.
+/// Infinite bounds arrive as null.
 const TIMES: &str = "SELECT CASE WHEN isfinite(lower(t)) THEN lower(t) END, CASE WHEN isfinite(upper(t)) THEN upper(t) END \
                      FROM dalp_indexed.block_time_range($1, $2, $3) AS t";
 const COVERED: &str = "SELECT v.source_id, s.definition, GREATEST(v.from_block, $2), LEAST(v.to_block, $3) \
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(kept(&stored, typed), [0, 2], "one without a log is ours to judge");
         assert_eq!(kept(&stored, datasets.refused()), [0, 3], "one without a log is its log's");
 
-        // Where logs are not stored, a typed row is told by itself.
+        // If logs are not stored, a typed row is judged by itself.
         of_typed.rows[datasets.every().at()].clear();
         of_typed.leave_to_others(&datasets, &Filter { addresses: vec![ours], raw: false, ..Filter::default() });
         assert_eq!(of_typed.foreign, [(5, 1), (5, 4)]);

@@ -8,7 +8,7 @@ use dalp_migrations::{Error, LATEST, Report, Roles, SchemaState, check, migrate}
 use server::{Database, SUPERUSER};
 use tokio_postgres::{Client, error::SqlState};
 
-/// Roles are shared by all databases of the server: a test that changes them uses names of its own.
+/// All databases of the server share roles: a test that changes roles uses its own names.
 fn roles_of(test: &str) -> Roles {
     let name = |role: &str| format!("{test} {role}");
     Roles {
@@ -39,7 +39,7 @@ async fn strings(client: &Client, sql: &str) -> Vec<String> {
     client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// Runs a statement as a role; the SQLSTATE is the answer, `None` if it was carried out.
+/// Runs a statement as a role; returns the SQLSTATE, `None` on success.
 async fn as_role(client: &Client, role: &str, sql: &str) -> Option<SqlState> {
     client.batch_execute(&format!("SET ROLE \"{role}\"")).await.unwrap();
     let answer = client.batch_execute(&format!("BEGIN; {sql}; COMMIT")).await;
@@ -112,7 +112,7 @@ async fn schemas_that_exist_keep_owner_and_rights() {
     let owner = "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'dalp_indexed'";
     assert_eq!(strings(&client, owner).await, ["platform"]);
     assert_eq!(as_role(&client, "dalp_writer", "SELECT FROM dalp_indexed.logs").await, None);
-    // The record of deeds is its owner's to allow.
+    // Only the record's owner grants rights on it.
     let activity = "SELECT c.relname::text FROM pg_class AS c WHERE c.relnamespace = 'dalp_audit'::regnamespace AND c.relkind = 'p'";
     assert_eq!(strings(&client, activity).await, [""; 0]);
     client.batch_execute("SELECT dalp_indexed.make_activity('dalp_partitioner', 'dalp_reader')").await.unwrap();
@@ -223,7 +223,7 @@ async fn a_login_that_owns_nothing_is_told_what_it_lacks() {
     assert!(matches!(&error, Error::Rights { sql, .. } if sql.contains("GRANT dalp_migrator TO stranger")), "{error}");
 }
 
-/// One leaf, made as the partition manager makes it.
+/// One leaf, made like the partition manager's.
 const LEAF: &str = "SET ROLE dalp_partitioner; \
     CREATE TABLE dalp_indexed.logs_1 (LIKE dalp_indexed.logs) PARTITION BY RANGE (block_time); \
     ALTER TABLE dalp_indexed.logs ATTACH PARTITION dalp_indexed.logs_1 FOR VALUES IN (1); \

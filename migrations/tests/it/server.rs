@@ -1,5 +1,5 @@
-//! A private PostgreSQL, found or installed, for the tests of the two database crates: one server a test process, one
-//! database a test.
+//! A private PostgreSQL, found or installed, for the tests of the two database crates: one server per test process, one database
+//! per test.
 
 #![allow(dead_code, reason = "shared by two crates, each of which uses a part")]
 
@@ -13,11 +13,10 @@ use tokio_postgres::{Client, NoTls};
 /// The superuser of the private server.
 pub const SUPERUSER: &str = dalp_fixtures::cluster::SUPERUSER;
 
-/// How long anything is waited for, so that a test which hangs has an end. No machine is so busy that it takes longer; how long
-/// something took is nothing that a test asserts.
+/// The limit of every wait, so that a hanging test ends. No machine is slow enough to reach it, and no test asserts a duration.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);
 
-/// Each test has a runtime of its own, and none may own what all share: a thread without one starts the server.
+/// Each test has its own runtime, and none of them may own the shared server: a thread without a runtime starts it.
 static SERVER: LazyLock<Cluster> = LazyLock::new(|| {
     let start = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -26,18 +25,18 @@ static SERVER: LazyLock<Cluster> = LazyLock::new(|| {
     std::thread::spawn(start).join().unwrap()
 });
 
-/// A database of a test's own.
+/// The database of one test.
 pub struct Database {
     name: String,
 }
 
 impl Database {
-    /// An empty one.
+    /// An empty database.
     pub async fn create() -> Self {
         Self::create_owned_by(SUPERUSER).await
     }
 
-    /// An empty one with another owner.
+    /// An empty database with another owner.
     pub async fn create_owned_by(owner: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -46,12 +45,12 @@ impl Database {
         Self { name }
     }
 
-    /// Another one with the same content; nobody may be connected to this one.
+    /// A copy of this database; this one must have no connections.
     pub async fn copy(&self) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("{}_{}", self.name, NEXT.fetch_add(1, Ordering::Relaxed));
         let admin = connect("postgres", SUPERUSER).await;
-        // A connection that was just closed may linger for a moment.
+        // A closed connection may stay open for a moment.
         let began = std::time::Instant::now();
         let copy = format!("CREATE DATABASE \"{name}\" TEMPLATE \"{}\"", self.name);
         while let Err(error) = admin.batch_execute(&copy).await {
@@ -61,7 +60,7 @@ impl Database {
         Self { name }
     }
 
-    /// Another one, made of a dump of this one.
+    /// A database made from a dump of this one.
     pub async fn restored(&self) -> Self {
         let other = Self::create().await;
         let bin = postgres(say_stderr).await.unwrap().bin;

@@ -1,4 +1,4 @@
-//! What a writer and two readers at full speed notice of leaves being made, detached and dropped twice a second.
+//! The delay of a writer and two readers at full speed while leaves are made, detached and dropped twice a second.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

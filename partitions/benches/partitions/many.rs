@@ -1,4 +1,4 @@
-//! A thousand leaves and more: making some, planning a query, reading what there is, auditing it.
+//! A thousand leaves and more: making some, planning a query, reading the inventory, auditing it.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -70,7 +70,7 @@ fn table(name: &str) -> Table {
     }
 }
 
-/// The other two tables, and the leaves that the wanted parts need, by two sessions, as quickly as it can be done: nobody is about.
+/// The other two tables, and the leaves of the selected parts, by two sessions, as fast as possible: no other session is active.
 async fn grow(server: &Server, database: &str, sizes: &Sizes, options: &Options) {
     let client = server.manager(database).await;
     for (name, like) in TABLES.iter().filter(|(name, like)| name != like) {
@@ -214,7 +214,7 @@ async fn planning(client: &Client, query: &str) -> f64 {
     time.unwrap()
 }
 
-/// What each run of the manager reads, and what an audit does: of one key's leaves, and of many keys'.
+/// The read of each run of the manager, and of an audit: of one key's leaves, and of many keys'.
 async fn inventory(server: &Server, database: &str, sizes: &Sizes, options: &Options) -> String {
     let runs = if options.smoke { 2 } else { 11 };
     fill(&server.connect(database).await).await;
@@ -242,7 +242,7 @@ async fn inventory(server: &Server, database: &str, sizes: &Sizes, options: &Opt
     text
 }
 
-/// A row in each leaf that is looked at, and what autovacuum notes when there are some.
+/// A row in each leaf, and autovacuum's statistics about the leaves.
 async fn fill(client: &Client) {
     for (name, columns, values) in [
         ("logs", "tx_index, block_hash, address, data", "0, '', '', ''"),

@@ -1,4 +1,4 @@
-//! What to measure, from the command line, and where the report goes.
+//! The selected measurements, from the command line, and the target of the report.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ pub const USAGE: &str = "options: --smoke, --part retire|latency|create|plan|inv
 pub const PARTS: &[&str] = &["retire", "latency", "many"];
 const MANY: &[&str] = &["create", "plan", "inventory"];
 
-/// What to measure.
+/// The selected measurements.
 pub struct Options {
     /// Everything small: whether it works at all, and whether the proportions are sane.
     pub smoke: bool,
@@ -31,7 +31,7 @@ impl Options {
     /// # Errors
     /// Which argument cannot be understood.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        // cargo adds `--bench` to whatever is given.
+        // cargo adds `--bench` to all arguments.
         let given: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
         let smoke = given.iter().any(|argument| argument == "--smoke");
         let (runs, rows, seconds) = if smoke { (1, 10_000, 2) } else { (3, 1_000_000, 60) };
@@ -79,7 +79,7 @@ pub fn machine() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown").to_owned();
     let commit = git(&["rev-parse", "--short=12", "HEAD"]);
-    // What is published into docs does not change what is measured.
+    // A report written into docs does not change the measured code.
     let clean = git(&["status", "--porcelain", "--untracked-files=no", "--", ":!/docs"]).is_empty();
     let changes = if clean { "" } else { " and changes" };
     format!("- {cores} cores, {model}; load average of the minute before: {load}\n- commit {commit}{changes}\n")

@@ -1,4 +1,5 @@
-//! One day of rows goes: what it costs alone, and what others notice of it, with a session open that has read the whole table, too.
+//! One day of rows goes: its cost alone, and its effect on other sessions, also with an open session that has read the whole
+//! table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -103,7 +104,7 @@ async fn beside(server: &Server, database: &str, way: Way, round: i64, limit: Du
     let from = Instant::now();
     let removal = way.remove(server, database, round, limit).await;
     let to = Instant::now();
-    // Whoever waits for what is just over is counted, too.
+    // A session that waits for a finished step counts too.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let samples = traffic.end().await;
     let longest = [0, 1].map(|role| quantile(&during(&samples[role], from, to), 1.0));
@@ -111,8 +112,8 @@ async fn beside(server: &Server, database: &str, way: Way, round: i64, limit: Du
     (removal, Beside { took, longest })
 }
 
-/// With a session that has read the whole table and idles in its transaction: until what can be done is done, and a moment only
-/// when it has to be quick.
+/// With a session that has read the whole table and idles in its transaction: until the possible steps are done, or only for a
+/// moment in a quick run.
 async fn held(server: &Server, database: &str, way: Way, round: i64, quick: bool) -> Held {
     let reader = server.connect(database).await;
     reader.batch_execute(&format!("BEGIN; SELECT count(*) FROM {}", way.table())).await.unwrap();

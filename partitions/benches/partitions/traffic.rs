@@ -1,4 +1,4 @@
-//! A writer and readers beside what is measured, and how long each of their statements took.
+//! A writer and readers beside the measured work, and the duration of each of their statements.
 
 use std::fmt::Write as _;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use super::setup::{KEY, Server, day};
 use super::stats::ms;
 
-/// No row is written twice, whatever was written before.
+/// No row is written twice in any run.
 static BLOCK: AtomicU64 = AtomicU64::new(100_000_000);
 
 /// How one client of the traffic behaves.
@@ -60,12 +60,12 @@ impl Traffic {
                 samples
             }));
         }
-        // What a first statement reads into a session is not measured.
+        // The caches that a first statement fills are not measured.
         tokio::time::sleep(Duration::from_millis(300)).await;
         Self { stop, tasks }
     }
 
-    /// What each client saw, in the order of their roles.
+    /// The observations of each client, in the order of their roles.
     pub async fn end(self) -> Vec<Vec<Sample>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();

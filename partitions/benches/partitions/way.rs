@@ -24,11 +24,11 @@ pub enum Way {
 
 /// How it went.
 pub struct Removal {
-    /// What was done, and how long it took, in ms.
+    /// The steps, and their duration in ms.
     pub steps: Vec<(String, f64)>,
-    /// All together, in ms, with what lies between the steps.
+    /// The total in ms, with the time between the steps.
     pub took: f64,
-    /// What stopped it.
+    /// The reason of its stop.
     pub failed: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl Way {
         }
         client.batch_execute(&copied(self.table(), day(-1), READ)).await.unwrap();
         if self == Self::Partman {
-            // What is to be made ahead is there when the first day goes.
+            // The leaves ahead exist when the first day goes.
             client.batch_execute("SELECT partman.run_maintenance('public.partman_logs')").await.unwrap();
         }
     }

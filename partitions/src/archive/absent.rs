@@ -1,4 +1,4 @@
-//! What stands in the place of archives in a build without them: a type that has no values, so that nothing can be written or read.
+//! Replaces archives in a build without them: the type has no values, so no code can write or read an archive.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Transaction};
 use super::{ArchiveError, Claim, Counted, Listing, Manifest, ManifestColumn, Marker, Probed, Subject};
 use crate::Table;
 
-/// Where archives are kept; there is none in a build without the feature `archive`.
+/// The place of archives; it does not exist in a build without the feature `archive`.
 #[derive(Clone, Debug)]
 pub struct Archive(Infallible);
 
@@ -105,7 +105,7 @@ impl Archive {
     }
 }
 
-/// Always [`ArchiveError::NotBuilt`]: rows are counted as archives count them.
+/// Always [`ArchiveError::NotBuilt`]: rows are counted in the same way as in archives.
 pub async fn count(_transaction: &Transaction<'_>, _table: &Table, _leaf: &str) -> Result<Counted, ArchiveError> {
     Err(ArchiveError::NotBuilt)
 }
@@ -128,7 +128,7 @@ pub(crate) async fn recount(
     Err(ArchiveError::NotBuilt)
 }
 
-/// Nothing is archived.
+/// Always empty: this build has no archives.
 pub(crate) fn is_written(_column: &ManifestColumn) -> bool {
     false
 }

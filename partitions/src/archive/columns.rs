@@ -1,4 +1,4 @@
-//! Columns of a table as Parquet has them, and rows between PostgreSQL's binary COPY and those columns. Pure.
+//! Columns of a table in Parquet, and rows between PostgreSQL's binary COPY and these columns. Pure.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use parquet::schema::types::{Type, TypePtr};
 
 use super::numeric::{self, WORD};
 
-/// Microseconds from 1970, where Parquet counts from, to 2000, where PostgreSQL does.
+/// Microseconds from 1970 (Parquet's epoch) to 2000 (PostgreSQL's epoch).
 pub(super) const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const EPOCH_DAYS: i32 = 10_957;
 
-/// How a column's values are written.
+/// The Parquet form of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
@@ -30,18 +30,18 @@ pub(super) enum Kind {
     Timestamp,
     Date,
     Uuid,
-    /// Up to 38 digits, which every reader knows.
+    /// Up to 38 digits, which every reader supports.
     Decimal {
         precision: i32,
         scale: i32,
     },
-    /// Any other type, and values that have no place in a file as what they are: as PostgreSQL writes them.
+    /// Any other type, and values without a Parquet form: text as PostgreSQL writes it.
     Written,
     /// A whole number of more digits, such as a uint256: a sign byte, then the 32 bytes of the word, big-endian, two's complement.
     Word,
 }
 
-/// What a manifest says of a [`Kind::Written`].
+/// The Parquet type of a [`Kind::Written`] in a manifest.
 pub(super) const WRITTEN: &str = "BYTE_ARRAY (STRING): as PostgreSQL writes it";
 
 /// One column.
@@ -53,7 +53,7 @@ pub(super) struct Column {
 }
 
 impl Kind {
-    /// By the type's name as `format_type` without a modifier has it, and the modifier.
+    /// Finds the kind from the type's name (from `format_type` without a modifier) and the modifier.
     pub fn of(name: &str, modifier: i32) -> Option<Self> {
         Some(match name {
             "boolean" => Self::Bool,
@@ -81,12 +81,12 @@ impl Kind {
         })
     }
 
-    /// The same; of a type that has no other place, as PostgreSQL writes it.
+    /// As above; a type without another form becomes text as PostgreSQL writes it.
     pub fn of_any(name: &str, modifier: i32) -> Self {
         Self::of(name, modifier).unwrap_or(Self::Written)
     }
 
-    /// As people read it, for the manifest.
+    /// The type in readable form, for the manifest.
     pub fn parquet(self) -> String {
         match self {
             Self::Bool => "BOOLEAN".into(),
@@ -106,7 +106,7 @@ impl Kind {
         }
     }
 
-    /// Whether its smallest and largest value are compared and kept, as numbers.
+    /// Whether the smallest and largest value are kept, as numbers.
     pub fn is_ordinal(self) -> bool {
         matches!(self, Self::Int2 | Self::Int4 | Self::Int8 | Self::Timestamptz)
     }
@@ -146,7 +146,7 @@ fn field(column: &Column) -> parquet::errors::Result<TypePtr> {
     Ok(Arc::new(builder.with_logical_type(logical).build()?))
 }
 
-/// Values of one column of a row group, without those that are null.
+/// The non-null values of one column of a row group.
 #[derive(Debug)]
 pub(super) enum Values {
     Bool(Vec<bool>),
@@ -180,7 +180,7 @@ impl Cells {
         Self { values, levels: Vec::new() }
     }
 
-    /// Adds a field as binary COPY has it; `None` where it is not one of its kind.
+    /// Adds a field of binary COPY; `None` if the field does not fit the kind.
     fn push(&mut self, kind: Kind, mut field: Bytes) -> Option<()> {
         match (kind, &mut self.values) {
             (Kind::Bool, Values::Bool(values)) => values.push(field.try_get_u8().ok()? != 0),
@@ -192,7 +192,7 @@ impl Cells {
             }
             (Kind::Int8, Values::Int64(values)) => values.push(field.try_get_i64().ok()?),
             (Kind::Timestamptz | Kind::Timestamp, Values::Int64(values)) => {
-                // The infinities: plus overflows, and minus would be some time.
+                // The infinities: plus infinity overflows, and minus infinity would become a finite time.
                 let micros = field.try_get_i64().ok().filter(|micros| *micros != i64::MIN)?;
                 values.push(micros.checked_add(EPOCH_MICROS)?);
             }
@@ -216,7 +216,7 @@ impl Cells {
         Some(())
     }
 
-    /// Writes value `at` as binary COPY has it, with its length.
+    /// Writes value `at` as a field of binary COPY, with its length.
     fn put(&self, kind: Kind, at: usize, into: &mut BytesMut) -> Option<()> {
         match (kind, &self.values) {
             (Kind::Bool, Values::Bool(values)) => sized(into, &[u8::from(*values.get(at)?)]),
@@ -257,7 +257,7 @@ fn sized(into: &mut BytesMut, bytes: &[u8]) {
     into.put_slice(bytes);
 }
 
-/// Rows of a row group by columns.
+/// Rows of a row group, column by column.
 #[derive(Debug)]
 pub(super) struct Group {
     pub cells: Vec<Cells>,
@@ -269,8 +269,8 @@ impl Group {
         Self { cells: columns.iter().map(|column| Cells::of(column.kind)).collect(), rows: 0 }
     }
 
-    /// Adds the tuple at the start of `message`, which is left after it, and answers it; `None` at the end of the data. An error is the
-    /// column whose value cannot be kept, or whose field is not one of its type.
+    /// Adds the tuple at the start of `message`, removes it from `message`, and returns it; `None` at the end of the data. An
+    /// error names the column whose value cannot be kept, or whose field does not fit its type.
     pub fn push<'c>(
         &mut self,
         columns: &'c [Column],
@@ -301,7 +301,7 @@ impl Group {
         Ok(Some(tuple.slice(..tuple.len() - message.len())))
     }
 
-    /// Writes all rows as tuples, calling `each` after every one. `None` where the columns are not as long as each other.
+    /// Writes all rows as tuples, and calls `each` after every row. `None` if the columns differ in length.
     pub fn tuples(
         &self,
         columns: &[Column],

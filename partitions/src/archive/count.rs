@@ -1,4 +1,4 @@
-//! Rows as binary COPY sends them, counted.
+//! Counts rows in the form of binary COPY.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -15,12 +15,12 @@ use super::types::{columns_of, is_written, safe_type};
 use crate::Table;
 use crate::pure::names::quoted;
 
-/// For a column that is not known.
+/// The error for an unknown column.
 pub(super) const UNKNOWN: &str = "?";
 /// Signature, flags and the length of the extension, before the first tuple.
 const HEADER: usize = 19;
 
-/// The columns of a leaf, and those of its primary key in order.
+/// The columns of a leaf, and the columns of its primary key in order.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub columns: Vec<Column>,
@@ -36,8 +36,7 @@ const COLUMNS: &str = "
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
 
 impl Layout {
-    /// Reads it. `written` are the columns of which some value has no place in a file as what it is. Computed columns count where `computed`
-    /// says so.
+    /// Reads it. `written` are the columns with values that have no Parquet form. Computed columns count if `computed` says so.
     pub async fn of(
         transaction: &Transaction<'_>,
         relation: &str,
@@ -65,7 +64,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Their values for SQL, of the table that is called `leaf` there.
+    /// The values as SQL, for a table with the alias `leaf`.
     pub fn values(&self) -> String {
         let value = |column: &Column| match column.kind {
             Kind::Written => format!("leaf.{}::text", quoted(&column.name)),
@@ -74,7 +73,7 @@ impl Layout {
         self.columns.iter().map(value).collect::<Vec<_>>().join(", ")
     }
 
-    /// Which columns have extents: those of the key that are numbers or times.
+    /// The columns with extents: numbers and times of the key.
     fn extents(&self) -> Vec<bool> {
         self.columns.iter().map(|column| column.kind.is_ordinal() && self.key.contains(&column.name)).collect()
     }
@@ -93,7 +92,7 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    /// With extents of the columns that a manifest names.
+    /// Counts with extents of the columns that a manifest names.
     pub fn like(columns: &[Column], counted: &Counted) -> Self {
         let extents = columns.iter().map(|column| counted.extents.contains_key(&column.name)).collect();
         Self { extents, found: vec![None; columns.len()], counted: Counted::default() }
@@ -126,7 +125,7 @@ fn ordinal(kind: Kind, field: &[u8]) -> i64 {
     if kind == Kind::Timestamptz { number.saturating_add(EPOCH_MICROS) } else { number }
 }
 
-/// Counts the rows of a leaf as it is now.
+/// Counts the present rows of a leaf.
 pub async fn count(transaction: &Transaction<'_>, table: &Table, leaf: &str) -> Result<Counted, ArchiveError> {
     count_of(transaction, &table.leaf(leaf), &HashSet::new(), |_| true).await
 }
@@ -142,7 +141,7 @@ async fn count_of(
     drain(transaction, &sql, relation, &layout.columns, layout.counter()).await
 }
 
-/// Counts the rows of a leaf as it is now, as they were counted when it was archived. A column that it got since makes a difference.
+/// Counts the present rows of a leaf in the same way as at its archiving. A new column makes a difference.
 pub(crate) async fn recount(
     transaction: &Transaction<'_>,
     manifest: &Manifest,
@@ -150,12 +149,12 @@ pub(crate) async fn recount(
 ) -> Result<Counted, ArchiveError> {
     let written = manifest.columns.iter().filter(|column| is_written(column));
     let written = written.map(|column| column.name.clone()).collect();
-    // Versions before did not archive what is computed.
+    // Earlier versions did not archive computed columns.
     let computed = |name: &str| manifest.columns.iter().any(|column| column.name == name);
     count_of(transaction, relation, &written, computed).await
 }
 
-/// Counts the rows of any table under the names and types of a manifest's columns, as they were counted when they were archived.
+/// Counts the rows of any table under the names and types of a manifest's columns, in the same way as at its archiving.
 pub(crate) async fn count_as(
     transaction: &Transaction<'_>,
     manifest: &Manifest,
@@ -207,7 +206,7 @@ impl Tuples {
         Ok(Self { stream: Box::pin(stream), message: Bytes::new(), begun: false, relation: relation.to_owned() })
     }
 
-    /// Adds the next row to `group`, and answers it as the server sent it; `None` after the last.
+    /// Adds the next row to `group`, and returns the bytes of the server; `None` after the last row.
     pub async fn next(&mut self, columns: &[Column], group: &mut Group) -> Result<Option<Bytes>, ArchiveError> {
         while self.message.is_empty() {
             let message = self.stream.try_next().await.map_err(ArchiveError::asking("read", &self.relation))?;

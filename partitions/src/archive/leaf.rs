@@ -1,4 +1,4 @@
-//! Leaves on their way into an archive and back: written, proved and loaded.
+//! Moves leaves into an archive and back: writes, proves and loads them.
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -10,10 +10,10 @@ use super::{ArchiveError, read, write};
 use crate::Table;
 
 impl Archive {
-    /// Archives a leaf that nobody writes to: exports it from one snapshot under a temporary name, reads that back and compares, gives it
-    /// its name, and then writes the manifest, which is never overwritten.
+    /// Archives a leaf without writers: exports it from one snapshot under a temporary name, reads the file back and compares it,
+    /// renames the file, and then writes the manifest. A manifest is never overwritten.
     ///
-    /// Wants a connection whose session is in UTC and whose role may read the leaf.
+    /// Needs a connection whose session is in UTC and whose role may read the leaf.
     pub async fn write(
         &self,
         client: &mut Client,
@@ -27,7 +27,7 @@ impl Archive {
             Err(error) => Err(error),
         };
         if settled.is_err() {
-            // Best effort: what stays below tmp/ is nobody's archive.
+            // Best effort: no archive uses a file below tmp/.
             let _ = self.delete(&temporary).await;
         }
         settled
@@ -50,7 +50,7 @@ impl Archive {
         manifest.object = object.to_string();
         let place = self.manifest_of(&manifest)?;
         let store = self.store().map_err(ArchiveError::doing("look for", &object))?;
-        // Nothing that stands is written over.
+        // No existing object is overwritten.
         for taken in [&object, &place] {
             match store.head(taken).await {
                 Err(object_store::Error::NotFound { .. }) => {}
@@ -61,13 +61,13 @@ impl Archive {
         store.rename(temporary, &object).await.map_err(ArchiveError::doing("name the archive", &object))?;
         let named = self.conclude(&manifest, &place).await;
         if named.as_ref().is_err_and(|error| !matches!(error, ArchiveError::Exists { .. })) {
-            // A file without its manifest would be read by every query. Best effort: the next version sets it aside.
+            // Every query would read a file without its manifest. Best effort: the next version sets the file aside.
             let _ = self.delete(&object).await;
         }
         named.map(|()| manifest)
     }
 
-    /// Writes the manifest of an object that has its name.
+    /// Writes the manifest of a named object.
     async fn conclude(&self, manifest: &Manifest, place: &Path) -> Result<(), ArchiveError> {
         self.check(manifest).await?;
         self.put_once(place, manifest).await
@@ -78,8 +78,8 @@ impl Archive {
         read::verify(self, manifest).await
     }
 
-    /// Sends the rows of an archive into a table that has its columns, `into` (quoted), and answers what was sent. An error means that the
-    /// transaction must be rolled back.
+    /// Sends the rows of an archive into the table `into` (quoted), which has its columns, and returns the count of the sent
+    /// rows. After an error, the caller must roll the transaction back.
     pub async fn load(
         &self,
         transaction: &Transaction<'_>,

@@ -1,4 +1,4 @@
-//! What is in an archive, and how rows are counted. Pure.
+//! The content of an archive, and the counting of rows. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +17,9 @@ use crate::{Bounds, Edge};
 /// Version of the format: of the manifest and of the file.
 pub const FORMAT: u32 = 1;
 
-/// The sum, modulo 2^128, of SipHash-1-3-128 (with the key of sixteen zero bytes) over each row as a tuple of binary COPY: the number of
-/// fields, and of each field its length and its bytes. The order of rows is of no importance. Written as 32 hexadecimal digits.
+/// The sum, modulo 2^128, of SipHash-1-3-128 (key: sixteen zero bytes) over each row as a tuple of binary COPY: the number of
+/// fields, and for each field its length and its bytes. The sum does not depend on the order of rows. Written as 32 hexadecimal
+/// digits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowHash(u128);
 
@@ -76,14 +77,14 @@ impl Extent {
     }
 }
 
-/// Rows of a table or of a file, counted.
+/// The count of the rows of a table or of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
-    /// What they are.
+    /// The hash of the rows.
     pub hash: RowHash,
-    /// Of the whole numbers and times among the columns of the primary key.
+    /// The extents of the whole numbers and times in the primary key.
     pub extents: BTreeMap<String, Extent>,
 }
 
@@ -107,14 +108,14 @@ pub struct ManifestColumn {
     pub nullable: bool,
 }
 
-/// Whose an archive is: names alone are given again, to another table, to another life of a leaf, in another database.
+/// The owner of an archive. Names alone are reused: by another table, by another life of a leaf, in another database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The installation: names a registry, and each copy of it.
+    /// The installation: the name of a registry and of all its copies.
     pub installation: String,
-    /// Names this life of the leaf.
+    /// The name of this life of the leaf.
     pub incarnation: String,
-    /// Where its rows were read.
+    /// The database that the rows were read from.
     pub server: ServerIdentity,
 }
 
@@ -127,24 +128,24 @@ impl Identity {
     }
 }
 
-/// A database, told from copies of it that carry the same rows.
+/// A database, distinguished from copies with the same rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerIdentity {
     /// Its name.
     pub database: String,
-    /// Its oid: a dump that was restored, and a database made from a template, have another.
+    /// Its oid: a restored dump, and a database made from a template, have another one.
     pub oid: u32,
-    /// Of the cluster: `None` where the server does not tell.
+    /// The system identifier of the cluster; `None` if the server does not report it.
     pub system: Option<String>,
-    /// Grows when a base backup or an earlier time is restored, and when a standby is promoted.
+    /// The timeline: a restored base backup, a restore to an earlier time and a promoted standby raise it.
     pub timeline: String,
-    /// Where it listens: a copy beside it, that was started from a base backup without being promoted, has all else.
+    /// Its port: a copy started from a base backup on the same machine, without promotion, differs only here.
     #[serde(default)]
     pub port: Option<i32>,
 }
 
 impl ServerIdentity {
-    /// Whether it is the same database, whatever it is called.
+    /// Whether both are the same database, under any name.
     pub fn is_same(&self, other: &Self) -> bool {
         let systems = self.system.as_ref().zip(other.system.as_ref());
         let ports = self.port.zip(other.port);
@@ -163,64 +164,64 @@ impl fmt::Display for ServerIdentity {
     }
 }
 
-/// What stands in an archive.
+/// The content of an archive place.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// By table, key and time.
     pub manifests: Vec<Manifest>,
-    /// What is wrong with each that cannot be read.
+    /// The error of each unreadable manifest.
     pub unreadable: Vec<ArchiveError>,
 }
 
-/// What a store was found to do.
+/// The tested abilities of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probed {
-    /// Whether it refuses to write an object as new that is there: without, two writers are not told from one.
+    /// Whether the store refuses to overwrite an object as new. Without this, two writers look like one.
     pub writes_once: bool,
 }
 
-/// Says whose a place is. Written once, when it is used for the first time.
+/// The owner of a place. Written once, at its first use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     /// [`FORMAT`].
     pub format: u32,
     /// The installation.
     pub installation: String,
-    /// The database that came first.
+    /// The first database.
     pub server: ServerIdentity,
-    /// When.
+    /// The time of the first use.
     pub made_at: DateTime<Utc>,
 }
 
-/// Says which database writes to a place.
+/// The database that writes to a place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claim {
-    /// Each is one greater than the one before.
+    /// Its number: one greater than the number of the earlier claim.
     pub number: u64,
-    /// Nobody else's: a copy of the database makes another.
+    /// Its nonce: a copy of the database makes another one.
     pub token: String,
     /// The database.
     pub server: ServerIdentity,
-    /// When.
+    /// The time.
     pub claimed_at: DateTime<Utc>,
 }
 
-/// A leaf that is about to be archived.
+/// A leaf ready for archiving.
 #[derive(Debug, Clone)]
 pub struct Subject<'s> {
     /// Value of the list level; 0 without one.
     pub key: i64,
     /// Its name.
     pub leaf: &'s str,
-    /// The times that it holds.
+    /// Its times.
     pub bounds: Bounds,
-    /// Greater than that of any archive of this incarnation.
+    /// The version: greater than the version of any archive of this life of the leaf.
     pub version: u32,
-    /// Whose it is.
+    /// Its owner.
     pub identity: &'s Identity,
 }
 
-/// What is in an archive and how it was verified. Written once, after the file was read back; never changed.
+/// The content of an archive and its verification. Written once, after the file was read back; never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`].
@@ -235,9 +236,9 @@ pub struct Manifest {
     pub from: Edge,
     /// Where they end.
     pub to: Edge,
-    /// Grows when a leaf was written again and archived anew.
+    /// The version: it rises when a leaf was written and archived again.
     pub version: u32,
-    /// What was counted, in the table and in the file.
+    /// The count, equal in table and file.
     #[serde(flatten)]
     pub counted: Counted,
     /// The file, as the store names it.
@@ -250,37 +251,37 @@ pub struct Manifest {
     pub heap_bytes: u64,
     /// Its columns, in order.
     pub columns: Vec<ManifestColumn>,
-    /// When it was written.
+    /// The time of writing.
     pub created_at: DateTime<Utc>,
     /// The database server's version.
     pub server: String,
-    /// What wrote it.
+    /// The program that wrote it.
     pub software: String,
-    /// Whose it is; `None` for what was written before archives said so.
+    /// The owner; `None` in archives of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 }
 
 impl Manifest {
-    /// What is to be said of its object, which is not what was written.
+    /// The error for an object that differs from the written one.
     #[cfg(feature = "archive")]
     pub(super) fn corrupt(&self, why: String) -> ArchiveError {
         ArchiveError::Corrupt { object: self.object.clone(), why }
     }
 
-    /// Whether rows that were counted are those that are archived.
+    /// Whether the counted rows equal the archived rows.
     pub fn is_of(&self, counted: &Counted) -> bool {
         self.counted == *counted
     }
 
-    /// What two archives of one leaf's life have in common.
+    /// The common part of two archives of one life of a leaf.
     pub fn life(&self) -> (&str, &str, Option<(&str, &str)>) {
         let identity = self.identity.as_ref();
         let life = identity.map(|identity| (identity.installation.as_str(), identity.incarnation.as_str()));
         (&self.table, &self.leaf, life)
     }
 
-    /// The part of it in which another one differs.
+    /// The part in which another archive differs.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let (own, others) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
         let (own, others) = (own.as_object()?, others.as_object()?);

@@ -1,20 +1,20 @@
-//! What we write into a place to know it again: a marker that names the installation, and claims, of which the newest names the database
-//! that writes there. Each is written once and never changed, so that of two writers one is told.
+//! Objects that we write into a place to recognise it: a marker that names the installation, and claims. The newest claim names
+//! the database that writes there. Each object is written once and never changed, so the second of two writers gets an error.
 
 use object_store::path::Path;
 
 use super::{Archive, ArchiveError, Claim, Marker};
 
-/// Claims that are kept behind the newest one: whoever read the list before the newest was written still meets one.
+/// The number of kept claims behind the newest one: a reader of an older list still finds one of them.
 const KEPT: u64 = 16;
 
 impl Archive {
-    /// The marker; `None` where there is none.
+    /// The marker; `None` if there is none.
     pub(crate) async fn marker(&self) -> Result<Option<Marker>, ArchiveError> {
         self.read_own(&self.marker_place()).await
     }
 
-    /// Writes the marker: [`ArchiveError::Exists`] where somebody else was first.
+    /// Writes the marker: [`ArchiveError::Exists`] if another writer was first.
     pub(crate) async fn mark(&self, marker: &Marker) -> Result<(), ArchiveError> {
         self.put_once(&self.marker_place(), marker).await
     }
@@ -28,8 +28,8 @@ impl Archive {
         }
     }
 
-    /// Writes the next claim, and answers the one that stands under its number: another's where that was first. Also a store that knows
-    /// no conditional writes answers so, as long as both do not write at once.
+    /// Writes the next claim, and returns the claim under its number: the claim of another writer if that writer was first. A
+    /// store without conditional writes gives the same answer, unless both write at once.
     pub(crate) async fn claim(&self, claim: &Claim) -> Result<Claim, ArchiveError> {
         let place = self.claim_place(claim.number);
         match self.put_once(&place, claim).await {
@@ -38,7 +38,7 @@ impl Archive {
         }
         let stands = self.read_own(&place).await?.ok_or_else(|| ArchiveError::Missing { object: place.to_string() })?;
         if let (true, Some(old)) = (stands == *claim, claim.number.checked_sub(KEPT)) {
-            // Best effort: what stays is in nobody's way.
+            // Best effort: a remaining claim blocks nothing.
             if let Ok(store) = self.store() {
                 let _ = object_store::ObjectStoreExt::delete(&store, &self.claim_place(old)).await;
             }
@@ -48,7 +48,7 @@ impl Archive {
 
     async fn read_own<T: serde::de::DeserializeOwned>(&self, place: &Path) -> Result<Option<T>, ArchiveError> {
         let wrong =
-            |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is not ours: {error}") };
+            |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is not our marker: {error}") };
         self.get_small(place).await?.map(|json| serde_json::from_slice(&json).map_err(wrong)).transpose()
     }
 

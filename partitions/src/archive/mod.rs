@@ -1,12 +1,13 @@
-//! Archives of leaves: Parquet files in an object store, compared row by row with what they were made from.
+//! Archives of leaves: Parquet files in an object store, compared with their leaf row by row.
 //!
-//! A file is trusted only after it was read back. Each row, as binary COPY sends it, is hashed, and the hashes are summed up
-//! ([`RowHash`]), which does not depend on the order. Of the table, what the server sent is hashed; of the file, what a restore would
-//! send. If both sums, the numbers of rows and the extents are equal, a restore brings back exactly these rows.
+//! A file is trusted only after it was read back. Each row is hashed in its binary COPY form, and the hashes are summed
+//! ([`RowHash`]); the sum does not depend on the order. The hash of the table covers the bytes that the server sent; the hash of
+//! the file covers the bytes that a restore would send. If both sums, the numbers of rows and the extents are equal, a restore
+//! brings back exactly these rows.
 //!
-//! Nothing is written outside the store, and a row group (about 120,000 rows) at a time is held in memory.
+//! The code writes only into the store, and holds one row group (about 120,000 rows) in memory.
 //!
-//! Without the feature `archive` there is no [`Archive`] to be had; the registry still knows what others archived.
+//! Without the feature `archive`, no [`Archive`] can be opened; the registry still knows the archives of other builds.
 
 #[cfg(not(feature = "archive"))]
 mod absent;

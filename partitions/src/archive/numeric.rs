@@ -12,7 +12,7 @@ const BASE: u64 = 10_000;
 /// A magnitude, least limb first.
 type Big = [u64; LIMBS];
 
-/// `big * factor + more`; `None` where it does not fit.
+/// `big * factor + more`; `None` on overflow.
 fn times_plus(big: &mut Big, factor: u64, more: u64) -> Option<()> {
     let mut carry = u128::from(more);
     for limb in big.iter_mut() {
@@ -23,7 +23,8 @@ fn times_plus(big: &mut Big, factor: u64, more: u64) -> Option<()> {
     (carry == 0).then_some(())
 }
 
-/// `big / divisor`, and what is left.
+/// `big
+/// divisor`, and the remainder.
 fn divide(big: &mut Big, divisor: u64) -> u64 {
     let mut rest = 0_u128;
     for limb in big.iter_mut().rev() {
@@ -39,7 +40,7 @@ fn padding(scale: i32) -> u32 {
     (4 - scale.rem_euclid(4)).rem_euclid(4).unsigned_abs()
 }
 
-/// A field of binary COPY, times 10^scale, as big-endian two's complement of 33 bytes. `None` for NaN, infinity, or what does not fit.
+/// A field of binary COPY, times 10^scale, as big-endian two's complement of 33 bytes. `None` for NaN, infinity, or overflow.
 pub(super) fn from_wire(field: &[u8], scale: i32) -> Option<[u8; WORD]> {
     let word = |at: usize| Some(u16::from_be_bytes(field.get(at..at + 2)?.try_into().ok()?));
     let (count, sign) = (usize::from(word(0)?), word(4)?);
@@ -47,7 +48,7 @@ pub(super) fn from_wire(field: &[u8], scale: i32) -> Option<[u8; WORD]> {
     if (sign != 0 && sign != NEGATIVE) || field.len() != 8 + 2 * count {
         return None;
     }
-    // Digits from the highest down to the last of the scale, those that are not sent being zero.
+    // Digits from the highest to the last one of the scale; digits that were not sent are zero.
     let last = -(scale + i32::try_from(padding(scale)).ok()?) / 4;
     let mut big = Big::default();
     for (at, place) in (last..=weight).rev().enumerate() {
@@ -55,7 +56,7 @@ pub(super) fn from_wire(field: &[u8], scale: i32) -> Option<[u8; WORD]> {
         times_plus(&mut big, BASE, digit)?;
         let _ = place;
     }
-    // More digits than the scale has would be lost.
+    // More digits than the scale would be lost.
     let sent = i32::try_from(count).ok()?;
     if count > 0 && weight - sent + 1 < last {
         return None;
@@ -68,7 +69,7 @@ pub(super) fn from_wire(field: &[u8], scale: i32) -> Option<[u8; WORD]> {
 
 fn to_bytes(big: &Big, negative: bool) -> Option<[u8; WORD]> {
     let mut bytes = [0_u8; WORD];
-    // The highest limb has the sign byte at its bottom; above 256 bits nothing may stand.
+    // The lowest byte of the highest limb is the sign byte; above 256 bits all must be zero.
     if big[4] != 0 {
         return None;
     }
@@ -89,8 +90,8 @@ fn negate(bytes: &mut [u8]) {
     }
 }
 
-/// Writes big-endian two's complement, divided by 10^scale, as a field of binary COPY with its length: as the server would, with no
-/// zero digit at either end.
+/// Writes big-endian two's complement, divided by 10^scale, as a field of binary COPY with its length. Like the server, it writes
+/// no zero digit at either end.
 pub(super) fn put_wire(bytes: &[u8], scale: i32, into: &mut BytesMut) -> Option<()> {
     let negative = bytes.first()? & 0x80 != 0;
     let mut wide = [if negative { 0xff } else { 0 }; WORD];

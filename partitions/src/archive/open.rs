@@ -14,18 +14,19 @@ use url::Url;
 
 use super::ArchiveError;
 
-/// Where objects are kept.
+/// The place of objects.
 #[derive(Clone)]
 pub(super) enum Store {
     /// A service.
     #[cfg_attr(not(feature = "_cloud"), expect(dead_code, reason = "a folder alone"))]
     Cloud(Arc<dyn ObjectStore>),
-    /// A folder, which may not be there: what is mounted later, or is no more, is looked for at each use, and never made in passing.
+    /// A folder. It may be missing: a folder may be mounted later or unmounted, so each use looks for it, and only a first use
+    /// makes it.
     Folder(PathBuf),
 }
 
 impl Store {
-    /// The store, if it is there.
+    /// The store, if it exists.
     pub fn get(&self) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
         match self {
             Self::Cloud(store) => Ok(store.clone()),
@@ -43,12 +44,12 @@ impl Store {
         }
     }
 
-    /// Whether one object may be out of reach alone.
+    /// Whether one object can be unreadable while others are readable.
     pub fn is_folder(&self) -> bool {
         matches!(self, Self::Folder(_))
     }
 
-    /// Makes the folder, if it is one.
+    /// Makes the folder of a folder store.
     pub fn make(&self) -> Result<(), ArchiveError> {
         match self {
             Self::Cloud(_) => Ok(()),
@@ -61,15 +62,15 @@ impl Store {
 /// A store and the prefix in it.
 type Place = (Store, Path);
 
-/// What a user of a smaller build must know.
+/// The hint for users of a smaller build.
 const NOT_ALL: &str = " that this program was built with: see its features s3, gcs and azure";
 
-/// The store that `url` names. `name` is what messages show of it.
+/// The store at `url`. Messages show `name`.
 #[cfg_attr(not(feature = "_cloud"), expect(unused_variables, reason = "a folder has neither options nor a prefix"))]
 pub(super) fn store(url: &Url, name: &str, options: &[(String, String)]) -> Result<Place, ArchiveError> {
     let none = || {
         let built = if cfg!(all(feature = "s3", feature = "gcs", feature = "azure")) { "" } else { NOT_ALL };
-        ArchiveError::Url { why: format!("{name} is none of file:///folder, s3://, gs:// and az://{built}") }
+        ArchiveError::Url { why: format!("{name} is not file:///folder, s3://, gs:// or az://{built}") }
     };
     let (scheme, prefix) = ObjectStoreScheme::parse(url).ok().ok_or_else(none)?;
     match scheme {
@@ -100,9 +101,9 @@ pub(super) fn store(url: &Url, name: &str, options: &[(String, String)]) -> Resu
     }
 }
 
-/// The folder is the store: nothing outside it can be named.
+/// The folder is the root of the store: no name leads outside it.
 fn folder(url: &Url, name: &str) -> Result<Place, ArchiveError> {
-    let folder = url.to_file_path().map_err(|()| ArchiveError::Url { why: format!("{name}: no folder") })?;
+    let folder = url.to_file_path().map_err(|()| ArchiveError::Url { why: format!("{name}: not a folder") })?;
     Ok((Store::Folder(folder), Path::default()))
 }
 
@@ -111,7 +112,7 @@ fn unfit(name: &str, error: &object_store::Error) -> ArchiveError {
     ArchiveError::Url { why: format!("{name}: {error}") }
 }
 
-/// How long a request is tried again before the store counts as unavailable.
+/// The time that a request is retried before the store counts as unavailable.
 #[cfg(feature = "_cloud")]
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -124,14 +125,15 @@ fn built<S: ObjectStore>(
     store.map(|store| (Store::Cloud(Arc::new(store)), prefix)).map_err(|error| unfit(name, &error))
 }
 
-/// The builder with what the environment says and, above it, the options. A misspelt option would be as good as none.
+/// The builder with the environment's options and, above them, the given options. The store would ignore a misspelt option, so it
+/// is an error.
 #[cfg(feature = "_cloud")]
 fn configured<B, K: std::str::FromStr>(
     builder: B,
     options: &[(String, String)],
     set: impl Fn(B, K, &str) -> B,
 ) -> Result<B, ArchiveError> {
-    // The process has a TLS provider, or this is it; a store's client takes no other.
+    // Installs a TLS provider unless the process has one: the client of a store needs it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if let Some((key, _)) = options.iter().find(|(key, _)| key.parse::<K>().is_err()) {
         return Err(ArchiveError::Url { why: format!("there is no option \"{key}\" of this kind of store") });
@@ -141,7 +143,7 @@ fn configured<B, K: std::str::FromStr>(
     Ok(known.fold(builder, |builder, (key, value): (K, String)| set(builder, key, &value)))
 }
 
-/// What the environment says about object stores, in lower case.
+/// The options of object stores in the environment, in lower case.
 #[cfg(feature = "_cloud")]
 fn environment() -> impl Iterator<Item = (String, String)> {
     let texts =
@@ -150,7 +152,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value))
 }
 
-/// A single request moves a row group, or has the store copy a file.
+/// A single request moves a row group, or makes the store copy a file.
 #[cfg(feature = "_cloud")]
 fn client() -> ClientOptions {
     ClientOptions::new().with_timeout(Duration::from_secs(300))

@@ -24,11 +24,11 @@ use super::store::{Archive, hex, object_of};
 use super::types::columns_of;
 use crate::pure::names::quoted;
 
-/// A footer's length and the magic at a file's end.
+/// The length of a footer and the magic at the end of a file.
 const TAIL: u64 = 8;
-/// More than a footer of this many bytes is no footer of ours.
+/// A longer footer is not ours.
 const LARGEST_FOOTER: u64 = 256 * 1024 * 1024;
-/// What precedes the first tuple of binary COPY: signature, flags, no extension.
+/// The header of binary COPY before the first tuple: signature, flags, no extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const END: &[u8] = &[0xff, 0xff];
 
@@ -39,14 +39,14 @@ pub(super) async fn verify(archive: &Archive, manifest: &Manifest) -> Result<Cou
     walk.finish().await
 }
 
-/// An object that is being read, a row group at a time.
+/// An open object, read one row group at a time.
 struct Walk<'m> {
     manifest: &'m Manifest,
     columns: Vec<Column>,
     footer: ParquetMetaData,
     counter: Counter,
     window: Window,
-    /// The row group that comes next.
+    /// The next row group.
     at: usize,
 }
 
@@ -62,13 +62,13 @@ impl<'m> Walk<'m> {
         Ok(Self { manifest, columns, footer, counter, window, at: 0 })
     }
 
-    /// The rows of the next row group as tuples of binary COPY; `None` after the last.
+    /// The rows of the next row group as tuples of binary COPY; `None` after the last group.
     async fn next(&mut self) -> Result<Option<Bytes>, ArchiveError> {
         if self.at == self.footer.num_row_groups() {
             return Ok(None);
         }
         let place = bytes_of(self.footer.row_group(self.at));
-        let end = place.ok_or_else(|| self.manifest.corrupt("its footer has an absurd place".to_owned()))?.end;
+        let end = place.ok_or_else(|| self.manifest.corrupt("its footer has an absurd offset".to_owned()))?.end;
         let bytes = self.window.until(end, self.manifest).await?;
         let part = Part { start: end - bytes.len() as u64, bytes };
         let rows = rows_of(part, &self.footer, self.at, &self.columns)
@@ -77,23 +77,23 @@ impl<'m> Walk<'m> {
         let mut tuples = BytesMut::with_capacity(rows.rows * 256);
         let (counter, columns) = (&mut self.counter, &self.columns);
         rows.tuples(columns, &mut tuples, |tuples, start| counter.add(columns, &tuples[start..])).ok_or_else(|| {
-            self.manifest.corrupt("its columns are not equally long, or hold what is no value of theirs".to_owned())
+            self.manifest.corrupt("its columns have different lengths, or hold an invalid value".to_owned())
         })?;
         Ok(Some(tuples.freeze()))
     }
 
-    /// Whether all of it is what was written.
+    /// Checks that the whole content equals the written content.
     async fn finish(self) -> Result<Counted, ArchiveError> {
         let checksum = self.window.finish(self.manifest).await?;
         if checksum != self.manifest.sha256 {
-            let why = format!("its SHA-256 is {checksum}, and {} was written", self.manifest.sha256);
+            let why = format!("its SHA-256 is {checksum}, and the written SHA-256 is {}", self.manifest.sha256);
             return Err(self.manifest.corrupt(why));
         }
         let counted = self.counter.finish(&self.columns);
         match self.manifest.is_of(&counted) {
             true => Ok(counted),
             false => {
-                let why = format!("it holds {counted}, and {} was written", self.manifest.counted);
+                let why = format!("it holds {counted}, and the written file held {}", self.manifest.counted);
                 Err(self.manifest.corrupt(why))
             }
         }
@@ -115,7 +115,7 @@ pub(super) async fn load(
     let mut sink = Box::pin(sink);
     sink.feed(Bytes::from_static(HEADER)).await.map_err(doing())?;
     while let Some(mut tuples) = walk.next().await? {
-        // Messages of a size that both sides take easily.
+        // A message size that both sides handle well.
         while !tuples.is_empty() {
             let piece = tuples.split_to(tuples.len().min(256 * 1024));
             sink.send(piece).await.map_err(doing())?;
@@ -129,7 +129,7 @@ pub(super) async fn load(
         false => Err(ArchiveError::Database {
             doing: "restore into",
             table: into.to_owned(),
-            why: format!("{} rows were sent and {loaded} taken", counted.rows),
+            why: format!("{} rows were sent and {loaded} were loaded", counted.rows),
         }),
     }
 }
@@ -143,7 +143,7 @@ async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result
     let store = archive.store().map_err(doing())?;
     let mut tail = store.get_range(object, manifest.bytes - TAIL..manifest.bytes).await.map_err(doing())?;
     if tail.len() < 8 || &tail[4..] != b"PAR1" {
-        return Err(odd("it does not end as a Parquet file does"));
+        return Err(odd("it does not end like a Parquet file"));
     }
     let length = u64::from(tail.get_u32_le());
     if length > LARGEST_FOOTER || length + TAIL + 4 > manifest.bytes {
@@ -154,7 +154,7 @@ async fn footer(archive: &Archive, manifest: &Manifest, object: &Path) -> Result
     ParquetMetaDataReader::decode_metadata(&metadata).map_err(ArchiveError::reading(&manifest.object))
 }
 
-/// Where a row group stands; `None` where its footer says what no file has. The reader's own sum of this panics there.
+/// The place of a row group; `None` if its footer has an impossible value. The reader's own sum of these values panics there.
 fn bytes_of(group: &RowGroupMetaData) -> Option<Range<u64>> {
     let mut whole: Option<Range<u64>> = None;
     for column in group.columns() {
@@ -166,12 +166,12 @@ fn bytes_of(group: &RowGroupMetaData) -> Option<Range<u64>> {
     Some(whole.unwrap_or(0..0))
 }
 
-/// An object that is read from front to end, a row group at a time: each is a request of its own, which can be tried again.
+/// An object, read from front to end, one row group at a time: each group is a separate request, which can be retried.
 struct Window {
     archive: Archive,
     object: Path,
     checksum: Sha256,
-    /// Bytes handed out so far.
+    /// The number of returned bytes.
     position: u64,
 }
 
@@ -180,10 +180,10 @@ impl Window {
         Self { archive: archive.clone(), object: object.clone(), checksum: Sha256::new(), position: 0 }
     }
 
-    /// The bytes up to `end` that were not handed out yet.
+    /// The bytes up to `end` that were not returned yet.
     async fn until(&mut self, end: u64, manifest: &Manifest) -> Result<Bytes, ArchiveError> {
         if end < self.position || end > manifest.bytes {
-            return Err(manifest.corrupt("its row groups are not in order".to_owned()));
+            return Err(manifest.corrupt("its row groups are out of order".to_owned()));
         }
         if end == self.position {
             return Ok(Bytes::new());
@@ -192,21 +192,21 @@ impl Window {
         let store = self.archive.store().map_err(doing())?;
         let bytes = store.get_range(&self.object, self.position..end).await.map_err(doing())?;
         if bytes.len() as u64 != end - self.position {
-            return Err(manifest.corrupt("it ends before its last row group does".to_owned()));
+            return Err(manifest.corrupt("it ends before the end of its last row group".to_owned()));
         }
         self.checksum.update(&bytes);
         self.position = end;
         Ok(bytes)
     }
 
-    /// Reads to the end. Answers the checksum of all.
+    /// Reads to the end. Returns the checksum of the whole object.
     async fn finish(mut self, manifest: &Manifest) -> Result<String, ArchiveError> {
         self.until(manifest.bytes, manifest).await?;
         Ok(hex(&self.checksum.finalize()))
     }
 }
 
-/// A piece of a file, addressed as the file is.
+/// A piece of a file, with offsets of the whole file.
 struct Part {
     start: u64,
     bytes: Bytes,
@@ -245,7 +245,7 @@ impl ChunkReader for Part {
 fn rows_of(part: Part, footer: &ParquetMetaData, at: usize, columns: &[Column]) -> Result<Group, ParquetError> {
     let (group, index) = (footer.row_group(at), footer.page_index_for_row_group(at));
     if group.num_columns() != columns.len() {
-        return Err(ParquetError::General("it has other columns than its manifest says".to_owned()));
+        return Err(ParquetError::General("its columns differ from its manifest".to_owned()));
     }
     let rows = usize::try_from(group.num_rows()).unwrap_or(0);
     let properties = Arc::new(ReaderProperties::builder().build());

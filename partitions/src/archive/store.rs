@@ -1,4 +1,4 @@
-//! An object store, and what stands in it: objects and manifests as a whole.
+//! An object store and its content: objects and manifests as a whole.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions}
 use super::manifest::{FORMAT, Listing, Manifest, Probed};
 use super::{ArchiveError, open};
 
-/// More is no manifest: a table has 1,600 columns at most, whose entries take some 300 bytes each.
+/// A larger object is not a manifest: a table has at most 1,600 columns, with entries of about 300 bytes.
 const LARGEST_MANIFEST: u64 = 4 * 1024 * 1024;
 
-/// Where archives are kept: an object store, and a prefix in it.
+/// The place of archives: an object store, and a prefix in it.
 #[derive(Clone)]
 pub struct Archive {
     place: open::Store,
     prefix: Path,
-    /// Scheme, host and path: what may be shown.
+    /// Scheme, host and path: safe to show.
     name: String,
 }
 
-/// The name alone: a store's own words may hold its keys.
+/// Only the name: a store's own text may hold its keys.
 impl std::fmt::Debug for Archive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Archive").field(&self.name).finish()
@@ -31,9 +31,10 @@ impl std::fmt::Debug for Archive {
 }
 
 impl Archive {
-    /// `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, as far as they are built in (the features
-    /// `s3`, `gcs` and `azure`). `options` are named as the store's own environment variables are, in lower case (`aws_endpoint`,
-    /// `aws_access_key_id`, `google_service_account`, `azure_storage_account_name`); those variables are read, too. Does not connect.
+    /// `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, if this build has them (features
+    /// `s3`, `gcs` and `azure`). `options` have the names of the store's environment variables, in lower case (`aws_endpoint`,
+    /// `aws_access_key_id`, `google_service_account`, `azure_storage_account_name`); the variables are read too. Does not
+    /// connect.
     pub fn open(url: &str, options: impl IntoIterator<Item = (String, String)>) -> Result<Self, ArchiveError> {
         let parsed = url::Url::parse(url).map_err(|error| ArchiveError::Url { why: error.to_string() })?;
         let name = format!("{}://{}{}", parsed.scheme(), parsed.host_str().unwrap_or(""), parsed.path());
@@ -47,17 +48,17 @@ impl Archive {
         &self.name
     }
 
-    /// The store, if it is there: a folder may be mounted later, or be no more.
+    /// The store, if it exists: a folder may be mounted later or unmounted.
     pub(super) fn store(&self) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
         self.place.get()
     }
 
-    /// Makes the folder of a place that is used for the first time.
+    /// Makes the folder of a place at its first use.
     pub(crate) fn make(&self) -> Result<(), ArchiveError> {
         self.place.make()
     }
 
-    /// Writes an object that is not there yet: [`ArchiveError::Exists`] if it is.
+    /// Writes a new object: [`ArchiveError::Exists`] if it exists.
     pub(super) async fn put_once(&self, place: &Path, value: &impl serde::Serialize) -> Result<(), ArchiveError> {
         let json = serde_json::to_vec_pretty(value)
             .map_err(|error| ArchiveError::Corrupt { object: place.to_string(), why: error.to_string() })?;
@@ -66,7 +67,7 @@ impl Archive {
         store.put_opts(place, json.into(), once).await.map(drop).map_err(ArchiveError::doing("write", place))
     }
 
-    /// Reads a small object; `None` where there is none.
+    /// Reads a small object; `None` if it is missing.
     pub(super) async fn get_small(&self, place: &Path) -> Result<Option<Bytes>, ArchiveError> {
         let doing = || ArchiveError::doing("read", place);
         let read = async {
@@ -79,7 +80,7 @@ impl Archive {
         match read.await {
             Ok(Ok(bytes)) => Ok(Some(bytes)),
             Ok(Err(size)) => {
-                let why = format!("it is no manifest: it has {size} bytes");
+                let why = format!("it is not a manifest: it has {size} bytes");
                 Err(ArchiveError::Corrupt { object: place.to_string(), why })
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -91,8 +92,8 @@ impl Archive {
         self.store()?.delete(place).await
     }
 
-    /// Writes a small object (`probe`), reads it, compares, and removes it: whether the store is there and may be used. Then tries to write
-    /// one twice as if it were new: whether the store keeps one writer from overwriting another's object.
+    /// Writes a small object (`probe`), reads it, compares it and removes it: this tests that the store works. Then writes one
+    /// object twice as new: this tests that the store prevents one writer from overwriting another writer's object.
     pub async fn probe(&self) -> Result<Probed, ArchiveError> {
         let place = self.at(&["probe"]);
         let text = chrono::Utc::now().to_rfc3339();
@@ -101,7 +102,7 @@ impl Archive {
         let read = self.get_small(&place).await?;
         self.delete(&place).await.map_err(ArchiveError::doing("remove", &place))?;
         if read.as_deref() != Some(text.as_bytes()) {
-            let why = "what was read is not what had just been written".to_owned();
+            let why = "the bytes read back differ from the written bytes".to_owned();
             return Err(ArchiveError::Corrupt { object: place.to_string(), why });
         }
         let once = self.at(&[&format!("probe-{:016x}", rand::random::<u64>())]);
@@ -115,7 +116,7 @@ impl Archive {
         }
     }
 
-    /// Whether the object is there and as large as the manifest says.
+    /// Whether the object exists with the size in the manifest.
     pub async fn check(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
         let object = object_of(manifest)?;
         let doing = || ArchiveError::doing("look for", &object);
@@ -123,7 +124,7 @@ impl Archive {
         sized(manifest, found.size)
     }
 
-    /// Whether the manifest stands beside its object, and says the same.
+    /// Whether the stored manifest exists and is equal.
     pub async fn check_manifest(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
         let place = self.manifest_of(manifest)?;
         let Some(json) = self.get_small(&place).await? else {
@@ -135,14 +136,14 @@ impl Archive {
         }
     }
 
-    /// Writes the manifest beside its object once more; what stood there goes below `void/`.
+    /// Writes the manifest beside its object again; an existing manifest moves below `void/`.
     pub(crate) async fn replace_manifest(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
         let place = self.manifest_of(manifest)?;
         self.set_aside(&place).await?;
         self.put_once(&place, manifest).await
     }
 
-    /// The manifests of a table (`schema.table`), or of all, by key and time, and what is wrong with those that cannot be read.
+    /// The manifests of a table (`schema.table`), or of all tables, by key and time, and the errors of unreadable ones.
     pub async fn list(&self, table: Option<&str>) -> Result<Listing, ArchiveError> {
         let prefix = match table {
             Some(table) => self.at(&["manifests", table]),
@@ -152,13 +153,13 @@ impl Archive {
         for object in self.objects(&prefix).await? {
             let read = match self.get_small(&object.location).await {
                 Ok(Some(json)) => parsed(&object.location, &json),
-                // It was set aside meanwhile.
+                // Another process set it aside meanwhile.
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };
             match read {
                 Ok(manifest) => listing.manifests.push(manifest),
-                // A service that does not answer would not let others be read either.
+                // If the service does not answer, all other reads would fail too.
                 Err(error @ ArchiveError::Store { .. }) if !self.place.is_folder() => return Err(error),
                 Err(error) => listing.unreadable.push(error),
             }
@@ -170,7 +171,7 @@ impl Archive {
         Ok(listing)
     }
 
-    /// What stands below a prefix; nothing where there is no folder.
+    /// The objects below a prefix; none if there is no folder.
     pub(super) async fn objects(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, ArchiveError> {
         let store = match self.store() {
             Ok(store) => store,
@@ -180,7 +181,7 @@ impl Archive {
         store.list(Some(prefix)).try_collect().await.map_err(ArchiveError::doing("list", prefix))
     }
 
-    /// The places of all objects and manifests of a table, with their sizes: a look at all without reading any.
+    /// The names and sizes of all objects and manifests of a table: an overview without reading any of them.
     pub(crate) async fn sizes(&self, table: &str) -> Result<HashMap<String, u64>, ArchiveError> {
         let mut sizes = HashMap::new();
         for kind in ["data", "manifests"] {
@@ -190,7 +191,7 @@ impl Archive {
         Ok(sizes)
     }
 
-    /// What a look at all says of one archive.
+    /// The entry of one archive in this overview.
     pub(crate) fn judge(&self, manifest: &Manifest, sizes: &HashMap<String, u64>) -> Result<(), ArchiveError> {
         let (object, place) = (object_of(manifest)?.to_string(), self.manifest_of(manifest)?.to_string());
         match (sizes.get(&object), sizes.contains_key(&place)) {
@@ -200,7 +201,7 @@ impl Archive {
         }
     }
 
-    /// Takes an archive that is no longer valid, as its leaf was written again, out of the data: below `void/`, where no query looks.
+    /// Moves a void archive, whose leaf was written again, out of the data: below `void/`, where no query reads.
     pub async fn void(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
         for place in [self.manifest_of(manifest)?, object_of(manifest)?] {
             self.set_aside(&place).await?;
@@ -208,13 +209,13 @@ impl Archive {
         Ok(())
     }
 
-    /// Takes earlier versions of the same life of the leaf out of the data, whole or not: also what a crash left. What another life of a
-    /// leaf of this name left, or another database, is not touched.
+    /// Moves earlier versions of the same life of the leaf out of the data, complete or not: also the remains of a crash. Does
+    /// not touch archives of another life of this leaf or of another database.
     pub(crate) async fn void_earlier(&self, manifest: &Manifest) -> Result<(), ArchiveError> {
         let (object, place) = (object_of(manifest)?, self.manifest_of(manifest)?);
         for own in [place, object] {
             let parent = Path::from_iter(own.parts().take(own.parts().count().saturating_sub(1)));
-            // As the store writes it: names may be encoded there.
+            // The name in the form of the store, which may encode names.
             for other in self.objects(&parent).await?.into_iter().map(|found| found.location) {
                 if is_earlier(other.filename(), own.filename()) {
                     self.set_aside(&other).await?;
@@ -224,7 +225,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Moves an object below `void/`; one that is gone already is no error.
+    /// Moves an object below `void/`; a missing object is no error.
     async fn set_aside(&self, place: &Path) -> Result<(), ArchiveError> {
         let rest = place.prefix_match(&self.prefix).map(Iterator::collect::<Vec<_>>).unwrap_or_default();
         let aside = self.prefix.parts().chain([object_store::path::PathPart::from("void")]).chain(rest).collect();
@@ -239,18 +240,18 @@ impl Archive {
         self.prefix.parts().chain(parts.iter().map(|part| object_store::path::PathPart::from(*part))).collect()
     }
 
-    /// Beside the object, by the same name.
+    /// Beside the object, under the same name.
     pub(super) fn manifest_of(&self, manifest: &Manifest) -> Result<Path, ArchiveError> {
         let object = object_of(manifest)?;
         let odd = |why: String| ArchiveError::Corrupt { object: manifest.object.clone(), why };
         let stem = object.filename().and_then(|file| file.strip_suffix(".parquet"));
-        let stem = stem.ok_or_else(|| odd("it is not named as an archive is".to_owned()))?;
+        let stem = stem.ok_or_else(|| odd("its name is not the name of an archive".to_owned()))?;
         let folder = self.at(&["manifests", &manifest.table, &format!("key={}", manifest.key)]);
         Path::parse(format!("{folder}/{stem}.json")).map_err(|error| odd(error.to_string()))
     }
 }
 
-/// A checksum as a manifest has it.
+/// A checksum in the form of a manifest.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -264,7 +265,7 @@ pub(super) fn object_of(manifest: &Manifest) -> Result<Path, ArchiveError> {
     Path::parse(&manifest.object).map_err(|error| odd(error.to_string()))
 }
 
-/// Whether a file is an earlier version of what `own` is a version of: `<name>.v0001.parquet` beside `<name>.v0002.parquet`.
+/// Whether a file is an earlier version of `own`: `<name>.v0001.parquet` beside `<name>.v0002.parquet`.
 fn is_earlier(file: Option<&str>, own: Option<&str>) -> bool {
     fn version(file: &str) -> Option<(&str, u32, &str)> {
         let (rest, ending) = file.rsplit_once('.')?;
@@ -276,7 +277,8 @@ fn is_earlier(file: Option<&str>, own: Option<&str>) -> bool {
 }
 
 fn parsed(place: &Path, json: &[u8]) -> Result<Manifest, ArchiveError> {
-    let wrong = |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is no manifest: {error}") };
+    let wrong =
+        |error| ArchiveError::Corrupt { object: place.to_string(), why: format!("it is not a manifest: {error}") };
     serde_json::from_slice(json).map_err(wrong)
 }
 
@@ -284,7 +286,7 @@ fn sized(manifest: &Manifest, size: u64) -> Result<(), ArchiveError> {
     match size == manifest.bytes {
         true => Ok(()),
         false => {
-            let why = format!("it has {size} bytes, and {} were written", manifest.bytes);
+            let why = format!("it has {size} bytes, and the written file has {}", manifest.bytes);
             Err(ArchiveError::Corrupt { object: manifest.object.clone(), why })
         }
     }

@@ -21,13 +21,12 @@ fn kind_of(column: &ManifestColumn) -> Option<Kind> {
     Kind::of(&name, modifier)
 }
 
-/// Whether a column is archived as the text that PostgreSQL writes of it.
+/// Whether a column is archived as PostgreSQL's text.
 pub(crate) fn is_written(column: &ManifestColumn) -> bool {
     column.parquet_type == WRITTEN
 }
 
-/// The type that an archived column is sent as, for SQL: a manifest is nobody's word to be said to a server, unless it names a type known
-/// here.
+/// The SQL type of an archived column. A manifest is untrusted input for SQL, so only known types pass.
 pub(crate) fn safe_type<'c>(manifest: &Manifest, column: &'c ManifestColumn) -> Result<&'c str, ArchiveError> {
     if is_written(column) {
         return Ok("text");
@@ -41,14 +40,14 @@ pub(crate) fn safe_type<'c>(manifest: &Manifest, column: &'c ManifestColumn) -> 
     }
 }
 
-/// `numeric(78,0)` as the name and the modifier that the catalog has.
+/// `numeric(78,0)` from the name and the modifier in the catalog.
 fn base_type(sql_type: &str) -> Option<(String, i32)> {
     let Some((name, rest)) = sql_type.split_once('(') else { return Some((sql_type.to_owned(), -1)) };
     let (arguments, after) = rest.split_once(')')?;
     let mut numbers = arguments.split(',').map(|number| number.trim().parse::<i32>().ok());
     let precision = numbers.next()??;
     let scale = numbers.next().unwrap_or(Some(0))?;
-    // A precision that no numeric has, and the length of a long text, are no modifier that anything here goes by.
+    // An impossible precision of a numeric, and the length of a long text, are not used as modifiers here.
     let modifier = precision.checked_mul(1 << 16).map_or(-1, |precision| (precision | scale & 0x7ff) + 4);
     Some((format!("{name}{after}"), modifier))
 }

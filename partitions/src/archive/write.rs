@@ -26,15 +26,15 @@ use crate::Table;
 use crate::pg::session;
 use crate::pure::names::quoted;
 
-/// Rows of a row group: what DuckDB likes best, and about 12 MB of logs.
+/// Rows per row group: DuckDB's preferred number, and about 12 MB of logs.
 const GROUP_ROWS: usize = 122_880;
-/// Bytes of rows at which a row group is closed before that: it is held in memory.
+/// The size in bytes that closes a row group earlier: memory holds one group.
 const GROUP_BYTES: usize = 128 * 1024 * 1024;
 /// A part of an upload; S3 wants at least 5 MB.
 const PART: usize = 8 * 1024 * 1024;
-/// Parts under way at once.
+/// Parts under way at the same time.
 const PARALLEL_PARTS: usize = 4;
-/// A file that was uploaded and not yet read back.
+/// An uploaded file that was not read back yet.
 #[derive(Debug)]
 pub(super) struct Export {
     layout: Layout,
@@ -47,16 +47,16 @@ pub(super) struct Export {
     list_column: Option<String>,
 }
 
-/// The column by whose value a table is cut first.
+/// The column of the first level of partitions.
 const LIST_COLUMN: &str = "
     SELECT a.attname::text FROM pg_catalog.pg_partitioned_table AS p
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
     WHERE p.partrelid = to_regclass($2) AND p.partstrat = 'l'";
 
 impl Export {
-    /// Hive-style folders of the file, from its table's: `<list column>=<key>/leaf_start=<first time>`. Engines leave out files by columns
-    /// that the query names, so the first is called as the column is. The second is a number of the form YYYYMMDDhhmmss, 0 for a leaf
-    /// without a beginning: nobody takes it for a date that it is not.
+    /// Hive-style folders of the file, below the folder of its table: `<list column>=<key>/leaf_start=<first time>`. Engines skip
+    /// files by columns in the query, so the first folder has the name of the column. The second is a number of the form
+    /// YYYYMMDDhhmmss, 0 for a leaf without a lower bound: no reader mistakes it for a date.
     pub fn folders(&self, subject: &Subject<'_>) -> [String; 2] {
         let column = self.list_column.as_deref().unwrap_or("key");
         let start = subject.bounds.from().map_or(0, |from| {
@@ -103,7 +103,8 @@ pub(super) async fn export(
     leaf: &str,
     object: &Path,
 ) -> Result<Export, ArchiveError> {
-    // A column that holds what has no place in a file (NaN, an infinite time) is written as text, and the whole is begun anew.
+    // If a column has a value without a Parquet form (NaN, an infinite time), the column is written as text, and the export
+    // starts again.
     let mut written = HashSet::new();
     loop {
         match export_as(archive, client, table, leaf, object, &written).await {
@@ -153,7 +154,7 @@ async fn export_as(
     Ok(Export { layout, counted, bytes, sha256, heap_bytes: heap_bytes.unsigned_abs(), server, list_column })
 }
 
-/// Where the Parquet writer puts its bytes, until they are sent.
+/// The buffer of the Parquet writer, until its bytes are sent.
 #[derive(Debug, Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -174,7 +175,7 @@ impl Write for Sink {
     }
 }
 
-/// A file on its way into the store.
+/// A file during its upload.
 struct File {
     writer: SerializedFileWriter<Sink>,
     sink: Sink,
@@ -244,7 +245,7 @@ impl File {
         writer.close().map(drop).map_err(&wrong)
     }
 
-    /// Hands over what is written, and waits while too much is on its way.
+    /// Passes the written bytes on, and waits while too many bytes are under way.
     async fn send(&mut self) -> Result<(), ArchiveError> {
         let bytes = self.sink.take();
         self.checksum.update(&bytes);
@@ -254,7 +255,7 @@ impl File {
         self.upload.wait_for_capacity(PARALLEL_PARTS).await.map_err(ArchiveError::doing("upload", &object))
     }
 
-    /// Writes the footer. Answers size and checksum.
+    /// Writes the footer. Returns size and checksum.
     async fn finish(mut self, object: &Path) -> Result<(u64, String), ArchiveError> {
         self.writer.finish().map_err(ArchiveError::reading(&self.name))?;
         if let Err(error) = self.send().await {
@@ -278,7 +279,7 @@ fn properties(layout: &Layout, table: &Table, leaf: &str) -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_created_by(concat!("dalp-partitions ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(metadata));
-    // Words differ from row to row: a dictionary of them is built in vain.
+    // Words differ in every row: a dictionary would be useless.
     let words = layout.columns.iter().filter(|column| column.kind == Kind::Word);
     words
         .fold(properties, |properties, word| {

@@ -1,8 +1,8 @@
-//! Keeps the planner's statistics: of leaves that were loaded, and of parents, which autovacuum never analyzes.
+//! Keeps the planner's statistics: of loaded leaves, and of parents, which autovacuum never analyzes.
 //!
-//! ANALYZE takes SHARE UPDATE EXCLUSIVE on the table for as long as it reads, so that ATTACH waits for it on a parent. It
-//! runs outside the lane of partition DDL, gives up when the lock is not had in a fifth of a second, and ends when its time is over:
-//! less than the two minutes for which partition DDL tries again. Each table is a transaction of its own.
+//! ANALYZE holds SHARE UPDATE EXCLUSIVE on the table while it reads, so ATTACH waits for it on a parent. ANALYZE runs outside the
+//! lane of partition DDL. It gives up after 0.2 s without the lock, and it ends when its time is over: in less than the two
+//! minutes for which partition DDL retries. Each table has its own transaction.
 
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ pub const ANALYZER_KEY: i64 = 0x64_616c_7061_6e61;
 /// The first version with `ANALYZE ONLY`; before it, ANALYZE of a parent analyzes each of its leaves as well.
 const ONLY: i32 = 180_000;
 
-/// How [`analyze`] ended, and what was analyzed before: leaves, then parents, without schema.
+/// The end of [`analyze`], and the tables analyzed before it: leaves, then parents, without schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Analyzed {
-    /// All that was asked for and due.
+    /// All requested and due tables.
     Done(Vec<String>),
-    /// Somebody holds a lock in the way, or analyzes already. The rest was not: come back later.
+    /// Another session holds a blocking lock, or analyzes already. The other tables were not analyzed: call again later.
     Busy(Vec<String>),
-    /// The time was over. Before PostgreSQL 18 a parent's own statistics, which come first, may be new all the same.
+    /// The time was over. Before PostgreSQL 18, the parent's own statistics may be new all the same, because they come first.
     OutOfTime(Vec<String>),
 }
 
-/// Whether a parent's statistics are too old: none were made, or rows grew by a tenth since. `parent` is what
-/// it was found to have when it was last analyzed, `None` if never; `leaves` what its leaves have now.
+/// Whether a parent's statistics are too old: there are none, or the rows grew by 10 % since. `parent` is the row count at the
+/// last ANALYZE, `None` if there was none; `leaves` is the present count of its leaves.
 pub fn is_analyze_due(parent: Option<i64>, leaves: i64) -> bool {
     match parent {
         None => leaves > 0,
@@ -40,8 +40,8 @@ pub fn is_analyze_due(parent: Option<i64>, leaves: i64) -> bool {
     }
 }
 
-/// The parents of one key, the table last; rows of both by the server's own counts. What statistics say was counted lately comes
-/// before what the last ANALYZE or VACUUM of a leaf left.
+/// The parents of one key, the table last; rows of both by the server's own counters. Recent counts of the statistics system come
+/// before the counts of the last ANALYZE or VACUUM of a leaf.
 const DUE: &str = "
     WITH root AS (
         SELECT oid, relname FROM pg_catalog.pg_class
@@ -65,18 +65,18 @@ const DUE: &str = "
 const LOCK: &str = "SELECT pg_try_advisory_lock($1)";
 const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
 
-/// Analyzes `leaves` (those that were loaded, without schema; one that is gone is passed over), then the key's sub-parent and the
-/// table: each if leaves were named, since a roll-over moves the end of what its statistics know, or if it [is due](is_analyze_due).
-/// With PostgreSQL 18 parents are analyzed ONLY; before, their leaves are along with them.
+/// Analyzes `leaves` (loaded leaves, without schema; a missing leaf is skipped), then the key's sub-parent and the table. A
+/// parent is analyzed if leaves were named, because a new leaf moves the end of its statistics, or if it [is
+/// due](is_analyze_due). PostgreSQL 18 analyzes parents ONLY; earlier versions also analyze their leaves.
 ///
-/// `limit` bounds each ANALYZE. Half a minute is enough for a parent, whose sample is bounded; longer than two minutes would make
+/// `limit` bounds each ANALYZE. Half a minute is enough for a parent, whose sample is bounded; more than two minutes would make
 /// partition DDL give up.
 ///
-/// Wants a direct connection whose current role owns the table. Where the call is cut short, the connection is to be given up: its
-/// timeouts and the advisory lock are the session's.
+/// Needs a direct connection whose current role owns the table. If the call is interrupted, close the connection: its timeouts
+/// and the advisory lock belong to the session.
 ///
 /// # Errors
-/// When the role does not own the tables, when the server refuses, and [`Error::NotManaged`].
+/// If the role does not own the tables, if the server refuses, and [`Error::NotManaged`].
 pub async fn analyze(
     client: &mut Client,
     table: &Table,
@@ -116,7 +116,7 @@ async fn analyze_locked(
         format!("SET lock_timeout = '200ms'; SET statement_timeout = {}", limit.as_millis().clamp(1, i32::MAX as u128));
     client.batch_execute(&timeouts).await.map_err(Error::doing("analyze the partitions", table))?;
     let parents = parents(client, table, key).await?;
-    // The server would only warn, and analyze nothing.
+    // The server would only warn, and analyze no table.
     if parents.iter().any(|parent| !parent.owned) {
         return Err(Error::NotOwner { table: table.to_string(), message: "only its owner can analyze it".to_owned() });
     }
@@ -137,13 +137,13 @@ async fn analyze_locked(
 
 struct Parent {
     name: String,
-    /// When it was last analyzed, if ever.
+    /// The time of the last ANALYZE, if any.
     rows: Option<i64>,
-    /// Of its leaves, now.
+    /// The present rows of its leaves.
     of_leaves: i64,
-    /// The server's.
+    /// The server's version.
     version: i32,
-    /// By the current role.
+    /// Whether the current role owns it.
     owned: bool,
 }
 
@@ -164,7 +164,7 @@ async fn parents(client: &Client, table: &Table, key: i64) -> Result<Vec<Parent>
     Ok(rows.iter().map(parent).collect())
 }
 
-/// One message with one statement, or the server would make one transaction of it.
+/// One message per statement: the server runs several statements of one message in one transaction.
 async fn run(client: &Client, table: &Table, analyze: &str, name: &str) -> Result<(), Error> {
     let statement = format!("{analyze} {}", table.sibling(name));
     client.batch_execute(&statement).await.map_err(Error::doing("analyze the partitions", table))

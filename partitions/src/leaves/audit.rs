@@ -1,6 +1,6 @@
-//! Looks for what should not be: gaps, leaves that drifted from their parent, detachings that did not end.
+//! Finds wrong states: gaps, leaves that differ from their parent, unfinished detaches.
 //!
-//! What the catalog says is read at once for all keys; what of it is worth telling, is decided purely.
+//! One query reads the catalog for all keys; a pure function decides which facts are findings.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio_postgres::{
@@ -14,12 +14,12 @@ use crate::pg::session::{self, Kind};
 use crate::pure::names::quoted;
 use crate::{Advice, Bounds, Edge, Error, Finding, Index, Interval, Severity, Table};
 
-/// A sub-parent or a leaf as the catalog has it, beside the table that it is a partition of.
+/// A sub-parent or a leaf in the catalog, with its parent table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Facts {
     parent: String,
     object: String,
-    /// The same two as SQL takes them, with their schemas.
+    /// Both names as SQL, with their schemas.
     parent_sql: String,
     object_sql: String,
     /// `r` a table, `p` a partitioned one, `f` a foreign one.
@@ -36,19 +36,19 @@ struct Facts {
     other_security: bool,
     /// Row security would hide rows of it from the current role.
     filtered: bool,
-    /// Names, order, storage or compression of its columns are not its parent's.
+    /// Whether names, order, storage or compression of its columns differ from its parent's.
     other_layout: bool,
     /// Columns whose storage or compression differ.
     other_columns: Vec<String>,
     missing_indexes: i64,
     invalid_indexes: i64,
-    /// Of the indexes that leaves have on their own.
+    /// The number of missing indexes that only leaves have.
     lacking_indexes: i64,
     triggers: Option<String>,
     foreign_keys: i64,
 }
 
-/// A leaf that was detached and not dropped.
+/// A detached leaf that was not dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Detached {
     key: i64,
@@ -56,10 +56,10 @@ struct Detached {
     bounds: Bounds,
 }
 
-/// All partitions of both levels, in one look. $1 schema, $2 table, $3 whether it is flat, $4 the leaves' own indexes, each with its
-/// columns joined by U+001F. The server reads back the times that it printed, so that they are exact.
+/// All partitions of both levels, in one query. $1 schema, $2 table, $3 whether it is flat, $4 the indexes that only leaves have,
+/// each with its columns joined by U+001F. The server parses its own printed times, so they are exact.
 ///
-/// It is written for 5,000 leaves: each part goes through an index by the oids of all children at once.
+/// The query is written for 5,000 leaves: each part uses an index on the oids of all children at once.
 const FACTS: &str = r"
     WITH root AS (
         SELECT * FROM pg_catalog.pg_class
@@ -125,7 +125,8 @@ const FACTS: &str = r"
              AS form (whole, first)
     ORDER BY 1, 6 NULLS LAST";
 
-/// Of those whose columns are not as their parent's: which differ in how they are stored. Asked only when there are any.
+/// For partitions whose columns differ from their parent's: the columns with another storage. Used only if there are such
+/// partitions.
 const COLUMNS: &str = "
     SELECT c.oid, array_agg(own.attname::text ORDER BY own.attnum)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_inherits ON inhrelid = c.oid
@@ -134,26 +135,26 @@ const COLUMNS: &str = "
     WHERE c.oid = ANY ($1) AND (own.attstorage, own.attcompression) <> (of_parent.attstorage, of_parent.attcompression)
     GROUP BY 1";
 
-/// Tables that were leaves, as the registry knows them.
+/// Former leaves, from the registry.
 const DETACHED: &str = "
     SELECT key, leaf, from_time, NULLIF(to_time, 'infinity') FROM registry.leaf
     WHERE table_schema = $1 AND table_name = $2 AND state = 'DETACHED'
       AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relid AND NOT relispartition)";
 
-/// Leaves that somebody took out of the table, by key. They are nobody's to mend.
+/// Leaves that another user detached from the table, by key. They need no repair.
 const TAKEN: &str = "
     SELECT key, count(*), min(format('%s.%s', leaf_schema, leaf)) FROM registry.leaf
     WHERE table_schema = $1 AND table_name = $2 AND state = 'TAKEN' AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = relid)
     GROUP BY key ORDER BY key";
 
-/// Whether there is a registry that may be read, and the server's clock.
+/// Whether a readable registry exists, and the server's clock.
 const REGISTRY: &str = "SELECT COALESCE(has_table_privilege(to_regclass($1), 'SELECT'), false), clock_timestamp()";
 
-/// Looks at all partitions of a table, of all its keys. Changes nothing, and takes no lock but on the catalog. A leaf's own
-/// indexes are known by their columns, of whatever method they are.
+/// Checks all partitions of a table, of all its keys. Changes nothing, and locks only the catalog. An index that only leaves have
+/// is recognised by its columns, with any access method.
 ///
 /// # Errors
-/// When the server refuses. A table that is not there, or not partitioned, has no findings.
+/// If the server refuses. A table that does not exist, or is not partitioned, has no findings.
 pub async fn audit(client: &mut Client, table: &Table) -> Result<Vec<Finding>, Error> {
     let doing = || Error::doing("audit the partitions", table);
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; \
@@ -177,19 +178,20 @@ async fn taken(transaction: &Transaction<'_>, table: &Table) -> Result<Vec<Findi
         severity: Severity::Info,
         object: row.get(2),
         what: format!(
-            "somebody took it out of the table, or moved or renamed it then ({} leaves of key {}): left alone, no policy goes for it",
+            "another user detached it from the table, or then moved or renamed it ({} leaves of key {}): it is left \
+             alone, and no policy applies to it",
             row.get::<_, i64>(1),
             row.get::<_, i64>(0)
         ),
         next: format!(
-            "nothing, if that is meant; else {} attaches it again",
+            "nothing, if this is intended; otherwise {} attaches it again",
             Advice::Undo(Some(&row.get::<_, String>(2)))
         ),
     };
     Ok(rows.iter().map(finding).collect())
 }
 
-/// Whether there is a registry that may be read, and the server's clock.
+/// Whether a readable registry exists, and the server's clock.
 async fn registry(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -250,7 +252,7 @@ fn fact(row: &Row) -> Facts {
     }
 }
 
-/// What was detached, and the server's clock.
+/// The detached leaves, and the server's clock.
 async fn detached(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -268,7 +270,7 @@ async fn detached(
     Ok((detached.collect(), now))
 }
 
-/// What of the facts, which are by parent and time, is worth telling.
+/// The findings in the facts, which are ordered by parent and time.
 fn judge(facts: &[Facts], detached: &[Detached], now: DateTime<Utc>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (at, fact) in facts.iter().enumerate() {
@@ -281,11 +283,11 @@ fn judge(facts: &[Facts], detached: &[Detached], now: DateTime<Utc>) -> Vec<Find
         match bounds.from() {
             Some(from) if bounds.lower() > before.upper() => findings.push(gap(fact, before, from, now)),
             _ if bounds.lower() == before.upper() => {}
-            // PostgreSQL does not allow it among attached ones.
+            // PostgreSQL does not allow overlaps of attached leaves.
             _ => findings.push(Finding {
                 severity: Severity::Error,
                 object: fact.object.clone(),
-                what: "its times overlap those of the leaf before it".to_owned(),
+                what: "its times overlap the times of the previous leaf".to_owned(),
                 next: "the catalog is damaged: restore the database from a backup".to_owned(),
             }),
         }
@@ -294,27 +296,27 @@ fn judge(facts: &[Facts], detached: &[Detached], now: DateTime<Utc>) -> Vec<Find
     findings
 }
 
-/// Gaps are normal where no row ever was; around now, the next row may need what is missing.
+/// Gaps are normal where no row ever was; around now, the next row may need the missing leaf.
 fn gap(fact: &Facts, before: Bounds, from: DateTime<Utc>, now: DateTime<Utc>) -> Finding {
     let width = before.from().map_or(TimeDelta::zero(), |start| before.to() - start);
     let since = now.checked_sub_signed(width).unwrap_or(now);
-    // As far as leaves are made ahead by default: the head's own and three more.
+    // The default range ahead: the leaf of the head and three more.
     let until = width.checked_mul(4).and_then(|ahead| now.checked_add_signed(ahead)).unwrap_or(now);
     let is_near = width > TimeDelta::zero() && from > since && from <= until;
     let (severity, next) = if is_near {
-        (Severity::Warning, format!("{} makes what is missing ahead of the head", Advice::Apply))
+        (Severity::Warning, format!("{} makes the missing leaves ahead of the head", Advice::Apply))
     } else {
-        (Severity::Info, "nothing, if no row was ever needed there: one is made when a row is".to_owned())
+        (Severity::Info, "nothing, if no row belongs there: the first row makes the leaf".to_owned())
     };
     let what = format!("no leaf from {} to {from}", before.to());
     Finding { severity, object: fact.parent.clone(), what, next }
 }
 
-/// A detached leaf whose times were given to another meanwhile.
+/// A detached leaf whose times now belong to another leaf.
 fn replaced(detached: &Detached, facts: &[Facts]) -> Option<Finding> {
     let of_key = |fact: &&Facts| fact.kind == "p" && value(&fact.printed) == Some(detached.key);
     let parent = facts.iter().find(of_key).map(|fact| &fact.object);
-    // Without a list level, all leaves are of one parent.
+    // Without a list level, all leaves have one parent.
     let is_flat = !facts.iter().any(|fact| value(&fact.printed).is_some());
     let is_sibling = |fact: &&Facts| parent.map_or(is_flat, |parent| fact.parent == *parent);
     let overlaps = |fact: &&Facts| fact.bounds.is_some_and(|bounds| bounds.overlaps(&detached.bounds));
@@ -322,8 +324,8 @@ fn replaced(detached: &Detached, facts: &[Facts]) -> Option<Finding> {
     Some(Finding {
         severity: Severity::Warning,
         object: detached.leaf.clone(),
-        what: format!("it is detached, and \"{}\" holds some of its times: it cannot be attached again", over.object),
-        next: "move its rows into the table, or see that they are archived; then drop it".to_owned(),
+        what: format!("it is detached, and \"{}\" has some of its times: it cannot be attached again", over.object),
+        next: "move its rows into the table, or check that they are archived; then drop it".to_owned(),
     })
 }
 
@@ -332,7 +334,7 @@ fn value(printed: &str) -> Option<i64> {
     printed.strip_prefix("FOR VALUES IN (")?.strip_suffix(')')?.trim_matches('\'').parse().ok()
 }
 
-/// Whether the bounds are those of some interval.
+/// Whether the bounds are the bounds of some interval.
 fn is_aligned(bounds: &Bounds) -> bool {
     let Some(from) = bounds.from() else { return true };
     let is = |interval: &Interval| interval.start_of(from) == Some(from) && interval.after(from) == Some(bounds.to());
@@ -344,45 +346,37 @@ fn finder<'f>(fact: &'f Facts, findings: &'f mut Vec<Finding>) -> impl FnMut(Sev
     |severity, what, next| findings.push(Finding { severity, object: fact.object.clone(), what, next })
 }
 
-/// What it is, and where.
+/// The text of the finding, and its object.
 fn placed(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::{Error, Info};
     let (parent, name) = (&fact.parent_sql, &fact.object_sql);
     let mut found = finder(fact, findings);
     let is_sub_parent = fact.kind == "p" && value(&fact.printed).is_some();
     if fact.bounds.is_none() && !is_sub_parent {
-        let next = "move its rows to leaves of their own, and detach it: it makes every attaching lock and scan it";
-        found(Error, format!("it is {}, which is not managed", fact.printed), next.to_owned());
+        let next = "move its rows to other leaves, and detach it: every attach locks and scans it";
+        found(Error, format!("it is {}, and such partitions are not managed", fact.printed), next.to_owned());
     } else if fact.kind == "f" {
-        let next = "detach it: every query that is not pruned waits for the other server";
+        let next = "detach it: every query without pruning waits for the other server";
         found(Error, "it is a foreign table".to_owned(), next.to_owned());
     }
     if fact.pending {
-        let next = format!("{} ends it, or: ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;", Advice::Apply);
-        found(Error, "its detaching began and did not end: it takes no rows and holds its place".to_owned(), next);
+        let next = format!("{} ends it, or run ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE;", Advice::Apply);
+        found(Error, "its detach began and did not end: it accepts no rows and blocks its times".to_owned(), next);
     }
     let beyond = |edge: Edge| matches!(edge, Edge::At(time) if time.finite().is_none_or(|near| time != near));
     if fact.bounds.is_some_and(|bounds| beyond(bounds.lower()) || beyond(bounds.upper())) {
-        let next = "nothing, if that is meant: it is kept, retired and archived as the others are".to_owned();
-        found(
-            Info,
-            format!("its bounds ({}) are infinite, or of a year that no calendar of ours has", fact.printed),
-            next,
-        );
+        let next = "nothing, if this is intended: it is kept, retired and archived like the others".to_owned();
+        found(Info, format!("its bounds ({}) are infinite, or their year is outside our calendar", fact.printed), next);
     } else if fact.bounds.is_some_and(|bounds| !is_aligned(&bounds)) {
-        let next = "nothing: a neighbour stood in the way when it was made".to_owned();
-        found(Info, format!("its bounds ({}) are no whole interval in UTC", fact.printed), next);
+        let next = "nothing: a neighbour leaf limited it when it was made".to_owned();
+        found(Info, format!("its bounds ({}) are not a whole interval in UTC", fact.printed), next);
     }
     if fact.other_tablespace {
-        found(
-            Info,
-            "it stands in another tablespace than its parent".to_owned(),
-            "nothing, if that is meant".to_owned(),
-        );
+        found(Info, "its tablespace differs from its parent's".to_owned(), "nothing, if this is intended".to_owned());
     }
 }
 
-/// What may lose rows or stop maintenance.
+/// Findings that may lose rows or stop maintenance.
 fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::Error;
     let (parent, name) = (&fact.parent_sql, &fact.object_sql);
@@ -399,16 +393,18 @@ fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
         found(
             Error,
             what.to_owned(),
-            format!("queries of the table go by its own: ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"),
+            format!(
+                "queries of the table use the table's policies, so run ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"
+            ),
         );
     }
     if fact.foreign_keys > 0 {
-        let next = "drop them: detaching and dropping would lock the other table".to_owned();
-        found(Error, format!("{} foreign keys lead from or to it", fact.foreign_keys), next);
+        let next = "drop them: a detach or a drop would lock the other table".to_owned();
+        found(Error, format!("{} foreign keys point from or to it", fact.foreign_keys), next);
     }
 }
 
-/// Its indexes beside those that it should have.
+/// Its indexes, compared with the indexes that it should have.
 fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::{Error, Info, Warning};
     let (name, is_parent) = (&fact.object_sql, fact.kind == "p");
@@ -418,13 +414,13 @@ fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
         found(Error, format!("{} of its parent's indexes are missing", fact.missing_indexes), next);
     }
     if fact.invalid_indexes > 0 && is_parent {
-        let next = "see which of its leaves lack one, and make it there".to_owned();
+        let next = "find the leaves without the index, and make it there".to_owned();
         found(Warning, format!("{} of its indexes are not valid: some leaves lack them", fact.invalid_indexes), next);
     } else if fact.invalid_indexes > 0 {
-        let next = "drop them CONCURRENTLY: the next maintenance makes them anew".to_owned();
+        let next = "drop them CONCURRENTLY: the next maintenance makes them again".to_owned();
         found(
             Warning,
-            format!("{} of its indexes are invalid, and kept up by every write", fact.invalid_indexes),
+            format!("{} of its indexes are invalid, and every write still maintains them", fact.invalid_indexes),
             next,
         );
     }
@@ -432,35 +428,36 @@ fn indexed(fact: &Facts, findings: &mut Vec<Finding>) {
         return;
     }
     if fact.lacking_indexes > 0 && fact.other_layout {
-        let next = "look at them with \\d: with columns in another order they cannot be compared".to_owned();
-        found(Info, "it may lack indexes that leaves have on their own".to_owned(), next);
+        let next = "read them with \\d: with columns in another order, the audit cannot compare them".to_owned();
+        found(Info, "it may lack indexes that only leaves have".to_owned(), next);
     } else if fact.lacking_indexes > 0 {
         let next = format!("nothing while it is loaded: {}", Advice::AwaitIndexes);
-        let what = format!("{} of the indexes that leaves have on their own are missing", fact.lacking_indexes);
+        let what = format!("{} of the indexes that only leaves have are missing", fact.lacking_indexes);
         found(Warning, what, next);
     }
 }
 
-/// In what else it differs from the table that it is a partition of.
+/// Other differences from its parent table.
 fn drifted(fact: &Facts, findings: &mut Vec<Finding>) {
     use Severity::{Info, Warning};
     let (parent, name) = (&fact.parent_sql, &fact.object_sql);
     let mut found = finder(fact, findings);
     if let Some(granted) = &fact.granted {
-        let next = format!("REVOKE what is granted on {name}: rights on the table are enough");
+        let next = format!("REVOKE the rights on {name}: rights on the table are enough");
         found(Warning, format!("rights are granted on it directly: {granted}"), next);
     }
     if let Some(triggers) = &fact.triggers {
         let next = "drop them, or make them on the table".to_owned();
-        found(Warning, format!("it has triggers that its parent has not: {triggers}"), next);
+        found(Warning, format!("it has triggers that its parent lacks: {triggers}"), next);
     }
     if fact.other_security && !fact.filtered {
-        let next = "nothing for queries of the table, which go by the table's own; rights on the leaf alone are to be looked at";
-        found(Warning, "its row security is not that of its parent".to_owned(), next.to_owned());
+        let next =
+            "nothing for queries of the table, which use the table's policies; check the rights on the leaf itself";
+        found(Warning, "its row security differs from its parent's".to_owned(), next.to_owned());
     }
     if fact.other_identity {
         let next = format!("ALTER TABLE {name} REPLICA IDENTITY as on {parent}, or subscribers miss its changes");
-        found(Warning, "its replica identity is not that of its parent".to_owned(), next);
+        found(Warning, "its replica identity differs from its parent's".to_owned(), next);
     }
     if !fact.other_columns.is_empty() {
         let columns = fact.other_columns.join(", ");
@@ -471,7 +468,7 @@ fn drifted(fact: &Facts, findings: &mut Vec<Finding>) {
     }
     if let Some(options) = &fact.options {
         let severity = if options.contains("autovacuum_enabled=false") { Warning } else { Info };
-        let next = format!("nothing, if that is meant; else ALTER TABLE {name} RESET (..)");
+        let next = format!("nothing, if this is intended; otherwise ALTER TABLE {name} RESET (..)");
         found(severity, format!("it has storage options of its own: {options}"), next);
     }
 }

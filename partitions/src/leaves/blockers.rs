@@ -1,4 +1,4 @@
-//! Who is in the way of a move.
+//! Finds the sessions that block a move.
 
 use tokio_postgres::{
     Client,
@@ -8,7 +8,7 @@ use tokio_postgres::{
 use crate::pg::session::{self, Kind};
 use crate::{Entry, Error, Table};
 
-/// Who holds what a move of a leaf waited for: locks on the leaf or its parent.
+/// The sessions that a move of a leaf waited for: holders of locks on the leaf or its parent.
 pub(crate) async fn blockers_of(
     client: &mut Client,
     table: &Table,
@@ -18,14 +18,14 @@ pub(crate) async fn blockers_of(
     blockers(client, &[entry.relation(), entry.parent_in(table)], with_snapshots).await
 }
 
-/// Who holds locks on these tables, and, `with_snapshots`, on any: FINALIZE waits for older snapshots, and whose they are is hidden from
-/// other roles.
+/// The holders of locks on these tables, and, `with_snapshots`, on any table: FINALIZE waits for older snapshots, and their
+/// owners are hidden from other roles.
 pub(crate) async fn blockers(client: &mut Client, relations: &[String], with_snapshots: bool) -> Result<String, Error> {
-    let doing = || Error::doing("look up who is in the way", "the table");
+    let doing = || Error::doing("look up the blocking sessions", "the table");
     let transaction = session::begin(client, Kind::Read, "SET LOCAL lock_timeout = '2s'").await.map_err(doing())?;
     let oids = transaction.query_typed_one(OIDS, &[(&relations, Type::TEXT_ARRAY)]).await.map_err(doing())?;
     let oids: Vec<u32> = oids.get(0);
-    // The login may be shown what the manager's role is not.
+    // The login may see more than the manager's role.
     transaction.batch_execute("SET LOCAL ROLE NONE").await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&oids, Type::OID_ARRAY), (&with_snapshots, Type::BOOL)];
     let sql = format!("SELECT COALESCE(string_agg(DISTINCT {SESSION}, ', '), 'nobody any more') {BLOCKERS}");
@@ -37,10 +37,10 @@ pub(crate) async fn blockers(client: &mut Client, relations: &[String], with_sna
 const OIDS: &str =
     "SELECT ARRAY(SELECT to_regclass(name)::oid FROM unnest($1) AS name WHERE to_regclass(name) IS NOT NULL)";
 
-/// What is said of a session, of the row `a` of pg_stat_activity.
+/// The description of a session, from the row `a` of pg_stat_activity.
 pub(crate) const SESSION: &str = "
     CASE WHEN a.state IS NULL
-         THEN format('pid %s (%s; what it does is hidden from this role until it is granted pg_read_all_stats)', a.pid, a.usename)
+         THEN format('pid %s (%s; its statement is hidden from this role without pg_read_all_stats)', a.pid, a.usename)
          ELSE format('pid %s (%s, %s, %s for %s s: %s)', a.pid, a.usename, a.application_name, a.state,
                      round(extract(epoch FROM clock_timestamp() - a.xact_start)),
                      left(regexp_replace(a.query, '[[:space:]]+', ' ', 'g'), 100)) END";

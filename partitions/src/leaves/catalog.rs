@@ -1,4 +1,4 @@
-//! Reads what exists from pg_catalog. Bounds come from there, in UTC; names are labels.
+//! Reads the existing leaves from pg_catalog. Bounds come from the catalog, in UTC; names are labels.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::pg::session::{self, Kind};
 use crate::pure::names::qualified;
 use crate::{Bounds, Catalog, Edge, Error, Index, Leaf, Step, Table, Time};
 
-/// The table, the sub-parent of one key (of a flat table itself), the names in use, and whether the times are dates.
+/// The table, the sub-parent of one key (the table itself if flat), the used names, and whether the times are dates.
 const TABLES: &str = "
     SELECT CASE WHEN $4 THEN root.relname ELSE sub.relname END::text,
            (SELECT nspname::text FROM pg_catalog.pg_namespace WHERE oid = CASE WHEN $4 THEN root.relnamespace ELSE sub.relnamespace END),
@@ -27,10 +27,10 @@ const TABLES: &str = "
               (format('FOR VALUES IN (%s)', $3), format('FOR VALUES IN (%L)', $3::text))
     WHERE root.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND root.relname = $2";
 
-/// The leaves of a sub-parent, or those of certain names. The server reads back what it printed in the same session, so the times are exact.
-/// What is between `FOR VALUES FROM (` and `)` is cut at its middle: a regular expression takes ten times as long.
-/// Printed without the leaf's oid, which the bounds do not need, they are there without the leaf being opened and locked.
-/// Indexes count when they are B-trees over plain columns, of all rows, and whole.
+/// The leaves of a sub-parent, or the leaves with certain names. The server parses its own printed times in the same session, so
+/// they are exact. The text between `FOR VALUES FROM (` and `)` is cut at its middle: a regular expression takes ten times as
+/// long. The bounds are printed without the leaf's oid, so the leaf is neither opened nor locked. Indexes count if they are valid
+/// B-trees over plain columns, of all rows.
 const LEAVES: &str = r"
     SELECT leaf.relname::text, inhdetachpending, printed,
            CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
@@ -46,13 +46,13 @@ const LEAVES: &str = r"
          LATERAL string_to_array(left(substr(printed, 18), -1), ') TO (') AS part
     WHERE inhparent = to_regclass($1) AND ($2::text[] IS NULL OR leaf.relname = ANY ($2::text[]::name[]))";
 
-/// What changes with each attaching and detaching.
+/// The part that changes with each attach and detach.
 const STAMP: &str = "
     SELECT COALESCE(md5(string_agg(inhrelid::text || inhdetachpending, ',' ORDER BY inhrelid)), '')
     FROM pg_catalog.pg_inherits WHERE inhparent = to_regclass($1)";
 
-/// Reads what exists for one key of a table. Needs no rights on it, and may pass through a pooler: one transaction,
-/// unnamed statements, no session state. The answer may be kept; PostgreSQL says (SQLSTATE 23514) when it is too old.
+/// Reads the leaves of one key of a table. Needs no rights on the table, and works through a pooler: one transaction, unnamed
+/// statements, no session state. The caller may keep the answer; PostgreSQL reports (SQLSTATE 23514) when it is too old.
 pub async fn read(client: &mut Client, table: &Table, key: i64) -> Result<Catalog, Error> {
     let transaction = reading(client, table).await?;
     let catalog = read_in(&transaction, table, key).await?;
@@ -60,8 +60,7 @@ pub async fn read(client: &mut Client, table: &Table, key: i64) -> Result<Catalo
     Ok(catalog)
 }
 
-/// Reads one leaf of those that `catalog` knows of, as it is now; `None` when it is gone. To read all of a thousand leaves
-/// takes 35 ms.
+/// Reads one leaf of `catalog` again; `None` if it is gone. Reading all of 1,000 leaves takes 35 ms.
 pub async fn read_leaf(
     client: &mut Client,
     table: &Table,
@@ -79,7 +78,7 @@ pub async fn read_leaf(
 
 async fn reading<'c>(client: &'c mut Client, table: &Table) -> Result<Transaction<'c>, Error> {
     let doing = || Error::doing("read partitions", table);
-    // Nothing that a login's defaults say may bend how times are printed and read.
+    // No default of the login may change the printed form of times.
     let utc = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'";
     session::begin(client, Kind::Read, utc).await.map_err(doing())
 }
@@ -109,7 +108,7 @@ pub(crate) async fn read_in(transaction: &Transaction<'_>, table: &Table, key: i
     Ok(Catalog { table: table.name.clone(), key, sub_parent, parent, is_of_days: row.get(2), leaves, names, stamp })
 }
 
-/// Whether `catalog` still is what exists, but for indexes.
+/// Whether `catalog` is still current, apart from indexes.
 pub(crate) async fn is_current(transaction: &Transaction<'_>, table: &Table, catalog: &Catalog) -> Result<bool, Error> {
     match &catalog.parent {
         Some(parent) => Ok(stamp(transaction, table, parent).await? == catalog.stamp),
@@ -117,7 +116,7 @@ pub(crate) async fn is_current(transaction: &Transaction<'_>, table: &Table, cat
     }
 }
 
-/// Adds to `catalog` what was just created. A sub-parent comes once and with indexes: then all is read.
+/// Adds the created leaves to `catalog`. A new sub-parent comes with indexes: then the whole catalog is read.
 pub(crate) async fn read_created(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -156,14 +155,14 @@ async fn stamp(transaction: &Transaction<'_>, table: &Table, parent: &str) -> Re
     Ok(row.map_err(Error::doing("read partitions", table))?.get(0))
 }
 
-/// The bounds in two columns, of which nulls are MINVALUE and MAXVALUE.
+/// The bounds in two columns; NULL means MINVALUE and MAXVALUE.
 pub(crate) fn bounds(row: &Row, from: usize, to: usize) -> Option<Bounds> {
     let lower = row.get::<_, Option<Time>>(from).map_or(Edge::MinValue, Edge::At);
     let upper = row.get::<_, Option<Time>>(to).map_or(Edge::MaxValue, Edge::At);
     Bounds::between(lower, upper)
 }
 
-/// A DEFAULT partition has no times and is refused, as it would make every ATTACH lock and scan it.
+/// A DEFAULT partition has no times and is refused: every ATTACH would lock and scan it.
 fn leaf(row: &Row, table: &Table) -> Result<Leaf, Error> {
     let (name, printed): (String, String) = (row.get(0), row.get(2));
     let bounds = if printed == "DEFAULT" { None } else { bounds(row, 3, 4) };

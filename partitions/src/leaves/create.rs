@@ -1,9 +1,9 @@
-//! Makes what a plan says, a few leaves per transaction, without stopping readers or writers.
+//! Makes the leaves of a plan, a few per transaction, without blocking readers or writers.
 //!
-//! An empty leaf is created alone, then attached. `ATTACH` takes SHARE UPDATE EXCLUSIVE on the parent, which conflicts
-//! with other DDL only, and ACCESS EXCLUSIVE on the new leaf, which nobody else can see yet. Its indexes are made by
-//! `ATTACH`: made before, they cost the same and have to be matched. It needs no CHECK to spare it the scan, as
-//! there is nothing to scan; a CHECK would have to be dropped again under ACCESS EXCLUSIVE on a leaf in use.
+//! An empty leaf is created alone, then attached. `ATTACH` takes SHARE UPDATE EXCLUSIVE on the parent, which conflicts only with
+//! other DDL, and ACCESS EXCLUSIVE on the new leaf, which no other session sees yet. `ATTACH` also makes its indexes: made
+//! before, they cost as much and must be matched. The leaf needs no CHECK to avoid a scan, because it is empty; dropping a CHECK
+//! later would take ACCESS EXCLUSIVE on a leaf in use.
 
 use std::fmt::Write as _;
 
@@ -18,35 +18,36 @@ use crate::pg::session::{self, BEGIN, Kind};
 use crate::pure::names::quoted;
 use crate::{Catalog, Error, Index, Need, Plan, PlanError, Policy, Step, Table, plan};
 
-/// Most leaves made in one transaction: it holds the parent for as long as they take.
+/// Most leaves per transaction: the parent stays locked while they are made.
 pub const BATCH: usize = 8;
 
 /// Key of the advisory lock that lets one session of a database do partition DDL at a time: "dalpddl" in ASCII.
 pub const LANE_KEY: i64 = 0x64_616c_7064_646c;
 
-/// Tries before we give up where rows wait for a leaf, about two minutes.
+/// Tries while rows wait for a leaf, about two minutes.
 const TRIES: u32 = 50;
-/// The same for leaves ahead of the head: some seconds, as other tables wait, and the next turn tries again.
+/// Tries for leaves ahead of the head: a few seconds, because other tables wait, and the next turn tries again.
 const TRIES_AHEAD: u32 = 8;
-/// What a leaf takes over from its parent beside columns and NOT NULL. Not comments: nobody reads them on a leaf.
+/// The properties that a leaf inherits from its parent beside columns and NOT NULL. Comments are left out: nobody reads them on a
+/// leaf.
 pub(crate) const LIKE: &str = "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE \
                     INCLUDING COMPRESSION INCLUDING STATISTICS";
 
-/// What [`ensure`] did and found.
+/// The result of [`ensure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What this call created, in order; empty if all was there, or somebody else made it meanwhile.
+    /// The leaves that this call created, in order; empty if all existed, or if another session made them meanwhile.
     pub created: Vec<Step>,
-    /// How often a lock was not to be had and we tried again.
+    /// The number of tries without the lock.
     pub retries: u32,
-    /// What exists now. Of the needed times, only those that are absurd may still be uncovered: see [`Plan::quarantined`].
+    /// The present leaves. Of the needed times, only absurd ones may still be uncovered: see [`Plan::quarantined`].
     pub catalog: Catalog,
 }
 
-/// Makes the leaves that a need lacks. Safe to call from several processes at once, and again after a crash anywhere.
+/// Makes the missing leaves of a need. Safe to call from several processes at once, and again after a crash anywhere.
 ///
-/// Wants a direct connection whose current role owns the table. Each transaction looks at the catalog and plans again
-/// inside the lane, so it makes only what is missing then.
+/// Needs a direct connection whose current role owns the table. Each transaction reads the catalog and plans again inside the
+/// lane, so it makes only leaves that are missing then.
 pub async fn ensure(
     client: &mut Client,
     table: &Table,
@@ -59,7 +60,8 @@ pub async fn ensure(
     extend(client, table, key, policy, now, need, catalog).await
 }
 
-/// As [`ensure`], of a catalog that was read before: what is still so is not read again. Where it lacks nothing, nothing is asked.
+/// Like [`ensure`], with a catalog that was read before: unchanged parts are not read again. If no leaf is missing, no query
+/// runs.
 pub async fn extend(
     client: &mut Client,
     table: &Table,
@@ -70,7 +72,7 @@ pub async fn extend(
     catalog: Catalog,
 ) -> Result<Report, Error> {
     let mut report = Report { created: Vec::new(), retries: 0, catalog };
-    // Nearly always nothing is missing: then the lane is left alone.
+    // Nearly always no leaf is missing: then the lane is not used.
     while !plan(&report.catalog, policy, now, need)?.steps.is_empty() {
         match apply_some(client, table, key, &report.catalog, |catalog| plan(catalog, policy, now, need)).await {
             Ok((mut created, catalog)) => {
@@ -93,8 +95,8 @@ pub async fn extend(
     Ok(report)
 }
 
-/// One transaction in the lane: the sub-parent, or up to [`BATCH`] leaves of it. Never two parents, so that two
-/// sessions cannot wait for each other. Answers what it made, and what exists then.
+/// One transaction in the lane: the sub-parent, or up to [`BATCH`] of its leaves. Never two parents, so two sessions cannot wait
+/// for each other. Returns the created leaves, and the present ones.
 async fn apply_some(
     client: &mut Client,
     table: &Table,
@@ -119,7 +121,7 @@ async fn apply_some(
     Ok((steps, catalog))
 }
 
-/// All statements in one message: a round trip would cost as much as a small statement.
+/// All statements are in one message: a round trip costs as much as a small statement.
 async fn create(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -159,19 +161,19 @@ async fn create(
     template.identify(transaction, &made).await
 }
 
-/// The statement that makes an index of a leaf, which the server names.
+/// The statement that makes an index of a leaf; the server names the index.
 pub(crate) fn create_index(leaf: &str, index: &Index, concurrently: &str) -> String {
     let columns: Vec<String> = index.columns().iter().map(|column| quoted(column)).collect();
     format!("CREATE INDEX {concurrently} ON {leaf} ({})", columns.join(", "))
 }
 
-/// Whether a name that was free is not any more: it will be known by the next look at the catalog.
+/// Whether a free name is no longer free: the next read of the catalog shows the name.
 fn is_taken(error: &Error) -> bool {
     let Error::Database { source, .. } = error else { return false };
     source.code() == Some(&SqlState::DUPLICATE_TABLE)
 }
 
-/// Who holds a lock that partition DDL on the table has to wait for.
+/// The sessions with a lock that partition DDL on the table must wait for.
 async fn holders(client: &mut Client, table: &Table) -> Result<String, Error> {
     let doing = || Error::doing("look up the locks", table);
     let transaction = session::begin(client, Kind::Read, "SET LOCAL lock_timeout = '2s'").await.map_err(doing())?;
@@ -185,14 +187,14 @@ async fn holders(client: &mut Client, table: &Table) -> Result<String, Error> {
            AND (l.locktype = 'advisory' AND (l.classid::int8 << 32 | l.objid::int8) = {LANE_KEY} \
              OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock') AND l.relation = ANY ($1))"
     );
-    // The login may be shown what the manager's role is not.
+    // The login may see more than the manager's role.
     transaction.batch_execute("SET LOCAL ROLE NONE").await.map_err(doing())?;
     let row = transaction.query_typed_one(&sql, &[(&tree, Type::OID_ARRAY)]).await.map_err(doing())?;
     transaction.commit().await.map_err(doing())?;
     Ok(row.get(0))
 }
 
-/// A table and all below it. pg_partition_tree would lock each, and wait for it.
+/// A table and all tables below it. pg_partition_tree would lock each of them, and wait.
 const TREE: &str = "
     WITH RECURSIVE tree AS (
         SELECT to_regclass($1)::oid AS oid UNION ALL SELECT inhrelid FROM tree JOIN pg_catalog.pg_inherits ON inhparent = tree.oid

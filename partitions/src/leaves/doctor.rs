@@ -1,6 +1,6 @@
-//! Looks for what will keep the manager from its work: of the server, of who else is about, and of the tables.
+//! Finds obstacles for the manager: in the server, in other sessions, and in the tables.
 //!
-//! An [`crate::audit`] looks at what stands; this looks at what it stands on.
+//! An [`crate::audit`] checks the leaves; this module checks their environment.
 
 use std::time::Duration;
 
@@ -12,35 +12,35 @@ use tokio_postgres::{
 use crate::pure::names::quoted;
 use crate::{Error, Finding, Severity, Table};
 
-/// From where on a doctor says something.
+/// The limits of the doctor's findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// A transaction as old as this is named: a detaching ends after those that are older than it.
+    /// The age of a transaction that is reported: a detach waits for older transactions.
     pub transaction: Duration,
     /// Leaves of one parent: planning without a range of time grows with them.
     pub leaves: i64,
 }
 
 impl Default for Limits {
-    /// Five minutes, and a thousand leaves.
+    /// Five minutes, and 1,000 leaves.
     fn default() -> Self {
         Self { transaction: Duration::from_mins(5), leaves: 1_000 }
     }
 }
 
-/// What the server was set to.
+/// The server's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Server {
     counts: bool,
     vacuums: bool,
-    /// How many locks its table has room for, of all sessions together.
+    /// The number of locks in the server's lock table, for all sessions together.
     locks: i64,
     sees_others: bool,
-    /// The role that asks, which the manager is, as SQL takes it.
+    /// The current role, which is the manager's role, as SQL.
     role: String,
 }
 
-/// A transaction that has been open for long.
+/// A transaction that has been open for a long time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
     /// A session's `pid`, or the name of a prepared transaction.
@@ -56,11 +56,11 @@ struct Open {
 struct Whole {
     owned: bool,
     may_create: bool,
-    /// Leaves of the parent that has most.
+    /// The largest number of leaves of one parent.
     leaves: i64,
-    /// Leaves and their indexes: what a query without a range of time locks.
+    /// Leaves and their indexes: the relations that a query without a range of time locks.
     relations: i64,
-    /// Publications that name its leaves, and not itself, to subscribers.
+    /// Publications that name its leaves to subscribers, and not the table.
     publications: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ const OPEN: &str = "
     WHERE database = current_database() AND prepared <= clock_timestamp() - make_interval(secs => $1)
     ORDER BY 4 DESC LIMIT 10";
 
-/// $1 schema, $2 table, $3 whether it is flat. No row if it is not there, or not partitioned.
+/// $1 schema, $2 table, $3 whether it is flat. No row if it does not exist, or is not partitioned.
 const WHOLE: &str = "
     WITH root AS (
         SELECT class.* FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
@@ -106,10 +106,10 @@ const WHOLE: &str = "
                  ORDER BY 1)
     FROM root";
 
-/// Says what will keep the manager from its work, of the server and of who else is about. Changes nothing.
+/// Reports obstacles in the server and in other sessions. Changes nothing.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn doctor_server(client: &Client, limits: &Limits) -> Result<Vec<Finding>, Error> {
     let server = server(client).await.map_err(Error::doing("look at the settings", "the server"))?;
     let open = open(client, limits).await.map_err(Error::doing("look at the transactions", "the database"))?;
@@ -118,10 +118,10 @@ pub async fn doctor_server(client: &Client, limits: &Limits) -> Result<Vec<Findi
     Ok(findings)
 }
 
-/// The same of a table.
+/// Reports obstacles in a table.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn doctor_table(client: &Client, table: &Table, limits: &Limits) -> Result<Vec<Finding>, Error> {
     let server = server(client).await.map_err(Error::doing("look at the settings", "the server"))?;
     let whole = whole(client, table).await.map_err(Error::doing("read the catalog", table))?;
@@ -166,7 +166,7 @@ fn judge_server(server: &Server) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !server.counts || !server.vacuums {
         let what =
-            "autovacuum or track_counts is off: leaves are neither frozen nor analyzed, and their sizes are not known";
+            "autovacuum or track_counts is off: leaves are neither frozen nor analyzed, and their sizes are unknown";
         findings.push(finding(
             Severity::Error,
             "server",
@@ -175,27 +175,27 @@ fn judge_server(server: &Server) -> Vec<Finding> {
         ));
     }
     if !server.sees_others {
-        let what =
-            "what sessions of other roles do is hidden from this one: it cannot say how long they have been in the way";
+        let what = "this role does not see the sessions of other roles: it cannot say how long they have been blocking";
         let next = format!("as a superuser: GRANT pg_read_all_stats TO {};", server.role);
         findings.push(finding(Severity::Info, "server", what, next));
     }
     findings
 }
 
-/// Waiting for it holds up a detaching, and nothing else: a warning.
+/// Only a detach waits for it: a warning.
 fn judge_open(open: &Open) -> Finding {
     let Open { who, role, state, seconds, is_prepared } = open;
     if *is_prepared {
-        let what = format!("{role} prepared it {seconds} s ago: no detaching that it is in the way of can end");
+        let what = format!("{role} prepared it {seconds} s ago: it blocks the end of a detach");
         let gid = who.replace('\'', "''");
         let next =
-            format!("whichever its transaction manager says: COMMIT PREPARED '{gid}'; or ROLLBACK PREPARED '{gid}';");
+            format!("ask its transaction manager, then run COMMIT PREPARED '{gid}'; or ROLLBACK PREPARED '{gid}';");
         return finding(Severity::Warning, &format!("transaction {who}"), what, next);
     }
-    let what = format!("{role}'s transaction has been open for {seconds} s ({state}): a detaching waits for it");
+    let what = format!("{role}'s transaction has been open for {seconds} s ({state}): a detach waits for it");
     let next = format!(
-        "idle_in_transaction_session_timeout ends such ones; if nobody needs this one: SELECT pg_terminate_backend({who});"
+        "idle_in_transaction_session_timeout ends such transactions; if nobody needs this one: SELECT \
+         pg_terminate_backend({who});"
     );
     finding(Severity::Warning, &format!("session {who}"), what, next)
 }
@@ -206,7 +206,7 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
     let mut findings = Vec::new();
     let mut found = |severity, what: String, next: String| findings.push(finding(severity, &object, what, next));
     let Some(whole) = whole else {
-        let next = "create it with PARTITION BY, or take it out of the configuration".to_owned();
+        let next = "create it with PARTITION BY, or remove it from the configuration".to_owned();
         return vec![finding(Severity::Error, &object, "there is no such partitioned table", next)];
     };
     if !whole.owned {
@@ -218,14 +218,16 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
         found(Severity::Error, "no table may be created in its schema: no leaf can be made".to_owned(), next);
     }
     if whole.leaves > limits.leaves {
-        let what =
-            format!("a parent has {} leaves: each query without a range of time is planned over all", whole.leaves);
+        let what = format!(
+            "a parent has {} leaves: the server plans each query without a range of time over all leaves",
+            whole.leaves
+        );
         found(Severity::Warning, what, "choose a longer interval, or a shorter retention".to_owned());
     }
-    // Others need some, too.
+    // Other sessions need locks too.
     if whole.relations > server.locks / 2 {
         let what = format!(
-            "a query without a range of time, or a dump, locks {} relations, and the server has room for {} locks in all",
+            "a query without a range of time, or a dump, locks {} relations, and the server has room for {} locks in total",
             whole.relations, server.locks
         );
         let next = "raise max_locks_per_transaction (it needs a restart), or choose a longer interval".to_owned();
@@ -233,7 +235,7 @@ fn judge_table(table: &Table, whole: Option<&Whole>, server: &Server, limits: &L
     }
     for publication in &whole.publications {
         let what = format!(
-            "publication {publication} names its leaves: a subscriber gets the rows of new ones only after a refresh"
+            "publication {publication} names its leaves: a subscriber gets rows of new leaves only after a refresh"
         );
         let next = format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true);", quoted(publication));
         found(Severity::Warning, what, next);

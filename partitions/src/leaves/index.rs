@@ -1,4 +1,4 @@
-//! Gives leaves the indexes of their own that they lack: after a load, or when the table got another one.
+//! Builds missing indexes of leaves: after a load, or when the table gets a new index.
 
 use tokio_postgres::{Client, types::Type};
 
@@ -11,27 +11,27 @@ use crate::{Catalog, Error, Leaf, Table};
 /// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.
 pub const INDEXER_KEY: i64 = 0x64_616c_7069_6478;
 
-/// How long a build in a leaf in use waits for a transaction that is older. Only other maintenance of the leaf waits behind it; what it
-/// leaves when it gives up is dropped by the next one.
+/// The time that a build in a leaf in use waits for an older transaction. Only other maintenance of the leaf waits behind it. The
+/// next build drops the remains of an abandoned one.
 const OLDER_PATIENCE: &str = "10min";
 
-/// How [`build`] ended.
+/// The end of [`build`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Indexed {
-    /// The leaf has all of them now; so many were made.
+    /// The leaf has all indexes now; the number of new ones.
     Made(usize),
-    /// Somebody holds a lock in the way, or builds already. Nothing was done: come back later.
+    /// Another session holds a blocking lock, or builds already. Nothing was done: call again later.
     Busy,
-    /// There is no such leaf any more.
+    /// The leaf no longer exists.
     Gone,
 }
 
-/// Makes the indexes that a leaf of `catalog` lacks by now. Safe to call again after a crash anywhere.
+/// Builds the missing indexes of a leaf of `catalog`. Safe to call again after a crash anywhere.
 ///
-/// With `live`, rows may be written to the leaf meanwhile: each index is made CONCURRENTLY, which takes two passes and waits for
-/// transactions that are older. Without, all are made in one transaction, during which writers of this leaf wait.
+/// With `live`, writers may use the leaf meanwhile: each index is made CONCURRENTLY, which takes two passes and waits for older
+/// transactions. Without `live`, one transaction makes all indexes, and writers of this leaf wait.
 ///
-/// Wants a direct connection whose current role owns the table.
+/// Needs a direct connection whose current role owns the table.
 pub async fn build(
     client: &mut Client,
     table: &Table,
@@ -79,7 +79,7 @@ async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usiz
     let (doing, name) = (|| Error::doing("build the indexes of a leaf", table), table.sibling(&leaf.name));
     let lacking = leaf.lacks(&table.leaf_indexes);
     let statements: Vec<String> = lacking.iter().map(|index| create_index(&name, index, "")).collect();
-    // A build takes as long as the leaf is large; the lock for it is had at once or later.
+    // The time of a build depends on the size of the leaf; its lock is available at once or later.
     let settings = format!("{BEGIN}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{PATIENCE}'");
     let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     transaction.batch_execute(&statements.join(";\n")).await.map_err(doing())?;
@@ -87,10 +87,10 @@ async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usiz
     Ok(statements.len())
 }
 
-/// What a build that was cut short left behind is dropped first: nobody uses it, and every write keeps it up.
+/// The remains of an interrupted build are dropped first: no query uses them, and every write maintains them.
 async fn concurrently(client: &Client, table: &Table, leaf: &Leaf) -> Result<usize, Error> {
     let (doing, name) = (|| Error::doing("build the indexes of a leaf in use", table), table.sibling(&leaf.name));
-    // Whoever maintains this leaf is met here, and not waited for as long as older transactions are.
+    // Other maintenance of this leaf is detected here, and the build does not wait for it as long as for older transactions.
     let ask = format!(
         "BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT"
     );

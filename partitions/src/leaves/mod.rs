@@ -1,4 +1,4 @@
-//! The leaves that stand: read from the catalog, made, indexed, analyzed and looked over.
+//! The existing leaves: read from the catalog, made, indexed, analyzed and checked.
 
 pub(crate) mod analyze;
 pub(crate) mod audit;

@@ -1,4 +1,5 @@
-//! Whether a table is of a kind that is managed: looked at before its bounds are read, as what is no time would be taken for one.
+//! Checks that the layout of a table is supported. The check comes before the bounds are read, because a number could pass for a
+//! time.
 
 use tokio_postgres::{
     Client, Row, Transaction,
@@ -9,7 +10,7 @@ use crate::pg::session::{self, Kind};
 use crate::pure::names::quoted;
 use crate::{Error, Table};
 
-/// How a partitioned table is cut.
+/// The layout of a partitioned table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Shape {
     /// By `list`, `range` or `hash`.
@@ -20,11 +21,11 @@ struct Shape {
     time: Option<String>,
     /// Its columns of times.
     times: Vec<String>,
-    /// A partition of it that is partitioned by something else than the time column.
+    /// A partition of it that is partitioned by another column than the time column.
     odd: Option<String>,
 }
 
-/// $1 schema, $2 table, $3 time column. No row if it is not there, or not partitioned.
+/// $1 schema, $2 table, $3 time column. No row if the table does not exist, or is not partitioned.
 const SHAPE: &str = "
     SELECT CASE partstrat WHEN 'l' THEN 'list' WHEN 'r' THEN 'range' ELSE 'hash' END,
            ARRAY(SELECT COALESCE(attname::text, '(an expression)') FROM unnest(partattrs::int2[]) WITH ORDINALITY AS key (attnum, place)
@@ -56,24 +57,24 @@ fn shape(row: &Row) -> Shape {
     }
 }
 
-/// Refuses a table that cannot be managed as it is declared, with the reason.
+/// Refuses a table whose layout differs from its declaration, with the reason.
 pub(crate) async fn must_fit(transaction: &Transaction<'_>, table: &Table) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table.schema, Type::TEXT), (&table.name, Type::NAME), (&table.time_column, Type::NAME)];
     let row = transaction.query_typed_opt(SHAPE, &parameters).await;
-    let row = row.map_err(Error::doing("look how a table is partitioned", table))?;
+    let row = row.map_err(Error::doing("read the partitioning of a table", table))?;
     match row.and_then(|row| judge(table, &shape(&row))) {
         Some(why) => Err(Error::Unfit { what: table.to_string(), why }),
         None => Ok(()),
     }
 }
 
-/// What keeps a table from being managed as it is declared; `None` if nothing does. Changes nothing.
+/// The reason why a table cannot be managed as declared; `None` if it can. Changes nothing.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn unfit(client: &mut Client, table: &Table) -> Result<Option<String>, Error> {
-    let doing = || Error::doing("look how a table is partitioned", table);
+    let doing = || Error::doing("read the partitioning of a table", table);
     let transaction = session::begin(client, Kind::Read, "SET LOCAL search_path = pg_catalog").await.map_err(doing())?;
     let name = table.to_string();
     let exists = transaction.query_typed_one(EXISTS, &[(&name, Type::TEXT)]).await.map_err(doing())?;
@@ -90,7 +91,7 @@ pub async fn unfit(client: &mut Client, table: &Table) -> Result<Option<String>,
     }
 }
 
-/// $1 schemas, $2 tables. An ancestor is one whatever its level.
+/// $1 schemas, $2 tables. An ancestor counts at any level.
 const NESTED: &str = "
     WITH RECURSIVE named AS (
         SELECT place, class.oid FROM unnest($1, $2) WITH ORDINALITY AS of (schema, name, place)
@@ -104,16 +105,16 @@ const NESTED: &str = "
     SELECT DISTINCT ON (above.place) above.place - 1, named.place - 1 FROM above JOIN named USING (oid)
     WHERE named.place <> above.place ORDER BY above.place, named.place";
 
-/// Which of several tables are partitions of another one of them, by their places: a leaf of those would have two policies.
+/// The tables among several that are partitions of another one of them, by index: a leaf of such a table would have two policies.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn nested(client: &Client, tables: &[&Table]) -> Result<Vec<(usize, usize)>, Error> {
     let names = |name: fn(&Table) -> &String| tables.iter().map(|table| name(table).clone()).collect::<Vec<_>>();
     let (schemas, names) = (names(|table| &table.schema), names(|table| &table.name));
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
     let rows = client.query_typed(NESTED, &parameters).await;
-    let rows = rows.map_err(Error::doing("look which tables are partitions of others", "the tables"))?;
+    let rows = rows.map_err(Error::doing("find the tables that are partitions of others", "the tables"))?;
     let place = |place: i64| usize::try_from(place).unwrap_or(usize::MAX);
     Ok(rows.iter().map(|row| (place(row.get(0)), place(row.get(1)))).collect())
 }
@@ -125,34 +126,36 @@ fn judge(table: &Table, shape: &Shape) -> Option<String> {
     let time = &table.time_column;
     let Some(time_type) = &shape.time else {
         let there = if shape.times.is_empty() { "none of type timestamptz".to_owned() } else { shape.times.join(", ") };
-        return Some(format!("it has no column {}: set time_column to one of its own ({there})", quoted(time)));
+        return Some(format!("it has no column {}: set time_column to one of its columns ({there})", quoted(time)));
     };
     if !TIMES.contains(&time_type.as_str()) {
         return Some(format!(
-            "time_column {} is {time_type}, and only times are cut by time: a number such as 20240131 is none. Partition it by a timestamptz",
+            "time_column {} is {time_type}, not a time: a number such as 20240131 is not a time either. Partition the \
+             table by a timestamptz",
             quoted(time)
         ));
     }
     let names: Vec<&str> = shape.key.iter().map(|(name, _)| name.as_str()).collect();
     let [(name, of_type)] = shape.key.as_slice() else {
         return Some(format!(
-            "it is partitioned by {} columns ({}): one is managed; partition it by one, and below that by time",
+            "it is partitioned by {} columns ({}): only one is supported; partition it by one column, and below it by time",
             names.len(),
             names.join(", ")
         ));
     };
     match (shape.strategy.as_str(), table.flat) {
         ("list", true) => Some("it is partitioned by LIST: set list = true".to_owned()),
-        ("range", false) => Some("it is partitioned by RANGE at once: leave list out".to_owned()),
-        ("hash", _) => {
-            Some("it is partitioned by HASH: only by time, or by a number and then by time, is managed".to_owned())
-        }
+        ("range", false) => Some("it is partitioned by RANGE without LIST: omit list".to_owned()),
+        ("hash", _) => Some(
+            "it is partitioned by HASH: only partitions by time, or by a number and then by time, are supported"
+                .to_owned(),
+        ),
         ("range", true) if name != time => {
             Some(format!("it is partitioned by {}, and time_column is {}", quoted(name), quoted(time)))
         }
         ("list", false) if !NUMBERS.contains(&of_type.as_str()) => Some(format!(
-            "its LIST key {} is {}, and only whole numbers are keys here: number your tenants, or register each of its partitions as a table of \
-             its own, without list",
+            "its LIST key {} is {}, and only whole numbers are supported: number your tenants, or register each of its \
+             partitions as a separate table, without list",
             quoted(name),
             if of_type.is_empty() { "an expression" } else { of_type }
         )),
@@ -188,13 +191,13 @@ mod tests {
             (
                 &flat,
                 shape("range", &[("day", "integer")], None),
-                Some("no column \"at\": set time_column to one of its own (at)"),
+                Some("no column \"at\": set time_column to one of its columns (at)"),
             ),
             (&flat, shape("range", &[("at", "integer")], Some("integer")), Some("such as 20240131")),
             (&flat, shape("range", &[("at", "text")], Some("text")), Some("is text")),
             (&flat, shape("range", &[("made", timestamptz)], Some(timestamptz)), Some("partitioned by \"made\"")),
             (&flat, shape("list", &[("tenant", "bigint")], Some(timestamptz)), Some("list = true")),
-            (&list, shape("range", &[("at", timestamptz)], Some(timestamptz)), Some("leave list out")),
+            (&list, shape("range", &[("at", timestamptz)], Some(timestamptz)), Some("omit list")),
             (&list, shape("list", &[("tenant", "uuid")], Some(timestamptz)), Some("is uuid, and only whole numbers")),
             (&list, shape("list", &[("(an expression)", "")], Some(timestamptz)), Some("an expression")),
             (

@@ -1,4 +1,4 @@
-//! Reads how large leaves are.
+//! Reads the sizes of leaves.
 
 use tokio_postgres::{
     Client,
@@ -9,8 +9,7 @@ use super::catalog::bounds;
 use crate::pg::session::{self, Kind};
 use crate::{Error, LeafSize, Table};
 
-/// The leaves of one key that are attached and take rows, with their bytes. Partitions that are not managed have no times and are
-/// left out.
+/// The attached leaves of one key that accept rows, with their bytes. Unmanaged partitions have no times and are left out.
 const SIZES: &str = r"
     WITH root AS (
         SELECT oid FROM pg_catalog.pg_class
@@ -35,8 +34,8 @@ const SIZES: &str = r"
 /// Reads the bytes of all leaves of one key, with indexes and TOAST, ascending in time. Needs no rights on the table.
 ///
 /// # Errors
-/// When the server refuses; also when somebody holds a leaf in ACCESS EXCLUSIVE for longer than a fifth of a second: each leaf is
-/// looked at under ACCESS SHARE. Try again later.
+/// If the server refuses; also if another session holds ACCESS EXCLUSIVE on a leaf for more than 0.2 s: each leaf is read under
+/// ACCESS SHARE. Try again later.
 pub async fn sizes(client: &mut Client, table: &Table, key: i64) -> Result<Vec<LeafSize>, Error> {
     let doing = || Error::doing("read the sizes of the leaves", table);
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL jit = off; \

@@ -1,4 +1,4 @@
-//! What a new leaf takes over beside its columns: the table's tablespace, and what somebody set on the newest leaf.
+//! The properties of a new leaf beside its columns: the table's tablespace, and the settings of the newest leaf.
 
 use tokio_postgres::{
     Row, Transaction,
@@ -15,7 +15,7 @@ pub(crate) struct Template {
     options: Vec<(String, String)>,
     /// `f` for FULL, `n` for NOTHING, `i` for an index.
     identity: String,
-    /// The parent's index that the identity is the leaf's part of.
+    /// The parent's index of which the identity's index is a part.
     index: Option<u32>,
     /// A role and a right of it; the role is empty for PUBLIC.
     grants: Vec<(String, String, bool)>,
@@ -55,7 +55,7 @@ impl Template {
         Ok(row.as_ref().map(template).unwrap_or_default())
     }
 
-    /// What stands behind the columns of a leaf, or of a sub-parent, which has no rows of its own.
+    /// The clauses behind the columns of a leaf, or of a sub-parent, which has no rows of its own.
     pub fn clauses(&self, has_rows: bool) -> String {
         let options: Vec<String> =
             self.options.iter().map(|(name, value)| format!("{name} = '{}'", value.replace('\'', "''"))).collect();
@@ -67,7 +67,7 @@ impl Template {
         options + &space.unwrap_or_default()
     }
 
-    /// What is said of a leaf before others see it. `name` is quoted.
+    /// The statements for a leaf before other sessions see it. `name` is quoted.
     pub fn statements(&self, name: &str) -> Vec<String> {
         let identity = match self.identity.as_str() {
             "f" => Some("FULL"),
@@ -82,7 +82,7 @@ impl Template {
         identity.into_iter().chain(grants).collect()
     }
 
-    /// The same, once its indexes are there: the statements for leaves that are attached.
+    /// The statements for attached leaves, after their indexes exist.
     pub async fn identify(
         &self,
         transaction: &Transaction<'_>,

@@ -16,8 +16,8 @@ use crate::registry::seal::unseal_statements;
 use crate::registry::transition::{is_the_leaf, locked, set_state};
 use crate::{Entry, Error, Presence, State, Table};
 
-/// Attaches a leaf again, and lowers the floor to it if it `serves` its rows from now on. Tries for a while: each try waits briefly, as
-/// others wait behind it.
+/// Attaches a leaf again, and lowers the floor to it if its rows are served from now on (`serves`). Retries for a while: each try
+/// waits briefly, because other sessions wait behind it.
 pub(crate) async fn bring_back(client: &mut Client, table: &Table, entry: &Entry, serves: bool) -> Result<(), Error> {
     for again in 1..=TRIES {
         match attach(client, table, entry, serves).await {
@@ -29,7 +29,7 @@ pub(crate) async fn bring_back(client: &mut Client, table: &Table, entry: &Entry
     Err(Error::Locked { table: entry.relation(), tries: TRIES, holders })
 }
 
-/// What attaches it again.
+/// The statement that attaches it.
 pub(crate) fn statements(entry: &Entry, parent: &str) -> Vec<String> {
     let leaf = entry.relation();
     let finalize =
@@ -39,8 +39,8 @@ pub(crate) fn statements(entry: &Entry, parent: &str) -> Vec<String> {
     finalize.into_iter().chain(attach).collect()
 }
 
-/// Attaches it if it is not, and says so. The CHECK that `DETACH CONCURRENTLY` left spares the scan; it goes in the same transaction,
-/// while nobody else sees the leaf.
+/// Attaches the leaf if it is detached, and returns whether it did. The CHECK left by `DETACH CONCURRENTLY` avoids the scan; the
+/// same transaction drops it, before other sessions see the leaf.
 pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry, serves: bool) -> Result<(), Error> {
     let doing = || Error::doing("attach a leaf again", table);
     let (leaf, parent) = (entry.relation(), entry.parent_in(table));
@@ -77,15 +77,15 @@ pub(crate) async fn attach(client: &mut Client, table: &Table, entry: &Entry, se
     transaction.commit().await.map_err(doing())
 }
 
-/// The table has other columns than when the leaf was detached: the server names the first.
+/// The columns of the table have changed since the detach: the server names the first difference.
 fn unlike(table: &Table, entry: &Entry, error: Error) -> Error {
     match &error {
         Error::Database { source, message, .. } if source.code() == Some(&SqlState::DATATYPE_MISMATCH) => {
             Error::Unfit {
                 what: table.sibling(&entry.leaf),
                 why: format!(
-                    "the table is another than when it was detached: {message}. ALTER TABLE {} until its columns are those of the table, then \
-                 `undo` it again; nothing was changed",
+                    "the table has changed since the detach: {message}. ALTER TABLE {} until its columns equal the \
+                 table's columns, then run `undo` again; nothing was changed",
                     table.sibling(&entry.leaf)
                 ),
             }
@@ -94,12 +94,12 @@ fn unlike(table: &Table, entry: &Entry, error: Error) -> Error {
     }
 }
 
-/// CHECKs that say what the bounds of an attached leaf say, beside those that it had before we detached it. $1 leaf, $2 its row.
+/// CHECKs that repeat the bounds of an attached leaf, without the CHECKs from before our detach. $1 leaf, $2 its row.
 const CHECKS: &str = "SELECT conname::text FROM pg_catalog.pg_constraint AS c JOIN registry.leaf AS e ON e.leaf_id = $2 \
                       WHERE conrelid = to_regclass($1) AND contype = 'c' AND coninhcount = 0 AND conname <> ALL (e.checks) \
                         AND pg_get_expr(conbin, conrelid) = pg_get_partition_constraintdef(conrelid)";
 
-/// Drops the CHECK that our detaching left; those of others stay.
+/// Drops the CHECK of our detach; all other CHECKs stay.
 async fn drop_check(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
     let doing = || Error::doing("drop the CHECK of a detaching", table);
     let leaf = entry.relation();

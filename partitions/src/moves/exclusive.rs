@@ -1,4 +1,4 @@
-//! The session that retires, undoes and restores: one of a database at a time.
+//! The session that retires, undoes and restores: one per database at a time.
 
 use tokio_postgres::{Client, types::Type};
 
@@ -8,7 +8,7 @@ use crate::{Error, Table};
 /// Key of the advisory lock that lets one session of a database retire, undo and restore at a time: "dalpret" in ASCII.
 pub const RETIRE_KEY: i64 = 0x64_616c_7072_6574;
 
-/// Session settings of everything here, and the lock that only one session has. No session of ours is without time limits.
+/// The session settings of these operations, and the lock that only one session has. Every session has time limits.
 pub(crate) async fn begin_session(client: &Client, table: &Table) -> Result<(), Error> {
     let doing = || Error::doing("begin to maintain partitions", table);
     let settings = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET search_path = pg_catalog; SET jit = off; \

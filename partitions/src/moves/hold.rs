@@ -1,7 +1,7 @@
 //! Adds legal holds and releases them.
 //!
-//! Adding a hold locks the registry's rows of the leaves that it touches, as retiring and dropping do: one of both is first, and
-//! the other sees it.
+//! A new hold locks the registry's rows of the touched leaves, as retiring and dropping do: the operation that comes second sees
+//! the first.
 
 use tokio_postgres::{
     Client, Transaction,
@@ -15,9 +15,9 @@ use crate::registry::activity::{Deed, ensure_activity, record};
 use crate::registry::inventory::{read_inventory, register};
 use crate::{Advice, Entry, Error, Presence, Registry, Scope, Table};
 
-/// A move holds its leaf's row of the registry for less than that, but for counting its rows.
+/// A move holds its leaf's registry row for less than this time, except while it counts rows.
 const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s'";
-/// Tries to lock the rows of the registry.
+/// Tries to lock the registry's rows.
 const TRIES: u32 = 3;
 
 const LOCK: &str = "SELECT CASE WHEN state = 'DETACHING' THEN leaf_id END FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state <> 'DROPPED' \
@@ -28,12 +28,12 @@ const ADD: &str = "INSERT INTO registry.legal_hold (table_schema, table_name, ke
 const RELEASE: &str = "UPDATE registry.legal_hold SET released_at = clock_timestamp(), released_by = $2 \
                        WHERE hold_id = $1 AND released_at IS NULL RETURNING format('%s.%s', table_schema, table_name)";
 
-/// Adds a hold. When it returns, no leaf that it touches will be sealed, retired, detached or dropped until it is released; what was
-/// dropped before is not brought back. A detaching of such a leaf that has begun is taken back. Answers its id and how many leaves
-/// that stand it touches.
+/// Adds a hold. After it returns, no touched leaf is sealed, retired, detached or dropped until the hold is released; a dropped
+/// leaf does not return. A detach of such a leaf that has begun is reverted. Returns the id, and the number of touched existing
+/// leaves.
 ///
 /// # Errors
-/// [`Error::TooLate`] where a detaching could not be taken back: the hold stands all the same.
+/// [`Error::TooLate`] if a detach could not be reverted: the hold is valid all the same.
 pub async fn add_hold(
     client: &mut Client,
     table: &Table,
@@ -45,7 +45,7 @@ pub async fn add_hold(
     let inventory = read_inventory(client, table).await?;
     let hold =
         |entry: &&Entry| inventory.holds.iter().any(|hold| hold.id == id && hold.touches(entry.key, &entry.bounds));
-    // One that a run was detaching then may be detached by now.
+    // A run may have finished a detach meanwhile.
     let going = |entry: &&Entry| going.contains(&entry.id) || entry.presence == Presence::Pending;
     for entry in inventory.entries.iter().filter(hold).filter(going) {
         stop(client, table, entry).await.map_err(|error| Error::TooLate {
@@ -60,13 +60,13 @@ pub async fn add_hold(
 /// A hold that was added.
 pub(crate) struct Placed {
     pub id: i64,
-    /// How many leaves that stand it touches.
+    /// The number of touched existing leaves.
     touched: usize,
-    /// Those of which a detaching had begun.
+    /// The leaves whose detach had begun.
     going: Vec<i64>,
 }
 
-/// Takes a detaching back, unless a run is at it.
+/// Reverts a detach, unless a run is active.
 async fn stop(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), Error> {
     begin_session(client, table).await?;
     let stopped = bring_back(client, table, entry, false).await;
@@ -74,7 +74,7 @@ async fn stop(client: &mut Client, table: &Table, entry: &Entry) -> Result<(), E
     stopped.and(ended)
 }
 
-/// Adds a hold, and stops nothing that has begun.
+/// Adds a hold, and stops no move that has begun.
 pub(crate) async fn place(
     client: &mut Client,
     table: &Table,
@@ -92,7 +92,7 @@ pub(crate) async fn place(
     add(client, table, scope, reason, author).await
 }
 
-/// Refuses a hold that says nothing or keeps nothing, and makes ready for one.
+/// Refuses a hold without content or scope, and prepares a valid one.
 pub(crate) async fn refuse_unfit(
     client: &mut Client,
     table: &Table,
@@ -103,7 +103,7 @@ pub(crate) async fn refuse_unfit(
     if reason.trim().is_empty() || author.trim().is_empty() {
         return Err(Error::Unfit {
             what: format!("hold on {table}"),
-            why: "a hold needs a reason and an author: say both".to_owned(),
+            why: "a hold needs a reason and an author: give both".to_owned(),
         });
     }
     if let (Some(from), Some(to)) = (scope.from, scope.to)
@@ -111,21 +111,21 @@ pub(crate) async fn refuse_unfit(
     {
         return Err(Error::Unfit {
             what: format!("hold on {table}"),
-            why: format!("it would hold nothing: {from} is not before {to}; swap them"),
+            why: format!("the hold would be empty: {from} is not before {to}; swap them"),
         });
     }
     ensure_activity(client, &table.registry).await?;
     refuse_unknown_key(client, table, scope).await?;
-    // A leaf without a row could not be locked: a run that registers it meanwhile would not wait for the hold.
+    // A leaf without a row could not be locked: a run that registers the leaf meanwhile would not wait for the hold.
     register(client, table).await
 }
 
-/// A key is known where it has a sub-parent, where a leaf of it was ever registered, or where its rows would have a floor.
+/// A key is known if it has a sub-parent, a registered leaf, or a floor.
 const KEYS: &str = "
     SELECT key FROM registry.leaf WHERE table_schema = $1 AND table_name = $2
     UNION SELECT key FROM registry.retention_floor WHERE table_schema = $1 AND table_name = $2";
 
-/// A hold on nothing would look like one that keeps something.
+/// An empty hold would look like a hold that keeps rows.
 async fn refuse_unknown_key(client: &mut Client, table: &Table, scope: &Scope) -> Result<(), Error> {
     let Some(key) = scope.key else { return Ok(()) };
     let mut known = read_inventory(client, table).await?.keys;
@@ -136,7 +136,7 @@ async fn refuse_unknown_key(client: &mut Client, table: &Table, scope: &Scope) -
         return Ok(());
     }
     let known: Vec<String> = known.iter().take(20).map(i64::to_string).collect();
-    let why = format!("there is no key {key}; there is {}: name one of them, or none for all", known.join(", "));
+    let why = format!("there is no key {key}; keys: {}. Give one of them, or none for all", known.join(", "));
     Err(Error::Unfit { what: format!("hold on {table}"), why })
 }
 
@@ -149,7 +149,7 @@ async fn add(client: &mut Client, table: &Table, scope: &Scope, reason: &str, au
     Ok(placed)
 }
 
-/// Adds a hold that is fit, in a transaction that does more.
+/// Adds a valid hold inside a larger transaction.
 pub(crate) async fn insert(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -175,11 +175,11 @@ pub(crate) async fn insert(
     Ok(Placed { id, touched: touched.len(), going: touched.iter().filter_map(|row| row.get(0)).collect() })
 }
 
-/// Releases a hold of a registry; its row stays. An error if there is none of this id that stands.
+/// Releases a hold of a registry; its row stays. An error if there is no valid hold with this id.
 pub async fn release_hold(client: &mut Client, registry: &Registry, id: i64, by: &str) -> Result<(), Error> {
     let what = format!("hold {id}");
     if by.trim().is_empty() {
-        return Err(Error::Unfit { what, why: "a release needs an author: say who releases it".to_owned() });
+        return Err(Error::Unfit { what, why: "a release needs an author: give one".to_owned() });
     }
     ensure_activity(client, registry).await?;
     let doing = || Error::doing("release a legal hold", &registry.schema);
@@ -187,7 +187,7 @@ pub async fn release_hold(client: &mut Client, registry: &Registry, id: i64, by:
     let transaction = session::begin(client, Kind::Write, &settings).await.map_err(doing())?;
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&id, Type::INT8), (&by, Type::TEXT)];
     let Some(row) = transaction.query_typed_opt(&registry.sql(RELEASE), &parameters).await.map_err(doing())? else {
-        let why = format!("there is no hold of this number that stands: {} shows those that do", Advice::ListHolds);
+        let why = format!("there is no valid hold with this number: {} lists the valid holds", Advice::ListHolds);
         return Err(Error::Unfit { what, why });
     };
     let deed = Deed::new("hold.release", row.get::<_, String>(0))

@@ -1,4 +1,4 @@
-//! What is done with leaves when their time is over, and the ways back.
+//! The moves of leaves past their time, and the ways back.
 
 pub(crate) mod attach;
 pub(crate) mod exclusive;

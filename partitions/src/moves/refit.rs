@@ -1,7 +1,8 @@
-//! Rows of an archive in a table that may have changed since: what comes back is what was stored, or it is refused.
+//! Restores archived rows into a table that may have changed: the restored rows equal the archived rows, or the restore is
+//! refused.
 //!
-//! A column of another type than it had is cast by the server. All rows are then read back under the archived types and hashed: what the
-//! casts did not bring through is found by that, whatever it is.
+//! The server casts a column whose type has changed. All rows are then read back under the archived types and hashed: this finds
+//! every value that a cast changed.
 
 use std::collections::HashMap;
 
@@ -15,11 +16,11 @@ use crate::pg::failure::{is_of_values, words};
 use crate::pure::names::quoted;
 use crate::{Archive, ArchiveError, Error, Manifest, Table};
 
-/// A column of the table as it is now.
+/// A present column of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Now {
     sql_type: String,
-    /// It takes no null, and has no default.
+    /// It accepts no NULL, and has no default.
     is_wanted: bool,
     /// Its values are computed.
     is_generated: bool,
@@ -36,16 +37,18 @@ async fn columns(transaction: &Transaction<'_>, relation: &str) -> Result<HashMa
     Ok(rows.iter().map(|row| (row.get(0), now(row))).collect())
 }
 
-/// The columns whose type is another now; an error names what has no place.
+/// The columns with another type now; an error names columns without a place.
 fn compare(manifest: &Manifest, now: &HashMap<String, Now>) -> Result<Vec<String>, String> {
     let (mut cast, mut wrong) = (Vec::new(), Vec::new());
     for column in &manifest.columns {
         match now.get(&column.name) {
-            None => wrong.push(format!("column \"{}\" was archived, and the table has none of that name", column.name)),
-            // Computed again, and compared with what was archived.
+            None => {
+                wrong.push(format!("column \"{}\" was archived, and the table has no column of this name", column.name))
+            }
+            // Computed again, and compared with the archive.
             Some(now) if now.is_generated => {}
             Some(now) if is_of_a_zone(&column.sql_type, &now.sql_type) => wrong.push(format!(
-                "column \"{}\" was {} and is {} now, and of which time zone its values were is not known",
+                "column \"{}\" was {} and is now {}, and the time zone of its values is unknown",
                 column.name, column.sql_type, now.sql_type
             )),
             Some(now) if now.sql_type != column.sql_type => cast.push(column.name.clone()),
@@ -56,18 +59,18 @@ fn compare(manifest: &Manifest, now: &HashMap<String, Now>) -> Result<Vec<String
     let mut missing: Vec<&String> =
         now.iter().filter(|(name, now)| now.is_wanted && !archived(name)).map(|(name, _)| name).collect();
     missing.sort();
-    wrong.extend(missing.iter().map(|name| format!("column \"{name}\" takes no null, and was not archived")));
+    wrong.extend(missing.iter().map(|name| format!("column \"{name}\" accepts no NULL, and was not archived")));
     if wrong.is_empty() { Ok(cast) } else { Err(wrong.join("; ")) }
 }
 
-/// Whether a cast would go by a session's time zone, which need not be the one that others went by.
+/// Whether a cast depends on the session's time zone, which may differ from the time zone of the writers.
 fn is_of_a_zone(was: &str, now: &str) -> bool {
     let is_zoned = |sql_type: &str| sql_type.starts_with("timestamp") && sql_type.ends_with("with time zone");
     let is_local = |sql_type: &str| sql_type == "date" || sql_type.ends_with("without time zone");
     (is_zoned(was) && is_local(now)) || (is_local(was) && is_zoned(now))
 }
 
-/// Loads an archive into an empty table, and proves that it holds what was stored. Answers the columns that were cast.
+/// Loads an archive into an empty table, and proves that the table holds the archived rows. Returns the cast columns.
 pub(crate) async fn load(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -102,40 +105,40 @@ pub(crate) async fn load(
     }
     prove(transaction, manifest, into).await.map_err(|error| match error {
         Error::Archive(_) if !cast.is_empty() => {
-            unfit(format!("{}: not every value is the same there", retyped(manifest, &cast, &now)))
+            unfit(format!("{}: the cast changes a value", retyped(manifest, &cast, &now)))
         }
         Error::Archive(_) if manifest.columns.iter().any(is_computed) => {
             let computed = manifest.columns.iter().filter(|column| is_computed(column));
             let computed: Vec<String> = computed.map(|column| format!("\"{}\"", column.name)).collect();
-            unfit(format!("it computes {} now, and not every value is the same", computed.join(", ")))
+            unfit(format!("it now computes {}, and a value differs", computed.join(", ")))
         }
         error => error,
     })?;
     Ok(cast)
 }
 
-/// What the columns that are cast were, and are now.
+/// The old and new types of the cast columns.
 fn retyped(manifest: &Manifest, cast: &[String], now: &HashMap<String, Now>) -> String {
     let columns = manifest.columns.iter().filter(|column| cast.contains(&column.name));
     let said = columns.filter_map(|column| {
         let now = &now.get(&column.name)?.sql_type;
-        Some(format!("column \"{}\" was {} and is {now} now", column.name, column.sql_type))
+        Some(format!("column \"{}\" was {} and is now {now}", column.name, column.sql_type))
     });
     said.collect::<Vec<_>>().join("; ")
 }
 
-/// The rows of the table, under the types that were archived, are those that were archived.
+/// Checks that the table's rows, under the archived types, are the archived rows.
 pub(crate) async fn prove(transaction: &Transaction<'_>, manifest: &Manifest, relation: &str) -> Result<(), Error> {
     let counted = archive::count_as(transaction, manifest, relation).await?;
     if manifest.is_of(&counted) {
         return Ok(());
     }
     let (object, rows, archived) = (manifest.object.clone(), counted.rows, manifest.counted.rows);
-    let why = format!("the {rows} rows that it was loaded into are not the {archived} that were archived");
+    let why = format!("the {rows} loaded rows are not the {archived} archived rows");
     Err(ArchiveError::Corrupt { object, why }.into())
 }
 
-/// The statement that makes a table with the columns as they were archived.
+/// The statement that makes a table with the archived columns.
 pub(crate) fn archived_table(manifest: &Manifest, name: &str) -> Result<String, Error> {
     let mut columns = Vec::new();
     for column in &manifest.columns {
@@ -147,14 +150,14 @@ pub(crate) fn archived_table(manifest: &Manifest, name: &str) -> Result<String, 
 
 fn changed(table: &Table, manifest: &Manifest, why: &str) -> Error {
     let why = format!(
-        "the table is another than when it was archived: {why}. `restore {} --into TABLE` brings its rows back as they were, into a table \
-         of their own",
+        "the table has changed since the archive: {why}. `restore {} --into TABLE` restores the archived rows into a \
+         separate table",
         manifest.leaf
     );
     Error::Unfit { what: table.sibling(&manifest.leaf), why }
 }
 
-/// What the server says of values that the table does not take any more.
+/// The server's message about values that the table no longer accepts.
 fn explained(error: ArchiveError, table: &Table, manifest: &Manifest) -> Error {
     match &error {
         ArchiveError::Values { why, .. } => changed(table, manifest, why),
@@ -203,7 +206,7 @@ mod tests {
             (now(&[("a", "bigint", true, false), ("b", "text", false, true)]), Ok(vec![])),
             (
                 now(&[("a", "bigint", true, false), ("b", "text", false, false), ("c", "text", true, false)]),
-                Err("column \"c\" takes no null"),
+                Err("column \"c\" accepts no NULL"),
             ),
         ] {
             match (compare(&archived, &columns), expected) {

@@ -1,4 +1,4 @@
-//! A leaf that was dropped, back from its archive: loaded into a table of its own, compared there, and attached.
+//! Restores a dropped leaf from its archive: loads it into a separate table, compares the rows there, and attaches it.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{
@@ -24,41 +24,41 @@ use crate::{
     Advice, Archive, Bounds, Catalog, Edge, Entry, Error, Manifest, Presence, Scope, State, Table, Time, read,
 };
 
-/// What is to be brought back, and why.
+/// The leaf to restore, and the reason.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'r> {
     /// The leaf.
     pub leaf: &'r str,
-    /// The object of the archive to take, where several are of a leaf of this name.
+    /// The object of the archive to use, if several have a leaf of this name.
     pub object: Option<&'r str>,
-    /// Why.
+    /// The reason.
     pub reason: &'r str,
-    /// Who asks for it.
+    /// The author of the request.
     pub author: &'r str,
 }
 
-/// What [`restore`] did.
+/// The result of [`restore`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Restored {
     /// The leaf.
     pub leaf: String,
     /// Its rows.
     pub rows: u64,
-    /// The columns whose values were cast to another type, each exactly.
+    /// The columns whose values were cast exactly to another type.
     pub cast: Vec<String>,
     /// The hold that keeps it from being retired at the next run.
     pub hold: i64,
-    /// The earliest time served now; `None` if all is.
+    /// The earliest time served now; `None` if all times are.
     pub floor: Option<DateTime<Utc>>,
-    /// Whether its rows are: where newer leaves are missing, the floor stays above it.
+    /// Whether its rows are served: if newer leaves are missing, the floor stays above it.
     pub is_served: bool,
 }
 
-/// Brings a dropped leaf back from its newest archive. It is sealed, as its archive stays valid, and held, or the policy would retire it
-/// at its next run. The floor goes down to it if no newer leaf is missing.
+/// Restores a dropped leaf from its newest archive. The leaf is sealed, because its archive stays valid. It has a hold, otherwise
+/// the policy would retire it at its next run. The floor moves down to it if no newer leaf is missing.
 ///
-/// Wants a direct connection of its own whose current role owns the table; its session settings are changed. It is one transaction: cut
-/// short anywhere, it leaves nothing, and the same call begins anew.
+/// Needs a separate direct connection whose current role owns the table; its session settings are changed. The restore is one
+/// transaction: an interrupted restore leaves nothing behind, and the same call starts again.
 pub async fn restore(
     client: &mut Client,
     table: &Table,
@@ -72,10 +72,10 @@ pub async fn restore(
     ended.map(|()| restored)
 }
 
-/// Loads an archive into a table of its own, with the columns that were archived. Answers its rows.
+/// Loads an archive into a separate table with the archived columns. Returns the number of rows.
 ///
 /// # Errors
-/// As [`restore`]; then nothing is made.
+/// As [`restore`]; then no table is made.
 pub async fn restore_into(
     client: &mut Client,
     table: &Table,
@@ -105,7 +105,7 @@ async fn load_into(
         session::begin(client, Kind::Write, &format!("{BEGIN}; {LONG}; {AS_WRITTEN}")).await.map_err(doing())?;
     let stands = transaction.query_typed_one("SELECT to_regclass($1) IS NOT NULL", &[(&into, Type::TEXT)]).await;
     if stands.map_err(doing())?.get(0) {
-        let why = "it stands already: name a table that does not, with `--into`".to_owned();
+        let why = "it already exists: give the name of a new table with `--into`".to_owned();
         return Err(Error::Unfit { what: into, why });
     }
     transaction.batch_execute(&refit::archived_table(&manifest, &into)?).await.map_err(doing())?;
@@ -123,7 +123,7 @@ async fn load_into(
 
 const INSTALLATION: &str = "SELECT installation::text FROM registry.installation";
 
-/// The archive that is meant: the one of this object, or the only one of a leaf of this name that is whole.
+/// The archive to use: the given object, or the only complete archive of a leaf of this name.
 async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Request<'_>) -> Result<Manifest, Error> {
     let Request { leaf, object, .. } = *request;
     let unfit = |why: String| Error::Unfit { what: table.sibling(leaf), why };
@@ -133,9 +133,9 @@ async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Req
     found.retain(|archived| archived.manifest.leaf == leaf);
     if let Some(object) = object {
         let chosen = found.into_iter().find(|archived| archived.manifest.object == object);
-        return chosen
-            .map(|archived| archived.manifest)
-            .ok_or_else(|| unfit(format!("there is no archive {object} of it: {} shows them", Advice::ListArchives)));
+        return chosen.map(|archived| archived.manifest).ok_or_else(|| {
+            unfit(format!("there is no archive {object} of it: {} lists its archives", Advice::ListArchives))
+        });
     }
     let mut candidates = candidates(&found, &installation);
     if candidates.len() > 1 {
@@ -150,24 +150,24 @@ async fn choose(client: &Client, table: &Table, archive: &Archive, request: &Req
     match candidates.as_slice() {
         [manifest] => Ok(manifest.clone()),
         [] if found.is_empty() => Err(unfit(format!(
-            "{} holds no archive of it: {} shows what there is",
+            "{} holds no archive of it: {} lists the archives",
             archive.name(),
             Advice::ListArchives
         ))),
         [] => Err(unfit(format!(
-            "what {} holds of that name is of another installation, or not there any more: {}. `restore {leaf} --archive OBJECT` takes \
-             one all the same",
+            "in {}, the archives of this name belong to another installation, or are missing: {}. `restore {leaf} \
+             --archive OBJECT` uses one of them all the same",
             archive.name(),
             named(found.iter().map(|archived| &archived.manifest))
         ))),
         several => Err(unfit(format!(
-            "several archives are of a leaf of that name: {}. Choose one: `restore {leaf} --archive OBJECT`",
+            "several archives have a leaf of this name: {}. Choose one: `restore {leaf} --archive OBJECT`",
             named(several.iter())
         ))),
     }
 }
 
-/// The newest archive of each life of the leaf in this installation; of those that do not say whose they are, if there is none.
+/// The newest archive of each life of the leaf in this installation; otherwise the archives without a recorded owner.
 fn candidates(found: &[Archived], installation: &str) -> Vec<Manifest> {
     let is_own = |archived: &&Archived| {
         let identity = archived.manifest.identity.as_ref();
@@ -220,7 +220,7 @@ async fn restore_leaf(
     back.bring(client).await
 }
 
-/// Drops what a restore of an older program left that was cut short.
+/// Drops the remains of an interrupted restore by an older program.
 async fn take_back(client: &mut Client, table: &Table, leaf: &str) -> Result<(), Error> {
     let inventory = read_inventory(client, table).await?;
     let is_left = |entry: &&Entry| {
@@ -240,7 +240,7 @@ async fn is_detached(client: &mut Client, table: &Table, leaf: &str) -> Result<b
     Ok(entries.iter().any(is_it))
 }
 
-/// The sub-parent, if nothing stands where the leaf belongs.
+/// The sub-parent, if no leaf has the times of the restored one.
 fn fitting_parent(
     table: &Table,
     catalog: &Catalog,
@@ -249,25 +249,26 @@ fn fitting_parent(
     is_detached: bool,
 ) -> Result<String, String> {
     let Some(parent) = &catalog.parent else {
-        return Err(format!("the table has no key {}: nothing can be attached to it", catalog.key));
+        return Err(format!("the table has no key {}: no leaf can be attached to it", catalog.key));
     };
     if let Some(other) = catalog.leaves.iter().find(|other| other.bounds.overlaps(&bounds)) {
         if other.name == leaf {
             return Err(
-                "it is in its table already; `restore --into TABLE` brings its archived rows beside it".to_owned()
+                "it is already in its table; `restore --into TABLE` restores its archived rows into another table"
+                    .to_owned(),
             );
         }
         return Err(format!(
-            "leaf \"{}\" holds some of its times: detach that first, or `restore --into TABLE`",
+            "leaf \"{}\" has some of its times: detach that leaf first, or run `restore --into TABLE`",
             other.name
         ));
     }
     if is_detached {
-        return Err(format!("it is not dropped, but detached: {} attaches it", Advice::Undo(Some(leaf))));
+        return Err(format!("it is detached, not dropped: {} attaches it", Advice::Undo(Some(leaf))));
     }
     if catalog.names.contains(leaf) {
         return Err(format!(
-            "another table has its name, which is none of ours: ALTER TABLE {} RENAME TO something else",
+            "another table has its name: run ALTER TABLE {} RENAME TO another name",
             table.sibling(leaf)
         ));
     }
@@ -284,9 +285,9 @@ const ATTACHED: &str = "
     SET state = 'ARCHIVED', manifest = $2, rows = $3, archived_at = clock_timestamp(), sealed_at = clock_timestamp(),
         updated_at = clock_timestamp(), verified_at = clock_timestamp(), place = $4, seal = ";
 
-/// What a load may take.
+/// The time limits of a load.
 const LONG: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'";
-/// What the end of it may take, with the parent locked.
+/// The time limits of its end, with the parent locked.
 const BRIEFLY: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'; \
                        SET LOCAL lock_timeout = '2s'";
 
@@ -294,7 +295,7 @@ fn at(edge: Edge) -> Option<Time> {
     if let Edge::At(time) = edge { Some(time) } else { None }
 }
 
-/// A leaf on its way back into its table.
+/// A leaf during its restore.
 struct Back<'b> {
     table: &'b Table,
     archive: &'b Archive,
@@ -302,14 +303,14 @@ struct Back<'b> {
     bounds: Bounds,
     /// The sub-parent, quoted.
     parent: &'b str,
-    /// Of the hold that comes with it.
+    /// The number of its hold.
     scope: &'b Scope,
     request: &'b Request<'b>,
 }
 
 impl Back<'_> {
-    /// All in one transaction: table, rows, hold and floor are there together, or nothing is. Until its end it locks nothing that others
-    /// see; the end is tried again where a lock is not to be had, without loading the rows anew.
+    /// One transaction: table, rows, hold and floor appear together, or not at all. Before its end, it locks nothing that other
+    /// sessions see. If a lock is not available, only the end is retried, without loading the rows again.
     async fn bring(&self, client: &mut Client) -> Result<Restored, Error> {
         let doing = || Error::doing("restore a leaf", self.table);
         let transaction =
@@ -341,8 +342,8 @@ impl Back<'_> {
         self.table.sibling(&self.manifest.leaf)
     }
 
-    /// Makes the table, loads and counts its rows, seals it and proves its bounds, so that attaching it is a matter of milliseconds. Answers
-    /// the registry's row of it, and the columns that were cast.
+    /// Makes the table, loads and counts its rows, seals it and proves its bounds, so that its attach takes milliseconds. Returns
+    /// its registry row, and the cast columns.
     async fn fill(&self, transaction: &Transaction<'_>) -> Result<(i64, Vec<String>), Error> {
         let (table, manifest, parent, leaf) = (self.table, self.manifest, self.parent, self.leaf());
         let doing = || Error::doing("restore a leaf", table);
@@ -364,13 +365,13 @@ impl Back<'_> {
         proof.extend(row.get::<_, Option<String>>(0));
         let mut statements = seal_statements(table, &leaf);
         statements.push(format!("ALTER TABLE {leaf} ADD CONSTRAINT dalp_restored CHECK ({})", proof.join(" AND ")));
-        // Plans know nothing of a new table.
+        // The statistics know nothing about a new table.
         statements.push(format!("ANALYZE {leaf}; {BRIEFLY}"));
         transaction.batch_execute(&statements.join("; ")).await.map_err(doing())?;
         Ok((id, cast))
     }
 
-    /// The registry's row of a table that was made. Answers its id.
+    /// The registry row of a new table. Returns its id.
     async fn plan(&self, transaction: &Transaction<'_>) -> Result<i64, tokio_postgres::Error> {
         let (table, manifest, bounds) = (self.table, self.manifest, self.bounds);
         let from = (bounds.lower() > Edge::MinValue).then(|| bounds.lower().time());
@@ -389,7 +390,7 @@ impl Back<'_> {
         Ok(transaction.query_typed_one(&table.registered(PLANNED), &parameters).await?.get(0))
     }
 
-    /// Answers the hold, and where the floor is now.
+    /// Returns the hold, and the new floor.
     async fn attach(&self, transaction: &Transaction<'_>, id: i64) -> Result<(i64, Option<DateTime<Utc>>), Error> {
         let (table, manifest, parent, leaf) = (self.table, self.manifest, self.parent, self.leaf());
         let doing = || Error::doing("attach a restored leaf", table);

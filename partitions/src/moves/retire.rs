@@ -1,4 +1,4 @@
-//! A run over a table: moves are planned and made until there are none.
+//! A run over a table: plans and makes moves until none is left.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -15,37 +15,37 @@ use crate::registry::claim::{self, Entered};
 use crate::registry::inventory::{read_inventory, refresh, register};
 use crate::{Act, Action, Archive, Entry, Error, Move, Obstacle, Table, Terms, plan_moves};
 
-/// The same in a run, which comes again: after all that was to be had at once.
+/// The tries of a move in a run. It comes again after all moves that can be made at once.
 const LATE_TRIES: u32 = 4;
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// The moves made, in order.
     pub done: Vec<Done>,
-    /// What stands in the way of the rest.
+    /// The obstacles of the other moves.
     pub obstacles: Vec<(Entry, Obstacle)>,
-    /// The moves that failed, with the leaf. One that fails does not keep others from going on.
+    /// The failed moves, with their leaves. A failed move does not stop the others.
     pub failed: Vec<(Move, Error)>,
 }
 
 impl Outcome {
-    /// The keys of which nothing began to go, as too much would have at once.
+    /// The keys of which no leaf began to go, because too many would go at once.
     pub fn stopped(&self) -> BTreeMap<i64, &Obstacle> {
         stopped(&self.obstacles)
     }
 
-    /// Why the run did not do all that it should; `None` if it did.
+    /// Why the run was incomplete; `None` if it was complete.
     pub fn trouble(&self) -> Option<String> {
         let failed = self.failed.first().map(|(_, error)| error.to_string());
         failed.or_else(|| self.stopped().first_key_value().map(|(key, why)| format!("key {key}: {why}")))
     }
 }
 
-/// Makes moves until there are none: takes up what was cut short, and retires what is due. Safe to call again after a crash
-/// anywhere, and from several processes (all but one are told [`Error::Busy`]).
+/// Makes moves until none is left: continues interrupted moves, and retires due leaves. Safe to call again after a crash
+/// anywhere, and from several processes (all but one get [`Error::Busy`]).
 ///
-/// Wants a direct connection of its own whose current role owns the table; its session settings are changed.
+/// Needs a separate direct connection whose current role owns the table; its session settings are changed.
 pub async fn retire(
     client: &mut Client,
     table: &Table,
@@ -110,7 +110,7 @@ async fn run(
                 break;
             }
         }
-        // What others did meanwhile is found out by each move itself, behind the lock of the leaf's row.
+        // Each move detects changes by other sessions itself, behind the lock of the leaf's row.
         refresh(client, table, &mut inventory, &moved).await?;
     }
 }
@@ -118,15 +118,15 @@ async fn run(
 /// A run under way.
 struct Run {
     outcome: Outcome,
-    /// Moves that failed: they are not tried again in this run.
+    /// Failed moves: this run does not try them again.
     given_up: HashSet<(i64, Act)>,
-    /// Leaves that could not be locked at once: they come when nothing else is left to do.
+    /// Leaves that could not be locked at once: they come after all other work.
     late: HashSet<i64>,
 }
 
 impl Run {
-    /// What comes next, and how often it is tried. Whoever is in the way of one leaf costs the others nothing; and a detaching, which waits
-    /// for readers, comes after what does not.
+    /// The next move, and the number of its tries. A blocking session delays only its own leaf. A detach, which waits for
+    /// readers, comes after moves that do not wait.
     fn next(&self, mut moves: Vec<Move>) -> (Vec<Move>, u32) {
         moves.retain(|next| !self.given_up.contains(&(next.entry.id, next.act)));
         let is_late = |next: &Move| self.late.contains(&next.entry.id);
@@ -136,7 +136,7 @@ impl Run {
         (moves, tries)
     }
 
-    /// Makes a move. Answers whether those that were planned with it can still be made.
+    /// Makes a move. Returns whether the moves planned with it are still valid.
     async fn make(&mut self, worker: &mut Worker<'_>, next: Move, tries: u32) -> Result<bool, Error> {
         let error = match worker.carry_out(&next, tries).await {
             Ok(done) => {
@@ -152,15 +152,15 @@ impl Run {
         let error = worker.named(&next, error).await?;
         worker.record_failure(&next, &error).await?;
         self.given_up.insert((next.entry.id, next.act));
-        // It may be pending now, and no other of its parent can begin: the moves are planned again.
+        // It may be pending now, and its parent allows no second one: the moves are planned again.
         let stands_in_the_way = next.act == Act::Detach;
         self.outcome.failed.push((next, error));
         Ok(!stands_in_the_way)
     }
 }
 
-/// Makes sure, before anything is sealed for it, that the archive is ours to write to. An error comes with the first of the moves that
-/// are not made then.
+/// Checks before any seal that this database may write to the archive. The error goes to the first of the moves that are then not
+/// made.
 async fn enter(
     client: &Client,
     table: &Table,
@@ -175,12 +175,12 @@ async fn enter(
     }
 }
 
-/// Whether a move is of no use where nothing may be archived.
+/// Whether a move is useless if archiving is impossible.
 fn is_for_archive(next: &Move) -> bool {
     matches!(next.act, Act::Seal | Act::Archive)
 }
 
-/// A leaf that must be mended before it can move.
+/// A leaf that needs a repair before it can move.
 fn refused(table: &Table, entry: Entry, obstacle: &Obstacle) -> (Move, Error) {
     let refused = Error::Refused { leaf: table.sibling(&entry.leaf), why: obstacle.to_string() };
     (Move { entry, act: Act::Seal }, refused)
@@ -194,10 +194,10 @@ const NOTE_RUN: &str = "
     SET succeeded_at = COALESCE(EXCLUDED.succeeded_at, r.succeeded_at), failed_at = COALESCE(EXCLUDED.failed_at, r.failed_at),
         failures = CASE WHEN $3 IS NULL THEN 0 ELSE r.failures + 1 END, last_error = COALESCE($3, r.last_error)";
 
-/// Notes that a table could not be looked after at all, so that `status` and `doctor` say why.
+/// Records that a table could not be maintained at all, so that `status` and `doctor` show the reason.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn note_failure(client: &Client, table: &Table, why: &str) -> Result<(), Error> {
     note_run(client, table, Some(why.to_owned())).await
 }

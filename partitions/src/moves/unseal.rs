@@ -1,4 +1,4 @@
-//! Opens a sealed leaf.
+//! Unseals a leaf.
 
 use tokio_postgres::{Client, types::Type};
 
@@ -11,8 +11,8 @@ use crate::registry::survey::manifest_of;
 use crate::registry::transition::locked;
 use crate::{Entry, Error, Manifest, State, Table};
 
-/// Opens a sealed leaf that rows must be written to, which voids its archive: it is archived again later, as a new version. Answers the
-/// manifest that is void now, for [`crate::Archive::void`]; `Ok(None)` also where there is nothing to open.
+/// Unseals a leaf that needs new rows. This voids its archive; the leaf is archived again later, as a new version. Returns the
+/// void manifest, for [`crate::Archive::void`]; also `Ok(None)` if the leaf is not sealed.
 ///
 /// A leaf below the floor stays sealed: [`Error::Refused`].
 pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Option<Manifest>, Error> {
@@ -25,7 +25,7 @@ pub async fn unseal(client: &mut Client, table: &Table, leaf: &str) -> Result<Op
     };
     let name = table.sibling(leaf);
     if entry.state >= State::Retired {
-        let why = format!("it is {}: rows of its times are not stored any more", entry.state);
+        let why = format!("it is {}: rows of its times are no longer stored", entry.state);
         return Err(Error::Refused { leaf: name, why });
     }
     let void = entry.manifest.is_some().then(|| manifest_of(entry)).transpose()?;

@@ -1,4 +1,4 @@
-//! Makes one move of one leaf, in transactions that leave a state from which the next run goes on.
+//! Makes one move of one leaf, in transactions that leave a state from which the next run continues.
 
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,11 @@ use crate::registry::survey::{manifest_of, prove};
 use crate::registry::transition::{discard, finish, is_the_leaf, lock, locked, set_state};
 use crate::{Act, Action, Advice, Archive, Entry, Error, Identity, Manifest, Move, State, Subject, Table};
 
-/// How long `DETACH CONCURRENTLY` waits for older readers. It holds no lock meanwhile, and nobody waits behind it; a shorter time
-/// would leave more detachings pending.
+/// The time that `DETACH CONCURRENTLY` waits for older readers. It holds no lock meanwhile, and no session waits behind it; a
+/// shorter time would leave more pending detaches.
 const DETACH_PATIENCE: &str = "30s";
 
-/// The statements that make a move, as they are sent, without the registry's own.
+/// The statements of a move as they are sent, without the registry's own.
 pub fn statements(table: &Table, next: &Move) -> Vec<String> {
     let (leaf, parent) = (next.entry.relation(), next.entry.parent_in(table));
     match next.act {
@@ -51,8 +51,8 @@ fn lock_for_detach(table: &Table, entry: &Entry) -> String {
         .join("; ")
 }
 
-/// Whoever uses the leaf by its own name, and not by the table's, keeps a detaching from ending after it has begun; and no other of the
-/// parent could begin until then. It is not begun: the lock that the end needs is not to be had.
+/// A session that uses the leaf by its own name, and not by the table's, prevents the end of a detach that has begun; and the
+/// parent allows no second detach until then. So the detach does not begin if the lock for its end is not available.
 async fn refuse_used_alone(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -76,7 +76,7 @@ const USED_ALONE: &str = "
     SELECT FROM held WHERE relation = to_regclass($1)
       AND NOT EXISTS (SELECT FROM held AS of_parent WHERE of_parent.relation = to_regclass($2) AND of_parent.holder = held.holder)";
 
-/// A move that was made.
+/// A completed move.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done {
     /// The move.
@@ -87,9 +87,9 @@ pub struct Done {
     pub leaf: String,
     /// Value of the list level.
     pub key: i64,
-    /// How long it took, waiting included.
+    /// The duration, with waits.
     pub took: Duration,
-    /// How long it waited for its first lock.
+    /// The wait for its first lock.
     pub waited: Duration,
 }
 
@@ -101,12 +101,12 @@ pub(crate) struct Worker<'w> {
     pub entered: Option<&'w Entered>,
     pub action: Action,
     pub grace: chrono::TimeDelta,
-    /// Whether the detaching was begun: the registry is no more as the move says, so it is not tried again.
+    /// Whether the detach was begun: then the registry no longer has the move's state, so the move is not retried.
     pub has_begun: bool,
 }
 
 impl Worker<'_> {
-    /// Makes one move, and tries again a little later where a lock was not to be had.
+    /// Makes one move, and retries a little later if a lock was not available.
     pub async fn carry_out(&mut self, next: &Move, tries: u32) -> Result<Done, Error> {
         let began = Instant::now();
         for again in 1.. {
@@ -125,7 +125,7 @@ impl Worker<'_> {
         unreachable!("it returns from within")
     }
 
-    /// Answers how long it waited for its first lock.
+    /// Returns the wait for its first lock.
     async fn once(&mut self, next: &Move) -> Result<Duration, Error> {
         match next.act {
             Act::Note(state) => self.note(next, state).await,
@@ -147,17 +147,17 @@ impl Worker<'_> {
         Deed { statement, ..Deed::new(action, next.entry.to_string()).with_detail(detail) }
     }
 
-    /// A transaction that holds the leaf's row of the registry, which is as it was when the move was decided.
+    /// A transaction that holds the leaf's registry row, unchanged since the decision for the move.
     async fn locked(&mut self, next: &Move) -> Result<Transaction<'_>, Error> {
         locked(self.client, self.table, &next.entry).await
     }
 
     async fn note(&mut self, next: &Move, state: State) -> Result<Duration, Error> {
         let table = self.table;
-        let doing = || Error::doing("note what the catalog has", table);
+        let doing = || Error::doing("record the state of the catalog", table);
         let deed = self.deed("partition.note", next);
         let entry = &next.entry;
-        // Attached again with its seal whole, it is as far as it was before it was detached.
+        // A leaf that is attached again with an intact seal has its state from before the detach.
         let state = match state {
             State::Attached if entry.is_proved() => State::Archived,
             State::Attached if entry.seal_now.is_some() => State::Sealed,
@@ -185,12 +185,12 @@ impl Worker<'_> {
         finish(transaction, table, deed, began, waited).await
     }
 
-    /// Exports, reads back and compares. The seal is the same before and after, so that what was counted is what stands.
+    /// Exports, reads back and compares. The seal is equal before and after, so the counted rows are the present rows.
     async fn archive(&mut self, next: &Move) -> Result<Duration, Error> {
         let (table, began, entry) = (self.table, Instant::now(), &next.entry);
         let doing = || Error::doing("archive a leaf", table);
         let (Some(store), Some(entered)) = (self.archive, self.entered) else {
-            let why = format!("there is no archive: set {}", Advice::ArchivePlace);
+            let why = format!("no archive is configured: set {}", Advice::ArchivePlace);
             return Err(Error::Unfit { what: entry.relation(), why });
         };
         let deed = self.deed("partition.archive", next);
@@ -234,21 +234,21 @@ impl Worker<'_> {
         finish(transaction, table, deed, began, Duration::ZERO).await
     }
 
-    /// The registry says so first: what a crash leaves behind is then known for what it is.
+    /// The registry gets the new state first: after a crash, the pending detach is known as ours.
     async fn detach(&mut self, next: &Move) -> Result<Duration, Error> {
         let (table, began, action, entry) = (self.table, Instant::now(), self.action, &next.entry);
         let doing = || Error::doing("detach a leaf", table);
         let deed = self.deed("partition.detach", next);
         let transaction = self.locked(next).await?;
-        // What DETACH takes first is asked for here, and briefly: there it would be waited for as long as readers are, with the
-        // parent locked against whoever makes leaves, and past deadlock_timeout an autovacuum in the way would be cancelled.
+        // Asks briefly for the first lock of DETACH. Inside DETACH, the lock would wait as long as for readers, with the parent
+        // locked against makers of leaves; and past deadlock_timeout, a blocking autovacuum would be cancelled.
         let waited = lock(&transaction, &lock_for_detach(table, entry), PATIENCE).await.map_err(doing())?;
         refuse_used_alone(&transaction, table, entry).await.map_err(doing())?;
         rule(&transaction, table, entry, action, None).await?;
         set_state(&transaction, table, entry, State::Detaching).await.map_err(doing())?;
         transaction.commit().await.map_err(doing())?;
         self.has_begun = true;
-        // Refused inside a transaction, and so alone; SET LOCAL is not to be had.
+        // PostgreSQL refuses it inside a transaction, so it runs alone, and SET LOCAL is impossible.
         self.client.batch_execute(&format!("SET lock_timeout = '{DETACH_PATIENCE}'")).await.map_err(doing())?;
         let statement = statements(table, next).concat();
         let detached = self.client.batch_execute(&statement).await.map_err(doing());
@@ -269,14 +269,14 @@ impl Worker<'_> {
         let statement = statements(table, next).concat();
         let waited = lock(&transaction, &statement, FINALIZE_PATIENCE).await.map_err(doing())?;
         is_the_leaf(&transaction, table, &next.entry).await?;
-        // What somebody else began to detach is theirs.
+        // A detach that another user began belongs to that user.
         let state =
             if matches!(next.entry.state, State::Detaching | State::Detached) { State::Detached } else { State::Taken };
         set_state(&transaction, table, &next.entry, state).await.map_err(doing())?;
         finish(transaction, table, deed, began, waited).await
     }
 
-    /// What is in the table now is what is in the archive, or an error.
+    /// Checks that the table's rows are the archived rows.
     async fn recount(&mut self, next: &Move) -> Result<Duration, Error> {
         let (table, began, entry) = (self.table, Instant::now(), &next.entry);
         let doing = || Error::doing("count the rows of a leaf", table);
@@ -288,7 +288,7 @@ impl Worker<'_> {
         let counted = archive::recount(&transaction, &manifest, &entry.relation()).await?;
         if !manifest.is_of(&counted) {
             let why = format!(
-                "its seal was broken, and {} rows in the table are not the {} in the archive: look at both",
+                "its seal was broken, and {} rows in the table are not the {} in the archive: compare both",
                 counted.rows, manifest.counted.rows
             );
             return Err(Error::Refused { leaf: entry.relation(), why });
@@ -303,7 +303,7 @@ impl Worker<'_> {
         finish(transaction, table, deed, began, Duration::ZERO).await
     }
 
-    /// The archive is read whole once more, then the rule is looked at behind the lock, and the table goes in the same transaction.
+    /// Reads the whole archive once more, then checks the rule behind the lock, and drops the table in the same transaction.
     async fn drop(&mut self, next: &Move) -> Result<Duration, Error> {
         let (table, began, action, grace, entry) = (self.table, Instant::now(), self.action, self.grace, &next.entry);
         let doing = || Error::doing("drop a leaf", table);
@@ -331,7 +331,7 @@ impl Worker<'_> {
         discard(self.client, self.table, &next.entry).await
     }
 
-    /// The same error; one of a lock that was not to be had says who has it.
+    /// The same error; after a lock timeout, with the holders of the lock.
     pub async fn named(&mut self, next: &Move, error: Error) -> Result<Error, Error> {
         if !error.is_passing() && !is_cancelled(&error) {
             return Ok(error);
@@ -346,7 +346,7 @@ impl Worker<'_> {
     }
 }
 
-/// The archive is written: the seal must still be that from before it was read.
+/// The archive is written: the seal must still be the one from before the read.
 async fn archived(
     transaction: &Transaction<'_>,
     table: &Table,

@@ -1,4 +1,4 @@
-//! How this crate speaks to PostgreSQL, whatever it says: how transactions begin, how long a lock is waited for, what a refusal means.
+//! The use of PostgreSQL in general: the begin of transactions, lock waits, and the meaning of refusals.
 
 pub(crate) mod failure;
 pub(crate) mod patience;

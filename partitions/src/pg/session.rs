@@ -1,37 +1,37 @@
-//! The one door through which transactions of this crate begin.
+//! The only way to begin a transaction in this crate.
 //!
-//! Whoever reads rows behind it, to count, copy or compare them, reads all of them or none: where row security would filter some out,
+//! A transaction that reads rows to count, copy or compare them reads all of them or none: if row security would filter some out,
 //! the server refuses ([`super::failure::is_filtered`]).
 
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
-/// Said in every transaction here, and in every session.
+/// Set in every transaction and in every session.
 const WHOLE: &str = "row_security = off";
 
-/// How values are written as text, whatever a login's defaults say: of the same values, the same text.
+/// The text form of values, for any defaults of the login: equal values have equal text.
 pub(crate) const AS_WRITTEN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; \
                                      SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'; \
                                      SET LOCAL search_path = pg_catalog; SET LOCAL lc_monetary = 'C'";
 
-/// Settings of every transaction that changes something. The lane of those who make leaves is waited for with patience, since nothing is
-/// held meanwhile; the locks on tables are not, since whoever comes after us would wait behind us. Nor is a session that falls silent in the
-/// lane: its process is stopped, and the next one's leaves must not wait until it goes on.
+/// Settings of every transaction that changes data. It waits patiently for the lane of leaf makers, because it holds no lock
+/// meanwhile. It does not wait long for table locks, because later sessions would wait behind it. A session that becomes silent
+/// in the lane is ended: its process is paused, and the leaves of the next session must not wait for it.
 pub(crate) const BEGIN: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL search_path = pg_catalog; \
                      SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'; \
                      SET LOCAL idle_in_transaction_session_timeout = '2s'";
 
-/// What a transaction is for.
+/// The purpose of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It changes something.
+    /// It changes data.
     Write,
-    /// It looks, at each statement at what is committed by then.
+    /// It reads; each statement sees the rows committed by then.
     Read,
-    /// It looks at one moment.
+    /// It reads one moment.
     Snapshot,
 }
 
-/// Begins a transaction with `settings`: statements, of which each is SET LOCAL or takes a lock.
+/// Begins a transaction with `settings`: statements that are SET LOCAL or take a lock.
 pub(crate) async fn begin<'c>(
     client: &'c mut Client,
     kind: Kind,
@@ -48,14 +48,14 @@ pub(crate) async fn begin<'c>(
     Ok(transaction)
 }
 
-/// The same for a session of our own, with `settings` of it.
+/// Begins a session with its `settings`.
 pub(crate) async fn settle(client: &Client, settings: &str) -> Result<(), tokio_postgres::Error> {
     client.batch_execute(&format!("SET {WHOLE}; {settings}")).await
 }
 
 #[cfg(test)]
 mod tests {
-    /// A transaction that begins elsewhere may be answered a part of the rows.
+    /// A transaction begun elsewhere may read only a part of the rows.
     #[test]
     fn transactions_begin_at_the_door() {
         fn look(folder: &std::path::Path, found: &mut Vec<String>) {

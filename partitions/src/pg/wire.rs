@@ -1,4 +1,4 @@
-//! Times as the server sends and takes them.
+//! Times in the server's wire form.
 
 use std::error::Error;
 

@@ -1,52 +1,52 @@
-//! What somebody is told to do or to set next, in the words of the program that they use.
+//! Advice in messages: the next step, in the words of the running program.
 //!
-//! A library has functions for it; a program that uses the library has commands, and says so once with [`advise`]. The words go into
-//! messages, which also the registry keeps.
+//! A library has functions for each step. A program with commands registers them once with [`advise`]. The words go into
+//! messages, and the registry keeps these messages.
 
 use std::fmt;
 use std::sync::OnceLock;
 
-/// What is to be done.
+/// The advised step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advice<'a> {
-    /// Look at what will be done, and at what stands in the way.
+    /// Show the planned moves and the obstacles.
     Plan,
-    /// Make what is missing and do what is due.
+    /// Make the missing leaves and do the due moves.
     Apply,
-    /// The same, though much goes at once.
+    /// The same, with permission for many leaves at once.
     AllowMany,
     /// Make leaves for certain times.
     Fill,
-    /// Serve a leaf again that is on its way; without a name, that which it is said of.
+    /// Return a leaf that is on its way; without a name, the leaf in the message.
     Undo(Option<&'a str>),
-    /// Bring a dropped leaf back from its archive.
+    /// Restore a dropped leaf from its archive.
     Restore(Option<&'a str>),
-    /// Look at the archives.
+    /// List the archives.
     ListArchives,
-    /// Read the archives whole.
+    /// Read and check the archives.
     VerifyArchives,
     /// Write a manifest again.
     RepairArchives,
-    /// Take a place for archives over.
+    /// Take over a place for archives.
     AdoptArchives,
-    /// Look at the holds.
+    /// List the holds.
     ListHolds,
-    /// Look for what keeps the manager from its work.
+    /// Find obstacles for the manager.
     Doctor,
-    /// Make a table that is not there: what to do, as a sentence has it behind a colon.
+    /// Make a missing table: the step, as a clause behind a colon.
     MakeTable,
-    /// Get the rights of a table's owner; the same.
+    /// Get the rights of a table's owner, as a clause.
     BecomeOwner,
-    /// Make the table of the record in this schema; the same.
+    /// Make the table of the record in this schema, as a clause.
     MakeRecord(&'a str),
-    /// What says where archives are kept.
+    /// The setting for the place of archives.
     ArchivePlace,
-    /// What says how much may go at once.
+    /// The setting for the amount that may go at once.
     Breaker,
     /// The switch of this name in [`crate::Switches`].
     Switch(&'a str),
-    /// Wait for the indexes of a leaf that was loaded; the same.
+    /// Wait for the indexes of a loaded leaf, as a clause.
     AwaitIndexes,
 }
 
@@ -54,8 +54,8 @@ type Words = fn(&Advice<'_>, &mut fmt::Formatter<'_>) -> fmt::Result;
 
 static WORDS: OnceLock<Words> = OnceLock::new();
 
-/// Says once for the whole process how a program calls these. Without, or the second time, nothing changes: the functions of this library
-/// are named.
+/// Registers once for the whole process how a program names these steps. Without a call, or at a second call, nothing changes:
+/// messages name the functions of this library.
 pub fn advise(words: Words) {
     WORDS.get_or_init(|| words);
 }

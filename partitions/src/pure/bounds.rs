@@ -1,4 +1,4 @@
-//! The range of times that a leaf holds.
+//! The range of times of a leaf.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::time::Edge;
 
-/// The times that a leaf holds: from `from` (included) to `to` (excluded), as in `FOR VALUES FROM .. TO ..`.
+/// The times of a leaf: from `from` (included) to `to` (excluded), as in `FOR VALUES FROM .. TO ..`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bounds {
     lower: Edge,
@@ -14,27 +14,27 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// `from` of `None` means MINVALUE. `None` is the answer if the bounds would hold no time.
+    /// `from` of `None` means MINVALUE. Returns `None` if the bounds are empty.
     pub fn new(from: Option<DateTime<Utc>>, to: DateTime<Utc>) -> Option<Self> {
         Self::between(from.map_or(Edge::MinValue, Edge::from), to.into())
     }
 
-    /// As the server has them. `None` is the answer if they would hold nothing.
+    /// The bounds from the server. Returns `None` if they are empty.
     pub fn between(lower: Edge, upper: Edge) -> Option<Self> {
         (lower < upper).then_some(Self { lower, upper })
     }
 
-    /// Where they begin.
+    /// The lower bound.
     pub fn lower(&self) -> Edge {
         self.lower
     }
 
-    /// Where they end.
+    /// The upper bound.
     pub fn upper(&self) -> Edge {
         self.upper
     }
 
-    /// First time inside that can be computed with; `None` where there is no first.
+    /// The first time inside that the calendar can express; `None` if there is none.
     pub fn from(&self) -> Option<DateTime<Utc>> {
         match self.lower {
             Edge::MinValue => None,
@@ -43,24 +43,24 @@ impl Bounds {
         }
     }
 
-    /// First time after that can be computed with: `MAX_UTC` where there is none.
+    /// The first time after the bounds that the calendar can express, or `MAX_UTC`.
     pub fn to(&self) -> DateTime<Utc> {
         self.upper.time().utc()
     }
 
-    /// Whether a row of this time belongs here.
+    /// Whether a row of this time belongs to the leaf.
     pub fn contains(&self, time: DateTime<Utc>) -> bool {
         let time = Edge::from(time);
         self.lower <= time && time < self.upper
     }
 
-    /// Whether some time belongs to both.
+    /// Whether the two share a time.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.lower < other.upper && other.lower < self.upper
     }
 }
 
-/// As PostgreSQL reads it: `FROM ('2024-01-01 00:00:00+00') TO ('2024-01-02 00:00:00+00')`.
+/// The bounds as PostgreSQL reads them: `FROM ('2024-01-01 00:00:00+00') TO ('2024-01-02 00:00:00+00')`.
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FROM ({}) TO ({})", self.lower, self.upper)

@@ -1,15 +1,15 @@
-//! What somebody ought to know of, and what to do about it.
+//! A finding for an operator, and its remedy.
 
 use std::fmt;
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; may be meant.
+    /// For information; may be intended.
     Info,
-    /// Should be looked at.
+    /// An operator should check it.
     Warning,
-    /// Must be mended: rows will be refused, or maintenance stands still.
+    /// Needs a repair: rows will be refused, or maintenance stops.
     Error,
 }
 
@@ -30,8 +30,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The leaf or parent, without schema.
     pub object: String,
-    /// What is so.
+    /// The finding.
     pub what: String,
-    /// What to do.
+    /// The remedy.
     pub next: String,
 }

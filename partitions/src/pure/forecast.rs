@@ -1,14 +1,14 @@
-//! How large a table will be, from how it grew lately and what retention will take. Pure.
+//! The expected size of a table, from its recent growth and its retention. Pure.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{Action, Retention};
 
-/// How long back growth is looked at.
+/// The time span of the measured growth.
 const WINDOW: TimeDelta = TimeDelta::days(30);
 const DAY: f64 = 86_400.0;
 
-/// Bytes of rows of some span of time.
+/// The bytes of rows of one time span.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Size {
     /// First time; `None` for the beginning.
@@ -19,7 +19,7 @@ pub struct Size {
     pub bytes: i64,
 }
 
-/// Bytes a day, over the leaves that were full in the last 30 days; `None` where there was none.
+/// Bytes per day, over the leaves that were full in the last 30 days; `None` if there was none.
 pub fn growth(sizes: &[Size], now: DateTime<Utc>) -> Option<f64> {
     let recent = sizes.iter().filter_map(|size| {
         let from = size.from?;
@@ -29,7 +29,7 @@ pub fn growth(sizes: &[Size], now: DateTime<Utc>) -> Option<f64> {
     (days > 0.0).then(|| bytes / days)
 }
 
-/// Bytes in so many days, if it grows as it did and retention goes as it is set; a detached leaf still takes its place on the disk.
+/// Bytes after this number of days, with the same growth and the configured retention; a detached leaf still uses disk space.
 pub fn forecast(sizes: &[Size], retention: &Retention, now: DateTime<Utc>, days: i64) -> Option<f64> {
     let daily = growth(sizes, now)?;
     let later = now.checked_add_signed(TimeDelta::days(days))?;
@@ -63,7 +63,7 @@ mod tests {
         let detach = Retention { action: Action::Detach, ..drop };
         assert_eq!(forecast(&sizes, &detach, now, 30), Some(9_000.0));
         assert_eq!(forecast(&[], &keep, now, 30), None);
-        // Leaves ahead and the first one, which has no beginning, tell nothing of growth.
+        // Leaves ahead, and the first leaf, which has no lower bound, show no growth.
         let ahead = Size { from: Some(now), to: now + TimeDelta::days(1), bytes: 8 };
         assert_eq!(growth(&[ahead, Size { from: None, ..day(3) }], now), None);
     }

@@ -1,11 +1,13 @@
-//! What the server would refuse a leaf's way for: known before the first move, so that nothing is sealed that cannot go on.
+//! Reasons for which the server would refuse a move of a leaf: known before the first move, so no leaf is sealed that cannot go
+//! on.
 
 use std::fmt;
 
 use super::advice::Advice;
 use super::retention::Action;
 
-/// What of a parent makes the server refuse that a leaf of it is detached, or of a leaf that it is sealed, detached or dropped.
+/// A property of a parent that makes the server refuse the detach of its leaves, or of a leaf that makes it refuse a seal, detach
+/// or drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hindrance {
     /// The parent has a DEFAULT partition.
@@ -19,14 +21,14 @@ pub enum Hindrance {
     Referenced {
         /// The constraint, as SQL takes it.
         by: String,
-        /// The table that it is of, as SQL takes it.
+        /// The table of the constraint, as SQL.
         of: String,
     },
-    /// The leaf is no plain table.
+    /// The leaf is not a plain table.
     Kind {
-        /// What it is.
+        /// Its kind.
         kind: &'static str,
-        /// The statement after which it is left alone.
+        /// The statement after which the manager leaves it alone.
         freed_by: String,
     },
     /// Another role owns the leaf.
@@ -36,55 +38,55 @@ pub enum Hindrance {
         /// The statement that gives it to the manager's role.
         freed_by: String,
     },
-    /// Something that is none of the leaf's parts depends on the leaf: it would not be dropped.
+    /// An object outside the leaf depends on the leaf: the server would refuse the drop.
     Needed {
-        /// What depends on it.
+        /// The dependent object.
         by: String,
-        /// The statements that end that.
+        /// The statements that end the dependency.
         freed_by: String,
     },
 }
 
 impl Hindrance {
-    /// Whether it stands in the way of what becomes of a leaf.
+    /// Whether it blocks the moves of a leaf.
     pub(crate) fn hinders(&self, action: Action) -> bool {
         match self {
             Self::Needed { .. } => matches!(action, Action::Drop | Action::Archive),
-            // Beside it, no leaf is made either.
+            // Whether it also prevents new leaves.
             Self::Default { .. } => true,
             _ => action != Action::Keep,
         }
     }
 
-    /// What is so.
+    /// The obstacle in words.
     pub fn what(&self) -> String {
         match self {
             Self::Default { partition, .. } => {
-                format!("{partition} is a DEFAULT partition, beside which the server detaches none concurrently")
+                format!("{partition} is a DEFAULT partition; beside it, the server detaches no partition concurrently")
             }
             Self::Referenced { by, of } => format!(
-                "foreign key {by} of {of} points here, and the server detaches nothing from under it without locking that table"
+                "foreign key {by} of {of} points here; under it, the server detaches no partition without a lock on that \
+                 table"
             ),
             Self::Kind { kind, .. } => format!("it is {kind}, and only plain tables are sealed, archived and dropped"),
             Self::Owner { owner, .. } => format!("{owner} owns it, and only its owner may seal and drop it"),
             Self::Needed { by, .. } => {
-                format!("{by} would be lost with it, and the server does not drop what something else needs")
+                format!("{by} would be lost with it, and the server does not drop an object that another object needs")
             }
         }
     }
 
-    /// What to do.
+    /// The remedy.
     pub fn next(&self) -> String {
         match self {
             Self::Default { parent, partition } => format!(
-                "move its rows into leaves of their own ({} makes them), then ALTER TABLE {parent} \
-                 DETACH PARTITION {partition}",
+                "move its rows into other leaves ({} makes them), then ALTER TABLE {parent} DETACH PARTITION {partition}",
                 Advice::Fill
             ),
             Self::Referenced { by, of } => format!("ALTER TABLE {of} DROP CONSTRAINT {by}"),
             Self::Kind { freed_by, .. } => format!("it is left alone after {freed_by}"),
             Self::Owner { freed_by, .. } => freed_by.clone(),
-            Self::Needed { freed_by, .. } => format!("let it go by the table instead of the leaf, or {freed_by}"),
+            Self::Needed { freed_by, .. } => format!("make it use the table instead of the leaf, or run {freed_by}"),
         }
     }
 }

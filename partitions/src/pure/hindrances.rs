@@ -1,11 +1,11 @@
-//! What will stand in the way of a table's leaves, one day.
+//! Future obstacles for a table's leaves.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied as Known, Vacant as New};
 
 use crate::{Action, Finding, Hindrance, Inventory, Presence, Severity, Table};
 
-/// What will stand in the way of leaves when their time is over, whenever that is. One finding for all leaves of one hindrance.
+/// Obstacles for leaves when their time is over, at any time. One finding per obstacle, for all of its leaves.
 pub fn hindrances(inventory: &Inventory, table: &Table, action: Action) -> Vec<Finding> {
     let of_keys = inventory.hindrances.values().map(|by| (format!("{}.{}", table.schema, table.name), by));
     let standing = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
@@ -31,16 +31,17 @@ pub fn hindrances(inventory: &Inventory, table: &Table, action: Action) -> Vec<F
     found.into_iter().map(finding).chain(strangers).collect()
 }
 
-/// A partition of the list level that is of no single key.
+/// A partition of the list level with more than a single key.
 fn stranger_of(table: &Table, (name, bounds): &(String, String)) -> Finding {
     let (what, next) = match bounds.as_str() {
         "DEFAULT" => (
-            "it is the DEFAULT partition of the keys: rows of a new key go there, and keep that from getting leaves of its own".to_owned(),
+            "it is the DEFAULT partition of the keys: it takes the rows of a new key, and these rows prevent leaves for \
+             this key".to_owned(),
             format!("move its rows, then ALTER TABLE {table} DETACH PARTITION {name}"),
         ),
         bounds => (
-            format!("it is of {bounds}, and a key is one number: its leaves are left alone, and none is made"),
-            format!("give each number a partition of its own, or register {name} as a table of its own, without list"),
+            format!("it is of {bounds}, and a key is one number: its leaves are left alone, and no leaf is made"),
+            format!("give each number its own partition, or register {name} as a separate table, without list"),
         ),
     };
     Finding { severity: Severity::Error, object: name.clone(), what, next }

@@ -1,4 +1,4 @@
-//! Legal holds: what must be kept whatever a policy says.
+//! Legal holds: they keep rows against any policy.
 
 use std::fmt;
 
@@ -6,36 +6,36 @@ use chrono::{DateTime, Utc};
 
 use crate::{Bounds, Edge};
 
-/// What a hold keeps.
+/// The scope of a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     /// Value of the list level; `None` for all.
     pub key: Option<i64>,
-    /// First time held; `None` for the beginning.
+    /// First held time; `None` for no lower bound.
     pub from: Option<DateTime<Utc>>,
-    /// First time after; `None` for no end.
+    /// First time after the hold; `None` for no upper bound.
     pub to: Option<DateTime<Utc>>,
 }
 
-/// A hold that stands.
+/// A valid hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// Names it.
+    /// Its number.
     pub id: i64,
-    /// What it keeps.
+    /// Its scope.
     pub scope: Scope,
-    /// Why.
+    /// Its reason.
     pub reason: String,
-    /// Who asked for it.
+    /// Its author.
     pub author: String,
-    /// Since when.
+    /// Its start.
     pub created_at: DateTime<Utc>,
-    /// When and by whom it was released; `None` while it stands.
+    /// The time and author of its release; `None` while it is valid.
     pub released: Option<(DateTime<Utc>, String)>,
 }
 
 impl Hold {
-    /// Whether some row of a leaf is held.
+    /// Whether the hold touches a row of the leaf.
     pub fn touches(&self, key: i64, bounds: &Bounds) -> bool {
         self.scope.key.is_none_or(|held| held == key)
             && self.scope.from.is_none_or(|from| from < bounds.to())
@@ -44,7 +44,7 @@ impl Hold {
 }
 
 impl Scope {
-    /// What lies between two edges, of one key.
+    /// The part between two edges, of one key.
     pub(crate) fn of(key: i64, lower: Edge, upper: Edge) -> Self {
         Self { key: Some(key), from: lower.time().finite(), to: upper.time().finite() }
     }

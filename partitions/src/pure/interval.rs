@@ -1,4 +1,4 @@
-//! The calendar: where a leaf begins and ends, in UTC.
+//! The calendar: the begin and end of a leaf, in UTC.
 
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ const DAY: f64 = 86_400.0;
 /// Of the calendar's 400 years, 97 are leap years.
 const YEAR: f64 = 365.2425 * DAY;
 
-/// How much time a leaf holds. Intervals are aligned in UTC, which has no daylight saving: no hour is missing or twice.
+/// The width of a leaf. Intervals are aligned in UTC, which has no daylight saving: no hour is missing or doubled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interval {
     /// From minute 0 to minute 0.
@@ -24,13 +24,13 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// The words that [`str::parse`] takes, narrowest first.
+    /// The words that [`str::parse`] accepts, narrowest first.
     pub const NAMES: &[&str] = &["hour", "day", "week", "month", "year"];
 
-    /// All, narrowest first.
+    /// All intervals, narrowest first.
     pub const ALL: [Self; 5] = [Self::Hour, Self::Day, Self::Week, Self::Month, Self::Year];
 
-    /// The word that [`str::parse`] takes for it.
+    /// Its word for [`str::parse`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -41,7 +41,7 @@ impl Interval {
         }
     }
 
-    /// How many seconds it has; of months and years the average.
+    /// Its length in seconds; the average for months and years.
     pub fn seconds(self) -> f64 {
         match self {
             Self::Hour => 3_600.0,
@@ -52,7 +52,7 @@ impl Interval {
         }
     }
 
-    /// Start of the interval that holds `time`; `None` outside the years that can be computed with.
+    /// Start of the interval that holds `time`; `None` outside the calendar.
     pub fn start_of(self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let date = time.date_naive();
         let start = match self {
@@ -65,7 +65,7 @@ impl Interval {
         Some(start?.and_utc())
     }
 
-    /// Start of the interval after the one that begins at `start`; `None` outside the years that can be computed with.
+    /// Start of the interval after the one that begins at `start`; `None` outside the calendar.
     pub fn after(self, start: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Self::Hour => start.checked_add_signed(TimeDelta::hours(1)),
@@ -76,7 +76,7 @@ impl Interval {
         }
     }
 
-    /// The next wider interval that leaves use when there would be too many: hour, day, month, year. A year stays.
+    /// The next wider interval, for the case of too many leaves: hour, day, month, year. A year stays.
     #[must_use]
     pub fn wider(self) -> Self {
         match self {
@@ -91,7 +91,7 @@ fn midnight(date: NaiveDate) -> Option<NaiveDateTime> {
     date.and_hms_opt(0, 0, 0)
 }
 
-/// One of [`Interval::NAMES`]; anything else is an error without words, as the caller knows what was being read.
+/// Parses one of [`Interval::NAMES`]. The error has no text: the caller knows the input.
 impl FromStr for Interval {
     type Err = ();
 
@@ -109,7 +109,7 @@ mod tests {
         for (interval, time, start, end) in [
             (Interval::Hour, "2024-02-29T23:59:59Z", "2024-02-29T23:00:00Z", "2024-03-01T00:00:00Z"),
             (Interval::Day, "2024-02-29T00:00:00Z", "2024-02-29T00:00:00Z", "2024-03-01T00:00:00Z"),
-            // A Sunday belongs to the week of the Monday before, also over a new year.
+            // A Sunday belongs to the week of the Monday before, also across a new year.
             (Interval::Week, "2023-01-01T12:00:00Z", "2022-12-26T00:00:00Z", "2023-01-02T00:00:00Z"),
             (Interval::Month, "2023-12-31T23:59:59Z", "2023-12-01T00:00:00Z", "2024-01-01T00:00:00Z"),
             (Interval::Year, "2024-12-31T23:59:59Z", "2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"),

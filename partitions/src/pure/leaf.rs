@@ -1,4 +1,4 @@
-//! A leaf as it stands and as it is intended, and all leaves of a table.
+//! A leaf with its present and intended state, and all leaves of a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,33 +10,33 @@ use super::hindrance::Hindrance;
 use super::names::qualified;
 use crate::{Bounds, Hold, Table, Time};
 
-/// How far a leaf is on its way from attached to dropped.
+/// The state of a leaf on its way from attached to dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// Being restored into a table of its own; not attached yet.
+    /// Being restored into a separate table; not attached yet.
     Planned,
-    /// Takes rows.
+    /// Accepts rows.
     Attached,
-    /// Takes none any more.
+    /// Accepts no rows any more.
     Sealed,
     /// Its archive is being written.
     Archiving,
-    /// Its archive was read back and is equal.
+    /// Its archive was read back and equals the leaf.
     Archived,
-    /// Below the floor: readers that go by it do not see its rows any more.
+    /// Below the floor: readers that respect the floor no longer see its rows.
     Retired,
     /// Being detached.
     Detaching,
-    /// A table of its own, kept for the grace period.
+    /// A separate table, kept for the grace period.
     Detached,
-    /// Somebody else took it out of its table, moved or renamed it: it is left alone.
+    /// Another user detached, moved or renamed it: the manager does not touch it.
     Taken,
-    /// Gone.
+    /// Dropped.
     Dropped,
 }
 
 impl State {
-    /// All, in order, with their words.
+    /// All states, in order, with their words.
     const WORDS: [(Self, &'static str); 10] = [
         (Self::Planned, "PLANNED"),
         (Self::Attached, "ATTACHED"),
@@ -50,7 +50,7 @@ impl State {
         (Self::Dropped, "DROPPED"),
     ];
 
-    /// As the registry has it.
+    /// Its word in the registry.
     pub fn word(self) -> &'static str {
         Self::WORDS.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
     }
@@ -62,7 +62,7 @@ impl fmt::Display for State {
     }
 }
 
-/// One of the registry's words; anything else is an error without words.
+/// Parses one of the registry's words. The error has no text.
 impl FromStr for State {
     type Err = ();
 
@@ -71,25 +71,25 @@ impl FromStr for State {
     }
 }
 
-/// What the catalog says of a leaf.
+/// The state of a leaf in the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Presence {
-    /// A partition that takes rows and queries.
+    /// A partition that accepts rows and queries.
     Attached,
     /// `DETACH CONCURRENTLY` has begun and not ended.
     Pending,
-    /// A table of its own, with the name and in the schema that it had as a leaf.
+    /// A separate table with the leaf's name and schema.
     Standalone,
-    /// It is a partition of another parent, or a table of its own that somebody renamed or moved.
+    /// A partition of another parent, or a separate table that another user renamed or moved.
     Elsewhere,
-    /// There is no such table.
+    /// The table does not exist.
     Absent,
 }
 
-/// A leaf: what the registry intends and what the catalog has.
+/// A leaf: the registry's intended state, and the catalog's present state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Names this life of the leaf.
+    /// Its id: one life of the leaf.
     pub id: i64,
     /// Value of the list level; 0 without one.
     pub key: i64,
@@ -97,83 +97,84 @@ pub struct Entry {
     pub schema: String,
     /// Its name, without schema.
     pub leaf: String,
-    /// The times that it holds.
+    /// Its times.
     pub bounds: Bounds,
-    /// How far it is.
+    /// Its state.
     pub state: State,
-    /// What the catalog says.
+    /// Its state in the catalog.
     pub presence: Presence,
-    /// The sub-parent that it belongs to, as SQL takes it: the table itself where that is flat. `None` if that is gone.
+    /// Its sub-parent, as SQL: the table itself if flat. `None` if the sub-parent is gone.
     pub parent: Option<String>,
     /// Version of its archive; 0 before the first.
     pub version: i32,
-    /// Bytes, with indexes: as of the last ANALYZE, or now if there was none or it is about to be moved; as they were when it was
-    /// sealed, if it is gone.
+    /// Bytes, with indexes: from the last ANALYZE, or measured now without one or before a move; for a missing leaf, from the
+    /// time of its seal.
     pub bytes: i64,
     /// Rows: an estimate unless archived.
     pub rows: Option<i64>,
-    /// What is in the archive.
+    /// The content of its archive.
     pub manifest: Option<serde_json::Value>,
-    /// Mark of the seal when its rows were counted.
+    /// The mark of the seal when its rows were counted.
     pub seal: Option<String>,
-    /// Mark of the seal now; `None` without one.
+    /// The present mark of the seal; `None` without a seal.
     pub seal_now: Option<String>,
-    /// Names this life of the leaf in archives; empty if it is not registered.
+    /// The name of this life of the leaf in archives; empty if it is not registered.
     pub incarnation: String,
-    /// The archive that its manifest is of, if that is known.
+    /// The place of its archive, if known.
     pub place: Option<String>,
     /// Whether row security would hide rows of it from the current role.
     pub filtered: bool,
-    /// What would keep it from going its whole way.
+    /// The obstacles of its later moves.
     pub hindrance: Option<Hindrance>,
-    /// When it was detached.
+    /// The time of its detach.
     pub detached_at: Option<DateTime<Utc>>,
 }
 
 impl Entry {
-    /// As SQL takes it.
+    /// Its name as SQL.
     pub fn relation(&self) -> String {
         qualified(&self.schema, &self.leaf)
     }
 
-    /// Its parent as SQL takes it: the table where its own is gone.
+    /// Its parent as SQL: the table if its own parent is gone.
     pub(crate) fn parent_in(&self, table: &Table) -> String {
         self.parent.clone().unwrap_or_else(|| table.to_string())
     }
 
-    /// Whether it is archived, and nobody can have changed a row since.
+    /// Whether it is archived, and no row can have changed since.
     pub fn is_proved(&self) -> bool {
         self.manifest.is_some() && self.seal.is_some() && self.seal == self.seal_now
     }
 
-    /// Whether somebody means it by this name, with or without its schema.
+    /// Whether a user means it by this name, with or without its schema.
     pub fn is_called(&self, name: &str) -> bool {
         let rest = name.strip_prefix(&self.schema).and_then(|rest| rest.strip_prefix('.'));
         name == self.leaf || rest == Some(&self.leaf)
     }
 }
 
-/// Its schema and name, as people write them.
+/// Its schema and name, in readable form.
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.leaf)
     }
 }
 
-/// Everything that decides about the leaves of a table.
+/// All facts that decide about the leaves of a table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inventory {
     /// The leaves that are not dropped, by key and time.
     pub entries: Vec<Entry>,
     /// The keys that have a sub-parent: 0 alone for a table without a list level.
     pub keys: BTreeSet<i64>,
-    /// What refuses every detaching of a key's leaves.
+    /// Obstacles for every detach of a key's leaves.
     pub hindrances: BTreeMap<i64, Hindrance>,
-    /// Partitions of the list level that are of no single key, by name as SQL takes it, with their bounds: they are left alone.
+    /// Partitions of the list level with more than a single key, by name as SQL, with their bounds: the manager does not touch
+    /// them.
     pub strangers: Vec<(String, String)>,
-    /// The holds that stand.
+    /// The valid holds.
     pub holds: Vec<Hold>,
-    /// The earliest time served, by key; without an entry all is.
+    /// The earliest served time, by key; without an entry, all times are served.
     pub floors: BTreeMap<i64, Time>,
     /// The database's clock.
     pub now: DateTime<Utc>,
@@ -185,7 +186,7 @@ impl Inventory {
         self.holds.iter().filter(|hold| hold.touches(entry.key, &entry.bounds))
     }
 
-    /// Whether somebody took the key's sub-parent out of the table: nothing is made for it until it is added again.
+    /// Whether another user detached the key's sub-parent: no leaf is made for it until it is attached again.
     pub fn is_off_boarded(&self, key: i64) -> bool {
         let is_there = |entry: &Entry| entry.key == key && entry.presence != Presence::Absent;
         !self.keys.contains(&key) && self.entries.iter().any(is_there)

@@ -1,7 +1,7 @@
-//! Decides what to do next with each leaf that has had its time. Pure: what stands and what is intended come in, moves go out.
+//! Decides the next move of each leaf past its time. Pure: the present and the intended state come in, moves go out.
 //!
-//! A move is one step from one state to the next, and the table below is the reconciler, too: it goes by what the catalog has, so
-//! that it takes up after a crash anywhere. Each run makes moves until there are none.
+//! A move is one step from one state to the next. The same table is the reconciler: it follows the catalog, so it continues after
+//! a crash anywhere. Each run makes moves until none is left.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use super::advice::Advice;
 use crate::{Action, Entry, Hindrance, Hold, Inventory, Presence, Reference, Retention, State};
 
-/// What may be done at all: each can be stopped alone in an incident.
+/// The allowed operations: each can be stopped alone during an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switches {
     /// Making leaves.
@@ -29,28 +29,28 @@ impl Switches {
     pub const ALL: Self = Self { create: true, archive: true, detach: true, drop: true };
 }
 
-/// What is done with one leaf.
+/// One kind of move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Act {
-    /// The registry says what the catalog has: this state.
+    /// The registry records the catalog's state.
     Note(State),
-    /// It takes no writes any more.
+    /// The leaf refuses all writes.
     Seal,
     /// It is exported, read back and compared.
     Archive,
     /// The floor passes it.
     Retire,
-    /// It is detached, without stopping anybody.
+    /// It is detached, without blocking other sessions.
     Detach,
-    /// A detaching that was cut short is ended.
+    /// An interrupted detach is finished.
     Finalize,
-    /// A detaching that a hold came into is taken back: ended, and attached again.
+    /// A detach during which a hold came is reverted: finished, and attached again.
     Attach,
     /// Its rows are compared with the archive again, as its seal was broken.
     Recount,
     /// It is dropped.
     Drop,
-    /// The table of a restore that was cut short is dropped.
+    /// The table of an interrupted restore is dropped.
     Discard,
 }
 
@@ -71,7 +71,7 @@ impl Act {
         }
     }
 
-    /// The strongest lock that it takes, and on what.
+    /// Its strongest lock, and the locked object.
     pub fn lock(self) -> &'static str {
         match self {
             Self::Note(_) => "none",
@@ -79,7 +79,8 @@ impl Act {
             Self::Archive | Self::Recount => "ACCESS SHARE on the leaf",
             Self::Retire => "rows of the registry",
             Self::Detach => {
-                "SHARE UPDATE EXCLUSIVE on parent and leaf; then, when older readers have ended (30 s), ACCESS EXCLUSIVE on the leaf"
+                "SHARE UPDATE EXCLUSIVE on parent and leaf; then, after older readers have ended (30 s), ACCESS EXCLUSIVE \
+                 on the leaf"
             }
             Self::Finalize | Self::Attach => "SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on the leaf",
             Self::Drop | Self::Discard => "ACCESS EXCLUSIVE on the detached table, 200 ms at most",
@@ -90,9 +91,9 @@ impl Act {
 /// One move of one leaf.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Move {
-    /// The leaf as it was seen.
+    /// The leaf at the time of the decision.
     pub entry: Entry,
-    /// What is done.
+    /// The kind of move.
     pub act: Act,
 }
 
@@ -104,7 +105,7 @@ pub enum Obstacle {
         /// The hold.
         hold: Box<Hold>,
     },
-    /// Too much would go at once: nothing of its key begins to.
+    /// Too many leaves would go at once: no leaf of the key begins.
     Breaker {
         /// How many leaves are due.
         leaves: usize,
@@ -115,20 +116,20 @@ pub enum Obstacle {
     Newest,
     /// Its grace period is not over.
     Grace {
-        /// When it is.
+        /// The end of the period.
         until: DateTime<Utc>,
     },
-    /// Another leaf's detaching has not ended: the server begins no second one of a parent.
+    /// The detach of another leaf has not ended: the server begins no second one of a parent.
     Pending {
         /// The other leaf.
         leaf: String,
     },
     /// Its operation is switched off.
     Off {
-        /// Which switch.
+        /// The switch.
         switch: &'static str,
     },
-    /// Somebody else took it out of its table.
+    /// Another user detached it from its table.
     Taken,
     /// It must be archived, and no archive is configured.
     NoArchive,
@@ -138,13 +139,13 @@ pub enum Obstacle {
     RowSecurity,
     /// The server would refuse to seal, detach or drop it.
     Hindered {
-        /// Why.
+        /// The reason.
         by: Hindrance,
     },
 }
 
 impl Obstacle {
-    /// Whether somebody must mend something before the leaf can move: told as a failure.
+    /// Whether an operator must act before the leaf can move: reported as a failure.
     pub fn is_fault(&self) -> bool {
         matches!(self, Self::RowSecurity | Self::Hindered { .. })
     }
@@ -156,65 +157,66 @@ impl fmt::Display for Obstacle {
             Self::Held { hold } => write!(f, "held by {} ({}, hold {})", hold.author, hold.reason, hold.id),
             Self::Breaker { leaves, share } => write!(
                 f,
-                "{leaves} leaves with {:.0} % of the bytes would go at once, more than {} allow: \
-                 look whether that is meant, then {}",
+                "{leaves} leaves with {:.0} % of the bytes would go at once, more than {} allow: if this is intended, run \
+                 {}",
                 share * 100.0,
                 Advice::Breaker,
                 Advice::AllowMany
             ),
             Self::Newest => f.write_str("the newest leaf of its key"),
             Self::Grace { until } => write!(f, "kept until {} (grace)", until.format("%Y-%m-%d %H:%M")),
-            Self::Pending { leaf } => write!(f, "after {leaf}, whose detaching has not ended"),
+            Self::Pending { leaf } => write!(f, "after {leaf}, whose detach has not ended"),
             Self::Off { switch } => write!(f, "{} is false", Advice::Switch(switch)),
             Self::Taken => write!(
                 f,
-                "somebody took it out of its table: it is left alone. Attach it again, or {} does, and it follows the policy",
+                "another user detached it from its table: it is left alone. Attach it again, by hand or with {}, and it \
+                 follows the policy",
                 Advice::Undo(None)
             ),
             Self::NoArchive => write!(
                 f,
-                "to be archived, and there is no archive that can be used: see {}, and {}",
+                "due for archiving, and no archive can be used: see {}, and {}",
                 Advice::ArchivePlace,
                 Advice::Doctor
             ),
             Self::Hindered { by } => by.fmt(f),
             Self::RowSecurity => f.write_str(
-                "row security would hide rows of it from this role, and what is not seen is not archived: as its owner, \
-                 ALTER TABLE … NO FORCE ROW LEVEL SECURITY; queries of the table go by the table's own",
+                "row security would hide rows of it from this role, and hidden rows would not be archived: as its owner, \
+                 run ALTER TABLE … NO FORCE ROW LEVEL SECURITY; queries of the table use the table's policies",
             ),
             Self::Differs => {
-                f.write_str("its seal was broken and its rows are not those in the archive: see `archive verify`")
+                f.write_str("its seal was broken, and its rows are not the rows in the archive: see `archive verify`")
             }
         }
     }
 }
 
-/// What to do now, and what stands in the way of the rest.
+/// The next moves, and the obstacles of the others.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Moves {
     /// At most one for each leaf, by key, oldest first.
     pub moves: Vec<Move>,
-    /// The leaves that would move otherwise.
+    /// The leaves that would move without an obstacle.
     pub obstacles: Vec<(Entry, Obstacle)>,
 }
 
-/// What the plan goes by, beside the inventory.
+/// The input of the plan, beside the inventory.
 #[derive(Debug, Clone)]
 pub struct Terms<'t> {
     /// The policy.
     pub retention: &'t Retention,
-    /// What may be done.
+    /// The allowed operations.
     pub switches: Switches,
-    /// From when it counts back.
+    /// The time from which retention counts back.
     pub reference: &'t Reference,
-    /// Whether there is somewhere to archive to.
+    /// Whether an archive is available.
     pub can_archive: bool,
-    /// Whether somebody allowed that much goes at once.
+    /// Whether an operator allowed many leaves at once.
     pub allow_many: bool,
 }
 
 impl Moves {
-    /// The keys of which nothing begins to go, as too much would at once.
+    /// The keys of which no leaf begins to go, because too many would at once.
     pub fn stopped(&self) -> BTreeMap<i64, &Obstacle> {
         stopped(&self.obstacles)
     }
@@ -233,7 +235,7 @@ pub fn plan_moves(inventory: &Inventory, terms: &Terms<'_>) -> Moves {
     for entry in &inventory.entries {
         let hold = inventory.holds_on(entry).next();
         let next = match (reconciled(entry), hold) {
-            // Nothing that is held goes on its way; what we began is taken back.
+            // No held leaf moves on; a move that we began is reverted.
             (None, Some(_)) if entry.state == State::Detaching => Next::Move(Act::Attach),
             (Some(Act::Finalize), Some(_)) if entry.state == State::Detaching => Next::Move(Act::Attach),
             (Some(Act::Finalize), Some(hold)) => Next::Blocked(Obstacle::Held { hold: Box::new(hold.clone()) }),
@@ -249,7 +251,7 @@ pub fn plan_moves(inventory: &Inventory, terms: &Terms<'_>) -> Moves {
     moves
 }
 
-/// Whether an attached leaf has had its time.
+/// Whether the time of an attached leaf is over.
 pub fn is_due(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> bool {
     terms.retention.action != Action::Keep
         && terms
@@ -258,7 +260,8 @@ pub fn is_due(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> bool {
             .is_some_and(|cutoff| entry.bounds.to() <= cutoff)
 }
 
-/// The way of a leaf from a move on, as far as nothing stands in it: what `plan` shows. Where it waits for its grace, the rest is left out.
+/// The moves of a leaf from `from` on, up to the first obstacle: shown by `plan`. If the leaf waits for its grace period, later
+/// moves are left out.
 pub fn way(inventory: &Inventory, terms: &Terms<'_>, first: &Move) -> Vec<Move> {
     let mut alone = Inventory { floors: inventory.floors.clone(), now: inventory.now, ..Inventory::default() };
     let mut way = vec![first.clone()];
@@ -293,7 +296,7 @@ pub fn way(inventory: &Inventory, terms: &Terms<'_>, first: &Move) -> Vec<Move> 
     way
 }
 
-/// More than there are kinds of moves: none comes twice but sealing.
+/// More than the number of kinds of moves: each comes once, except sealing.
 const LONGEST_WAY: usize = 9;
 
 enum Next {
@@ -302,8 +305,8 @@ enum Next {
     Rest,
 }
 
-/// Where the registry is behind the catalog, or something was cut short, this is put right before anything else, whatever a
-/// policy says: it loses nothing.
+/// If the registry is behind the catalog, or a move was interrupted, this is repaired first, under any policy: the repair loses
+/// nothing.
 fn reconciled(entry: &Entry) -> Option<Act> {
     use {Presence as P, State as S};
     match (entry.state, entry.presence) {
@@ -311,10 +314,10 @@ fn reconciled(entry: &Entry) -> Option<Act> {
         (S::Planned, P::Standalone | P::Absent) => Some(Act::Discard),
         (S::Taken, P::Standalone | P::Elsewhere) => None,
         (_, P::Elsewhere) => Some(Act::Note(S::Taken)),
-        // A detaching was begun, by us or by hand, and did not end. Ending it is the only way on, or back.
+        // A detach was begun, by us or by hand, and did not end. Its end is the only way on, or back.
         (_, P::Pending) => Some(Act::Finalize),
         (S::Detaching, P::Standalone) => Some(Act::Note(S::Detached)),
-        // Detached by hand, to keep it or for another purpose: it is not ours any more.
+        // Detached by hand, to keep it or for another purpose: it no longer belongs to the manager.
         (S::Attached | S::Sealed | S::Archiving | S::Archived | S::Retired, P::Standalone) => Some(Act::Note(S::Taken)),
         // Attached again by hand.
         (S::Detached | S::Taken, P::Attached) => Some(Act::Note(S::Attached)),
@@ -324,7 +327,7 @@ fn reconciled(entry: &Entry) -> Option<Act> {
     }
 }
 
-/// The next step of a leaf whose registry and catalog agree.
+/// The next move of a leaf whose registry and catalog agree.
 fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BTreeMap<i64, Obstacle>) -> Next {
     let begun = entry.state > State::Attached;
     if terms.retention.action == Action::Keep || (!begun && !is_due(inventory, terms, entry)) {
@@ -333,7 +336,7 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
     if entry.state == State::Taken {
         return if is_due(inventory, terms, entry) { Next::Blocked(Obstacle::Taken) } else { Next::Rest };
     }
-    // Detached is where this action ends: nothing stands in the way of it.
+    // With this action, the way ends with the detach: there is no obstacle.
     if entry.state == State::Detached && terms.retention.action == Action::Detach {
         return Next::Rest;
     }
@@ -361,11 +364,11 @@ fn onward(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry, breakers: &BT
 
 fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
     let (archives, switches) = (terms.retention.action == Action::Archive, terms.switches);
-    // What is sealed with no policy to archive is about to be retired: both go by the same switch.
+    // A leaf sealed without a policy to archive is next retired: both depend on the same switch.
     let sealing = if archives { (switches.archive, "archive") } else { (switches.detach, "detach") };
     let (act, (on, switch)) = match entry.state {
         State::Attached => (Act::Seal, sealing),
-        // In a catalog that was restored from a dump, every seal is another.
+        // In a catalog restored from a dump, every seal is another one.
         State::Archived | State::Retired | State::Detaching if archives && !entry.is_proved() => {
             let act = match (&entry.seal_now, &entry.manifest) {
                 (None, _) => Act::Seal,
@@ -392,7 +395,7 @@ fn step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
     }
 }
 
-/// A detached leaf: archived if it came here another way, recounted if its seal was broken, dropped when its grace is over.
+/// A detached leaf: archived if it was not, recounted if its seal was broken, dropped when its grace period is over.
 fn last_step(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> Next {
     let archives = terms.retention.action == Action::Archive;
     let until = entry.detached_at.and_then(|at| at.checked_add_signed(terms.retention.grace));
@@ -425,7 +428,7 @@ fn is_newest(inventory: &Inventory, entry: &Entry) -> bool {
     })
 }
 
-/// The keys of which too much would begin to go at once.
+/// The keys of which too many leaves would begin to go at once.
 fn breakers(inventory: &Inventory, terms: &Terms<'_>) -> BTreeMap<i64, Obstacle> {
     let mut keys: BTreeMap<i64, (usize, i64, i64)> = BTreeMap::new();
     for entry in &inventory.entries {

@@ -1,4 +1,4 @@
-//! What is decided, and the words for it: no async, no clock, no socket, no file. What stands, what is needed and the time of day are
+//! Decisions and their words: no async, no clock, no socket, no file. The present state, the needs and the time of day are
 //! arguments.
 
 pub(crate) mod advice;

@@ -1,4 +1,4 @@
-//! Which leaves must exist, decided from what stands, what is needed and the time of day.
+//! Decides which leaves must exist, from the existing ones, the needs and the time of day.
 
 use std::collections::BTreeSet;
 use std::iter::successors;
@@ -8,7 +8,7 @@ use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use super::policy::WIDEST;
 use crate::{Bounds, Edge, Policy};
 
-/// PostgreSQL cuts longer names off.
+/// PostgreSQL cuts off longer names.
 const LONGEST_NAME: usize = 63;
 /// Most leaves made at once on one side of a needed one: the load waits for them.
 const MOST_ONWARD: usize = 7;
@@ -18,11 +18,11 @@ const MOST_ONWARD: usize = 7;
 pub struct Leaf {
     /// Its name, without schema; a label.
     pub name: String,
-    /// The times it holds, as the catalog has them.
+    /// Its times, from the catalog.
     pub bounds: Bounds,
-    /// Whether a `DETACH CONCURRENTLY` has begun and not ended: the leaf takes no rows, yet its place is not free.
+    /// Whether a `DETACH CONCURRENTLY` has begun and not ended: the leaf accepts no rows, but still blocks its times.
     pub detaching: bool,
-    /// Its B-tree indexes, the table's own among them.
+    /// Its B-tree indexes, with the table's own.
     pub indexes: Vec<Index>,
 }
 
@@ -45,13 +45,13 @@ impl Index {
 }
 
 impl Leaf {
-    /// Which of `indexes` it does not have.
+    /// The indexes of `indexes` that it lacks.
     pub fn lacks<'i>(&self, indexes: &'i [Index]) -> Vec<&'i Index> {
         indexes.iter().filter(|index| !self.indexes.contains(index)).collect()
     }
 }
 
-/// What exists for one table and key.
+/// The existing leaves of one table and key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
     /// The table's name, without schema.
@@ -60,20 +60,20 @@ pub struct Catalog {
     pub key: i64,
     /// Name of the sub-parent, without schema, if there is one.
     pub sub_parent: Option<String>,
-    /// The same as SQL takes it: it may stand in another schema than the table.
+    /// The sub-parent as SQL: it may be in another schema than the table.
     pub parent: Option<String>,
-    /// Whether its times are dates: then no leaf is narrower than a day.
+    /// Whether its times are dates: then no leaf is narrower than one day.
     pub is_of_days: bool,
     /// Its leaves, ascending; PostgreSQL keeps them disjoint.
     pub leaves: Vec<Leaf>,
     /// Names in the schema that begin like the table's: new ones must differ.
     pub names: BTreeSet<String>,
-    /// Differs when leaves were attached or detached since; empty without a sub-parent.
+    /// Changes when leaves are attached or detached; empty without a sub-parent.
     pub stamp: String,
 }
 
 impl Catalog {
-    /// Puts a leaf in the place of the one of its name, or adds it.
+    /// Replaces the leaf of the same name, or adds the leaf.
     pub fn put(&mut self, leaf: Leaf) {
         self.leaves.retain(|old| old.name != leaf.name);
         let place = self.leaves.partition_point(|other| other.bounds.upper() < leaf.bounds.upper());
@@ -81,31 +81,31 @@ impl Catalog {
         self.leaves.insert(place, leaf);
     }
 
-    /// The leaf that takes rows of this time, if there is one.
+    /// The leaf that accepts rows of this time, if any.
     pub fn leaf_at(&self, time: DateTime<Utc>) -> Option<&Leaf> {
         let index = self.leaves.partition_point(|leaf| leaf.bounds.upper() <= Edge::from(time));
         self.leaves.get(index).filter(|leaf| leaf.bounds.contains(time) && !leaf.detaching)
     }
 
-    /// The times of rows that no leaf would take, ascending, each once. Empty means that COPY will find its leaves.
+    /// The times of rows without a leaf, ascending, each once. Empty means that COPY will find its leaves.
     pub fn uncovered(&self, times: impl IntoIterator<Item = DateTime<Utc>>) -> Vec<DateTime<Utc>> {
         let missing: BTreeSet<_> = times.into_iter().filter(|&time| self.leaf_at(time).is_none()).collect();
         missing.into_iter().collect()
     }
 }
 
-/// What must have a leaf.
+/// The times that need a leaf.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Times of rows that are about to be written; any order, repeats are fine.
+    /// Times of the next rows; any order, repeats are allowed.
     pub times: Vec<DateTime<Utc>>,
-    /// Newest time known, to make [`Policy::premake`] leaves after; `None` makes none ahead.
+    /// Newest known time, for [`Policy::premake`] leaves after it; `None` makes none ahead.
     pub head: Option<DateTime<Utc>>,
-    /// Leaves that end at or before this are made bare, without indexes of their own, as they are about to be loaded;
-    /// with `None` none is.
+    /// Leaves that end at or before this time are made bare, without their own indexes, because they will be loaded; with `None`,
+    /// no leaf is bare.
     pub bare_until: Option<DateTime<Utc>>,
-    /// Times that a load goes through in order, one way or the other: as many leaves as stand in a row on one side of the
-    /// needed ones are made on their other side, within these bounds.
+    /// Times that a load passes in order, in either direction: as many leaves as stand in a row on one side of the needed ones
+    /// are made on the other side, within these bounds.
     pub load: Option<Bounds>,
 }
 
@@ -120,13 +120,13 @@ impl Need {
         Self { head: Some(head), ..Self::default() }
     }
 
-    /// The same, whose leaves that end at or before `time` are made bare.
+    /// The need, with bare leaves up to `time`.
     #[must_use]
     pub fn bare_until(self, time: Option<DateTime<Utc>>) -> Self {
         Self { bare_until: time, ..self }
     }
 
-    /// The same, as a step of a load of these times.
+    /// The need, as a step of a load of these times.
     #[must_use]
     pub fn of_load(self, load: Option<Bounds>) -> Self {
         Self { load, ..self }
@@ -145,30 +145,31 @@ pub enum Step {
     CreateLeaf {
         /// Its name, without schema.
         name: String,
-        /// The times it will hold.
+        /// Its times.
         bounds: Bounds,
-        /// Whether it is made without indexes of its own, to be loaded first.
+        /// Whether it is made without its own indexes, to be loaded first.
         bare: bool,
     },
 }
 
-/// What to create, in order.
+/// The leaves to create, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The sub-parent first, if it is missing; then leaves, ascending in time.
     pub steps: Vec<Step>,
-    /// Needed times that are absurd ([`Policy::is_absurd`]) and in no leaf, ascending, each once: rows of theirs belong into
-    /// quarantine. Once the steps are done, these are what [`Catalog::uncovered`] still says of the needed times.
+    /// Needed times that are absurd ([`Policy::is_absurd`]) and in no leaf, ascending, each once: their rows belong into
+    /// quarantine. After all steps, [`Catalog::uncovered`] of the needed times returns exactly these times.
     pub quarantined: Vec<DateTime<Utc>>,
 }
 
-/// Why no plan can be made.
+/// Why no plan is possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// Even leaves of a year would be too many, and some of the times are old.
+    /// Even leaves of one year would be too many, and some of the times are old.
     #[error(
-        "table \"{table}\", key {key}, would have {would_be} leaves, more than max_leaves = {max_leaves}, even with leaves of a year: raise max_leaves, or retire old leaves"
+        "table \"{table}\", key {key}, would have {would_be} leaves, more than max_leaves = {max_leaves}, even with \
+         leaves of one year: raise max_leaves, or retire old leaves"
     )]
     TooMany {
         /// The table.
@@ -180,28 +181,29 @@ pub enum PlanError {
         /// How many there may be.
         max_leaves: usize,
     },
-    /// A row's place is held by a leaf that is being detached.
+    /// A detaching leaf blocks the times of a row.
     #[error(
-        "rows of {time} belong into leaf \"{leaf}\", whose detaching has begun and not ended: end it with ALTER TABLE .. DETACH PARTITION \"{leaf}\" FINALIZE, then attach it again or let a new one be made"
+        "rows of {time} belong to leaf \"{leaf}\", whose detach has begun and not ended: end it with ALTER TABLE .. \
+         DETACH PARTITION \"{leaf}\" FINALIZE, then attach the leaf again, or wait for a new one"
     )]
     Detaching {
-        /// The time that was needed.
+        /// The needed time.
         time: DateTime<Utc>,
         /// The leaf.
         leaf: String,
     },
 }
 
-/// Decides what to create so that every needed time has a leaf.
+/// Decides which leaves to create so that every needed time has a leaf.
 ///
-/// Only leaves that hold a needed time are made, so their number is bounded by the needs and not by the distance
-/// between them: at most one for each needed time, [`Policy::premake`] and one for the head, and of a load
-/// ([`Need::load`]) as many as it has needed in a row, at most seven on either side; to look at the catalog costs as
-/// much as to make several. Gaps between leaves are normal, but for those from the head to the last leaf ahead of it.
-/// New leaves are aligned to the policy's interval and cut where a neighbour stands;
-/// times before [`Policy::first`] share the leaf FROM (MINVALUE). Absurd times get none, and keep nothing else from its own.
-/// When [`Policy::max_leaves`] would be passed, all that is missing is planned again with wider leaves. Where even leaves of a year would be
-/// too many, others get none; those of now, and the head's, get leaves that are one step wider than the policy's.
+/// Only leaves with a needed time are made, so the needs bound their number, and not the distance between the times: at most one
+/// per needed time, [`Policy::premake`] and one for the head. A load ([`Need::load`]) also gets as many leaves as it has needed
+/// in a row, at most seven on either side, because reading the catalog costs as much as making several leaves. Gaps between
+/// leaves are normal, except from the head to the last leaf ahead of it. New leaves are aligned to the policy's interval and cut
+/// at a neighbour; times before [`Policy::first`] share the leaf FROM (MINVALUE). Absurd times get no leaf, and do not affect the
+/// leaves of other times. If [`Policy::max_leaves`] would be exceeded, all missing leaves are planned again with wider leaves. If
+/// even leaves of one year would be too many, old times get none; rows of now and of the head get leaves one step wider than the
+/// policy's.
 pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need) -> Result<Plan, PlanError> {
     let of_days = catalog.is_of_days.then(|| policy.clone().of_days());
     let policy = of_days.as_ref().unwrap_or(policy);
@@ -227,7 +229,7 @@ pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need)
             return Ok(draft.done(catalog, absurd, need.bare_until));
         }
     }
-    // Rows of now have a home whatever stands: a few leaves too many cost less than rows that are refused. Others wait for room.
+    // Rows of now always get a leaf: a few leaves too many cost less than refused rows. Other rows wait for room.
     let mut draft = Draft::new(catalog, policy, now, 1);
     rows.iter().filter(|time| policy.is_of_now(**time, now)).for_each(|&time| draft.cover(time));
     need.head.into_iter().for_each(|head| draft.cover_ahead(head));
@@ -237,14 +239,14 @@ pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need)
     Err(PlanError::TooMany { table: catalog.table.clone(), key: catalog.key, would_be, max_leaves: policy.max_leaves })
 }
 
-/// Bounds that stand and those to make, at one width.
+/// The existing bounds and the bounds to make, at one width.
 struct Draft<'p> {
     policy: &'p Policy,
     now: DateTime<Utc>,
     widened: u32,
-    /// Of all leaves, the new ones among them; ascending and disjoint.
+    /// All bounds, with the new ones; ascending and disjoint.
     standing: Vec<Bounds>,
-    /// Of the new ones, ascending.
+    /// The new bounds, ascending.
     new: Vec<Bounds>,
 }
 
@@ -261,7 +263,7 @@ impl<'p> Draft<'p> {
         Plan { steps, quarantined }
     }
 
-    /// Where the bounds that hold `time` stand, or where they would.
+    /// The index of the bounds that hold `time`, or their place.
     fn place(&self, time: DateTime<Utc>) -> usize {
         self.standing.partition_point(|bounds| bounds.upper() <= Edge::from(time))
     }
@@ -271,14 +273,14 @@ impl<'p> Draft<'p> {
         self.standing.get(self.place(time)).filter(|bounds| bounds.contains(time)).copied()
     }
 
-    /// Makes a leaf for `time` if it has none and is not absurd: as wide as the policy says, cut at the nearest neighbours.
+    /// Makes a leaf for `time` unless it has one or is absurd: as wide as the policy says, cut at the nearest neighbours.
     fn cover(&mut self, time: DateTime<Utc>) {
         if self.bounds_at(time).is_some() || self.policy.is_absurd(time, self.now) {
             return;
         }
         let Some(ideal) = self.policy.bounds_at(time, self.now, self.widened) else { return };
         let place = self.place(time);
-        // The time is in no leaf: the one before ends at or before it, the one after begins after it.
+        // The time is in no leaf: the leaf before ends at or before it, the leaf after begins after it.
         let before = place.checked_sub(1).map_or(Edge::MinValue, |before| self.standing[before].upper());
         let after = self.standing.get(place).map_or(Edge::MaxValue, Bounds::lower);
         let Some(bounds) = Bounds::between(before.max(ideal.lower()), after.min(ideal.upper())) else { return };
@@ -286,8 +288,8 @@ impl<'p> Draft<'p> {
         self.new.insert(self.new.partition_point(|other| other.to() <= time), bounds);
     }
 
-    /// Makes the head's leaf and, without a gap, those after it: as far as [`Policy::premake`] intervals after the head's own
-    /// reach, or so many leaves, if they are narrower. An absurd head makes none.
+    /// Makes the leaf of the head and, without a gap, the leaves after it: up to [`Policy::premake`] intervals after the head's
+    /// own, or that number of leaves, if they are narrower. An absurd head makes none.
     fn cover_ahead(&mut self, head: DateTime<Utc>) {
         let end = |time: DateTime<Utc>| Some(self.policy.bounds_at(time, self.now, self.widened)?.to());
         let ends = successors(end(head), |&to| end(to));
@@ -300,7 +302,7 @@ impl<'p> Draft<'p> {
         }
     }
 
-    /// Makes the leaves that a load needs next, if it goes on as it came to the new ones.
+    /// Makes the next leaves of a load, in the direction of its last ones.
     fn cover_onward(&mut self, load: Bounds) {
         let (Some(&first), Some(&last)) = (self.new.first(), self.new.last()) else { return };
         let mut edge = first.from();
@@ -342,7 +344,7 @@ fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -
     steps
 }
 
-/// `20240131`, with the time of day where it is not midnight.
+/// `20240131`, with the time of day unless it is midnight.
 fn label(from: DateTime<Utc>) -> String {
     let date = format!("{:04}{:02}{:02}", from.year(), from.month(), from.day());
     match from.num_seconds_from_midnight() {
@@ -352,8 +354,8 @@ fn label(from: DateTime<Utc>) -> String {
     }
 }
 
-/// `<table>_<key><label>` (without the key where there is no list level), the table's part cut to fit, a number at the end
-/// where that name is taken.
+/// `<table>_<key><label>` (without the key if there is no list level), with the table's part cut to fit, and a number at the end
+/// if the name is used.
 fn free_name(taken: &mut BTreeSet<String>, catalog: &Catalog, label: &str) -> String {
     let is_flat = catalog.sub_parent.as_ref() == Some(&catalog.table);
     let label = if is_flat { label.to_owned() } else { format!("_{}{label}", catalog.key) };

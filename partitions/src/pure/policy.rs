@@ -1,4 +1,4 @@
-//! How a table is cut into leaves: narrow near the head, wide in history, and how many are made ahead.
+//! How a table is cut into leaves: narrow near the head, wide in history, with a number of leaves ahead.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -12,20 +12,18 @@ pub(crate) const WIDEST: u32 = 3;
 pub struct Policy {
     /// Width of new leaves for recent times. Aim at 5 to 20 GB a leaf. Default: a day.
     pub interval: Interval,
-    /// Width of new leaves for old times, so that backfill of years makes tens of leaves, not thousands.
-    /// Default: a month.
+    /// Width of new leaves for old times, so that a backfill of years makes tens of leaves, not thousands. Default: a month.
     pub history: Interval,
-    /// How long before now a time becomes old. Default: 60 days.
+    /// The age at which a time becomes old. Default: 60 days.
     pub history_after: TimeDelta,
-    /// How many intervals after the head's own have a leaf before any row needs it. Default: 3.
+    /// The number of intervals after the head's own that have a leaf before any row needs it. Default: 3.
     pub premake: u32,
-    /// Most leaves below one sub-parent; when it would be passed, what is missing gets wider leaves. Rows of now get theirs all the same.
-    /// Default: 1,000, where planning an unpruned query takes 36 ms and attaching a leaf 23 ms.
+    /// Most leaves below one sub-parent; above this number, missing leaves are wider. Rows of now still get their leaves.
+    /// Default: 1,000, where planning a query without pruning takes 36 ms and attaching a leaf 23 ms.
     pub max_leaves: usize,
-    /// Upper bound of the leaf FROM (MINVALUE), for times that no row ought to have, such as 1970-01-01. Default: 2015-01-01.
+    /// Upper bound of the leaf FROM (MINVALUE), for times that no row should have, such as 1970-01-01. Default: 2015-01-01.
     pub first: DateTime<Utc>,
-    /// How far after now a time may be and still get a leaf; beyond, it is absurd ([`Policy::is_absurd`]).
-    /// Default: 100 years.
+    /// How far after now a time still gets a leaf; a later time is absurd ([`Policy::is_absurd`]). Default: 100 years.
     pub ahead_at_most: TimeDelta,
 }
 
@@ -45,22 +43,22 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The same with no leaf narrower than a day.
+    /// The policy with no leaf narrower than one day.
     pub(crate) fn of_days(self) -> Self {
         Self { interval: self.interval.max(Interval::Day), history: self.history.max(Interval::Day), ..self }
     }
 
-    /// Whether a row of this time gets no leaf: it is too far ahead, or where no calendar reaches. A clock that fell back
-    /// before [`Policy::first`] counts as if it stood there, so that it makes no real time absurd.
+    /// Whether a row of this time gets no leaf: it is too far ahead, or outside the calendar. A clock before [`Policy::first`]
+    /// counts as [`Policy::first`], so it makes no real time absurd.
     ///
-    /// A time that was absurd may cease to be, as now moves on; never the other way, unless the clock goes back.
+    /// An absurd time may become normal, as now advances; never the other way, unless the clock goes back.
     pub fn is_absurd(&self, time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let latest = now.max(self.first).checked_add_signed(self.ahead_at_most);
         latest.is_some_and(|latest| time > latest)
             || (0..=WIDEST).any(|widened| self.bounds_at(time, now, widened).is_none())
     }
 
-    /// Whether a time is further back than what counts as recent.
+    /// Whether a time is older than recent times.
     pub(crate) fn is_old(&self, time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         now.checked_sub_signed(self.history_after).is_some_and(|old| time < old)
     }
@@ -71,13 +69,13 @@ impl Policy {
         !ahead && !self.is_old(time, now)
     }
 
-    /// Width of a new leaf for `time`, `widened` so many times.
+    /// Width of a new leaf for `time`, `widened` this number of times.
     pub(crate) fn interval_at(&self, time: DateTime<Utc>, now: DateTime<Utc>, widened: u32) -> Interval {
         let interval = if self.is_old(time, now) { self.history } else { self.interval };
         (0..widened).fold(interval, |interval, _| interval.wider())
     }
 
-    /// Bounds of a new leaf for `time`, were it the only one; `None` outside the years that can be computed with.
+    /// Bounds of a new leaf for `time`, without neighbours; `None` outside the calendar.
     pub(crate) fn bounds_at(&self, time: DateTime<Utc>, now: DateTime<Utc>, widened: u32) -> Option<Bounds> {
         if time < self.first {
             return Bounds::new(None, self.first);
@@ -135,7 +133,7 @@ mod tests {
             (width(just_before, 1), width(edge, 1), width(edge, 9)),
             (Interval::Year, Interval::Month, Interval::Year)
         );
-        // The first leaf takes all that is before it, and nothing at it.
+        // The first leaf takes all times before its bound, and not the bound itself.
         let first = policy.first;
         let bounds = |time| policy.bounds_at(time, now, 0).unwrap();
         assert_eq!(bounds(first - TimeDelta::microseconds(1)), Bounds::new(None, first).unwrap());

@@ -1,36 +1,36 @@
-//! Where it is written what is intended with leaves, and what was done with them.
+//! The place of the intended states of leaves, and of the record of operations.
 
 use super::names::quoted;
 
 /// The schemas of a registry and of its record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Registry {
-    /// Where it stands: the states of leaves, holds, floors and archives.
+    /// The schema of states, holds, floors and archives.
     pub schema: String,
-    /// Where the table `activity` stands, in which it is recorded what was done.
+    /// The schema of the table `activity`, the record of operations.
     pub record: String,
 }
 
 impl Registry {
-    /// Both in one schema, by its name, unquoted.
+    /// Both in one schema, by its unquoted name.
     pub fn new(schema: impl Into<String>) -> Self {
         let schema = schema.into();
         Self { record: schema.clone(), schema }
     }
 
-    /// The same, with the record in another schema.
+    /// The registry, with its record in another schema.
     #[must_use]
     pub fn recorded_in(self, schema: impl Into<String>) -> Self {
         Self { record: schema.into(), ..self }
     }
 
-    /// SQL about it, which is written with its schemas as `registry` and `record`, for those that it has.
+    /// SQL for this registry: the words `registry` and `record` become its schemas.
     pub(crate) fn sql(&self, sql: &str) -> String {
         placed(&placed(sql, "record.", &self.record), "registry.", &self.schema)
     }
 }
 
-/// Puts a schema in the place of the word that stands for it. At the end of a sentence, that is a word.
+/// Replaces the word by a schema. At the end of a sentence, the word stays a word.
 fn placed(sql: &str, word: &str, schema: &str) -> String {
     let mut parts = sql.split(word);
     let first = parts.next().unwrap_or_default().to_owned();

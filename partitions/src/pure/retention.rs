@@ -1,29 +1,29 @@
-//! How long rows of a table are kept, from when that counts, and what becomes of their leaves then.
+//! The retention of a table: the time that rows are kept, its starting point, and the action after it.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// What becomes of a leaf whose time is over.
+/// The action for a leaf past its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing: it stays.
+    /// None: the leaf stays.
     Keep,
-    /// It is detached, and stays as a table of its own.
+    /// The leaf is detached, and stays as a separate table.
     Detach,
-    /// It is detached, and dropped after the grace period. Its rows are gone then.
+    /// The leaf is detached, and dropped after the grace period, with its rows.
     Drop,
-    /// It is archived, detached, and dropped after the grace period.
+    /// The leaf is archived, detached, and dropped after the grace period.
     Archive,
 }
 
 impl Action {
-    /// The words that [`str::parse`] takes.
+    /// The words that [`str::parse`] accepts.
     pub const NAMES: &[&str] = &["keep", "detach", "drop", "archive"];
 }
 
-/// One of [`Action::NAMES`]; anything else is an error without words.
+/// Parses one of [`Action::NAMES`]. The error has no text.
 impl FromStr for Action {
     type Err = ();
 
@@ -38,19 +38,19 @@ impl FromStr for Action {
     }
 }
 
-/// How long rows of a table are kept, and what then. People set `action`, `retention` (the time) and `grace`.
+/// The retention of a table's rows. Users set `action`, `retention` (the time) and `grace`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retention {
-    /// What becomes of them. Default: they stay.
+    /// The action. Default: keep.
     pub action: Action,
-    /// How long they are kept, counted back from the earlier of now and the last final time.
+    /// The time that rows are kept, counted back from the earlier of now and the last final time.
     pub time: TimeDelta,
-    /// How long a detached leaf is kept before it is dropped, for second thoughts. Default: 7 days.
+    /// The time that a detached leaf is kept before its drop, for second thoughts. Default: 7 days.
     pub grace: TimeDelta,
-    /// Most leaves of one key that may begin to go in one run. More is a clock that jumped or a policy that changed: nothing is
-    /// done then until somebody allows it. Default: 10.
+    /// Most leaves of one key that may begin to go in one run. More leaves mean a clock that jumped or a changed policy: then no
+    /// leaf goes until an operator allows it. Default: 10.
     pub max_leaves: usize,
-    /// Greatest share of a key's bytes that may begin to go in one run, be it one leaf. Default: 0.3.
+    /// Greatest share of a key's bytes that may begin to go in one run, also for one leaf. Default: 0.3.
     pub max_share: f64,
 }
 
@@ -60,22 +60,22 @@ impl Default for Retention {
     }
 }
 
-/// From when retention counts back. Never from the clock alone: it may jump, and a writer that stands ages nothing.
+/// The time from which retention counts back. Never the clock alone: a clock may jump, and a stopped writer ages no rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
-    /// From a time of each key, or from now if that is earlier: the last one that is final, where somebody knows; else that of the newest
-    /// row ([`crate::newest_rows`]). Of a key without one, nothing is due.
+    /// Counts from a time per key, or from now if now is earlier: the last final time, if the caller knows one; otherwise the
+    /// time of the newest row ([`crate::newest_rows`]). In a key without such a time, no leaf is due.
     Final(BTreeMap<i64, DateTime<Utc>>),
 }
 
 impl Reference {
-    /// The time that counts as now for `key`; `None` where nothing is final yet.
+    /// The time that counts as now for `key`; `None` if no time is final yet.
     pub fn end(&self, key: i64, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let Self::Final(times) = self;
         times.get(&key).map(|time| now.min(*time))
     }
 
-    /// Rows of `key` before this are due; `None` if none is.
+    /// Rows of `key` before this time are due; `None` if none is.
     pub fn cutoff(&self, key: i64, now: DateTime<Utc>, time: TimeDelta) -> Option<DateTime<Utc>> {
         self.end(key, now)?.checked_sub_signed(time)
     }

@@ -1,4 +1,4 @@
-//! Chooses how much time new leaves hold, from how fast rows come. Pure.
+//! Chooses the width of new leaves from the rate of rows. Pure.
 
 use std::fmt;
 
@@ -7,37 +7,37 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{Bounds, Interval, Policy};
 
 const GB: i64 = 1_000_000_000;
-/// A rate is taken from the newest full leaves that together hold so many days...
+/// The rate comes from the newest full leaves that together hold this number of days...
 const RATE_DAYS: i64 = 7;
-/// ...and are so many at least, if there are.
+/// ...and from at least this number of leaves, if there are so many.
 const RATE_LEAVES: usize = 3;
-/// How many times nearer to the target another interval must come before it takes over.
+/// The factor by which another interval must be nearer to the target to replace the present one.
 const MARGIN: f64 = 1.5;
-/// The leaf FROM (MINVALUE) and the head's own stand beside those that are kept and those made ahead.
+/// The leaf FROM (MINVALUE) and the head's own leaf, beside the kept leaves and the leaves ahead.
 const BESIDE: f64 = 2.0;
 
-/// How large a leaf is.
+/// The size of a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafSize {
-    /// The times that it holds.
+    /// Its times.
     pub bounds: Bounds,
     /// Bytes with indexes.
     pub bytes: i64,
 }
 
-/// How large leaves ought to be, and what bounds their number.
+/// The target size of leaves, and the limits of their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Bytes that a leaf aims at, with indexes. Default: 10 GB.
+    /// Target bytes of a leaf, with indexes. Default: 10 GB.
     pub bytes: i64,
-    /// Least bytes of a leaf that is left as it is. Default: 5 GB.
+    /// Least bytes of a leaf that needs no change. Default: 5 GB.
     pub least: i64,
-    /// Most bytes of a leaf that is left as it is. Default: 20 GB.
+    /// Most bytes of a leaf that needs no change. Default: 20 GB.
     pub most: i64,
-    /// No leaf becomes narrower. Default: an hour.
+    /// The narrowest allowed width. Default: an hour.
     pub narrowest: Interval,
-    /// How long rows are kept, so that not too many leaves stand in the end; `None` for ever, where there must be room for what
-    /// stands and a year's leaves more. Default: `None`.
+    /// The retention time, which limits the number of leaves; `None` for ever: then there must be room for the existing leaves
+    /// and one more year. Default: `None`.
     pub retention_time: Option<TimeDelta>,
 }
 
@@ -47,19 +47,19 @@ impl Default for Target {
     }
 }
 
-/// An interval, and why.
+/// An interval, and the reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
     /// For new leaves of recent times.
     pub interval: Interval,
     /// Rows and indexes in bytes a second; `None` without a full leaf.
     pub bytes_per_second: Option<f64>,
-    /// For a person.
+    /// The reason in words.
     pub reason: String,
 }
 
-/// Bytes a second over the newest leaves that are full: those that end at or before `until`, which is the head's time or now,
-/// whichever is less. A leaf FROM (MINVALUE) tells nothing.
+/// Bytes per second over the newest full leaves: those that end at or before `until`, the earlier of the head's time and now. A
+/// leaf FROM (MINVALUE) shows no rate.
 pub fn rate(sizes: &[LeafSize], until: DateTime<Utc>) -> Option<f64> {
     let is_full = |size: &&LeafSize| size.bounds.from().is_some() && size.bounds.to() <= until;
     let mut full: Vec<&LeafSize> = sizes.iter().filter(is_full).collect();
@@ -76,12 +76,12 @@ pub fn rate(sizes: &[LeafSize], until: DateTime<Utc>) -> Option<f64> {
 }
 
 impl Policy {
-    /// The interval that new leaves should have, from the sizes of those that stand (of one key, in any order).
+    /// The interval for new leaves, from the sizes of the existing leaves (of one key, in any order).
     ///
-    /// What the policy has now stays while its leaves are within the target's band, and while nothing else comes much nearer: a rate
-    /// that wavers does not flip it. Of those that are no narrower than the target's and make no more leaves than
-    /// [`Policy::max_leaves`] in what is kept, the one whose leaves come nearest to the target is chosen. It concerns leaves that
-    /// are not made yet: put it into [`Policy::interval`], and the next ones begin where those that stand end.
+    /// The policy's present interval stays while its leaves are within the target's band, and while no other interval is much
+    /// nearer: a varying rate does not change it back and forth. Candidates are no narrower than the minimum and make at most
+    /// [`Policy::max_leaves`] kept leaves; the candidate whose leaves are nearest to the target wins. The choice affects only new
+    /// leaves: put it into [`Policy::interval`], and the next leaves begin at the end of the existing ones.
     pub fn sized(&self, sizes: &[LeafSize], target: &Target, until: DateTime<Utc>) -> Choice {
         let allowed: Vec<Interval> =
             Interval::ALL.into_iter().filter(|&interval| self.is_allowed(interval, sizes.len(), target)).collect();
@@ -116,7 +116,7 @@ fn at_least(allowed: &[Interval], interval: Interval) -> Interval {
 /// `rate` is more than 0.
 fn nearest(allowed: &[Interval], current: Interval, rate: f64, target: &Target) -> (Interval, Reason) {
     let bytes = |interval: Interval| rate * interval.seconds();
-    // How many times too large or too small, as a logarithm.
+    // The factor by which the size is too large or too small, as a logarithm.
     let distance = |interval: Interval| (bytes(interval) / target.bytes.max(1) as f64).ln().abs();
     let best = allowed.iter().copied().min_by(|one, other| distance(*one).total_cmp(&distance(*other)));
     let best = best.unwrap_or(Interval::Year);
@@ -162,7 +162,7 @@ impl fmt::Display for Told<'_> {
         let (least, most) = (Bytes(self.target.least as f64), Bytes(self.target.most as f64));
         match self.reason {
             Reason::Within => write!(f, "{name} holds {own}, between {least} and {most}"),
-            Reason::Nearest => write!(f, "{name} holds {own}, and nothing that is allowed comes nearer to {target}"),
+            Reason::Nearest => write!(f, "{name} holds {own}, and no allowed interval is nearer to {target}"),
             Reason::NotMuch(best) => {
                 write!(f, "{name} holds {own}; {} with {} is not much nearer to {target}", article(best), of(best))
             }
@@ -171,16 +171,16 @@ impl fmt::Display for Told<'_> {
             }
             Reason::NotAllowed(old) => write!(
                 f,
-                "{} is narrower than the floor, which is {}, or would make more leaves than max_leaves = {} of what is kept; {name} does not",
+                "{} is narrower than the minimum {}, or would keep more leaves than max_leaves = {}; {name} does not",
                 article(old),
                 article(self.target.narrowest),
                 self.max_leaves
             ),
-            Reason::Unknown => write!(f, "{name} as before: no full leaf with rows tells how fast they come"),
+            Reason::Unknown => write!(f, "{name} as before: there is no full leaf to measure the rate of rows"),
             Reason::Widest => {
                 write!(
                     f,
-                    "even leaves of a year would be more than max_leaves = {}: raise it, or keep less",
+                    "even leaves of one year would exceed max_leaves = {}: raise it, or shorten the retention",
                     self.max_leaves
                 )
             }
@@ -216,7 +216,7 @@ mod tests {
         DateTime::UNIX_EPOCH + TimeDelta::days(20_000)
     }
 
-    /// So many full leaves of so many hours, the newest last.
+    /// This number of full leaves of this number of hours, the newest last.
     fn leaves(count: i64, hours: i64, bytes: i64) -> Vec<LeafSize> {
         let at = |ago: i64| until() - TimeDelta::hours(hours * ago);
         let leaf = |ago: i64| Some(LeafSize { bounds: Bounds::new(Some(at(ago)), at(ago - 1))?, bytes });
@@ -245,7 +245,7 @@ mod tests {
             (Interval::Day, 24, 10 * GB, days(365), Interval::Day, "a day holds 10.0 GB, between 5.0 GB and 20.0 GB"),
             (Interval::Day, 24, 5 * GB, days(365), Interval::Day, "between"),
             (Interval::Day, 24, 300 * GB, days(20), Interval::Hour, "an hour"),
-            (Interval::Day, 24, 300 * GB, days(365), Interval::Day, "nothing that is allowed comes nearer"),
+            (Interval::Day, 24, 300 * GB, days(365), Interval::Day, "no allowed interval is nearer"),
             (
                 Interval::Day,
                 24,
@@ -262,7 +262,7 @@ mod tests {
             (Interval::Day, 24, 10 * GB, None, Interval::Day, "between"),
             (Interval::Day, 24, 0, days(365), Interval::Day, "as before"),
             (Interval::Hour, 1, 0, days(365), Interval::Day, "max_leaves"),
-            (Interval::Year, 24, 10 * GB, days(2_000_000), Interval::Year, "even leaves of a year"),
+            (Interval::Year, 24, 10 * GB, days(2_000_000), Interval::Year, "even leaves of one year"),
         ] {
             let policy = Policy { interval: current, ..Policy::default() };
             let choice =
@@ -275,12 +275,12 @@ mod tests {
         let target = Target { narrowest: Interval::Week, retention_time: days(365), ..Target::default() };
         assert_eq!(Policy::default().sized(&leaves(9, 24, 500 * GB), &target, until()).interval, Interval::Week);
         assert_eq!(Policy::default().sized(&[], &Target::default(), until()).interval, Interval::Day);
-        // For ever: what stands leaves room for a year's weeks, not for a year's days.
+        // For ever: the existing leaves leave room for a year of weeks, not for a year of days.
         let full = Policy::default().sized(&leaves(700, 24, 10 * GB), &Target::default(), until());
         assert_eq!(full.interval, Interval::Week);
     }
 
-    /// Whatever the rate, what was chosen stays for the same sizes, and for all rates within a fifth of it.
+    /// For any rate, the choice stays for the same sizes, and for all rates within a fifth of it.
     #[test]
     fn a_rate_that_wavers_flips_nothing() {
         let seed = rand::random();

@@ -1,4 +1,4 @@
-//! A table that is managed: what it is called, and how it is cut.
+//! A managed table: its name and its layout.
 
 use std::fmt;
 
@@ -6,29 +6,28 @@ use super::names::qualified;
 use super::plan::Index;
 use super::registry::Registry;
 
-/// A table that is partitioned by `LIST (key)`, whose keys are partitioned by `RANGE (time_column)`; or, *flat*, by
-/// `RANGE (time_column)` at once.
+/// A table that is partitioned by `LIST (key)` and then by `RANGE (time_column)`; or, *flat*, only by `RANGE (time_column)`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Table {
-    /// Its schema; sub-parents and leaves are made there, too.
+    /// Its schema; new sub-parents and leaves are made there.
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// The column of type timestamptz that the leaves are cut by.
+    /// The column of type timestamptz that cuts the leaves.
     pub time_column: String,
     /// Whether it has no list level. Its key is 0 then.
     pub flat: bool,
-    /// What is intended with its leaves is written there.
+    /// The registry with the intended states of its leaves.
     pub registry: Registry,
-    /// Indexes that each leaf has on its own, beside those of the table. The table does not have them, so that a leaf
-    /// can be attached and loaded without.
+    /// Indexes that stand on each leaf only, beside the table's. The table lacks them, so that a leaf can be attached and loaded
+    /// without them.
     pub leaf_indexes: Vec<Index>,
-    /// The schema of the leaf that is looked at, where that is another than the table's.
+    /// The schema of the current leaf, if it differs from the table's.
     pub leaf_schema: Option<String>,
 }
 
 impl Table {
-    /// A table by its names, unquoted, registered in its own schema, without indexes of the leaves' own.
+    /// A table by its unquoted names, registered in its own schema, without indexes that only leaves have.
     pub fn new(schema: impl Into<String>, name: impl Into<String>, time_column: impl Into<String>) -> Self {
         let schema = schema.into();
         Self {
@@ -47,7 +46,7 @@ impl Table {
         Self { flat: true, ..Self::new(schema, name, time_column) }
     }
 
-    /// The same, with another registry.
+    /// The table with another registry.
     #[must_use]
     pub fn registered_in(self, registry: Registry) -> Self {
         Self { registry, ..self }
@@ -58,14 +57,14 @@ impl Table {
         self.registry.sql(sql)
     }
 
-    /// The same with indexes of the leaves' own.
+    /// The table with indexes that only leaves have.
     #[must_use]
     pub fn with_leaf_indexes(mut self, indexes: impl IntoIterator<Item = Index>) -> Self {
         self.leaf_indexes = indexes.into_iter().collect();
         self
     }
 
-    /// The same, for a leaf in a schema that may be another.
+    /// The table, for a leaf in a schema that may be another one.
     pub(crate) fn of_leaf_in(&self, schema: &str) -> Self {
         Self { leaf_schema: Some(schema.to_owned()), ..self.clone() }
     }

@@ -1,43 +1,42 @@
-//! Times and edges of partitions as the server holds them: the calendar that we compute with ends earlier than the server's, and has no
-//! infinities.
+//! Times and edges of partitions in the server's range: chrono's calendar ends earlier than the server's, and has no infinities.
 
 use std::fmt;
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Microseconds from 1970 to 2000, where PostgreSQL counts from.
+/// Microseconds from 1970 to 2000, PostgreSQL's epoch.
 const EPOCH: i64 = 946_684_800_000_000;
 /// 400 years: the calendar repeats.
 const CYCLE: TimeDelta = TimeDelta::days(146_097);
 
-/// A timestamptz: any that the server has, the infinities among them.
+/// A timestamptz: every value of the server, with the infinities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(i64);
 
 impl Time {
-    /// Before all others.
+    /// Before all other times.
     pub const MINUS_INFINITY: Self = Self(i64::MIN);
-    /// After all others.
+    /// After all other times.
     pub const INFINITY: Self = Self(i64::MAX);
 
-    /// From microseconds since 2000, as the server counts; its infinities are the least and the greatest number.
+    /// From microseconds since 2000, the server's form; its infinities are the least and the greatest number.
     pub(crate) fn of_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// The same number.
+    /// The number of microseconds since 2000.
     pub(crate) fn micros(self) -> i64 {
         self.0
     }
 
-    /// The nearest time that can be computed with.
+    /// The nearest time in chrono's calendar.
     pub fn utc(self) -> DateTime<Utc> {
         let nearest = if self.0 < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
         self.exactly().unwrap_or(nearest)
     }
 
-    /// The nearest time that can be computed with; `None` for the infinities.
+    /// The nearest time in chrono's calendar; `None` for the infinities.
     pub fn finite(self) -> Option<DateTime<Utc>> {
         (self != Self::MINUS_INFINITY && self != Self::INFINITY).then(|| self.utc())
     }
@@ -47,7 +46,7 @@ impl Time {
     }
 }
 
-/// To the microsecond, as the server keeps it.
+/// To the microsecond, the server's precision.
 impl From<DateTime<Utc>> for Time {
     fn from(time: DateTime<Utc>) -> Self {
         Self(time.timestamp_micros() - EPOCH)
@@ -66,8 +65,8 @@ impl PartialOrd<DateTime<Utc>> for Time {
     }
 }
 
-/// A literal that reads the same in every TimeZone and DateStyle. Not chrono's own format, which writes `+52217` for a year beyond 9999;
-/// PostgreSQL takes the bare number, and the year before 1 as `0001 BC`.
+/// A literal that reads the same in every TimeZone and DateStyle. Not chrono's own format, which writes `+52217` for a year
+/// beyond 9999; PostgreSQL needs the bare number, and the year before 1 as `0001 BC`.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -77,7 +76,7 @@ impl fmt::Display for Time {
         }
         let (time, year) = match self.exactly() {
             Some(time) => (time, time.year()),
-            // Of a year that chrono does not know; beyond the other end the server knows none.
+            // A year outside chrono's calendar; at the other end, the server has no such year.
             None => {
                 let micros = CYCLE.num_microseconds().unwrap_or(i64::MAX);
                 let shifted = self.0.checked_sub(100 * micros).and_then(|micros| Self(micros).exactly());
@@ -94,7 +93,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// Where a partition begins or ends.
+/// The begin or end of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Edge {
     /// MINVALUE, before -infinity.
@@ -106,7 +105,7 @@ pub enum Edge {
 }
 
 impl Edge {
-    /// As a registry has an end: it says infinity of MAXVALUE, too.
+    /// The end in a registry: the registry writes infinity for MAXVALUE too.
     pub fn time(self) -> Time {
         match self {
             Self::MinValue => Time::MINUS_INFINITY,
@@ -133,7 +132,7 @@ impl fmt::Display for Edge {
     }
 }
 
-/// As RFC 3339 where that can be; nothing for MINVALUE.
+/// RFC 3339 if possible; nothing for MINVALUE.
 impl Serialize for Edge {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -156,16 +155,16 @@ impl<'de> Deserialize<'de> for Edge {
             "-infinity" => Ok(Self::At(Time::MINUS_INFINITY)),
             text => {
                 if let Ok(time) = text.parse::<DateTime<Utc>>() {
-                    // What older programs wrote for an end that there is none of.
+                    // The form of older programs for a missing end.
                     return Ok(if time == DateTime::<Utc>::MAX_UTC { Self::MaxValue } else { time.into() });
                 }
-                far(text).map(Self::At).ok_or_else(|| de::Error::custom(format!("{text} is no time")))
+                far(text).map(Self::At).ok_or_else(|| de::Error::custom(format!("{text} is not a time")))
             }
         }
     }
 }
 
-/// Reads what [`Time`]'s Display writes of years that chrono does not know.
+/// Reads the output of [`Time`]'s Display for years outside chrono's calendar.
 fn far(text: &str) -> Option<Time> {
     let (year, rest) = text.split_once('-')?;
     let year = year.parse::<i32>().ok()?.checked_sub(40_000)?;
@@ -183,7 +182,7 @@ mod tests {
         text.parse::<DateTime<Utc>>().unwrap().into()
     }
 
-    /// The last microsecond that the server has: 294276-12-31.
+    /// The last microsecond of the server: 294276-12-31.
     const LAST: Time = Time(9_223_371_331_199_999_999);
 
     #[test]

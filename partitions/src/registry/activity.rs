@@ -1,4 +1,4 @@
-//! The record of what was done: rows of the table `activity`, written in the transaction that they tell of.
+//! The record of operations: rows of the table `activity`, written in the transaction of the operation.
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use tokio_postgres::{
 use crate::leaves::create::ensure;
 use crate::{Error, Interval, Need, Policy, Registry, Table};
 
-/// Something that was done, or failed.
+/// A completed or failed operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deed {
-    /// What: `partition.detach`, `hold.add`.
+    /// Its kind: `partition.detach`, `hold.add`.
     pub action: &'static str,
-    /// To what: a leaf or a table, with its schema.
+    /// Its object: a leaf or a table, with its schema.
     pub object: String,
-    /// The statement that did it; `None` if several small ones did.
+    /// Its statement; `None` for several small ones.
     pub statement: Option<String>,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
-    /// How long of that it waited for its first lock.
+    /// The wait for its first lock, as a part of the duration.
     pub waited: Duration,
-    /// Why it failed; `None` if it was done.
+    /// Why it failed; `None` if it succeeded.
     pub failure: Option<String>,
-    /// What else is worth knowing.
+    /// Further details.
     pub detail: serde_json::Value,
 }
 
 impl Deed {
-    /// A deed of no known duration.
+    /// An operation of unknown duration.
     pub(crate) fn new(action: &'static str, object: impl Into<String>) -> Self {
         Self {
             action,
@@ -56,7 +56,7 @@ pub fn activity_table(registry: &Registry) -> Table {
     Table::flat(&registry.record, "activity", "occurred_at").registered_in(registry.clone())
 }
 
-/// Makes sure that rows of now and of the months to come have a leaf.
+/// Makes sure that rows of now and of the next months have a leaf.
 pub async fn ensure_activity(client: &mut Client, registry: &Registry) -> Result<(), Error> {
     let policy = Policy { interval: Interval::Month, ..Policy::default() };
     let now = Utc::now();
@@ -69,7 +69,7 @@ pub async fn ensure_activity(client: &mut Client, registry: &Registry) -> Result
 const RECORD: &str = "INSERT INTO record.activity (action, object, statement, outcome, duration_ms, lock_wait_ms, detail) \
                       VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-/// Writes the row; inside a transaction it commits with what it tells of.
+/// Writes the row; inside a transaction, it commits together with the operation.
 pub(crate) async fn record(client: &impl GenericClient, registry: &Registry, deed: &Deed) -> Result<(), Error> {
     let outcome = deed.failure.as_deref().unwrap_or("done");
     let (took, waited) = (deed.took.as_secs_f64() * 1_000.0, deed.waited.as_secs_f64() * 1_000.0);
@@ -86,7 +86,7 @@ pub(crate) async fn record(client: &impl GenericClient, registry: &Registry, dee
     match client.query_typed(&registry.sql(RECORD), &parameters).await {
         Err(error) if is_missing(error.code()) => Err(missing(registry)),
         written => {
-            written.map(drop).map_err(Error::doing("record what was done", format!("{}.activity", registry.record)))
+            written.map(drop).map_err(Error::doing("record the operation", format!("{}.activity", registry.record)))
         }
     }
 }

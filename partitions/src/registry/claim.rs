@@ -1,9 +1,10 @@
-//! Whose a place for archives is: looked at before anything is sealed.
+//! The owner of a place for archives, checked before any seal.
 //!
-//! A registry, and every copy of it, has the name of one installation. A place has a marker with the name of the installation that used it
-//! first, and claims, of which the newest names the database that writes there. A dump that was restored, a base backup, and a database
-//! that was set back to an earlier time carry the same rows: they are told by the server (another oid, system, timeline or port), or by the claim,
-//! which one of both renewed meanwhile. They read; to write, one of them takes the place over ([`adopt`]).
+//! A registry, and every copy of it, has the name of one installation. A place has a marker with the name of its first
+//! installation, and claims; the newest claim names the database that writes there. A restored dump, a base backup, and a
+//! database reset to an earlier time carry the same rows. Two things distinguish them: the server (another oid, system, timeline
+//! or port), or the claim, which one of them renewed meanwhile. They only read; to write, one of them takes the place over
+//! ([`adopt`]).
 
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ use crate::archive::{Claim, FORMAT, Marker, ServerIdentity};
 use crate::pg::session::{self, BEGIN, Kind};
 use crate::{Advice, Archive, ArchiveError, Error, Manifest, Table};
 
-/// What the registry knows of a place.
+/// The registry's knowledge of a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     installation: String,
@@ -26,31 +27,31 @@ struct Known {
     /// Number of our newest claim there; 0 before the first.
     claims: u64,
     token: Option<String>,
-    /// Of a claim that was begun and may have been made.
+    /// The nonce of a claim that was begun and may have been made.
     pending: Option<String>,
-    /// Archives that are there, by the registry.
+    /// The archives in the place, by the registry.
     archives: usize,
-    /// The objects of archives of which it was not written down where they are.
+    /// The objects of archives without a recorded place.
     unplaced: Vec<String>,
 }
 
-/// What stands in a place.
+/// The content of a place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Found {
     marker: Option<Marker>,
     claim: Option<Claim>,
-    /// The objects of the manifests there; read only without a marker.
+    /// The objects of the manifests there; read only if the marker is missing.
     objects: HashSet<String>,
 }
 
-/// What may be done there.
+/// The allowed operations in a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing of ours is there, and nothing of others: the marker is written.
+    /// The place is empty: the marker is written.
     First,
-    /// Ours: the next claim has this number.
+    /// The place is ours: the next claim has this number.
     Ours(u64),
-    /// Nothing is written.
+    /// Nothing may be written.
     Refused(String),
 }
 
@@ -72,17 +73,17 @@ fn judge(known: &Known, found: &Found) -> Verdict {
     };
     if marker.installation != known.installation {
         return refused(format!(
-            "it belongs to another installation ({}, since {}): set {PLACE} to a place of its own",
+            "it belongs to another installation ({}, since {}): set {PLACE} to a separate place",
             marker.server,
             marker.made_at.format("%Y-%m-%d %H:%M")
         ));
     }
     let Some(claim) = &found.claim else {
-        // The marker was written, and then something ended us; or somebody took the claims away.
+        // The process ended after it wrote the marker; or a user removed the claims.
         return match marker.server.is_same(&known.server) {
             true => Verdict::Ours(known.claims + 1),
             false => refused(format!(
-                "{} used it first, it has no claims, and this is {}: if this is to write there, {ADOPT}",
+                "{} used it first, it has no claims, and this is {}: if this database is the writer from now on, {ADOPT}",
                 marker.server, known.server
             )),
         };
@@ -90,8 +91,8 @@ fn judge(known: &Known, found: &Found) -> Verdict {
     let is_own = [&known.token, &known.pending].into_iter().flatten().any(|token| *token == claim.token);
     if !is_own || !claim.server.is_same(&known.server) {
         return refused(format!(
-            "{} wrote there last, at {}, and this is {}: a copy of it, or it set back to an earlier time. It reads archives; if it is to \
-             write them from now on, {ADOPT}",
+            "{} wrote there last, at {}, and this is {}: a copy of the writer, or the writer reset to an earlier time. \
+             This database only reads archives; if it is the writer from now on, {ADOPT}",
             claim.server,
             claim.claimed_at.format("%Y-%m-%d %H:%M"),
             known.server
@@ -103,8 +104,8 @@ fn judge(known: &Known, found: &Found) -> Verdict {
 fn unmarked(known: &Known, found: &Found) -> Verdict {
     let lost = |archives: usize| {
         Verdict::Refused(format!(
-            "the registry has {archives} archives there, and it has no marker of ours (archive.json): mount it, or set \
-             {PLACE} right. If they are gone for good, {ADOPT} begins anew"
+            "the registry has {archives} archives there, and the place has no marker of ours (archive.json): mount it, or \
+             correct {PLACE}. If the archives are lost for good, {ADOPT} starts again"
         ))
     };
     if known.claims > 0 || known.archives > 0 {
@@ -116,8 +117,8 @@ fn unmarked(known: &Known, found: &Found) -> Verdict {
     match found.objects.iter().filter(|object| !known.unplaced.contains(object)).count() {
         0 => Verdict::First,
         others => Verdict::Refused(format!(
-            "it holds {others} archives that this registry does not know: set {PLACE} to a place of its own; or, if they \
-             were made from this database, {ADOPT}"
+            "it holds {others} archives that this registry does not know: set {PLACE} to a separate place; or, if this \
+             database made them, {ADOPT}"
         )),
     }
 }
@@ -134,7 +135,7 @@ const SYSTEM: &str = "SELECT system_identifier::text FROM pg_catalog.pg_control_
 const MAY_ASK: &str = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')";
 
 async fn known(client: &Client, table: &Table, place: &str) -> Result<Known, Error> {
-    let doing = || Error::doing("look up whose an archive is", table);
+    let doing = || Error::doing("look up the owner of an archive", table);
     let row = client.query_typed_one(&table.registered(KNOWN), &[(&place, Type::TEXT)]).await.map_err(doing())?;
     let may_ask = client.query_typed_one(MAY_ASK, &[]).await.map_err(doing())?.get(0);
     let system = match may_ask {
@@ -171,10 +172,10 @@ async fn found(archive: &Archive) -> Result<Found, Error> {
     Ok(Found { marker, claim, objects })
 }
 
-/// What keeps this database from writing to a place; `None` if it may. Writes nothing.
+/// The reason why this database may not write to a place; `None` if it may. Writes nothing.
 ///
 /// # Errors
-/// When the server or the store does not answer.
+/// If the server or the store does not answer.
 pub async fn look(client: &Client, table: &Table, archive: &Archive) -> Result<Option<String>, Error> {
     match judge(&known(client, table, archive.name()).await?, &found(archive).await?) {
         Verdict::Refused(why) => Ok(Some(why)),
@@ -183,7 +184,7 @@ pub async fn look(client: &Client, table: &Table, archive: &Archive) -> Result<O
     }
 }
 
-/// An error where this database may not write.
+/// An error if this database may not write.
 pub(crate) async fn must_be_ours(client: &Client, table: &Table, archive: &Archive) -> Result<(), Error> {
     match look(client, table, archive).await? {
         None => Ok(()),
@@ -191,7 +192,7 @@ pub(crate) async fn must_be_ours(client: &Client, table: &Table, archive: &Archi
     }
 }
 
-/// Renews our claim to a place, or makes the first one. An error, and nothing was written, where the place is not ours.
+/// Renews our claim to a place, or makes the first one. If the place is not ours, returns an error and writes nothing.
 pub(crate) async fn enter(client: &Client, table: &Table, archive: &Archive) -> Result<Entered, Error> {
     let place = archive.name().to_owned();
     let known = known(client, table, &place).await?;
@@ -207,7 +208,7 @@ pub(crate) async fn enter(client: &Client, table: &Table, archive: &Archive) -> 
     claim(client, table, archive, &known, number).await
 }
 
-/// Writes the marker, unless one of ours stands: an answer may be lost, and another process may be first.
+/// Writes the marker, unless our marker exists: an answer may be lost, and another process may be first.
 async fn mark(archive: &Archive, known: &Known) -> Result<(), Error> {
     let (installation, server) = (known.installation.clone(), known.server.clone());
     let marker = Marker { format: FORMAT, installation, server, made_at: Utc::now() };
@@ -215,9 +216,8 @@ async fn mark(archive: &Archive, known: &Known) -> Result<(), Error> {
         Err(ArchiveError::Exists { object }) => match archive.marker().await? {
             Some(stands) if stands.installation == marker.installation => Ok(()),
             _ => {
-                let why = format!(
-                    "another installation wrote {object} at the same moment: set {PLACE} to a place of its own"
-                );
+                let why =
+                    format!("another installation wrote {object} at the same moment: set {PLACE} to a separate place");
                 Err(ArchiveError::NotOurs { place: archive.name().to_owned(), why }.into())
             }
         },
@@ -232,7 +232,7 @@ const END_CLAIM: &str = "
     UPDATE registry.archive_place SET claims = $2, token = pending, pending = NULL, claimed_at = clock_timestamp()
     WHERE place = $1 AND pending = $3";
 
-/// The registry knows of the claim before the store does: what a crash leaves there is known for ours.
+/// The registry knows the claim before the store does: after a crash, the claim in the store is known as ours.
 async fn claim(
     client: &Client,
     table: &Table,
@@ -247,8 +247,7 @@ async fn claim(
     let claim = Claim { number, token, server: known.server.clone(), claimed_at: Utc::now() };
     let stands = archive.claim(&claim).await?;
     if stands.token != claim.token {
-        let why =
-            format!("{} claimed it at the same moment: if this database is to write there, {ADOPT}", stands.server);
+        let why = format!("{} claimed it at the same moment: if this database is the writer, {ADOPT}", stands.server);
         return Err(ArchiveError::NotOurs { place: place.to_owned(), why }.into());
     }
     let number = i64::try_from(number).unwrap_or(i64::MAX);
@@ -261,11 +260,12 @@ async fn claim(
 const ANEW: &str =
     "UPDATE registry.leaf SET incarnation = gen_random_uuid(), updated_at = clock_timestamp() WHERE state <> 'DROPPED'";
 
-/// Takes a place over for this database, a copy of the one that wrote there or that one set back to an earlier time: it writes there from
-/// now on, and the other does not. What is archived there stays, and is never set aside for what is archived of the same leaves from now on.
+/// Takes a place over for this database, which is a copy of the writer, or the writer reset to an earlier time: this database
+/// writes there from now on, and the other does not. The existing archives stay, and later archives of the same leaves never set
+/// them aside.
 ///
 /// # Errors
-/// When the place belongs to another installation; when the server or the store refuses.
+/// If the place belongs to another installation; if the server or the store refuses.
 pub async fn adopt(client: &mut Client, table: &Table, archive: &Archive, author: &str) -> Result<(), Error> {
     let doing = || Error::doing("adopt an archive", table);
     ensure_activity(client, &table.registry).await?;
@@ -295,15 +295,15 @@ pub async fn adopt(client: &mut Client, table: &Table, archive: &Archive, author
 const FORGET: &str = "UPDATE registry.leaf SET manifest = NULL, updated_at = clock_timestamp() \
                       WHERE manifest->>'object' = $1 AND state = 'DROPPED'";
 
-/// Takes the archive of a leaf that was opened again out of the data, if this database may write there: the archive of a copy's original
-/// stays where it is.
+/// Moves the archive of an unsealed leaf out of the data, if this database may write there: the archive of a copy's original
+/// stays in place.
 ///
 /// # Errors
-/// When the place is not ours; when the server or the store refuses.
+/// If the place is not ours; if the server or the store refuses.
 pub async fn set_aside(client: &Client, table: &Table, archive: &Archive, manifest: &Manifest) -> Result<(), Error> {
     must_be_ours(client, table, archive).await?;
     archive.void(manifest).await?;
-    // An earlier life of the leaf, that was restored from it, does not have it any more either.
+    // An earlier life of the leaf, restored from this archive, loses the archive too.
     let forgotten = client.query_typed(&table.registered(FORGET), &[(&manifest.object, Type::TEXT)]).await;
     forgotten.map(drop).map_err(Error::doing("note that an archive is void", table))
 }

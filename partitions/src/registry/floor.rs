@@ -1,4 +1,4 @@
-//! The floor: the earliest time of a key that is served.
+//! The floor: the earliest served time of a key.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{
@@ -14,7 +14,7 @@ const RAISE_FLOOR: &str = "
     ON CONFLICT (table_schema, table_name, key) DO UPDATE
     SET floor = EXCLUDED.floor, moves = f.moves + 1, moved_at = clock_timestamp() WHERE f.floor < EXCLUDED.floor";
 
-/// Raises the floor to the end of a leaf, which is not served any more.
+/// Raises the floor to the end of a leaf, which is no longer served.
 pub(crate) async fn raise_floor(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -27,7 +27,7 @@ pub(crate) async fn raise_floor(
     transaction.query_typed(&table.registered(RAISE_FLOOR), &parameters).await.map(drop)
 }
 
-/// Down to the start of a leaf, but not below the end of a newer one that is gone: what is served has no holes.
+/// Moves down to the start of a leaf, but not below the end of a newer missing leaf: the served range has no holes.
 const LOWER_FLOOR: &str = "
     UPDATE registry.retention_floor AS f
     SET floor = low.floor, moves = f.moves + 1, moved_at = clock_timestamp()
@@ -43,7 +43,7 @@ const LOWER_FLOOR: &str = "
 const FLOOR: &str = "SELECT NULLIF(floor, '-infinity') FROM registry.retention_floor \
                      WHERE table_schema = $1 AND table_name = $2 AND key = $3";
 
-/// Lowers the floor so that a leaf that is attached is served. Answers where it is.
+/// Lowers the floor so that an attached leaf is served. Returns the new floor.
 pub(crate) async fn lower_floor(
     client: &impl GenericClient,
     table: &Table,

@@ -1,10 +1,10 @@
-//! Reads what the server would refuse a leaf's way for.
+//! Reads the obstacles for which the server would refuse a move of a leaf.
 
 use tokio_postgres::Row;
 
 use crate::Hindrance;
 
-/// Of a parent: its name, its DEFAULT partition, a foreign key that points to it, and the table of that.
+/// For a parent: its name, its DEFAULT partition, a foreign key that points to it, and the table of the key.
 pub(crate) fn of_parent(row: &Row) -> Option<Hindrance> {
     let default: Option<String> = row.get(2);
     match (default, row.get(3), row.get(4)) {
@@ -14,8 +14,8 @@ pub(crate) fn of_parent(row: &Row) -> Option<Hindrance> {
     }
 }
 
-/// Of a leaf of that parent, both as SQL takes them: its kind, its owner where that is another role, what needs it, the statements
-/// that end that, and the manager's role.
+/// For a leaf of this parent, both as SQL: its kind, its owner if it is another role, its dependent objects, the statements that
+/// remove them, and the manager's role.
 pub(crate) fn of_leaf(row: &Row, at: usize, leaf: &str, parent: Option<&str>) -> Option<Hindrance> {
     let (kind, owner): (Option<String>, Option<String>) = (row.get(at), row.get(at + 1));
     let of_kind = |kind| {
@@ -34,9 +34,9 @@ pub(crate) fn of_leaf(row: &Row, at: usize, leaf: &str, parent: Option<&str>) ->
     }
 }
 
-/// What needs each leaf of `standing` and `known`: after the two in a WITH RECURSIVE. As the server does when it drops one: all that goes
-/// with it is gathered, and whatever else depends on any of that is in the way. A foreign key that points to the parent has a copy for each
-/// leaf, which ends when that is detached.
+/// The dependent objects of each leaf of `standing` and `known`: the next part of a WITH RECURSIVE. As in a drop by the server,
+/// the query collects all objects that go with the leaf; each other object that depends on one of them blocks the drop. A foreign
+/// key that points to the parent has a copy per leaf, which ends with the leaf's detach.
 pub(crate) const NEEDED: &str = "
     , gone AS (
         SELECT oid AS leaf, 'pg_catalog.pg_class'::regclass::oid AS classid, oid AS objid

@@ -12,12 +12,12 @@ const LIST: &str = "SELECT hold_id, key, from_time, to_time, reason, author, cre
                     FROM registry.legal_hold WHERE table_schema = $1 AND table_name = $2 AND ($3 OR released_at IS NULL) \
                     ORDER BY hold_id";
 
-/// The holds that stand.
+/// The valid holds.
 pub(crate) async fn standing(client: &impl GenericClient, table: &Table) -> Result<Vec<Hold>, Error> {
     read(client, table, false).await
 }
 
-/// The holds of a table, those that were released among them if `all`, in the order in which they were made.
+/// The holds of a table in the order of their creation; with `all`, also the released ones.
 pub async fn holds(client: &Client, table: &Table, all: bool) -> Result<Vec<Hold>, Error> {
     read(client, table, all).await
 }
@@ -48,7 +48,7 @@ fn hold(row: &Row) -> Hold {
 const ALL: &str = "SELECT hold_id, key, from_time, to_time, reason, author, created_at, released_at, released_by, table_schema, \
                    table_name FROM registry.legal_hold WHERE $1 OR released_at IS NULL ORDER BY hold_id";
 
-/// The holds of all tables of a registry, looked after or not, each with its table's schema and name.
+/// The holds of all tables of a registry, maintained or not, each with its table's schema and name.
 pub async fn all_holds(client: &Client, registry: &Registry, all: bool) -> Result<Vec<(String, String, Hold)>, Error> {
     let sql = registry.sql(ALL);
     let rows = client.query_typed(&sql, &[(&all, Type::BOOL)]).await;

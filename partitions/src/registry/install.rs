@@ -1,4 +1,4 @@
-//! Makes a registry, and the table of its record, where there is none.
+//! Makes a missing registry, and the table of its record.
 
 use tokio_postgres::{
     Client, Transaction,
@@ -13,25 +13,25 @@ use crate::{Error, Registry};
 const REGISTRY: &str = include_str!("sql/registry.sql");
 const RECORD: &str = include_str!("sql/record.sql");
 
-/// $1 schema, $2 table: whether the schema is there, and whether the table is.
+/// $1 schema, $2 table: whether the schema and the table exist.
 const STANDS: &str = "
     SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1),
            EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
                    WHERE nspname = $1 AND relname = $2)";
 
-/// Makes the registry, and its schemas, as the current role's own. What stands is left as it is, so that it may be called at every start.
-/// Answers whether anything was made.
+/// Makes the registry, and its schemas, for the current role as owner. Existing tables stay unchanged, so each start may call it.
+/// Returns whether it made a table.
 ///
-/// Other roles that use it need SELECT, INSERT and UPDATE on its tables, and EXECUTE on its functions.
+/// Other roles need SELECT, INSERT and UPDATE on its tables, and EXECUTE on its functions.
 ///
 /// # Errors
-/// [`Error::Unfit`] for a schema whose name holds a quote; else when the server refuses. Then nothing was made.
+/// [`Error::Unfit`] for a schema whose name holds a quote; otherwise if the server refuses. Then nothing was made.
 pub async fn install(client: &mut Client, registry: &Registry) -> Result<bool, Error> {
     let doing = || Error::doing("install the registry", &registry.schema);
     for schema in [&registry.schema, &registry.record] {
-        // Its name stands in a text of a function.
+        // A function's text contains the name.
         if schema.contains(['\'', '$']) {
-            let why = "a registry's schema has no quote and no dollar sign in its name".to_owned();
+            let why = "the schema name of a registry has no quote and no dollar sign".to_owned();
             return Err(Error::Unfit { what: schema.clone(), why });
         }
     }
@@ -45,7 +45,7 @@ pub async fn install(client: &mut Client, registry: &Registry) -> Result<bool, E
     Ok(made)
 }
 
-/// Makes what `sql` says, and the schema, unless the table is there.
+/// Makes the schema and the objects in `sql`, unless the table exists.
 async fn make(
     transaction: &Transaction<'_>,
     registry: &Registry,

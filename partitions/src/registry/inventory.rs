@@ -1,4 +1,4 @@
-//! What is intended with each leaf, and what stands: rows of `registry.leaf` beside the catalog's facts about them.
+//! The intended and the present state of each leaf: rows of `registry.leaf` beside the facts of the catalog.
 
 use tokio_postgres::{
     Client, Row, Transaction,
@@ -12,11 +12,11 @@ use crate::pg::session::{self, Kind};
 use crate::pure::names::qualified;
 use crate::{Bounds, Edge, Entry, Error, Inventory, Presence, Table, Time};
 
-/// The leaves of a table as the catalog has them, and the registry's rows of them, each with the oid that it means (`found`): for a
-/// WITH. $1 schema, $2 table, $3 whether it is flat, $4 the registry's ids of the leaves that matter, null for all.
+/// The leaves of a table in the catalog, and their registry rows, each with its present oid (`found`): for a WITH. $1 schema, $2
+/// table, $3 whether it is flat, $4 the registry's ids of the relevant leaves, null for all.
 ///
-/// A row of another catalog means the table of its name, if that has its bounds and key, or stands alone. What was detached by us is
-/// sealed: a table of that name without the seal is somebody's own.
+/// A row of another catalog means the table of its name, if that table has its bounds and key, or has no parent. A leaf that we
+/// detached is sealed: a table of that name without the seal belongs to another user.
 const KNOWN: &str = r"
     parent AS (
         SELECT root.oid, root.relname, root.relnamespace, 0::int8 AS key, NULL::text AS bounds
@@ -59,11 +59,11 @@ const KNOWN: &str = r"
         WHERE e.table_schema = $1 AND e.table_name = $2 AND e.state <> 'DROPPED' AND ($4::int8[] IS NULL OR e.leaf_id = ANY ($4))
     )";
 
-/// The registry's leaves with what the catalog has, those that stand in the catalog alone among them (with id 0).
+/// The registry's leaves with their state in the catalog, and the leaves that only the catalog has (with id 0).
 ///
-/// Sizes of analyzed leaves are summed from the catalog: asking for each makes the session load, and keep, what it knows of every
-/// leaf and of every index on it (2.4 s instead of 0.2 s for 5,000 leaves). It also waits for whoever has a leaf for their own, or is
-/// about to: the size of such a leaf is left out.
+/// The sizes of analyzed leaves are summed from the catalog. A size query per leaf would make the session load and keep its
+/// knowledge of every leaf and index (2.4 s instead of 0.2 s for 5,000 leaves). It would also wait for a session that holds, or
+/// is about to take, a leaf exclusively: the size of such a leaf is left out.
 const ENTRIES: &str = r"
     , closed AS MATERIALIZED (
         SELECT COALESCE(indrelid, relation) AS oid FROM pg_catalog.pg_locks LEFT JOIN pg_catalog.pg_index ON indexrelid = relation
@@ -115,8 +115,8 @@ const ENTRIES: &str = r"
         FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = class.oid AND starts_with(t.tgname::text, 'dalp_seal')) AS seal ON true
     ORDER BY 2, 6 NULLS LAST";
 
-/// The keys, and what would refuse every detaching of theirs: a DEFAULT partition, and a foreign key that points here. What is of no single
-/// key has a null.
+/// The keys, and the obstacles for every detach of their leaves: a DEFAULT partition, and a foreign key that points here. A
+/// partition with more than a single key has a null.
 const KEYS: &str = r"
     SELECT key, oid::regclass::text,
            (SELECT partdefid::regclass::text FROM pg_catalog.pg_partitioned_table WHERE partrelid = parent.oid AND partdefid <> 0),
@@ -133,13 +133,13 @@ const KEYS: &str = r"
 const FLOORS: &str = "SELECT key, NULLIF(floor, '-infinity'), clock_timestamp() FROM registry.retention_floor \
                       WHERE table_schema = $1 AND table_name = $2";
 
-/// Reads all that decides about the leaves of a table, in one snapshot. Changes nothing.
+/// Reads all facts that decide about the leaves of a table, in one snapshot. Changes nothing.
 pub async fn read_inventory(client: &mut Client, table: &Table) -> Result<Inventory, Error> {
     read_some(client, table, None).await
 }
 
-/// Reads some entries of an inventory again, by their ids, and all that is not an entry: the sizes of thousands of leaves take a
-/// second to look at, and have not changed.
+/// Reads some entries of an inventory again, by their ids, and everything except entries: reading the sizes of thousands of
+/// leaves takes a second, and they have not changed.
 pub(crate) async fn refresh(
     client: &mut Client,
     table: &Table,
@@ -196,7 +196,7 @@ fn entries_of<'e>(table: &'e Table, ids: &'e Option<&'e [i64]>) -> [(&'e (dyn To
 /// `None` for a state of a newer binary, which is left alone.
 fn entry(row: &Row) -> Option<Entry> {
     let lower = row.get::<_, Option<Time>>(4).map_or(Edge::MinValue, Edge::At);
-    // Infinity stands for MAXVALUE, too, which holds whatever infinity does.
+    // Infinity also means MAXVALUE, which includes infinity.
     let upper = row.get::<_, Option<Time>>(5).filter(|time| *time < Time::INFINITY).map_or(Edge::MaxValue, Edge::At);
     let parent: (Option<&str>, Option<&str>) = (row.get(9), row.get(8));
     let parent = parent.0.zip(parent.1).map(|(schema, name)| qualified(schema, name));
@@ -233,15 +233,15 @@ const BEGUN: &str = "
     SELECT EXISTS (SELECT FROM standing WHERE pending)
         OR EXISTS (SELECT FROM registry.leaf WHERE table_schema = $1 AND table_name = $2 AND state IN ('PLANNED', 'DETACHING'))";
 
-/// Whether something was begun that must be ended or taken back, whatever the policy says now: a detaching, or a restore.
+/// Whether a detach or a restore has begun that must be finished or reverted, under any policy.
 pub async fn is_begun(client: &Client, table: &Table) -> Result<bool, Error> {
     let sql = table.registered(&format!("WITH {KNOWN} {BEGUN}"));
     let row = client.query_typed_one(&sql, &entries_of(table, &None)).await;
-    Ok(row.map_err(Error::doing("look what was begun", table))?.get(0))
+    Ok(row.map_err(Error::doing("look up the moves under way", table))?.get(0))
 }
 
-/// Takes over what the catalog says of the leaves that stand, and the oids of this catalog where it is another than it was. A table that
-/// stands alone keeps its name here: another one says that somebody renamed it.
+/// Copies the catalog's facts about existing leaves into the registry, and the oids of a new catalog. A table without a parent
+/// keeps its registered name: another name shows that a user renamed it.
 const RECOGNISE: &str = "
     UPDATE registry.leaf AS e
     SET relid = k.found, catalog = here.catalog, key = COALESCE(s.key, e.key),
@@ -256,14 +256,14 @@ const RECOGNISE: &str = "
         OR s.oid IS NOT NULL AND s.from_time IS DISTINCT FROM e.from_time)
     RETURNING e.leaf_id";
 
-/// Gives each leaf that stands and that the registry does not know a row there.
+/// Registers each existing leaf without a row.
 const REGISTER: &str = "
     INSERT INTO registry.leaf (table_schema, table_name, key, leaf_schema, leaf, relid, catalog, from_time, to_time)
     SELECT $1, $2, key, leaf_schema, leaf, oid, here.catalog, from_time, to_time FROM standing, here
     WHERE NOT EXISTS (SELECT FROM known WHERE known.found = standing.oid)
     ON CONFLICT DO NOTHING RETURNING leaf_id";
 
-/// Recognises what stands, and registers what is not known yet. Whoever goes by oids in the registry calls this first.
+/// Recognises the existing leaves, and registers new ones. Code that uses the registry's oids calls this first.
 pub(crate) async fn register(client: &Client, table: &Table) -> Result<(), Error> {
     for statement in [RECOGNISE, REGISTER] {
         let sql = table.registered(&format!("WITH {KNOWN} {statement}"));

@@ -1,4 +1,4 @@
-//! What is intended with leaves, in rows beside the catalog: their states, holds, floors and archives, and the record of what was done.
+//! The intended state of leaves, in rows beside the catalog: states, holds, floors and archives, and the record of operations.
 
 pub(crate) mod activity;
 pub(crate) mod claim;

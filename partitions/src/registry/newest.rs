@@ -1,4 +1,4 @@
-//! The time of the newest row of a table: what its retention counts back from where nobody says what is final.
+//! The time of the newest row of a table: its retention counts back from this time if no time is known to be final.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,21 +11,21 @@ use crate::pg::session::{self, Kind};
 use crate::pure::names::quoted;
 use crate::{Entry, Error, Inventory, Presence, Table};
 
-/// The time of the newest row of each key of which something is older than `retention_time` by the clock; of the others nothing is due,
-/// whatever their rows say, and they are not looked at. A table without rows has no time, and nothing of it is due.
+/// The time of the newest row of each key with a leaf older than `retention_time` by the clock. In the other keys no leaf is due,
+/// whatever their rows, so they are not read. A table without rows has no time, and none of its leaves is due.
 ///
-/// A clock that jumped ahead ages nothing by that, and a table whose writer stands keeps what it has. A row of a time to come counts as
-/// one of now. A leaf that somebody has for their own is passed over.
+/// A clock that jumped ahead ages no rows, and a table with a stopped writer keeps its rows. A row of a future time counts as a
+/// row of now. A leaf under an exclusive lock is skipped.
 ///
 /// # Errors
-/// When the server refuses; also where a policy hides rows from us, as an older one would be taken for the newest; and with who is in the
-/// way, where nothing is due as a leaf was passed over.
+/// If the server refuses; if a policy hides rows from us, because an older row would pass for the newest; and with the blocking
+/// sessions, if no leaf is due because a leaf was skipped.
 pub async fn newest_rows(
     client: &mut Client,
     table: &Table,
     retention_time: TimeDelta,
 ) -> Result<BTreeMap<i64, DateTime<Utc>>, Error> {
-    let doing = || Error::doing("look for the newest row", table);
+    let doing = || Error::doing("read the newest row", table);
     let inventory = read_inventory(client, table).await?;
     let settings = "SET LOCAL TimeZone = 'UTC'; SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '60s'; \
                     SET LOCAL jit = off";
@@ -40,7 +40,7 @@ pub async fn newest_rows(
                     newest.insert(key, time);
                     break;
                 }
-                // An older row ages less: nothing goes too early.
+                // An older row ages less: no leaf goes too early.
                 Err(error) if error.is_passing() => {
                     transaction.batch_execute("ROLLBACK TO leaf").await.map_err(doing())?;
                     closed.push(entry);
@@ -53,14 +53,14 @@ pub async fn newest_rows(
     match closed.iter().find(|entry| !ages(&inventory, entry.key, newest.get(&entry.key), retention_time)) {
         None => Ok(newest),
         Some(entry) => Err(Error::InTheWay {
-            act: "a look for the newest row",
+            act: "a read the newest row",
             leaf: entry.relation(),
             holders: blockers_of(client, table, entry, false).await?,
         }),
     }
 }
 
-/// Whether some leaf of a key has had its time, by this newest row.
+/// Whether the time of some leaf of a key is over, by this newest row.
 fn ages(inventory: &Inventory, key: i64, newest: Option<&DateTime<Utc>>, retention_time: TimeDelta) -> bool {
     let Some(cutoff) = newest.and_then(|newest| newest.checked_sub_signed(retention_time)) else { return false };
     let mut attached = inventory.entries.iter().filter(|entry| entry.presence == Presence::Attached);
@@ -74,7 +74,7 @@ fn aged(inventory: &Inventory, retention_time: TimeDelta) -> BTreeSet<i64> {
     old.map(|entry| entry.key).collect()
 }
 
-/// The leaves of a key that stand, from those of now on down.
+/// The existing leaves of a key, from now downwards.
 fn downwards(inventory: &Inventory, key: i64) -> impl Iterator<Item = &Entry> {
     let now = inventory.now;
     inventory.entries.iter().rev().filter(move |entry| {

@@ -1,4 +1,4 @@
-//! What forbids that a leaf goes on, by what is committed when it comes to it.
+//! The rule that forbids a move, judged by the rows committed at that moment.
 
 use tokio_postgres::{
     Transaction,
@@ -8,7 +8,7 @@ use tokio_postgres::{
 use super::seal::MARK;
 use crate::{Action, Entry, Error, Table};
 
-/// The hold that keeps a leaf, by what is committed now: the transaction holds its row, which holds wait for.
+/// The hold that keeps a leaf, as committed now: the transaction locks the leaf's row, and new holds wait for this lock.
 const HELD: &str = "
     SELECT format('a legal hold touches it (hold %s by %s: %s)', hold_id, author, reason) FROM registry.leaf AS e
     JOIN registry.legal_hold AS h ON h.table_schema = e.table_schema AND h.table_name = e.table_name AND h.released_at IS NULL
@@ -24,8 +24,8 @@ pub(crate) async fn refuse_held(transaction: &Transaction<'_>, table: &Table, en
     }
 }
 
-/// What else forbids that a leaf goes on, by what is committed now. With a grace
-/// period, it is the rule of dropping. $1 row, $2 whether it must be archived, $3 grace in seconds or null.
+/// The other reasons that forbid a move, as committed now. With a grace period, it is the rule for drops. $1 row, $2 whether it
+/// must be archived, $3 grace in seconds or null.
 const RULE: &str = "
     WITH root AS (
         SELECT to_regclass(format('%I.%I', table_schema, table_name))::oid AS oid FROM registry.leaf WHERE leaf_id = $1
@@ -44,7 +44,7 @@ const RULE: &str = "
         CASE WHEN $3::float8 IS NOT NULL AND e.state <> 'DETACHED' THEN 'its state is ' || e.state END,
         CASE WHEN e.relid IS DISTINCT FROM to_regclass(format('%I.%I', e.leaf_schema, e.leaf))::oid
                   OR e.catalog <> registry.catalog_identity()
-             THEN 'it is not the table that it was' END,
+             THEN 'it is no longer the same table' END,
         CASE WHEN $3 IS NOT NULL AND (EXISTS (SELECT FROM pg_inherits WHERE inhrelid = e.relid)
                                       OR NOT EXISTS (SELECT FROM pg_class WHERE oid = e.relid AND relname = e.leaf AND NOT relispartition
                                                      AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = e.leaf_schema)))

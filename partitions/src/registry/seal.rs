@@ -1,4 +1,4 @@
-//! The seal of a leaf: triggers that refuse every change of its rows, and the mark by which a seal is known to be the same.
+//! The seal of a leaf: triggers that refuse every change of its rows, and the mark that identifies a seal.
 
 use crate::Table;
 

@@ -1,4 +1,4 @@
-//! What is archived: by the registry, which is the list, and by the store, which is the proof.
+//! The archives: in the registry, which is the list, and in the store, which is the proof.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,16 +10,16 @@ use tokio_postgres::{
 use super::claim;
 use crate::{Advice, Archive, ArchiveError, Entry, Error, Finding, Manifest, Severity, Table};
 
-/// An archive that the registry lists, or that stands in the store.
+/// An archive in the registry's list or in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archived {
-    /// As the registry has it, or as the store does where that does not.
+    /// The registry's manifest, or the store's if the registry has none.
     pub manifest: Manifest,
-    /// The registry's rows about it; empty if it stands in the store alone.
+    /// The registry's rows about it; empty if only the store has it.
     pub ids: Vec<i64>,
-    /// The archive that it is in, by the registry, if that is not the one that was asked.
+    /// Its place, by the registry, if it is not the asked one.
     pub elsewhere: Option<String>,
-    /// Whether object and manifest are there, by their names and the object's size.
+    /// Whether object and manifest exist, by their names and the object's size.
     pub stands: bool,
 }
 
@@ -35,7 +35,7 @@ impl Archived {
 pub struct Survey {
     /// By key and time.
     pub archives: Vec<Archived>,
-    /// What is wrong with manifests that cannot be read, of the registry or of the store.
+    /// The errors of unreadable manifests, of the registry or of the store.
     pub unreadable: Vec<ArchiveError>,
 }
 
@@ -43,13 +43,13 @@ const REGISTERED: &str = "
     SELECT leaf_id, manifest, NULLIF(place, $3) FROM registry.leaf
     WHERE table_schema = $1 AND table_name = $2 AND manifest IS NOT NULL ORDER BY key, to_time, leaf_id";
 
-/// What the registry lists of a table, by object. `place` is that of the archive that is asked.
+/// The registry's list for a table, by object. `place` is the place of the asked archive.
 async fn registered(client: &Client, table: &Table, place: &str, survey: &mut Survey) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&table.schema, Type::TEXT), (&table.name, Type::TEXT), (&place, Type::TEXT)];
     let rows = client.query_typed(&table.registered(REGISTERED), &parameters).await;
     let mut by_object: HashMap<String, usize> = HashMap::new();
-    for row in rows.map_err(Error::doing("look up what is archived", table))? {
+    for row in rows.map_err(Error::doing("look up the archives", table))? {
         let id: i64 = row.get(0);
         match serde_json::from_value::<Manifest>(row.get(1)) {
             Ok(manifest) => {
@@ -69,10 +69,10 @@ async fn registered(client: &Client, table: &Table, place: &str, survey: &mut Su
     Ok(())
 }
 
-/// All archives of a table: those that the registry lists, and others that the store holds beside them.
+/// All archives of a table: the registry's list, and the other archives in the store.
 ///
 /// # Errors
-/// When the server or the store does not answer.
+/// If the server or the store does not answer.
 pub async fn survey(client: &Client, table: &Table, archive: &Archive) -> Result<Survey, Error> {
     let mut survey = Survey::default();
     registered(client, table, archive.name(), &mut survey).await?;
@@ -93,10 +93,10 @@ pub async fn survey(client: &Client, table: &Table, archive: &Archive) -> Result
     Ok(survey)
 }
 
-/// Reads an archive whole, and compares it with its manifest, and that with the one beside it. Answers its rows.
+/// Reads a whole archive, compares it with its manifest, and compares the manifest with the stored one. Returns its rows.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault of the archive.
 pub async fn verify(archive: &Archive, archived: &Archived) -> Result<u64, ArchiveError> {
     let named = |error: ArchiveError| match (&archived.elsewhere, error) {
         (Some(place), ArchiveError::Missing { object }) => {
@@ -108,11 +108,11 @@ pub async fn verify(archive: &Archive, archived: &Archived) -> Result<u64, Archi
     Ok(archive.verify(&archived.manifest).await?.rows)
 }
 
-/// Writes the registry's manifest beside an object that is whole, where there is none or another: that goes below `void/`. Answers whether
-/// that was to be done.
+/// Writes the registry's manifest beside an intact object, if the stored manifest is missing or different; a different one moves
+/// below `void/`. Returns whether this was necessary.
 ///
 /// # Errors
-/// When the object is not what the registry's manifest says, when the place is not ours, and when the server or the store refuses.
+/// If the object differs from the registry's manifest, if the place is not ours, and if the server or the store refuses.
 pub async fn repair(client: &Client, table: &Table, archive: &Archive, archived: &Archived) -> Result<bool, Error> {
     let manifest = &archived.manifest;
     match archive.check_manifest(manifest).await {
@@ -126,22 +126,24 @@ pub async fn repair(client: &Client, table: &Table, archive: &Archive, archived:
     Ok(true)
 }
 
-/// The manifest of a leaf that is archived.
+/// The manifest of an archived leaf.
 pub(crate) fn manifest_of(entry: &Entry) -> Result<Manifest, Error> {
     let parsed = entry.manifest.clone().map(serde_json::from_value::<Manifest>);
     match parsed {
         Some(Ok(manifest)) => Ok(manifest),
         Some(Err(error)) => Err(Error::Refused {
             leaf: entry.relation(),
-            why: format!("its manifest in the registry cannot be read ({error}): compare it with the archive's own"),
+            why: format!(
+                "its manifest in the registry cannot be read ({error}): compare it with the manifest in the archive"
+            ),
         }),
         None => {
-            Err(Error::Refused { leaf: entry.relation(), why: "it has no manifest: it is not archived".to_owned() })
+            Err(Error::Refused { leaf: entry.relation(), why: "it has no manifest, so it is not archived".to_owned() })
         }
     }
 }
 
-/// What a leaf's rows are dropped for: the store has what the registry lists, the manifest as it was written and the object, which is read
+/// The condition for dropping rows: the store has the listed archive, with an unchanged manifest and an object that is read as a
 /// whole.
 pub(crate) async fn prove(archive: &Archive, table: &Table, entry: &Entry, manifest: &Manifest) -> Result<(), Error> {
     let proof = async {
@@ -161,19 +163,19 @@ pub(crate) async fn prove(archive: &Archive, table: &Table, entry: &Entry, manif
 
 const VERIFIED: &str = "UPDATE registry.leaf SET verified_at = clock_timestamp() WHERE leaf_id = ANY ($1)";
 
-/// Notes that an archive was read whole and found as written.
+/// Records that an archive was read as a whole and is unchanged.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn note_verified(client: &Client, table: &Table, archived: &Archived) -> Result<(), Error> {
     let noted = client.query_typed(&table.registered(VERIFIED), &[(&archived.ids, Type::INT8_ARRAY)]).await;
     noted.map(drop).map_err(Error::doing("note that an archive was verified", table))
 }
 
-/// What the registry lists and the store does not have, by a look at names and sizes. Without an archive, whatever it lists.
+/// The listed archives that the store lacks, by names and sizes. Without an archive, the whole list.
 ///
 /// # Errors
-/// When the server or the store does not answer.
+/// If the server or the store does not answer.
 pub async fn missing(client: &Client, table: &Table, archive: Option<&Archive>) -> Result<Vec<Finding>, Error> {
     let mut known = Survey::default();
     registered(client, table, archive.map_or("", Archive::name), &mut known).await?;
@@ -183,7 +185,7 @@ pub async fn missing(client: &Client, table: &Table, archive: Option<&Archive>) 
             severity: Severity::Error,
             object: name.clone(),
             what: format!("the registry lists {count} archives, and no archive is configured"),
-            next: format!("set {} to where they are", Advice::ArchivePlace),
+            next: format!("set {} to their place", Advice::ArchivePlace),
         };
         return Ok(Some(known.archives.len()).filter(|count| *count > 0).map(finding).into_iter().collect());
     };
@@ -207,31 +209,31 @@ pub async fn missing(client: &Client, table: &Table, archive: Option<&Archive>) 
     Ok(judged.chain(unreadable).map(finding).collect())
 }
 
-/// An archive that was restored is listed twice: by the leaf that was dropped, and by the one that came back.
+/// A restored archive is listed twice: for the dropped leaf, and for the restored one.
 const VERIFIED_OF: &str = "
     SELECT key, count(DISTINCT manifest), count(DISTINCT manifest) FILTER (WHERE verified_at IS NOT NULL), min(verified_at)
     FROM registry.leaf
     WHERE table_schema = $1 AND table_name = $2 AND manifest IS NOT NULL GROUP BY key";
 
-/// What of a key's archives was verified.
+/// The verified archives of a key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Archives that the registry lists.
+    /// Archives in the registry's list.
     pub archives: i64,
-    /// Those that were read whole since this is written down.
+    /// Archives that were read as a whole since this is recorded.
     pub verified: i64,
-    /// When that was, of the one where it is longest ago.
+    /// The oldest time of such a verification.
     pub since: Option<chrono::DateTime<chrono::Utc>>,
 }
 
-/// What was verified of a table's archives, and when, by key.
+/// The verified archives of a table, and their times, by key.
 ///
 /// # Errors
-/// When the server refuses.
+/// If the server refuses.
 pub async fn verified(client: &Client, table: &Table) -> Result<BTreeMap<i64, Verified>, Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table.schema, Type::TEXT), (&table.name, Type::TEXT)];
     let rows = client.query_typed(&table.registered(VERIFIED_OF), &parameters).await;
-    let rows = rows.map_err(Error::doing("look up what was verified", table))?;
+    let rows = rows.map_err(Error::doing("look up the verifications", table))?;
     let verified =
         |row: &tokio_postgres::Row| Verified { archives: row.get(1), verified: row.get(2), since: row.get(3) };
     Ok(rows.iter().map(|row| (row.get(0), verified(row))).collect())

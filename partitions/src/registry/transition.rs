@@ -1,5 +1,5 @@
-//! One step of a leaf's life as a transaction: the registry's row is locked and as it was, the statement waits briefly, and the new
-//! state is noted.
+//! One step of a leaf's life as a transaction: it locks the unchanged registry row, its statement waits briefly, and it records
+//! the new state.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::pg::patience::PATIENCE;
 use crate::pg::session::{self, BEGIN, Kind};
 use crate::{Entry, Error, Presence, State, Table};
 
-/// Takes back what a restore of an older program made that did not come to its end.
+/// Removes the remains of an interrupted restore by an older program.
 pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -> Result<Duration, Error> {
     let began = Instant::now();
-    let doing = || Error::doing("drop the table of a restore that was cut short", table);
+    let doing = || Error::doing("drop the table of an interrupted restore", table);
     let drop = format!("DROP TABLE {}", entry.relation());
     let transaction = locked(client, table, entry).await?;
     if entry.presence == Presence::Standalone {
@@ -29,7 +29,7 @@ pub(crate) async fn discard(client: &mut Client, table: &Table, entry: &Entry) -
     finish(transaction, table, deed, began, Duration::ZERO).await
 }
 
-/// A transaction with our settings that holds the leaf's row of the registry, in the state that the entry says.
+/// A transaction with our settings that locks the leaf's registry row, in the state of the entry.
 pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &Entry) -> Result<Transaction<'c>, Error> {
     let doing = || Error::doing("lock a leaf in the registry", table);
     let settings =
@@ -42,7 +42,7 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
         found => Err(Error::Refused {
             leaf: entry.relation(),
             why: format!(
-                "somebody else moved it meanwhile ({} instead of {})",
+                "another session moved it meanwhile ({} instead of {})",
                 found.map_or_else(|| "gone".to_owned(), |(state, _)| state),
                 entry.state
             ),
@@ -50,21 +50,21 @@ pub(crate) async fn locked<'c>(client: &'c mut Client, table: &Table, entry: &En
     }
 }
 
-/// Refuses to go on where the name means another table than the registry's row: somebody renamed it meanwhile, or moved it. Asked
-/// behind a lock on the table, or after the statement that took it, it stays true until the transaction ends.
+/// Refuses if the name now means another table than the registry's row: a user renamed or moved it meanwhile. Asked behind a lock
+/// on the table, or after the statement that locks it, the answer stays true until the transaction ends.
 pub(crate) async fn is_the_leaf(transaction: &Transaction<'_>, table: &Table, entry: &Entry) -> Result<(), Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&entry.id, Type::INT8), (&entry.relation(), Type::TEXT)];
     let row = transaction.query_typed_opt(&table.registered(IS_THE_LEAF), &parameters).await;
-    match row.map_err(Error::doing("look whether a table is the leaf", table))? {
+    match row.map_err(Error::doing("check that a table is the leaf", table))? {
         Some(_) => Ok(()),
-        None => Err(Error::Refused { leaf: entry.relation(), why: "it is not the table that it was".to_owned() }),
+        None => Err(Error::Refused { leaf: entry.relation(), why: "it is no longer the same table".to_owned() }),
     }
 }
 
 const IS_THE_LEAF: &str = "SELECT FROM registry.leaf WHERE leaf_id = $1 AND relid = to_regclass($2)::oid \
                            AND catalog = registry.catalog_identity()";
 
-/// Says `statement`, which takes a lock, within `patience`; answers how long it took.
+/// Runs `statement`, which takes a lock, within `patience`; returns its wait.
 pub(crate) async fn lock(
     transaction: &Transaction<'_>,
     statement: &str,
@@ -105,7 +105,7 @@ const SET_STATE: &str = "
         dropped_at = CASE $2 WHEN 'DROPPED' THEN clock_timestamp() END
     WHERE leaf_id = $1";
 
-/// Moves the registry's row, which the transaction holds.
+/// Moves the registry's row, which the transaction has locked.
 pub(crate) async fn set_state(
     transaction: &Transaction<'_>,
     table: &Table,

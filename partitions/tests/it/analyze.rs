@@ -115,7 +115,7 @@ async fn an_analyze_ends_when_its_time_is_over_and_strangers_may_not() {
     let absent = Table::new("dalp_indexed", "nothing", "block_time");
     let error = analyze(&mut client, &absent, CHAIN, &[], LIMIT).await.unwrap_err();
     assert!(matches!(error, Error::NotManaged { .. }), "{error}");
-    // PostgreSQL only warns when it skips a table of somebody else: what was not analyzed must not be told as done.
+    // PostgreSQL only warns when it skips another owner's table: a skipped table must not count as analyzed.
     let mut writer = as_role(&database, "dalp_writer").await;
     let outcome = analyze(&mut writer, &transfers(), CHAIN, &[leaf], LIMIT).await;
     assert!(matches!(outcome, Err(Error::NotOwner { .. })), "{outcome:?}");

@@ -1,4 +1,4 @@
-//! Archives: exactly what was in the table, or an error.
+//! Archives: exactly the rows of the table, or an error.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ pub async fn strings_of(client: &Client, table: &str) -> Vec<String> {
     strings(client, &format!("SELECT whole::text FROM {table} AS whole ORDER BY 1")).await
 }
 
-/// Writes as nobody in particular.
+/// Writes under an invented owner.
 pub async fn write(
     archive: &Archive,
     client: &mut Client,
@@ -157,12 +157,15 @@ async fn what_comes_back_is_what_was_there() {
     folder.archive().verify(&manifest).await.unwrap();
     folder.archive().void(&manifest).await.unwrap();
     assert!(matches!(folder.archive().verify(&manifest).await, Err(ArchiveError::Missing { .. })));
-    // What differs is said in words.
+    // The message names the difference.
     let mut more = folder.archive().list(Some("public.kinds")).await.unwrap().manifests.remove(0);
     more.counted.rows += 1;
     let said = folder.archive().verify(&more).await.unwrap_err().to_string();
-    assert!(said.contains("it holds 4 rows with hash ") && said.contains(", and 5 rows with hash "), "{said}");
-    assert!(!said.contains('{') && said.contains("Put a copy of it back"), "{said}");
+    assert!(
+        said.contains("it holds 4 rows with hash ") && said.contains(", and the written file held 5 rows with hash "),
+        "{said}"
+    );
+    assert!(!said.contains('{') && said.contains("Put a copy back"), "{said}");
     manifest.format += 1;
     assert!(folder.archive().verify(&manifest).await.unwrap_err().to_string().contains("format 2"));
     let misspelt = Archive::open("s3://bucket/x", [("aws_endpiont".to_owned(), "x".to_owned())]).unwrap_err();
@@ -246,7 +249,7 @@ pub fn retention() -> Retention {
     }
 }
 
-/// What a plan of these tests goes by.
+/// The input of a plan in these tests.
 pub fn with_terms<T>(plan: impl FnOnce(&Terms<'_>) -> T) -> T {
     let (retention, reference) = (retention(), Reference::Final(BTreeMap::from([(CHAIN, now())])));
     let switches = Switches::ALL;
@@ -292,7 +295,7 @@ async fn a_leaf_is_archived_dropped_and_restored() {
     let checks = "SELECT conname::text FROM pg_constraint WHERE conrelid = 'dalp_indexed.logs_31337_20240312'::regclass AND contype = 'c'";
     assert_eq!(strings(&admin, checks).await, [""; 0]);
     for (leaf, why) in
-        [("logs_31337_20240316", "it is in its table already"), ("logs_31337_19990101", "holds no archive")]
+        [("logs_31337_20240316", "it is already in its table"), ("logs_31337_19990101", "holds no archive")]
     {
         let error = restore(&mut client, &logs(), &folder.archive(), &request(leaf)).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
@@ -382,7 +385,7 @@ async fn a_leaf_that_is_written_again_is_archived_again() {
     assert_eq!(folder.files("data").len(), 6);
     let second = manifests(&mut client).await.into_iter().find(|manifest| manifest.version == 2).unwrap();
     assert_eq!((second.leaf.as_str(), second.counted.rows), ("logs_31337_20240312", 25));
-    // What a crash left of an earlier version is taken out of the data.
+    // The remains of a crash of an earlier version are moved out of the data.
     let outcome = run(&mut client, &folder.archive(), Switches::ALL).await;
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     let retired = unseal(&mut client, &logs(), "logs_31337_20240311").await;

@@ -9,7 +9,7 @@ fn table() -> Table {
     transfers().with_leaf_indexes([Index::on(["token", "block_time"]), Index::on(["tx_hash"])])
 }
 
-/// Objects with what was found of them, by name.
+/// Objects with their findings, by name.
 async fn found(client: &mut Client) -> Vec<(String, Severity, String)> {
     let findings: Vec<Finding> = audit(client, &table()).await.unwrap();
     let label = |object: &str| object.trim_start_matches("erc20_transfer_").replace("31337_202403", "");
@@ -18,7 +18,7 @@ async fn found(client: &mut Client) -> Vec<(String, Severity, String)> {
     found
 }
 
-/// Everything that somebody may have done to leaves by hand.
+/// All changes that a user may make to leaves by hand.
 fn damage() -> Vec<String> {
     let leaf = |day: u32| format!("dalp_indexed.erc20_transfer_31337_202403{day:02}");
     vec![
@@ -80,12 +80,12 @@ async fn what_drifted_is_found_in_one_look_and_nothing_else() {
         ("11", Warning, "its replica identity"),
         ("12", Warning, "its row security"),
         ("13", Info, "storage or compression differ from its parent's: tx_hash"),
-        ("14", Warning, "1 of the indexes that leaves have on their own"),
-        ("15", Warning, "it has triggers that its parent has not: stray"),
+        ("14", Warning, "1 of the indexes that only leaves have"),
+        ("15", Warning, "it has triggers that its parent lacks: stray"),
         ("16", Error, "1 foreign keys"),
         ("17", Warning, "1 of its indexes are invalid"),
-        ("17", Warning, "1 of the indexes that leaves have on their own"),
-        ("20", Warning, "it is detached, and \"late\" holds some of its times"),
+        ("17", Warning, "1 of the indexes that only leaves have"),
+        ("20", Warning, "it is detached, and \"late\" has some of its times"),
         ("31337", Info, "no leaf from 2024-03-18 00:00:00 UTC to 2024-03-19"),
         ("31337", Info, "no leaf from 2024-03-20 00:00:00 UTC to 2024-03-20 06:00:00"),
         ("late", Info, "its bounds (FOR VALUES FROM ('2024-03-20 06:00:00+00')"),
@@ -117,7 +117,7 @@ async fn a_detaching_that_did_not_end_is_found() {
     let findings = audit(&mut client, &transfers()).await.unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].severity == Severity::Error && findings[0].next.contains("FINALIZE"), "{findings:?}");
-    // Nobody may look at the registry: the catalog alone is judged.
+    // No role may read the registry: only the catalog is judged.
     let mut reader = as_role(&database, "dalp_writer").await;
     assert_eq!(audit(&mut reader, &transfers()).await.unwrap(), findings);
     let absent = Table::new("dalp_indexed", "nothing", "block_time");

@@ -1,4 +1,4 @@
-//! The ways back: what comes back as it was, and what of a restore is left when it is cut short.
+//! The ways back: the restored rows, and the remains of an interrupted restore.
 
 use dalp_partitions::{Advice, Error, Switches, holds, read_inventory, restore, undo};
 
@@ -9,7 +9,7 @@ use super::*;
 
 const LEAF: &str = "logs_31337_20240312";
 
-/// Those of the user stay, one among them that says what the bounds say; ours goes.
+/// The user's CHECKs stay, also one that repeats the bounds; ours is dropped.
 #[tokio::test]
 async fn a_leaf_keeps_the_checks_that_it_had() {
     let (database, admin, mut client) = filled().await;
@@ -23,7 +23,7 @@ async fn a_leaf_keeps_the_checks_that_it_had() {
     owner.batch_execute(&add).await.unwrap();
     let folder = Folder::new();
     run(&mut client, &folder.archive(), Switches { drop: false, ..Switches::ALL }).await;
-    // A day after it was detached, somebody adds one more.
+    // A user adds one more a day after the detach.
     owner
         .batch_execute(&format!("ALTER TABLE dalp_indexed.{LEAF} ADD CONSTRAINT later CHECK (tx_index >= 0)"))
         .await
@@ -36,13 +36,13 @@ async fn a_leaf_keeps_the_checks_that_it_had() {
     assert_eq!(strings(&admin, checks).await, expected);
 }
 
-/// What there is of a restored leaf: its table, the rows that the table serves, holds, and its rows of the registry.
+/// The parts of a restored leaf: its table, the served rows, holds, and its registry rows.
 const FACTS: &str = "SELECT concat_ws(' ', (SELECT count(*) FROM pg_class WHERE relname = 'logs_31337_20240312'), \
                        (SELECT count(*) FROM dalp_indexed.logs WHERE block_time < '2024-03-13'), \
                        (SELECT count(*) FROM dalp_indexed.legal_hold), \
                        (SELECT string_agg(state, ' ' ORDER BY leaf_id) FROM dalp_indexed.leaf WHERE leaf = 'logs_31337_20240312'))";
 
-/// Ended at one await after another, it leaves nothing, and the same command begins anew.
+/// Cancelled at one await after another, it leaves nothing behind, and the same command starts again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_was_cut_short_leaves_nothing() {
     let (database, admin, mut client) = filled().await;
@@ -58,7 +58,7 @@ async fn a_restore_that_was_cut_short_leaves_nothing() {
         until(&database, &format!("SELECT 1 - count(*) FROM pg_stat_activity WHERE pid = {ours}")).await;
         match &restored {
             // Cut after the commit: it is there with its hold and its floor.
-            Some(Err(error)) => assert!(error.to_string().contains("it is in its table already"), "{error}"),
+            Some(Err(error)) => assert!(error.to_string().contains("it is already in its table"), "{error}"),
             Some(Ok(_)) => {}
             None => {
                 let facts = strings(&admin, FACTS).await;
@@ -73,7 +73,7 @@ async fn a_restore_that_was_cut_short_leaves_nothing() {
     assert_eq!(strings(&admin, FACTS).await, ["1 24 1 DROPPED ARCHIVED"]);
 }
 
-/// One that fails leaves what was before it; the message names the command that works.
+/// A failed one changes nothing; the message names the command that works.
 #[tokio::test]
 async fn a_restore_that_fails_leaves_nothing_behind() {
     let (_database, admin, mut client) = filled().await;
@@ -93,7 +93,7 @@ async fn a_restore_that_fails_leaves_nothing_behind() {
     assert!(entries.iter().all(|entry| entry.leaf != LEAF), "{entries:?}");
     assert_eq!(holds(&client, &logs(), true).await.unwrap(), []);
 
-    // A table of somebody else that has the name.
+    // Another user's table with this name.
     admin
         .batch_execute(&format!(
             "DROP TRIGGER refuse ON dalp_indexed.legal_hold; CREATE TABLE dalp_indexed.{LEAF} (n int8)"

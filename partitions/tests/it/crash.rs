@@ -22,7 +22,7 @@ use super::*;
 #[path = "crash_ways.rs"]
 mod ways;
 
-/// What the process does that is killed.
+/// The work of the killed process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Plot {
     /// A run in which a leaf is archived and dropped.
@@ -61,7 +61,7 @@ async fn run(client: &mut Client, folder: &Path) -> Result<Outcome, Error> {
     retire(client, &logs(), &terms, Some(&archive)).await
 }
 
-/// By itself, a run on a database of its own. Started anew by the other test, the process that is killed.
+/// Alone, it is a run on its own database. Restarted by the other test, it is the killed process.
 #[tokio::test]
 async fn a_run_takes_one_leaf_and_leaves_the_held_one() {
     if let Ok(port) = std::env::var(PORT) {
@@ -127,7 +127,7 @@ enum When {
     Before(usize),
     /// After the server has carried it out, before the answer arrives.
     After(usize),
-    /// While the server carries it out: it goes on without us.
+    /// During the server's work: the server continues without us.
     During(usize),
 }
 
@@ -239,7 +239,7 @@ async fn kill(database: &Database, folder: &Path, plot: Plot, when: When) -> boo
     struck
 }
 
-/// Repeats a run while the server may still be at what the dead one asked for.
+/// Repeats a run while the server may still do the dead process's work.
 macro_rules! when_free {
     ($run:expr) => {{
         let begun = Instant::now();

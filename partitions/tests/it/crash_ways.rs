@@ -18,7 +18,7 @@ async fn retires(client: &mut Client, switches: Switches) -> Result<Outcome, Err
     retire(client, &logs(), &terms, None).await
 }
 
-/// What the process does.
+/// The work of the process.
 pub async fn there_and_back(client: &mut Client) {
     make(client, &logs(), &Need::ahead_of(now())).await.unwrap();
     let kept = Switches { drop: false, ..Switches::ALL };

@@ -1,4 +1,4 @@
-//! What keeps the manager from its work, against a real PostgreSQL.
+//! Obstacles for the manager, against a real PostgreSQL.
 
 use dalp_partitions::{Finding, Limits, Severity, doctor_server, doctor_table};
 
@@ -29,7 +29,7 @@ async fn what_is_in_the_way_is_told_and_nothing_else() {
     make(&mut client, &logs(), &days(4)).await.unwrap();
     let (logs, transfers) = (logs(), transfers());
     let both = [&logs, &transfers];
-    let hidden = ("server", Info, "hidden from this one");
+    let hidden = ("server", Info, "does not see the sessions of other roles");
     expect(&found(&client, &both, Limits::default()).await, &[hidden]);
     admin.batch_execute("GRANT pg_read_all_stats TO dalp_partitioner").await.unwrap();
     expect(&found(&client, &both, Limits::default()).await, &[]);

@@ -1,4 +1,4 @@
-//! What would keep a leaf from going its whole way: known, with the statement that mends it, before the leaf is sealed.
+//! Obstacles for the moves of a leaf: known, with the statement that removes them, before the leaf is sealed.
 
 use dalp_partitions::{Act, Hindrance, Obstacle, Outcome, hindrances, read_inventory, retire};
 
@@ -50,7 +50,7 @@ async fn kept(admin: &Client, outcome: &Outcome) -> BTreeMap<String, String> {
     outcome.failed.iter().map(|(next, error)| (next.entry.leaf.clone(), error.to_string())).collect()
 }
 
-/// What needs a leaf, the leaf's day, and what ends it.
+/// The dependent object, the leaf's day, and the statement that ends the dependency.
 const NEEDED: [(u32, &str, &str, &str); 8] = [
     (
         1,
@@ -105,7 +105,7 @@ const NEEDED: [(u32, &str, &str, &str); 8] = [
     ),
 ];
 
-/// What goes with a leaf when that is dropped is in nobody's way.
+/// An object that is dropped with the leaf blocks nothing.
 const PARTS: &str = "
     ALTER TABLE dalp_assets.\"Day 9\" ADD CONSTRAINT few CHECK (id > 0 AND t <> ''), ADD UNIQUE (t),
         ADD EXCLUDE (id WITH =), ADD FOREIGN KEY (id, \"At\") REFERENCES dalp_assets.\"Day 9\";
@@ -170,7 +170,7 @@ async fn what_came_to_need_a_detached_leaf_is_told_too() {
     assert_eq!(run(&mut client, Action::Drop).await.done[0].act, Act::Drop);
 }
 
-/// Of what is no plain table, or not the manager's, nothing is begun either; the others go.
+/// For a leaf that is not a plain table, or not the manager's, no move begins either; the others go.
 #[tokio::test]
 async fn what_is_no_plain_table_of_ours_is_left_and_told() {
     let (database, admin) = database().await;
@@ -198,7 +198,7 @@ async fn what_is_no_plain_table_of_ours_is_left_and_told() {
     for (leaf, why) in expected {
         assert!(kept[leaf].contains(why), "{kept:?}");
     }
-    // What is advised is pasted as it is.
+    // The advice is pasted unchanged.
     let inventory = read_inventory(&mut client, &own()).await.unwrap();
     let found = hindrances(&inventory, &own(), Action::Detach);
     assert_eq!(found.len(), expected.len(), "{found:?}");
@@ -221,7 +221,7 @@ async fn kept_but(admin: &Client, outcome: &Outcome, gone: &str) -> BTreeMap<Str
     outcome.failed.iter().map(|(next, error)| (next.entry.leaf.clone(), error.to_string())).collect()
 }
 
-/// Of a parent: a DEFAULT partition, and a foreign key that points to it or to what it is a partition of.
+/// For a parent: a DEFAULT partition, and a foreign key that points to it or to its own parent.
 #[tokio::test]
 async fn what_hinders_every_leaf_of_a_key_is_told_once() {
     let (database, admin) = database().await;
@@ -243,7 +243,7 @@ async fn what_hinders_every_leaf_of_a_key_is_told_once() {
         .await
         .unwrap();
     let inventory = read_inventory(&mut client, &own()).await.unwrap();
-    // Beside it, no leaf is made either, whatever becomes of old ones.
+    // Beside it, no leaf is made either, under any policy for old ones.
     let [found] = &hindrances(&inventory, &own(), Action::Keep)[..] else { panic!("{:?}", inventory.hindrances) };
     let mend = found.next.split(", then ").last().unwrap();
     let by = Hindrance::Default {

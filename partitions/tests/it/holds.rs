@@ -1,4 +1,4 @@
-//! Holds beside a detaching that has begun, and what they keep.
+//! Holds beside a detach that has begun, and the leaves that they protect.
 
 use dalp_partitions::{
     Act, Action, Advice, Error, Obstacle, Outcome, Presence, Scope, State, add_hold, all_holds, is_begun,
@@ -26,7 +26,7 @@ async fn seen(client: &mut Client) -> (State, Presence) {
     entries.into_iter().find(|entry| entry.leaf == LEAF).map(|entry| (entry.state, entry.presence)).unwrap()
 }
 
-/// A detaching that began and waits for a reader: what a run that ran out of patience leaves behind.
+/// A detach that began and waits for a reader: the state after a run that gave up.
 async fn pending(database: &Database) -> Client {
     let reader = database.connect().await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_indexed.logs").await.unwrap();
@@ -63,7 +63,7 @@ async fn a_hold_takes_a_detaching_back_that_has_begun() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_comes_too_late_says_so_and_stands() {
     let (database, admin, mut client) = filled().await;
-    // A run is at it, whatever it does just then.
+    // A run is active in any of its steps.
     let busy = database.connect().await;
     let reader = pending(&database).await;
     busy.batch_execute(&format!("SELECT pg_advisory_lock({})", dalp_partitions::RETIRE_KEY)).await.unwrap();
@@ -108,7 +108,7 @@ async fn nothing_is_sealed_after_a_hold_was_added() {
     assert_eq!(strings(&admin, sealed).await, ["0"]);
 }
 
-/// Somebody else's detaching that is pending is not ended either.
+/// Another user's pending detach is not finished either.
 #[tokio::test]
 async fn a_held_leaf_is_not_finalized() {
     let (database, _admin, mut client) = filled().await;
@@ -125,7 +125,7 @@ async fn a_held_leaf_is_not_finalized() {
     assert!(outcome.done.is_empty(), "{:?}", outcome.done);
     assert!(outcome.obstacles.iter().any(|(entry, why)| entry.leaf == LEAF && matches!(why, Obstacle::Held { .. })));
     assert_eq!(seen(&mut client).await.1, Presence::Pending);
-    // Without the hold it is ended whatever the policy says, and whose it was.
+    // Without the hold it is finished under any policy, also another user's.
     release_hold(&mut client, &registry(), 1, "counsel").await.unwrap();
     assert!(is_begun(&client, &logs()).await.unwrap());
     run(&mut client, Action::Keep).await;

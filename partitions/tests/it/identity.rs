@@ -1,4 +1,4 @@
-//! Which table a leaf is: by its oid, whatever it is called and wherever it stands; and whose it is, once somebody took it.
+//! The identity of a leaf: its oid, under any name and in any schema; and its owner after another user detached it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ async fn as_owner(database: &Database, sql: &str) {
 
 const SEALED: &str = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'dalp_seal_rows' ORDER BY 1";
 
-/// A table of somebody else, whose leaves stand in another schema.
+/// Another user's table, whose leaves are in another schema.
 pub fn own() -> Table {
     Table::flat("app", "os", "at").registered_in(registry())
 }
@@ -156,7 +156,7 @@ async fn a_leaf_that_is_renamed_or_moved_is_the_same_leaf() {
             "aside logs_31337_20240313 2024-03-13 DETACHED"
         ]
     );
-    // Renamed when it is a table of its own, it is somebody's.
+    // Renamed after its detach, it belongs to the user.
     as_owner(&database, "ALTER TABLE aside.logs_31337_20240313 RENAME TO keep_this").await;
     run(&mut client, &logs(), CHAIN, Action::Drop).await;
     let left = "SELECT oid::regclass::text FROM pg_class WHERE relname IN \
@@ -189,7 +189,7 @@ async fn a_restored_dump_has_the_same_leaves() {
     let stop = Switches { drop: false, ..Switches::ALL };
     let folder = Folder::new();
     super::archive::run(&mut client, &folder.archive(), stop).await;
-    // One that somebody detached, and one that somebody else has made of a name.
+    // One that another user detached, and one that another user made under its name.
     as_owner(&database, "ALTER TABLE dalp_indexed.logs_31337 DETACH PARTITION dalp_indexed.logs_31337_20240318").await;
     run(&mut client, &logs(), CHAIN, Action::Keep).await;
     as_owner(
@@ -216,7 +216,7 @@ async fn a_restored_dump_has_the_same_leaves() {
     ] {
         assert_eq!(seen(day), expected, "{day}: {before:?}");
     }
-    // What was detached comes back; the next run recounts the others, whose seals are new, and drops them.
+    // The detached leaf returns; the next run recounts the others, whose seals are new, and drops them.
     let undone = undo(&mut client, &logs(), "logs_31337_20240315", "needed", "ops").await.unwrap();
     assert_eq!(undone.leaves, ["logs_31337_20240315"]);
     let outcome = super::archive::run(&mut client, &folder.archive(), Switches::ALL).await;

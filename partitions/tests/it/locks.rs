@@ -1,5 +1,5 @@
-//! Which locks each operation holds when it commits, how long it waits for them, and that nobody waits for it: with readers, writers and
-//! a vacuum about.
+//! The locks of each operation at its commit, its waits for them, and that no session waits for it: beside readers, writers and a
+//! vacuum.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::retire::filled;
 use super::said::{Said, heard};
 use super::*;
 
-/// Writes down what a session holds at the end of each DDL statement and at each record, the last statement of most operations.
+/// Records the locks of a session at the end of each DDL statement, and at each record, the last statement of most operations.
 const RECORDER: &str = "
     CREATE SCHEMA watch;
     CREATE TABLE watch.seen (point text, name text, mode text);
@@ -73,7 +73,7 @@ async fn seen(admin: &Client, what: &str) -> BTreeMap<String, BTreeMap<String, S
     seen.into_iter().map(|(point, locks)| (point, named(locks))).collect()
 }
 
-/// What is asserted of a point: the strongest lock on each table and partitioned index. Indexes of leaves go with their leaf.
+/// The assertion of a point: the strongest lock on each table and partitioned index. Indexes of leaves go with their leaf.
 fn expect(seen: &BTreeMap<String, BTreeMap<String, String>>, what: &str, point: &str, expected: &[(&str, &str)]) {
     let is_of_leaf = |name: &str| name.contains("_2024") && name.split('_').count() > 3;
     let locks: BTreeMap<&str, &str> = seen
@@ -117,7 +117,7 @@ fn failed(outcome: &Outcome) -> Vec<Act> {
 const OFF: Switches = Switches { create: true, archive: true, detach: false, drop: false };
 const KEPT: Switches = Switches { detach: true, ..OFF };
 
-/// A database in which 03-11 is detached, watched, with somebody in the way.
+/// A database in which 03-11 is detached, watched, with a blocking session.
 struct Scene {
     database: Database,
     admin: Client,
@@ -140,7 +140,7 @@ impl Scene {
         Self { database, admin, client, said, kind, disturbing, what: format!("{kind:?}") }
     }
 
-    /// Asserts the locks of these points, and forgets what was seen.
+    /// Asserts the locks of these points, and clears the observations.
     async fn saw(&self, points: &[(&str, &[(&str, &str)])]) {
         let seen = seen(&self.admin, &self.what).await;
         for (point, expected) in points {
@@ -148,7 +148,7 @@ impl Scene {
         }
     }
 
-    /// Lets the one in the way go.
+    /// Ends the blocking session.
     async fn calm(&mut self) {
         let disturbing = self.disturbing.take().unwrap();
         disturbing.end(&self.database).await;
@@ -178,7 +178,7 @@ impl Scene {
         self.saw(&[("hold.add", &[]), ("hold.release", &[])]).await;
     }
 
-    /// 03-11 is dropped, 03-12 goes as far as the one in the way lets it.
+    /// 03-11 is dropped, 03-12 goes as far as the blocking session allows.
     async fn goes(&mut self) {
         let gone = run(&mut self.client, 8, Switches::ALL).await;
         assert_eq!((done(&gone), failed(&gone)), (vec![Act::Drop], vec![]), "{}: {:?}", self.what, gone.failed);
@@ -204,8 +204,8 @@ impl Scene {
         assert_eq!((done(&outcome), failed(&outcome)), (went, stuck.clone()), "{}: {:?}", self.what, outcome.failed);
         let sealed = [("logs_31337_20240312", "ShareRowExclusive")];
         self.saw(&[("CREATE TRIGGER", &sealed), ("partition.seal", &sealed), ("partition.retire", &[])]).await;
-        // What is stuck was waited for as long as it may be: once with the patience of a detaching, which nobody waits behind, and five
-        // times briefly. Who is in the way is named.
+        // The blocked leaf was waited for as long as allowed: once with the patience of a detach, behind which no session waits,
+        // and five times briefly. The blocking session is named.
         let pid = self.disturbing.as_ref().unwrap().pid;
         let is_named = |error: &Error| matches!(error, Error::InTheWay { holders, .. } if holders.contains(&format!("pid {pid} ")));
         assert!(outcome.failed.iter().all(|(_, error)| is_named(error)), "{}: {:?}", self.what, outcome.failed);
@@ -228,7 +228,7 @@ impl Scene {
         }
     }
 
-    /// The leaf is sealed, retired, invisible and in nobody's way; the record says who is in its own.
+    /// The leaf is sealed, retired, invisible, and blocks nobody; the record names its blocker.
     async fn is_pending(&mut self) {
         let pending = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhdetachpending";
         assert_eq!(strings(&self.admin, pending).await, ["dalp_indexed.logs_31337_20240312"], "{}", self.what);
@@ -295,7 +295,7 @@ impl Scene {
         assert_eq!(self.state_of(12).await, Some(State::Attached));
     }
 
-    /// One leaf at once, one while it is in use: that waits for whoever has an older snapshot, with writers going on.
+    /// One leaf at once, and one while it is in use: that one waits for older snapshots, and writers continue.
     async fn gets_indexes(&mut self) {
         let table = logs().with_leaf_indexes([Index::on(["tx_index"])]);
         let catalog = read(&mut self.client, &table, CHAIN).await.unwrap();
@@ -351,8 +351,9 @@ async fn play(kind: Disturbance) {
     }
 }
 
-/// No parent is ever locked by more than SHARE UPDATE EXCLUSIVE, which only other maintenance waits for; the leaf by what the operation
-/// needs; other leaves not at all. Whoever is about, the waits keep to the budget, and those who read and write elsewhere have none.
+/// No lock on a parent is stronger than SHARE UPDATE EXCLUSIVE, which only other maintenance waits for; the leaf is locked as the
+/// operation needs, other leaves not at all. Beside any session, the waits keep to the budget, and readers and writers elsewhere
+/// do not wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_operation_keeps_to_its_budget() {
     let kinds =
@@ -363,7 +364,7 @@ async fn each_operation_keeps_to_its_budget() {
     }
 }
 
-/// A whole detaching in slow motion: what it holds while it waits for its locks, for readers, and for the leaf.
+/// A whole detach in slow motion: its locks while it waits for its locks, for readers, and for the leaf.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detaching_holds_the_parent_only_while_it_works() {
     let (database, admin, mut client) = filled().await;
@@ -385,7 +386,7 @@ async fn a_detaching_holds_the_parent_only_while_it_works() {
     blocker.batch_execute("COMMIT").await.unwrap();
     // Between: nothing.
     assert_eq!(waiting(&database, id, "virtualxid").await, [""; 0]);
-    // Second half: the leaf, which nobody can see any more, but who names it.
+    // Second half: the leaf, which only a session that names it can still see.
     blocker.batch_execute("BEGIN; SELECT FROM dalp_indexed.logs_31337_20240311").await.unwrap();
     reader.batch_execute("COMMIT").await.unwrap();
     assert_eq!(waiting(&database, id, "relation").await, ["logs_31337 ShareUpdateExclusiveLock"]);
@@ -412,7 +413,7 @@ async fn what_is_in_use_is_left_for_later() {
     }
 }
 
-/// It is waited for briefly, a few times; what was not begun is as it was, and goes on when the vacuum has ended.
+/// It is waited for briefly, a few times; a move that did not begin changed nothing, and continues when the vacuum has ended.
 async fn a_vacuum_of_the_leaf_is_not_waited_for_for_long() {
     let (database, admin, _) = filled().await;
     let (mut client, said) = heard(&database, "dalp_partitioner").await;
@@ -498,7 +499,7 @@ async fn a_leaf_that_somebody_uses_is_sealed_opened_and_brought_back_later() {
     watch.judge(id, "a leaf in use").await;
 }
 
-/// FINALIZE waits for snapshots, whatever they read: the record names who has one.
+/// FINALIZE waits for snapshots of any kind: the record names a session with one.
 async fn a_snapshot_elsewhere_is_named_when_it_is_in_the_way() {
     let (database, admin, mut client) = filled().await;
     let (reader, elsewhere) = (database.connect().await, database.connect().await);
@@ -515,7 +516,7 @@ async fn a_snapshot_elsewhere_is_named_when_it_is_in_the_way() {
     assert!(told(&admin).await[0].contains(&named), "{:?}", told(&admin).await);
 }
 
-/// Looks while the rows of a parent are gathered: ANALYZE evaluates what statistics are wanted of.
+/// Looks while the rows of a parent are gathered: ANALYZE evaluates the requested statistics.
 const DURING: &str = "
     CREATE FUNCTION watch.during(at timestamptz) RETURNS int LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER AS
         $$ BEGIN PERFORM watch.look('ANALYZE'); RETURN 1; END $$;
@@ -536,7 +537,7 @@ async fn analyzing_locks_a_parent_against_maintenance_only() {
     watch.judge(id, "analyze").await;
 }
 
-/// Nobody waits for leaves ahead: some tries, and the next turn comes. Who is in the way is named, with what they said.
+/// No session waits for leaves ahead: a few tries, and the next turn comes. The blocking session is named with its statement.
 #[tokio::test]
 async fn leaves_ahead_are_tried_briefly() {
     let (database, _admin, mut client) = filled().await;

@@ -148,7 +148,7 @@ async fn half_made(admin: &Client) -> Vec<String> {
     [strings(admin, orphans).await, strings(admin, bare).await].concat()
 }
 
-/// Somebody else made a leaf, and then dropped one, since the catalog was read: both are seen before anything is made.
+/// Another session made a leaf, and then dropped one, since the read of the catalog: both are seen before any leaf is made.
 #[tokio::test]
 async fn a_catalog_that_is_behind_is_read_again() {
     let (database, admin) = database().await;
@@ -166,7 +166,7 @@ async fn a_catalog_that_is_behind_is_read_again() {
     assert_eq!((report.created.len(), report.retries), (2, 0), "{report:?}");
     assert!(report.catalog.uncovered(days(5).times).is_empty());
 
-    // What is thought to be enough is not looked at.
+    // Leaves that seem sufficient are not read.
     let report = extend(&mut client, &table, CHAIN, &policy, now(), &days(2), known.clone()).await.unwrap();
     assert_eq!((report.created, report.catalog), (Vec::new(), known));
 }

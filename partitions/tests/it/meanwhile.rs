@@ -1,4 +1,4 @@
-//! What others do while partitions are maintained, and who waits for whom.
+//! Other sessions beside the maintenance of partitions, and their waits.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio_postgres::CopyInSink;
 use super::server::PATIENCE;
 use super::*;
 
-/// What stands in the way, or seems to.
+/// Real and apparent obstacles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disturbance {
     Nothing,
@@ -23,7 +23,7 @@ pub enum Disturbance {
     Vacuum(u32),
 }
 
-/// One that goes on.
+/// One that continues.
 pub struct Disturbing {
     pub pid: i32,
     client: Client,
@@ -134,7 +134,7 @@ pub struct Wait {
     pub blocked_by: Vec<i32>,
 }
 
-/// A session that looks at who waits, as fast as it can, and two that read and write what nobody maintains.
+/// A session that watches waits as fast as it can, and two that read and write unmaintained tables.
 pub struct Watch {
     stop: tokio::sync::watch::Sender<bool>,
     waits: JoinHandle<Vec<(Wait, Duration)>>,
@@ -154,7 +154,7 @@ impl Watch {
         let until = stopped.clone();
         let waits = tokio::spawn(async move {
             let statement = watcher.prepare(WAITS).await.unwrap();
-            // By what was said when the wait was first seen: at its end the session may have gone on already.
+            // By the statement at the begin of the wait: at its end the session may have continued.
             let mut waits: BTreeMap<(i32, DateTime<Utc>), (Wait, Duration)> = BTreeMap::new();
             while !*until.borrow() {
                 for row in watcher.query(&statement, &[]).await.unwrap() {
@@ -174,8 +174,7 @@ impl Watch {
         Self { stop, waits, others }
     }
 
-    /// Nobody waited for us who reads or writes elsewhere, and all of them went on. Answers our waits, and how long they were seen to
-    /// last.
+    /// No reader or writer elsewhere waited for us, and all of them continued. Returns our waits, and their observed durations.
     pub async fn judge(self, ours: i32, what: &str) -> Vec<(Wait, Duration)> {
         self.stop.send(true).unwrap();
         let waits = self.waits.await.unwrap();

@@ -183,7 +183,7 @@ async fn goes_and_comes_back(Odd { what, table, make }: Odd) {
     admin.batch_execute(&make).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
     admin.batch_execute("RESET ROLE").await.unwrap();
     let mut client = as_role(&database, "dalp_partitioner").await;
-    // What a session goes by makes no difference.
+    // A session's settings make no difference.
     client
         .batch_execute(
             "SET TimeZone = 'Australia/Lord_Howe'; SET DateStyle = 'SQL, DMY'; SET IntervalStyle = 'iso_8601'",
@@ -220,7 +220,7 @@ async fn goes_and_comes_back(Odd { what, table, make }: Odd) {
     let restored = restored.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!((restored.rows, restored.cast.len()), (before.len() as u64 - 1, 0), "{what}");
     assert_eq!(strings_of(&admin, &whole).await, before, "{what}");
-    // What makes rows anew when they are written made none.
+    // A trigger that makes rows on writes made none.
     let counted = "SELECT CASE WHEN to_regclass('dalp_assets.counted') IS NULL THEN '3' \
                           ELSE (xpath('/row/c/text()', query_to_xml('SELECT count(*) AS c FROM dalp_assets.counted', false, true, '')))[1]::text END";
     assert_eq!(strings(&admin, counted).await, ["3"], "{what}");

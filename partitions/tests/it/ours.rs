@@ -41,8 +41,8 @@ async fn a_place_of_another_database_is_refused_before_anything_is_sealed() {
     assert_eq!(count(&b_admin, "pg_trigger WHERE starts_with(tgname::text, 'dalp_seal')").await, "0");
     assert_eq!((stored(&folder.archive()).await, folder.files("void")), (before, vec![]));
     let error = adopt(&mut b, &logs(), &folder.archive(), "ops").await.unwrap_err();
-    assert!(error.to_string().contains("a place of its own"), "{error}");
-    // Nor does it come back there, unless that is what is asked for.
+    assert!(error.to_string().contains("a separate place"), "{error}");
+    // Nor does it return there, unless the request says so.
     let error = restore(&mut b, &logs(), &folder.archive(), &request(LEAF)).await.unwrap_err();
     assert!(error.to_string().contains("another installation"), "{error}");
     restore(&mut a, &logs(), &folder.archive(), &request(LEAF)).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_copy_of_a_database_reads_and_does_not_write_until_it_takes_over() {
     let void = dalp_partitions::unseal(&mut other, &logs(), LEAF).await.unwrap().unwrap();
     other_admin.batch_execute(late).await.unwrap();
     let kept = set_aside(&other, &logs(), &archive, &void).await.unwrap_err();
-    assert!(kept.to_string().contains("a copy of it"), "{kept}");
+    assert!(kept.to_string().contains("a copy of the writer"), "{kept}");
     refused(&run(&mut other, &archive, no_further).await, "`adopt`");
     assert_eq!((stored(&archive).await, folder.files("void")), (before.clone(), vec![]));
 
@@ -79,7 +79,7 @@ async fn a_copy_of_a_database_reads_and_does_not_write_until_it_takes_over() {
     assert_eq!(both.iter().map(|manifest| manifest.counted.rows).collect::<Vec<_>>(), [24, 25], "side by side");
     assert_eq!(folder.files("void"), [""; 0], "what the original has is valid there");
     assert!(look(&client, &logs(), &archive).await.unwrap().unwrap().contains("adopt"), "the original writes no more");
-    // And reads all the same: its leaves go, for what it archived before.
+    // And it still reads: its leaves are dropped by its earlier archives.
     let outcome = run(&mut client, &archive, Switches::ALL).await;
     assert_eq!(acts(&outcome), [Act::Retire, Act::Detach, Act::Drop], "{:?}", outcome.failed);
 }
@@ -113,7 +113,7 @@ async fn a_base_backup_that_was_promoted_reads_and_does_not_write_until_it_takes
         archive.verify(&manifest).await.unwrap();
     }
 
-    // After a failover it is the copy that goes on; the original, should it come back, does not.
+    // After a failover the copy continues; a returning original does not.
     adopt(&mut other, &logs(), &archive, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut other, &archive, no_further).await), [Act::Seal, Act::Archive]);
     dalp_partitions::unseal(&mut client, &logs(), LEAF).await.unwrap().unwrap();
@@ -126,7 +126,7 @@ async fn superuser_of(cluster: &Cluster) -> Client {
     client
 }
 
-/// Set back to what it was before, a database has the same oid, and knows an older claim.
+/// A database reset to an earlier state has the same oid, and knows an older claim.
 #[tokio::test]
 async fn a_database_that_was_set_back_finds_newer_archives_and_keeps_both() {
     let (_database, admin, mut client) = filled().await;
@@ -146,7 +146,7 @@ async fn a_database_that_was_set_back_finds_newer_archives_and_keeps_both() {
         )
         .await
         .unwrap();
-    refused(&run(&mut client, &archive, no_further).await, "set back to an earlier time");
+    refused(&run(&mut client, &archive, no_further).await, "reset to an earlier time");
     adopt(&mut client, &logs(), &archive, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut client, &archive, no_further).await), [Act::Seal, Act::Archive]);
     assert_eq!((stored(&archive).await.len(), folder.files("void").len()), (12, 0));
@@ -188,8 +188,8 @@ async fn a_leaf_that_is_made_again_under_its_name_has_an_archive_of_its_own() {
     assert_eq!(count(&admin, "dalp_indexed.\"late rows\"").await, "1");
 }
 
-/// What was archived before archives said whose they are, in folders of the older names, is found where it was, verified, dropped for, and
-/// restored.
+/// Archives from before archives named their owner, in folders of the older names, are found in place, verified, accepted for
+/// drops, and restored.
 #[tokio::test]
 async fn archives_of_the_older_form_stay_ours() {
     let (_database, admin, mut client) = filled().await;

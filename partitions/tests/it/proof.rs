@@ -1,4 +1,5 @@
-//! The registry is the list of what is archived, and the store the proof: what one of both lacks is named, and nothing is dropped for it.
+//! The registry is the list of archives, and the store the proof: an archive that one of them lacks is named, and no leaf is
+//! dropped for it.
 
 use dalp_partitions::{
     Act, ArchiveError, State, Switches, look, missing, note_verified, restore, survey, verified, verify,
@@ -9,7 +10,7 @@ use super::archive::{Folder, KEPT, acts, manifests, request, run};
 use super::retire::filled;
 use super::*;
 
-/// What the look at all of it says of each archive.
+/// The overview's entry for each archive.
 async fn judged(client: &Client, archive: &Archive) -> Vec<Option<String>> {
     let survey = survey(client, &logs(), archive).await.unwrap();
     let mut judged = Vec::new();
@@ -115,7 +116,7 @@ async fn a_leaf_is_dropped_for_what_both_store_and_registry_have() {
     assert!(failed.len() == 3 && failed.iter().all(|(act, _)| *act == Act::Drop), "{failed:?}");
     assert!(failed[0].1.contains("is missing from the archive"), "{failed:?}");
     assert!(failed[1].1.contains("\"rows\" is 25 there, and 24 in the registry"), "{failed:?}");
-    assert!(failed[2].1.contains("it is no manifest"), "{failed:?}");
+    assert!(failed[2].1.contains("it is not a manifest"), "{failed:?}");
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 3, "the others go");
     // Put back, they go.
     std::fs::write(&gone, whole).unwrap();

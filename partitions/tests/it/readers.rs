@@ -1,4 +1,4 @@
-//! Archives as others read them: what docs/partitions.md says to type is what is run here.
+//! Archives in other readers: runs the examples of docs/partitions.md.
 
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use super::archive::{Folder, acts, run, write};
 use super::retire::filled;
 use super::*;
 
-/// Runs the blocks of the documentation that begin with the name of a reader, in the archive's folder, and prints what each finds.
+/// Runs the blocks of the documentation that begin with the name of a reader, in the archive's folder, and prints the result of
+/// each.
 const READERS: &str = r#"
 import os, re, sys
 text = open(sys.argv[1]).read()
@@ -125,7 +126,7 @@ async fn what_the_documentation_says_reads_every_row() {
     drop(database);
 }
 
-/// What a script printed, which must have ended well.
+/// The output of a script, which must have succeeded.
 async fn ended(mut command: tokio::process::Command) -> String {
     let output = command.output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,5 @@
-//! What comes back is what was stored, into a table that is another by now: cast where that is exact, else refused, with a way round.
+//! The restored rows equal the archived rows, in a table that has changed since: cast if exact, otherwise refused, with an
+//! alternative.
 
 use dalp_partitions::{Reference, Scope, Switches, Terms, add_hold, holds, restore, restore_into, retire, undo};
 
@@ -11,7 +12,7 @@ fn own() -> Table {
 
 const LEAF: &str = "seen_20240312";
 
-/// A table of somebody else with a leaf of two days, of which the first is archived and gone.
+/// Another user's table with a leaf of two days; the first is archived and dropped.
 async fn archived(folder: &Folder, switches: Switches) -> (Database, Client, Client) {
     let (database, admin) = database().await;
     admin
@@ -49,11 +50,11 @@ async fn a_type_that_holds_the_values_is_cast_to_and_another_is_refused() {
     let before = strings(&admin, trace).await;
     for (change, named) in [
         ("ALTER v TYPE timestamptz USING to_timestamp(v)", "\"v\"|timestamp with time zone"),
-        ("ALTER v TYPE smallint USING 1", "column \"v\" was bigint and is smallint now"),
-        ("ALTER w TYPE numeric(20,0)", "column \"w\" was numeric(20,4) and is numeric(20,0) now"),
+        ("ALTER v TYPE smallint USING 1", "column \"v\" was bigint and is now smallint"),
+        ("ALTER w TYPE numeric(20,0)", "column \"w\" was numeric(20,4) and is now numeric(20,0)"),
         ("DROP COLUMN t", "column \"t\" was archived"),
         ("RENAME COLUMN t TO text", "column \"t\" was archived"),
-        ("ADD COLUMN more int NOT NULL", "column \"more\" takes no null"),
+        ("ADD COLUMN more int NOT NULL", "column \"more\" accepts no NULL"),
         ("ALTER n SET NOT NULL", "\"n\""),
         ("ADD CONSTRAINT small CHECK (v < 10) NOT VALID", "small"),
     ] {
@@ -75,15 +76,15 @@ async fn a_type_that_holds_the_values_is_cast_to_and_another_is_refused() {
         admin.batch_execute(&format!("ALTER TABLE dalp_assets.seen {back}")).await.unwrap();
         assert_eq!(strings(&admin, trace).await, before, "{change} leaves no trace");
     }
-    // Under the archived schema, whatever the table is now.
+    // Under the archived schema, for any present columns.
     admin.batch_execute("ALTER TABLE dalp_assets.seen DROP COLUMN t").await.unwrap();
     let into = ("dalp_assets", "seen as it was");
     assert_eq!(restore_into(&mut client, &own(), &folder.archive(), &request(LEAF), into).await.unwrap(), 2);
     let was = [r#"{"n": 1, "t": "a", "v": 1700000000, "w": 1.5000}"#, r#"{"n": null, "t": null, "v": 2, "w": 2.0000}"#];
     assert_eq!(rows(&admin, "dalp_assets.\"seen as it was\"").await, was);
     let again = restore_into(&mut client, &own(), &folder.archive(), &request(LEAF), into).await.unwrap_err();
-    assert!(again.to_string().contains("it stands already"), "{again}");
-    // What holds every value is cast to; a column that came later has its default.
+    assert!(again.to_string().contains("it already exists"), "{again}");
+    // Values are cast to types that hold all of them; a later column has its default.
     admin
         .batch_execute(
             "ALTER TABLE dalp_assets.seen ADD COLUMN t varchar(9), ALTER v TYPE numeric(78,0), ALTER w TYPE numeric(30,6), \
@@ -106,9 +107,9 @@ async fn undo_into_a_table_that_changed_says_so_and_leaves_no_hold() {
     let (_database, admin, mut client) = archived(&folder, Switches { drop: false, ..Switches::ALL }).await;
     admin.batch_execute("ALTER TABLE dalp_assets.seen ADD COLUMN more int").await.unwrap();
     let error = undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap_err().to_string();
-    assert!(error.contains("more") && error.contains("another than when it was detached"), "{error}");
+    assert!(error.contains("more") && error.contains("changed since the detach"), "{error}");
     assert_eq!(holds(&client, &own(), false).await.unwrap(), []);
-    // A hold that somebody else put stays.
+    // Another user's hold stays.
     let all = Scope { key: None, from: None, to: None };
     add_hold(&mut client, &own(), &all, "case", "counsel").await.unwrap();
     undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap_err();
@@ -117,7 +118,7 @@ async fn undo_into_a_table_that_changed_says_so_and_leaves_no_hold() {
     assert_eq!(undo(&mut client, &own(), LEAF, "wrong", "ops").await.unwrap().leaves, [LEAF]);
 }
 
-/// What is computed is archived, too: it is computed again and compared, or comes back as it was where it is computed no more.
+/// Computed columns are archived too: they are computed again and compared, or restored if the column is no longer computed.
 #[tokio::test]
 async fn a_computed_column_comes_back_with_the_values_that_it_had() {
     let (database, admin) = database().await;

@@ -108,7 +108,7 @@ async fn a_leaf_goes_all_the_way_and_leaves_a_record() {
 async fn a_sealed_leaf_takes_no_writes_by_any_way() {
     let (_database, admin, mut client) = filled().await;
     let only_seal = Switches { detach: true, ..Switches::ALL };
-    // A reader of the whole table keeps the detaching from ending; what is sealed stays so.
+    // A reader of the whole table prevents the end of the detach; sealed leaves stay sealed.
     run(&mut client, &retention(Action::Drop), only_seal).await;
     let fresh =
         "INSERT INTO dalp_indexed.logs VALUES (31337, '2024-03-18 00:30+00', 9, 0, 0, '', '', '', '', '', '', '', '')";
@@ -159,7 +159,7 @@ async fn what_was_detached_is_served_again_by_undo() {
                 UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgrelid = 'dalp_indexed.logs_31337_20240314'::regclass";
     assert_eq!(strings(&admin, rest).await, [""; 0]);
 
-    // They are held until somebody lets them go.
+    // They are held until a user releases the hold.
     assert_eq!(acts(&run(&mut client, &retention(Action::Drop), STOPPED).await), []);
     release_hold(&mut client, &registry(), undone.hold, "ops").await.unwrap();
     let outcome = run(&mut client, &retention(Action::Drop), STOPPED).await;
@@ -167,7 +167,7 @@ async fn what_was_detached_is_served_again_by_undo() {
     assert!(matches!(undo(&mut client, &logs(), "logs_31337_20240320", "r", "a").await, Err(Error::Unfit { .. })));
 }
 
-/// By the database's clock all of it is years old. What is newest stands a day after what is old.
+/// By the database's clock all rows are years old. The newest is one day after the older ones.
 #[tokio::test]
 async fn a_table_of_somebody_else_ages_by_its_newest_row() {
     let (_database, admin, mut client) = own_table().await;
@@ -217,7 +217,7 @@ async fn a_stopped_breaker_is_no_success() {
     assert!(noted[0].contains("6 leaves") && noted[0].contains(&Advice::AllowMany.to_string()), "{noted:?}");
 }
 
-/// The move was planned when nothing was held: what holds it is seen when its lock is there at last.
+/// The move was planned without a hold: a later hold is seen when the lock is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_comes_while_a_leaf_is_about_to_be_dropped_keeps_it() {
     let (database, admin, mut client) = filled().await;
@@ -241,11 +241,11 @@ async fn a_hold_that_comes_while_a_leaf_is_about_to_be_dropped_keeps_it() {
     assert_eq!((count(&admin, "logs_31337_20240311").await, outcome.done.len()), (24, 5));
 }
 
-/// One leaf is locked: the others are through before it is waited for, and who is in the way is named, with what they said.
+/// One leaf is locked: the others are done before the wait for it, and the blocking session is named with its statement.
 #[tokio::test]
 async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
     let (database, admin, mut client) = filled().await;
-    // What a session does is shown to members of its role.
+    // A session's statement is shown to members of its role.
     let role = format!("ops_{:016x}", rand::random::<u64>());
     let grants = format!(
         "CREATE ROLE {role} LOGIN; GRANT {role} TO dalp_partitioner; GRANT USAGE ON SCHEMA dalp_indexed TO {role}; \
@@ -262,7 +262,7 @@ async fn a_leaf_that_cannot_be_locked_costs_the_others_nothing() {
     let why = outcome.failed[0].1.to_string();
     assert!(why.contains("logs_31337_20240311") && why.contains(&format!("pid {pid} ")), "{why}");
     assert!(why.contains("SELECT 'what they said'") && why.contains("pg_terminate_backend"), "{why}");
-    // The same for whoever asks for the status, and for the record.
+    // The status and the record show it too.
     let noted = "SELECT last_error FROM dalp_indexed.partition_run WHERE failures = 1 UNION ALL \
                  SELECT outcome FROM dalp_audit.activity WHERE action = 'partition.failed'";
     assert_eq!(strings(&admin, noted).await, [why.clone(), why]);
@@ -297,7 +297,7 @@ async fn an_idle_reader_of_one_leaf_costs_the_others_nothing() {
     assert_eq!(run(&mut client, &retention(Action::Drop), Switches::ALL).await.failed.len(), 0);
 }
 
-/// Nobody waits for a leaf that somebody has for their own: neither who looks, nor the other leaves, nor what is counted back from it.
+/// No command waits for an exclusively locked leaf: neither a reader, nor the other leaves, nor the retention time.
 #[tokio::test]
 async fn a_leaf_that_somebody_has_for_their_own_is_passed_over() {
     let (database, _admin, mut client) = filled().await;
@@ -313,7 +313,7 @@ async fn a_leaf_that_somebody_has_for_their_own_is_passed_over() {
     assert_eq!(outcome.done.iter().filter(|done| done.act == Act::Drop).count(), 5);
     other.batch_execute("ROLLBACK").await.unwrap();
 
-    // The newest row is one of those that can be read; where nothing would be due by that, who is in the way is named.
+    // The newest row is one of the readable ones; if no leaf would be due by it, the blocking session is named.
     let (database, admin, mut client) = own_table().await;
     let newest = newest_rows(&mut client, &own(), TimeDelta::days(3)).await.unwrap();
     assert_eq!(newest, BTreeMap::from([(0, at("2024-03-20T01:00:00Z"))]));
@@ -333,7 +333,7 @@ async fn a_leaf_that_somebody_has_for_their_own_is_passed_over() {
     assert_eq!(newest, BTreeMap::from([(0, at("2024-03-10T01:00:00Z"))]));
 }
 
-/// What the server would refuse in the end is known before anything is sealed.
+/// A later refusal of the server is known before any seal.
 #[tokio::test]
 async fn what_refuses_every_detaching_is_known_before_the_first_move() {
     let (database, admin, mut client) = filled().await;

@@ -1,4 +1,4 @@
-//! What is counted, copied or compared is all of it: row security hides nothing from whoever decides.
+//! Every count, copy and comparison sees all rows: row security hides none from the manager.
 
 use dalp_partitions::archive::count;
 use dalp_partitions::{Act, ArchiveError, Error, Severity, State, Switches, audit, plan_moves, read_inventory};
@@ -44,7 +44,7 @@ async fn a_leaf_whose_rows_are_hidden_from_us_is_refused_before_it_is_sealed() {
         found.iter().filter(|finding| finding.object == LEAF && finding.severity == Severity::Error).collect();
     assert!(about.len() == 1 && about[0].next.contains(&format!("{LEAF} NO FORCE")), "{found:?}");
 
-    // What audit said is what helps.
+    // The audit's advice works.
     let (_, statement) = about[0].next.split_once(": ").unwrap();
     admin.batch_execute(statement).await.unwrap();
     let outcome = run(&mut client, &folder.archive(), Switches::ALL).await;

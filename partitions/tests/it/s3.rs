@@ -21,7 +21,7 @@ struct Faults {
 }
 
 impl Faults {
-    /// `cut`: it closes in the middle of what it is sent, instead of answering 503.
+    /// `cut`: closes the connection inside the request, instead of answering 503.
     async fn before(server: u16, cut: bool) -> Self {
         Self::with(server, cut, false).await
     }

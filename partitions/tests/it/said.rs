@@ -1,5 +1,4 @@
-//! What a session says to the server, statement by statement, and how long each of them may wait for a lock: the budgets are what
-//! was asked for, whatever the machine makes of them.
+//! The statements of a session, and the time that each may wait for a lock: the requested budgets, on any machine.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,9 +18,9 @@ pub struct Statement {
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// What `SET` set.
+    /// Values of `SET`.
     session: Duration,
-    /// What `SET LOCAL` set, until the transaction ends.
+    /// Values of `SET LOCAL`, until the transaction ends.
     local: Option<Duration>,
     statements: Vec<Statement>,
 }
@@ -107,7 +106,7 @@ impl Said {
         self.0.lock().unwrap().statements.len()
     }
 
-    /// What was said after the first `count`, as far as it has all of `words`.
+    /// The statements after the first `count` that have all of `words`.
     pub fn since(&self, count: usize, words: &[&str]) -> Vec<Statement> {
         let heard = self.0.lock().unwrap();
         let statements = heard.statements.iter().skip(count);
@@ -125,7 +124,7 @@ impl Said {
     }
 }
 
-/// How long a statement may wait for locks on tables, or for older transactions where nobody waits behind it.
+/// The time that a statement may wait for table locks, or for older transactions if no session waits behind it.
 fn budget(statement: &str) -> Option<Duration> {
     const LOCKING: [&str; 9] = [
         "LOCK TABLE ",

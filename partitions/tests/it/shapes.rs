@@ -1,10 +1,10 @@
-//! Tables of other people: which are managed, and what their new leaves take over.
+//! Tables of users: which ones are managed, and the inherited properties of their new leaves.
 
 use dalp_partitions::{audit, nested, read_inventory, unfit};
 
 use super::*;
 
-/// What is no table by time, or not cut as it was declared, is refused with the reason wherever it is looked at.
+/// A table that is not cut by time, or differs from its declaration, is refused with the reason by every command.
 #[tokio::test]
 async fn a_table_that_does_not_fit_is_refused_with_the_reason() {
     let (database, admin) = database().await;
@@ -26,8 +26,8 @@ async fn a_table_that_does_not_fit_is_refused_with_the_reason() {
     for (table, why) in [
         (own(true, "by_day", "day"), "such as 20240131"),
         (own(true, "by_day", "at"), "partitioned by \"day\""),
-        (own(true, "by_day", "when"), "no column \"when\": set time_column to one of its own (at)"),
-        (own(false, "by_tenant", "at"), "is uuid, and only whole numbers are keys"),
+        (own(true, "by_day", "when"), "no column \"when\": set time_column to one of its columns (at)"),
+        (own(false, "by_tenant", "at"), "is uuid, and only whole numbers are supported"),
         (own(true, "by_both", "at"), "2 columns (at, tenant)"),
     ] {
         let told = unfit(&mut client, &table).await.unwrap().unwrap();
@@ -46,7 +46,7 @@ async fn a_table_that_does_not_fit_is_refused_with_the_reason() {
     );
 }
 
-/// Of dates, whatever the policy says: a leaf of an hour would hold nothing.
+/// With dates, under any policy: a leaf of an hour would hold nothing.
 #[tokio::test]
 async fn leaves_of_dates_are_of_a_day_and_more() {
     let (database, admin) = database().await;

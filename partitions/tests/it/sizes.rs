@@ -15,7 +15,7 @@ async fn sizes_are_read_in_one_look_and_choose_the_next_interval() {
                 SELECT 31337, t, 1, 0, sha256(t::text::bytea), '', '', 1, repeat('x', 500)::bytea \
                 FROM generate_series('2024-03-12 00:00Z'::timestamptz, '2024-03-19 23:59Z', '1 minute') AS t";
     admin.batch_execute(rows).await.unwrap();
-    // Read by anybody, in whatever zone.
+    // Read by any role, in any time zone.
     let mut reader = as_role(&database, "dalp_reader").await;
     reader.batch_execute("SET TimeZone = 'Australia/Lord_Howe'; SET DateStyle = 'SQL, DMY'").await.unwrap();
     let found = sizes(&mut reader, &transfers(), CHAIN).await.unwrap();

@@ -44,7 +44,7 @@ async fn in_zones(of_database: &str, of_login: &str) -> (Database, Client, Clien
     (database, admin, client)
 }
 
-/// What stands, as the manager reads it and as a session in UTC prints it.
+/// The leaves, as the manager reads them and as a session in UTC prints them.
 async fn made_in(of_database: &str, of_login: &str) -> (Vec<Catalog>, Vec<String>) {
     let (database, admin, mut client) = in_zones(of_database, of_login).await;
     let mut catalogs = Vec::new();

@@ -1,5 +1,5 @@
-//! What the way from a node's answer to COPY bytes costs the processor and the allocator: calls and bytes of allocations, and
-//! instructions, which valgrind counts while this program walks it.
+//! The processor and allocator cost of the path from a node's answer to COPY bytes: calls and bytes of allocations, and
+//! instructions, which valgrind counts while this program walks the path.
 
 use dalp_tests::counts::Counts;
 use std::hint::black_box;
@@ -20,7 +20,7 @@ const FEW_BLOCKS: u64 = 2;
 const STAGES: &[&str] =
     &["body → logs, as no node writes them", "**body → rows, typed**", "**body → rows, raw and typed**"];
 
-/// What the allocator is called for, stage by stage. No other thread may do anything meanwhile.
+/// The allocator's calls, stage by stage. No other thread may work meanwhile.
 pub fn allocations() -> Counts {
     let mut ledger = Ledger(Counts::default());
     walk(BLOCKS, &mut ledger);
@@ -31,7 +31,7 @@ struct Ledger(Counts);
 
 impl Ruler for Ledger {
     fn stage<I, O>(&mut self, name: &'static str, input: impl Fn() -> I, work: impl Fn(I) -> O) {
-        // What is set up once is not of the stage.
+        // The one-time setup is not part of the stage.
         drop(black_box(work(input())));
         let given = input();
         let (output, counted) = allocated(|| black_box(work(given)));
@@ -47,7 +47,7 @@ fn plain(name: &str) -> &str {
     name.trim_matches('*')
 }
 
-/// Walks a stage so many times: what is counted from outside.
+/// Walks a stage this number of times, for a count from outside.
 pub fn repeat(arguments: &[String]) -> Outcome<()> {
     let [times, stage] = arguments else { return Err(format!("{WALK} TIMES STAGE").into()) };
     walk(FEW_BLOCKS, &mut Again { times: times.parse()?, stage });
@@ -69,8 +69,8 @@ impl Ruler for Again<'_> {
     }
 }
 
-/// Instructions a log. A stage is walked twice and once more often in another process, so that what begins the program and what
-/// is set up once is in both.
+/// Instructions per log. One process walks a stage twice, another one three times, so that both include the program's start and
+/// its one-time setup.
 pub fn instructions() -> Outcome<Counts> {
     let (mut counts, folder) = (Counts::default(), tempfile::tempdir()?);
     for stage in STAGES.iter().map(|stage| plain(stage)) {
@@ -104,7 +104,7 @@ pub fn rustc() -> Outcome<String> {
     said("rustc", &["--version"])
 }
 
-/// What makes instructions comparable: the compiler, and what the libraries choose their code by.
+/// The conditions of comparable instructions: the compiler, and the CPU features that libraries select their code by.
 pub fn machine() -> Outcome<String> {
     let libc = said("getconf", &["GNU_LIBC_VERSION"]).unwrap_or_else(|_unknown| "another libc".into());
     Ok(format!("{}, {libc}, {}{}", rustc()?, std::env::consts::ARCH, vectors()))

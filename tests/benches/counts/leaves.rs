@@ -1,5 +1,5 @@
-//! What the partition manager costs the server: round trips, statements and WAL of a leaf that is made and of one that goes, and what
-//! it takes to look at those that stand.
+//! The cost of the partition manager for the server: round trips, statements and WAL of a new leaf and of a dropped one, and the
+//! cost of reading the existing leaves.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use super::wire::{Said, Tally, Wire};
 const STANDING: i64 = 8;
 const MADE: i64 = 8;
 
-/// What goes over the wire, and what is written.
+/// The messages on the wire, and the written bytes.
 pub struct Costs {
     pub sent: Counts,
     pub used: Counts,
@@ -103,7 +103,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Retires nothing, one leaf, and some more: what a leaf takes is what the run with it takes more.
+    /// Retires no leaf, one leaf, and several: the difference is the cost of a leaf.
     async fn retire(&mut self, said: &mut Said) -> Outcome<()> {
         // The first run registers all leaves, which is no part of one's going.
         self.run(0).await?;
@@ -118,7 +118,7 @@ impl Bench {
         Ok(())
     }
 
-    /// One run, at whose end the first `gone` leaves are detached: what passed, and bytes of WAL.
+    /// One run, after which the first `gone` leaves are detached: its messages, and bytes of WAL.
     async fn run(&mut self, gone: i64) -> Outcome<(Tally, f64)> {
         let retention = Retention { action: Action::Detach, time: TimeDelta::zero(), ..Retention::default() };
         let reference = Reference::Final(BTreeMap::from([(self.key, day(gone))]));

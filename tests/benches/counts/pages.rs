@@ -1,5 +1,5 @@
-//! What rows cost the server: bytes of WAL, buffers looked at, and bytes kept, a row, in fresh leaves with the shipped indexes and with none
-//! but key and BRIN.
+//! The cost of rows for the server: bytes of WAL, read buffers, and stored bytes per row, in fresh leaves with the shipped
+//! indexes and with key and BRIN alone.
 
 use dalp_fixtures::Cluster;
 use dalp_indexer::chain::machine::Tail;
@@ -19,7 +19,7 @@ const BATCHES: u64 = 5;
 const BLOCKS: u64 = 20;
 const LOGS: u64 = 100;
 
-/// What is written, and what is kept; the latter is the same to the byte.
+/// Written and stored bytes; the stored bytes are equal to the byte.
 pub struct Pages {
     pub used: Counts,
     pub kept: Counts,
@@ -54,7 +54,7 @@ async fn append(cluster: &Cluster, database: &str, site: &Site, what: &str, page
     }
     drop((leaves, store, lease));
     let watch = Watch::on(cluster).await?;
-    // What a session looks at to begin is no part of a row. The first one after the leaves were made looks at more.
+    // The first reads of a session are not part of a row. The first session after the leaves were made reads more.
     let mut before = watch.used(database).await?;
     let mut session = before;
     for _ in 0..2 {

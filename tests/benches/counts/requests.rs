@@ -1,5 +1,5 @@
-//! What is asked of a node: HTTP requests, and the calls in them. Each step on its own, since how much of a range is asked for
-//! at once depends on how fast a node answers: here ranges are the first that a node is asked for, or so wide that they are asked for whole.
+//! The requests to a node: HTTP requests, and the calls in them. Each step is separate, because the speed of a node decides how
+//! much of a range is requested at once: here ranges are the first ones of a node, or so wide that they are requested as a whole.
 
 use std::net::SocketAddr;
 
@@ -43,7 +43,7 @@ impl Asked {
         Ok(Self { node: ReplayNode::listen(plan, SocketAddr::from(([127, 0, 0, 1], 0))).await?, head })
     }
 
-    /// The node, of which it is known which chain it serves, and what can be proved of it.
+    /// The node, with its known chain and level of proof.
     async fn nodes(&self, verify: &str) -> Outcome<Nodes> {
         let site = Site {
             url: "postgres://localhost/none".into(),

@@ -44,7 +44,7 @@ pub async fn database(cluster: &Cluster, name: &str) -> Outcome<String> {
     Ok(name)
 }
 
-/// What the server has done so far.
+/// The server's counters so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Used {
     /// Bytes of WAL, of all databases.
@@ -54,7 +54,7 @@ pub struct Used {
 }
 
 impl Used {
-    /// What was done between `before` and this.
+    /// The server's work between `before` and this.
     pub fn since(self, before: Self) -> Self {
         Self { wal: self.wal - before.wal, buffers: self.buffers - before.buffers }
     }
@@ -69,7 +69,7 @@ impl Watch {
         Ok(Self(connect(cluster, SUPERUSER, SUPERUSER).await?))
     }
 
-    /// What the server has done by now, when all sessions of `database` have ended: then they have told it.
+    /// The server's counters when all sessions of `database` have ended: then they have reported.
     pub async fn used(&self, database: &str) -> Outcome<Used> {
         let began = Instant::now();
         while self.0.query_opt(SESSION, &[&database]).await?.is_some() {

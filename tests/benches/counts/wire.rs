@@ -1,9 +1,9 @@
-//! A proxy before PostgreSQL that counts what passes, whatever the machine's speed.
+//! A proxy in front of PostgreSQL that counts messages, at any speed of the machine.
 //!
-//! Client and server take turns. What the client sends is held until it sends no more of its own accord, and what the server
-//! answers until it waits for the client. So a round trip is what the client could not go on without, and not what happened to
-//! be answered before the next message came. It wants all clients on the same single-threaded runtime, where one that has nothing
-//! to do for many turns of the scheduler waits for an answer: no clock is asked.
+//! Client and server take turns. The proxy holds the client's bytes until the client sends no more by itself, and the server's
+//! bytes until the server waits for the client. So a round trip is a wait that the client needs, and an early answer does not
+//! change the count. All clients must be on one single-threaded runtime: a client that stays idle for many turns of the scheduler
+//! waits for an answer, without any clock.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
@@ -24,14 +24,14 @@ const QUIET: u32 = 200;
 /// Bytes that a buffer grows by at a time.
 const MORE: usize = 64 * 1024;
 
-/// What passed.
+/// The counted messages.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// How often the client waited for an answer.
     pub trips: u64,
     /// Statements that the server carried out.
     pub statements: u64,
-    /// Bytes of COPY data, with what frames them.
+    /// Bytes of COPY data, with their frames.
     pub copied: u64,
     /// The statements as they were sent; several may come as one text.
     pub texts: Vec<String>,
@@ -48,7 +48,7 @@ impl Tally {
     }
 }
 
-/// The statements that were sent, by what they were for.
+/// The sent statements, by purpose.
 pub type Said = Vec<(String, Vec<String>)>;
 
 impl Tally {
@@ -71,7 +71,7 @@ pub struct Wire {
 struct State {
     upstream: PathBuf,
     tally: Mutex<Tally>,
-    /// Connections whose client has sent what is not answered yet.
+    /// Connections with an unanswered message of the client.
     busy: Mutex<u32>,
 }
 
@@ -91,7 +91,7 @@ impl State {
 }
 
 impl Wire {
-    /// Before `cluster`, which trusts whoever reaches its socket.
+    /// In front of `cluster`, which trusts every client of its socket.
     pub fn before(cluster: &Cluster) -> Outcome<Self> {
         let (folder, port) = (tempfile::tempdir()?, cluster.port());
         let name = format!(".s.PGSQL.{port}");
@@ -116,7 +116,7 @@ impl Wire {
         format!("postgres://{user}@{host}:{}/{database}", self.port)
     }
 
-    /// What passes while `work` is done, up to its last answer.
+    /// The messages during `work`, up to its last answer.
     pub async fn count<T>(&self, work: impl Future<Output = T>) -> (T, Tally) {
         self.settle().await;
         let before = self.tally();
@@ -129,7 +129,7 @@ impl Wire {
         self.state.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until nobody waits.
+    /// Waits until no client waits.
     async fn settle(&self) {
         let mut quiet = 0;
         while quiet < 2 * QUIET {
@@ -168,7 +168,7 @@ async fn serve(mut client: UnixStream, state: &State) -> Result<()> {
     }
 }
 
-/// What a server says unasked goes on to the client at once: why it ends the connection. `false` if it is gone.
+/// A server's unasked message goes to the client at once: the reason of its end. `false` if the connection is gone.
 async fn unasked(server: &UnixStream, client: &mut UnixStream) -> Result<bool> {
     let mut said = Vec::with_capacity(MORE);
     match server.try_read_buf(&mut said) {
@@ -178,7 +178,7 @@ async fn unasked(server: &UnixStream, client: &mut UnixStream) -> Result<bool> {
     }
 }
 
-/// The client's turn and the server's. Answers whether the connection goes on.
+/// The client's turn and the server's. Returns whether the connection continues.
 async fn turn(client: &mut UnixStream, server: &mut UnixStream, session: &mut Session, state: &State) -> Result<bool> {
     let sent = collect(client, session).await?;
     if sent.is_empty() {
@@ -233,7 +233,7 @@ async fn answers(server: &mut (impl AsyncReadExt + Unpin), session: &mut Session
     Ok(answers)
 }
 
-/// What a client wants of the server.
+/// A client's request to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     /// Something.
@@ -308,7 +308,7 @@ impl Session {
     }
 }
 
-/// The first message of `bytes`, if it is whole: its type, and what follows its length.
+/// The first message of `bytes`, if it is complete: its type, and the bytes after its length.
 fn message(bytes: &[u8]) -> Result<Option<(u8, &[u8])>> {
     let Some(([kind, a, b, c, d], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     let length = u32::from_be_bytes([*a, *b, *c, *d]).checked_sub(4);

@@ -1,4 +1,4 @@
-//! What one step of the store costs on the wire: how often it waits for the server, what that carries out, bytes of COPY a row.
+//! The cost of one step of the store on the wire: its waits for the server, its statements, bytes of COPY per row.
 
 use dalp_fixtures::Cluster;
 use dalp_indexer::chain::machine::Tail;

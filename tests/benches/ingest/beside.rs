@@ -1,5 +1,5 @@
 //! Latency beside a load at full speed: the indexer follows the head of one chain while it loads another one, raw and typed.
-//! What is sampled after the load's last row does not count.
+//! Samples after the load's last row do not count.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ pub async fn measure(servers: &mut Servers, options: &Options) -> Outcome<Vec<La
         .collect())
 }
 
-/// What is loaded meanwhile.
+/// The load.
 struct Load {
     node: Node,
 }
@@ -92,7 +92,7 @@ impl Load {
             let half = usize::from(missing < first / 2);
             let mined = Instant::now();
             let delay = chain.sample(reader, &rows, EVENTS[half]).await?;
-            // The block that opens a leaf and warms the plans does not count, nor what ends after the load.
+            // The block that makes a leaf and warms the plans does not count, nor does a sample that ends after the load.
             if number > 0 && gap(reader).await? != Some(0) {
                 delays[half].push(delay);
             }

@@ -14,13 +14,13 @@ use super::ruler::{Dump, Marks};
 use super::servers::{Servers, Used};
 use super::{Outcome, machine};
 
-/// How often what is stored is looked at: it bounds the error of a run's time, at about half a millisecond of CPU a look.
+/// The interval of reading the stored progress: it bounds the error of a run's time; each read costs about 0.5 ms of CPU.
 const LOOK: Duration = Duration::from_millis(10);
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// One case's figures.
 pub struct Case {
-    /// Its node, and what is stored.
+    /// Its node, and the stored rows.
     pub name: String,
     pub runs: Vec<Run>,
 }
@@ -42,7 +42,7 @@ pub struct Indexed {
 /// Days that a chain of 40 days touches, with the leaves ahead of its head.
 const OWN_DAYS: i64 = 45;
 
-/// How the indexer is configured, and what it finds.
+/// The indexer's configuration, and the state that it finds.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Whether raw logs are kept beside the typed rows.
@@ -57,12 +57,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// What `options` say of all cases.
+    /// The part of `options` for all cases.
     pub fn of(options: &Options, raw: bool) -> Self {
         Self { raw, indexes: options.indexes, writers: options.writers, leaves: 0, standing: false }
     }
 
-    /// An empty database that holds what the run is to find.
+    /// An empty database with the objects of the run.
     pub async fn database(&self, servers: &mut Servers) -> Outcome<String> {
         let database = servers.database().await?;
         let mut owner = servers.superuser(&database).await?;
@@ -98,7 +98,7 @@ impl Setup {
     }
 }
 
-/// What the indexer did with the whole chain.
+/// The indexer's results for the whole chain.
 #[derive(Debug)]
 pub struct Ingest {
     /// Transfers indexed.
@@ -286,7 +286,7 @@ pub async fn stop(indexer: &mut Running) -> Outcome<()> {
 
 /// Every emitted transfer once, typed and, where they are kept, raw.
 pub async fn verify(client: &Client, emitted: u64, raw: bool) -> Outcome<()> {
-    // Hashing what was never analysed, the server guesses its groups wrong by so much that a million rows take minutes.
+    // With hashes of never analysed columns, the server's wrong group estimate makes a million rows take minutes.
     client.batch_execute("SET enable_hashagg = off; SET work_mem = '64MB'").await?;
     let counts = client.query_one(COUNTS, &[]).await?;
     let counts: [i64; 4] = std::array::from_fn(|at| counts.get(at));

@@ -1,5 +1,5 @@
-//! The least that could be done for a new block: its head by WebSocket, its logs by one call on the same socket, COPY, COMMIT. No check, no
-//! progress, no second table: what no indexer on these servers can be faster than.
+//! The least work for a new block: its head by WebSocket, its logs by one call on the same socket, COPY, COMMIT. No check, no
+//! progress, no second table: no indexer on these servers can be faster.
 
 use std::fmt::Write as _;
 use std::pin::pin;
@@ -25,7 +25,7 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Subscribes, and goes on until it is stopped. `writer` may write into the tables, whose leaves are there.
+    /// Subscribes, and runs until it is stopped. `writer` may write into the tables, whose leaves exist.
     pub async fn start(ws_url: &str, writer: Client) -> Outcome<Self> {
         let socket = ClientBuilder::default().ws(WsConnect::new(ws_url)).await?;
         let mut subscribe = socket.request::<_, B256>("eth_subscribe", ("newHeads",));

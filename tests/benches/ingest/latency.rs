@@ -106,7 +106,7 @@ impl Chain {
             self.sample(reader, &rows, events).await?;
             let mut delays = Vec::new();
             for number in 0..samples {
-                // From 0.8 to 1.2 of it, in steps that meet nobody's timers for long.
+                // From 0.8 to 1.2 of it, in steps that do not stay in phase with any timer.
                 let pause = spacing * (800 + (number * 37 * 11 % 400) as u32) / 1000;
                 let began = Instant::now();
                 let delay = self.sample(reader, &rows, events).await?;

@@ -1,11 +1,11 @@
-//! What this machine is, and what its processes have used. From `/proc`, so on Linux only.
+//! The machine, and the resources used by its processes. From `/proc`, so on Linux only.
 
 use std::fs;
 use std::process::Command;
 
 use super::Outcome;
 
-/// Clock ticks of `/proc/<pid>/stat` in a second: 100 on every Linux, whatever the kernel's own clock.
+/// Clock ticks of `/proc/<pid>/stat` in a second: 100 on every Linux, for any clock of the kernel.
 const TICKS: f64 = 100.0;
 
 /// Cores, processor, load and commit, a line each.
@@ -23,7 +23,7 @@ pub fn describe() -> Vec<String> {
 }
 
 fn clean() -> bool {
-    // What is published into docs does not change what is measured.
+    // A report written into docs does not change the measured code.
     git(&["status", "--porcelain", "--untracked-files=no", "--", ":!/docs"]).is_empty()
 }
 

@@ -18,9 +18,9 @@ pub const REPLAY: &str = "--replay-node";
 /// Anvil's default.
 pub const CHAIN_ID: u64 = 31_337;
 
-/// A node and what its chain holds.
+/// A node and the content of its chain.
 pub struct Node {
-    /// What it is, as in a table's head.
+    /// Its kind, as a table heading.
     pub name: &'static str,
     /// Its HTTP address.
     pub url: String,
@@ -30,7 +30,7 @@ pub struct Node {
     pub head: (u64, u64),
     /// ERC-20 transfers up to that block.
     pub transfers: u64,
-    /// What is watched; nothing for everything.
+    /// The watched contracts; empty for all.
     pub watched: Vec<Address>,
     kind: Kind,
 }
@@ -86,7 +86,7 @@ impl Node {
         eprintln!("making the chain of {} transfers in {} blocks", plan.transfers(), plan.head);
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(REPLAY).arg(serde_json::to_string(plan)?);
-        // It ends with its standard input, whatever ends us.
+        // It ends with its standard input, after any end of ours.
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut url = String::new();
         BufReader::new(child.stdout.take().ok_or("no output of the replaying node")?).read_line(&mut url)?;
@@ -112,7 +112,7 @@ impl Node {
         }
     }
 
-    /// What was asked of it so far, where it counts.
+    /// The requests to it so far, if it counts them.
     pub async fn counts(&self) -> Outcome<Option<Counts>> {
         match &self.kind {
             Kind::Anvil(..) => Ok(None),
@@ -120,7 +120,7 @@ impl Node {
         }
     }
 
-    /// What it calls itself.
+    /// Its client version.
     pub async fn version(&self) -> Outcome<String> {
         Ok(Rpc::new(&self.url)?.call("web3_clientVersion", json!([])).await?)
     }
@@ -139,7 +139,7 @@ impl Drop for Node {
 /// Is the replaying node of a plan, until standard input ends.
 pub fn serve(arguments: &[String]) -> Outcome<()> {
     let plan: ReplayPlan = serde_json::from_str(arguments.first().ok_or("a plan is wanted")?)?;
-    // One thread: it shares two cores with what is measured.
+    // One thread: it shares two cores with the measured programs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let node = ReplayNode::listen(plan, SocketAddr::from(([127, 0, 0, 1], 0))).await?;

@@ -1,4 +1,4 @@
-//! What to measure, from the command line.
+//! The selected measurements, from the command line.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub const USAGE: &str = "options: --smoke, --part ingest|sparse|indexes|scale|de
                          --transfers N, --blocks N, --sparse-blocks N, --scale-transfers N, --load-transfers N, --tokens N, \
                          --samples N, --write FILE (N at least 1; without a choice, all that is published)";
 
-/// What can be measured by itself.
+/// The parts that can be measured alone.
 const PARTS: &[&str] = &["ingest", "sparse", "indexes", "scale", "deployed", "latency", "stages"];
 
 /// Transactions of a block; they share its transfers.
@@ -29,7 +29,7 @@ pub enum Indexes {
     None,
 }
 
-/// What to measure.
+/// The selected measurements.
 #[derive(Clone, Debug)]
 pub struct Options {
     parts: Vec<String>,
@@ -65,7 +65,7 @@ impl Options {
     /// # Errors
     /// Which argument cannot be understood.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        // cargo adds `--bench` to whatever is given.
+        // cargo adds `--bench` to all arguments.
         let given: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
         let smoke = given.iter().any(|argument| argument == "--smoke");
         let list = |items: &[&str]| items.iter().map(ToString::to_string).collect::<Vec<String>>();

@@ -12,7 +12,7 @@ use super::options::{Indexes, Options};
 use super::scale::Rate;
 use super::stages::Stage;
 
-/// What was measured.
+/// The measured figures.
 #[derive(Default)]
 pub struct Figures {
     pub cases: Vec<Case>,
@@ -68,7 +68,7 @@ fn name(indexes: Indexes) -> &'static str {
     }
 }
 
-/// What is shown, how it comes from a run, and its digits.
+/// The label, its value from a run, and its digits.
 type Line<T> = (&'static str, fn(&T) -> Option<f64>, usize);
 /// A case's name and runs.
 type Column<'a, T> = (&'a str, &'a [T]);
@@ -140,7 +140,7 @@ fn per_event(ingest: &Ingest, seconds: f64) -> f64 {
     seconds * 1e6 / ingest.events as f64
 }
 
-/// Of what the ruler measures: rows, and where it builds indexes these, too.
+/// For the ruler's figures: rows, and its indexes if it builds some.
 fn ratio(run: &Run) -> f64 {
     let ours = if run.marks.indexes.is_some() { run.ingest.indexed() } else { run.ingest.took };
     100.0 * run.marks.ruler().as_secs_f64() / ours.as_secs_f64()

@@ -26,7 +26,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// What the indexer is held against: the rows that it writes, and the indexes that it builds.
+    /// The indexer's work to compare with: its rows, and its indexes.
     pub fn ruler(&self) -> Duration {
         self.both.unwrap_or(self.typed) + self.indexes.unwrap_or_default()
     }

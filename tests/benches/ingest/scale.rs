@@ -1,5 +1,5 @@
-//! What a load's rate does as the database grows: with its rows, its leaves, the watched addresses and the writers. Typed rows
-//! only, from the replaying node, with key and BRIN alone: indexes built beside the load would be read as an effect of its size.
+//! The effect of database size on a load's rate: rows, leaves, watched addresses and writers. Typed rows only, from the replaying
+//! node, with key and BRIN alone: indexes built beside the load would look like an effect of size.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ pub struct Against {
     pub name: String,
     /// Percent that the rate reaches of it, by round.
     pub percent: Vec<f64>,
-    /// What it should reach at least.
+    /// Its target.
     pub bar: u32,
 }
 
@@ -57,7 +57,7 @@ pub async fn measure(options: &Options) -> Outcome<Vec<Rate>> {
     Ok(all)
 }
 
-/// All other cases, in rounds, so that what is compared was measured side by side.
+/// All other cases, in rounds, so that compared cases were measured side by side.
 async fn cases(servers: &mut Servers, options: &Options) -> Outcome<Vec<Rate>> {
     let plan = options.plan();
     let (plain, setup) = (Node::replay(options)?, setup());

@@ -1,4 +1,4 @@
-//! A durable PostgreSQL with a database for each run, and what a deployment puts beside it.
+//! A durable PostgreSQL with a database per run, and the other servers of a deployment.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const POOLED: u32 = 20;
 /// How long a standby gets to catch up with an empty primary.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What stands beside the server, or between it and the indexer.
+/// The servers beside PostgreSQL, or between it and the indexer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Deployment {
     /// A standby that has flushed each commit before it returns.
@@ -125,7 +125,7 @@ impl Servers {
         }
     }
 
-    /// What all of them have used so far.
+    /// The resources used by all of them so far.
     pub fn used(&self) -> Outcome<Used> {
         Ok(Used {
             server: machine::cpu_of_family(self.cluster.pid())?,
@@ -134,7 +134,7 @@ impl Servers {
         })
     }
 
-    /// What it is.
+    /// Its name.
     pub async fn version(&self) -> Outcome<String> {
         let version: String = self.superuser(SUPERUSER).await?.query_one("SHOW server_version", &[]).await?.get(0);
         Ok(format!("PostgreSQL {version}"))

@@ -129,7 +129,7 @@ fn a_fork_of_the_same_height_is_followed_though_an_answer_came_from_the_other_on
         let balancer = FaultyNode::start(&[one.http_url(), other.http_url()]).await.unwrap();
         let service = Service::start(&Site::new(&database, &balancer.url()).config()).await.unwrap();
         exact(&service, &database, &one, 0).await;
-        // The head of one fork, compared with what the other one answers, looks like an error of a moment.
+        // The head of one fork, compared with the other fork's answer, looks like a temporary error.
         let turns = balancer.inject(Rule::new(Fault::Balance));
         until("both forks to be met", || async { turns.count() > 20 }).await;
         turns.off();

@@ -1,5 +1,5 @@
-//! What nodes say about the newest block: heads missed, repeated and swapped, sockets that die, a tip that is announced and
-//! not there, a node that falls behind.
+//! Nodes' reports of the newest block: heads missed, repeated and swapped, sockets that die, an announced tip without a block, a
+//! node that falls behind.
 
 use dalp_fixtures::faulty::{Fault, Rule};
 

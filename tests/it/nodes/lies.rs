@@ -1,5 +1,4 @@
-//! Answers that are not true. At the tip, where everything is proved, none gets through; in history none that what came back
-//! contradicts.
+//! False answers. At the tip, where every block is proved, none is stored; in history none that contradicts the other answers.
 
 use dalp_fixtures::faulty::{Fault, Rule};
 use dalp_fixtures::{Deployed, FaultyNode};

@@ -1,4 +1,4 @@
-//! Nodes that answer less than they are asked for: ranges, logs, bytes and batches are cut to size, whatever the words.
+//! Nodes that answer less than requested: ranges, logs, bytes and batches are cut to size, under any wording.
 
 use alloy::primitives::U64;
 use dalp_fixtures::faulty::{Fault, Provider, Rule};

@@ -1,4 +1,4 @@
-//! What will be in the way of leaves, and who is: told before anything is begun, each with what helps.
+//! Future obstacles of leaves, and their owners: reported before any move, each with the remedy.
 
 use dalp_fixtures::AnvilOptions;
 use dalp_tests::indexer::Site;
@@ -6,7 +6,7 @@ use dalp_tests::stage::{ADMIN, anvil_with, stage};
 
 use super::{made_by_the_partitioner, one, said};
 
-/// Tables with a leaf of old rows and one of now, and what would stop a leaf at the end of its way; of the last, nothing would.
+/// Tables with a leaf of old rows and one of now, and an obstacle for the end of a leaf's way; the last table has none.
 const HINDERED: &str = "
     DO $$ DECLARE name text; BEGIN
         FOREACH name IN ARRAY ARRAY['rest', 'pointed', 'viewed', 'free'] LOOP
@@ -20,13 +20,13 @@ const HINDERED: &str = "
     CREATE TABLE dalp_assets.several (n int8, at timestamptz) PARTITION BY LIST (n);
     CREATE TABLE dalp_assets.two PARTITION OF dalp_assets.several FOR VALUES IN (1, 2) PARTITION BY RANGE (at)";
 
-/// What hinders them, by somebody else.
+/// Their obstacles, by another user.
 const HINDERS: &str = "
     CREATE TABLE dalp_assets.rest_other PARTITION OF dalp_assets.rest DEFAULT;
     CREATE TABLE dalp_assets.pointing (n int8, at timestamptz, CONSTRAINT to_all FOREIGN KEY (n, at) REFERENCES dalp_assets.pointed);
     CREATE VIEW dalp_assets.of_old AS SELECT n FROM dalp_assets.viewed_old";
 
-/// What is told of each, with the command that helps.
+/// The report of each, with the command that helps.
 const MENDED: [(&str, &str, &str); 3] = [
     (
         "rest",
@@ -94,7 +94,7 @@ fn what_will_be_in_the_way_is_told_before_anything_is_begun() {
     });
 }
 
-/// Who is in the way is named by whoever tries or asks, with what they said; and a detaching that began is ended where rows are kept now.
+/// Every command names the blocking session with its statement; and a begun detach is finished even if rows are now kept.
 #[test]
 fn who_is_in_the_way_is_named_and_what_was_begun_is_ended() {
     dalp_tests::run(async {
@@ -116,7 +116,7 @@ fn who_is_in_the_way_is_named_and_what_was_begun_is_ended() {
             Site { more, ..Site::new(&database, &anvil.http_url()) }
         };
         let (drops, keeps) = (with("action = \"drop\"\nretention = \"30d\""), with("action = \"keep\""));
-        // What a session says is shown to those of its role.
+        // A session's statement is shown to members of its role.
         let reader = database.client(ADMIN).await;
         let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
         reader.batch_execute("BEGIN; SELECT count(*) FROM dalp_assets.first").await.unwrap();
@@ -131,7 +131,7 @@ fn who_is_in_the_way_is_named_and_what_was_begun_is_ended() {
         let left = "SELECT count(*) FROM pg_class WHERE relname IN ('first', 'second')";
         assert_eq!(one(&client, left).await, 1, "the other one is dropped");
 
-        // Begun by somebody, and not ended.
+        // Begun by another user, and not ended.
         reader.batch_execute("COMMIT; BEGIN; SELECT count(*) FROM dalp_assets.position").await.unwrap();
         let detach = "ALTER TABLE dalp_assets.position DETACH PARTITION dalp_assets.first CONCURRENTLY";
         client.batch_execute("SET lock_timeout = '100ms'").await.unwrap();
@@ -173,7 +173,7 @@ fn a_table_that_is_a_part_of_another_one_is_refused() {
         assert!(checked.contains("failed  tables.part") && checked.contains("ok      tables.whole"), "{checked}");
         for command in ["plan", "doctor", "apply"] {
             let told = said(&site, &["partitions", command, "--json"], 1);
-            assert!(told.contains("looked after as tables.whole, and a leaf has one policy"), "{command}: {told}");
+            assert!(told.contains("which tables.whole maintains; a leaf has one policy"), "{command}: {told}");
         }
         assert_eq!(one(&client, "SELECT count(*) FROM dalp_assets.whole").await, 2);
     });

@@ -1,7 +1,7 @@
-//! Which files of a crate use which others, and which use each other in a circle.
+//! The uses between files of a crate, and the circles among them.
 //!
-//! A file uses another if it names something that stands there, by whatever way the name leads: through imports and re-exports, a file's
-//! own or those of `lib.rs`, but not through globs of modules. To show a name that stands elsewhere (`pub use`) is no use of it, nor is what tests name.
+//! A file uses another if it names one of its items, by any path: through imports and re-exports, a file's own or those of
+//! `lib.rs`, but not through globs of modules. A re-export (`pub use`) is no use, and neither is a name in tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ const FAR: usize = 16;
 pub struct Use {
     pub from: String,
     pub to: String,
-    /// What it names there, as it is written.
+    /// The name, as written.
     pub named: String,
 }
 
@@ -24,7 +24,7 @@ pub struct Use {
 struct Crate<'f> {
     /// By their modules, from the crate's root.
     files: BTreeMap<&'f [String], (&'f str, &'f Facts)>,
-    /// What `use` brings into each module.
+    /// The imports of each module.
     imports: BTreeMap<&'f [String], Vec<&'f Import>>,
 }
 
@@ -53,7 +53,7 @@ impl<'f> Crate<'f> {
         within.map(|(path, _)| *path)
     }
 
-    /// The file in which stands what a path names; `None` for what is not of this crate.
+    /// The file with the item of a path; `None` for an item outside this crate.
     fn follow(&self, named: &Named, far: usize) -> Option<&'f str> {
         let (mut at, mut rest) = (named.at.clone(), named.path.as_slice());
         match rest.first()?.as_str() {
@@ -111,7 +111,7 @@ impl<'f> Crate<'f> {
     }
 }
 
-/// What the files below the folder `source` (`partitions/src/`) use of each other.
+/// The uses between files below the folder `source` (`partitions/src/`).
 pub fn uses(rust: &BTreeMap<String, Facts>, source: &str) -> BTreeSet<Use> {
     Crate::of(rust, source).uses()
 }

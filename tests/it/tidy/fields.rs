@@ -1,10 +1,10 @@
-//! The fields of log lines and spans: one name for one thing, and its unit in it. Whoever searches logs knows what to search for.
+//! The fields of log lines and spans: one name for one thing, with its unit. A reader of logs knows the search terms.
 
 use proc_macro2::{TokenStream, TokenTree};
 
 /// Every field there is.
 const FIELDS: &[&str] = &[
-    // What a line is about: spans.
+    // The subject of a line: spans.
     "chain",
     "node",
     "table",
@@ -44,7 +44,7 @@ const FIELDS: &[&str] = &[
 const EVENTS: &[&str] = &["trace", "debug", "info", "warn", "error", "event"];
 const SPANS: &[&str] = &["trace_span", "debug_span", "info_span", "warn_span", "error_span", "span"];
 
-/// What a name holds that is a time or a size, and the units that such a name ends with.
+/// Words in names of times or sizes, and the units that such names end with.
 const MEASURES: &[&str] = &["second", "took", "wait", "time", "elapsed", "latency", "age", "byte", "size"];
 const UNITS: &[&str] = &["_seconds", "_bytes"];
 
@@ -66,7 +66,7 @@ fn fields(source: TokenStream) -> Vec<String> {
     found
 }
 
-/// The fields of one macro. After an event's message come what it formats; before a span's fields comes its name.
+/// The fields of one macro. After an event's message come its arguments; before a span's fields comes its name.
 fn of_macro(arguments: TokenStream, is_span: bool) -> Vec<String> {
     let arguments: Vec<TokenTree> = arguments.into_iter().collect();
     let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ',');

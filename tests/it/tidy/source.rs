@@ -1,4 +1,4 @@
-//! What a Rust file is made of, as far as the house rules ask.
+//! The facts of a Rust file that the house rules need.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub struct Facts {
     pub awaits: bool,
     /// The module that it is, from the crate's root.
     pub module: Vec<String>,
-    /// What its modules name of other modules, outside of its tests.
+    /// The names of other modules in its modules, outside its tests.
     pub uses: BTreeSet<Named>,
     /// The names that `use` gives its modules, outside of its tests: those that are named elsewhere by them are found through these.
     pub imports: Vec<Import>,
@@ -52,10 +52,10 @@ pub struct Named {
     pub path: Vec<String>,
 }
 
-/// A name that stands in a module for what another path leads to.
+/// A name in a module, and the path of its item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// `None` for a glob: all names of what the path leads to.
+    /// `None` for a glob: all names of the path.
     pub name: Option<String>,
     pub of: Named,
 }
@@ -110,7 +110,7 @@ impl Facts {
         self.modules.extend(at.into_iter().next());
     }
 
-    /// The names of a `use`. A re-export shows what stands elsewhere, and is no use of it.
+    /// The names of a `use`. A re-export shows another module's items, and is no use of them.
     fn tree(&mut self, before: &[String], tree: &UseTree, is_shown: bool) {
         let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
         let (path, name) = match tree {
@@ -133,7 +133,7 @@ impl Facts {
         }
     }
 
-    /// The paths in a macro's arguments, whatever they are.
+    /// The paths in a macro's arguments of any kind.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -246,7 +246,7 @@ impl<'ast> Visit<'ast> for Facts {
 
     fn visit_macro(&mut self, call: &'ast Macro) {
         let name = call.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
-        // A macro's arguments are any tokens; most are expressions. For the rest, what they name must do.
+        // A macro's arguments are any tokens; most are expressions. For the others, their names must do.
         self.tokens(call.tokens.clone());
         if let Ok(arguments) = call.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
             if ["format", "write", "writeln", "format_args", "concat"].contains(&name.as_str()) {

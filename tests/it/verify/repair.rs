@@ -20,8 +20,8 @@ use crate::{burst, caught_up, emit, transfer};
 
 const DAY: u64 = 24 * 3600;
 
-/// Everything that can be wrong with the rows of one block: what it is called, where it shows, and how it is planted. `$1`
-/// is the block, `$2` a time whose leaf exists and which is another block's.
+/// Every possible fault of one block's rows: its name, its visible sign, and the statement that plants it. `$1` is the block,
+/// `$2` a time whose leaf exists and which is another block's.
 const WRONGS: &[(&str, &str, &str)] = &[
     (
         "logs",
@@ -176,7 +176,7 @@ async fn chain_with_days(anvil: &Anvil) -> (Deployed, u64) {
     (deployed, first)
 }
 
-/// Through a door that counts: beside a whole look, a repair costs what its blocks cost, each of them once.
+/// Through a counting proxy: beside a full verification, a repair costs only its own blocks, each of them once.
 async fn repair_costs_its_blocks(database: &Database, anvil: &Anvil, blocks: u64) {
     let door = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
     let counted = Site::new(database, &door.url()).with("range_blocks = 10");
@@ -202,7 +202,7 @@ async fn what_is_out_of_time_is_kept_and_told(site: &Site, anvil: &Anvil, client
     let output = site.call(&["verify"]);
     let said = String::from_utf8_lossy(&output.stdout);
     let sentence = format!(
-        "1 logs are in dalp_indexed.quarantine and in no other table: their blocks lie more than a hundred years ahead ({last})"
+        "1 logs are only in dalp_indexed.quarantine: the times of their blocks are more than 100 years ahead ({last})"
     );
     assert!(output.status.success() && said.contains(&sentence), "{said}");
 }
@@ -273,7 +273,7 @@ fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
         full_verify(&site);
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         assert_eq!(before, places(&client, &broken).await, "rows of other blocks were touched");
-        // The writer beside it goes on.
+        // The writer beside it continues.
         burst(anvil.rpc(), &deployed, 3, 1000).await;
         caught_up(&database, &anvil).await;
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;

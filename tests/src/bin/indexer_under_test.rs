@@ -1,4 +1,4 @@
-//! `dalp-indexer` as the tests and benchmarks start it: the same program, built beside them.
+//! `dalp-indexer` for tests and benchmarks: the same program, built beside them.
 
 fn main() -> std::process::ExitCode {
     let datasets = match std::env::var_os("DALP_TEST_MADE_UP") {

@@ -1,4 +1,4 @@
-//! Which stored blocks are final, by what nodes said of blocks that we hold.
+//! The stored blocks that are final, from the nodes' reports about blocks that we have.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,7 +7,7 @@ use alloy::primitives::B256;
 use super::vocabulary::Tail;
 use crate::chain::block::BlockRef;
 
-/// When a block can no longer be reorganised.
+/// The rule after which a block can no longer be reorganised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finality {
     /// The node's `finalized` tag.
@@ -20,27 +20,27 @@ pub enum Finality {
     Never,
 }
 
-/// What is kept of the nodes' words about finality, and of stored hashes to hold them against: on some chains the final
-/// block is thousands below the head.
+/// The number of kept reports about finality, and of kept stored hashes to compare with: on some chains, the final block is
+/// thousands of blocks below the head.
 const ANCHORS: usize = 64;
 const RECENT: usize = 16_384;
 
-/// A block of a node's chain, and up to where our chain is final once it holds that very block. Height alone says nothing:
-/// a node may be stuck on a branch that lost long ago.
+/// A block of a node's chain, and the height up to which our chain is final once it holds that very block. A height alone proves
+/// nothing: a node may be stuck on a branch that lost long ago.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Anchor {
     pub block: BlockRef,
     pub settles: u64,
 }
 
-/// What is known of finality.
+/// The knowledge about finality.
 #[derive(Clone, Debug)]
 pub(super) struct Settling {
     finality: Finality,
-    /// The highest *stored* block known to be final; nothing is unwound at or below it. It may be lower than what a node
-    /// calls final: what was stored before a reorg may be orphaned below a block that became final since.
+    /// The highest *stored* block known to be final; no unwind goes to or below it. It may be lower than the node's final block:
+    /// blocks stored before a reorg may be orphans below a block that became final later.
     settled: Option<u64>,
-    /// What the nodes said lately about finality, newest last.
+    /// The nodes' recent reports about finality, newest last.
     anchors: VecDeque<Anchor>,
     /// Hashes of the newest stored blocks.
     recent: BTreeMap<u64, B256>,
@@ -61,12 +61,12 @@ impl Settling {
         self.settled
     }
 
-    /// What a node said last.
+    /// The last report of a node.
     pub fn newest(&self) -> Option<Anchor> {
         self.anchors.back().copied()
     }
 
-    /// A node's head, and what its `finalized` tag says.
+    /// A node's head, and the block of its `finalized` tag.
     pub fn hear(&mut self, head: BlockRef, finalized: Option<BlockRef>) {
         let anchor = match self.finality {
             Finality::Tag => finalized.map(|block| Anchor { block, settles: block.number }),
@@ -89,7 +89,7 @@ impl Settling {
         self.raise(self.settled_with(&[]));
     }
 
-    /// The newest stored blocks, and the highest final one, as the database has them.
+    /// The newest stored blocks, and the highest final one, from the database.
     pub fn load(&mut self, recent: Vec<BlockRef>, finalized: Option<u64>) {
         self.recent.clear();
         self.remember(recent);
@@ -103,29 +103,29 @@ impl Settling {
         self.remember([block]);
     }
 
-    /// From now on nothing at or above `next` is ours: what a node calls final meanwhile must not be found there.
+    /// From now on, blocks at or above `next` are not ours: a later final block must not be found there.
     pub fn unwind(&mut self, next: u64) {
         _ = self.recent.split_off(&next);
     }
 
-    /// A node has `block` and the whole of what is stored in one chain.
+    /// A node has `block` and all stored blocks in one chain.
     pub fn confirm(&mut self, block: BlockRef) {
         let settles = self.anchors.iter().filter(|anchor| anchor.block == block).map(|anchor| anchor.settles).max();
         self.raise(settles.and_then(|settles| self.known_below(settles)));
     }
 
-    /// The newest final block of a node below `tail` that is not stored itself, and by which more of ours would be final.
+    /// The newest final block of a node below `tail` that is not stored itself, and that would make more of our blocks final.
     pub fn unconfirmed(&self, tail: Tail) -> Option<BlockRef> {
         let anchor = self.newest().filter(|anchor| anchor.block.number < tail.next)?;
         let known = self.recent.contains_key(&anchor.block.number);
         (!known && self.known_below(anchor.settles) > self.settled).then_some(anchor.block)
     }
 
-    /// The highest block of ours that is final, once `blocks` are committed on top: an anchor's block is among ours.
+    /// Our highest final block, after `blocks` are committed on top: an anchor's block is one of ours.
     pub fn settled_with(&self, blocks: &[BlockRef]) -> Option<u64> {
         let ours = |block: BlockRef| self.recent.get(&block.number) == Some(&block.hash) || blocks.contains(&block);
         let settles = self.anchors.iter().filter(|anchor| ours(anchor.block)).map(|anchor| anchor.settles).max();
-        // As a block of which we have the hash, so that a node can be asked for it.
+        // The final block as a block with a known hash, so that a node can be asked for it.
         let known = settles.and_then(|settles| {
             let new = blocks.iter().map(|block| block.number).filter(|number| *number <= settles).max();
             self.known_below(settles).max(new)
@@ -133,15 +133,15 @@ impl Settling {
         self.settled.max(known)
     }
 
-    /// Whether the branch of `anchor` may take us back to `to`: it leaves nothing that a node calls final, or it is final
-    /// itself above there by a node's word.
+    /// Whether the branch of `anchor` may take us back to `to`: it leaves no block that a node calls final, or a node calls the
+    /// branch itself final above that block.
     pub fn may_leave(&self, anchor: BlockRef, to: Tail) -> bool {
         let called_final = self.settled.max(self.newest().map(|newest| newest.settles));
         called_final.is_none_or(|number| number < to.next)
             || self.anchors.iter().any(|known| known.block == anchor && known.settles >= to.next)
     }
 
-    /// The highest block at or below `number` of which we have the hash.
+    /// The highest block at or below `number` with a known hash.
     fn known_below(&self, number: u64) -> Option<u64> {
         self.recent.range(..=number).next_back().map(|(number, _)| *number)
     }

@@ -1,4 +1,4 @@
-//! Small scenarios by hand. The seeded model chain is in `sim.rs`.
+//! Small scenarios, written by hand. The seeded model chain is in `sim.rs`.
 
 use alloy::primitives::B256;
 
@@ -70,7 +70,7 @@ fn near_the_head_what_came_is_kept_and_the_rest_is_asked_for_again() {
     let asked = m.step(head(9));
     let fetch = |id, first, last| Action::Fetch { id: FetchId(id), range: range(first, last), near_head: true };
     assert_eq!(asked, [fetch(0, 0, 7), fetch(1, 8, 9)]);
-    // Three of eight blocks came.
+    // Three of eight blocks arrived.
     let actions = m.step(fetched(0, link(0, 2), 0));
     let on = Tail { next: 0, hash: None };
     assert_eq!(actions, [Action::Append { id: FetchId(0), on, finalized: None }, fetch(2, 3, 7)]);
@@ -80,8 +80,8 @@ fn near_the_head_what_came_is_kept_and_the_rest_is_asked_for_again() {
     assert!(matches!(m.step(fetched(2, link(3, 7), 0))[..], [Action::Append { id: FetchId(2), .. }]));
 }
 
-/// Follows a head that moves on every second tick; a question takes a tick, and one in four fails: as a whole, or behind the first
-/// blocks that it brings. Answers the ticks with more than five blocks of lag, in a hundred, and the questions for each block.
+/// Follows a head that moves on every second tick. A request takes one tick, and one in four fails: as a whole, or after its
+/// first blocks. Returns the ticks with more than five blocks of lag, per hundred, and the requests per block.
 fn follow(seed: u64) -> (u64, f64) {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
@@ -104,7 +104,7 @@ fn follow(seed: u64) -> (u64, f64) {
                 false => range.blocks(),
             };
             match came {
-                // Asked for again after a pause.
+                // Requested again after a pause.
                 0 => under_way.push((tick + 2, id, range)),
                 came => inputs.push(fetched(id.0, link(range.first, range.first + came - 1), 0)),
             }
@@ -190,7 +190,7 @@ fn nothing_is_unwound_below_finalized() {
     assert!(matches!(m.wait(), Wait::Operator(_)));
 }
 
-/// A machine that stored final blocks up to 89, and whose node went on from a block further down.
+/// A machine that stored final blocks up to 89, and whose node continued from a lower block.
 fn left_below_89(finality: Finality) -> (Machine, Vec<Action>) {
     let mut m = machine(finality, 100);
     let tail = m.tail();

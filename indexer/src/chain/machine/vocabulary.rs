@@ -1,4 +1,4 @@
-//! What the machine hears and says: inputs, actions, and what it waits for.
+//! The vocabulary of the machine: inputs, actions, and the objects that it waits for.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use crate::chain::batch::Link;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::reorg::Fork;
 
-/// The end of what is committed: the next block to commit, and the hash it must stand on (`None`: nothing below it).
+/// The end of the committed blocks: the next block to commit, and its required parent hash (`None`: no block below it).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
     /// Number of the next block.
     pub next: u64,
-    /// Hash of block `next - 1`, where we have it.
+    /// Hash of block `next - 1`, if known.
     pub hash: Option<B256>,
 }
 
@@ -24,43 +24,43 @@ impl Tail {
     }
 }
 
-/// Names one fetch, so that an answer that is no longer wanted can be told from one that is.
+/// The name of one fetch: it distinguishes a wanted answer from an unwanted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FetchId(pub(super) u64);
 
-/// What happened. Inputs of the machine are not called events.
+/// An input. Inputs of the machine are not called events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// The node's newest block, and what its `finalized` tag says where that was asked.
+    /// The node's newest block, and the block of its `finalized` tag if it was asked.
     Head {
         /// Newest block.
         head: BlockRef,
         /// The block tagged `finalized`.
         finalized: Option<BlockRef>,
     },
-    /// A fetch brought a batch that is whole: the blocks of its range, or, near the head, the first of them.
+    /// A fetch returned a complete batch: the blocks of its range, or, near the head, the first of them.
     Fetched {
-        /// Which fetch.
+        /// The fetch.
         id: FetchId,
-        /// How the batch joins the chain.
+        /// The link of the batch to the chain.
         link: Link,
         /// Logs in it.
         logs: u64,
         /// Bytes that it holds in memory.
         bytes: u64,
-        /// The blocks whose hashes it brought, ascending.
+        /// The blocks with fetched hashes, ascending.
         blocks: Vec<BlockRef>,
     },
-    /// A fetch failed in a way that repeating it unchanged does not mend.
+    /// A fetch failed, and an unchanged retry does not help.
     FetchFailed {
-        /// Which fetch.
+        /// The fetch.
         id: FetchId,
-        /// Why.
+        /// The reason.
         failure: FetchFailure,
     },
     /// The append was committed.
     Committed,
-    /// The append or unwind was not committed, or it is not known whether it was.
+    /// The append or unwind was not committed, or its commit is unknown.
     WriteLost,
     /// The state row, read under its lock.
     Loaded {
@@ -71,13 +71,13 @@ pub enum Input {
         /// The newest stored blocks, ascending.
         recent: Vec<BlockRef>,
     },
-    /// Stored blocks were compared with the node's. [`Fork::Below`] here means: down to the end, none matches.
+    /// Stored blocks were compared with the node's. [`Fork::Below`] here means: no block matches, down to the end.
     Compared(Fork),
     /// The unwind was committed.
     Unwound,
-    /// The jump was committed; the tail stands on that block.
+    /// The jump was committed; the tail is at that block.
     Jumped(BlockRef),
-    /// The node did not have the block to jump to.
+    /// The node lacked the block to jump to.
     NotJumped,
     /// A node has both that final block and the block of this tail in one chain.
     Anchored {
@@ -91,7 +91,7 @@ pub enum Input {
 /// Why a fetch cannot simply be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchFailure {
-    /// Too many blocks, logs or bytes; with the number of blocks the node allows, where it names one.
+    /// Too many blocks, logs or bytes; with the node's limit in blocks, if the node names one.
     TooLarge {
         /// The node's limit in blocks.
         hint: Option<u64>,
@@ -100,21 +100,21 @@ pub enum FetchFailure {
     Gone,
 }
 
-/// What the driver shall do. At most one of the actions other than `Fetch` is under way at a time.
+/// An action for the driver. At most one action other than `Fetch` is under way at a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
     /// Fetch `range`. `near_head`: all headers first, then the logs pinned by block hash.
     Fetch {
         /// Name of this fetch.
         id: FetchId,
-        /// What to fetch.
+        /// The range.
         range: BlockRange,
-        /// Whether these blocks may still be reorganised under our feet.
+        /// Whether a reorg may still replace these blocks.
         near_head: bool,
     },
     /// Commit the batch of fetch `id` on top of `on`.
     Append {
-        /// Which batch.
+        /// The batch.
         id: FetchId,
         /// The tail that the commit must find.
         on: Tail,
@@ -127,11 +127,11 @@ pub enum Action {
     Compare {
         /// Lowest block that may be unwound to.
         floor: Option<u64>,
-        /// The block that gave rise to it: only a node that has this very block is to be asked, so that what is compared is
-        /// the branch that it belongs to.
+        /// The block that caused the comparison: only a node with this very block may be asked, so that the compared blocks are
+        /// on its branch.
         anchor: BlockRef,
     },
-    /// Remove every block from `to.next` upwards; the tail to find is `from`.
+    /// Remove every block from `to.next` upwards; the present tail must be `from`.
     Unwind {
         /// The tail that the commit must find.
         from: Tail,
@@ -142,12 +142,12 @@ pub enum Action {
     Jump {
         /// The tail that the commit must find.
         from: Tail,
-        /// The block that the tail shall stand on.
+        /// The new tail's block.
         to: u64,
-        /// A block at or above it by which it is known to be final: only a node that has this very block is to be asked.
+        /// A block at or above it that makes it final: only a node with this very block may be asked.
         anchor: BlockRef,
     },
-    /// Read the state row under its lock, however long that takes.
+    /// Read the state row under its lock, without a time limit.
     Reload,
     /// Stop this chain: an operator must decide.
     Stop(Stop),
@@ -156,12 +156,12 @@ pub enum Action {
 /// Why a chain stopped for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// The node's chain leaves ours below a block that was final.
+    /// The node's chain leaves ours below a final block.
     #[error(
-        "the node's chain differs from the stored one below finalized block {finalized}; nothing was removed. Check that \
-         the RPC URLs are of the right chain. If it really rewrote final blocks, remove what is stored of them with \
-         `dalp-indexer reindex --from {finalized} --yes`, and from a lower block if it says so again. A devnet takes back what it calls \
-         final: set its `finality = \"never\"`"
+        "the node's chain differs from the stored chain below finalized block {finalized}; nothing was removed. Check \
+         that the RPC URLs belong to the right chain. If the chain really rewrote final blocks, remove the stored ones \
+         with `dalp-indexer reindex --from {finalized} --yes`, and from a lower block if this message appears again. A \
+         devnet reverts blocks that it calls final: set its `finality = \"never\"`"
     )]
     BelowFinalized {
         /// The finalized block.
@@ -169,7 +169,7 @@ pub enum Stop {
     },
     /// One block alone is too large for the limits.
     #[error(
-        "block {number} alone passes the node's or our response limit; raise `max_response_bytes` or use another node"
+        "block {number} alone exceeds the node's or our response limit; raise `max_response_bytes` or use another node"
     )]
     BlockTooLarge {
         /// The block.
@@ -177,14 +177,14 @@ pub enum Stop {
     },
 }
 
-/// What progress depends on.
+/// The object that progress waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// No head seen yet.
     FirstHead,
     /// Everything is committed up to the head.
     NextBlock,
-    /// The node reports less than we have stored.
+    /// The node reports a head below our tail.
     NodeBehind(u64),
     /// Logs and headers of a range.
     Fetch(BlockRange),
@@ -198,7 +198,7 @@ pub enum Wait {
     Jump(u64),
     /// Reading the state row.
     Reload,
-    /// A node that says which of two branches is final: the nodes' leaves ours below what was final.
+    /// A node that says which of two branches is final: the nodes' branch leaves ours below a final block.
     Finality,
     /// An operator.
     Operator(Stop),
@@ -217,7 +217,7 @@ impl fmt::Display for Wait {
             Wait::Jump(number) => write!(f, "PostgreSQL: the tail's jump to block {number}"),
             Wait::Reload => f.write_str("PostgreSQL: state of the chain"),
             Wait::Finality => f.write_str(
-                "a node that calls a block final: the nodes' chain leaves the stored one below a final block",
+                "a node that reports a final block: the nodes' chain differs from the stored chain below a final block",
             ),
             Wait::Operator(stop) => write!(f, "an operator: {stop}"),
         }

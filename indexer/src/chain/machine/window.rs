@@ -1,4 +1,4 @@
-//! The fetches that are under way or wait for their turn to be committed.
+//! The fetches that are under way or wait for their commit.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use crate::chain::batch::Link;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::range::RangeSizer;
 
-/// How far the machine may go before it waits, or leaves history to the backfill lane.
+/// The limits of the machine before it waits, or leaves history to the backfill lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Fetches under way or waiting for their turn to be committed.
+    /// Fetches under way or waiting for their commit.
     pub fetches: usize,
-    /// Bytes that they hold together. The one that is next to be committed is always fetched.
+    /// Bytes that they hold together. The next batch to commit is always fetched.
     pub bytes: u64,
-    /// A tail this many blocks below the newest final one jumps there: the blocks between are history, which several
-    /// workers fetch in any order. A shorter way the tail goes itself in a few ranges.
+    /// A tail at least this many blocks below the newest final block jumps there: the blocks between are history, which several
+    /// workers fetch in any order. A shorter distance is fetched by the tail itself in a few ranges.
     pub far_behind: u64,
 }
 
-/// Blocks this close to the head are fetched by hash: they may be reorganised between two calls.
+/// Blocks this close to the head are fetched by hash: a reorg may happen between two calls.
 const NEAR_HEAD: u64 = 32;
-/// Of these, so many are fetched together: what fails of them is asked for again, and holds up no more.
+/// The number of these blocks fetched together: failed blocks are requested again, and delay few others.
 const TOGETHER: u64 = 8;
 
 /// One fetch, and the batch that it brought.
@@ -31,12 +31,12 @@ pub(super) struct Slot {
     pub range: BlockRange,
     /// `None` while the node is asked.
     pub link: Option<Link>,
-    /// Bytes held; what is expected, while the node is asked.
+    /// Bytes held; an estimate while the node is asked.
     pub bytes: u64,
     pub blocks: Vec<BlockRef>,
 }
 
-/// Which blocks above the tail are fetched.
+/// The fetched blocks above the tail.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     limits: Limits,
@@ -55,7 +55,7 @@ impl Window {
         self.slots.values().any(|slot| slot.id == id)
     }
 
-    /// The fetches whose answers are waited for.
+    /// The fetches without an answer.
     pub fn asked(&self) -> impl Iterator<Item = (FetchId, BlockRange)> + '_ {
         self.slots.values().filter(|slot| slot.link.is_none()).map(|slot| (slot.id, slot.range))
     }
@@ -90,13 +90,13 @@ impl Window {
         slot.link = Some(link);
         slot.bytes = bytes;
         slot.blocks = blocks;
-        // Near the head what came is kept, and the rest is asked for again.
+        // Near the head the arrived blocks are kept, and the rest is requested again.
         slot.range.last = slot.range.last.min(link.last.number.max(slot.range.first));
         let range = slot.range;
         if self.sizer.is_excessive(range.blocks(), logs, bytes) {
             self.slots.remove(&range.first);
         }
-        // A short range says nothing about the width that suits the node.
+        // The width of a short range says nothing about the node.
         if range.blocks() >= self.sizer.blocks() || logs > 0 {
             self.sizer.fetched(range.blocks(), logs, bytes);
         }
@@ -113,9 +113,9 @@ impl Window {
         }
     }
 
-    /// Keeps what still stands on the stored `tail`, where `before` was thought to be it. Whether anything may.
+    /// Keeps the slots that fit the stored `tail`; `before` was the assumed tail. Returns whether any fits.
     pub fn follow(&mut self, before: Tail, tail: Tail) -> bool {
-        // A batch in hand is still good if the stored tail is the one it was fetched for, or the one after it.
+        // A batch in memory is still valid if the stored tail is the tail that it was fetched for, or the tail after it.
         let follows = self
             .slots
             .values()
@@ -127,13 +127,13 @@ impl Window {
         follows
     }
 
-    /// The next fetch at or above `next`, the block after what is committed or being committed; `held` bytes are being
-    /// committed. `None`: all is fetched, or enough is held.
+    /// The next fetch at or above `next`, the block after the committed or committing blocks; `held` bytes are being committed.
+    /// `None`: all blocks are fetched, or enough bytes are held.
     pub fn fetch(&mut self, next: u64, held: u64, head: u64) -> Option<Action> {
         let range = self.next_range(next, head)?;
         let expected = self.sizer.target_bytes();
         let bytes = held + self.slots.values().map(|slot| slot.bytes).sum::<u64>() + expected;
-        // What is next to be committed must come in, whatever is held; else nothing would ever be let go.
+        // The next batch to commit must be fetched at any fill level; otherwise no bytes would ever be released.
         if range.first != next && (self.slots.len() >= self.limits.fetches || bytes > self.limits.bytes) {
             return None;
         }
@@ -143,7 +143,7 @@ impl Window {
         Some(Action::Fetch { id, range, near_head: head - range.last < NEAR_HEAD })
     }
 
-    /// The lowest range at or above `first` that no slot holds.
+    /// The lowest range at or above `first` without a slot.
     fn next_range(&self, mut first: u64, head: u64) -> Option<BlockRange> {
         let mut limit = head;
         for slot in self.slots.values() {

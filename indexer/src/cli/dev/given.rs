@@ -1,5 +1,5 @@
-//! What a user gives to `dev`: looked at before anything is removed or started, and whether the node's chain is the one that the
-//! database holds. No message shows a URL whole: it may hold a password or a provider's key.
+//! The node and the database that a user gives to `dev`: checked before anything is removed or started, together with the chain
+//! in the database. No message shows a whole URL: it may hold a password or a provider's key.
 
 use alloy::primitives::B256;
 use dalp_fixtures::Rpc;
@@ -13,7 +13,7 @@ use crate::nodes::Nodes;
 use crate::store::connect::{connect_direct, explain};
 use crate::store::{hash, int8, uint8};
 
-/// What the chain is called.
+/// The name of the chain.
 pub(super) const CHAIN: &str = "devnet";
 
 /// A node to index.
@@ -23,17 +23,17 @@ pub(super) struct DevNode {
     pub chain_id: u64,
     pub genesis: B256,
     pub start_block: u64,
-    /// A client, where we started it and may send it traffic.
+    /// A client, if we started the node and may send traffic to it.
     pub ours: Option<Rpc>,
 }
 
-/// The node that is given, if one is. Both it and the database that is given have answered.
+/// The given node, if any. Both it and the given database have answered.
 pub(super) async fn meet(args: &DevArgs) -> Result<Option<DevNode>, Failure> {
     if let Some(url) = &args.rpc_url {
         let parsed =
             url::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         parsed.ok_or_else(|| {
-            Failure::usage("--rpc-url: its value (not shown) is not a URL that starts with http:// or https://")
+            Failure::usage("--rpc-url: the value (not shown) is not a URL that starts with http:// or https://")
         })?;
     }
     if let Some(url) = &args.database_url {
@@ -70,7 +70,7 @@ async fn node(url: &str, start_block: u64) -> Result<DevNode, Failure> {
     Ok(DevNode { url, ws_url, chain_id: found.chain_id, genesis: found.genesis, start_block, ours: None })
 }
 
-/// Refuses to go on where the database holds another chain than the node's, and says what does.
+/// Refuses if the database holds another chain than the node's, and names the remedy.
 pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) -> Result<(), Failure> {
     let client = connect_direct(&config.database, &config.database.admin_url).await?;
     let chain_id = int8(node.chain_id);
@@ -81,14 +81,14 @@ pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) 
     }
     let Some(stored) = Stored::read(&client, chain_id).await? else { return Ok(()) };
     if stored.genesis != node.genesis {
-        // What is stored of it goes.
+        // Its stored rows are removed.
         if args.fresh {
             return Ok(());
         }
         return Err(Failure::other(format!(
-            "the database holds another chain {chain_id}, which begins with block {}, and that of the node at {} with {}: that node was \
-             started anew, or is another one. Nothing was changed. `dalp-indexer dev --fresh` with the other arguments of this run \
-             removes what is stored, and begins again",
+            "the database holds another chain {chain_id}: its first block is {}, and the first block of the node at {} is \
+             {}. The node was restarted, or is another node. Nothing was changed. To remove the stored chain and start \
+             from an empty one, run `dalp-indexer dev --fresh` with the other arguments of this run",
             stored.genesis,
             endpoint(&node.url),
             node.genesis
@@ -101,16 +101,16 @@ pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) 
 }
 
 fn of_another_id(args: &DevArgs, stored: i64, found: u64) -> String {
-    let what = format!("the database holds chain {stored}, and the node's chain is {found}. Nothing was changed");
+    let what = format!("the database holds chain {stored}, and the node serves chain {found}. Nothing was changed");
     match &args.database_url {
-        // Of a database that is not ours, nothing is removed but what is stored of the very chain.
+        // In a database that is not ours, only the rows of this very chain are removed.
         Some(_) => format!(
-            "{what}. `dev` keeps one chain in a database: give another database (CREATE DATABASE …) by --database-url, or a \
-             node of chain {stored} by --rpc-url"
+            "{what}. `dev` keeps one chain per database: give another database (CREATE DATABASE …) with --database-url, \
+             or a node of chain {stored} with --rpc-url"
         ),
         None => format!(
-            "{what}. `dalp-indexer dev --fresh` with the other arguments of this run begins again with an empty database; or go on \
-             with that chain by --rpc-url"
+            "{what}. To start with an empty database, run `dalp-indexer dev --fresh` with the other arguments of this \
+             run; to continue with the stored chain, give its node with --rpc-url"
         ),
     }
 }
@@ -132,20 +132,21 @@ impl Stored {
         Ok(Some(Self { genesis: hash(row.get(0))?, tail }))
     }
 
-    /// Our own node goes on from a file: it may have been killed before it could write it.
+    /// Our own node continues from a file: it may have been killed before it wrote the file.
     async fn is_on(&self, rpc: &Rpc) -> Result<(), Failure> {
         let Some((number, hash)) = self.tail else { return Ok(()) };
         if rpc.block_hash(number).await? == Some(hash) {
             return Ok(());
         }
         Err(Failure::other(format!(
-            "the database holds this devnet's blocks up to {number}, and Anvil does not have that block: it ended before it could save \
-             its chain. Nothing was changed. `dalp-indexer dev --fresh` with the other arguments of this run begins again"
+            "the database holds this devnet's blocks up to {number}, and Anvil does not have this block: Anvil ended \
+             before it saved its chain. Nothing was changed. To start with an empty chain, run `dalp-indexer dev --fresh` \
+             with the other arguments of this run"
         )))
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn unread(error: tokio_postgres::Error) -> Failure {
-    Failure::other(format!("reading which chain the database holds: {}", explain(&error)))
+    Failure::other(format!("reading the chain id from the database: {}", explain(&error)))
 }

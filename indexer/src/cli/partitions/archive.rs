@@ -9,37 +9,37 @@ use crate::cli::failure::Failure;
 use crate::cli::out::{say, tell};
 use crate::config::{Config, ManagedTable, sql_name, sql_table};
 
-/// What to do with archives.
+/// The commands for archives.
 #[derive(Debug, Subcommand)]
 pub enum ArchiveCommand {
-    /// List what is archived
+    /// List the archives
     #[command(after_help = "Examples:
   dalp-indexer partitions archive list --table logs
   dalp-indexer partitions archive list --json | jq '.[] | {leaf, rows, object}'")]
     List(Selection),
-    /// Read all archives whole, those that the registry lists and others in the store; exit code 1 if one is missing or cannot be trusted
+    /// Read and check every archive of the registry and of the store; exit code 1 if one is missing or damaged
     #[command(after_help = "Examples:
   dalp-indexer partitions archive verify
   dalp-indexer partitions archive verify --leaf logs_1_20240301")]
     Verify(VerifyArgs),
-    /// Write manifests that are lost or damaged again, from the registry, where the file is whole; exit code 1 if one is not
+    /// Write lost or damaged manifests again from the registry, for intact files; exit code 1 if a file is damaged
     #[command(after_help = "Example:
   dalp-indexer partitions archive repair
 
-Reads the files whole. A damaged manifest goes below void/.")]
+Reads every file as a whole. A damaged manifest moves below void/.")]
     Repair(Selection),
-    /// Write to the archive from this database from now on, a copy of the one that wrote there, or that one set back to an earlier time
+    /// Make this database the writer of the archive: a copy of the earlier writer, or the earlier writer reset to an older state
     #[command(after_help = "Example:
   dalp-indexer partitions archive adopt --author ops
 
-A place has one writer. What is archived there stays, beside what is archived from now on.")]
+A place has one writer. The existing archives stay.")]
     Adopt(AdoptArgs),
 }
 
 /// Arguments of `adopt`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AdoptArgs {
-    /// Who asks for it [default: the user of the system]
+    /// Author of the request [default: the system's user name]
     #[arg(long)]
     pub author: Option<String>,
 }
@@ -49,10 +49,10 @@ pub struct AdoptArgs {
 pub struct RestoreArgs {
     #[command(flatten)]
     pub leaf: LeafArgs,
-    /// Which archive, by its object as `archive list` shows it, where several are of a leaf of this name
+    /// Archive to use if several have a leaf of this name: the object from `archive list`
     #[arg(long, value_name = "OBJECT")]
     pub archive: Option<String>,
-    /// Load it into a new table with the columns as they were archived, instead of the table that it was of
+    /// Restore into a new table with the archived columns, instead of the original table
     #[arg(long, value_name = "TABLE")]
     pub into: Option<String>,
 }
@@ -106,7 +106,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: Archive
     }
 }
 
-/// What is archived of the tables that are selected.
+/// The archives of the selected tables.
 async fn surveys<'c>(
     session: &Session,
     config: &'c Config,
@@ -120,7 +120,7 @@ async fn surveys<'c>(
     Ok(surveys)
 }
 
-/// What cannot be read is named beside the rest.
+/// Unreadable manifests are named beside the others.
 async fn list(session: &Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let surveys = surveys(session, config, selection).await?;
     for error in surveys.iter().flat_map(|(_, survey)| &survey.unreadable) {
@@ -155,7 +155,7 @@ async fn list(session: &Session, config: &Config, selection: &Selection) -> Resu
     Ok(())
 }
 
-/// Every archive is read, whatever is found in one. Those that the registry lists come first to mind: the store may have lost them.
+/// Reads every archive, after any fault in another one. Lists the registry's archives first: the store may have lost them.
 async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result<(), Failure> {
     let (mut bad, mut told) = (Vec::new(), Vec::new());
     let (mut rows, mut files) = (0, 0);
@@ -172,7 +172,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
                     note_verified(&session.client, &table.table, &archived).await.map_err(failed)?;
                     rows += counted;
                     let beside = if archived.is_registered() { "" } else { "; the registry does not list it" };
-                    tell!("{object}: {counted} rows, as written{beside}");
+                    tell!("{object}: {counted} rows, unchanged{beside}");
                     told.push(Verified { object, rows: Some(counted), error: None });
                 }
                 Err(error) => {
@@ -181,7 +181,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
                 }
             }
         }
-        // One of the registry's is told by its own manifest, too.
+        // The registry's archives are also judged by the registry's own manifest.
         for error in survey.unreadable.iter().map(ToString::to_string) {
             let is_asked = leaf.as_ref().is_none_or(|leaf| error.contains(leaf.as_str()));
             if is_asked && !bad.contains(&error) {
@@ -198,7 +198,7 @@ async fn verify(session: &Session, config: &Config, args: &VerifyArgs) -> Result
         }
         (true, ..) if args.selection.json => Ok(()),
         (true, ..) => {
-            say!("{files} archives, {rows} rows: all as written")?;
+            say!("{files} archives, {rows} rows: all unchanged")?;
             Ok(())
         }
         _ => Err(Failure::other(bad.join("\n"))),
@@ -229,9 +229,9 @@ async fn repair(session: &Session, config: &Config, selection: &Selection) -> Re
         print_json(&told)?;
     } else {
         for repaired in told.iter().filter(|told| told.repaired) {
-            say!("{}: its manifest is written again", repaired.object)?;
+            say!("{}: its manifest was written again", repaired.object)?;
         }
-        say!("{} of {} manifests written again", told.iter().filter(|told| told.repaired).count(), told.len())?;
+        say!("{} of {} manifests were written again", told.iter().filter(|told| told.repaired).count(), told.len())?;
     }
     let errors: Vec<&str> = told.iter().filter_map(|told| told.error.as_deref()).collect();
     if errors.is_empty() { Ok(()) } else { Err(Failure::other(errors.join("\n"))) }
@@ -241,15 +241,15 @@ async fn repair(session: &Session, config: &Config, selection: &Selection) -> Re
 async fn adopt(session: &mut Session, config: &Config, args: &AdoptArgs) -> Result<(), Failure> {
     let archive = session.archive()?.clone();
     let Some(table) = config.tables.first() else {
-        return Err(Failure::usage("no table is looked after: nothing is archived"));
+        return Err(Failure::usage("no table is maintained: nothing is archived"));
     };
     let author = author(args.author.as_deref())?;
     dalp_partitions::adopt(&mut session.client, &table.table, &archive, &author).await.map_err(failed)?;
-    say!("this database writes to {} from now on; a copy of it, or its original, reads there", archive.name())?;
+    say!("this database is now the writer of {}; its copies and its original only read there", archive.name())?;
     Ok(())
 }
 
-/// Brings a dropped leaf back.
+/// Restores a dropped leaf.
 pub(super) async fn restore(session: &mut Session, config: &Config, args: &RestoreArgs) -> Result<(), Failure> {
     let archive = session.archive()?.clone();
     let mut of = None;
@@ -263,7 +263,7 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     }
     let Some((table, leaf)) = of else {
         return Err(Failure::other(format!(
-            "{} holds no archive of \"{}\": `dalp-indexer partitions archive list` shows what there is",
+            "{} holds no archive of \"{}\": `dalp-indexer partitions archive list` lists the archives",
             archive.name(),
             args.leaf.leaf
         )));
@@ -274,11 +274,13 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     if let Some(into) = &args.into {
         let named = sql_table(into).or_else(|| sql_name(into).map(|name| (schema.clone(), name)));
         let Some((schema, name)) = named else {
-            return Err(Failure::usage(format!("--into {into}: write a table's name, such as {schema}.rows_of_march")));
+            return Err(Failure::usage(format!(
+                "--into {into}: give the name of a table, such as {schema}.rows_of_march"
+            )));
         };
         let rows = dalp_partitions::restore_into(client, &table.table, &archive, &request, (&schema, &name)).await;
         say!(
-            "{schema}.{name} has the {} rows of {leaf}, as they were archived; it is no part of {}",
+            "{schema}.{name} has the {} archived rows of {leaf}; it is not a partition of {}",
             rows.map_err(failed)?,
             table.table.name
         )?;
@@ -288,18 +290,18 @@ pub(super) async fn restore(session: &mut Session, config: &Config, args: &Resto
     let floor = restored.floor.map_or_else(|| "everything".to_owned(), |floor| format!("rows from {floor}"));
     let cast = match restored.cast.is_empty() {
         true => String::new(),
-        false => format!("; cast to the types of now, each value exactly: {}", restored.cast.join(", ")),
+        false => format!("; each value was cast exactly to its new type: {}", restored.cast.join(", ")),
     };
     let served = match restored.is_served {
-        true => format!("{floor} of {} are served now", table.table.name),
+        true => format!("{floor} of {} are now visible", table.table.name),
         false => format!(
-            "{} has them; the retained_ views show {floor}, as newer partitions are missing: restore those, too",
+            "{} has them; the retained_ views show {floor}, because newer partitions are missing: restore them too",
             table.table.name
         ),
     };
     say!(
-        "{schema}.{} is back with {} rows, as they were archived{cast}\n{served}\nhold {} keeps it: \
-         `dalp-indexer partitions hold release {}` lets it go",
+        "{schema}.{} is restored with its {} archived rows{cast}\n{served}\nhold {} protects it; `dalp-indexer partitions \
+         hold release {}` ends the hold",
         restored.leaf,
         restored.rows,
         restored.hold,

@@ -1,4 +1,4 @@
-//! `partitions audit` and `doctor`: what should not be.
+//! `partitions audit` and `doctor`: report wrong states and obstacles.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::store::retention::{Run, last_run};
 
 #[derive(Serialize)]
 struct Found {
-    /// Its name in the configuration; empty if it is about all.
+    /// Its name in the configuration; empty if the finding is about all tables.
     table: String,
     severity: String,
     object: String,
@@ -43,13 +43,13 @@ impl Found {
     }
 }
 
-/// Prints what is wrong with what stands.
+/// Prints the faults of the leaves.
 pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let mut all = Vec::new();
     for table in tables(config, selection.table.as_deref())? {
         let findings = dalp_partitions::audit(&mut session.client, &table.table).await.map_err(failed);
         all.extend(told(table, findings));
-        // What cannot be looked at was said already.
+        // Unreadable tables were reported already.
         all.extend(told(table, Ok(crowded(session, config, table).await.unwrap_or_default())));
         all.extend(told(table, Ok(stopped(session, config, table).await.unwrap_or_default())));
         let lost = lost(session, table).await;
@@ -58,20 +58,20 @@ pub(super) async fn audit(session: &mut Session, config: &Config, selection: &Se
     report(&all, selection)
 }
 
-/// What was found about a table. That it cannot be looked at is a finding, too, and keeps nothing of the others from being told.
+/// The findings about a table. An unreadable table is a finding too, and does not stop the report of the others.
 fn told(table: &ManagedTable, findings: Result<Vec<Finding>, Failure>) -> Vec<Found> {
     let unreadable = |error: Failure| {
         vec![Finding {
             severity: Severity::Error,
             object: format!("{}.{}", table.table.schema, table.table.name),
-            what: format!("it cannot be looked at: {error}"),
-            next: "mend what it says: until then nothing is made, retired or archived of this table".to_owned(),
+            what: format!("it cannot be read: {error}"),
+            next: "remove this cause: until then no partition of this table is made, retired or archived".to_owned(),
         }]
     };
     findings.unwrap_or_else(unreadable).into_iter().map(|finding| Found::of(&table.name, finding)).collect()
 }
 
-/// Keys that have as many leaves as there may be, and a policy that makes more.
+/// Keys with the maximum number of leaves, and a policy that makes more.
 async fn crowded(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
     let object = format!("{}.{}", table.table.schema, table.table.name);
@@ -84,13 +84,13 @@ async fn crowded(session: &mut Session, config: &Config, table: &ManagedTable) -
     let full = leaves.into_iter().filter(|(_, leaves)| *leaves >= config.partitions.max_leaves).map(|(key, leaves)| {
         let max = config.partitions.max_leaves;
         found(format!(
-            "key {key} has {leaves} leaves, and max_leaves is {max}: leaves of now are a step wider than its interval"
+            "key {key} has {leaves} leaves, and max_leaves is {max}: new leaves are one step wider than the interval"
         ))
     });
     Ok(crate::maintenance::crowding(&config.partitions, table).map(&found).into_iter().chain(full).collect())
 }
 
-/// The archives that the registry lists and the store lacks. A store that does not answer is a finding, too.
+/// The listed archives that the store lacks. A store that does not answer is a finding too.
 async fn lost(session: &Session, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     if session.place.fault.is_some() {
         return Ok(Vec::new());
@@ -106,12 +106,12 @@ fn of_archive(session: &Session, error: &impl ToString) -> Finding {
         severity: Severity::Error,
         object: session.place.archive.as_ref().map_or_else(String::new, |archive| archive.name().to_owned()),
         what: format!("the archive cannot be used: {}", error.to_string()),
-        next: "see partitions.archive_url and archive_options, and what the store allows: put, get, list, copy, delete"
+        next: "check partitions.archive_url and archive_options; the store must allow put, get, list, copy and delete"
             .to_owned(),
     }
 }
 
-/// Prints what will keep the manager from its work.
+/// Prints the obstacles for the manager.
 pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let mut all = Vec::new();
     let findings = dalp_partitions::doctor_server(&session.client, &Limits::default()).await.map_err(failed)?;
@@ -132,7 +132,7 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     report(&all, selection)
 }
 
-/// What will keep the manager from looking after a table.
+/// The obstacles for the maintenance of a table.
 async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     has_one_policy(&session.client, &config.tables, table).await.map_err(failed)?;
     let limits = Limits { leaves: i64::from(config.partitions.max_leaves), ..Limits::default() };
@@ -153,7 +153,7 @@ async fn found_of(session: &mut Session, config: &Config, table: &ManagedTable) 
     Ok(all)
 }
 
-/// A table with a policy that nothing was done about for three intervals, or whose last run did not do all.
+/// A table with a policy and without maintenance for three intervals, or whose last run was incomplete.
 fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>) -> Option<Finding> {
     let is_recent = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default() <= interval * 3;
     let is_well = run.error.is_none() && run.succeeded_at.is_some_and(is_recent);
@@ -161,16 +161,16 @@ fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>)
         return None;
     }
     let since = run.succeeded_at.map_or_else(|| "never".to_owned(), |at| format!("last at {at}"));
-    let why = run.error.as_ref().map(|error| format!("; the last failure was: {error}")).unwrap_or_default();
+    let why = run.error.as_ref().map(|error| format!("; last failure: {error}")).unwrap_or_default();
     Some(Finding {
         severity: Severity::Warning,
         object: format!("{}.{}", table.table.schema, table.table.name),
-        what: format!("its maintenance succeeded {since}{why}"),
-        next: "see that `dalp-indexer run` runs, or do it now: `dalp-indexer partitions apply`".to_owned(),
+        what: format!("its maintenance last succeeded {since}{why}"),
+        next: "start `dalp-indexer run`, or run `dalp-indexer partitions apply` now".to_owned(),
     })
 }
 
-/// The keys of which nothing begins to go, as too much would at once.
+/// The keys of which no leaf begins to go, because too many would go at once.
 async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Finding>, Failure> {
     let reference = reference(&mut session.client, table).await.map_err(failed)?;
     let inventory = read_inventory(&mut session.client, &table.table).await.map_err(failed)?;
@@ -179,14 +179,15 @@ async fn stopped(session: &mut Session, config: &Config, table: &ManagedTable) -
     let finding = |(key, why): (i64, &Obstacle)| Finding {
         severity: Severity::Error,
         object: format!("{}.{}", table.table.schema, table.table.name),
-        what: format!("nothing of key {key} is retired: {why}"),
-        next: "see `dalp-indexer partitions plan`; once that is meant: `dalp-indexer partitions apply --allow-many`"
+        what: format!("no leaf of key {key} is retired: {why}"),
+        next: "read `dalp-indexer partitions plan`; if the amount is intended, run `dalp-indexer partitions apply \
+            --allow-many`"
             .to_owned(),
     };
     Ok(moves.stopped().into_iter().map(finding).collect())
 }
 
-/// Whether the archive is ours to write to, and does what is asked of it.
+/// Checks that this database may write to the archive, and that the store works.
 async fn unusable(session: &Session, archive: &Archive, config: &Config) -> Result<Option<Found>, Failure> {
     let Some(table) = config.tables.first() else { return Ok(None) };
     let finding = match look(&session.client, &table.table, archive).await {
@@ -195,10 +196,9 @@ async fn unusable(session: &Session, archive: &Archive, config: &Config) -> Resu
             Ok(_) => Finding {
                 severity: Severity::Warning,
                 object: archive.name().to_owned(),
-                what:
-                    "the store ignores conditional writes (If-None-Match): of two that write at once, neither is told"
-                        .to_owned(),
-                next: "let one database write there and no other; or take a store that knows them".to_owned(),
+                what: "the store ignores conditional writes (If-None-Match): it cannot refuse a second writer"
+                    .to_owned(),
+                next: "let only one database write there, or use a store with conditional writes".to_owned(),
             },
             Err(error) => of_archive(session, &error),
         },
@@ -220,14 +220,14 @@ fn report(all: &[Found], selection: &Selection) -> Result<(), Failure> {
     } else if all.is_empty() {
         say!("nothing found")?;
     } else {
-        // No table: a command that is broken over several lines of a column can be copied by nobody.
+        // Not a table: nobody can copy a command that is broken over several lines of a column.
         for Found { severity, object, what, next, .. } in all {
             say!("{severity}: {object}: {what}\n    {next}")?;
         }
     }
     match all.iter().filter(|found| found.is_error).count() {
         0 => Ok(()),
-        errors => Err(Failure::other(format!("{errors} of {} findings must be mended", all.len()))),
+        errors => Err(Failure::other(format!("{errors} of {} findings need an action", all.len()))),
     }
 }
 

@@ -11,14 +11,14 @@ use crate::cli::failure::Failure;
 use crate::cli::out::say;
 use crate::config::{Config, ManagedTable, registry};
 
-/// What to do with holds.
+/// The commands for holds.
 #[derive(Debug, Subcommand)]
 pub enum HoldCommand {
-    /// Keep rows of a table, whatever its policy says
+    /// Keep rows of a table against its policy
     #[command(after_help = "Example:
   dalp-indexer partitions hold add --table logs --chain mainnet --from 2024-01-01 --to 2024-04-01 --reason 'case 4711'
 
-Leaves that it touches are not retired, detached or dropped from then on. What was dropped is not brought back.")]
+From then on, no touched leaf is retired, detached or dropped. A hold does not restore a dropped leaf.")]
     Add(AddArgs),
     /// List the holds
     #[command(after_help = "Example:
@@ -42,16 +42,16 @@ pub struct AddArgs {
     /// The value of the list level, such as a chain id [default: all]
     #[arg(long)]
     pub key: Option<i64>,
-    /// First time held [default: the beginning]
+    /// First held time [default: no lower bound]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub from: Option<DateTime<Utc>>,
-    /// First time after it [default: no end]
+    /// First time after the hold [default: no upper bound]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub to: Option<DateTime<Utc>>,
-    /// Why
+    /// Reason of the hold
     #[arg(long)]
     pub reason: String,
-    /// Who asks for it [default: the user of the system]
+    /// Author of the request [default: the system's user name]
     #[arg(long)]
     pub author: Option<String>,
 }
@@ -61,7 +61,7 @@ pub struct AddArgs {
 pub struct ListArgs {
     #[command(flatten)]
     pub selection: Selection,
-    /// Those that were released, too
+    /// Include released holds
     #[arg(long)]
     pub all: bool,
 }
@@ -71,7 +71,7 @@ pub struct ListArgs {
 pub struct ReleaseArgs {
     /// Number of the hold
     pub id: i64,
-    /// Who releases it [default: the user of the system]
+    /// Author of the release [default: the system's user name]
     #[arg(long)]
     pub author: Option<String>,
 }
@@ -98,7 +98,7 @@ pub(super) async fn run(session: &mut Session, config: &Config, command: HoldCom
         HoldCommand::Release(args) => {
             let by = author(args.author.as_deref())?;
             release_hold(&mut session.client, &registry(), args.id, &by).await.map_err(failed)?;
-            say!("hold {} is released by {by}", args.id)?;
+            say!("hold {} was released by {by}", args.id)?;
             Ok(())
         }
     }
@@ -121,7 +121,7 @@ async fn add(session: &mut Session, config: &Config, args: &AddArgs) -> Result<(
 
 async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result<(), Failure> {
     let mut listed = Vec::new();
-    // A hold stands whether its table is looked after or not.
+    // A hold is valid whether its table is maintained or not.
     for (schema, name, hold) in all_holds(&session.client, &registry(), args.all).await.map_err(failed)? {
         let is_it = |table: &&ManagedTable| table.table.schema == schema && table.table.name == name;
         let full = format!("{schema}.{name}");
@@ -147,7 +147,7 @@ async fn list(session: &mut Session, config: &Config, args: &ListArgs) -> Result
         return print_json(&listed);
     }
     if listed.is_empty() {
-        say!("nothing is held")?;
+        say!("there is no hold")?;
         return Ok(());
     }
     let mut grid = grid(&["hold", "table", "key", "from", "to", "reason", "author", "since", "released"]);

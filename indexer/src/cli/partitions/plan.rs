@@ -24,22 +24,22 @@ use crate::store::retention::head_times;
 pub struct ApplyArgs {
     #[command(flatten)]
     pub selection: Selection,
-    /// Let as many leaves begin to go as are due, whatever max_leaves_per_run and max_share_per_run say
+    /// Begin with all due leaves, above max_leaves_per_run and max_share_per_run
     #[arg(long)]
     pub allow_many: bool,
 }
 
 #[derive(Default, Serialize)]
 struct Plan {
-    /// Leaves that would be made ahead.
+    /// Leaves to make ahead.
     create: Vec<Creation>,
-    /// The way of each leaf that has one, from its next move on.
+    /// The planned moves of each leaf, from its next one on.
     moves: Vec<Planned>,
-    /// What stands in the way of others.
+    /// The obstacles of other leaves.
     obstacles: Vec<Blocked>,
-    /// What will be in the way of leaves that are not due yet, too.
+    /// Future obstacles, also of leaves that are not due yet.
     hindrances: Vec<Hindered>,
-    /// The tables of which no plan can be made, and why.
+    /// The tables without a plan, and the reasons.
     failed: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ struct Planned {
     statements: Vec<String>,
     bytes: i64,
     rows: Option<i64>,
-    /// What follows from it, as far as nothing stands in the way.
+    /// The later moves, up to the first obstacle.
     then: Vec<Following>,
 }
 
@@ -99,7 +99,7 @@ impl Blocked {
     }
 }
 
-/// Prints what would be done.
+/// Prints the plan.
 pub(super) async fn show(session: &mut Session, config: &Config, selection: &Selection) -> Result<(), Failure> {
     let mut all = Plan::default();
     let mut faults = Faults::default();
@@ -119,12 +119,12 @@ pub(super) async fn show(session: &mut Session, config: &Config, selection: &Sel
     }
     print(&all)?;
     if config.tables.iter().all(|table| table.retention.action == Action::Keep) {
-        say!("no retention is set: rows stay for ever (see [tables.NAME] in docs/configuration.md)")?;
+        say!("no retention is configured: rows stay for ever (see [tables.NAME] in docs/configuration.md)")?;
     }
     faults.end()
 }
 
-/// What would be done with a table's leaves, and what would not.
+/// The planned and the blocked moves of a table's leaves.
 struct Ways {
     ways: Vec<Planned>,
     obstacles: Vec<(Entry, Obstacle)>,
@@ -177,7 +177,7 @@ fn print(all: &Plan) -> Result<(), Failure> {
         say!("{table}")?;
     }
     if !all.hindrances.is_empty() {
-        let mut table = grid(&["object", "what will be in the way", "what to do"]);
+        let mut table = grid(&["object", "obstacle", "action"]);
         for hindered in &all.hindrances {
             table.add_row([&hindered.object, &hindered.what, &hindered.next]);
         }
@@ -206,7 +206,7 @@ fn planned(table: &ManagedTable, way: &[Move]) -> Planned {
     }
 }
 
-/// Leaves ahead that are missing: of each chain's head, or of now.
+/// Missing leaves ahead: of each chain's head, or of now.
 async fn creations(session: &mut Session, config: &Config, table: &ManagedTable) -> Result<Vec<Creation>, Failure> {
     let (now, policy) = (Utc::now(), policy(&config.partitions, table));
     let heads = heads_of(session, table).await?;
@@ -243,7 +243,7 @@ struct Made {
     lock_wait: f64,
 }
 
-/// Does what is due. A table that fails does not keep the others from being looked after; leaves of now come before what is old.
+/// Does the due moves. A failing table does not stop the others; leaves of now come before old ones.
 pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyArgs) -> Result<(), Failure> {
     let mut applied = Applied { made: 0, done: Vec::new(), failed: Vec::new(), obstacles: Vec::new() };
     let mut faults = Faults::default();
@@ -279,7 +279,7 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
     faults.end()
 }
 
-/// A run of a table's retention; `None` if nothing is to be done with it.
+/// A run of a table's retention; `None` if there is no work.
 async fn retired(
     session: &mut Session,
     config: &Config,
@@ -294,7 +294,7 @@ async fn retired(
         .instrument(spans::table(&table.name))
         .await;
     if let Err(error) = &outcome {
-        // Whoever asks for the status is told, too.
+        // The status shows it too.
         note_failure(&session.client, &table.table, &error.to_string()).await.ok();
     }
     outcome.map(Some).map_err(failed)
@@ -329,23 +329,23 @@ fn print_applied(applied: &Applied) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What keeps leaves that came back, and how to let them go: each of the holds alone would keep them.
+/// The holds on returned leaves, and the way to end them: each hold alone would keep them.
 fn kept(holds: &BTreeSet<i64>) -> String {
     let release = |id: &i64| format!("`dalp-indexer partitions hold release {id}`");
     let released: Vec<String> = holds.iter().map(release).collect();
     let ids: Vec<String> = holds.iter().map(ToString::to_string).collect();
     match holds.len() {
-        1 => format!("hold {} keeps them: {} lets them go", ids.join(""), released.join("")),
-        _ => format!("holds {} keep them, each by itself: {} let them go", ids.join(", "), released.join(" and ")),
+        1 => format!("hold {} protects them; {} ends it", ids.join(""), released.join("")),
+        _ => format!("holds {} protect them, each alone; {} end them", ids.join(", "), released.join(" and ")),
     }
 }
 
-/// Serves a leaf again.
+/// Returns a leaf to its table.
 pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs) -> Result<(), Failure> {
     let Some((table, leaf)) = table_of(session, config, &args.leaf).await? else {
         return Err(Failure::other(format!(
-            "there is no leaf \"{}\" that is not dropped: `dalp-indexer partitions plan` shows those that are on their way, \
-             `dalp-indexer partitions archive list` those that `dalp-indexer partitions restore` brings back",
+            "there is no leaf \"{}\", or it is dropped: `dalp-indexer partitions plan` lists leaves on their way, \
+             `dalp-indexer partitions archive list` lists leaves that `dalp-indexer partitions restore` can restore",
             args.leaf
         )));
     };
@@ -357,7 +357,7 @@ pub(super) async fn undo(session: &mut Session, config: &Config, args: &LeafArgs
     let back = inventory.entries.iter().filter(|entry| undone.leaves.contains(&entry.leaf));
     let holds = back.flat_map(|entry| inventory.holds_on(entry)).map(|hold| hold.id).collect();
     say!(
-        "served again: {}\n{floor} of {} are served now\n{}",
+        "attached again: {}\n{floor} of {} are now visible\n{}",
         undone.leaves.join(", "),
         table.table.name,
         kept(&holds)

@@ -1,4 +1,5 @@
-//! What the commands for partitions share: the connection, which tables are meant, and how times, sizes and faults are written.
+//! The shared part of the commands for partitions: the connection, the selected tables, and the format of times, sizes and
+//! faults.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use dalp_partitions::Presence;
@@ -11,7 +12,7 @@ use crate::cli::out::say;
 use crate::config::{Config, ManagedTable};
 use crate::maintenance::{Connector, LeavesError, Place};
 
-/// Which tables, and how to print.
+/// The selected tables, and the output format.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Selection {
     /// One table by its name in the configuration: logs, erc20_transfer, activity, or one of [tables.NAME] [default: all]
@@ -22,15 +23,15 @@ pub struct Selection {
     pub json: bool,
 }
 
-/// A leaf, and why.
+/// A leaf, and the reason.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LeafArgs {
     /// The leaf, with or without its schema
     pub leaf: String,
-    /// Why, for the record
+    /// Reason, for the record
     #[arg(long)]
     pub reason: String,
-    /// Who asks for it [default: the user of the system]
+    /// Author of the request [default: the system's user name]
     #[arg(long)]
     pub author: Option<String>,
 }
@@ -45,7 +46,7 @@ impl Session {
     pub async fn open(config: &Config) -> Result<Self, Failure> {
         let client = Connector::new(config).connect().await.map_err(failed)?;
         match dalp_migrations::check(&client).await {
-            // Which migrations were applied is not for the partitioner to read; that there were some, it sees.
+            // The partitioner may not read which migrations were applied; it sees only that there were some.
             Ok(_) | Err(dalp_migrations::Error::Unreadable { .. }) => {}
             Err(error) => return Err(Failure::other(error.to_string())),
         }
@@ -53,8 +54,9 @@ impl Session {
     }
 
     pub fn archive(&self) -> Result<&dalp_partitions::Archive, Failure> {
-        let none =
-            || Failure::usage("there is no archive: set partitions.archive_url, such as file:///var/lib/dalp/archive");
+        let none = || {
+            Failure::usage("no archive is configured: set partitions.archive_url, such as file:///var/lib/dalp/archive")
+        };
         match (&self.place.archive, &self.place.fault) {
             (Some(archive), _) => Ok(archive),
             (None, Some(fault)) => Err(Failure::other(fault.clone())),
@@ -63,12 +65,12 @@ impl Session {
     }
 }
 
-/// What was wrong with tables, one a line: one that cannot be looked after keeps nothing of the others from being done or told.
+/// The faults of tables, one per line: a table that cannot be maintained does not stop the others.
 #[derive(Debug, Default)]
 pub(super) struct Faults(pub Vec<String>);
 
 impl Faults {
-    /// What a table answered, if it did.
+    /// The result of a table, if there is one.
     pub fn keep<T>(&mut self, table: &ManagedTable, answer: Result<T, Failure>) -> Option<T> {
         let told = |error: Failure| {
             let fault = format!("{}: {error}", table.name);
@@ -89,19 +91,19 @@ pub(super) fn failed(error: impl Into<LeavesError>) -> Failure {
     Failure::other(error.into().to_string())
 }
 
-/// The tables that are selected.
+/// The selected tables.
 pub(super) fn tables<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&'c ManagedTable>, Failure> {
     let chosen: Vec<_> = config.tables.iter().filter(|table| name.is_none_or(|name| table.name == name)).collect();
     match (chosen.is_empty(), name) {
         (true, Some(name)) => {
             let known: Vec<&str> = config.tables.iter().map(|table| table.name.as_str()).collect();
-            Err(Failure::usage(format!("there is no table \"{name}\": {} are looked after", known.join(", "))))
+            Err(Failure::usage(format!("there is no table \"{name}\"; maintained tables: {}", known.join(", "))))
         }
         _ => Ok(chosen),
     }
 }
 
-/// The table that a leaf belongs to, by the registry and the catalog, and the leaf's name with its schema.
+/// The table of a leaf, by the registry and the catalog, and the leaf's name with its schema.
 pub(super) async fn table_of<'c>(
     session: &mut Session,
     config: &'c Config,
@@ -110,7 +112,7 @@ pub(super) async fn table_of<'c>(
     let (mut found, mut faults) = (Vec::new(), Faults::default());
     for table in &config.tables {
         let inventory = dalp_partitions::read_inventory(&mut session.client, &table.table).await.map_err(failed);
-        // A table that cannot be looked at matters where no other has the leaf.
+        // An unreadable table matters only if no other table has the leaf.
         let Some(inventory) = faults.keep(table, inventory) else { continue };
         let meant = inventory.entries.into_iter().filter(|entry| entry.is_called(leaf));
         found.extend(meant.map(|entry| (table, entry)));
@@ -118,14 +120,14 @@ pub(super) async fn table_of<'c>(
     if found.is_empty() {
         faults.end()?;
     }
-    // What was moved from one table to another is the other's.
+    // A leaf that was moved to another table belongs to that table.
     found.sort_by_key(|(_, entry)| (entry.to_string(), entry.presence == Presence::Elsewhere));
     found.dedup_by_key(|(_, entry)| entry.to_string());
     let mut found: Vec<_> = found.into_iter().map(|(table, entry)| (table, entry.to_string())).collect();
     match &found[..] {
         [_, _, ..] => {
             let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
-            Err(Failure::usage(format!("\"{leaf}\" may be {}: say it with its schema", names.join(" or "))))
+            Err(Failure::usage(format!("\"{leaf}\" may be {}: give the schema too", names.join(" or "))))
         }
         _ => Ok(found.pop()),
     }
@@ -136,14 +138,15 @@ pub(super) fn bare(schema: &str, leaf: &str) -> String {
     rest.unwrap_or(leaf).to_owned()
 }
 
-/// Who asks: as said, or the user of the system. The record is for people who ask who it was.
+/// The author: as given, or the system's user. People who read the record want to know the author.
 pub(super) fn author(said: Option<&str>) -> Result<String, Failure> {
     let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
     let author = said.map(str::to_owned).or_else(user).filter(|author| !author.trim().is_empty());
-    author.ok_or_else(|| Failure::usage("nobody says who asks for it, and the system does not know: add --author NAME"))
+    author
+        .ok_or_else(|| Failure::usage("the request has no author, and the system has no user name: add --author NAME"))
 }
 
-/// A date, meaning its midnight in UTC, or RFC 3339.
+/// A date, which means its midnight in UTC, or RFC 3339.
 pub(super) fn time(text: &str) -> Result<DateTime<Utc>, String> {
     let date = || Some(text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0)?.and_utc());
     let whole = DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());

@@ -22,11 +22,11 @@ use crate::store::retention::{gone, last_run};
 struct Row {
     table: String,
     key: i64,
-    /// What becomes of leaves whose retention is over.
+    /// The action for leaves past their retention.
     action: &'static str,
     leaves: usize,
     bytes: i64,
-    /// An estimate: what PostgreSQL last counted, of leaves that it counted.
+    /// An estimate: PostgreSQL's last count, for counted leaves.
     rows: i64,
     oldest: Option<DateTime<Utc>>,
     newest: Option<DateTime<Utc>>,
@@ -38,12 +38,12 @@ struct Row {
     detached_bytes: i64,
     /// Leaves whose archive is valid, dropped ones among them.
     archived: i64,
-    /// Of these, how many were read whole and found as written.
+    /// The number of them that were read as a whole and are unchanged.
     verified: i64,
-    /// When, of the one where it is longest ago.
+    /// The oldest time of such a verification.
     verified_since: Option<DateTime<Utc>>,
     dropped: i64,
-    /// Earliest time served; none if all is.
+    /// Earliest served time; none if all times are.
     floor: Option<DateTime<Utc>>,
     bytes_per_day: Option<f64>,
     forecast_30d: Option<f64>,
@@ -58,7 +58,7 @@ struct Row {
 #[derive(Serialize)]
 struct Report {
     tables: Vec<Row>,
-    /// The tables that could not be looked at, and what else is wrong.
+    /// The unreadable tables, and all other faults.
     failed: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ async fn rows(session: &mut Session, config: &Config, table: &ManagedTable) -> R
     Ok(rows.collect())
 }
 
-/// How many archives were verified, and when the one was for which it is longest ago.
+/// The number of verified archives, and the oldest time of a verification.
 fn verified_of(row: &Row) -> String {
     match row.verified_since {
         Some(since) => format!("{}, {} or later", row.verified, since.format("%Y-%m-%d %H:%M")),
@@ -158,7 +158,7 @@ fn date(time: Option<DateTime<Utc>>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
 }
 
-/// What there is of each key, and what there will be.
+/// The present state of each key, and its forecast.
 fn leaves(report: &Report) -> Grid {
     let bytes = |bytes: Option<f64>| bytes.map_or_else(|| "?".to_owned(), size);
     let mut leaves = grid(&[
@@ -184,7 +184,7 @@ fn leaves(report: &Report) -> Grid {
     leaves
 }
 
-/// What becomes of each key's leaves.
+/// The action for each key's leaves.
 fn ways(report: &Report) -> Grid {
     let mut ways = grid(&[
         "table",
@@ -229,7 +229,7 @@ fn print(report: &Report) -> Result<(), Failure> {
     let mut told = Vec::new();
     for row in &report.tables {
         if let Some(error) = row.last_error.as_ref().filter(|_| !told.contains(&&row.table)) {
-            say!("{}: the last failure was: {error}", row.table)?;
+            say!("{}: last failure: {error}", row.table)?;
             told.push(&row.table);
         }
     }

@@ -1,4 +1,4 @@
-//! What a user types at a terminal: a line editor with history.
+//! The input of a user at a terminal: a line editor with history.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Lines {
         let mut editor = Editor::with_config(config).map_err(problem)?;
         let history = history_file();
         if let Some(file) = &history {
-            // There is none the first time.
+            // The first run has none.
             editor.load_history(file).ok();
         }
         Ok(Self { editor, typing: Typing::default(), history })
@@ -36,7 +36,7 @@ impl Lines {
     pub fn next(&mut self) -> Result<Option<Typed>, Failure> {
         loop {
             let prompt = self.typing.prompt();
-            // The editor waits for keys; the runtime's other work goes on beside it.
+            // The editor waits for keys; the runtime's other work continues beside it.
             match tokio::task::block_in_place(|| self.editor.readline(prompt)) {
                 Ok(line) => match self.typing.take(&line) {
                     Typed::More => {}
@@ -49,7 +49,7 @@ impl Lines {
                         return Ok(Some(command));
                     }
                 },
-                // As in every shell, Ctrl-C drops what is being typed.
+                // As in every shell, Ctrl-C clears the typed line.
                 Err(ReadlineError::Interrupted) => self.typing.clear(),
                 Err(ReadlineError::Eof) => return Ok(None),
                 Err(error) => return Err(Failure::other(format!("the prompt cannot be read: {error}"))),
@@ -58,7 +58,7 @@ impl Lines {
     }
 
     fn remember(&mut self, text: &str) {
-        // ALTER ROLE … PASSWORD '…' must not lie about in a file.
+        // ALTER ROLE … PASSWORD '…' must not be saved in a file.
         if text.to_ascii_lowercase().contains("password") {
             return;
         }
@@ -84,5 +84,5 @@ fn history_file() -> Option<PathBuf> {
 }
 
 fn no_history(folder: &Path, error: &io::Error) {
-    let _ = writeln!(io::stderr(), "notice: no history is kept: {}: {error}", folder.display());
+    let _ = writeln!(io::stderr(), "notice: the history is not saved: {}: {error}", folder.display());
 }

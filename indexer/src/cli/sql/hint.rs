@@ -1,4 +1,4 @@
-//! What a user may have meant, where PostgreSQL says only that it is not so.
+//! The probable intention of a user, where PostgreSQL only reports an error.
 
 use strsim::levenshtein;
 use tokio_postgres::Client;
@@ -8,14 +8,13 @@ use tokio_postgres::types::Type;
 use super::statement;
 use crate::store::rights::{self, Duty};
 
-/// What to do about an error; none where the server's words are all there is. Reads the catalog, which an open transaction that
-/// failed does not let it.
+/// Advice about an error; none if the server's message is enough. Reads the catalog, which a failed open transaction prevents.
 pub(super) async fn of(client: &Client, sql: &str, error: &tokio_postgres::Error) -> Option<String> {
     let db = error.as_db_error()?;
     match db.code() {
         code if *code == SqlState::INSUFFICIENT_PRIVILEGE => rights::stranger(client, Duty::Read).await.ok()?,
         code if *code == SqlState::UNDEFINED_TABLE => {
-            // Without a right to the schema, its tables are as if they were not there.
+            // Without a right to the schema, its tables look missing.
             if let Some(why) = rights::stranger(client, Duty::Read).await.ok()? {
                 return Some(why);
             }
@@ -41,18 +40,18 @@ pub(super) async fn of(client: &Client, sql: &str, error: &tokio_postgres::Error
     }
 }
 
-/// What to say where nothing was found.
+/// The hint for an empty result.
 pub(super) fn of_nothing(sql: &str) -> Option<String> {
     let text = statement::hex_texts(sql).into_iter().find(|text| !sql.contains(&format!("hex('{text}')")))?;
     Some(format!(
-        "notice: '{text}' is a text of {} letters, and addresses and hashes are bytea, which it never equals: write hex('{text}') \
-         or '\\x{}'",
+        "notice: '{text}' is a text of {} letters. Addresses and hashes are bytea and never equal a text: write \
+         hex('{text}') or '\\x{}'",
         text.len(),
         &text[2..]
     ))
 }
 
-/// The name that a message holds in quotes.
+/// The quoted name in a message.
 fn quoted(message: &str) -> Option<&str> {
     message.split('"').nth(1)
 }
@@ -62,7 +61,7 @@ async fn names(client: &Client, sql: &str, words: &[&str]) -> Option<Vec<String>
     Some(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The nearest name, if it is near: a third of its letters may differ, or one is the beginning or the end of the other.
+/// The nearest name, if it is near: a third of its letters may differ, or one is the begin or the end of the other.
 fn near<'n>(wanted: &str, names: &'n [String]) -> Option<&'n str> {
     let wanted = wanted.to_lowercase();
     let reads_like = |name: &&String| {
@@ -72,11 +71,11 @@ fn near<'n>(wanted: &str, names: &'n [String]) -> Option<&'n str> {
     names.iter().filter(reads_like).min_by_key(|name| levenshtein(&wanted, name)).map(String::as_str)
 }
 
-/// Leaves are left out; the parameter is there for its like.
+/// Leaves are left out; the parameter makes the statement uniform.
 const TABLES: &str = "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                       WHERE n.nspname = 'dalp_indexed' AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition AND $1 IS NOT NULL";
 
-/// Of the tables that the statement mentions.
+/// The columns of the tables in the statement.
 const COLUMNS: &str = "SELECT DISTINCT a.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
                        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'dalp_indexed' \
                        AND c.relname::text = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped";

@@ -1,4 +1,5 @@
-//! What a user types at a terminal, in a build without the line editor (feature `prompt`): as the terminal itself edits it, without history.
+//! The input of a user at a terminal, in a build without the line editor (feature `prompt`): edited by the terminal, without
+//! history.
 
 use std::io::{self, Write as _};
 

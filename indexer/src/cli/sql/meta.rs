@@ -1,4 +1,4 @@
-//! Backslash commands, the few of psql's that everybody types.
+//! Backslash commands: the few of psql's that everybody types.
 
 /// A backslash command.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! `dalp-indexer sql`: a prompt, since a fresh machine may have no psql; `-c` for scripts.
+//! `dalp-indexer sql`: a prompt, because a fresh machine may have no psql; `-c` for scripts.
 
 mod hint;
 #[cfg_attr(feature = "prompt", path = "editor.rs")]
@@ -21,16 +21,16 @@ use render::{Format, View};
 use session::{Session, SqlError};
 use statement::Part;
 
-/// Rows of a table that are shown unless asked otherwise.
+/// Rows of a table that are shown by default.
 const TABLE_ROWS: u64 = 1_000;
 
 /// Arguments of `sql`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SqlArgs {
-    /// Run this and leave; may be given several times. What one -c holds is one transaction
+    /// Run these statements and exit; may be given several times. Each -c is one transaction
     #[arg(short, long, value_name = "SQL")]
     command: Vec<String>,
-    /// How results are written
+    /// Format of results
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Rows shown of one result, 0 for all [default: 1000 for tables, all for csv and json]
@@ -45,10 +45,10 @@ impl SqlArgs {
     }
 }
 
-/// Runs the commands, or what standard input holds, or the prompt.
+/// Runs the commands, or standard input, or the prompt.
 ///
 /// # Errors
-/// No connection, or the first statement that fails.
+/// No connection, or the first failed statement.
 pub async fn run(config: Config, args: SqlArgs) -> Result<(), Failure> {
     let session = Session::open(&config.database).await?;
     if args.command.is_empty() && io::stdin().is_terminal() {

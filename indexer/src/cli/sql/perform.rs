@@ -1,4 +1,4 @@
-//! What backslash commands do.
+//! The backslash commands' actions.
 
 use std::io::Write;
 
@@ -7,14 +7,14 @@ use super::render::View;
 use super::session::{Session, SqlError};
 
 const HELP: &str = r"\d          tables of dalp_indexed        \d NAME   columns of a table
-\x          one line for each value       \timing   times on or off
-\q          leave, as Ctrl-D does         \?        this help
-A statement ends with ; and may span lines. Ctrl-C cancels a running query, or drops what is being typed.
+\x          one line per value            \timing   times on or off
+\q          exit, like Ctrl-D             \?        this help
+A statement ends with ; and may span lines. Ctrl-C cancels a running query, or clears the typed statement.
 Addresses and hashes are bytea: WHERE token = hex('0x5122…'), and hex(token) shows one as 0x….
-∅ is NULL. A line that begins with a space, or mentions a password, is not kept in the history.
+∅ is NULL. A line that begins with a space or contains the word password is not saved in the history.
 ";
 
-/// Runs a command other than [`Meta::Quit`], which is its caller's.
+/// Runs a command other than [`Meta::Quit`], which the caller handles.
 pub(super) async fn run(
     command: &Meta,
     session: &mut Session,
@@ -51,7 +51,7 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE n.nspname = 'dalp_indexed' AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
 ORDER BY c.relname"#;
 
-/// A name without a schema is looked for in `dalp_indexed` first. A name that names nothing is the server's error.
+/// A name without a schema is searched in `dalp_indexed` first. An unknown name is the server's error.
 fn columns_of(name: &str) -> String {
     let name = literal(name);
     format!(
@@ -66,7 +66,7 @@ ORDER BY a.attnum"#
     )
 }
 
-/// A text as an SQL literal, whatever `standard_conforming_strings` says.
+/// A text as an SQL literal, for any value of `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! Results as text: a table, CSV or JSON lines. Values are what PostgreSQL prints; nothing is rounded or re-encoded.
+//! Results as text: a table, CSV or JSON lines. Values are PostgreSQL's text; nothing is rounded or re-encoded.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::cli::grid;
 use crate::cli::out::tell;
 
-/// How results are written.
+/// Format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people; NULL is ∅.
@@ -19,31 +19,32 @@ pub enum Format {
     Table,
     /// With a header; NULL is empty, an empty text is "".
     Csv,
-    /// One object a line; values are strings as PostgreSQL prints them, NULL is null.
+    /// One object per line; values are strings of PostgreSQL's text, NULL is null.
     Json,
 }
 
-/// What the user asked results to look like.
+/// The format that the user chose.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub format: Format,
-    /// One line for each value, instead of one for each row.
+    /// One line per value, instead of one per row.
     pub expanded: bool,
     /// Whether times are shown.
     pub timing: bool,
     /// Rows shown of one result; none for all.
     pub max_rows: Option<u64>,
-    /// Columns of the terminal that a table is for, if it is for one.
+    /// Columns of the terminal for a table, if there is one.
     pub width: Option<usize>,
 }
 
 /// NULL in a table: no text looks like it by accident.
 const NULL: &str = "∅";
 
-/// Text that is kept to be laid out as one table; what follows it is laid out as the next. A row holds what chains emit, and so may be of any size.
+/// Bytes of text that are laid out as one table; later rows are laid out as the next one. A row holds data of contracts, so it
+/// may have any size.
 const TABLE_BYTES: usize = 4 << 20;
 
-/// One result on its way out. CSV and JSON leave at once, a table when its widths are known.
+/// One result during its output. CSV and JSON are written at once, a table when its widths are known.
 pub(super) struct ResultSet {
     view: View,
     columns: Vec<String>,
@@ -53,7 +54,7 @@ pub(super) struct ResultSet {
     most: usize,
     /// Rows that were shown or will be.
     shown: u64,
-    /// Rows that arrived.
+    /// Arrived rows.
     seen: u64,
 }
 
@@ -67,7 +68,7 @@ impl ResultSet {
         Ok(Self { view, columns, rows: Vec::new(), bytes: 0, most: TABLE_BYTES, shown: 0, seen: 0 })
     }
 
-    /// Takes a row; one beyond the bounds is only counted.
+    /// Adds a row; a row beyond the limits is only counted.
     pub fn push(&mut self, row: &[Option<&str>], out: &mut impl Write) -> io::Result<()> {
         self.seen += 1;
         if self.view.max_rows.is_some_and(|most| self.shown >= most) {
@@ -88,7 +89,7 @@ impl ResultSet {
         }
     }
 
-    /// Writes what is left, and for a table the count and the time.
+    /// Writes the rest, and for a table the count and the time.
     pub fn finish(mut self, took: Duration, out: &mut impl Write) -> io::Result<()> {
         if self.view.format == Format::Table && !self.columns.is_empty() && (self.shown == 0 || !self.rows.is_empty()) {
             self.write_table(out)?;
@@ -98,14 +99,14 @@ impl ResultSet {
             writeln!(out, "({seen} row{}{})", if seen == 1 { "" } else { "s" }, time(self.view, took))?;
         }
         if shown < seen {
-            // Not into the data: a reader of CSV or JSON must not take it for a row.
+            // Not into the data: a reader of CSV or JSON must not mistake it for a row.
             out.flush()?;
             tell!("notice: {shown} of {seen} rows are shown; --max-rows 0 shows all, --format csv streams them");
         }
         Ok(())
     }
 
-    /// Writes the rows that are kept, and keeps them no longer.
+    /// Writes the kept rows, and frees them.
     fn write_table(&mut self, out: &mut impl Write) -> io::Result<()> {
         let rows: Vec<Vec<String>> = std::mem::take(&mut self.rows)
             .into_iter()
@@ -122,7 +123,7 @@ impl ResultSet {
     }
 }
 
-/// Numbers stand to the right.
+/// Numbers are aligned to the right.
 fn style(columns: usize, rows: &[Vec<String>]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -161,9 +162,9 @@ fn is_number(text: &str) -> bool {
     digits.starts_with(|c: char| c.is_ascii_digit()) && digits.parse::<f64>().is_ok()
 }
 
-/// The text with control characters spelled out: contracts choose names, and a terminal obeys what it is sent.
+/// The text with control characters spelled out: contracts choose names, and a terminal obeys control characters.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    // Also the marks that turn the direction of writing, with which one name can pass for another.
+    // Also the marks that change the direction of writing, with which one name can look like another.
     let harmful = |c: char| {
         (c.is_control() && c != '\n')
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -199,7 +200,7 @@ fn json_object(names: &[String], row: &[Option<&str>]) -> String {
     format!("{{{}}}", names.iter().zip(row).map(pair).collect::<Vec<_>>().join(","))
 }
 
-/// Names of which no two are equal, or a JSON object would lose values.
+/// Unique names, because a JSON object would lose values otherwise.
 fn distinct(names: Vec<String>) -> Vec<String> {
     let mut times: HashMap<String, u32> = HashMap::new();
     names

@@ -1,4 +1,4 @@
-//! One connection that runs what is typed: results as they stream in, Ctrl-C cancels, a lost connection is replaced.
+//! One connection that runs typed statements: results are streamed, Ctrl-C cancels, a lost connection is replaced.
 
 use std::io::{self, Write};
 use std::pin::pin;
@@ -23,11 +23,11 @@ pub(super) enum SqlError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The reader of our output is gone, or its disk is full.
-    #[error("standard output cannot be written: {0}")]
+    #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
 
-/// Finds the indexer's tables without their schema. Said as the session begins: SET would stay behind in a pooler's connection.
+/// Finds the indexer's tables without their schema. Sent at the begin of the session: SET would stay in a pooler's connection.
 const SEARCH_PATH: &str = "-csearch_path=dalp_indexed,\"$user\",public";
 
 pub(super) struct Session {
@@ -40,10 +40,10 @@ impl Session {
     pub async fn open(database: &Database) -> Result<Self, ConnectError> {
         let (plain, tls) = connect::connector(database, &database.reader_url)?;
         let mut config = plain.clone();
-        // What the URL says comes later, and so counts.
+        // The URL's options come later, and therefore win.
         config.options(format!("{SEARCH_PATH} {}", plain.get_options().unwrap_or_default()));
         let (config, client) = match connect::open(&config, tls.clone()).await {
-            // A pooler that takes no options: tables are then named with their schema.
+            // A pooler that accepts no options: tables then need their schema.
             Err(error) if error.fault == ConnectFault::Other => {
                 (plain.clone(), connect::open(&plain, tls.clone()).await?)
             }
@@ -57,7 +57,7 @@ impl Session {
         database_endpoint(&self.config)
     }
 
-    /// Runs the text, one statement or several, and writes what comes back. Ctrl-C cancels it.
+    /// Runs the text, one statement or several, and writes the results. Ctrl-C cancels it.
     pub async fn execute(&mut self, sql: &str, view: View, out: &mut impl Write) -> Result<(), SqlError> {
         if self.client.is_closed() {
             self.reconnect().await?;
@@ -81,7 +81,7 @@ impl Session {
         };
         match result {
             Err(StreamError::Sql(error)) if speaks_copy(&error) => {
-                // The server still waits for data, or sends it, on that connection.
+                // On that connection, the server still waits for data, or sends it.
                 self.reconnect().await?;
                 Err(SqlError::Database(
                     "COPY with STDIN or STDOUT does not work here: use --format csv for output, psql for input".into(),
@@ -92,7 +92,7 @@ impl Session {
             }
             Err(StreamError::Output(error)) => Err(error.into()),
             Ok(found) => {
-                // Not into the data, and only where it may be the reason.
+                // Not into the data, and only if it may be the reason.
                 if let Some(notice) = (!found).then(|| hint::of_nothing(sql)).flatten() {
                     tell!("{notice}");
                 }
@@ -103,7 +103,7 @@ impl Session {
 
     async fn reconnect(&mut self) -> Result<(), ConnectError> {
         self.client = connect::open(&self.config, self.tls.clone()).await?;
-        tell!("notice: connected anew; what belonged to the old session (an open transaction, SET) is gone");
+        tell!("notice: reconnected; the state of the old session (an open transaction, SET) is lost");
         Ok(())
     }
 }
@@ -125,7 +125,7 @@ impl From<io::Error> for StreamError {
     }
 }
 
-/// Answers whether there was anything but nulls and zeros, such as a count of nothing, or anything was changed.
+/// Returns whether there were other values than nulls and zeros, such as the count of an empty set, or any change.
 async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) -> Result<bool, StreamError> {
     let (mut started, mut found) = (Instant::now(), false);
     let mut messages = pin!(client.simple_query_raw(sql).await?);
@@ -160,7 +160,7 @@ async fn stream(client: &Client, sql: &str, view: View, out: &mut impl Write) ->
     Ok(found)
 }
 
-/// The driver's word for an answer that the simple protocol's reader does not expect, which only COPY gives.
+/// The driver's text for an answer that the simple protocol's reader does not expect; only COPY gives it.
 fn speaks_copy(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_none() && error.to_string() == "unexpected message from server"
 }

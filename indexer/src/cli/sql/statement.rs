@@ -1,24 +1,24 @@
-//! Just enough of SQL's lexical rules to know whether a text is a whole statement, and where a command stands in it.
+//! The part of SQL's lexical rules that decides whether a text is a complete statement, and where a command is in it.
 
 use super::meta::Meta;
 
-/// What is being typed, line by line.
+/// The typed text, line by line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Typing(String);
 
-/// What a line makes of it.
+/// The result of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// It goes on.
+    /// The statement continues.
     More,
-    /// One statement or several, whole.
+    /// One statement or several, complete.
     Sql(String),
-    /// A command; what was typed before it stays.
+    /// A command; the text typed before it stays.
     Command(Meta),
 }
 
 impl Typing {
-    /// The prompt says what the next line is to bring.
+    /// The prompt shows the expected next line.
     pub fn prompt(&self) -> &'static str {
         match self.0.is_empty() {
             true => "dalp=> ",
@@ -27,14 +27,14 @@ impl Typing {
         }
     }
 
-    /// Drops it.
+    /// Clears it.
     #[cfg(feature = "prompt")]
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Takes a line. Words such as `help` are commands on a line of their own, unless a quote is open; what begins with a
-    /// backslash is one wherever it stands outside of quotes.
+    /// Adds a line. Words such as `help` are commands on a separate line, unless a quote is open; a text that begins with a
+    /// backslash is a command anywhere outside quotes.
     pub fn take(&mut self, line: &str) -> Typed {
         if !is_open(&self.0)
             && let Some(command) = Meta::parse(line)
@@ -63,20 +63,20 @@ impl Typing {
     }
 }
 
-/// A piece of what a file or `-c` holds.
+/// A piece of a file or of `-c`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Statements that are run as one.
+    /// Statements that run as one.
     Sql(String),
     Command(Meta),
 }
 
-/// What `-c` holds: a command, or statements.
+/// The content of `-c`: a command, or statements.
 pub(super) fn part(text: &str) -> Part {
     Meta::parse(text).map_or_else(|| Part::Sql(text.to_owned()), Part::Command)
 }
 
-/// A file's parts: lines that begin with a backslash outside of quotes are commands. What stands between them begins with as many empty
+/// A file's parts: lines that begin with a backslash outside quotes are commands. The text between them begins with as many empty
 /// lines as there are lines before it, so that an error names the file's line.
 pub(super) fn parts(text: &str) -> Vec<Part> {
     if text.trim().lines().count() <= 1 {
@@ -115,7 +115,7 @@ fn is_open(sql: &str) -> bool {
     false
 }
 
-/// Where the first backslash outside of quotes and comments stands.
+/// The position of the first backslash outside quotes and comments.
 fn backslash(sql: &str) -> Option<usize> {
     let mut rest = sql;
     while !rest.is_empty() {
@@ -127,8 +127,8 @@ fn backslash(sql: &str) -> Option<usize> {
     None
 }
 
-/// Texts of 20 or 32 bytes in hexadecimal digits after 0x, each in quotes: what contracts and nodes call an address or a hash, and
-/// PostgreSQL a text.
+/// Texts of 20 or 32 bytes in hexadecimal digits after 0x, each in quotes: an address or a hash for contracts and nodes, a text
+/// for PostgreSQL.
 pub(super) fn hex_texts(sql: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = sql;
@@ -149,7 +149,7 @@ fn is_complete(sql: &str) -> bool {
     let mut rest = sql;
     let mut ended = false;
     while let Some(c) = rest.chars().next() {
-        // What cannot be closed yet wants another line.
+        // An open quote or comment needs another line.
         let Some(after) = skip_token(rest) else { return false };
         // Space and comments after the semicolon change nothing.
         if !c.is_whitespace() && !is_comment(rest) {
@@ -198,7 +198,7 @@ fn skip_block_comment(sql: &str) -> Option<&str> {
     }
 }
 
-/// A doubled quote ends one literal and begins the next, which comes to the same.
+/// A doubled quote ends one literal and begins the next; the result is the same.
 fn skip_quoted(sql: &str, quote: char, backslash: bool) -> Option<&str> {
     let mut chars = sql.chars();
     loop {

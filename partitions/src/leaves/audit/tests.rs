@@ -66,18 +66,18 @@ fn what_should_not_be_is_told() {
         (vec![Facts { bounds: None, printed: "DEFAULT".into(), ..day(1) }], Error, "DEFAULT"),
         (vec![Facts { printed: "DEFAULT".into(), ..sub_parent(1) }], Error, "DEFAULT"),
         (vec![Facts { kind: "f".into(), ..day(1) }], Error, "foreign table"),
-        (vec![Facts { pending: true, ..day(1) }], Error, "detaching"),
-        (vec![Facts { bounds: Bounds::new(Some(at(1)), at(3)), ..day(1) }], Info, "no whole interval"),
+        (vec![Facts { pending: true, ..day(1) }], Error, "detach"),
+        (vec![Facts { bounds: Bounds::new(Some(at(1)), at(3)), ..day(1) }], Info, "not a whole interval"),
         (vec![Facts { unlogged: true, ..day(1) }], Error, "unlogged"),
         (vec![Facts { other_owner: true, ..day(1) }], Error, "another role"),
         (vec![Facts { other_owner: true, ..sub_parent(1) }], Error, "another role"),
         (vec![Facts { granted: some("{a=r/b}"), ..day(1) }], Warning, "granted on it directly: {a=r/b}"),
         (vec![Facts { missing_indexes: 1, ..day(1) }], Error, "missing"),
-        (vec![Facts { invalid_indexes: 1, ..day(1) }], Warning, "kept up by every write"),
+        (vec![Facts { invalid_indexes: 1, ..day(1) }], Warning, "every write still maintains them"),
         (vec![Facts { invalid_indexes: 1, ..sub_parent(1) }], Warning, "some leaves lack them"),
-        (vec![Facts { lacking_indexes: 2, ..day(1) }], Warning, "2 of the indexes that leaves have"),
+        (vec![Facts { lacking_indexes: 2, ..day(1) }], Warning, "2 of the indexes that only leaves have"),
         (vec![Facts { lacking_indexes: 2, other_layout: true, ..day(1) }], Info, "may lack"),
-        (vec![Facts { triggers: some("audit"), ..day(1) }], Warning, "has not: audit"),
+        (vec![Facts { triggers: some("audit"), ..day(1) }], Warning, "its parent lacks: audit"),
         (vec![Facts { foreign_keys: 1, ..day(1) }], Error, "foreign keys"),
         (vec![Facts { other_tablespace: true, ..day(1) }], Info, "tablespace"),
         (vec![Facts { options: some("{fillfactor=70}"), ..day(1) }], Info, "fillfactor"),
@@ -117,7 +117,7 @@ fn a_detached_leaf_whose_times_are_taken_is_told() {
         Detached { key, leaf: "old".into(), bounds }
     };
     let facts = [sub_parent(1), sub_parent(2), day(1), day(2)];
-    one(&judge(&facts, &[detached(1, 2)], at(2)), Severity::Warning, "\"logs_1_2\" holds some of its times");
+    one(&judge(&facts, &[detached(1, 2)], at(2)), Severity::Warning, "\"logs_1_2\" has some of its times");
     assert_eq!(judge(&facts, &[detached(1, 3), detached(2, 2), detached(0, 2)], at(2)), []);
     one(&judge(&[day(1)], &[detached(0, 1)], at(2)), Severity::Warning, "cannot be attached again");
 }

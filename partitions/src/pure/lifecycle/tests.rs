@@ -1,4 +1,4 @@
-//! What happens to a leaf next: case by case, and in a model that crashes, with the never-drop rule as the judge.
+//! The next move of a leaf: case by case, and in a model with crashes, judged by the never-drop rule.
 
 use chrono::TimeDelta;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -45,14 +45,14 @@ fn retention(action: Action) -> Retention {
     Retention { action, time: TimeDelta::days(10), grace: TimeDelta::days(7), max_leaves: 3, max_share: 0.5 }
 }
 
-/// The day of now and of the last final block, unless a case says otherwise.
+/// The day of now and of the last final block, unless a case gives another one.
 const NOW: i64 = 100;
 
 fn terms<'t>(retention: &'t Retention, reference: &'t Reference) -> Terms<'t> {
     Terms { retention, switches: Switches::ALL, reference, can_archive: true, allow_many: false }
 }
 
-/// The next move of `entry` beside an attached leaf of now, or what stands in its way.
+/// The next move of `entry` beside an attached leaf of now, or its obstacle.
 fn next(
     action: Action,
     entry: Entry,
@@ -94,7 +94,7 @@ fn the_catalog_decides_before_any_policy() {
     for (state, presence, act) in
         table.into_iter().flat_map(|(state, acts)| presences.into_iter().zip(acts).map(move |(p, act)| (state, p, act)))
     {
-        // Whatever the policy: even with none, and even held; but that nothing held is detached.
+        // Under any policy, also with none, and also if held; but no held leaf is detached.
         assert_eq!(next(Action::Keep, leaf(0, state, presence), |_, _| ()), Ok(act), "{state} {presence:?}");
         let got = next(Action::Keep, leaf(0, state, presence), |inventory, _| inventory.holds.push(hold(0, 1)));
         match (state, presence) {
@@ -140,7 +140,7 @@ fn a_leaf_goes_step_by_step() {
         inventory.entries.push(leaf(-1, S::Detaching, P::Pending));
     });
     assert_eq!(second, Err(Obstacle::Pending { leaf: "logs_-1".to_owned() }), "one detaching of a parent at a time");
-    // Its seal is not the one behind which it was counted: a restored dump has others.
+    // Its seal differs from the seal of the count: a restored dump has other seals.
     for (state, act) in [(S::Archived, Act::Recount), (S::Retired, Act::Recount), (S::Detaching, Act::Recount)] {
         let other = Entry {
             manifest: Some(serde_json::json!({})),
@@ -165,7 +165,7 @@ fn only_what_is_wholly_older_than_retention_is_due() {
         assert_eq!(got, Ok(due.then_some(Act::Seal)), "day {from}");
     }
     let attached = || leaf(0, State::Attached, Presence::Attached);
-    // A clock that jumped ahead makes nothing due: what is final decides. One that stands, too.
+    // A clock that jumped ahead makes no leaf due, because the final time decides. A stopped clock neither.
     let retention = retention(Action::Drop);
     for (now, fin, due) in [(NOW + 40_000, 5, false), (5, NOW, false), (NOW, NOW, true)] {
         let reference = Reference::Final(BTreeMap::from([(KEY, day(fin))]));
@@ -223,7 +223,7 @@ fn too_much_at_once_is_not_begun() {
     let begin = |days: std::ops::Range<i64>, young: i64, allow_many| {
         let mut entries: Vec<Entry> = days.map(|from| leaf(from, State::Attached, Presence::Attached)).collect();
         entries.extend((0..young).map(|more| leaf(NOW + more, State::Attached, Presence::Attached)));
-        // On its way already: not held up.
+        // On its way already: continues.
         entries.push(leaf(-9, State::Retired, Presence::Attached));
         let inventory = Inventory { entries, now: day(NOW), ..Inventory::default() };
         let moves = plan_moves(&inventory, &Terms { allow_many, ..terms(&retention, &reference) });
@@ -271,9 +271,9 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
         (Obstacle::Breaker { leaves: 4, share: 0.25 }, "4 leaves with 25 % of the bytes would go at once"),
         (Obstacle::Newest, "the newest leaf of its key"),
         (Obstacle::Grace { until: day(0) }, "kept until 2024-10-04 00:00 (grace)"),
-        (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detaching has not ended"),
+        (Obstacle::Pending { leaf: "logs_1".into() }, "after logs_1, whose detach has not ended"),
         (Obstacle::Off { switch: "drop" }, "`Switches::drop` is false"),
-        (Obstacle::Taken, "somebody took it out of its table: it is left alone"),
+        (Obstacle::Taken, "another user detached it from its table: it is left alone"),
         (Obstacle::NoArchive, "see the archive's URL"),
         (
             Obstacle::Hindered { by: Hindrance::Default { parent: "s.p".into(), partition: "s.rest".into() } },
@@ -289,7 +289,7 @@ fn an_obstacle_says_what_stands_in_the_way_and_what_to_do() {
     }
 }
 
-/// A database and a manager that crashes.
+/// A database, and a manager that crashes.
 struct Model {
     rng: StdRng,
     inventory: Inventory,
@@ -306,7 +306,7 @@ fn archive(entry: &mut Entry, crash: bool) {
     if entry.state != State::Detached {
         entry.state = State::Archiving;
     }
-    // With the seal gone meanwhile, it is not taken for archived.
+    // Without its seal, it does not become archived.
     if !crash && entry.seal_now.is_some() {
         entry.manifest = Some(serde_json::json!({ "version": entry.version }));
         entry.seal = entry.seal_now.clone();
@@ -331,7 +331,7 @@ impl Model {
         }
     }
 
-    /// Something happens outside.
+    /// A change from outside.
     fn live(&mut self) {
         match self.rng.random_range(0..10) {
             0..4 => {
@@ -356,7 +356,7 @@ impl Model {
             7 => {
                 self.action = [Action::Archive, Action::Drop, Action::Detach, Action::Keep][self.rng.random_range(0..4)]
             }
-            // Somebody breaks a seal, detaches or attaches by hand.
+            // A user breaks a seal, detaches or attaches by hand.
             8 => {
                 let broken = format!("broken {}", self.rng.random::<u32>());
                 let count = self.inventory.entries.len();
@@ -382,7 +382,7 @@ impl Model {
         }
     }
 
-    /// Carries out a move as the executor does, or the part of it that comes before a crash.
+    /// Makes a move like the executor, or the part before a crash.
     fn carry_out(&mut self, next: &Move, crash: bool) {
         self.seals += 1;
         let mark = format!("seal {}", self.seals);
@@ -443,7 +443,7 @@ impl Model {
         }
     }
 
-    /// What no policy may bring about.
+    /// Outcomes that no policy may cause.
     fn judge(&self, next: &Move) {
         let is_held = self.inventory.holds_on(&next.entry).next().is_some();
         if next.act == Act::Drop {
@@ -459,7 +459,7 @@ impl Model {
         assert!(next.act != Act::Detach || pending.next().is_none(), "the server would refuse it");
     }
 
-    /// The never-drop rule, said once more and otherwise.
+    /// The never-drop rule, written a second time and independently.
     fn judge_drop(&self, entry: &Entry) {
         assert_eq!((entry.state, entry.presence), (State::Detached, Presence::Standalone));
         assert!(self.inventory.floors[&KEY] >= entry.bounds.upper().time(), "above the floor");
@@ -471,7 +471,7 @@ impl Model {
         }
     }
 
-    /// No more begins to go, or goes on towards the floor, than three leaves or half of the bytes, of which each leaf has as many.
+    /// At most three leaves, or half of the bytes, begin to go or approach the floor; all leaves have the same size.
     fn judge_breaker(&self, moves: &[Move]) {
         let stands = |entry: &Entry| entry.state < State::Retired && entry.presence == Presence::Attached;
         let goes = |next: &&Move| stands(&next.entry) && matches!(next.act, Act::Seal | Act::Archive | Act::Retire);
@@ -483,7 +483,7 @@ impl Model {
     /// A run, which may crash at any move; then runs to the end.
     fn run(&mut self) {
         let crash_at = self.rng.random_range(0..12);
-        // Where nobody allows it, much at once stays until somebody does.
+        // Without permission, many leaves at once stay until a user allows them.
         let allow_many = self.rng.random_bool(0.7);
         for round in 0..60 {
             let (retention, reference) = (retention(self.action), Reference::Final(self.reference.clone()));

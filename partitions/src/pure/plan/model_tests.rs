@@ -1,4 +1,4 @@
-//! The planner against a model: random steps on a catalog, and after each one what must hold whatever came before.
+//! The planner against a model: random steps on a catalog, with invariants that hold after each step.
 //!
 //! `DALP_TEST_SEED` replays the seed that a failed test printed.
 
@@ -37,7 +37,7 @@ impl Model {
         self.random.random_range(0..of) == 0
     }
 
-    /// Times as they come, and as they never should.
+    /// Normal times, and times that should never come.
     fn time(&mut self) -> DateTime<Utc> {
         let hours = |random: &mut StdRng, most: i64| TimeDelta::minutes(random.random_range(-60 * most..60 * most));
         let extremes = [
@@ -66,7 +66,7 @@ impl Model {
         }
     }
 
-    /// Clocks jump by years and come back, or show what no calendar has.
+    /// Clocks jump by years and return, or show times outside the calendar.
     fn jump(&mut self) {
         self.now = match self.random.random_range(0..6) {
             0 => [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC][self.random.random_range(0..2)],
@@ -93,7 +93,7 @@ impl Model {
         };
     }
 
-    /// Leaves go as retention takes them, one at a time or by the dozen; some keep their names, as tables of their own.
+    /// Leaves go by retention, one or a dozen at a time; some keep their names, as separate tables.
     fn remove(&mut self) {
         for _ in 0..self.random.random_range(1..12).min(self.catalog.leaves.len()) {
             let place = self.random.random_range(0..self.catalog.leaves.len());
@@ -155,7 +155,7 @@ impl Model {
     }
 }
 
-/// Does what the plan says; names must be new, and fit.
+/// Carries the plan out; names must be new, and fit.
 fn apply(catalog: &mut Catalog, plan: &Plan, told: &str) -> Vec<Bounds> {
     let mut new = Vec::new();
     for step in &plan.steps {
@@ -181,7 +181,7 @@ fn apply(catalog: &mut Catalog, plan: &Plan, told: &str) -> Vec<Bounds> {
     new
 }
 
-/// A plan that was done.
+/// A completed plan.
 struct Check<'c> {
     policy: &'c Policy,
     now: DateTime<Utc>,
@@ -218,7 +218,7 @@ impl Check<'_> {
         assert!(why.contains(&Ok(())), "{:?}: {why:?}; {told}", self.new);
     }
 
-    /// Whether, at one width, each new leaf is as it should be and asked for, and nothing is missing ahead of the head.
+    /// Checks, at one width, that each new leaf is correct and needed, and that no leaf is missing ahead of the head.
     fn is_needed(&self, widened: u32) -> Result<(), String> {
         let walked = self.walk_ahead(widened)?;
         for bounds in self.new {
@@ -233,7 +233,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whether bounds are one interval of old or recent times, or what a neighbour leaves of it.
+    /// Whether bounds are one interval of old or recent times, or its rest beside a neighbour leaf.
     fn fits(&self, bounds: &Bounds, widened: u32) -> bool {
         let just_before = bounds.to() - TimeDelta::microseconds(1);
         let wide = |interval: Interval| (0..widened).fold(interval, |interval, _| interval.wider());
@@ -250,7 +250,7 @@ impl Check<'_> {
         })
     }
 
-    /// Leaves that stand from the head on: without a gap, as far as the policy wants.
+    /// Leaves exist from the head on: without a gap, as far as the policy says.
     fn walk_ahead(&self, widened: u32) -> Result<Vec<Bounds>, String> {
         let Some(head) = self.need.head else { return Ok(Vec::new()) };
         let mut reach = head;
@@ -280,7 +280,7 @@ fn whatever_comes_the_leaves_are_those_that_are_needed() {
     assert!(given.is_some() || made > 20 * ran.len(), "too little happened: {made} leaves");
 }
 
-/// A clock that goes mad makes no more leaves than one that does not: what stands is not made again.
+/// A wild clock makes no more leaves than a normal one: existing leaves are not made again.
 #[test]
 fn a_clock_that_jumps_makes_nothing_more() {
     let (policy, need) = (Policy::default(), Need::ahead_of(at("2024-03-20T12:00:00Z")));

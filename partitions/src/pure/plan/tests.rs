@@ -95,7 +95,7 @@ fn times_before_the_first_share_one_leaf() {
     check(&[], &["1970-01-01", "2014-12-31T23"], &["..2015-01-01"]);
     check(&["..2015-01-01"], &["1970-01-01"], &[]);
     check(&["2001-01-01..2001-01-02"], &["1970-01-01", "2005-01-01"], &["..2001-01-01", "2001-01-02..2015-01-01"]);
-    // The policy's first may stand inside an interval: that one begins there.
+    // The policy's first time may be inside an interval: that interval begins there.
     let policy = Policy { first: at("2016-06-15"), ..policy() };
     let plan = plan(&catalog(&[]), &policy, at(NOW), &need(&["2016-06-20"])).unwrap();
     assert_eq!(new_bounds(&plan), [bounds("2016-06-15..2016-07-01")]);
@@ -116,7 +116,7 @@ fn absurd_times_are_told_and_the_rest_gets_its_leaves() {
     let mixed = plan(&catalog(&[]), &policy(), at(NOW), &Need::rows(times)).unwrap();
     assert_eq!(new_bounds(&mixed), ["..2015-01-01", "2024-03-20..2024-03-21"].map(bounds));
     assert_eq!(mixed.quarantined, [at(far), DateTime::<Utc>::MAX_UTC]);
-    // A leaf that is there already takes its rows, unless it is being detached; then they are told, too.
+    // An existing leaf accepts its rows, unless it is being detached; then the plan reports them.
     let mut catalog = catalog(&["+52217-05-06T00:00:00Z..+52217-05-07T00:00:00Z"]);
     let plan_of = |catalog: &Catalog| plan(catalog, &policy(), at(NOW), &need(&[far])).unwrap();
     assert_eq!(plan_of(&catalog), Plan::default());
@@ -144,7 +144,7 @@ fn leaves_are_made_ahead_of_the_head() {
     assert_eq!(ahead(&[]), days);
     assert_eq!(ahead(&["2024-03-20..2024-03-21", "2024-03-21..2024-03-22"]), days[2..]);
     assert_eq!(ahead(&["2024-01-01..2025-01-01"]), []);
-    // What stands in the way leaves no gap behind it, and narrow leaves that stand count as well.
+    // A blocking leaf causes no gap behind it, and existing narrow leaves count too.
     assert_eq!(
         ahead(&["2024-03-21T05..2024-03-21T06"]),
         ["2024-03-20..2024-03-21", "2024-03-21..2024-03-21T05"].map(bounds)
@@ -162,7 +162,7 @@ fn too_many_leaves_become_wider_ones() {
     let count = |max| plan(&catalog(&[]), &policy(max), at(NOW), &times).map(|plan| new_bounds(&plan).len());
     assert_eq!([5, 4, 3, 2].map(count), [Ok(5), Ok(4), Ok(3), Ok(2)]);
     assert!(matches!(count(1), Err(PlanError::TooMany { would_be: 2, max_leaves: 1, .. })));
-    // Rows of now, and those of the head, have a home whatever stands, in leaves that are a step wider.
+    // Rows of now and of the head always get a leaf, one step wider.
     let full: Vec<String> = (10..20).map(|day| format!("2024-03-{day}..2024-03-{}", day + 1)).collect();
     let full = catalog(&full.iter().map(String::as_str).collect::<Vec<_>>());
     let made = plan(&full, &policy(10), at(NOW), &need(&[NOW])).unwrap();
@@ -199,7 +199,7 @@ fn names_are_labels_that_fit_and_differ() {
     assert!(distinct.iter().all(|name| name.len() <= 63 && name.starts_with("é")), "{distinct:?}");
 }
 
-/// Random needs on random catalogs: everything needed is covered, nothing overlaps, and no leaf is made in vain.
+/// Random needs on random catalogs: every need is covered, nothing overlaps, and no leaf is useless.
 #[test]
 fn any_need_is_covered_by_disjoint_leaves() {
     for seed in 0..500 {

@@ -1,4 +1,4 @@
-//! Whose a place is, case by case.
+//! The owner of a place, case by case.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn a_place_without_a_marker_is_ours_only_the_first_time() {
         (Known { archives: 0, ..used() }, holding(&[]), Err("mount it")),
         (Known { archives: 1, ..known() }, holding(&["x"]), Err("mount it")),
         (known(), holding(&["x"]), Err("does not know")),
-        // Of before places were written down.
+        // From versions without recorded places.
         (unplaced(&["x", "y"]), holding(&["y"]), Ok(())),
         (unplaced(&["x"]), holding(&[]), Err("mount it")),
         (unplaced(&["x"]), holding(&["x", "z"]), Err("does not know")),
@@ -73,7 +73,7 @@ fn a_marked_place_is_written_by_the_database_of_its_newest_claim() {
         (used(), Found { claim: None, ..marked("i", "", server(5, "1")) }, Ok(4)),
         (used(), Found { claim: None, ..marked("i", "", server(6, "1")) }, Err("adopt")),
         (used(), marked("other", "t3", server(5, "1")), Err("another installation")),
-        // A dump restored, a base backup promoted, and one of two that are alike in all but the claim.
+        // A restored dump, a promoted base backup, and two databases that differ only in their claim.
         (used(), marked("i", "t3", server(6, "1")), Err("adopt")),
         (used(), marked("i", "t3", server(5, "2")), Err("adopt")),
         (used(), marked("i", "t3", beside), Err("adopt")),
