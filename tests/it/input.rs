@@ -168,7 +168,7 @@ fn a_database_without_the_schema_is_told_to_be_migrated() {
         (site.url, site.reader_url, site.admin_url) = (url.clone(), url.clone(), url);
         let output = site.call(&["config", "check", "--connect"]);
         let said = String::from_utf8_lossy(&output.stdout);
-        refused(&output, 1, &["2 of 4 do not serve"]);
+        refused(&output, 1, &["2 of 4 checks failed"]);
         assert!(said.contains("run `dalp-indexer migrate` first") && !said.contains("create it"), "{said}");
     });
 }
@@ -199,7 +199,7 @@ fn what_a_configuration_names_is_tried() {
         site.rpc_urls.push(NOBODY.into());
         site.chain_id = 5;
         let wrong = site.call(&check);
-        refused(&wrong, 1, &["3 of 9 do not serve"]);
+        refused(&wrong, 1, &["3 of 9 checks failed"]);
         let text = String::from_utf8_lossy(&wrong.stdout);
         for why in [
             "database.reader_url: database",
