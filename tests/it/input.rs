@@ -173,7 +173,7 @@ fn a_database_without_the_schema_is_told_to_be_migrated() {
     });
 }
 
-/// `config check --connect` looks at everything, a line each.
+/// `config check --connect` tests all objects, one line each.
 #[test]
 fn what_a_configuration_names_is_tried() {
     dalp_tests::run(async {
@@ -256,7 +256,7 @@ fn the_wrong_chain_is_refused_and_nothing_is_lost() {
     dalp_tests::run(async {
         let (database, first) = (stage().await.database().await, anvil().await);
         let site = Site::new(&database, &first.http_url());
-        // A node that is not there is waited for.
+        // A missing node is waited for.
         let mut waiting = Site::new(&database, NOBODY).spawn();
         until("it to say so", || async {
             let log = waiting.log();

@@ -58,7 +58,7 @@ async fn a_type_that_holds_the_values_is_cast_to_and_another_is_refused() {
         ("ALTER n SET NOT NULL", "\"n\""),
         ("ADD CONSTRAINT small CHECK (v < 10) NOT VALID", "small"),
     ] {
-        // Each change alone: the table as it was stands beside.
+        // Each change alone, beside the original table.
         admin.batch_execute(&format!("BEGIN; ALTER TABLE dalp_assets.seen {change}; COMMIT")).await.unwrap();
         let error = restore(&mut client, &own(), &folder.archive(), &request(LEAF)).await.unwrap_err().to_string();
         assert!(named.split('|').all(|named| error.contains(named)) && error.contains("--into"), "{change}: {error}");
