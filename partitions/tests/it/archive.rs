@@ -161,10 +161,7 @@ async fn what_comes_back_is_what_was_there() {
     let mut more = folder.archive().list(Some("public.kinds")).await.unwrap().manifests.remove(0);
     more.counted.rows += 1;
     let said = folder.archive().verify(&more).await.unwrap_err().to_string();
-    assert!(
-        said.contains("it holds 4 rows with hash ") && said.contains(", and the written file held 5 rows with hash "),
-        "{said}"
-    );
+    assert!(said.contains("it holds 4 rows with hash ") && said.contains(" file held 5 rows with hash "), "{said}");
     assert!(!said.contains('{') && said.contains("Put a copy back"), "{said}");
     manifest.format += 1;
     assert!(folder.archive().verify(&manifest).await.unwrap_err().to_string().contains("format 2"));
