@@ -109,7 +109,7 @@ fn another_chain_in_the_database_is_told_with_what_helps() {
             refused(
                 &call(&with(&other, more)),
                 1,
-                &["holds chain 31337", "chain is 31338", "CREATE DATABASE", "--rpc-url"],
+                &["holds chain 31337", "serves chain 31338", "CREATE DATABASE", "--rpc-url"],
             );
         }
         let client = database.superuser().await;

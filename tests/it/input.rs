@@ -203,7 +203,7 @@ fn what_a_configuration_names_is_tried() {
         let text = String::from_utf8_lossy(&wrong.stdout);
         for why in [
             "database.reader_url: database",
-            "it serves chain 31337, and chains.it.chain_id is 5",
+            "the node serves chain 31337, but chains.it.chain_id is 5",
             "chains.it http://127.0.0.1:9",
         ] {
             assert!(text.lines().any(|line| line.starts_with("failed") && line.contains(why)), "{why}: {text}");
