@@ -445,7 +445,7 @@ async fn a_vacuum_of_the_leaf_is_not_waited_for_for_long() {
                 assert_eq!(done(&run_with(&mut client, archive, OFF).await), [Act::Seal]);
                 // The failure to archive is recorded, too.
                 admin
-                    .batch_execute("DELETE FROM dalp_audit.activity WHERE outcome LIKE '%there is no archive%'")
+                    .batch_execute("DELETE FROM dalp_audit.activity WHERE outcome LIKE '%no archive is configured%'")
                     .await
                     .unwrap();
             }
