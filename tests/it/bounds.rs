@@ -45,7 +45,7 @@ fn large() -> Burst::emitRawCall {
     Burst::emitRawCall { topics: vec![B256::repeat_byte(7)], data: vec![0; 100_000].into() }
 }
 
-/// The most memory that the process ever had, in bytes.
+/// The peak memory of the process, in bytes.
 fn peak(running: &Running) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel counts it");

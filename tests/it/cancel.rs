@@ -1,4 +1,4 @@
-//! Every await of the writes cut once: afterwards the rows are all there or none, and the next write works.
+//! Every await of the writes cut once: afterwards all rows or none are stored, and the next write works.
 
 #[path = "../../partitions/tests/it/cut.rs"]
 mod cut;
@@ -62,7 +62,7 @@ fn batch() -> Sorted {
     Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, logs, &Source::default()).unwrap())
 }
 
-/// A chain that is ours, with leaves for the batch, and no more.
+/// A chain of ours, with leaves for the batch, and no more.
 pub struct Bench {
     pub store: Store,
     pub chain: NewChain,

@@ -40,7 +40,7 @@ fn through(site: &Site, database: &Database, proxy: &Proxy) -> Site {
     Site { url: format!("postgres://{WRITER}@127.0.0.1:{}/{}", proxy.port, database.name), ..site.clone() }
 }
 
-/// A process of `site` whose way to the database is a proxy of its own, which kills it at `moment`.
+/// A process of `site` behind its own proxy to the database; the proxy kills it at `moment`.
 async fn doomed(site: &Site, database: &Database, upstream: Upstream, moment: Moment) -> (Running, Proxy) {
     let pid: Arc<OnceLock<Pid>> = Arc::default();
     let known = pid.clone();
@@ -90,7 +90,7 @@ fn killed_in_the_middle_of_a_copy() {
 #[test]
 fn killed_between_commit_and_its_answer() {
     dalp_tests::run(async {
-        // The first commits are those of taking the chain over and of reading its state.
+        // The first commits belong to the takeover of the chain and to the read of its state.
         for n in [1, 3, 6] {
             killed_at(Moment::CommitUnanswered(n)).await;
         }
@@ -135,7 +135,7 @@ struct Kill {
     moment: Moment,
     /// Transactions of its own that moved the chain's epoch and were answered.
     writes: u64,
-    /// Before it and after it; none before the first block.
+    /// The tail before it and after it; none before the first block.
     tails: [Option<u64>; 2],
     /// The node's head.
     head: u64,
@@ -170,9 +170,9 @@ fn kills() -> u64 {
     tries(20, 200)
 }
 
-/// Runs the indexer of `site` again and again, each time into the kill that `moments` tells for the n-th; `meanwhile` happens
-/// to the chain until then, and before that until there is `work` for a process, given the stored tail. All depends on progress,
-/// nothing on the clock: a slow machine is killed at the same moments. Then lets it end its work, and compares.
+/// Runs the indexer of `site` repeatedly; `moments` gives the moment of the n-th kill. `meanwhile` changes the chain until then,
+/// and before that until there is `work` for a process at the stored tail. All depends on progress, never on the clock: a slow
+/// machine is killed at the same moments. Then lets it finish, and compares.
 async fn killed_at_random(
     (database, anvil, site, upstream): (&Database, &Anvil, &Site, Upstream),
     (rng, work): (&mut StdRng, impl AsyncFn(u64) -> bool),
@@ -351,7 +351,7 @@ fn killed_at_random_moments_while_the_chain_reorganises() {
             },
             async |rng| {
                 burst(anvil.rpc(), &deployed, 3, rng.random_range(0..1_000_000)).await;
-                // Now stored before it goes, now not.
+                // Sometimes stored before its end, sometimes not.
                 if rng.random_bool(0.5) {
                     caught_up(&database, &anvil).await;
                 }

@@ -78,7 +78,7 @@ fn a_table_that_is_described_in_one_place_is_treated_as_the_indexers_own() {
     });
 }
 
-/// Appended from history and at the head, refused where the decoder refuses, and gone with their blocks.
+/// Appended from history and at the head, refused by the decoder, and removed with their blocks.
 async fn rows_come(site: &Site, (database, anvil, deployed): (&Database, &Anvil, &Deployed), client: &Client) {
     let mut indexer = site.spawn();
     caught_up(database, anvil).await;
@@ -170,7 +170,7 @@ async fn old_days_are_archived_and_restored(site: &Site, client: &Client) {
     said(&site, &["partitions", "audit"], 0);
 }
 
-/// The range of a chain's newest leaf of a table, as it is declared.
+/// The declared range of a chain's newest leaf of a table.
 async fn newest_leaf(client: &Client, table: &str) -> Option<String> {
     let sql = format!(
         "SELECT max(substring(pg_get_expr(relpartbound, oid) FROM 'TO \\(''(.*)''\\)')) FROM pg_class \
@@ -198,7 +198,7 @@ fn leaves_are_made_for_a_tables_own_rows_and_ahead_for_those_that_had_some() {
         let site = Site { made_up: true, more, ..Site::new(&database, &anvil.http_url()) };
         let mut indexer = site.spawn();
         caught_up(&database, &anvil).await;
-        // Each turn goes through the tables in their order: when the last one has its leaves, the turn of the others is over.
+        // Each turn handles the tables in their order: when the last one has its leaves, the turn of the others is over.
         assert_eq!(datasets.partitioned().last().map(|last| last.name()), Some("made_up"));
         until("leaves of notes ahead of the head", || async {
             newest_leaf(&client, &table()).await.is_some_and(|end| end.as_str() >= "2024-03-13")

@@ -63,7 +63,7 @@ fn nothing_is_removed_before_what_is_given_has_answered_and_no_url_is_shown() {
     });
 }
 
-/// It indexes, until it is told to stop.
+/// It indexes until the stop signal.
 async fn works(database: &Database, anvil: &Anvil, home: &Path, arguments: &[&str]) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let out = log.reopen().unwrap();
@@ -103,13 +103,13 @@ fn another_chain_in_the_database_is_told_with_what_helps() {
         assert!(!said.contains("chains.devnet") && !said.contains("it restarts"), "not what helps here: {said}");
         let advised = with(&anew, &["--fresh"]);
         works(&database, &anew, home.path(), &advised.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        // Another id: nothing of it goes, with --fresh or without.
+        // Another id: no row of it is removed, with --fresh or without.
         let other = anvil_with(AnvilOptions { chain_id: 31_338, ..AnvilOptions::default() }).await;
         for more in [&[][..], &["--fresh"]] {
             refused(
                 &call(&with(&other, more)),
                 1,
-                &["holds chain 31337", "chain is 31338", "CREATE DATABASE", "--rpc-url"],
+                &["holds chain 31337", "serves chain 31338", "CREATE DATABASE", "--rpc-url"],
             );
         }
         let client = database.superuser().await;

@@ -73,8 +73,8 @@ impl Overtaken {
         all
     }
 
-    /// Under the older token `call` is refused so, and nothing is as if it had been there. Under the newer one the same call
-    /// does its work: nothing but the token was wrong.
+    /// Under the older token `call` is refused in this way, and changes nothing. Under the newer one the same call does its work:
+    /// only the token was wrong.
     async fn only_the_token_decides<T: Debug>(
         &self,
         refusal: StoreError,
@@ -196,7 +196,7 @@ fn an_older_token_renews_no_lease() {
     });
 }
 
-/// A leader that stops after it was overtaken is not told: it wants no lease any more.
+/// A stale leader at its stop gets no error: it needs no lease any more.
 #[test]
 fn an_older_token_ends_no_lease() {
     dalp_tests::run(async {
@@ -220,8 +220,8 @@ fn an_older_token_keeps_no_lease_for_a_reindex() {
     });
 }
 
-/// The chain is empty, so that nothing lies between taking it over and making it a new one but the newer token, which a trigger
-/// gives as another process might.
+/// The chain is empty, so between its takeover and its reset there is only the newer token, which a trigger gives as another
+/// process might.
 #[test]
 fn a_reset_that_was_overtaken_makes_no_new_chain() {
     dalp_tests::run(async {

@@ -284,7 +284,8 @@ fn rows_of_the_filter_before_are_neither_extra_nor_repaired_away() {
         let wider = site(&[before, added]);
         let service = Service::start(&wider.config()).await.unwrap();
         caught_up(&database, &anvil).await;
-        // History ends with the highest stored block that is final: of blocks that came as a range, those without logs are not stored.
+        // History ends with the highest stored final block: for blocks that arrived as a range, those without logs are not
+        // stored.
         let settled =
             format!("SELECT max(number) FROM dalp_indexed.blocks WHERE number <= {}", head(anvil.rpc()).await - 64);
         let settled = one::<Option<i64>>(&client, &settled).await;

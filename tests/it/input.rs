@@ -168,12 +168,12 @@ fn a_database_without_the_schema_is_told_to_be_migrated() {
         (site.url, site.reader_url, site.admin_url) = (url.clone(), url.clone(), url);
         let output = site.call(&["config", "check", "--connect"]);
         let said = String::from_utf8_lossy(&output.stdout);
-        refused(&output, 1, &["2 of 4 do not serve"]);
+        refused(&output, 1, &["2 of 4 checks failed"]);
         assert!(said.contains("run `dalp-indexer migrate` first") && !said.contains("create it"), "{said}");
     });
 }
 
-/// `config check --connect` looks at everything, a line each.
+/// `config check --connect` tests all objects, one line each.
 #[test]
 fn what_a_configuration_names_is_tried() {
     dalp_tests::run(async {
@@ -199,11 +199,11 @@ fn what_a_configuration_names_is_tried() {
         site.rpc_urls.push(NOBODY.into());
         site.chain_id = 5;
         let wrong = site.call(&check);
-        refused(&wrong, 1, &["3 of 9 do not serve"]);
+        refused(&wrong, 1, &["3 of 9 checks failed"]);
         let text = String::from_utf8_lossy(&wrong.stdout);
         for why in [
             "database.reader_url: database",
-            "it serves chain 31337, and chains.it.chain_id is 5",
+            "the node serves chain 31337, but chains.it.chain_id is 5",
             "chains.it http://127.0.0.1:9",
         ] {
             assert!(text.lines().any(|line| line.starts_with("failed") && line.contains(why)), "{why}: {text}");
@@ -256,7 +256,7 @@ fn the_wrong_chain_is_refused_and_nothing_is_lost() {
     dalp_tests::run(async {
         let (database, first) = (stage().await.database().await, anvil().await);
         let site = Site::new(&database, &first.http_url());
-        // A node that is not there is waited for.
+        // A missing node is waited for.
         let mut waiting = Site::new(&database, NOBODY).spawn();
         until("it to say so", || async {
             let log = waiting.log();

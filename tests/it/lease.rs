@@ -56,7 +56,7 @@ fn a_standby_says_so_and_takes_over_when_the_lease_of_a_killed_leader_runs_out()
 
         first.kill();
         burst(anvil.rpc(), &deployed, 5, 2).await;
-        // The dead one's lease still lasts.
+        // The lease of the dead process is still valid.
         assert_eq!((token(&client).await, leader(&client).await), (1, Some(first.pid())));
         leases.run_out().await;
         exact(&database, &anvil).await;
@@ -248,7 +248,7 @@ fn a_writer_of_an_older_token_that_blocks_is_ended() {
         let old = database.client(WRITER).await;
         old.batch_execute("BEGIN; SET LOCAL application_name = 'dalp-indexer 31337/0'").await.unwrap();
         old.batch_execute("SELECT 1 FROM dalp_indexed.chain_state FOR UPDATE").await.unwrap();
-        // Who waits for the writer may wait in a row: this one, as a compaction of the coverage would, stands before it.
+        // Sessions that wait for the writer may form a queue: this one, like a compaction of the coverage, is in front of it.
         let between = database.client(WRITER).await;
         between.batch_execute("BEGIN; SET LOCAL application_name = 'dalp-indexer 31337'").await.unwrap();
         let waiting = tokio::spawn(async move {
@@ -259,7 +259,7 @@ fn a_writer_of_an_older_token_that_blocks_is_ended() {
         let client = database.superuser().await;
         until("it waits", || async { client.query_one(in_row, &[]).await.unwrap().get::<_, i64>(0) >= 1 }).await;
         burst(anvil.rpc(), &deployed, 5, 2).await;
-        // It has no limits, and would stand there for ever.
+        // It has no time limits, and would wait for ever.
         exact(&database, &anvil).await;
         waiting.await.unwrap().unwrap();
         let error = old.batch_execute("COMMIT").await.unwrap_err();
@@ -318,7 +318,7 @@ fn takeovers_in_a_row_lose_and_double_nothing() {
     });
 }
 
-/// A few blocks while a leader goes.
+/// A few blocks while a leader ends.
 async fn traffic(anvil: &Anvil, deployed: &Deployed, round: u64) {
     for block in 0..4 {
         burst(anvil.rpc(), deployed, 10, 10 * round + block).await;

@@ -55,7 +55,7 @@ fn tries(short: u64, long: u64) -> u64 {
     if std::env::var_os("DALP_TEST_LONG").is_some() { long } else { short }
 }
 
-/// Chance that can be had again: `DALP_TEST_SEED` replays the seed that a failed test printed.
+/// Repeatable chance: `DALP_TEST_SEED` replays the seed that a failed test printed.
 fn rng(test: &str) -> StdRng {
     let given = std::env::var("DALP_TEST_SEED").ok().map(|seed| seed.parse().expect("DALP_TEST_SEED is a number"));
     let seed = given.unwrap_or_else(rand::random);

@@ -174,7 +174,7 @@ async fn exact(service: &Service, database: &Database, anvil: &Anvil, first: u64
     assert_exact(&client, anvil.rpc(), CHAIN, first, head(anvil.rpc()).await).await;
 }
 
-/// Runs all cases at the same time and tells of each that fails.
+/// Runs all cases at the same time and names each failed one.
 async fn each<F>(cases: Vec<Case>, run: impl Fn(Case) -> F)
 where
     F: Future<Output = ()> + Send + 'static,

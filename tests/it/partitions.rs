@@ -100,7 +100,7 @@ fn a_plan_shows_what_would_be_done(plain: &Site, site: &Site) {
     assert_eq!(plan["moves"][0]["act"], "seal", "{plan}");
     assert!(!said(site, &["config", "check"], 0).contains("geheim"));
     let doctor = said(site, &["partitions", "doctor"], 0);
-    assert!(doctor.contains("its maintenance succeeded never"), "{doctor}");
+    assert!(doctor.contains("its maintenance has never succeeded"), "{doctor}");
     assert!(said(site, &["partitions", "plan", "--table", "nothing"], 2).contains("logs, erc20_transfer, activity"));
 }
 
@@ -162,7 +162,7 @@ async fn rows_are_restored_beside_the_table(site: &Site, client: &Client) {
 }
 
 fn a_changed_file_is_found(site: &Site, folder: &Path) {
-    // A folder where an object should be.
+    // A folder in the place of an object.
     std::fs::create_dir_all(folder.join("probe/x")).unwrap();
     assert!(said(site, &["partitions", "doctor"], 1).contains("the archive cannot be used"));
     let file = files(&folder.join("data")).remove(0);
@@ -211,11 +211,11 @@ fn what_a_running_indexer_has_dropped_is_not_made_again_by_history() {
         let client = database.superuser().await;
         assert_eq!(one(&client, TRANSFERS).await, 0);
 
-        // The history of a wider filter brings all days; those that are over go.
+        // The history of a wider filter stores all days; days past their retention go.
         let service = Service::start(&site.config()).await.unwrap();
         anvil.rpc().mine(3, 1).await.unwrap();
         no_gaps(&client).await;
-        // History that came while its leaves were retired may have made some of them once more: those go, too.
+        // History that arrived while its leaves were retired may have made some of them again: those go, too.
         let below = "SELECT count(*) FROM dalp_indexed.leaf JOIN pg_inherits ON inhrelid = relid \
                      WHERE table_name = 'logs' AND to_time <= '2024-03-08' AND from_time IS NOT NULL";
         until("the old days to be gone", || async {
@@ -360,7 +360,7 @@ async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
     assert!(status.contains("position") && status.contains("numbered: ") && status.contains("allow-many"), "{status}");
     for command in ["doctor", "audit"] {
         let found = said(site, &["partitions", command, "--json"], 1);
-        assert!(found.contains("numbered") && found.contains("nothing of key 0"), "{command}: {found}");
+        assert!(found.contains("numbered") && found.contains("no leaf of key 0"), "{command}: {found}");
         assert!(found.contains(crowded), "{command}: {found}");
     }
     let hold = ["partitions", "hold", "add", "--table", "position", "--reason", "case", "--author", "counsel"];
@@ -368,7 +368,7 @@ async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
     assert!(said(site, &["partitions", "hold", "list"], 0).contains("counsel"));
     said(site, &["partitions", "hold", "release", "1", "--author", "counsel"], 0);
 
-    // The way back does not lead over the table that is not meant.
+    // The way back does not use the wrong table.
     said(site, &["partitions", "apply", "--allow-many"], 1);
     let back = ["partitions", "undo", "dalp_assets.old", "--reason", "needed", "--author", "ops"];
     assert!(said(site, &back, 0).contains("served again: old"));
@@ -439,7 +439,8 @@ fn undo_names_a_leaf_as_people_do() {
     });
 }
 
-/// A chain whose table has as many leaves as it may have, and one beside it: both have leaves for their rows of now, and ahead of them.
+/// A chain whose table has the maximum number of leaves, and another one: both have leaves for their rows of now, and ahead of
+/// them.
 #[test]
 fn a_chain_with_too_many_leaves_has_those_of_now_and_hinders_no_other() {
     dalp_tests::run(async {

@@ -114,7 +114,7 @@ fn a_node_of_another_chain_is_refused_and_its_heads_are_not_used() {
     });
 }
 
-/// Each line that is about a chain names it, and so does each about a node.
+/// Each line about a chain names the chain, and each line about a node names the node.
 fn assert_named(log: &str, wrong: &Anvil) {
     let check = |what: &str, name: &str| {
         let about: Vec<&str> = log.lines().filter(|line| line.contains(what)).collect();
@@ -150,7 +150,7 @@ fn limits_are_remembered_over_a_restart() {
     });
 }
 
-/// A way to a node that can fall silent: connections stay open, and nothing comes back any more.
+/// A path to a node that can fall silent: connections stay open, and no answer returns.
 struct Tunnel {
     port: u16,
     silent: Arc<AtomicBool>,
@@ -235,7 +235,7 @@ fn a_socket_that_died_silently_is_replaced() {
     });
 }
 
-/// A chain whose node is not there, one whose node fails at the start, and words that no text of a database holds.
+/// A chain without a reachable node, one whose node fails at the start, and characters that no text of a database holds.
 #[test]
 fn a_chain_that_cannot_begin_is_begun_anew_and_keeps_no_other_waiting() {
     dalp_tests::run(async {

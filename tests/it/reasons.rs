@@ -27,7 +27,7 @@ fn refused(site: &Site, output: &Output, words: &[&str]) {
     }
 }
 
-/// Of a URL; empty where it has none.
+/// From a URL; empty if it has none.
 fn password(url: &str) -> &str {
     let login = url.trim_start_matches("postgres://").split('@').next().unwrap();
     login.split_once(':').map_or("", |(_, password)| password)

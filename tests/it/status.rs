@@ -28,7 +28,7 @@ async fn get(at: SocketAddr, path: &str) -> String {
     body.to_owned()
 }
 
-/// The value of a series; none where there is no sample.
+/// The value of a series; none without a sample.
 fn sample(metrics: &str, series: &str) -> Option<i64> {
     let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("dalp_indexer_{series} ")));
     line.map(|value| value.parse().unwrap_or_else(|error| panic!("{series} {value}: {error}")))
@@ -230,7 +230,7 @@ fn a_watch_ends_quietly_when_it_is_told_to_and_when_nobody_reads_any_more() {
     });
 }
 
-/// The heartbeat's statement fails from now on. Tries are counted by a sequence, which no rollback takes back.
+/// The heartbeat's statement fails from now on. A sequence counts the tries: no rollback resets it.
 const REFUSED: &str = "CREATE SEQUENCE tried; \
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS \
       $$ BEGIN PERFORM nextval('public.tried'); RAISE EXCEPTION 'no heartbeat'; END $$; \
@@ -294,7 +294,7 @@ fn the_coverage_of_a_running_chain_is_kept_compact() {
     });
 }
 
-/// Who runs several chains is told of which a warning is, also where it comes from far below.
+/// With several chains, a warning names its chain, also from deep inside.
 #[test]
 fn every_warning_of_a_chain_names_it() {
     dalp_tests::run(async {

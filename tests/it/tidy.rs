@@ -40,17 +40,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["chain", "config", "dataset", "status", "store", "timings"]),
 ];
 
-/// Who may see both the nodes and the database: the loop that awaits both, and those that hand them to it.
+/// The modules that may see both the nodes and the database: the loop that awaits both, and those that pass them to it.
 const SEES_NODES_AND_STORE: &[&str] = &["driver", "service", "cli"];
 
 /// Crates of which no files use each other in a circle.
 const WITHOUT_CIRCLES: &[&str] = &["indexer/src/", "partitions/src/", "tests/src/"];
 
-/// The floors of the partitions, from the bottom up: each uses itself and those below.
+/// The floors of the partitions, from the bottom up: each uses itself and lower ones.
 const FLOORS: &[&str] =
     &["pure/", "pg/", "archive/", "error.rs", "leaves/", "registry/", "moves/", "manager.rs", "lib.rs"];
 
-/// Code that neither waits, nor tells the time, nor opens anything.
+/// Code without waits, clocks or open resources.
 const PURE: &[&str] = &[
     "indexer/src/chain/",
     "indexer/src/dataset/",

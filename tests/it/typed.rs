@@ -1,4 +1,4 @@
-//! Chains without raw logs: the typed rows are those of a chain with them, through reorgs, `verify` and `repair`.
+//! Chains without raw logs: their typed rows equal those of a chain with raw logs, through reorgs, `verify` and `repair`.
 
 use alloy::primitives::B256;
 use dalp_fixtures::deploy;

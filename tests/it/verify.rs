@@ -124,7 +124,7 @@ async fn beside(lie: Lie, setting: &str, filtered: bool, blocks: u64) -> (Databa
 #[test]
 fn logs_that_a_node_leaves_out_or_forges_are_taken_from_the_receipts() {
     dalp_tests::run(async {
-        // With a filter, blooms tell of blocks near the head only.
+        // With a filter, blooms prove only blocks near the head.
         for (lie, filtered, blocks) in [
             (liar::no_logs as Lie, false, 45),
             (liar::no_logs, true, 10),
@@ -142,7 +142,7 @@ fn logs_that_a_node_leaves_out_or_forges_are_taken_from_the_receipts() {
 #[test]
 fn a_sample_of_history_is_proved_and_a_wrong_one_refuses_its_range() {
     dalp_tests::run(async {
-        // The blooms of a range's inner blocks are not known: only the sample can tell.
+        // The blooms of a range's inner blocks are unknown: only the sample can show it.
         let (_database, _anvil, log, told) = beside(liar::half_the_logs, "auto", true, 45).await;
         assert!(told > 0 && log.contains("its logs do not match the receipts of the block"), "{log}");
         assert!(log.contains("receipts decide"), "{log}");
@@ -334,7 +334,7 @@ fn what_was_verified_is_recorded_and_never_lowered() {
     });
 }
 
-/// It answers older blocks as if they were empty; only roots and blooms of their headers tell.
+/// It answers older blocks as if they were empty; only roots and blooms of their headers show it.
 #[test]
 fn blocks_that_an_anvil_forgot_are_not_taken_for_empty_ones() {
     dalp_tests::run(async {

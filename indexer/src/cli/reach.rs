@@ -61,7 +61,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     }
     match looks {
         Looks { failed: 0, .. } => Ok(()),
-        Looks { all, failed } => Err(Failure::other(format!("{failed} of {all} tests failed: see above"))),
+        Looks { all, failed } => Err(Failure::other(format!("{failed} of {all} checks failed: see above"))),
     }
 }
 

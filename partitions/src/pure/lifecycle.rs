@@ -260,7 +260,7 @@ pub fn is_due(inventory: &Inventory, terms: &Terms<'_>, entry: &Entry) -> bool {
             .is_some_and(|cutoff| entry.bounds.to() <= cutoff)
 }
 
-/// The moves of a leaf from `from` on, up to the first obstacle: shown by `plan`. If the leaf waits for its grace period, later
+/// The moves of a leaf from `first` on, up to the first obstacle: shown by `plan`. If the leaf waits for its grace period, later
 /// moves are left out.
 pub fn way(inventory: &Inventory, terms: &Terms<'_>, first: &Move) -> Vec<Move> {
     let mut alone = Inventory { floors: inventory.floors.clone(), now: inventory.now, ..Inventory::default() };

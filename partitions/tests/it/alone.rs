@@ -44,7 +44,7 @@ async fn the_example_looks_after_a_table_of_its_own() {
     assert_eq!(strings(&client, "SELECT released_by FROM partitions.legal_hold").await, ["me"]);
 }
 
-/// Of a schema's tables and functions, all that is in the catalog; the schema's name is left out.
+/// The catalog's facts about a schema's tables and functions, without the schema's name.
 const MADE: &str = r#"
     WITH of_table AS (
         SELECT c.oid, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace

@@ -161,10 +161,7 @@ async fn what_comes_back_is_what_was_there() {
     let mut more = folder.archive().list(Some("public.kinds")).await.unwrap().manifests.remove(0);
     more.counted.rows += 1;
     let said = folder.archive().verify(&more).await.unwrap_err().to_string();
-    assert!(
-        said.contains("it holds 4 rows with hash ") && said.contains(", and the written file held 5 rows with hash "),
-        "{said}"
-    );
+    assert!(said.contains("it holds 4 rows with hash ") && said.contains(" file held 5 rows with hash "), "{said}");
     assert!(!said.contains('{') && said.contains("Put a copy back"), "{said}");
     manifest.format += 1;
     assert!(folder.archive().verify(&manifest).await.unwrap_err().to_string().contains("format 2"));
@@ -177,15 +174,15 @@ async fn a_place_is_tried_without_a_trace() {
     let folder = Folder::new();
     assert!(folder.archive().probe().await.unwrap().writes_once);
     assert_eq!(folder.files(""), [""; 0]);
-    // A folder stands where the object should.
+    // A folder has the place of the object.
     std::fs::create_dir_all(folder.path_of("probe/in/the/way")).unwrap();
     assert!(matches!(folder.archive().probe().await, Err(ArchiveError::Store { .. })));
-    // A file stands where the folder should.
+    // A file has the place of the folder.
     let file = folder.path_of("file");
     std::fs::write(&file, "").unwrap();
     let archive = Archive::open(&format!("file://{}", file.display()), []).unwrap();
     assert!(archive.probe().await.is_err());
-    // A folder that is not there is not made in passing.
+    // A missing folder is not made as a side effect.
     let archive = Archive::open(&format!("file://{}", folder.path_of("gone").display()), []).unwrap();
     assert!(archive.probe().await.is_err());
     assert_eq!(archive.list(None).await.unwrap(), Listing::default());
@@ -300,7 +297,7 @@ async fn a_leaf_is_archived_dropped_and_restored() {
         let error = restore(&mut client, &logs(), &folder.archive(), &request(leaf)).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }
-    // Held until it is released; then it goes again, and its archive is still good.
+    // Held until the hold is released; then it goes again, and its archive is still valid.
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), []);
     release_hold(&mut client, &registry(), older.hold, "ops").await.unwrap();
     assert_eq!(acts(&run(&mut client, &folder.archive(), Switches::ALL).await), [Act::Retire, Act::Detach, Act::Drop]);
@@ -321,7 +318,7 @@ async fn nothing_is_dropped_whose_archive_cannot_be_trusted() {
     std::fs::write(folder.path(&kept[1]), &std::fs::read(folder.path(&kept[1])).unwrap()[..100]).unwrap();
     std::fs::remove_file(folder.path(&kept[2])).unwrap();
     std::fs::write(folder.path(&kept[3]), last).unwrap();
-    // One whose rows were changed in spite of the seal, and one whose seal was broken and mended.
+    // One leaf whose rows were changed in spite of the seal, and one whose seal was broken and repaired.
     let change = |leaf: &str, what: &str| {
         format!(
             "ALTER TABLE dalp_indexed.{leaf} DISABLE TRIGGER dalp_seal_rows; {what}; \

@@ -142,7 +142,7 @@ async fn grow(admin: &Client, keys: u32, leaves: u32) {
     admin.batch_execute(&make).await.unwrap();
 }
 
-/// How long it takes with 5,000 leaves is reported by `cargo bench -p dalp-partitions --bench partitions -- --part inventory`.
+/// `cargo bench -p dalp-partitions --bench partitions -- --part inventory` reports the time with 5,000 leaves.
 #[tokio::test]
 async fn an_audit_of_many_leaves_asks_no_more_than_one_of_few() {
     let mut said = Vec::new();

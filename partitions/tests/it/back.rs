@@ -57,7 +57,7 @@ async fn a_restore_that_was_cut_short_leaves_nothing() {
         drop(client);
         until(&database, &format!("SELECT 1 - count(*) FROM pg_stat_activity WHERE pid = {ours}")).await;
         match &restored {
-            // Cut after the commit: it is there with its hold and its floor.
+            // Cut after the commit: the leaf has its hold and its floor.
             Some(Err(error)) => assert!(error.to_string().contains("it is already in its table"), "{error}"),
             Some(Ok(_)) => {}
             None => {

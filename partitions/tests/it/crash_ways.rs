@@ -30,7 +30,7 @@ pub async fn there_and_back(client: &mut Client) {
     assert_eq!(retires(client, Switches::ALL).await.unwrap().failed.len(), 0);
 }
 
-/// As far as it goes while the hold of the undo stands, if it does.
+/// As far as possible while the hold of the undo is valid, if there is one.
 async fn check_held(client: &mut Client, admin: &Client, what: &str) {
     let facts = "SELECT concat_ws(' ', (SELECT count(*) FROM dalp_indexed.logs WHERE block_time >= '2024-03-14'), \
                    (SELECT count(*) FROM dalp_indexed.logs_31337_20240312), \

@@ -34,7 +34,7 @@ async fn partitions_of_any_time_are_read_kept_and_brought_back() {
     admin.batch_execute(TABLE).await.unwrap();
     let mut client = as_role(&database, "dalp_partitioner").await;
     let mut before = strings(&admin, BOUNDS).await;
-    // Nothing is in it, and it goes first.
+    // It is empty, and goes first.
     before.retain(|leaf| !leaf.starts_with("seen_never "));
 
     let catalog = read(&mut client, &own(), 0).await.unwrap();

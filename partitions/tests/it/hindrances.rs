@@ -128,7 +128,7 @@ async fn what_something_needs_is_not_begun_until_that_is_mended_as_told() {
         admin.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
     admin.batch_execute(PARTS).await.unwrap();
-    // Known while nothing is due, for those who would drop.
+    // Known before any leaf is due, for policies that drop.
     let inventory = read_inventory(&mut client, &own()).await.unwrap();
     assert_eq!(hindrances(&inventory, &own(), Action::Detach), []);
     let found: Vec<_> = hindrances(&inventory, &own(), Action::Drop);

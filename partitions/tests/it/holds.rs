@@ -11,7 +11,7 @@ use super::*;
 
 const LEAF: &str = "logs_31337_20240311";
 
-/// 03-11 is the only one that is due.
+/// Only 03-11 is due.
 async fn run(client: &mut Client, action: Action) -> Outcome {
     retire_older(client, &logs(), CHAIN, 8, action, None).await.unwrap()
 }
@@ -73,7 +73,7 @@ async fn a_hold_that_comes_too_late_says_so_and_stands() {
     assert!(said.contains(&format!("{} attaches it", Advice::Undo(Some(LEAF)))) && said.contains("too late"), "{said}");
     busy.batch_execute(&format!("SELECT pg_advisory_unlock({})", dalp_partitions::RETIRE_KEY)).await.unwrap();
     reader.batch_execute("COMMIT").await.unwrap();
-    // It stands: the next run takes the detaching back instead of ending it.
+    // The hold is valid: the next run reverts the detach instead of finishing it.
     let outcome = run(&mut client, Action::Drop).await;
     let acts: Vec<Act> = outcome.done.iter().map(|done| done.act).collect();
     assert_eq!(acts, [Act::Attach], "{outcome:?}");

@@ -10,7 +10,7 @@ use super::archive::{Folder, request};
 use super::retire::filled;
 use super::*;
 
-/// Leaves of a day, of which those that end three days before now() go at once.
+/// Daily leaves; those that end three days before now() go at once.
 async fn run(client: &mut Client, table: &Table, key: i64, action: Action) -> Outcome {
     let outcome = retire_older(client, table, key, 3, action, None).await.unwrap();
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
@@ -135,7 +135,7 @@ async fn a_leaf_that_was_moved_to_another_table_is_left_alone() {
 async fn a_leaf_that_is_renamed_or_moved_is_the_same_leaf() {
     let (database, admin, mut client) = filled().await;
     run(&mut client, &logs(), CHAIN, Action::Keep).await;
-    // The two swap their names, a third one goes to another schema: they go as they are called now.
+    // Two leaves swap their names, a third one moves to another schema: they go under their present names.
     as_owner(
         &database,
         "ALTER TABLE dalp_indexed.logs_31337_20240311 RENAME TO aside; \

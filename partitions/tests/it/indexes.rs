@@ -9,7 +9,7 @@ fn table() -> Table {
     transfers().with_leaf_indexes([Index::on(["token", "block_time"]), Index::on(["tx_hash"])])
 }
 
-/// Leaves of 19 and 20 March; those that end at or before the 20th are bare.
+/// Leaves of 19 and 20 March; leaves that end at or before the 20th are bare.
 async fn half_bare(client: &mut Client) -> Catalog {
     let need = days(2).bare_until(Some(crate::at("2024-03-20T00:00:00Z")));
     ensure(client, &table(), CHAIN, &Policy::default(), now(), &need).await.unwrap().catalog
@@ -33,7 +33,7 @@ async fn a_leaf_of_history_is_made_bare_and_gets_its_indexes_once() {
                  WHERE locktype = 'advisory' AND datname = current_database()";
     assert_eq!(strings(&admin, locks).await, [""; 0], "the lane is free again");
 
-    // An index that is asked for later is lacked by all; a leaf that is gone is no failure.
+    // All leaves lack an index that is configured later; a missing leaf is no failure.
     let wider = transfers().with_leaf_indexes([Index::on(["to_address"])]);
     let found = read(&mut client, &wider, CHAIN).await.unwrap();
     assert!(found.leaves.iter().all(|leaf| leaf.lacks(&wider.leaf_indexes).len() == 1));
@@ -60,7 +60,7 @@ async fn a_leaf_in_use_is_indexed_beside_its_writers_and_otherwise_they_are_wait
     let waiting = "SELECT count(*)::int8 FROM pg_stat_activity WHERE datname = current_database() \
                    AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
     super::meanwhile::until(&database, waiting).await;
-    // It waits for our transaction; others write meanwhile, as we do: their lock is there for the asking.
+    // It waits for our transaction; other sessions write meanwhile, and so do we: their lock is available.
     let ask = format!("BEGIN; LOCK TABLE ONLY dalp_indexed.{leaf} IN ROW EXCLUSIVE MODE NOWAIT; COMMIT");
     admin.batch_execute(&ask).await.unwrap();
     let other = as_role(&database, "dalp_writer").await;

@@ -246,7 +246,7 @@ impl Scene {
         let refused = self.admin.batch_execute(&write(12)).await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "23514");
         self.admin.batch_execute(&write(13)).await.unwrap();
-        // New leaves can be made, and another leaf that is due waits without being begun.
+        // New leaves can be made, and another due leaf waits and does not begin.
         make(&mut self.client, &logs(), &Need::rows([at("2024-03-23T00:00:00Z")])).await.unwrap();
         self.saw(&[]).await;
         self.admin
@@ -402,7 +402,7 @@ async fn told(admin: &Client) -> Vec<String> {
         .await
 }
 
-/// Each takes half a minute and more of waiting.
+/// Each waits half a minute and longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_use_is_left_for_later() {
     let vacuumed = tokio::spawn(a_vacuum_of_the_leaf_is_not_waited_for_for_long());
@@ -443,9 +443,9 @@ async fn a_vacuum_of_the_leaf_is_not_waited_for_for_long() {
             Act::Seal => {
                 let archive = Retention { action: Action::Archive, ..retention(8) };
                 assert_eq!(done(&run_with(&mut client, archive, OFF).await), [Act::Seal]);
-                // The failure to archive is told, too.
+                // The failure to archive is recorded, too.
                 admin
-                    .batch_execute("DELETE FROM dalp_audit.activity WHERE outcome LIKE '%there is no archive%'")
+                    .batch_execute("DELETE FROM dalp_audit.activity WHERE outcome LIKE '%no archive is configured%'")
                     .await
                     .unwrap();
             }

@@ -136,7 +136,7 @@ async fn ensure_makes_what_is_missing_once() {
     assert_eq!(half_made(&admin).await, [""; 0]);
 }
 
-/// Tables that stand without being leaves, and leaves that lack an index of their parent's or are not the partitioner's alone.
+/// Tables without a parent, and leaves that lack an index of their parent's or have rights of other roles.
 async fn half_made(admin: &Client) -> Vec<String> {
     let orphans = "SELECT relname::text FROM pg_class WHERE (relname LIKE 'logs\\_%' OR relname LIKE 'erc20\\_transfer\\_%') \
                      AND relkind IN ('r', 'p') AND NOT relispartition";
@@ -227,7 +227,7 @@ async fn copy_through_the_parent_reaches_the_right_leaf() {
         "SELECT tableoid::regclass || ' ' || count(*) FROM dalp_indexed.erc20_transfer GROUP BY tableoid ORDER BY 1";
     let expected = ["18 1", "19 2", "20 1"].map(|end| format!("dalp_indexed.erc20_transfer_31337_202403{end}"));
     assert_eq!(strings(&admin, found).await, expected);
-    // A time without a leaf is refused, with the code that tells the writer to ask for one.
+    // A time without a leaf is refused, with the code that tells the writer to ask for a leaf.
     let refused = writer.execute(TRANSFER, &[&"2024-05-01Z"]).await.unwrap_err();
     assert_eq!(refused.code(), Some(&tokio_postgres::error::SqlState::CHECK_VIOLATION));
 }
@@ -249,7 +249,7 @@ async fn several_managers_at_once_make_each_leaf_once() {
     assert_eq!(created, 21);
 }
 
-/// An event trigger looks at pg_locks inside the transaction, after each DDL statement.
+/// An event trigger reads pg_locks inside the transaction, after each DDL statement.
 #[tokio::test]
 async fn no_statement_locks_a_parent_against_readers_or_writers() {
     let (database, admin) = database().await;
@@ -314,8 +314,8 @@ async fn other_ddl_is_retried_and_does_not_make_writers_wait() {
     let pid = meanwhile::pid(&client).await;
     let run = tokio::spawn(async move { make(&mut client, &transfers(), &days(2)).await.unwrap() });
     let writer = as_role(&database, "dalp_writer").await;
-    // A second wait is another try; a row that begins and ends within one wait did not stand behind it.
-    // It ends after ten tries, when the other keeps its lock: so does this.
+    // A second wait is another try; a row that begins and ends within one wait did not wait behind it. It ends after ten tries,
+    // when the other session keeps its lock: so does this one.
     let (mut waits, mut written, mut number) = (BTreeSet::new(), 0, 0);
     while waits.len() < 2 || written < 3 {
         assert!(!run.is_finished(), "{} tries, {written} rows of {number} beside them", waits.len());
@@ -334,8 +334,8 @@ async fn other_ddl_is_retried_and_does_not_make_writers_wait() {
     assert_eq!(report.catalog.leaves.len(), 2);
 }
 
-/// Awaits of a call that makes a key's sub-parent and its first leaves, at least: a look at the catalog, and for each of the two
-/// transactions its begin, the lane, the looks inside it, the statements and COMMIT.
+/// The minimum number of awaits of a call that makes a key's sub-parent and its first leaves: a read of the catalog, and for each
+/// of the two transactions its begin, the lane, the reads inside it, the statements and COMMIT.
 const AWAITS: i64 = 12;
 
 /// Dropped at any of its awaits, a call leaves whole leaves or none, and the next one continues.

@@ -1,4 +1,4 @@
-//! Tables as other people make them: their leaves go to the archive and come back as they were, and new ones are made beside them.
+//! Tables as other people make them: their leaves are archived and restored unchanged, and new ones are made beside them.
 
 use dalp_partitions::{Act, newest_rows, restore, retire};
 

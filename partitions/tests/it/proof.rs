@@ -143,13 +143,13 @@ async fn one_manifest_that_is_lost_or_cannot_be_read_is_named_and_the_others_wor
         said.len() == 6 && said[0].is_some() && said[1].is_some() && said[2..].iter().all(Option::is_none),
         "{said:?}"
     );
-    // Another's leaf comes back; and so do these, by the manifests that the registry has, as their files are whole.
+    // Another leaf is restored; and so are these, by the manifests in the registry, because their files are intact.
     let rows = "SELECT count(*)::text FROM dalp_indexed.logs";
     for (at, left) in [(5, 85 + 24), (0, 85 + 48), (1, 85 + 72)] {
         let restored = restore(&mut client, &logs(), &archive, &request(&all[at].manifest.leaf)).await.unwrap();
         assert_eq!((restored.rows, strings(&admin, rows).await), (24, vec![left.to_string()]));
     }
-    // Written again from the registry, all is as it was.
+    // Written again from the registry, all manifests are as before.
     for archived in &all {
         let was_bad = [&all[0], &all[1]].contains(&archived);
         assert_eq!(repair(&client, &logs(), &archive, archived).await.unwrap(), was_bad);

@@ -45,7 +45,7 @@ print("fastparquet", sum(map(len, logs)), sum(map(names["number"], words)), max(
       max(bytes(address).hex() for frame in logs for address in frame["address"]), sep="|")
 "#;
 
-/// The same of hyparquet, which takes a file at a time: they are its arguments, of the logs and then of the transfers.
+/// The script for hyparquet, which reads one file at a time: its arguments are the files of the logs and then of the transfers.
 const HYPARQUET: &str = r#"
 const [logs, transfers] = [process.argv[1], process.argv[2]].map((list) => list.split(","));
 const rows = (await Promise.all(logs.map(read))).flat();
@@ -147,7 +147,7 @@ async fn by_hyparquet(docs: &Path, folder: &Folder) -> String {
         files.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>().join(",")
     };
     let mut command = tokio::process::Command::new("node");
-    // Packages are looked for from where the script is.
+    // Packages are searched from the script's folder.
     command.current_dir(hyparquet(say_stderr).await.unwrap()).args(["--input-type=module", "-e"]);
     command.arg(format!("//{block}{HYPARQUET}")).args([
         "--",

@@ -58,7 +58,7 @@ async fn a_type_that_holds_the_values_is_cast_to_and_another_is_refused() {
         ("ALTER n SET NOT NULL", "\"n\""),
         ("ADD CONSTRAINT small CHECK (v < 10) NOT VALID", "small"),
     ] {
-        // Each change alone: the table as it was stands beside.
+        // Each change alone, beside the original table.
         admin.batch_execute(&format!("BEGIN; ALTER TABLE dalp_assets.seen {change}; COMMIT")).await.unwrap();
         let error = restore(&mut client, &own(), &folder.archive(), &request(LEAF)).await.unwrap_err().to_string();
         assert!(named.split('|').all(|named| error.contains(named)) && error.contains("--into"), "{change}: {error}");
@@ -146,7 +146,7 @@ async fn a_computed_column_comes_back_with_the_values_that_it_had() {
         "ALTER TABLE dalp_assets.seen DROP COLUMN twice, ADD COLUMN twice int8 GENERATED ALWAYS AS (n * 3) STORED";
     admin.batch_execute(other).await.unwrap();
     let error = restore(&mut client, &own(), &folder.archive(), &request("old")).await.unwrap_err().to_string();
-    assert!(error.contains("it computes \"twice\" now") && error.contains("--into"), "{error}");
+    assert!(error.contains("it now computes \"twice\"") && error.contains("--into"), "{error}");
     admin.batch_execute("ALTER TABLE dalp_assets.seen ALTER twice DROP EXPRESSION").await.unwrap();
     restore(&mut client, &own(), &folder.archive(), &request("old")).await.unwrap();
     let values = "SELECT n || ' ' || twice FROM dalp_assets.seen ORDER BY n";

@@ -50,7 +50,7 @@ pub async fn filled() -> (Database, Client, Client) {
     (database, admin, client)
 }
 
-/// As [`filled`], of a database that is migrated.
+/// As [`filled`], in a migrated database.
 pub async fn fill(admin: &Client, client: &mut Client) {
     make(client, &logs(), &days(10)).await.unwrap();
     admin
@@ -88,7 +88,7 @@ async fn a_leaf_goes_all_the_way_and_leaves_a_record() {
     assert_eq!((count(&admin, "logs").await, count(&admin, "retained_logs").await), (85, 85));
     assert_eq!(count(&admin, "logs_31337_20240311").await, 24);
 
-    // With its grace period it stays; without, it goes.
+    // With its grace period the leaf stays; without, it goes.
     let patient = Retention { grace: TimeDelta::hours(1), ..retention(Action::Drop) };
     assert_eq!(acts(&run(&mut client, &patient, Switches::ALL).await), []);
     let outcome = run(&mut client, &retention(Action::Drop), Switches::ALL).await;
@@ -205,7 +205,7 @@ async fn a_table_of_somebody_else_ages_by_its_newest_row() {
     assert!(newest[&0] <= now && newest[&0] > at("2026-01-01T00:00:00Z"), "{newest:?}");
 }
 
-/// Too much at once: nothing goes, and the run says so where runs are noted.
+/// Too many leaves at once: none goes, and the record of runs says so.
 #[tokio::test]
 async fn a_stopped_breaker_is_no_success() {
     let (_database, admin, mut client) = filled().await;

@@ -121,7 +121,7 @@ async fn an_object_store_that_fails_now_and_then_gets_whole_archives_or_none() {
     bucket(&server).await;
     for cut in [false, true] {
         let faults = Faults::before(server.port(), cut).await;
-        // For good: nothing is archived, and so nothing goes.
+        // For good: nothing is archived, so no leaf goes.
         faults.left.store(-1, Ordering::SeqCst);
         let began = Instant::now();
         let held = Switches { detach: false, ..Switches::ALL };
@@ -168,7 +168,7 @@ async fn an_object_store_that_fails_now_and_then_gets_whole_archives_or_none() {
     }
 }
 
-/// A store that takes a condition for nothing is known by it, and a claim is read back there.
+/// A store that ignores conditions is detected, and a claim is read back there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_ignores_conditions_is_told() {
     let (_database, _admin, mut client) = filled().await;

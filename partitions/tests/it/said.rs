@@ -9,7 +9,7 @@ use tokio_postgres::NoTls;
 use super::server::SUPERUSER;
 use super::*;
 
-/// A statement, and the `lock_timeout` that it was said under; zero is none.
+/// A statement, and its `lock_timeout`; zero is none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
     pub text: String,
@@ -29,7 +29,7 @@ struct Heard {
 #[derive(Debug, Clone, Default)]
 pub struct Said(Arc<Mutex<Heard>>);
 
-/// As `as_role`, of a session that is listened to.
+/// As `as_role`, in an observed session.
 pub async fn heard(database: &Database, role: &str) -> (Client, Said) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! Sizes of leaves as the server has them, and the interval that is chosen from them.
+//! Sizes of leaves from the server, and the interval chosen from them.
 
 use dalp_partitions::{Interval, Target, sizes};
 
@@ -26,7 +26,7 @@ async fn sizes_are_read_in_one_look_and_choose_the_next_interval() {
     assert!(head[0].bytes < 100_000, "{found:?}");
     assert_eq!(sizes(&mut reader, &transfers(), 1).await.unwrap(), []);
 
-    // About 1.2 MB a day: a week comes nearer to 10 MB than a day does, and begins where the days end.
+    // About 1.2 MB per day: a week is nearer to 10 MB than a day, and begins at the end of the days.
     let target = Target { bytes: 10_000_000, least: 5_000_000, most: 20_000_000, ..Target::default() };
     let choice = Policy::default().sized(&found, &target, now());
     assert_eq!(choice.interval, Interval::Week, "{choice:?}");

@@ -4,7 +4,7 @@ use dalp_partitions::{Bounds, Catalog, Interval, Plan, plan};
 
 use super::*;
 
-/// The first has none, the second moves by an hour, the third by half an hour, and stands half an hour off.
+/// The first has no shift, the second shifts by an hour, the third by half an hour, and is half an hour off.
 const ZONES: [&str; 3] = ["UTC", "America/Chicago", "Australia/Lord_Howe"];
 
 /// When their clocks were moved in 2024.

@@ -15,8 +15,8 @@ use crate::{burst, caught_up, waits_for};
 /// How far behind the lagging node is.
 const BEHIND: u64 = 2;
 
-/// Follows a chain through a balancer over a node that is up to date and one that lags. `to_the_tip`: the newest blocks can
-/// be had, if only by asking again; otherwise those that both nodes have.
+/// Follows a chain through a load balancer over a current node and a lagging one. `to_the_tip`: the newest blocks are available
+/// after retries; otherwise only the blocks that both nodes have.
 async fn check_lagging(route: Rule, to_the_tip: bool) {
     let (database, anvil) = (stage().await.database().await, anvil().await);
     let deployed = deploy(anvil.rpc()).await.unwrap();

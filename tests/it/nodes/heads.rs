@@ -17,7 +17,7 @@ fn heads_that_are_missed_repeated_or_swapped_change_nothing() {
             socket("some are missed", Meanwhile::Stored, Rule::new(Fault::HeadMissed).times(3), "1s"),
             socket("all are missed", Meanwhile::Stored, Rule::new(Fault::HeadMissed), "200ms"),
             socket("each two are swapped", Meanwhile::Stored, Rule::new(Fault::HeadsSwapped), "1s"),
-            // Nothing but the socket tells of these.
+            // Only the socket reports these heads.
             socket("each comes twice", Meanwhile::Stored, Rule::new(Fault::HeadRepeated), "10m"),
         ]
     }));

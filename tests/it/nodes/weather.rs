@@ -34,7 +34,7 @@ fn failures() -> Vec<(&'static str, Fault)> {
     ]
 }
 
-/// The fault of calls that fetch a block which was announced; heads are told.
+/// The fault of calls for an announced block; heads are announced correctly.
 fn of_blocks(fault: Fault) -> Rule {
     ["eth_getLogs", "eth_getBlockReceipts", "eth_getBlockByHash"].into_iter().fold(Rule::new(fault), Rule::on)
 }
@@ -99,7 +99,7 @@ fn a_throttled_node_is_left_alone_for_as_long_as_it_said() {
             let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
             let service = Service::start(&Site::new(&database, &node.url()).config()).await.unwrap();
             caught_up(&database, &anvil).await;
-            // Who comes back too early is refused again. A date has whole seconds: three ahead are two at least.
+            // A client that returns too early is refused again. A date has whole seconds: three ahead are at least two.
             let rule = node.inject(of_blocks(status(429, Some(after), false)).lasting(2_000));
             burst(anvil.rpc(), &deployed, 2, 1).await;
             caught_up(&database, &anvil).await;

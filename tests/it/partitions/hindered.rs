@@ -74,7 +74,7 @@ fn what_will_be_in_the_way_is_told_before_anything_is_begun() {
         let checked = said(&early, &["config", "check", "--connect"], 1);
         assert!(checked.contains("ok      tables.free") && checked.contains("ok      tables.logs"), "{checked}");
 
-        // Due: the one that nothing hinders goes.
+        // Due: the leaf without an obstacle goes.
         let due = tables("30d");
         let applied = said(&due, &["partitions", "apply"], 1);
         let begun = "SELECT string_agg(DISTINCT object || ' ' || action, ' ' ORDER BY object || ' ' || action) FROM dalp_audit.activity \
@@ -150,7 +150,7 @@ fn who_is_in_the_way_is_named_and_what_was_begun_is_ended() {
     });
 }
 
-/// A key's sub-parent that is registered beside its table would have two policies: the table's alone goes.
+/// A key's sub-parent registered beside its table would have two policies: only the table's leaves go.
 #[test]
 fn a_table_that_is_a_part_of_another_one_is_refused() {
     dalp_tests::run(async {

@@ -29,7 +29,7 @@ struct Crate<'f> {
 }
 
 impl<'f> Crate<'f> {
-    /// Of all files, those below the folder `source`, but for programs and tests.
+    /// All files below the folder `source`, except programs and tests.
     fn of(rust: &'f BTreeMap<String, Facts>, source: &str) -> Self {
         let of_crate = || {
             let inside = rust.iter().filter_map(|(path, facts)| Some((path, path.strip_prefix(source)?, facts)));
@@ -47,7 +47,7 @@ impl<'f> Crate<'f> {
         Self { files, imports }
     }
 
-    /// The file that a module stands in.
+    /// The file of a module.
     fn file(&self, module: &[String]) -> Option<&'f str> {
         let within = (0..=module.len()).rev().find_map(|length| self.files.get(&module[..length]));
         within.map(|(path, _)| *path)

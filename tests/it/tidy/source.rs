@@ -35,17 +35,17 @@ pub struct Facts {
     pub module: Vec<String>,
     /// The names of other modules in its modules, outside its tests.
     pub uses: BTreeSet<Named>,
-    /// The names that `use` gives its modules, outside of its tests: those that are named elsewhere by them are found through these.
+    /// The names that `use` gives its modules, outside its tests: names used elsewhere are resolved through these.
     pub imports: Vec<Import>,
     /// The modules that are declared here for tests alone.
     pub test_modules: Vec<Vec<String>>,
-    /// The module that is being read, from the crate's root.
+    /// The module under analysis, from the crate's root.
     at: Vec<String>,
     /// Whether tests are being read.
     in_tests: bool,
 }
 
-/// A path as it is written, and the module that it is written in.
+/// A path as written, and its module.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Named {
     pub at: Vec<String>,

@@ -1,4 +1,4 @@
-//! A node that lies: it passes everything on to an honest one, and edits the answers on their way back.
+//! A node that lies: it forwards everything to an honest one, and edits the answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -142,7 +142,7 @@ pub fn half_the_logs(method: &str, _: &Value, answer: &mut Value) -> bool {
     logs.len() < all
 }
 
-/// Every `eth_getLogs` is as if another contract had emitted the first log.
+/// Every `eth_getLogs` looks as if another contract had emitted the first log.
 pub fn another_emitter(method: &str, _: &Value, answer: &mut Value) -> bool {
     let Some(log) = answer.pointer_mut("/result/0").filter(|_| method == "eth_getLogs") else { return false };
     log["address"] = json!("0x00000000000000000000000000000000000000aa");
@@ -186,7 +186,7 @@ pub fn no_receipts(method: &str, _: &Value, answer: &mut Value) -> bool {
     asked
 }
 
-/// The receipts of blocks with a legacy transaction have a root of their own, as those of some chains' system transactions.
+/// The receipts of blocks with a legacy transaction have another root, like those of some chains' system transactions.
 pub fn odd_receipts(method: &str, _: &Value, answer: &mut Value) -> bool {
     let receipts = answer["result"].as_array_mut().filter(|_| method == "eth_getBlockReceipts");
     let legacy = receipts.and_then(|all| all.iter_mut().find(|receipt| receipt["type"] == "0x0"));

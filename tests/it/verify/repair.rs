@@ -150,7 +150,7 @@ fn found(report: &Value, table: &str, kind: &str) -> Vec<(u64, u64)> {
     of.flat_map(|difference| serde_json::from_value::<Vec<(u64, u64)>>(difference["blocks"].clone()).unwrap()).collect()
 }
 
-/// Where every row lies that is of another block than those: a row that was written again lies elsewhere.
+/// The place of every row of other blocks: a row that was written again has another place.
 async fn places(client: &Client, but: &[i64]) -> Vec<(String, String, i64)> {
     let sql = "SELECT tableoid::regclass::text, ctid::text, block_number FROM dalp_indexed.logs WHERE block_number <> ALL ($1) \
                UNION ALL SELECT tableoid::regclass::text, ctid::text, block_number FROM dalp_indexed.erc20_transfer WHERE block_number <> ALL ($1) \
@@ -214,7 +214,7 @@ fn no_other_is_named(report: &Value, broken: &[i64]) {
     assert!(innocent.is_empty(), "blocks that are right are not named: {innocent:?}");
 }
 
-/// The quarantine's row of one block goes, and another block, which is empty, gets a log.
+/// The quarantine's row of one block is removed, and another block, which is empty, gets a log.
 async fn plant_more(client: &Client, malformed: i64, empty: i64) {
     client.execute("DELETE FROM dalp_indexed.quarantine WHERE block_number = $1", &[&malformed]).await.unwrap();
     let invent = "INSERT INTO dalp_indexed.logs SELECT b.chain_id, b.time, b.number, 0, 0, b.hash, l.tx_hash, address, topic0, topic1, topic2, topic3, data \
@@ -228,7 +228,7 @@ fn every_planted_wrong_is_named_and_mended_and_nothing_else_is_touched() {
         let database = stage().await.database().await;
         let anvil = anvil_with(AnvilOptions { genesis_timestamp: Some(1_000), ..AnvilOptions::default() }).await;
         let (deployed, first) = chain_with_days(&anvil).await;
-        // A malformed transfer, whose quarantine row will go, and an empty block, into which a log will be invented.
+        // A malformed transfer, whose quarantine row will be removed, and an empty block, which will get an invented log.
         let (a, b) = (Address::repeat_byte(1), Address::repeat_byte(2));
         emit(anvil.rpc(), &deployed, &transfer(a, b), &[1; 31]).await;
         let malformed = head(anvil.rpc()).await as i64;
@@ -335,7 +335,7 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
         store.repair(&claim, Replacement::Batch(&batch), &[], anchor).await.unwrap();
         assert_eq!(state().await, (before.0 + 1, before.1 + 3));
         assert_exact(&client, anvil.rpc(), 31_337, 0, tail).await;
-        // Reorganised behind the database's back: that is not for a repair to mend.
+        // A reorg since the last run of the indexer: a repair cannot mend it.
         anvil.rpc().reorg(5).await.unwrap();
         let refused = site.call(&["repair"]);
         let error = String::from_utf8_lossy(&refused.stderr);

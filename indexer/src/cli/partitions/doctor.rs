@@ -160,12 +160,13 @@ fn late(table: &ManagedTable, run: &Run, interval: Duration, now: DateTime<Utc>)
     if table.retention.action == Action::Keep || is_well {
         return None;
     }
-    let since = run.succeeded_at.map_or_else(|| "never".to_owned(), |at| format!("last at {at}"));
+    let since =
+        run.succeeded_at.map_or_else(|| "has never succeeded".to_owned(), |at| format!("last succeeded at {at}"));
     let why = run.error.as_ref().map(|error| format!("; last failure: {error}")).unwrap_or_default();
     Some(Finding {
         severity: Severity::Warning,
         object: format!("{}.{}", table.table.schema, table.table.name),
-        what: format!("its maintenance last succeeded {since}{why}"),
+        what: format!("its maintenance {since}{why}"),
         next: "start `dalp-indexer run`, or run `dalp-indexer partitions apply` now".to_owned(),
     })
 }

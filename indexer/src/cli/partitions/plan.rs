@@ -371,10 +371,10 @@ mod tests {
 
     #[test]
     fn every_hold_that_keeps_a_leaf_is_named() {
-        assert_eq!(kept(&[3].into()), "hold 3 keeps them: `dalp-indexer partitions hold release 3` lets them go");
+        assert_eq!(kept(&[3].into()), "hold 3 protects them; `dalp-indexer partitions hold release 3` ends it");
         let two = kept(&[3, 7].into());
         assert!(
-            two.contains("holds 3, 7 keep them") && two.contains("release 3` and `") && two.contains("release 7`"),
+            two.contains("holds 3, 7 protect them") && two.contains("release 3` and `") && two.contains("release 7`"),
             "{two}"
         );
     }
