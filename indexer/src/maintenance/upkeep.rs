@@ -101,7 +101,7 @@ impl Leaves {
     /// Makes leaves ahead of the head for the tables that a chain had rows in within the last interval: the rows of the others get theirs
     /// when they come.
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>, store: &Store) -> Result<(), String> {
-        let Some(head) = head.filter(|_| self.partitions.switches.create) else { return Ok(()) };
+        let Some(head) = head.filter(|_| self.partitions.create) else { return Ok(()) };
         let mut ended = Ok(());
         for (dataset, table) in self.tables_of(chain_id) {
             // One that fails keeps no other from its leaves.
