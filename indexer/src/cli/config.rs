@@ -43,12 +43,12 @@ pub(super) async fn run(
     let text = match command {
         ConfigCommand::Check(args) => {
             let settings = load()?;
-            let config = settings.config()?;
+            let config = settings.config();
             for crowding in config.tables.iter().filter_map(|table| crowding(&config.partitions, table)) {
                 tell!("warning: {crowding}");
             }
             if args.connect {
-                return reach::check(&config).await;
+                return reach::check(config).await;
             }
             format!("{}ok\n", settings.describe())
         }

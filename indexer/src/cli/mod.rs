@@ -166,7 +166,7 @@ async fn dispatch(cli: Cli, datasets: Datasets) -> Result<(), Failure> {
     let bars = MultiProgress::new();
     telemetry::init(cli.log_format, std::env::var("RUST_LOG").ok().as_deref(), Some(bars.clone()))?;
     let settings = || Settings::load(datasets.clone(), cli.config.as_deref(), environment());
-    let load = || Ok::<_, Failure>(settings()?.config()?);
+    let load = || Ok::<_, Failure>(settings()?.into_config());
     match cli.command {
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args, bars).await,

@@ -1,122 +1,272 @@
-//! What the value of a setting may be: how it is checked, shown, and described.
+//! What the value of a setting may be: how it is read, shown, and described. Whatever a kind allows, it reads.
 
-use std::path::Path;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 
 use super::database_url::DatabaseUrl;
-use super::value::{self, Finality};
+use super::value::{self, Finality, Secret};
+use crate::dataset::Dataset;
 
-/// What a value may be.
-pub(super) enum Kind {
-    Int(u64, u64),
-    Bool,
-    Duration(&'static str, &'static str),
-    Choice(&'static [&'static str]),
-    Role,
-    File,
-    Finality,
-    Listen,
-    Address,
-    Topic,
-    DatabaseUrl,
-    Url(&'static [&'static str]),
-    /// Columns of an index, joined by `+`.
-    Index,
-    /// Schema and name of a table.
-    Table,
-    /// A name in the database.
-    Column,
-    /// Where archives go.
-    Archive,
-    /// A name and a value, joined by `=`.
-    Pair,
+/// TOML's integers end here, and so do PostgreSQL's.
+pub(super) const MAX_INT: u64 = i64::MAX as u64;
+
+/// How a value is written in TOML.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Number,
+    Flag,
+    Text,
 }
 
-impl Kind {
+/// What a value may be, whatever type it is read as.
+pub(super) trait Kind: Sync {
+    /// What is allowed, as a list or a noun.
+    fn allowed(&self) -> String;
+
     /// What is allowed, to finish the sentence "… is not …".
-    pub fn allowed(&self) -> String {
-        match self {
-            Self::Int(min, max) if *max == MAX_INT => format!("a whole number, {min} or more"),
-            Self::Int(min, max) => format!("a whole number from {min} to {max}"),
-            Self::Bool => "true or false".into(),
-            Self::Duration(min, max) => {
-                format!("a time from {min} to {max}, as a whole number and ms, s, m, h or d, such as \"5s\"")
-            }
-            Self::Choice(names) => names.join(", "),
-            Self::Role => "a role name of a-z, 0-9 and _, at most 63 characters, that starts with a letter".into(),
-            Self::File => "a file that can be read".into(),
-            Self::Finality => "tag, depth:N (N blocks, such as depth:64), instant or never".into(),
-            Self::Listen => "an IP address and port, such as 127.0.0.1:9464, or off".into(),
-            Self::Address => "an address of 20 bytes, 0x and 40 hexadecimal digits".into(),
-            Self::Topic => "a topic of 32 bytes, 0x and 64 hexadecimal digits, or an event such as Transfer(address,address,uint256)".into(),
-            Self::DatabaseUrl => "a URL such as postgres://user:password@host:5432/database".into(),
-            Self::Url(schemes) => format!("a URL that starts with {}", schemes.join(":// or ") + "://"),
-            Self::Table => "a schema and a table, joined by a point, such as dalp_assets.position".into(),
-            Self::Column => "a name in the database, at most 63 bytes".into(),
-            Self::Archive => "a URL such as file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without user, password and query".into(),
-            Self::Pair => "a name and a value, joined by =, such as aws_endpoint=http://127.0.0.1:9000".into(),
-            Self::Index => "columns of the table joined by +, each once".into(),
-        }
+    fn noun(&self) -> String {
+        self.allowed()
+    }
+
+    fn form(&self) -> Form {
+        Form::Text
     }
 
     /// Whether a value may hold a password or an API key, and so is never shown.
-    pub fn is_secret(&self) -> bool {
-        matches!(self, Self::DatabaseUrl | Self::Url(_) | Self::Pair | Self::Archive)
+    fn is_secret(&self) -> bool {
+        false
     }
 
-    /// The value as it may be shown: a secret only by its scheme, host and port.
-    pub fn shown(&self, text: &str) -> String {
-        match self {
-            Self::DatabaseUrl => DatabaseUrl::parse(text).map_or_else(|_| "(not shown)".into(), |url| url.endpoint()),
-            Self::Url(_) => value::endpoint(text),
-            Self::Archive => value::place(text),
-            Self::Pair => format!("{}=…", text.split('=').next().unwrap_or_default()),
-            _ => text.into(),
-        }
+    /// The value as it may be shown: of a secret, what is none.
+    fn shown(&self, text: &str) -> String {
+        text.into()
     }
+}
 
-    /// Checks one value.
+/// A kind whose values are read as `T`. That is all the checking there is: what cannot be read is refused.
+pub(super) trait Reads<T>: Kind {
+    /// Reads one value.
     ///
     /// # Errors
     /// What is wrong, where [`Kind::allowed`] does not say it all; otherwise an empty text.
-    pub fn check(&self, text: &str) -> Result<(), String> {
-        let good = match self {
-            Self::Int(min, max) => text.parse().is_ok_and(|number: u64| (*min..=*max).contains(&number)),
-            Self::Bool => text.parse::<bool>().is_ok(),
-            Self::Duration(min, max) => {
-                let limit = |text| value::duration(text).unwrap_or(Duration::ZERO);
-                value::duration(text).is_ok_and(|time| (limit(min)..=limit(max)).contains(&time))
-            }
-            Self::Choice(names) => names.contains(&text),
-            Self::Role => is_role(text),
-            Self::File => return check_file(Path::new(text)),
-            Self::Finality => text.parse::<Finality>().is_ok(),
-            Self::Listen => value::listen(text).is_ok(),
-            // Without 0x a parser would still take it; the chain's tools would not.
-            Self::Address => text.starts_with("0x") && text.parse::<Address>().is_ok(),
-            Self::Topic => value::topic(text).is_some(),
-            Self::DatabaseUrl => return check_database_url(text),
-            Self::Table => value::table(text).is_some(),
-            Self::Column => value::name(text).is_some(),
-            Self::Archive => {
-                let url = url::Url::parse(text).ok();
-                url.is_some_and(|url| {
-                    let is_bare = url.username().is_empty() && url.password().is_none();
-                    let is_plain = is_bare && url.query().is_none() && url.fragment().is_none();
-                    is_plain && ["file", "s3", "gs", "az"].contains(&url.scheme())
-                })
-            }
-            Self::Pair => text.split_once('=').is_some_and(|(name, _)| !name.is_empty()),
-            Self::Index => value::index(text).is_some(),
-            Self::Url(schemes) => {
-                url::Url::parse(text).is_ok_and(|url| schemes.contains(&url.scheme()) && url.host().is_some())
-            }
-        };
-        if good { Ok(()) } else { Err(String::new()) }
+    fn read(&self, text: &str) -> Result<T, String>;
+}
+
+/// Where [`Kind::allowed`] says it all.
+fn plain<T>(value: Option<T>) -> Result<T, String> {
+    value.ok_or_else(String::new)
+}
+
+/// A whole number between both, which are of the number's own type: no limit can be wider than it.
+pub(super) struct Int<N>(pub N, pub N);
+
+/// A type that such a number may have.
+pub(super) trait Number: Copy + PartialOrd + FromStr + Into<u64> + Sync {}
+
+impl Number for u16 {}
+impl Number for u32 {}
+impl Number for u64 {}
+
+impl<N: Number> Kind for Int<N> {
+    fn allowed(&self) -> String {
+        match (self.0.into(), self.1.into()) {
+            (min, MAX_INT) => format!("a whole number, {min} or more"),
+            (min, max) => format!("a whole number from {min} to {max}"),
+        }
+    }
+
+    fn form(&self) -> Form {
+        Form::Number
     }
 }
+
+impl<N: Number> Reads<N> for Int<N> {
+    fn read(&self, text: &str) -> Result<N, String> {
+        plain(text.parse().ok().filter(|number| (self.0..=self.1).contains(number)))
+    }
+}
+
+/// A time between both, which are in milliseconds: `Time(100 * MS, 10 * MINUTE)`.
+pub(super) struct Time(pub u64, pub u64);
+
+impl Kind for Time {
+    fn allowed(&self) -> String {
+        let [min, max] = [self.0, self.1].map(value::duration_text);
+        format!("a time from {min} to {max}, as a whole number and ms, s, m, h or d, such as \"5s\"")
+    }
+}
+
+impl Reads<Duration> for Time {
+    fn read(&self, text: &str) -> Result<Duration, String> {
+        let limits = Duration::from_millis(self.0)..=Duration::from_millis(self.1);
+        plain(value::duration(text).ok().filter(|time| limits.contains(time)))
+    }
+}
+
+/// One of these words.
+pub(super) struct Choice(pub &'static [&'static str]);
+
+impl Kind for Choice {
+    fn allowed(&self) -> String {
+        self.0.join(", ")
+    }
+
+    fn noun(&self) -> String {
+        format!("one of {}", self.allowed())
+    }
+}
+
+impl<T: FromStr> Reads<T> for Choice {
+    fn read(&self, text: &str) -> Result<T, String> {
+        plain(Some(text).filter(|text| self.0.contains(text)).and_then(|text| text.parse().ok()))
+    }
+}
+
+/// A URL that begins with one of these schemes.
+pub(super) struct Url(pub &'static [&'static str]);
+
+impl Kind for Url {
+    fn allowed(&self) -> String {
+        format!("a URL that starts with {}", self.0.join(":// or ") + "://")
+    }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
+
+    fn shown(&self, text: &str) -> String {
+        value::endpoint(text)
+    }
+}
+
+impl Reads<Secret> for Url {
+    fn read(&self, text: &str) -> Result<Secret, String> {
+        let url = url::Url::parse(text).ok().filter(|url| self.0.contains(&url.scheme()) && url.host().is_some());
+        plain(url.map(|_| Secret::new(text)))
+    }
+}
+
+/// An index of this table.
+pub(super) struct IndexOf<'d>(pub &'d Dataset);
+
+impl Kind for IndexOf<'_> {
+    fn allowed(&self) -> String {
+        INDEX.allowed()
+    }
+}
+
+impl Reads<value::Index> for IndexOf<'_> {
+    fn read(&self, text: &str) -> Result<value::Index, String> {
+        let of: Vec<&str> = self.0.indexable().collect();
+        let fits = |index: &value::Index| index.columns().iter().all(|column| of.contains(&column.as_str()));
+        INDEX.read(text).ok().filter(fits).ok_or_else(|| format!("the columns are {}", of.join(", ")))
+    }
+}
+
+/// A kind with one description, and one function that reads it.
+pub(super) struct Text<T> {
+    allowed: &'static str,
+    read: fn(&str) -> Result<T, String>,
+    form: Form,
+    /// Of a secret: how much of it may be shown.
+    shown: Option<fn(&str) -> String>,
+}
+
+const fn text<T>(allowed: &'static str, read: fn(&str) -> Result<T, String>) -> Text<T> {
+    Text { allowed, read, form: Form::Text, shown: None }
+}
+
+impl<T> Kind for Text<T> {
+    fn allowed(&self) -> String {
+        self.allowed.into()
+    }
+
+    fn form(&self) -> Form {
+        self.form
+    }
+
+    fn is_secret(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    fn shown(&self, text: &str) -> String {
+        self.shown.map_or_else(|| text.into(), |shown| shown(text))
+    }
+}
+
+impl<T> Reads<T> for Text<T> {
+    fn read(&self, text: &str) -> Result<T, String> {
+        (self.read)(text)
+    }
+}
+
+// Kinds that are one description and one function each.
+
+pub(super) const BOOL: Text<bool> = Text { form: Form::Flag, ..text("true or false", |text| plain(text.parse().ok())) };
+
+pub(super) const ROLE: Text<String> =
+    text("a role name of a-z, 0-9 and _, at most 63 characters, that starts with a letter", |text| {
+        plain(Some(text.to_owned()).filter(|text| is_role(text)))
+    });
+
+pub(super) const FILE: Text<PathBuf> = text("a file that can be read", file);
+
+pub(super) const FINALITY: Text<Finality> =
+    text("tag, depth:N (N blocks, such as depth:64), instant or never", |text| plain(text.parse().ok()));
+
+/// `None` is off.
+pub(super) const LISTEN: Text<Option<SocketAddr>> =
+    text("an IP address and port, such as 127.0.0.1:9464, or off", |text| plain(value::listen(text).ok()));
+
+// Without 0x a parser would still take it; the chain's tools would not.
+pub(super) const ADDRESS: Text<Address> = text("an address of 20 bytes, 0x and 40 hexadecimal digits", |text| {
+    plain(text.parse().ok().filter(|_| text.starts_with("0x")))
+});
+
+pub(super) const TOPIC: Text<B256> = text(
+    "a topic of 32 bytes, 0x and 64 hexadecimal digits, or an event such as Transfer(address,address,uint256)",
+    |text| plain(value::topic(text)),
+);
+
+pub(super) const DATABASE_URL: Text<Secret> = Text {
+    shown: Some(|text| DatabaseUrl::parse(text).map_or_else(|_| "(not shown)".into(), |url| url.endpoint())),
+    ..text("a URL such as postgres://user:password@host:5432/database", database_url)
+};
+
+/// Columns of an index, joined by `+`.
+pub(super) const INDEX: Text<value::Index> =
+    text("columns of the table joined by +, each once", |text| plain(value::index(text)));
+
+/// Schema and name of a table.
+pub(super) const TABLE: Text<(String, String)> =
+    text("a schema and a table, joined by a point, such as dalp_assets.position", |text| plain(value::table(text)));
+
+/// A name in the database.
+pub(super) const COLUMN: Text<String> =
+    text("a name in the database, at most 63 bytes", |text| plain(value::name(text)));
+
+/// Where archives go.
+pub(super) const ARCHIVE: Text<String> = Text {
+    shown: Some(value::place),
+    ..text(
+        "a URL such as file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without user, \
+         password and query",
+        |text| plain(Some(text.to_owned()).filter(|text| is_archive(text))),
+    )
+};
+
+/// A name and a value, joined by `=`.
+pub(super) const PAIR: Text<Secret> = Text {
+    shown: Some(|text| format!("{}=…", text.split('=').next().unwrap_or_default())),
+    ..text("a name and a value, joined by =, such as aws_endpoint=http://127.0.0.1:9000", |text| {
+        plain(text.split_once('=').filter(|(name, _)| !name.is_empty()).map(|_| Secret::new(text)))
+    })
+};
 
 fn is_role(text: &str) -> bool {
     text.len() <= 63
@@ -126,45 +276,75 @@ fn is_role(text: &str) -> bool {
         && !text.starts_with("pg_")
 }
 
-fn check_file(path: &Path) -> Result<(), String> {
-    std::fs::File::open(path)
-        .and_then(|file| file.metadata())
-        .map_err(|error| error.to_string())
-        .and_then(|found| if found.is_file() { Ok(()) } else { Err("it is not a file".into()) })
+fn is_archive(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| {
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        let is_plain = is_bare && url.query().is_none() && url.fragment().is_none();
+        is_plain && ["file", "s3", "gs", "az"].contains(&url.scheme())
+    })
 }
 
-fn check_database_url(text: &str) -> Result<(), String> {
-    match DatabaseUrl::parse(text)?.ca_file {
-        Some(path) => check_file(&path).map_err(|why| format!("its sslrootcert {}: {why}", path.display())),
-        None => Ok(()),
+fn file(text: &str) -> Result<PathBuf, String> {
+    let found = File::open(text).and_then(|file| file.metadata()).map_err(|error| error.to_string())?;
+    if found.is_file() { Ok(text.into()) } else { Err("it is not a file".into()) }
+}
+
+fn database_url(text: &str) -> Result<Secret, String> {
+    if let Some(path) = DatabaseUrl::parse(text)?.ca_file.as_deref().map(|path| path.to_string_lossy()) {
+        file(&path).map_err(|why| format!("its sslrootcert {path}: {why}"))?;
     }
+    Ok(Secret::new(text))
 }
-
-/// TOML's integers end here, and so do PostgreSQL's.
-pub(super) const MAX_INT: u64 = i64::MAX as u64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::value::Interval;
+    use crate::chain::backfill::Order;
+    use crate::config::value::{Action, DAY, Interval, MINUTE, MS, ORDERS, SECOND, TlsMode, Verify};
+
+    fn refuses<T>(kind: &impl Reads<T>, texts: &[&str]) {
+        for text in texts {
+            assert!(kind.read(text).is_err(), "{text:?} was accepted as {}", kind.allowed());
+        }
+    }
 
     #[test]
     fn kinds_refuse() {
-        for (kind, texts) in [
-            (Kind::Int(1, 8), &["0", "9", "-1", "1.0", "", "x", "99999999999999999999"][..]),
-            (Kind::Bool, &["yes", "1", "True"]),
-            (Kind::Duration("1s", "1m"), &["999ms", "61s", "5", "forever"]),
-            (Kind::Choice(Interval::NAMES), &["Day", "days", ""]),
-            (Kind::Role, &["", "Writer", "1x", "a-b", "a\"b", "pg_writer", &"x".repeat(64)]),
-            (Kind::File, &["/nonexistent/ca.pem", "/"]),
-            (Kind::Listen, &["9464", "localhost:9464", "127.0.0.1", "OFF"]),
-            (Kind::Address, &["0x12", "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef"]),
-            (Kind::Topic, &["0xdeadbeefdeadbeefdeadbeefdeadbeefdeadbeef"]),
-            (Kind::Url(&["http", "https"]), &["ws://h", "h:8545", "http://", "ftp://h"]),
-        ] {
-            for text in texts {
-                assert!(kind.check(text).is_err(), "{text:?} was accepted as {}", kind.allowed());
+        refuses::<u32>(&Int(1, 8), &["0", "9", "-1", "1.0", "", "x", "99999999999999999999"]);
+        refuses(&BOOL, &["yes", "1", "True"]);
+        refuses(&Time(SECOND, MINUTE), &["999ms", "61s", "5", "forever"]);
+        refuses::<Interval>(&Choice(Interval::NAMES), &["Day", "days", ""]);
+        refuses(&ROLE, &["", "Writer", "1x", "a-b", "a\"b", "pg_writer", &"x".repeat(64)]);
+        refuses(&FILE, &["/nonexistent/ca.pem", "/"]);
+        refuses(&LISTEN, &["9464", "localhost:9464", "127.0.0.1", "OFF"]);
+        refuses(&ADDRESS, &["0x12", "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef"]);
+        refuses(&TOPIC, &["0xdeadbeefdeadbeefdeadbeefdeadbeefdeadbeef"]);
+        refuses(&Url(&["http", "https"]), &["ws://h", "h:8545", "http://", "ftp://h"]);
+        refuses(&PAIR, &["a", "=a", ""]);
+        refuses(&DATABASE_URL, &["mysql://h/x", "postgres://h/x?sslrootcert=/nonexistent/ca.pem"]);
+    }
+
+    #[test]
+    fn limits_are_allowed_and_said_as_they_are_written() {
+        assert_eq!((Int(1_u16, 9).read("1"), Int(1_u16, 9).read("9")), (Ok(1), Ok(9)));
+        assert_eq!(Int(1, MAX_INT).read("9223372036854775807"), Ok(MAX_INT));
+        assert_eq!(Int(0, MAX_INT).allowed(), "a whole number, 0 or more");
+        let time = Time(100 * MS, 36_500 * DAY);
+        assert!(time.read("100ms").is_ok() && time.read("36500d").is_ok());
+        assert!(time.allowed().starts_with("a time from 100ms to 36500d,"), "{}", time.allowed());
+    }
+
+    #[test]
+    fn every_word_of_a_choice_is_read() {
+        fn all<T: FromStr>(names: &'static [&'static str]) {
+            for name in names {
+                assert!(Reads::<T>::read(&Choice(names), name).is_ok(), "{name}");
             }
         }
+        all::<TlsMode>(TlsMode::NAMES);
+        all::<Verify>(Verify::NAMES);
+        all::<Order>(ORDERS);
+        all::<Interval>(Interval::NAMES);
+        all::<Action>(Action::NAMES);
     }
 }

@@ -1,5 +1,12 @@
 //! The configuration from outside: files and environments in, values or problems out.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use super::all::SECTIONS;
+use super::setting::Default;
 use super::*;
 
 /// A file with this text, in a folder of its own that goes with the value.
@@ -62,7 +69,7 @@ fn the_defaults_are_the_promised_ones() {
     let config = load("promised", "", REQUIRED).unwrap();
     assert_eq!(config.database.pool_size, 8);
     assert_eq!(config.database.admin_url, config.database.url);
-    assert_eq!(config.database.tls, Tls { mode: TlsMode::VerifyFull, ca_file: None });
+    assert_eq!((config.database.tls, &config.database.ca_file), (TlsMode::VerifyFull, &None));
     assert_eq!(config.roles.writer, "dalp_writer");
     assert_eq!(config.chains[0].finality, Finality::Tag);
     assert_eq!(config.chains[0].max_response_bytes, 64 << 20);
@@ -187,7 +194,7 @@ fn nothing_shows_a_secret() {
     let env = || env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     let file = File::new("secret", "");
     let settings = Settings::load(Datasets::own(), Some(&file.path()), env()).unwrap();
-    let text = format!("{}{:?}", settings.describe(), settings.config().unwrap());
+    let text = format!("{}{:?}", settings.describe(), settings.config());
     assert!(text.contains("https://eth.example") && text.contains("postgres://h:5432"), "{text}");
     assert!(!text.contains("HUNTER2"), "{text}");
 }
@@ -200,6 +207,75 @@ fn the_reference_is_up_to_date() {
         written == Config::reference(),
         "docs/configuration.md is out of date: cargo run -- config reference > docs/configuration.md"
     );
+}
+
+/// What is wrong with this key, of all that is wrong.
+fn problems_of(key: &str, env: &[(&str, &str)]) -> Vec<String> {
+    let problems = load("problems_of", "", env).map_or_else(|errors| errors.problems, |_| Vec::new());
+    problems.into_iter().filter(|problem| problem.key == key).map(|problem| problem.message).collect()
+}
+
+#[test]
+fn defaults_and_examples_pass_their_own_checks() {
+    for setting in SECTIONS.settings() {
+        let text = match setting.default {
+            Default::Value("") | Default::OfDataset => continue,
+            Default::Value(text) | Default::Required(text) | Default::Unset(text) => text,
+            Default::Same(other) => {
+                assert!(SECTIONS.find(other).is_some_and(|other| other.path != setting.path), "{}", setting.path);
+                continue;
+            }
+        };
+        let (key, path) = (setting.key("anvil"), setting.path);
+        let variable = setting::variable(&key);
+        let env = [REQUIRED, &[(variable.as_str(), text)]].concat();
+        // A file of this name need not be here.
+        let expected: &[&str] = if path == "database.ca_file" { &["is not a file that can be read"] } else { &[] };
+        let problems = problems_of(&key, &env);
+        assert_eq!(problems.len(), expected.len(), "{path}: {problems:?}");
+        assert!(problems.iter().zip(expected).all(|(problem, said)| problem.contains(said)), "{path}: {problems:?}");
+        // What no kind takes is refused, whatever the setting.
+        let wrong = [REQUIRED, &[(variable.as_str(), "\0")]].concat();
+        assert_eq!(problems_of(&key, &wrong).len(), 1, "{path}");
+    }
+}
+
+#[test]
+fn every_setting_says_what_it_is_and_why() {
+    for setting in SECTIONS.settings() {
+        let (help, reason, path) = (setting.help(), setting.reason(), setting.path);
+        assert!(help.ends_with('.') && reason.ends_with('.'), "{path}: {help} | {reason}");
+        assert_eq!(setting.docs.split(|line| line.is_empty()).count(), 2, "{path}: what it is, and why");
+    }
+}
+
+fn in_code(cell: &str) -> Option<&str> {
+    cell.strip_prefix('`')?.strip_suffix('`')
+}
+
+#[test]
+fn the_references_defaults_are_the_defaults() {
+    let reference = Config::reference().replace("TABLES__NAME", "TABLES__LOGS").replace("NAME", "ANVIL");
+    let rows: Vec<Vec<&str>> = reference.lines().map(|line| line.split(" | ").collect()).collect();
+    let stated = rows.iter().filter(|row| row.len() > 4).filter_map(|row| Some((in_code(row[1])?, in_code(row[2])?)));
+    let stated: Vec<(&str, &str)> = stated.collect();
+    assert!(stated.len() > 40, "{stated:?}");
+    let config = load("stated", "", &[REQUIRED, &stated].concat()).unwrap();
+    assert_eq!(config, load("unstated", "", REQUIRED).unwrap());
+}
+
+#[test]
+fn what_is_the_same_as_another_setting_is_told_once() {
+    let without_url = &REQUIRED[1..];
+    let bad_url = [without_url, &[("DALP_DATABASE__URL", "x")]].concat();
+    let bad_interval = [REQUIRED, &[("DALP_PARTITIONS__INTERVAL", "x")]].concat();
+    for (env, key) in
+        [(without_url, "database.url"), (&bad_url, "database.url"), (&bad_interval, "partitions.interval")]
+    {
+        let errors = load("same", "", env).unwrap_err();
+        let keys: Vec<&str> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, [key], "{errors}");
+    }
 }
 
 #[test]

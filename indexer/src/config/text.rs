@@ -1,10 +1,10 @@
-//! What is written from the table of settings: the example, the reference, the effective configuration.
+//! What is written from the settings: the example, the reference, the effective configuration.
 
 use std::fmt::Write as _;
 
-use super::kind::Kind;
-use super::reader::Settings;
-use super::setting::{self, Default, SETTINGS, Setting};
+use super::all::SECTIONS;
+use super::given::{Given, indexes_of};
+use super::setting::{self, Default, Setting};
 use crate::dataset::Datasets;
 
 /// A TOML file that works as it is and shows every setting; what has a default is commented out.
@@ -15,7 +15,7 @@ pub(super) fn example() -> String {
          # DALP_DATABASE__POOL_SIZE. Lists are separated by commas there.\n",
     );
     let mut section = "";
-    for setting in SETTINGS {
+    for setting in SECTIONS.settings() {
         if setting.section() != section {
             section = setting.section();
             let _ = write!(
@@ -24,10 +24,10 @@ pub(super) fn example() -> String {
                 section.replace("chains.*", "chains.anvil").replace("tables.*", "tables.logs")
             );
         }
-        let _ = writeln!(text, "\n# {}\n# {}", setting.help, setting.reason);
+        let _ = writeln!(text, "\n# {}\n# {}", setting.help(), setting.reason());
         if matches!(setting.default, Default::OfDataset) {
             for dataset in Datasets::own().partitioned() {
-                let items = setting::indexes_of(&Datasets::own(), &format!("{}.{}", setting.section(), dataset.name()));
+                let items = indexes_of(&Datasets::own(), &format!("{}.{}", setting.section(), dataset.name()));
                 let _ = writeln!(text, "# {}\n# {} = {items:?}", dataset.why_indexes(), dataset.name());
             }
             continue;
@@ -45,11 +45,10 @@ pub(super) fn example() -> String {
 }
 
 fn toml_value(setting: &Setting, text: &str) -> String {
-    let quoted = |text: &str| match setting.kind {
-        Kind::Int(..) | Kind::Bool => text.to_owned(),
-        _ => toml::Value::String(text.to_owned()).to_string(),
+    let quoted = |text: &str| {
+        if setting.is_bare() { text.to_owned() } else { toml::Value::String(text.to_owned()).to_string() }
     };
-    if setting.many {
+    if setting.is_list() {
         let items: Vec<String> = text.split(',').filter(|item| !item.is_empty()).map(quoted).collect();
         format!("[{}]", items.join(", "))
     } else {
@@ -73,7 +72,7 @@ pub(super) fn reference() -> String {
          scheme, host and port only.\n",
     );
     let mut section = "";
-    for setting in SETTINGS {
+    for setting in SECTIONS.settings() {
         if setting.section() != section {
             section = setting.section();
             let _ = write!(
@@ -88,8 +87,9 @@ pub(super) fn reference() -> String {
         }
         let path = setting.path.replace('*', "NAME");
         let variable = setting::variable(&path);
-        let allowed = if setting.many { format!("a list: {}", setting.kind.allowed()) } else { setting.kind.allowed() };
-        let (default, help, reason) = (default_text(setting), setting.help, setting.reason);
+        let list = if setting.is_list() { "a list: " } else { "" };
+        let allowed = format!("{list}{}", setting.kind.allowed());
+        let (default, help, reason) = (default_text(setting), setting.help(), setting.reason());
         let _ = writeln!(text, "| `{}` | `{variable}` | {default} | {allowed} | {help} {reason} |", setting.name());
     }
     text
@@ -100,14 +100,14 @@ fn indexes(text: &mut String, setting: &Setting) {
     let datasets = Datasets::own();
     for dataset in datasets.partitioned() {
         let path = format!("{}.{}", setting.section(), dataset.name());
-        let (variable, default) = (setting::variable(&path), setting::indexes_of(&datasets, &path).join(","));
+        let (variable, default) = (setting::variable(&path), indexes_of(&datasets, &path).join(","));
         let of: Vec<&str> = dataset.indexable().collect();
-        let (name, why, help) = (dataset.name(), dataset.why_indexes(), setting.help);
+        let (name, why, help) = (dataset.name(), dataset.why_indexes(), setting.help());
         let _ = writeln!(
             text,
             "| `{name}` | `{variable}` | `{default}` | a list: columns joined by +, each once, of {} | {help} {why} {} |",
             of.join(", "),
-            setting.reason
+            setting.reason()
         );
     }
 }
@@ -123,11 +123,11 @@ fn default_text(setting: &Setting) -> String {
 }
 
 /// The effective configuration, each value with where it comes from; secrets by scheme, host and port.
-pub(super) fn describe(settings: &Settings) -> String {
+pub(super) fn describe(given: &Given) -> String {
     let mut lines = Vec::new();
-    for setting in SETTINGS {
-        for key in setting.keys(settings.named()) {
-            let (items, origin) = settings.items(&key);
+    for setting in SECTIONS.settings() {
+        for key in setting.keys(given.named()) {
+            let (items, origin) = given.items(&key);
             let shown: Vec<String> = items.iter().map(|item| setting.kind.shown(item)).collect();
             let value = if shown.is_empty() { "(none)".to_owned() } else { shown.join(", ") };
             lines.push((format!("{key} = {value}"), origin));

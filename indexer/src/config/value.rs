@@ -213,20 +213,34 @@ fn is_elementary(word: &str) -> bool {
         || sized("bytes", 32, 1)
 }
 
-/// Which end of history comes first, by its name in [`ORDERS`].
-pub(super) fn order(text: &str) -> Option<Order> {
-    ORDERS.iter().zip([Order::Newest, Order::Oldest]).find(|(name, _)| **name == text).map(|(_, order)| order)
-}
-
-/// The names of [`order`].
+/// The words of [`Order`].
 pub(super) const ORDERS: &[&str] = &["newest", "oldest"];
+
+impl FromStr for Order {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "newest" => Ok(Self::Newest),
+            "oldest" => Ok(Self::Oldest),
+            _ => Err(()),
+        }
+    }
+}
 
 /// Parses `127.0.0.1:9464`, or `off` for no listener.
 pub(super) fn listen(text: &str) -> Result<Option<SocketAddr>, ()> {
     if text == "off" { Ok(None) } else { text.parse().map(Some).or(Err(())) }
 }
 
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// The units of times, in milliseconds.
+pub(super) const MS: u64 = 1;
+pub(super) const SECOND: u64 = 1_000 * MS;
+pub(super) const MINUTE: u64 = 60 * SECOND;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
+
+const UNITS: [(&str, u64); 5] = [("ms", MS), ("s", SECOND), ("m", MINUTE), ("h", HOUR), ("d", DAY)];
 
 /// Parses a whole number and its unit: `500ms`, `5s`, `2m`, `1h`, `90d`.
 pub(super) fn duration(text: &str) -> Result<Duration, ()> {
@@ -235,6 +249,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, ()> {
     let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(())?;
     let number: u64 = number.parse().or(Err(()))?;
     number.checked_mul(*millis).map(Duration::from_millis).ok_or(())
+}
+
+/// So many milliseconds in the largest unit that they are whole in.
+pub(super) fn duration_text(millis: u64) -> String {
+    let whole = UNITS.iter().rev().find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit));
+    whole.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
 #[cfg(test)]
@@ -277,7 +297,9 @@ mod tests {
             [("500ms", 500), ("5s", 5_000), ("2m", 120_000), ("1h", 3_600_000), ("90d", 7_776_000_000)]
         {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+            assert_eq!(duration_text(millis), text);
         }
+        assert_eq!((duration_text(0), duration_text(61_000)), ("0s".to_owned(), "61s".to_owned()));
         for text in ["", "5", "s", "-5s", "5 s", "1.5s", "5y", "99999999999999999999d", "999999999999999999d", "5S"] {
             assert_eq!(duration(text), Err(()), "{text}");
         }

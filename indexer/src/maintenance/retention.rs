@@ -115,7 +115,7 @@ impl Leaves {
     ) -> Result<(), LeavesError> {
         let client = self.connected(client).await?;
         if ahead {
-            let makes = self.partitions.switches.create && !table.is_of_chains();
+            let makes = self.partitions.create && !table.is_of_chains();
             return if makes { make_ahead(client, table, &self.partitions, None).await.map(drop) } else { Ok(()) };
         }
         self.analyze(client, table).await;
@@ -340,5 +340,5 @@ pub(crate) fn terms<'t>(
     can_archive: bool,
     allow_many: bool,
 ) -> Terms<'t> {
-    Terms { retention: &table.retention, switches: partitions.switches, reference, can_archive, allow_many }
+    Terms { retention: &table.retention, switches: partitions.switches(), reference, can_archive, allow_many }
 }

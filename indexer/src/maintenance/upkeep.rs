@@ -100,7 +100,7 @@ impl Leaves {
     /// Makes leaves ahead of the head for the tables with rows of the chain within the last interval: rows of the other tables
     /// get their leaves when they arrive.
     async fn ahead(&self, chain_id: u64, head: Option<DateTime<Utc>>, store: &Store) -> Result<(), String> {
-        let Some(head) = head.filter(|_| self.partitions.switches.create) else { return Ok(()) };
+        let Some(head) = head.filter(|_| self.partitions.create) else { return Ok(()) };
         let mut ended = Ok(());
         for (dataset, table) in self.tables_of(chain_id) {
             // A failing table does not keep the others from their leaves.

@@ -87,7 +87,7 @@ pub fn connector(db: &Database, url: &Secret) -> Result<(tokio_postgres::Config,
     let mut roots = RootCertStore::empty();
     if uses_tls(db, &url) {
         config.ssl_mode(SslMode::Require);
-        let ca_file = url.ca_file.as_deref().or(db.tls.ca_file.as_deref());
+        let ca_file = url.ca_file.as_deref().or(db.ca_file.as_deref());
         roots = ca_file.map_or_else(system_roots, file_roots).map_err(|why| config_error(url.endpoint(), why))?;
     } else {
         config.ssl_mode(SslMode::Disable);
@@ -100,7 +100,7 @@ pub fn connector(db: &Database, url: &Secret) -> Result<(tokio_postgres::Config,
 /// signed certificate: they use TLS only if their URL asks for it.
 fn uses_tls(db: &Database, url: &DatabaseUrl) -> bool {
     let only_sockets = url.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
-    match url.tls.unwrap_or(db.tls.mode) {
+    match url.tls.unwrap_or(db.tls) {
         TlsMode::Disable => false,
         TlsMode::VerifyFull => !only_sockets && (url.tls.is_some() || !url.is_local()),
     }
@@ -426,7 +426,6 @@ fn advice(code: &SqlState, message: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Tls;
 
     fn database(mode: TlsMode) -> Database {
         let url = Secret::new("postgres://h/x");
@@ -437,7 +436,8 @@ mod tests {
             pool_size: 8,
             write_parallelism: 2,
             connect_timeout: Duration::from_secs(5),
-            tls: Tls { mode, ca_file: None },
+            tls: mode,
+            ca_file: None,
         }
     }
 
@@ -471,7 +471,7 @@ mod tests {
     fn a_bad_file_of_authorities_is_named() {
         let mut db = database(TlsMode::VerifyFull);
         for (path, why) in [("/nonexistent/ca.pem", "/nonexistent/ca.pem"), ("/dev/null", "holds no PEM certificate")] {
-            db.tls.ca_file = Some(path.into());
+            db.ca_file = Some(path.into());
             let error = connector(&db, &Secret::new("postgres://u:HUNTER2@db.example/x")).err().unwrap();
             assert_eq!(error.fault, ConnectFault::Config);
             assert!(error.to_string().contains(why) && !error.to_string().contains("HUNTER2"), "{error}");

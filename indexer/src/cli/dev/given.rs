@@ -57,7 +57,7 @@ fn settings(database_url: &str) -> Result<Config, Failure> {
         ("DALP_CHAINS__DEVNET__RPC_URLS", "http://127.0.0.1"),
     ];
     let set = set.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Ok(Settings::of_variables(set)?.config()?)
+    Ok(Settings::of_variables(set)?.into_config())
 }
 
 async fn node(url: &str, start_block: u64) -> Result<DevNode, Failure> {

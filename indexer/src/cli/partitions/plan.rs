@@ -248,7 +248,7 @@ pub(super) async fn apply(session: &mut Session, config: &Config, args: &ApplyAr
     let mut applied = Applied { made: 0, done: Vec::new(), failed: Vec::new(), obstacles: Vec::new() };
     let mut faults = Faults::default();
     let tables = tables(config, args.selection.table.as_deref())?;
-    for table in tables.iter().filter(|_| config.partitions.switches.create) {
+    for table in tables.iter().filter(|_| config.partitions.create) {
         let made = made_ahead(session, config, table).await;
         applied.made += faults.keep(table, made).unwrap_or_default();
     }

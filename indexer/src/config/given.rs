@@ -1,0 +1,228 @@
+//! What was given: texts by their keys, each with where it comes from. A text becomes a value here, once, or a problem.
+
+use std::collections::BTreeMap;
+
+use super::kind::{Kind, Reads};
+use super::problem::{ConfigErrors, Origin, Problem};
+use super::setting::{self, Default, Named, Sections, Setting, Shape};
+use crate::dataset::{Dataset, Datasets};
+
+/// There is no value, and a problem says why. Only who reports one has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reported(());
+
+/// A value, or a problem that was reported.
+pub(super) type Read<T> = Result<T, Reported>;
+
+/// A setting that was read, with the key that a rule about several of them reports.
+pub(super) struct Drafted<T> {
+    pub key: String,
+    pub value: Read<T>,
+}
+
+impl<T> Drafted<T> {
+    /// The value; none that is bad by itself, which has been reported.
+    pub fn get(&self) -> Option<&T> {
+        self.value.as_ref().ok()
+    }
+}
+
+/// The type of a field, made of values that are read as `T`.
+pub(super) trait Field<T>: Sized {
+    const SHAPE: Shape;
+
+    /// `None` where a value is missing.
+    fn of(values: Vec<T>) -> Option<Self>;
+}
+
+impl<T> Field<T> for T {
+    const SHAPE: Shape = Shape::One;
+
+    fn of(mut values: Vec<T>) -> Option<Self> {
+        values.pop()
+    }
+}
+
+impl<T> Field<T> for Option<T> {
+    const SHAPE: Shape = Shape::Maybe;
+
+    fn of(mut values: Vec<T>) -> Option<Self> {
+        Some(values.pop())
+    }
+}
+
+impl<T> Field<T> for Vec<T> {
+    const SHAPE: Shape = Shape::Many;
+
+    fn of(values: Vec<T>) -> Option<Self> {
+        Some(values)
+    }
+}
+
+/// A value that somebody set, as text: one item, or a list's items.
+struct Found {
+    items: Vec<String>,
+    origin: Origin,
+}
+
+/// What file and environment say, and every problem that was found so far.
+pub(super) struct Given {
+    sections: Sections,
+    datasets: Datasets,
+    named: Named,
+    found: BTreeMap<String, Found>,
+    problems: Vec<Problem>,
+}
+
+impl Given {
+    /// Nothing yet. `named`: the names that are there whether or not somebody mentions them.
+    pub fn new(sections: Sections, datasets: Datasets, named: Named) -> Self {
+        Self { sections, datasets, named, found: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    /// The tables of rows of chains.
+    pub fn datasets(&self) -> &Datasets {
+        &self.datasets
+    }
+
+    pub fn named(&self) -> &Named {
+        &self.named
+    }
+
+    /// The names of a section that are mentioned, in order.
+    pub fn names(&self, section: &str) -> Vec<String> {
+        self.named.get(section).into_iter().flatten().cloned().collect()
+    }
+
+    /// A chain is there as soon as its section is, even an empty one.
+    pub fn mention(&mut self, section: &'static str, name: &str) {
+        self.named.entry(section).or_default().insert(name.to_owned());
+    }
+
+    /// Takes a key's items, over what was said before.
+    pub fn take(&mut self, key: String, items: Vec<String>, origin: Origin) {
+        if let Some((section, name)) = self.sections.name_of(&key) {
+            self.mention(section, name);
+        }
+        self.found.insert(key, Found { items, origin });
+    }
+
+    /// Whether somebody set it.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.found.contains_key(key)
+    }
+
+    /// A key's items and where they come from; none if it is neither set nor has a default.
+    pub fn items(&self, key: &str) -> (Vec<String>, Origin) {
+        if let Some(found) = self.found.get(key) {
+            return (found.items.clone(), found.origin.clone());
+        }
+        match self.sections.find(key).map(|setting| (setting.default, setting.is_list())) {
+            Some((Default::Value(""), true)) => (Vec::new(), Origin::Default),
+            Some((Default::Value(text), true)) => (text.split(',').map(str::to_owned).collect(), Origin::Default),
+            Some((Default::Value(text), false)) => (vec![text.to_owned()], Origin::Default),
+            Some((Default::Same(other), _)) => self.items(other),
+            Some((Default::OfDataset, _)) => (indexes_of(&self.datasets, key), Origin::Default),
+            Some((Default::Required(_) | Default::Unset(_), _)) | None => (Vec::new(), Origin::Nowhere),
+        }
+    }
+
+    /// Reads the setting of a chain or table of this name; of other sections, whatever the name.
+    pub fn read<F: Field<T>, T>(&mut self, setting: &Setting, name: &str, kind: &impl Reads<T>) -> Drafted<F> {
+        let key = setting.key(name);
+        let value = match setting.default {
+            // What the other one is was looked at there, where it is reported too.
+            Default::Same(other) if !self.is_set(&key) => match self.reported(other) {
+                Some(reported) => Err(reported),
+                None => self.value(setting, other, kind),
+            },
+            _ => self.value(setting, &key, kind),
+        };
+        Drafted { key, value }
+    }
+
+    fn value<F: Field<T>, T>(&mut self, setting: &Setting, key: &str, kind: &impl Reads<T>) -> Read<F> {
+        let (items, origin) = self.items(key);
+        if items.is_empty() && matches!(setting.default, Default::Required(_)) {
+            return Err(self.missing(setting, key));
+        }
+        let (mut values, mut refused) = (Vec::new(), None);
+        for item in &items {
+            match kind.read(item) {
+                Ok(value) => values.push(value),
+                Err(why) => refused = Some(self.report(key, &origin, refusal(kind, key, item, &why))),
+            }
+        }
+        match (refused, F::of(values)) {
+            (Some(reported), _) => Err(reported),
+            (None, Some(value)) => Ok(value),
+            (None, None) => Err(self.missing(setting, key)),
+        }
+    }
+
+    fn missing(&mut self, setting: &Setting, key: &str) -> Reported {
+        let wanted = setting.wanted();
+        if self.is_set(key) {
+            return self.object(key, format!("the list is empty: write {wanted}"));
+        }
+        // A value of the wrong type was found and reported already.
+        self.reported(key).unwrap_or_else(|| {
+            let message = format!("it must be set, in the file or as {}: {wanted}", setting::variable(key));
+            self.report(key, &Origin::Nowhere, message)
+        })
+    }
+
+    /// Whether a problem of this key was reported.
+    fn reported(&self, key: &str) -> Option<Reported> {
+        self.problems.iter().any(|problem| problem.key == key).then_some(Reported(()))
+    }
+
+    pub fn report(&mut self, key: &str, origin: &Origin, message: impl Into<String>) -> Reported {
+        self.problems.push(Problem { key: key.into(), origin: origin.clone(), message: message.into() });
+        Reported(())
+    }
+
+    /// Reports what is wrong with a key's value, wherever it comes from.
+    pub fn object(&mut self, key: &str, message: impl Into<String>) -> Reported {
+        let (_, origin) = self.items(key);
+        self.report(key, &origin, message)
+    }
+
+    /// Itself with what was made of it, if there is no problem at all.
+    pub fn finish<T>(self, made: Read<T>) -> Result<(T, Self), ConfigErrors> {
+        match made {
+            Ok(made) if self.problems.is_empty() => Ok((made, self)),
+            _ => Err(ConfigErrors { problems: self.problems }),
+        }
+    }
+}
+
+/// The table whose indexes a key names.
+fn dataset_of<'d>(datasets: &'d Datasets, key: &str) -> Option<&'d Dataset> {
+    key.split_once('.').and_then(|(_, name)| datasets.get(name))
+}
+
+/// The indexes of a table where nobody names others.
+pub(super) fn indexes_of(datasets: &Datasets, key: &str) -> Vec<String> {
+    let dataset = dataset_of(datasets, key);
+    dataset.into_iter().flat_map(Dataset::indexes).map(|columns| columns.join("+")).collect()
+}
+
+/// The sentence about one value that was refused.
+fn refusal(kind: &impl Kind, key: &str, item: &str, why: &str) -> String {
+    let value = if kind.is_secret() { "its value (not shown)".to_owned() } else { format!("{item:?}") };
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    let other = belongs_to(key, item).map(|other| format!(": put it into {other}")).unwrap_or_default();
+    format!("{value} is not {}{why}{other}", kind.noun())
+}
+
+/// The list of URLs that one of another kind belongs to.
+fn belongs_to(key: &str, item: &str) -> Option<String> {
+    let scheme = item.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase())?;
+    let (chain, list) = key.rsplit_once('.')?;
+    match (list, scheme.as_str()) {
+        ("rpc_urls", "ws" | "wss") => Some(format!("{chain}.ws_urls")),
+        ("ws_urls", "http" | "https") => Some(format!("{chain}.rpc_urls")),
+        _ => None,
+    }
+}
