@@ -104,11 +104,7 @@ impl Store {
             Some(batch) => {
                 stages.then(Stage::Coverage, set_level(&tx, claim, batch.source(), range, batch.level(), true))
             }
-            // A writer beside us may have committed rows there meanwhile, and they may be among the deleted ones.
-            None => stages.then(Stage::Looks, async {
-                let covered = tx.query_typed_opt(COVERED_NOW, &of[..3]).await?;
-                covered.map_or(Ok(()), |_row| Err(StoreError::TailMoved { chain_id: claim.chain_id }))
-            }),
+            None => stages.then(Stage::Looks, stay_uncovered(&tx, claim, &of[..3])),
         };
         let epoch = stages.run().await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
@@ -118,6 +114,13 @@ impl Store {
         under_way.committed(epoch, Change::Repaired(range), touched.collect());
         Ok(())
     }
+}
+
+/// Fails if any source covers blocks of the range by now: a writer beside us may have committed rows there meanwhile, and these may be
+/// among the deleted ones. `of`: the chain, the first and the last block.
+async fn stay_uncovered(tx: &Client, claim: &Claim, of: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), StoreError> {
+    let covered = tx.query_typed_opt(COVERED_NOW, of).await?;
+    covered.map_or(Ok(()), |_row| Err(StoreError::TailMoved { chain_id: claim.chain_id }))
 }
 
 async fn fence(tx: &Client, claim: &Claim) -> Result<i64, StoreError> {
