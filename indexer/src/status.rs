@@ -318,7 +318,7 @@ impl fmt::Display for Progress {
         let Self { of_blocks, missing_blocks, blocks_per_second } = self;
         write!(
             f,
-            "{:.1} % of {of_blocks} blocks, {missing_blocks} left, {blocks_per_second:.0} blocks/s",
+            "{:.1} % of {of_blocks} blocks, {missing_blocks} missing, {blocks_per_second:.0} blocks/s",
             self.percent()
         )?;
         match self.left() {
@@ -468,7 +468,7 @@ mod tests {
             matches!(look(0, 1_000, 2_000), CaughtUp::Not(first) if first.left().is_none() && first.percent() == 50.0)
         );
         let CaughtUp::Not(more) = look(10, 500, 2_000) else { panic!("not done") };
-        assert_eq!(more.to_string(), "75.0 % of 2000 blocks, 500 to go, 50 blocks/s, about 10 s left");
+        assert_eq!(more.to_string(), "75.0 % of 2000 blocks, 500 missing, 50 blocks/s, about 10 s left");
         // The head moved on; then the node stops for longer than the time span of a rate.
         let CaughtUp::Not(more) = look(20, 600, 2_100) else { panic!("not done") };
         assert_eq!((more.of_blocks, more.missing_blocks, more.blocks_per_second), (2_100, 600, 20.0));

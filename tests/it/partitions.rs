@@ -371,7 +371,7 @@ async fn each_is_told_and_the_rest_is_done(site: &Site, client: &Client) {
     // The way back does not use the wrong table.
     said(site, &["partitions", "apply", "--allow-many"], 1);
     let back = ["partitions", "undo", "dalp_assets.old", "--reason", "needed", "--author", "ops"];
-    assert!(said(site, &back, 0).contains("served again: old"));
+    assert!(said(site, &back, 0).contains("attached again: old"));
     said(site, &["partitions", "hold", "release", "2", "--author", "ops"], 0);
 
     // A late row gets its leaf on request.

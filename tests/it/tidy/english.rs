@@ -48,13 +48,13 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// The rate of the word "what" in `texts`, per 1,000 words.
 fn whats<'t>(texts: impl Iterator<Item = &'t str>) -> f64 {
-    let (mut whats, mut all) = (0, 0);
+    let (mut whats, mut all) = (0_u32, 0_u32);
     for word in texts.flat_map(words) {
-        whats += usize::from(word.eq_ignore_ascii_case("what"));
+        whats += u32::from(word.eq_ignore_ascii_case("what"));
         all += 1;
     }
     assert!(all > 10_000, "only {all} words were found");
-    1_000.0 * whats as f64 / f64::from(all)
+    1_000.0 * f64::from(whats) / f64::from(all)
 }
 
 #[test]

@@ -257,7 +257,7 @@ mod tests {
         assert!(late(&table(Action::Drop), &run(3), minute, now).is_none());
         assert!(late(&table(Action::Drop), &run(-3), minute, now).is_none(), "a clock that is ahead");
         assert!(late(&table(Action::Keep), &Run::default(), minute, now).is_none(), "there is nothing to do");
-        assert!(late(&table(Action::Drop), &run(4), minute, now).unwrap().what.contains("last at"));
+        assert!(late(&table(Action::Drop), &run(4), minute, now).unwrap().what.contains("last succeeded at"));
         let failed = Run { succeeded_at: None, error: Some("no lock".to_owned()) };
         let found = late(&table(Action::Drop), &failed, minute, now).unwrap();
         assert!(found.what.contains("never") && found.what.contains("no lock") && found.severity < Severity::Error);
