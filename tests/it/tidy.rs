@@ -92,6 +92,8 @@ const TEXTS: &[&str] = &[
     ".ci/run",
     ".ci/smoke",
     ".ci/long",
+    ".ci/pairs",
+    ".ci/pairs.py",
 ];
 
 /// Every file of the repository whose name has one of `endings`, relative to its root.

@@ -17,115 +17,116 @@ settings! {
     pub struct Chain in "chains.*", drafted as ChainDraft, beside {
         /// Its name in the configuration: a-z, 0-9 and `_`.
         pub name: String,
-        /// The tables that its logs go to.
+        /// The tables of its logs.
         pub datasets: Datasets,
     } {
-        /// The chain's id; every node must answer eth_chainId with it.
+        /// The chain id. Every node must return it for eth_chainId.
         ///
-        /// A wrong URL must not mix two chains' rows.
+        /// A wrong URL must not mix the rows of two chains.
         pub chain_id: u64 = must "31337", kind::Int(1, kind::MAX_INT);
 
-        /// JSON-RPC over HTTP, one URL or more of nodes of the same chain.
+        /// The JSON-RPC URLs (HTTP) of one or more nodes of this chain.
         ///
-        /// With several, a node that fails or lags is passed over.
+        /// With several nodes, the indexer skips a node that fails or lags.
         pub rpc_urls: Vec<Secret> = must "http://127.0.0.1:8545", kind::Url(&["http", "https"]);
 
         /// WebSocket URLs for new heads.
         ///
-        /// A head arrives as soon as the node has it; without them the head is polled.
+        /// With a WebSocket, the node announces each head at once. Without one, the indexer polls for the head.
         pub ws_urls: Vec<Secret> = "", kind::Url(&["ws", "wss"]);
 
         /// The first block to index.
         ///
-        /// The block of the first contract's deployment saves the empty history before it.
+        /// The block of the first contract's deployment avoids the empty history before it.
         pub start_block: u64 = "0", kind::Int(0, kind::MAX_INT);
 
-        /// How blocks become final.
+        /// The rule by which blocks become final.
         ///
-        /// `tag` is right after Ethereum's merge; `instant` for BFT chains; `never` for a devnet that is rolled back.
+        /// `tag` is right for Ethereum since its merge, `instant` for BFT chains, `never` for a devnet with rollbacks.
         pub finality: Finality = "tag", kind::FINALITY;
 
-        /// Contracts to index; empty for all.
+        /// The contracts to index; empty for all contracts.
         ///
-        /// On a shared chain, name yours.
+        /// On a shared chain, list your contracts.
         pub addresses: Vec<Address> = "", kind::ADDRESS;
 
-        /// First topics to index, each a hash, or the event that it is the hash of, such as `Transfer(address,address,uint256)`; empty for
-        /// all.
+        /// The first topics to index, each a hash or an event such as `Transfer(address,address,uint256)`, which is hashed; empty for all
+        /// topics.
         ///
-        /// What is not asked for is not fetched.
+        /// The indexer does not fetch other logs.
         pub topics: Vec<B256> = "", kind::TOPIC;
 
-        /// Whether each log is stored as it came, in `logs`, beside the typed row that it makes.
+        /// Whether each log is also stored unchanged, in `logs`, beside its typed row.
         ///
-        /// Raw logs can be decoded later without asking a node; without them rows take half of the space, and only events that have a typed
-        /// table are asked for.
+        /// Raw logs can be decoded later without a node. Without raw logs, rows take half of the space, and the indexer fetches only events
+        /// with a typed table.
         pub raw: bool = "true", kind::BOOL;
 
-        /// How far what a node answers is verified: returned, linked, bloom or receipts.
+        /// The level of verification of the nodes' answers: returned, linked, bloom or receipts.
         ///
-        /// `auto` proves each new block by its receipts where the chain allows it, else by its bloom, and of history one block in each
-        /// range; a stronger level of history fetches more.
+        /// `auto` proves each new block by its receipts if the chain allows it, otherwise by its bloom. In history, `auto` proves one block of
+        /// each range; a stronger level of history fetches more.
         pub verify: Verify = "auto", kind::Choice(Verify::NAMES);
 
-        /// How often the head is asked for when no WebSocket announces it.
+        /// The interval of polling for the head if no WebSocket announces it.
         ///
-        /// About half of the chain's block time is a good value.
+        /// Half of the chain's block time is a good value.
         pub poll_interval: Duration = "1s", kind::Time(50 * MS, 10 * MINUTE);
 
-        /// How long one request to a node may take.
+        /// The time limit of one request to a node.
         ///
-        /// A large range of logs takes seconds.
+        /// An answer with the logs of a large range takes seconds.
         pub request_timeout: Duration = "20s", kind::Time(100 * MS, 10 * MINUTE);
 
-        /// The largest answer accepted from a node, in bytes.
+        /// The size limit of an answer of a node, in bytes.
         ///
-        /// 64 MiB; a larger range is asked for in halves, so this bounds memory.
+        /// 64 MiB. The indexer requests a larger range in halves, so this setting bounds memory.
         pub max_response_bytes: u64 = "67108864", kind::Int(65_536, 4_294_967_296);
 
-        /// Blocks of the first range asked for in one request.
+        /// The number of blocks in the first request for logs.
         ///
-        /// A first guess; it is learned from the answers afterwards.
+        /// Only the first request uses it: the indexer learns a good size from the answers.
         pub range_blocks: u64 = "100", kind::Int(1, 1_000_000);
 
-        /// Blocks of one range, at most.
+        /// The largest number of blocks in one range.
         ///
-        /// An empty stretch then costs few requests. A node's own limit is learned; setting it here saves the first refusal.
+        /// A large value makes few requests for empty blocks. The indexer learns the limit of a node; the node's limit here avoids the first
+        /// refusal.
         pub max_range_blocks: u64 = "100000", kind::Int(1, 1_000_000);
 
-        /// Requests under way at once.
+        /// The number of requests at the same time.
         ///
-        /// More speeds up history until the provider throttles.
+        /// A larger value fetches history faster, until the provider throttles.
         pub fetch_parallelism: u32 = "4", kind::Int(1, 256);
 
-        /// Rows of one transaction, at which a batch is closed.
+        /// The number of rows of one transaction that closes a batch.
         ///
-        /// Larger ones gain little speed and hold their locks longer.
+        /// Larger batches are hardly faster, and hold their locks longer.
         pub batch_rows: u32 = "20000", kind::Int(100, 1_000_000);
 
-        /// Bytes of fetched batches that wait to be committed, at most.
+        /// The size limit of all fetched batches that wait for their commit, in bytes.
         ///
-        /// 32 MiB keeps PostgreSQL busy; the next batch in line is fetched whatever its size.
+        /// 32 MiB keeps PostgreSQL busy. The next batch in line is fetched at any size.
         pub fetch_buffer_bytes: u64 = "33554432", kind::Int(1_048_576, 68_719_476_736);
 
-        /// Pieces of history under way at once, beside the tail.
+        /// The number of history ranges in progress at the same time, beside the tail.
         ///
-        /// While `write_parallelism` of them are written, the others are fetched; more help where nodes are slow to answer.
+        /// `write_parallelism` of them are being written while the others are being fetched. More workers help with slow nodes.
         pub backfill_workers: u32 = "4", kind::Int(1, 64);
 
-        /// Which end of history is fetched first.
+        /// The end of history that is fetched first.
         ///
-        /// What happened lately is asked for most.
+        /// Most questions are about recent blocks.
         pub backfill_order: Order = "newest", kind::Choice(ORDERS);
 
-        /// Whether everything stored of the chain is removed when its genesis block changes.
+        /// Whether the indexer removes all stored rows of the chain if its genesis block changes.
         ///
-        /// For devnets that are started anew; on any other chain a changed genesis is a wrong URL.
+        /// For devnets that start again from block 0. On any other chain, a changed genesis block means a wrong URL.
         pub reset_on_chain_change: bool = "false", kind::BOOL;
     }
 }
 
-/// Every chain that is named, in order.
+/// All configured chains, in the order of their names.
 pub(super) fn chains(given: &mut Given) -> Read<Vec<Chain>> {
     let (mut chains, mut ids) = (Vec::new(), BTreeMap::new());
     for name in given.names("chains") {
@@ -143,7 +144,7 @@ pub(super) fn chains(given: &mut Given) -> Read<Vec<Chain>> {
 }
 
 impl ChainDraft {
-    /// Reports what does not go together.
+    /// Reports values that contradict each other.
     fn compare(&self, given: &mut Given) {
         if let (Some(blocks), Some(limit)) = (self.range_blocks.get(), self.max_range_blocks.get())
             && blocks > limit

@@ -64,7 +64,7 @@ impl DatabaseUrl {
     /// Parses and checks the URL.
     ///
     /// # Errors
-    /// What is wrong and what is allowed; never a piece of the URL that could be part of a password.
+    /// The problem and the allowed values; never a piece of the URL that could be part of a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err("a database URL starts with postgres:// or postgresql://".into());

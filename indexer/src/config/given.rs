@@ -1,4 +1,4 @@
-//! What was given: texts by their keys, each with where it comes from. A text becomes a value here, once, or a problem.
+//! The given texts by their keys, each with its origin. A text is read once here: it becomes a value or a problem.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ struct Found {
     origin: Origin,
 }
 
-/// What file and environment say, and every problem that was found so far.
+/// The texts of the file and the environment, and all problems found so far.
 pub(super) struct Given {
     sections: Sections,
     datasets: Datasets,
@@ -99,7 +99,7 @@ impl Given {
         self.named.entry(section).or_default().insert(name.to_owned());
     }
 
-    /// Takes a key's items, over what was said before.
+    /// Takes the items of a key in place of earlier ones.
     pub fn take(&mut self, key: String, items: Vec<String>, origin: Origin) {
         if let Some((section, name)) = self.sections.name_of(&key) {
             self.mention(section, name);
@@ -127,11 +127,11 @@ impl Given {
         }
     }
 
-    /// Reads the setting of a chain or table of this name; of other sections, whatever the name.
+    /// Reads the setting of the chain or table of this name; other sections ignore the name.
     pub fn read<F: Field<T>, T>(&mut self, setting: &Setting, name: &str, kind: &impl Reads<T>) -> Drafted<F> {
         let key = setting.key(name);
         let value = match setting.default {
-            // What the other one is was looked at there, where it is reported too.
+            // The other setting's own read reports its problems.
             Default::Same(other) if !self.is_set(&key) => match self.reported(other) {
                 Some(reported) => Err(reported),
                 None => self.value(setting, other, kind),
@@ -182,13 +182,13 @@ impl Given {
         Reported(())
     }
 
-    /// Reports what is wrong with a key's value, wherever it comes from.
+    /// Reports a problem of a key's value, with the value's origin.
     pub fn object(&mut self, key: &str, message: impl Into<String>) -> Reported {
         let (_, origin) = self.items(key);
         self.report(key, &origin, message)
     }
 
-    /// Itself with what was made of it, if there is no problem at all.
+    /// Itself with the made value, if there is no problem.
     pub fn finish<T>(self, made: Read<T>) -> Result<(T, Self), ConfigErrors> {
         match made {
             Ok(made) if self.problems.is_empty() => Ok((made, self)),
@@ -197,7 +197,7 @@ impl Given {
     }
 }
 
-/// The table whose indexes a key names.
+/// The table of a key of indexes.
 fn dataset_of<'d>(datasets: &'d Datasets, key: &str) -> Option<&'d Dataset> {
     key.split_once('.').and_then(|(_, name)| datasets.get(name))
 }

@@ -8,9 +8,9 @@ use super::section::settings;
 settings! {
     /// The HTTP server.
     pub struct Http in "http", drafted as HttpDraft {
-        /// Where /health, /ready, /status and /metrics answer; off for nowhere.
+        /// The address of /health, /ready, /status and /metrics; `off` for no server.
         ///
-        /// It has no login: leave it on loopback, or behind what has one.
+        /// The server has no login: keep it on loopback, or behind a proxy with a login.
         pub listen: Option<SocketAddr> = "127.0.0.1:9464", kind::LISTEN;
     }
 }

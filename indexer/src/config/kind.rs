@@ -1,4 +1,4 @@
-//! What the value of a setting may be: how it is read, shown, and described. Whatever a kind allows, it reads.
+//! The kinds of values of settings: how a value is read, shown and described. A kind reads all values that it allows.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ pub(super) enum Form {
     Text,
 }
 
-/// What a value may be, whatever type it is read as.
+/// A kind of values, independent of the type that they are read as.
 pub(super) trait Kind: Sync {
-    /// What is allowed, as a list or a noun.
+    /// The allowed values, as a list or a noun.
     fn allowed(&self) -> String;
 
-    /// What is allowed, to finish the sentence "… is not …".
+    /// The allowed values, to finish the sentence "… is not …".
     fn noun(&self) -> String {
         self.allowed()
     }
@@ -42,18 +42,18 @@ pub(super) trait Kind: Sync {
         false
     }
 
-    /// The value as it may be shown: of a secret, what is none.
+    /// The value as it may be shown: only the public parts of a secret.
     fn shown(&self, text: &str) -> String {
         text.into()
     }
 }
 
-/// A kind whose values are read as `T`. That is all the checking there is: what cannot be read is refused.
+/// A kind whose values are read as `T`. Reading is the only check: an unreadable value is refused.
 pub(super) trait Reads<T>: Kind {
     /// Reads one value.
     ///
     /// # Errors
-    /// What is wrong, where [`Kind::allowed`] does not say it all; otherwise an empty text.
+    /// The problem, if [`Kind::allowed`] does not say enough; otherwise an empty text.
     fn read(&self, text: &str) -> Result<T, String>;
 }
 

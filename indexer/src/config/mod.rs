@@ -1,6 +1,6 @@
 //! The configuration: sections of settings, a TOML file, the environment over it, all problems at once.
 //!
-//! [`Config`] is what the program runs on; [`Settings`] knows beside it where each value comes from. A setting is a field of its section's
+//! The program runs on [`Config`]; [`Settings`] also knows the origin of each value. A setting is a field of its section's
 //! struct (`database.rs`, `chain.rs` and their like), and everything else about it follows from there.
 
 mod all;
@@ -66,7 +66,7 @@ impl Config {
     /// Reads `path` (or [`DEFAULT_FILE`], if it exists), then lets the environment override it.
     ///
     /// # Errors
-    /// All problems at once, each with its key, where it was found, and what is allowed.
+    /// All problems at once, each with its key, its origin and the allowed values.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
         Self::load_of(Datasets::own(), path, env)
     }
@@ -93,7 +93,7 @@ impl Config {
         text::reference()
     }
 
-    /// What is given, as values. Each section is read, and what does not go together is reported, before the first problem ends it.
+    /// The given texts as values. All sections are read and compared before the first problem ends the reading.
     fn read(given: &mut Given) -> Read<Self> {
         let database = DatabaseDraft::read(given, "").finish();
         let roles = RolesDraft::read(given, "");
@@ -134,7 +134,7 @@ impl Settings {
         Self::of(reader::read(datasets, path, environment)?)
     }
 
-    /// Takes what these variables say, and reads no file.
+    /// Takes these variables, and reads no file.
     ///
     /// # Errors
     /// All problems at once.

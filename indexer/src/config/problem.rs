@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where it was found.
+//! The problems of a configuration and their origins.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub struct Problem {
     pub key: String,
     /// Where that key was found.
     pub origin: Origin,
-    /// What is wrong and what is allowed.
+    /// The problem and the allowed values.
     pub message: String,
 }
 

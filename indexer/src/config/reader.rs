@@ -1,4 +1,4 @@
-//! Reads the file and the environment into texts by their keys. What no setting takes is a problem, with the key that was meant.
+//! Reads the file and the environment into texts by their keys. An unknown key is a problem, with the nearest known key.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,7 +20,7 @@ const FOREIGN: &[&str] = &["DALP_HOME", "DALP_PG_BIN", "DALP_ANVIL", "DALP_TOOLS
 /// `[tables.NAME]` and `[indexes]` may name.
 ///
 /// # Errors
-/// A file that cannot be read. All else that is wrong stands in what is given.
+/// An unreadable file. All other problems are among the given texts.
 pub(super) fn read(
     datasets: Datasets,
     path: Option<&Path>,
@@ -36,7 +36,7 @@ pub(super) fn read(
     Ok(reader.variables(environment))
 }
 
-/// Takes what these variables say, and reads no file.
+/// Takes these variables, and reads no file.
 #[cfg(feature = "dev")]
 pub(super) fn read_variables(datasets: Datasets, variables: impl Iterator<Item = (String, String)>) -> Given {
     Reader::new(datasets).variables(variables)
@@ -106,7 +106,7 @@ impl Reader {
     }
 
     fn take_variable(&mut self, name: &str, value: &str) {
-        // Compose files and CI pass what is not set as an empty text.
+        // Compose files and CI pass an unset variable as an empty text.
         if value.is_empty() || FOREIGN.contains(&name) || name.starts_with("DALP_TEST_") {
             return;
         }

@@ -12,33 +12,33 @@ settings! {
     for Roles in "roles", drafted as RolesDraft {
         /// The group role that owns the schemas.
         ///
-        /// Roles belong to the whole cluster: rename them where two installations share one.
+        /// Roles belong to the whole cluster: rename them if two installations share one cluster.
         pub migrator: String = "dalp_migrator", kind::ROLE;
 
         /// The group role that writes rows.
         ///
-        /// It can neither change tables nor touch a partition directly.
+        /// The role cannot change tables, and cannot access a partition directly.
         pub writer: String = "dalp_writer", kind::ROLE;
 
         /// The group role that owns the partitioned tables.
         ///
-        /// Attaching a partition demands ownership.
+        /// PostgreSQL lets only the owner attach a partition.
         pub partitioner: String = "dalp_partitioner", kind::ROLE;
 
         /// The group role of analysts.
         ///
-        /// It reads everything and changes nothing.
+        /// The role can read all tables and change none.
         pub reader: String = "dalp_reader", kind::ROLE;
 
-        /// Whether `dalp-indexer migrate` creates the roles that are missing.
+        /// Whether `dalp-indexer migrate` creates missing roles.
         ///
-        /// Set it to false where an administrator creates them.
+        /// Set it to false if an administrator creates the roles.
         pub create: bool = "true", kind::BOOL;
     }
 }
 
 impl RolesDraft {
-    /// Reports what two roles have in common.
+    /// Reports a name that two roles share.
     pub fn compare(&self, given: &mut Given) {
         let mut roles = BTreeMap::new();
         for setting in [&self.migrator, &self.writer, &self.partitioner, &self.reader] {

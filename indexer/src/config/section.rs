@@ -1,22 +1,22 @@
-//! `settings!`: a section of settings, each in one place. A field is the setting: its name is the key, its type what the program gets, its
-//! documentation what the example and the reference say (first what it is; then, after an empty line, why its default is what it is). Beside
-//! it stand the default and the kind, which reads and so checks it:
+//! `settings!`: a section of settings, each in one place. A setting is a field. The name of the field is the key, its type is the type of the
+//! value, and its documentation is the text of the example and the reference: first the meaning, then, after an empty line, the reason for
+//! the default. Beside the field stand the default and the kind, which reads and so checks the value:
 //!
 //! ```text
-//! pub pool_size: u32 = "8", kind::Int(1, 1_000);      "8" where nobody sets it
+//! pub pool_size: u32 = "8", kind::Int(1, 1_000);      "8" if it is not set
 //! pub url: Secret = must "postgres://…", kind::…;     must be set; this is an example
-//! pub admin_url: Secret = same "database.url", …;     what the other one is
+//! pub admin_url: Secret = same "database.url", …;     the value of the other setting
 //! pub ca_file: Option<PathBuf> = unset "/etc/…", …;   not set; this is an example
 //! ```
 //!
-//! A section becomes a struct of values, and a draft of it: each field as far as it could be read, for the rules about several of them. A
-//! draft alone (`draft`) is of what the program has in another form, a struct that stands elsewhere (`for`) of what another crate has.
+//! A section becomes a struct of values and a draft. A field of the draft is a value or a problem; the rules about several settings use the
+//! draft. `draft` makes the draft alone, if the program has these values in another form. `for` uses a struct of another crate.
 
 use super::given::Field;
 use super::kind::Reads;
 use super::setting::Shape;
 
-/// A kind that is read as what the field is made of.
+/// A kind that is read as the element type of the field.
 pub(super) const fn tied<F: Field<T>, T, K: Reads<T>>(kind: K) -> K {
     kind
 }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::{Form, Kind};
 
-/// One setting: a field of a struct that `settings!` made, and what stands beside it.
+/// One setting: a field of a struct that `settings!` made, with its kind, shape, default and documentation.
 pub(super) struct Setting {
     /// Its dotted key; `*` stands for the name of a chain or a table.
     pub path: &'static str,
     pub kind: &'static dyn Kind,
     pub shape: Shape,
     pub default: Default,
-    /// The lines of its documentation: what it is; then, after an empty one, why the default is what it is, or when to change it.
+    /// The lines of its documentation: the meaning; then, after an empty line, the reason for the default, or when to change it.
     pub docs: &'static [&'static str],
 }
 
@@ -25,18 +25,18 @@ pub(super) enum Shape {
     Many,
 }
 
-/// What a setting is where nobody sets it.
+/// The value of a setting that is not set.
 #[derive(Clone, Copy)]
 pub(super) enum Default {
     /// This text (of a list: its items, separated by commas; empty for none).
     Value(&'static str),
-    /// What that other setting is.
+    /// The value of that other setting.
     Same(&'static str),
-    /// It must be set; the example shows this.
+    /// None: the setting must be set; the example shows this text.
     Required(&'static str),
-    /// Nothing; the example shows this.
+    /// None; the example shows this text.
     Unset(&'static str),
-    /// The indexes that the table's description names.
+    /// The indexes in the description of the table.
     OfDataset,
 }
 
@@ -95,12 +95,12 @@ impl Setting {
         self.kind.form() != Form::Text
     }
 
-    /// What it is.
+    /// The meaning.
     pub fn help(&self) -> String {
         self.paragraph(0)
     }
 
-    /// Why the default is what it is, or when to change it.
+    /// The reason for the default, or when to change it.
     pub fn reason(&self) -> String {
         self.paragraph(1)
     }
@@ -110,7 +110,7 @@ impl Setting {
         lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
     }
 
-    /// What it wants, as a noun.
+    /// The wanted value, as a noun.
     pub fn wanted(&self) -> String {
         if self.is_list() { format!("a list, each {}", self.kind.noun()) } else { self.kind.noun() }
     }

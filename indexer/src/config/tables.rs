@@ -1,4 +1,4 @@
-//! `[tables.NAME]` and `[indexes]`: the tables that are looked after, the indexer's own by their names, and those of others.
+//! `[tables.NAME]` and `[indexes]`: the maintained tables, the indexer's own by their names, and the tables of others.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,34 +13,34 @@ use super::setting::{Default, Setting, Shape};
 use super::value::{Action, DAY, HOUR, Index, Interval};
 use crate::dataset::{Dataset, Datasets};
 
-/// The schema that the partition manager's registry stands in: migrations make it there.
+/// The schema of the partition manager's registry. Migrations make the registry.
 const REGISTRY: &str = "dalp_indexed";
 
-/// The registry, with the platform's record of who did what.
+/// The registry, with the platform's record of activity.
 pub(crate) fn registry() -> Registry {
     Registry::new(REGISTRY).recorded_in("dalp_audit")
 }
 
-/// The name of the record of deeds among `[tables.NAME]`: with the datasets', those that need no `table`.
+/// The name of the record of activity in `[tables.NAME]`. Only this name and the names of the datasets need no `table`.
 const ACTIVITY: &str = "activity";
 
-/// A table that is looked after.
+/// A maintained table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ManagedTable {
     /// Its name in the configuration.
     pub name: String,
     /// The table.
     pub table: Table,
-    /// Span of its new leaves.
+    /// The time span of its new leaves.
     pub interval: Interval,
-    /// How long its rows are kept, and what then.
+    /// The time that its rows are kept, and the action after it.
     pub retention: Retention,
-    /// What its rows are, if they are of chains.
+    /// The dataset of its rows, if chains make them.
     pub dataset: Option<Dataset>,
 }
 
 impl ManagedTable {
-    /// Whether its key is a chain, so that its rows are final when their block is.
+    /// Whether its key is a chain: then a row is final if its block is final.
     pub fn is_of_chains(&self) -> bool {
         self.dataset.is_some()
     }
@@ -48,67 +48,67 @@ impl ManagedTable {
 
 settings! {
     draft TableDraft in "tables.*" {
-        /// A table of yours to look after: partitioned by time.
+        /// Your table to maintain. It is partitioned by time.
         ///
-        /// As the database has its name; one with a point is quoted as in SQL. Its owner must be roles.partitioner. Not for the indexer's
+        /// The name as in the database; a name with a point is quoted as in SQL. The owner must be roles.partitioner. Not for the indexer's
         /// own tables.
         pub table: Option<(String, String)> = unset "dalp_assets.position", kind::TABLE;
 
-        /// The column (timestamptz) that it is partitioned by.
+        /// The partition column (timestamptz) of the table.
         ///
         /// Not for the indexer's own tables.
         pub time_column: Option<String> = unset "at", kind::COLUMN;
 
-        /// Whether it is partitioned by LIST of a bigint column first.
+        /// Whether the table is first partitioned by LIST of a bigint column.
         ///
-        /// As the indexer's own tables are, by chain_id.
+        /// The indexer's own tables are, by chain_id.
         pub list: bool = "false", kind::BOOL;
 
-        /// The time span of one of its new partitions.
+        /// The time span of a new partition of the table.
         ///
-        /// Aim at 5 to 20 GB a partition.
+        /// A partition should have 5 to 20 GB.
         pub interval: Interval = same "partitions.interval", kind::Choice(Interval::NAMES);
 
-        /// What becomes of a partition whose retention is over.
+        /// The action for a partition after its retention.
         ///
-        /// keep; detach (it stays as a table of its own); drop; archive (Parquet, verified, then dropped).
+        /// keep; detach (the partition remains as a table of its own); drop; archive (write Parquet, verify it, then drop).
         pub action: Action = "keep", kind::Choice(Action::NAMES);
 
-        /// How long rows are kept, counted back from the last final block, or from now if that is earlier.
+        /// The time that rows are kept, counted back from the last final block, or from now if now is earlier.
         ///
-        /// A partition is due when all of its times are older.
+        /// A partition is due if all of its times are older.
         pub retention: Option<Duration> = unset "90d", kind::Time(HOUR, 36_500 * DAY);
 
-        /// How long a detached partition is kept before it is dropped.
+        /// The time between the detach and the drop of a partition.
         ///
-        /// Until then, `partitions undo` brings it back in milliseconds.
+        /// Until the drop, `partitions undo` returns the partition in milliseconds.
         pub grace: Duration = "7d", kind::Time(0, 3_650 * DAY);
 
-        /// How many partitions of one chain may begin to go in one run.
+        /// The largest number of partitions of one chain that may start to go in one run.
         ///
-        /// More is a clock that jumped or a setting that changed: nothing goes then until `partitions apply --allow-many`.
+        /// A larger number means a wrong clock or a changed setting. No partition goes then until `partitions apply --allow-many`.
         pub max_leaves_per_run: u16 = "10", kind::Int(1, 10_000);
 
-        /// What share of a chain's bytes may begin to go in one run, in percent.
+        /// The largest share of a chain's bytes that may start to go in one run, in percent.
         ///
-        /// As max_leaves_per_run, be it a single partition.
+        /// As max_leaves_per_run; it also stops a single large partition.
         pub max_share_per_run: u32 = "30", kind::Int(1, 100);
     }
 }
 
-/// Among the names of sections, that of the tables of chains.
+/// The section of indexes, whose names are the datasets.
 pub(super) const DATASETS: &str = "indexes";
 
-/// Its keys are the tables themselves, which no struct can name: datasets are given.
+/// Its keys are the names of the datasets, so no struct can have them as fields.
 pub(super) const INDEXES: Setting = Setting {
     path: "indexes.*",
     kind: &kind::INDEX,
     shape: Shape::Many,
     default: Default::OfDataset,
     docs: &[
-        "Secondary indexes of each leaf of this table, beside its key.",
+        "The secondary indexes of each partition of this table, beside its key.",
         "",
-        "Indexes that are no longer named stay until they are dropped.",
+        "An index that you remove from the list stays in the database until you drop it.",
     ],
 };
 
@@ -117,7 +117,7 @@ fn own_names(datasets: &Datasets) -> Vec<&str> {
     datasets.partitioned().map(Dataset::name).chain([ACTIVITY]).collect()
 }
 
-/// Every table that is looked after: the indexer's own, then those of others. `archive_url`: the key that says where archives go.
+/// All maintained tables: the indexer's own, then the tables of others. `archive_url`: the key of the place of archives.
 pub(super) fn managed_tables(given: &mut Given, archive_url: &str) -> Read<Vec<ManagedTable>> {
     let datasets = given.datasets().clone();
     let own = own_names(&datasets);
@@ -134,7 +134,7 @@ pub(super) fn managed_tables(given: &mut Given, archive_url: &str) -> Read<Vec<M
             draft.compare(given, &name, &own, &mut seen);
             draft.others_table(given, &name, &own)
         };
-        // Whoever says nothing of the record of deeds gets months: it is small.
+        // The record of activity is small: without a setting it has monthly partitions.
         let interval = match (name.as_str(), given.is_set(&draft.interval.key)) {
             (ACTIVITY, false) => Ok(Interval::Month),
             _ => draft.interval.value,
@@ -156,7 +156,7 @@ fn managed(
 }
 
 impl TableDraft {
-    /// One of the indexer's own: where it stands and how it is partitioned is known.
+    /// One of the indexer's own tables: its place and its partitioning are known.
     fn own_table(&self, given: &mut Given, name: &str, dataset: Option<&Dataset>) -> Read<Table> {
         for key in [&self.table.key, &self.time_column.key] {
             if given.is_set(key) {
@@ -173,7 +173,7 @@ impl TableDraft {
         Ok(table.with_leaf_indexes(indexes.value?))
     }
 
-    /// A table of one's own says which it is.
+    /// A table of somebody else: the configuration must name it.
     fn others_table(&self, given: &mut Given, name: &str, own: &[&str]) -> Read<Table> {
         let why = format!("it must be set: [tables.{name}] is none of the indexer's own tables ({})", own.join(", "));
         let table = needed(given, &self.table, &why);
@@ -182,7 +182,7 @@ impl TableDraft {
         Ok(Table { flat: !list, ..Table::new(schema, table, time).registered_in(registry()) })
     }
 
-    /// A table has one policy: under two names, the stricter one would win for both. What the indexer keeps for itself has its own names.
+    /// A table has one policy: with two names, the stricter policy would win for both. The indexer's own tables have their own names.
     fn compare(&self, given: &mut Given, name: &str, own: &[&str], seen: &mut BTreeMap<(String, String), String>) {
         let Ok(Some(table)) = &self.table.value else { return };
         let (schema, named) = table;
@@ -199,7 +199,7 @@ impl TableDraft {
         }
     }
 
-    /// What becomes of old rows and when goes together.
+    /// The action and the retention go together.
     fn retention(&self, given: &mut Given, name: &str, archive_url: &str) -> Read<Retention> {
         let action = self.action.value?;
         match (action, given.is_set(&self.retention.key)) {

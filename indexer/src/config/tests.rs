@@ -234,7 +234,7 @@ fn defaults_and_examples_pass_their_own_checks() {
         let problems = problems_of(&key, &env);
         assert_eq!(problems.len(), expected.len(), "{path}: {problems:?}");
         assert!(problems.iter().zip(expected).all(|(problem, said)| problem.contains(said)), "{path}: {problems:?}");
-        // What no kind takes is refused, whatever the setting.
+        // A text that no kind allows is refused for every setting.
         let wrong = [REQUIRED, &[(variable.as_str(), "\0")]].concat();
         assert_eq!(problems_of(&key, &wrong).len(), 1, "{path}");
     }

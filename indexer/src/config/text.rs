@@ -1,4 +1,4 @@
-//! What is written from the settings: the example, the reference, the effective configuration.
+//! Texts made from the settings: the example, the reference, the effective configuration.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::given::{Given, indexes_of};
 use super::setting::{self, Default, Setting};
 use crate::dataset::Datasets;
 
-/// A TOML file that works as it is and shows every setting; what has a default is commented out.
+/// A working TOML file with every setting; settings with a default are commented out.
 pub(super) fn example() -> String {
     let mut text = String::from(
         "# Configuration of dalp-indexer. A line that begins with `# name =` shows a default: remove the # to change it.\n\
@@ -60,16 +60,15 @@ fn toml_value(setting: &Setting, text: &str) -> String {
 pub(super) fn reference() -> String {
     let mut text = String::from(
         "# Configuration\n\n\
-         Written by `dalp-indexer config reference`; a test keeps it in step with the code.\n\n\
-         `dalp-indexer` reads the file named by `--config` (or `DALP_CONFIG`), else `dalp-indexer.toml` in the working \
-         directory if it exists, and then the environment, which wins. An empty variable counts as not set. Unknown keys \
-         and variables are refused, and all problems are reported together: try `dalp-indexer config check`. \
+         `dalp-indexer config reference` writes this page; a test compares it with the code.\n\n\
+         `dalp-indexer` reads the file of `--config` (or `DALP_CONFIG`). Without one, it reads `dalp-indexer.toml` in the working \
+         directory, if that exists. Then it reads the environment, which overrides the file. An empty variable counts as not set. \
+         `dalp-indexer` refuses unknown keys and variables, and reports all problems together: try `dalp-indexer config check`. \
          `dalp-indexer config example` prints a file to start from.\n\n\
          `NAME` stands for a name of your choice, as in `[chains.anvil]`; `[tables.NAME]` is one of the indexer's own tables (`logs`, \
-         `erc20_transfer`, `activity`), or a table of yours. In a variable, a list's items are \
-         separated by commas. Times are a whole number and its unit: `500ms`, `5s`, `2m`, `1h`, `90d`. Relative paths \
-         start at the working directory. Database and RPC URLs may hold secrets and are never printed: messages show \
-         scheme, host and port only.\n",
+         `erc20_transfer`, `activity`), or your table. In a variable, commas separate the items of a list. A time is a whole number \
+         with its unit: `500ms`, `5s`, `2m`, `1h`, `90d`. Relative paths start at the working directory. Database and RPC URLs may \
+         contain secrets and are never printed: messages show only scheme, host and port.\n",
     );
     let mut section = "";
     for setting in SECTIONS.settings() {
@@ -77,7 +76,7 @@ pub(super) fn reference() -> String {
             section = setting.section();
             let _ = write!(
                 text,
-                "\n## {}\n\n| Setting | Variable | Default | Allowed | What it is |\n|---|---|---|---|---|\n",
+                "\n## {}\n\n| Setting | Variable | Default | Allowed | Meaning |\n|---|---|---|---|---|\n",
                 section.replace('*', "NAME")
             );
         }

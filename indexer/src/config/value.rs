@@ -74,7 +74,7 @@ fn is_sql_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 63 && !text.contains('\0')
 }
 
-/// What stands in the quotes that a text begins with, and what follows them.
+/// The content of the quotes at the begin of a text, and the text after them.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let quoted = text.strip_prefix('"')?;
     // Two quotes are one of the name.
@@ -180,7 +180,7 @@ fn types(inputs: &str) -> Option<String> {
     Some(types?.join(","))
 }
 
-/// One parameter's type. A tuple is written out: the name of a struct does not tell what it holds.
+/// One parameter's type. A tuple is written out: the name of a struct does not tell its fields.
 fn canonical(input: &str) -> Option<String> {
     let input = input.strip_prefix("tuple").filter(|rest| rest.starts_with('(')).unwrap_or(input);
     if let Some(tuple) = input.strip_prefix('(') {

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""What .ci/pairs measured: .ci/pairs.py FOLDER reads the Markdown tables that the benchmarks printed there, and compares them.
+
+A pair gives one ratio, new/old. Told are their median and an interval that holds the median of all such ratios with a confidence that
+follows from ranks alone, whatever the ratios' distribution: of n ratios, the k-th smallest and the k-th largest enclose it but for
+2 P(Binomial(n, 1/2) < k). The k is the largest that leaves 95 % or, of five ratios, the most that there is, 93.75 %.
+"""
+
+import math
+import re
+import statistics
+import sys
+from pathlib import Path
+
+# Benchmark, its figure, and where that stands: a table by its head, a row by its beginning, a cell by its number, from 1.
+# The last word says what it is: `ours`, where less is better, or a `control`, which none of our code takes part in.
+FIGURES = [
+    *(
+        (bench, figure, r"^\| median", row, 2, kind)
+        for bench in ("replay", "anvil")
+        for figure, row, kind in [
+            ("start to last row, s", "seconds from start to last row", "ours"),
+            ("last row to last index, s", "seconds from there to the last index", "ours"),
+            ("indexer: CPU, µs an event", "indexer: CPU", "ours"),
+            ("PostgreSQL: CPU, µs an event", "PostgreSQL: CPU", "ours"),
+            ("node: CPU, µs an event", "node: CPU", "ours"),
+            ("indexer: peak RSS, MB", "indexer: peak RSS", "ours"),
+            ("the rows copied raw, rows/s", "ruler of typed rows only", "control"),
+        ]
+    ),
+    *(
+        ("latency", f"{figure}{what}, ms", r"^\| mined block to visible rows", row, cell, kind)
+        for figure, row in [
+            ("1 event, 1/s", "1 event a block, 1 a second "),
+            ("100 events, 1/s", "100 events a block, 1 a second "),
+            ("1 event, 10/s", "1 event a block, 10 a second "),
+            ("100 events, 10/s", "100 events a block, 10 a second "),
+            ("1 event, 10/s, beside a load", "1 event a block, 10 a second,"),
+            ("100 events, 10/s, beside a load", "100 events a block, 10 a second,"),
+        ]
+        for what, cell, kind in [(": p50", 2, "ours"), (": p50 of the floor", 5, "control")]
+    ),
+    *(
+        ("reorg", f"{blocks}: {figure}, ms", r"^\| rows stored", rf"[0-9]+ \| {blocks},", cell, "ours")
+        for blocks in ("3 blocks", "64 blocks")
+        for figure, cell in [("unwind", 3), ("append", 4), ("together", 5)]
+    ),
+    ("retire", "a day goes, ms", r"^\| [0-9]+ rows of a day go", "ours:", 2, "ours"),
+    ("retire", "longest COPY meanwhile, ms", r"^\| beside a writer and a reader", "ours:", 3, "ours"),
+    ("retire", "by DELETE and VACUUM, ms", r"^\| [0-9]+ rows of a day go", "DELETE", 2, "control"),
+    ("leaves", "inventory, 1,000 leaves, ms", r"^\| ms, of a table with", "inventory read ", 2, "ours"),
+    ("leaves", "inventory, 5,000 leaves, ms", r"^\| ms, of a table with", "inventory read ", 3, "ours"),
+    ("leaves", "audit, 5,000 leaves, ms", r"^\| ms, of a table with", r"\*\*audit", 3, "ours"),
+    ("leaves", "made beside 10, ms a leaf", r"^\| 7 leaves of each", "beside 10 ", 3, "ours"),
+    ("leaves", "made beside 1,000, ms a leaf", r"^\| 7 leaves of each", "beside 1000 ", 3, "ours"),
+]
+
+
+def figure(text, table, row, cell):
+    """The first number of a cell; None where the output has no such row."""
+    inside = False
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            inside = False
+        elif re.search(table, line):
+            inside = True
+        elif inside and re.match(r"\| " + row, line):
+            number = re.match(r"\s*([0-9][0-9,]*(?:\.[0-9]+)?)", line.split("|")[cell])
+            return float(number[1].replace(",", "")) if number else None
+    return None
+
+
+def outside(n, k):
+    """How likely it is that the median lies below the k-th smallest of n, or above the k-th largest."""
+    return 2 * sum(math.comb(n, below) for below in range(k)) / 2**n
+
+
+def interval(ratios):
+    """From where to where, and with which confidence."""
+    n, k = len(ratios), 1
+    while 2 * (k + 1) <= n and outside(n, k + 1) <= 0.05:
+        k += 1
+    ordered = sorted(ratios)
+    return ordered[k - 1], ordered[n - k], 1 - outside(n, k)
+
+
+def verdict(low, high, kind):
+    if low <= 1 <= high:
+        return ""
+    if kind == "control":
+        return "the machine differed"
+    return "less" if high < 1 else "more"
+
+
+def read(folder, bench):
+    """The outputs of each pair that is whole: old, new."""
+    numbers = sorted(int(path.name.split(".")[1]) for path in folder.glob(f"{bench}.*.old"))
+    sides = [[folder / f"{bench}.{number}.{side}" for side in ("old", "new")] for number in numbers]
+    return [[path.read_text() for path in pair] for pair in sides if all(path.exists() for path in pair)]
+
+
+def compared(name, both, kind):
+    """A row of the report: what was measured on both sides of each pair."""
+    olds, news = zip(*both)
+    ratios = [new / old for old, new in both]
+    middle = [f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" for value in map(statistics.median, (olds, news))]
+    if len(ratios) < 5:
+        return f"| {name} | {' | '.join(middle)} | {statistics.median(ratios):.3f} | {len(ratios)} pairs are too few | |"
+    low, high, sure = interval(ratios)
+    return (
+        f"| {name} | {' | '.join(middle)} | {statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} ({100 * sure:.1f} %) "
+        f"| {verdict(low, high, kind)} |"
+    )
+
+
+def loads(folder):
+    loads = sorted(float(line.split()[0]) for line in (folder / "load").read_text().splitlines())
+    return f"load average when a run began, of others and of the run before: {loads[0]} to {loads[-1]}, median {statistics.median(loads)}"
+
+
+def main(folder):
+    for line in [*(folder / "about").read_text().splitlines(), loads(folder)]:
+        print(f"- {line}")
+    outputs = {bench: read(folder, bench) for bench in dict.fromkeys(bench for bench, *_ in FIGURES)}
+    print("\n| figure (median) | old | new | new/old | interval | new is |\n|---|---:|---:|---:|---:|---|")
+    rows, unsure, unknown = 0, 0.0, []
+    for bench, name, table, row, cell, kind in FIGURES:
+        found = [[figure(text, table, row, cell) for text in pair] for pair in outputs[bench]]
+        both = [pair for pair in found if all(pair)]
+        if both:
+            shown = f"{bench}: {name}" + (" (control)" if kind == "control" else "")
+            print(compared(shown, both, kind))
+            rows, unsure = rows + 1, unsure + (1 - interval([1.0] * len(both))[2] if len(both) >= 5 else 0)
+        if len(both) < len(found):
+            unknown.append(f"{bench}: {name} ({len(found) - len(both)} of {len(found)} pairs)")
+    if unknown:
+        print(f"\nNot printed by one of both, or zero: {'; '.join(unknown)}.")
+    print(f"\nOf {rows} such intervals, {unsure:.1f} are expected not to hold the true median, by chance alone.")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] == "--help":
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
