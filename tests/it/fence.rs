@@ -16,7 +16,7 @@ use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::repair::Replacement;
-use dalp_indexer::store::{Claim, NewChain, Store, StoreError};
+use dalp_indexer::store::{Change, Claim, NewChain, Store, StoreError};
 use dalp_tests::stage::{WRITER, stage};
 
 use crate::cancel::{BLOCKS, Bench, block, header};
@@ -245,7 +245,8 @@ fn a_reset_that_was_overtaken_makes_no_new_chain() {
         assert_eq!(bench.store.reset_if_changed(&other).await, Err(FENCED));
         assert_eq!(chain().await, before, "a process that was overtaken made a new chain");
         bench.client.batch_execute("DROP TRIGGER overtake ON dalp_indexed.lease").await.unwrap();
-        assert_eq!(bench.store.reset_if_changed(&other).await, Ok(()));
+        let commit = bench.store.reset_if_changed(&other).await.unwrap().unwrap();
+        assert_eq!(commit.change, Change::Reset);
         assert!(chain().await.contains(&"09".repeat(32)), "more than the token was wrong");
     });
 }

@@ -144,7 +144,7 @@ impl Repair<'_> {
                 }
                 return Err(Step::Again(format!("a partition was dropped or sealed: {error}")));
             }
-            other => other.map_err(Step::of)?,
+            other => drop(other.map_err(Step::of)?),
         }
         let stored = verification.stored(replacement.range()).await.map_err(Step::of)?;
         let verified = verification

@@ -122,7 +122,7 @@ impl Context {
             let mut backoff = Backoff::default();
             loop {
                 match store.jump(&claim, from, &header).await {
-                    Ok(()) => return Ok(Input::Jumped(header.block())),
+                    Ok(_commit) => return Ok(Input::Jumped(header.block())),
                     Err(error) => match lost_or_retry(error, &trouble)? {
                         Some(input) => return Ok(input),
                         None => backoff.pause().await,
@@ -168,7 +168,8 @@ async fn unwind_all(
     while from != to {
         let step = store.step_down(claim, from, to).await?;
         match store.unwind(claim, from, step).await {
-            Ok(logs) => {
+            Ok(commit) => {
+                let logs = store.logs_of(&commit.touched);
                 status.send_modify(|status| {
                     status.reorgs += 1;
                     status.orphaned_logs += logs;

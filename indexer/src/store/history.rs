@@ -1,12 +1,14 @@
 //! The stored part of a chain's history, by source; and the tail's jump over the missing part.
 
+use std::sync::Arc;
+
 use alloy::primitives::B256;
 use chrono::{DateTime, TimeDelta, Utc};
 use dalp_partitions::Bounds;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::commit::Change;
+use super::commit::{Change, Commit};
 use super::read::block_ref;
 use super::stages::{ADDING, Stage, Stages};
 use super::{Claim, Store, StoreError, begin, hash, int8, timestamp, uint8};
@@ -81,7 +83,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
-    pub async fn jump(&self, claim: &Claim, from: Tail, to: &Header) -> Result<(), StoreError> {
+    pub async fn jump(&self, claim: &Claim, from: Tail, to: &Header) -> Result<Arc<Commit>, StoreError> {
         let mut connection = self.connection().await?;
         let under_way = self.bus.begin(claim.chain_id);
         let tx = begin(&mut connection, claim).await?;
@@ -106,8 +108,7 @@ impl Store {
             });
         let epoch = stages.run().await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
-        under_way.committed(epoch, Change::Jumped(to.block()), Vec::new());
-        Ok(())
+        Ok(under_way.committed(epoch, Change::Jumped(to.block()), Vec::new()))
     }
 }
 

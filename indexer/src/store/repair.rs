@@ -1,12 +1,12 @@
 //! Replaces the rows of a range of blocks by those of a new batch: one transaction, or nothing.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::append::{ADD_BLOCKS, add_blocks, copy, prepare, refuse_absurd};
-use super::commit::{Change, Touched};
+use super::commit::{Change, Commit, Touched};
 use super::stages::{ADDING, Stage, Stages, all};
 use super::verify::{hold_anchor, set_level};
 use super::{Claim, Store, StoreError, begin, int8};
@@ -62,7 +62,7 @@ impl Store {
         replacement: Replacement<'_>,
         foreign: &[(i64, i32)],
         anchor: BlockRef,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Arc<Commit>, StoreError> {
         let range = replacement.range();
         let batch = replacement.batch();
         batch.map_or(Ok(()), |batch| refuse_absurd(batch))?;
@@ -111,8 +111,7 @@ impl Store {
         let removed = cleared.into_inner().unwrap_or_default();
         let touched = written.iter().zip(removed).map(|(written, removed)| written + removed).enumerate();
         let touched = touched.map(|(dataset, rows)| Touched { dataset, rows }).filter(|touched| touched.rows > 0);
-        under_way.committed(epoch, Change::Repaired(range), touched.collect());
-        Ok(())
+        Ok(under_way.committed(epoch, Change::Repaired(range), touched.collect()))
     }
 }
 

@@ -1,11 +1,12 @@
 //! An operator's requests: blocks to read again, and a restarted devnet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::B256;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::commit::Change;
+use super::commit::{Change, Commit};
 use super::{Claim, NewChain, Store, StoreError, begin_brief, hash, int8, uint8};
 use crate::chain::machine::Tail;
 use crate::status::instance;
@@ -86,11 +87,11 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn reset_if_changed(&self, chain: &NewChain) -> Result<(), StoreError> {
+    pub async fn reset_if_changed(&self, chain: &NewChain) -> Result<Option<Arc<Commit>>, StoreError> {
         if self.genesis(chain.chain_id).await?.is_none_or(|stored| stored == chain.genesis) {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(Seized { claim, mut tail, genesis, .. }) = self.seize(chain.chain_id).await? else { return Ok(()) };
+        let Some(Seized { claim, mut tail, genesis, .. }) = self.seize(chain.chain_id).await? else { return Ok(None) };
         tracing::warn!(stored_genesis = %genesis, node_genesis = %chain.genesis, "another chain under the same id: \
             removing the stored one");
         let bottom = Tail { next: 0, hash: None };
@@ -108,8 +109,9 @@ impl Store {
         let under_way = self.bus.begin(chain.chain_id);
         let renewed = self.connection().await?.query_typed(RENEW, &params).await?;
         let Some(row) = renewed.first() else { return Err(StoreError::Fenced { chain_id: chain.chain_id }) };
-        under_way.committed(row.get(0), Change::Reset, Vec::new());
-        self.let_go(&claim).await
+        let commit = under_way.committed(row.get(0), Change::Reset, Vec::new());
+        self.let_go(&claim).await?;
+        Ok(Some(commit))
     }
 
     async fn genesis(&self, chain_id: u64) -> Result<Option<B256>, StoreError> {

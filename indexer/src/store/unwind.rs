@@ -2,14 +2,14 @@
 //! coverage rows small.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::commit::{Change, Touched};
+use super::commit::{Change, Commit, Touched};
 use super::stages::{REMOVING, Stage, Stages, all};
 use super::{Claim, Store, StoreError, begin, begin_brief, int8};
 use crate::chain::block::BlockRef;
@@ -30,12 +30,11 @@ enum Why {
 
 impl Store {
     /// Removes every block from `to.next` upwards, with its rows and coverage, and sets the tail to `to`; or does nothing. The
-    /// removed logs move to `orphaned_log`, with a row in `reorg`. Returns the number of logs, or of typed rows if no logs are
-    /// stored.
+    /// removed logs move to `orphaned_log`, with a row in `reorg`.
     ///
     /// # Errors
     /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
-    pub async fn unwind(&self, claim: &Claim, from: Tail, to: Tail) -> Result<u64, StoreError> {
+    pub async fn unwind(&self, claim: &Claim, from: Tail, to: Tail) -> Result<Arc<Commit>, StoreError> {
         self.remove(claim, from, to, Why::Reorg).await
     }
 
@@ -43,8 +42,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::unwind`].
-    pub async fn clear(&self, claim: &Claim, from: Tail, to: Tail) -> Result<(), StoreError> {
-        self.remove(claim, from, to, Why::Reindex).await.map(drop)
+    pub async fn clear(&self, claim: &Claim, from: Tail, to: Tail) -> Result<Arc<Commit>, StoreError> {
+        self.remove(claim, from, to, Why::Reindex).await
     }
 
     /// The end of one transaction from `from` on the way down to `to`.
@@ -57,7 +56,7 @@ impl Store {
         Ok(lowest.map_or(to, Tail::after))
     }
 
-    async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<u64, StoreError> {
+    async fn remove(&self, claim: &Claim, from: Tail, to: Tail, why: Why) -> Result<Arc<Commit>, StoreError> {
         let mut connection = self.connection().await?;
         let under_way = self.bus.begin(claim.chain_id);
         let tx = begin(&mut connection, claim).await?;
@@ -87,13 +86,11 @@ impl Store {
         let stages = stages.then(Stage::Coverage, run(CLIP_COVERAGE)).then(Stage::Coverage, run(DELETE_COVERAGE));
         stages.run_behind_the_fence().await?;
         let removed = removed.into_inner().unwrap_or_default();
-        let logs = self.logs_of(&removed);
         if why == Why::Reorg {
-            record(&tx, claim, from, to, epoch, logs).await?;
+            record(&tx, claim, from, to, epoch, self.logs_of(&removed)).await?;
         }
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
-        under_way.committed(epoch, Change::Unwound { from, to }, removed);
-        Ok(logs)
+        Ok(under_way.committed(epoch, Change::Unwound { from, to }, removed))
     }
 
     /// Sends the DELETE of each table that has, or may have, rows of these blocks; returns the number of removed rows per table.
@@ -121,7 +118,7 @@ impl Store {
     }
 
     /// The number of logs of these rows: raw logs, or typed rows if no logs are stored.
-    fn logs_of(&self, touched: &[Touched]) -> u64 {
+    pub fn logs_of(&self, touched: &[Touched]) -> u64 {
         let rows = |of: &dyn Fn(&Takes) -> bool| -> u64 {
             touched
                 .iter()
