@@ -79,11 +79,12 @@ impl Asked {
     async fn near_head(&self, counts: &mut Counts, verify: &str) -> Outcome<()> {
         let nodes = self.nodes(verify).await?;
         let head = self.count(counts, &format!("the head, verify = {verify}"), nodes.head()).await?;
-        let block = nodes.block(&Source::default(), head.header.block());
+        let source = Source::default();
+        let block = nodes.block(&source, head.header.block());
         self.count(counts, &format!("the head's block, verify = {verify}"), block).await?;
         let range = BlockRange { first: self.head - NEAR + 1, last: self.head };
         let what = format!("{NEAR} blocks near the head, verify = {verify}");
-        self.count(counts, &what, nodes.near_head(&Source::default(), range)).await?;
+        self.count(counts, &what, nodes.near_head(&source, range)).await?;
         Ok(())
     }
 
