@@ -393,9 +393,7 @@ fn broken(fact: &Facts, findings: &mut Vec<Finding>) {
         found(
             Error,
             what.to_owned(),
-            format!(
-                "queries of the table use the table's policies, so run ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"
-            ),
+            format!("queries of the table use the table's policies: ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"),
         );
     }
     if fact.foreign_keys > 0 {
