@@ -7,6 +7,8 @@ use super::column::{Column, KEY};
 /// Most bytes of a name in PostgreSQL.
 pub(super) const NAME: usize = 63;
 
+const CHAIN: &str = "chain_id";
+
 /// The statements of a table.
 #[derive(Clone, Debug)]
 pub struct Statements {
@@ -14,6 +16,8 @@ pub struct Statements {
     pub copy: String,
     /// Deletes the rows of chain `$1` from block `$2` upwards; of a partitioned table, between the times `$3` and `$4`.
     pub unwind: String,
+    /// Of the table of raw logs: as `unwind`, and moves the rows to `orphaned_log` under the epoch `$5`.
+    pub orphan: String,
     /// Deletes the rows of chain `$1` and blocks `$2` to `$3`, at any time, except the rows at the blocks `$4` and log indexes
     /// `$5`.
     pub clear: String,
@@ -41,9 +45,16 @@ impl Statements {
             ),
             false => ("", vec![read]),
         };
+        let unwind = format!("DELETE FROM {of} WHERE chain_id = $1{in_time} AND block_number >= $2");
+        let kept = joined(columns.iter().filter(|column| column.name != CHAIN));
+        let orphan = format!(
+            "WITH gone AS ({unwind} RETURNING *) INSERT INTO dalp_indexed.orphaned_log ({CHAIN}, epoch, {kept}) \
+             SELECT {CHAIN}, $5, {kept} FROM gone"
+        );
         Self {
             copy: format!("COPY {of} ({all}) FROM STDIN (FORMAT binary)"),
-            unwind: format!("DELETE FROM {of} WHERE chain_id = $1{in_time} AND block_number >= $2"),
+            unwind,
+            orphan,
             clear: format!(
                 "DELETE FROM {of} AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
                  SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)"

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use tracing::{Instrument as _, debug, warn};
 
 use super::{Leaves, LeavesError};
+use crate::config::ManagedTable;
 use crate::service::tasks::Pulse;
 use crate::spans;
 use crate::status::{ChainStatus, Role};
@@ -74,13 +75,13 @@ struct Builder {
 impl Builder {
     /// Builds the possible indexes of one chain. Nearly always no leaf is bare, and no query runs.
     async fn turn(&mut self, chain_id: u64) -> Result<(), LeavesError> {
-        let bare: Vec<(Table, Leaf)> = self
+        let bare: Vec<(ManagedTable, Leaf)> = self
             .leaves
             .tables
             .iter()
             .flat_map(|(_, managed)| {
                 let bare = self.leaves.book.bare_of(chain_id, &managed.table);
-                bare.into_iter().map(|leaf| (managed.table.clone(), leaf))
+                bare.into_iter().map(|leaf| (managed.clone(), leaf))
             })
             .collect();
         if bare.is_empty() {
@@ -94,10 +95,10 @@ impl Builder {
                 return Ok(());
             }
         };
-        for (table, leaf) in bare {
+        for (ManagedTable { name, table, .. }, leaf) in bare {
             let live = missing.tail.is_none_or(|tail| tail < leaf.bounds.to());
             if self.is_due(chain_id, &leaf, &missing) {
-                self.build(chain_id, &table, &leaf, live).instrument(spans::table(&table.name)).await?;
+                self.build(chain_id, &table, &leaf, live).instrument(spans::table(&name)).await?;
             }
         }
         Ok(())

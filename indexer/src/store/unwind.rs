@@ -105,11 +105,11 @@ impl Store {
     ) -> Result<Vec<Touched>, StoreError> {
         let has_rows = |dataset: &&Dataset| touched.is_none_or(|touched| touched.contains(&dataset.at()));
         let removals = self.datasets.iter().filter(has_rows).map(async |dataset| {
-            let unwind = dataset.statements().unwind.as_str();
+            let statements = dataset.statements();
             let rows = match (dataset.takes(), why) {
-                (Takes::Every, Why::Reorg) => tx.execute_typed(MOVE_LOGS, &of[..]).await?,
-                (Takes::Refused, _) => tx.execute_typed(unwind, &of[..2]).await?,
-                _ => tx.execute_typed(unwind, &of[..4]).await?,
+                (Takes::Every, Why::Reorg) => tx.execute_typed(&statements.orphan, &of[..]).await?,
+                (Takes::Refused, _) => tx.execute_typed(&statements.unwind, &of[..2]).await?,
+                _ => tx.execute_typed(&statements.unwind, &of[..4]).await?,
             };
             Ok::<_, StoreError>(Touched { dataset: dataset.at(), rows })
         });
@@ -183,14 +183,6 @@ const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail
                      finalized = CASE WHEN $7 THEN NULLIF(LEAST(finalized, $5), -1) ELSE finalized END, updated_at = now() \
                      WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4 \
                      RETURNING epoch";
-
-/// The times limit the leaves to read; all rows of the orphaned numbers inside them are removed.
-const MOVE_LOGS: &str = "WITH gone AS (DELETE FROM dalp_indexed.logs \
-                           WHERE chain_id = $1 AND block_time BETWEEN $3 AND $4 AND block_number >= $2 RETURNING *) \
-                         INSERT INTO dalp_indexed.orphaned_log (chain_id, epoch, block_time, block_number, log_index, tx_index, \
-                           block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data) \
-                         SELECT chain_id, $5, block_time, block_number, log_index, tx_index, \
-                           block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data FROM gone";
 
 const RECORD: &str = "INSERT INTO dalp_indexed.reorg (chain_id, epoch, fork_number, fork_hash, tail_number, tail_hash, blocks, logs) \
                       VALUES ($1, $2, $3, $4, $5, $6, $5 - $3, $7)";

@@ -253,7 +253,7 @@ impl Archive {
 
 /// A checksum in the form of a manifest.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Bytes::copy_from_slice(bytes))
 }
 
 /// The path of a manifest's object in the store.
