@@ -93,7 +93,6 @@ impl Leaves {
     /// # Errors
     /// The error in the form for the writer.
     pub async fn cover(&self, chain_id: u64, batch: &Sorted, floors: &Floors) -> Result<(), StoreError> {
-        let head = self.book.head_of(chain_id);
         for (dataset, table) in self.tables_of(chain_id) {
             // Near the head, the newest come last.
             if let Some(time) = batch.times(dataset).last().copied().and_then(timestamp) {
@@ -101,7 +100,8 @@ impl Leaves {
             }
             let times = self.missing(chain_id, &table.table, batch.times(dataset), floors.of(dataset));
             if !times.is_empty() {
-                let need = Need::rows(times).bare_until(head).of_load(self.book.load_of(chain_id));
+                let need = Need::rows(times).bare_before(self.book.bare_before(chain_id));
+                let need = need.of_load(self.book.load_of(chain_id));
                 let make = self.make(chain_id, table, &need).instrument(spans::table(&table.name));
                 make.await.map_err(LeavesError::for_writer)?;
             }

@@ -209,11 +209,12 @@ impl ChainStatus {
             (_, Some(head), Some(tail)) => Some((head - tail).as_seconds_f64().max(0.0)),
             _ => None,
         };
-        self.ready = well
-            && self.gap_blocks == 0
-            && self.bare_leaves == 0
-            && self.tail.is_some()
-            && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG);
+        self.ready = well && self.bare_leaves == 0 && self.is_complete();
+    }
+
+    /// Whether no known block is missing, up to near the head.
+    pub fn is_complete(&self) -> bool {
+        self.gap_blocks == 0 && self.tail.is_some() && self.lag_blocks.is_some_and(|lag| lag <= READY_LAG)
     }
 }
 

@@ -31,6 +31,8 @@ mod ruler;
 mod scale;
 #[path = "ingest/servers.rs"]
 mod servers;
+#[path = "ingest/situations.rs"]
+mod situations;
 #[path = "../../indexer/benches/decode/stages.rs"]
 mod stages;
 #[path = "../../indexer/benches/decode/way.rs"]
@@ -70,6 +72,9 @@ fn main() -> ExitCode {
 }
 
 async fn bench(options: Options) -> Outcome<()> {
+    if let Some(program) = &options.program {
+        dalp_tests::indexer::use_program(program.clone());
+    }
     // Before our work: the load of other programs on this machine.
     let machine = machine::describe();
     // The allocations of all threads are counted: no other one has work yet.
@@ -106,6 +111,7 @@ async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<St
             }
         }
     }
+    let situations = situations::measure(servers, options).await?;
     if options.has_part("sparse") {
         let node = Node::sparse(options)?;
         sparse.push(case::index(servers, &node, "raw + typed", Setup::of(options, true), options.runs).await?);
@@ -127,9 +133,12 @@ async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<St
     if options.has_part("deployed") {
         figures.deployed = deployed::measure(options).await?;
     }
-    for (indexed, ruled) in
-        [(dense, &mut figures.cases), (sparse, &mut figures.sparse), (indexes, &mut figures.indexes)]
-    {
+    for (indexed, ruled) in [
+        (dense, &mut figures.cases),
+        (situations, &mut figures.situations),
+        (sparse, &mut figures.sparse),
+        (indexes, &mut figures.indexes),
+    ] {
         for case in indexed {
             ruled.push(case::rule(servers, case).await?);
         }

@@ -129,6 +129,13 @@ const LEAVES_AND_INDEXES: &str = "SELECT count(DISTINCT leaf.relid), count(*) FI
     JOIN pg_index ON indrelid = leaf.relid JOIN pg_class AS index ON index.oid = indexrelid \
     JOIN pg_am ON pg_am.oid = index.relam WHERE amname = 'btree'";
 
+/// The same of the leaves with rows.
+const LEAVES_WITH_ROWS: &str = "SELECT count(DISTINCT leaf.relid), count(*) FILTER (WHERE indisvalid AND NOT indisprimary) \
+    FROM (SELECT relid FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf UNION ALL \
+          SELECT relid FROM pg_partition_tree('dalp_indexed.erc20_transfer') WHERE isleaf) AS leaf \
+    JOIN pg_index ON indrelid = leaf.relid JOIN pg_class AS index ON index.oid = indexrelid \
+    JOIN pg_am ON pg_am.oid = index.relam WHERE amname = 'btree' AND pg_relation_size(leaf.relid) > 0";
+
 #[test]
 fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
     dalp_tests::run(async {
@@ -166,6 +173,42 @@ fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
         assert_eq!(status.borrow()[0].bare_leaves, 0);
         assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
         service.stop().await;
+    });
+}
+
+/// A young chain: all of its rows are in the leaf that the head uses.
+#[test]
+fn the_leaf_of_the_head_is_loaded_bare_too_and_gets_its_indexes_in_use() {
+    dalp_tests::run(async {
+        let noon = chrono::Utc::now().timestamp() / 86_400 * 86_400 - 43_200;
+        let options = AnvilOptions { genesis_timestamp: u64::try_from(noon).ok(), ..AnvilOptions::default() };
+        let anvil = anvil_with(options).await;
+        let deployed = long_chain(&anvil).await;
+        // The holder of this lock builds indexes.
+        let lane = |call: &str| format!("SELECT {call}({})", dalp_partitions::INDEXER_KEY);
+        // Both lanes: history beside the head, and all blocks in order up to it.
+        for finality in ["depth:3", "never"] {
+            let database = stage().await.database().await;
+            let client = database.superuser().await;
+            client.batch_execute(&lane("pg_advisory_lock")).await.unwrap();
+            let site = site(&database, &anvil).with(&format!("finality = {finality:?}"));
+            let service = Service::start(&site.config()).await.unwrap();
+            let status = service.status();
+            caught_up(&database, &anvil).await;
+            no_gaps(&client).await;
+            let loaded = client.query_one(LEAVES_WITH_ROWS, &[]).await.unwrap();
+            assert_eq!((loaded.get::<_, i64>(0), loaded.get::<_, i64>(1)), (2, 0), "{finality}: loaded into indexes");
+            assert!(!status.borrow()[0].ready, "{finality}: its rows are slow to find");
+
+            client.batch_execute(&lane("pg_advisory_unlock")).await.unwrap();
+            until("ready", || async { status.borrow()[0].ready }).await;
+            burst(anvil.rpc(), &deployed, 5, 77).await;
+            caught_up(&database, &anvil).await;
+            let served = client.query_one(LEAVES_WITH_ROWS, &[]).await.unwrap();
+            assert_eq!((served.get::<_, i64>(0), served.get::<_, i64>(1)), (2, 5), "{finality}");
+            assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+            service.stop().await;
+        }
     });
 }
 

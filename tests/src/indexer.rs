@@ -4,6 +4,7 @@ use std::io::{Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
 
 use dalp_indexer::config::Config;
 use dalp_indexer::dataset::Datasets;
@@ -13,8 +14,19 @@ use tempfile::NamedTempFile;
 use crate::made_up;
 use crate::stage::{ADMIN, Database, READER, WRITER, until_shown};
 
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Runs this program from now on, such as an older one; the first call of a process decides.
+pub fn use_program(program: PathBuf) {
+    PROGRAM.get_or_init(|| program);
+}
+
 /// The place of the program: beside the test binary's folder, where cargo puts the binaries of this package.
 pub fn program() -> PathBuf {
+    PROGRAM.get_or_init(beside_the_tests).clone()
+}
+
+fn beside_the_tests() -> PathBuf {
     let test = std::env::current_exe().expect("this binary has a path");
     let folder = test.parent().and_then(|deps| deps.parent()).expect("cargo's target folder");
     folder.join("indexer-under-test")

@@ -29,17 +29,29 @@ struct Known {
 /// The progress of a chain.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
-    /// The newest known time of the head: earlier times are history, whose leaves are loaded bare.
+    /// The newest known time of the head.
     head: Option<DateTime<Utc>>,
+    /// Whether no block up to the head is missing.
+    complete: bool,
     /// The time of the lowest missing block: from there to the head, history passes through its leaves in a row.
     lowest: Option<DateTime<Utc>>,
 }
 
 impl Book {
-    /// Records the head's time: leaves that end before it are made bare from now on, and indexed after their load. Without it,
-    /// all leaves are made with their indexes.
+    /// Records the head's time.
     pub fn head(&self, chain_id: u64, time: DateTime<Utc>) {
         write(&self.chains).entry(chain_id).or_default().head = Some(time);
+    }
+
+    /// Records whether no block of a chain up to its head is missing.
+    pub fn complete(&self, chain_id: u64, complete: bool) {
+        write(&self.chains).entry(chain_id).or_default().complete = complete;
+    }
+
+    /// The time before which rows of a chain are loaded: leaves with earlier times are made bare, the head's own leaf too, and get
+    /// their indexes after the load. `None` where no block is missing: leaves that are made then get single rows.
+    pub(super) fn bare_before(&self, chain_id: u64) -> Option<DateTime<Utc>> {
+        read(&self.chains).get(&chain_id).filter(|times| !times.complete)?.head
     }
 
     /// Records a row of a table at this time.

@@ -106,7 +106,8 @@ impl Leaves {
             // A failing table does not keep the others from their leaves.
             let made = async {
                 if self.is_busy(chain_id, (dataset, table), head, store).await.map_err(|error| error.to_string())? {
-                    return self.make(chain_id, table, &Need::ahead_of(head)).await.map_err(|error| error.to_string());
+                    let need = Need::ahead_of(head).bare_before(self.book.bare_before(chain_id));
+                    return self.make(chain_id, table, &need).await.map_err(|error| error.to_string());
                 }
                 // The known leaves of a table may have been forgotten: leaves without indexes still need them.
                 match self.book.catalog(chain_id, &table.table) {

@@ -112,6 +112,9 @@ impl Store {
     }
 }
 
+/// A tail at most this far below the head follows it: it brings single rows, and is no load.
+const NEAR: TimeDelta = TimeDelta::minutes(1);
+
 /// The times of a chain's missing blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingTimes {
@@ -131,15 +134,19 @@ pub struct Gap {
 }
 
 impl MissingTimes {
-    /// Whether rows of history may still arrive in a leaf of these bounds: from a gap, or from the tail on its way to a `head`
-    /// beyond them. While the head is unknown, they may.
+    /// Whether a leaf of these bounds is still being loaded: from a gap, or by the tail on its way to a `head` beyond them, or
+    /// inside them and not near. While the head is unknown, it may be.
     pub fn touch(&self, bounds: Bounds, head: Option<DateTime<Utc>>) -> bool {
         // A block in a gap may have the time of a block around it.
         let touches = |gap: &Gap| {
             gap.from.is_none_or(|from| from < bounds.to())
                 && bounds.from().is_none_or(|start| gap.to.is_none_or(|to| to >= start))
         };
-        let ahead = self.tail.is_none_or(|tail| tail < bounds.to()) && head.is_none_or(|head| head >= bounds.to());
+        let passes = |head: DateTime<Utc>| {
+            let is_far = self.tail.is_none_or(|tail| head - tail > NEAR);
+            head >= bounds.to() || is_far && bounds.from().is_none_or(|from| from <= head)
+        };
+        let ahead = self.tail.is_none_or(|tail| tail < bounds.to()) && head.is_none_or(passes);
         ahead || self.gaps.iter().any(touches)
     }
 
@@ -256,7 +263,9 @@ mod tests {
         for (gaps, tail, head, touched, why) in [
             (vec![], Some(50), Some(50), false, "all is there"),
             (vec![], Some(40), Some(50), true, "the tail has not left it"),
-            (vec![], Some(40), Some(47), false, "the head has not, either: it is a leaf in use"),
+            (vec![], Some(40), Some(47), true, "the head is in it, and the tail far below"),
+            (vec![], Some(47), Some(47), false, "both are in it: it is a leaf in use"),
+            (vec![], Some(20), Some(23), false, "the head is below it"),
             (vec![], Some(40), None, true, "who knows where the head is"),
             (vec![], None, Some(50), true, "nothing is there"),
             (vec![gap(Some(0), Some(23))], Some(50), Some(50), false, "a gap below"),

@@ -101,9 +101,9 @@ pub struct Need {
     pub times: Vec<DateTime<Utc>>,
     /// Newest known time, for [`Policy::premake`] leaves after it; `None` makes none ahead.
     pub head: Option<DateTime<Utc>>,
-    /// Leaves that end at or before this time are made bare, without their own indexes, because they will be loaded; with `None`,
-    /// no leaf is bare.
-    pub bare_until: Option<DateTime<Utc>>,
+    /// Leaves with any time before this one are made bare, without their own indexes, because they will be loaded; with `None`, no
+    /// leaf is bare.
+    pub bare_before: Option<DateTime<Utc>>,
     /// Times that a load passes in order, in either direction: as many leaves as stand in a row on one side of the needed ones
     /// are made on the other side, within these bounds.
     pub load: Option<Bounds>,
@@ -120,10 +120,10 @@ impl Need {
         Self { head: Some(head), ..Self::default() }
     }
 
-    /// The need, with bare leaves up to `time`.
+    /// The need, with bare leaves of times before `time`.
     #[must_use]
-    pub fn bare_until(self, time: Option<DateTime<Utc>>) -> Self {
-        Self { bare_until: time, ..self }
+    pub fn bare_before(self, time: Option<DateTime<Utc>>) -> Self {
+        Self { bare_before: time, ..self }
     }
 
     /// The need, as a step of a load of these times.
@@ -226,7 +226,7 @@ pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need)
             if draft.standing.len() > policy.max_leaves {
                 draft.new = needed;
             }
-            return Ok(draft.done(catalog, absurd, need.bare_until));
+            return Ok(draft.done(catalog, absurd, need.bare_before));
         }
     }
     // Rows of now always get a leaf: a few leaves too many cost less than refused rows. Other rows wait for room.
@@ -234,7 +234,7 @@ pub fn plan(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, need: &Need)
     rows.iter().filter(|time| policy.is_of_now(**time, now)).for_each(|&time| draft.cover(time));
     need.head.into_iter().for_each(|head| draft.cover_ahead(head));
     if !draft.new.is_empty() && rows.iter().all(|&time| draft.bounds_at(time).is_some()) {
-        return Ok(draft.done(catalog, absurd, need.bare_until));
+        return Ok(draft.done(catalog, absurd, need.bare_before));
     }
     Err(PlanError::TooMany { table: catalog.table.clone(), key: catalog.key, would_be, max_leaves: policy.max_leaves })
 }
@@ -256,8 +256,8 @@ impl<'p> Draft<'p> {
         Self { policy, now, widened, standing, new: Vec::new() }
     }
 
-    fn done(self, catalog: &Catalog, absurd: BTreeSet<DateTime<Utc>>, bare_until: Option<DateTime<Utc>>) -> Plan {
-        let steps = named(catalog, &self.new, bare_until);
+    fn done(self, catalog: &Catalog, absurd: BTreeSet<DateTime<Utc>>, bare_before: Option<DateTime<Utc>>) -> Plan {
+        let steps = named(catalog, &self.new, bare_before);
         let mut quarantined = catalog.uncovered(absurd);
         quarantined.retain(|&time| !self.new.iter().any(|bounds| bounds.contains(time)));
         Plan { steps, quarantined }
@@ -330,7 +330,7 @@ impl<'p> Draft<'p> {
     }
 }
 
-fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -> Vec<Step> {
+fn named(catalog: &Catalog, new: &[Bounds], bare_before: Option<DateTime<Utc>>) -> Vec<Step> {
     let mut taken = catalog.names.clone();
     let mut steps = Vec::new();
     if catalog.sub_parent.is_none() && !new.is_empty() {
@@ -338,7 +338,7 @@ fn named(catalog: &Catalog, new: &[Bounds], bare_until: Option<DateTime<Utc>>) -
     }
     steps.extend(new.iter().map(|&bounds| {
         let label = bounds.from().map_or_else(|| "_first".to_owned(), |from| format!("_{}", label(from)));
-        let bare = bare_until.is_some_and(|until| bounds.to() <= until);
+        let bare = bare_before.is_some_and(|time| bounds.from().is_none_or(|from| from < time));
         Step::CreateLeaf { name: free_name(&mut taken, catalog, &label), bounds, bare }
     }));
     steps

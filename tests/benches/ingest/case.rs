@@ -54,12 +54,14 @@ pub struct Setup {
     pub leaves: u16,
     /// Whether the chain's own days have leaves before the run, too.
     pub standing: bool,
+    /// `finality = "never"`, in place of the node's answer.
+    pub devnet: bool,
 }
 
 impl Setup {
     /// The part of `options` for all cases.
     pub fn of(options: &Options, raw: bool) -> Self {
-        Self { raw, indexes: options.indexes, writers: options.writers, leaves: 0, standing: false }
+        Self { raw, indexes: options.indexes, writers: options.writers, leaves: 0, standing: false, devnet: false }
     }
 
     /// An empty database with the objects of the run.
@@ -86,6 +88,9 @@ impl Setup {
             site.database_lines.push(format!("write_parallelism = {writers}"));
             site = site.with(&format!("backfill_workers = {}", 2 * writers));
         }
+        if self.devnet {
+            site = site.with("finality = \"never\"");
+        }
         if self.leaves > 0 {
             site.more.push_str("max_leaves = 10000\n");
         }
@@ -101,7 +106,7 @@ impl Setup {
 /// The indexer's results for the whole chain.
 #[derive(Debug)]
 pub struct Ingest {
-    /// Transfers indexed.
+    /// Transfers indexed: those that the database did not have.
     pub events: u64,
     /// Blocks indexed.
     pub blocks: u64,
@@ -113,6 +118,8 @@ pub struct Ingest {
     pub peak_rss: u64,
     /// Seconds of CPU from start to last row.
     pub cpu: Cpu,
+    /// Seconds of the server's CPU from start to last index, a VACUUM and a checkpoint.
+    pub settled: f64,
     /// Leaves of both tables.
     pub leaves: i64,
     /// Bytes of both tables with their keys and BRIN, at the last row.
@@ -167,10 +174,24 @@ impl Cpu {
 
 /// Indexes the chain of `node` so many times, each time into a database of its own.
 pub async fn index(servers: &mut Servers, node: &Node, name: &str, setup: Setup, times: u64) -> Outcome<Indexed> {
+    index_behind(servers, (node, None), name, setup, times).await
+}
+
+/// The same, where the database has the chain of another node, the begin of this chain, and its indexer was stopped.
+pub async fn index_behind(
+    servers: &mut Servers,
+    (node, begin): (&Node, Option<&Node>),
+    name: &str,
+    setup: Setup,
+    times: u64,
+) -> Outcome<Indexed> {
     let name = format!("{}, {name}", node.name);
     let mut runs = Vec::new();
     for number in 1..=times {
         let database = setup.database(servers).await?;
+        if let Some(begin) = begin {
+            ingest(servers, begin, &database, setup).await?;
+        }
         let ingest = ingest(servers, node, &database, setup).await?;
         eprintln!("{name}, run {number}: {:.0} events/s, {:.2} s", ingest.rate(), ingest.took.as_secs_f64());
         runs.push((database, ingest));
@@ -195,10 +216,12 @@ pub async fn rule(servers: &Servers, indexed: Indexed) -> Outcome<Case> {
     Ok(case)
 }
 
-/// Indexes the chain of `node` into `database`, from the process's start to its last index.
+/// Indexes the chain of `node` into `database`, which may have its first blocks, from the process's start to its last index.
 pub async fn ingest(servers: &Servers, node: &Node, database: &str, setup: Setup) -> Outcome<Ingest> {
     let site = setup.site(servers, database, node);
     let client = servers.superuser(database).await?;
+    let stored: i64 = client.query_one(STORED, &[]).await?.get(0);
+    let stored = stored.unsigned_abs();
     client.batch_execute("CHECKPOINT").await?;
     let (asked, before) = (node.counts().await?, Cpu::now(servers, node, None)?);
     let began = Instant::now();
@@ -218,15 +241,19 @@ pub async fn ingest(servers: &Servers, node: &Node, database: &str, setup: Setup
     };
     let served = served.map(|moment| moment - began - took);
     stop(&mut indexer).await?;
+    client.batch_execute("VACUUM dalp_indexed.logs, dalp_indexed.erc20_transfer").await?;
+    client.batch_execute("CHECKPOINT").await?;
+    let settled = servers.used()?.server - before.database.server;
     verify(&client, node.transfers, setup.raw).await?;
     let sizes = client.query_one(SIZES, &[]).await?;
     Ok(Ingest {
-        events: node.transfers,
+        events: node.transfers - stored,
         blocks: node.head.0 + 1,
         took,
         served,
         peak_rss,
         cpu,
+        settled,
         leaves: sizes.get(0),
         loaded,
         bytes: sizes.get(1),
@@ -301,6 +328,7 @@ pub async fn verify(client: &Client, emitted: u64, raw: bool) -> Outcome<()> {
 }
 
 const PROGRESS: &str = "SELECT tail_number, gap_blocks FROM dalp_indexed.progress";
+const STORED: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
 const COUNTS: &str = "SELECT (SELECT count(*) FROM dalp_indexed.erc20_transfer), \
                       (SELECT count(*) FROM ( \
                          SELECT DISTINCT chain_id, block_number, log_index FROM dalp_indexed.erc20_transfer) t), \

@@ -1,10 +1,12 @@
 //! A durable PostgreSQL with the suite's logins and a migrated template.
 
 use dalp_fixtures::Cluster;
+use dalp_tests::indexer::Site;
 use dalp_tests::stage::{ADMIN, WRITER};
 use tokio_postgres::{Client, NoTls};
 
 use super::Outcome;
+use super::node::CHAIN_ID;
 
 /// A database that was migrated and never used.
 pub const TEMPLATE: &str = "bench_template";
@@ -19,9 +21,28 @@ pub async fn prepare(cluster: &mut Cluster) -> Outcome<()> {
         superuser.batch_execute(&format!("CREATE ROLE {login} {rights} PASSWORD '{password}'")).await?;
     }
     superuser.batch_execute(&format!("CREATE DATABASE {TEMPLATE} OWNER {ADMIN}")).await?;
-    let mut admin = connect(cluster, TEMPLATE, ADMIN).await?;
-    dalp_migrations::migrate(&mut admin, &dalp_migrations::Roles::default()).await?;
+    // By the program: an older one knows an older schema.
+    let migrated = site(cluster, TEMPLATE).call(&["migrate"]);
+    if !migrated.status.success() {
+        return Err(String::from_utf8_lossy(&migrated.stderr).into());
+    }
     Ok(superuser.batch_execute(&format!("GRANT dalp_writer TO {WRITER}")).await?)
+}
+
+/// A configuration for this database, without a node.
+fn site(cluster: &Cluster, database: &str) -> Site {
+    Site {
+        url: cluster.url(database, WRITER),
+        admin_url: cluster.url(database, ADMIN),
+        reader_url: cluster.url(database, WRITER),
+        rpc_urls: vec!["http://127.0.0.1:1".into()],
+        chain_id: CHAIN_ID,
+        chain: "bench".into(),
+        database_lines: Vec::new(),
+        chain_lines: Vec::new(),
+        made_up: false,
+        more: String::new(),
+    }
 }
 
 /// A connection by TCP and a password, as the indexer's.

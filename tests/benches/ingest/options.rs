@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use dalp_fixtures::ReplayPlan;
 
 /// Said beside every refusal.
-pub const USAGE: &str = "options: --smoke, --part ingest|sparse|indexes|scale|deployed|latency|stages, \
+pub const USAGE: &str = "options: --smoke, --part ingest|young|outage|busy-day|devnet|sparse|indexes|scale|deployed|latency|stages, \
                          --node anvil|replay, --raw true|false, --indexes shipped|kept|built|none, --writers N, --runs N, \
                          --transfers N, --blocks N, --sparse-blocks N, --scale-transfers N, --load-transfers N, --tokens N, \
-                         --samples N, --write FILE (N at least 1; without a choice, all that is published)";
+                         --samples N, --program FILE, --write FILE (N at least 1; without a choice, all that is published)";
 
 /// The parts that can be measured alone.
-const PARTS: &[&str] = &["ingest", "sparse", "indexes", "scale", "deployed", "latency", "stages"];
+const PARTS: &[&str] = &[
+    "ingest", "young", "outage", "busy-day", "devnet", "sparse", "indexes", "scale", "deployed", "latency", "stages",
+];
 
 /// Transactions of a block; they share its transfers.
 pub const TXS_PER_BLOCK: u64 = 4;
@@ -55,6 +57,8 @@ pub struct Options {
     pub tokens: u64,
     /// Blocks whose latency is measured, at each rate.
     pub samples: u64,
+    /// The measured program, where it is not the one built beside this benchmark.
+    pub program: Option<PathBuf>,
     /// Where the report goes, beside standard output.
     pub write: Option<PathBuf>,
     /// The arguments as they were given.
@@ -83,6 +87,7 @@ impl Options {
             load_transfers: 3_000_000,
             tokens: 0,
             samples: 200,
+            program: None,
             write: None,
             given: given.clone(),
         };
@@ -124,6 +129,7 @@ impl Options {
             "--load-transfers" => self.load_transfers = number()?,
             "--tokens" => self.tokens = number()?,
             "--samples" => self.samples = number()?,
+            "--program" => self.program = Some(value.into()),
             "--write" => self.write = Some(value.into()),
             _ => return Err(format!("unknown argument {name:?}")),
         }

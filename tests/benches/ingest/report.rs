@@ -16,6 +16,7 @@ use super::stages::Stage;
 #[derive(Default)]
 pub struct Figures {
     pub cases: Vec<Case>,
+    pub situations: Vec<Case>,
     pub sparse: Vec<Case>,
     pub indexes: Vec<Case>,
     pub scale: Vec<Rate>,
@@ -37,6 +38,7 @@ pub fn markdown(options: &Options, machine: &[String], versions: &str, figures: 
     }
     let _ = writeln!(text, "- `{}`", options.command());
     table(&mut text, "", &columns(&figures.cases), LINES);
+    table(&mut text, "situations, ", &columns(&figures.situations), SITUATIONS);
     table(&mut text, "", &columns(&figures.sparse), SPARSE);
     table(&mut text, "two secondary indexes, ", &columns(&figures.indexes), INDEXES);
     scale(&mut text, &figures.scale);
@@ -79,9 +81,9 @@ fn columns(cases: &[Case]) -> Vec<Column<'_, Run>> {
 
 const LINES: &[Line<Run>] = &[
     ("**events/s, end to end**", |run| Some(per_second(run, run.ingest.took)), 0),
-    ("ruler: the same rows copied raw, events/s", |run| Some(per_second(run, run.marks.ruler())), 0),
+    ("ruler: the same rows copied raw, events/s", |run| Some(ruled(run, run.marks.ruler())), 0),
     ("**end to end / ruler, %**", |run| Some(ratio(run)), 0),
-    ("ruler of typed rows only, rows/s", |run| Some(per_second(run, run.marks.typed)), 0),
+    ("ruler of typed rows only, rows/s", |run| Some(ruled(run, run.marks.typed)), 0),
     ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
     ("seconds from there to the last index", |run| Some(run.ingest.served?.as_secs_f64()), 2),
     ("indexer: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.indexer)), 2),
@@ -96,6 +98,20 @@ const LINES: &[Line<Run>] = &[
     ("bytes an event, with all indexes", |run| Some(run.ingest.bytes as f64 / run.ingest.events as f64), 0),
     ("leaves, both tables", |run| Some(run.ingest.leaves as f64), 0),
     ("requests to the node", |run| Some(run.ingest.requests?[0] as f64), 0),
+];
+
+const SITUATIONS: &[Line<Run>] = &[
+    ("**events/s, to the last row**", |run| Some(per_second(run, run.ingest.took)), 0),
+    ("events/s, to the last index", |run| Some(per_second(run, run.ingest.indexed())), 0),
+    ("ruler: the same rows copied raw, events/s", |run| Some(ruled(run, run.marks.ruler())), 0),
+    ("**to the last row / ruler, %**", |run| Some(ratio(run)), 0),
+    ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
+    ("seconds from there to the last index", |run| Some(run.ingest.served?.as_secs_f64()), 2),
+    ("indexer: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.indexer)), 2),
+    ("PostgreSQL: CPU to the last row, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.database.server)), 2),
+    ("PostgreSQL: CPU to the last index and a VACUUM, µs an event", |run| Some(per_event(&run.ingest, run.ingest.settled)), 2),
+    ("bytes an event, with all indexes", |run| Some(run.ingest.bytes as f64 / run.marks.rows as f64), 0),
+    ("leaves, both tables", |run| Some(run.ingest.leaves as f64), 0),
 ];
 
 const SPARSE: &[Line<Run>] = &[
@@ -114,7 +130,7 @@ const SPARSE: &[Line<Run>] = &[
 
 const INDEXES: &[Line<Run>] = &[
     ("**events/s, until the last index is there**", |run| Some(per_second(run, run.ingest.indexed())), 0),
-    ("ruler: the same rows copied raw and indexed, events/s", |run| Some(per_second(run, run.marks.ruler())), 0),
+    ("ruler: the same rows copied raw and indexed, events/s", |run| Some(ruled(run, run.marks.ruler())), 0),
     ("**ours / ruler, %**", |run| Some(ratio(run)), 0),
     ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
     ("seconds from there to the last index", |run| Some(run.ingest.served?.as_secs_f64()), 2),
@@ -136,6 +152,10 @@ fn per_second(run: &Run, took: Duration) -> f64 {
     run.ingest.events as f64 / took.as_secs_f64()
 }
 
+fn ruled(run: &Run, took: Duration) -> f64 {
+    run.marks.rows as f64 / took.as_secs_f64()
+}
+
 fn per_event(ingest: &Ingest, seconds: f64) -> f64 {
     seconds * 1e6 / ingest.events as f64
 }
@@ -143,7 +163,7 @@ fn per_event(ingest: &Ingest, seconds: f64) -> f64 {
 /// For the ruler's figures: rows, and its indexes if it builds some.
 fn ratio(run: &Run) -> f64 {
     let ours = if run.marks.indexes.is_some() { run.ingest.indexed() } else { run.ingest.took };
-    100.0 * run.marks.ruler().as_secs_f64() / ours.as_secs_f64()
+    100.0 * per_second(run, ours) / ruled(run, run.marks.ruler())
 }
 
 fn sorted<T>(runs: &[T], value: fn(&T) -> Option<f64>) -> Vec<f64> {

@@ -17,6 +17,8 @@ const WRITE: usize = 128 * 1024;
 /// How long the same rows take.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks {
+    /// Rows of each table.
+    pub rows: u64,
     /// Rows of `erc20_transfer` alone.
     pub typed: Duration,
     /// Rows of both tables in the same transactions, where both are written.
@@ -34,6 +36,7 @@ impl Marks {
 
 /// Prebuilt COPY streams, one a transaction.
 pub struct Dump {
+    rows: u64,
     typed: Vec<Bytes>,
     raw: Option<Vec<Bytes>>,
 }
@@ -42,7 +45,8 @@ impl Dump {
     /// Takes the rows in block order: the typed ones, and where they are kept the raw ones.
     pub async fn of(client: &Client, raw: bool) -> Outcome<Self> {
         let raw = if raw { Some(streams(client, RAW_OUT).await?) } else { None };
-        Ok(Self { typed: streams(client, TYPED_OUT).await?, raw })
+        let rows: i64 = client.query_one(ROWS_STORED, &[]).await?.get(0);
+        Ok(Self { rows: rows.unsigned_abs(), typed: streams(client, TYPED_OUT).await?, raw })
     }
 
     /// Copies them in, each time into tables that were emptied: `owner` empties, `writer` copies. With `build`, indexes them then.
@@ -53,7 +57,7 @@ impl Dump {
             None => None,
         };
         let indexes = if build { Some(build_indexes(owner).await?) } else { None };
-        Ok(Marks { typed, both, indexes })
+        Ok(Marks { rows: self.rows, typed, both, indexes })
     }
 
     async fn copy(&self, owner: &Client, writer: &Client, tables: &[(&str, &[Bytes])]) -> Outcome<Duration> {
@@ -137,6 +141,7 @@ fn skip_row(rows: &mut Bytes) -> Option<()> {
     Some(())
 }
 
+const ROWS_STORED: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
 const TYPED_OUT: &str =
     "COPY (SELECT * FROM dalp_indexed.erc20_transfer ORDER BY block_number, log_index) TO STDOUT (FORMAT binary)";
 const TYPED_IN: &str = "COPY dalp_indexed.erc20_transfer FROM STDIN (FORMAT binary)";

@@ -109,7 +109,7 @@ fn chain(plan: &ReplayPlan) -> String {
 }
 
 fn setup() -> Setup {
-    Setup { raw: false, indexes: Indexes::None, writers: None, leaves: 0, standing: false }
+    Setup { raw: false, indexes: Indexes::None, writers: None, leaves: 0, standing: false, devnet: false }
 }
 
 fn against(rates: &[f64], name: &str, others: &[f64], bar: u32) -> Against {

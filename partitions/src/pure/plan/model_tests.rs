@@ -112,8 +112,8 @@ impl Model {
         let times = (0..self.random.random_range(0..9)).map(|_| self.time()).collect();
         let head = self.random.random::<bool>().then(|| self.time());
         let load = if self.chance(3) { Bounds::new(Some(self.time()), self.time()) } else { None };
-        let bare_until = self.random.random::<bool>().then(|| self.time());
-        Need { times, head, bare_until, load }
+        let bare_before = self.random.random::<bool>().then(|| self.time());
+        Need { times, head, bare_before, load }
     }
 
     fn plan(&mut self) {

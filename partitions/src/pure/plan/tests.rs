@@ -219,7 +219,7 @@ fn any_need_is_covered_by_disjoint_leaves() {
             let now = at(NOW) + TimeDelta::hours(random.random_range(-5_000..5_000));
             let mut time = || at("2019-01-01") + TimeDelta::minutes(random.random_range(0..4_000_000));
             let (times, head) = ((0..15).map(|_| time()).collect(), Some(time()));
-            let need = Need { times, head, bare_until: None, load: Bounds::new(Some(time()), time()) };
+            let need = Need { times, head, bare_before: None, load: Bounds::new(Some(time()), time()) };
             let Ok(plan) = plan(&catalog, &policy, now, &need) else {
                 assert!(catalog.leaves.len() > 5, "seed {seed}: refused an almost empty catalog");
                 continue;
