@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What .ci/pairs measured: .ci/pairs.py FOLDER reads the Markdown tables that the benchmarks printed there, and compares them.
+"""Compares the outputs of .ci/pairs: .ci/pairs.py FOLDER reads the Markdown tables that the benchmarks printed there.
 
-A pair gives one ratio, new/old. Told are their median and an interval that holds the median of all such ratios with a confidence that
-follows from ranks alone, whatever the ratios' distribution: of n ratios, the k-th smallest and the k-th largest enclose it but for
-2 P(Binomial(n, 1/2) < k). The k is the largest that leaves 95 % or, of five ratios, the most that there is, 93.75 %.
+A pair gives one ratio, new/old. The report has the median of these ratios, and an interval for the true median, which is the median of all
+possible pairs. The confidence of the interval follows from ranks alone, for every distribution of the ratios: the true median lies outside
+the k-th smallest and the k-th largest of n ratios with the probability 2 P(Binomial(n, 1/2) < k). The script takes the largest k with a
+confidence of at least 95 %. With five ratios, the confidence is 93.75 %: no interval of five ratios has more.
 """
 
 import math
@@ -12,8 +13,8 @@ import statistics
 import sys
 from pathlib import Path
 
-# Benchmark, its figure, and where that stands: a table by its head, a row by its beginning, a cell by its number, from 1.
-# The last word says what it is: `ours`, where less is better, or a `control`, which none of our code takes part in.
+# The benchmark, the name of the figure, and its place: the head of its table, the beginning of its row, the number of its cell, from 1.
+# The last word is the kind of the figure: `ours`, where less is better, or a `control`, which does not depend on our code.
 FIGURES = [
     *(
         (bench, figure, r"^\| median", row, 2, kind)
@@ -57,7 +58,7 @@ FIGURES = [
 
 
 def figure(text, table, row, cell):
-    """The first number of a cell; None where the output has no such row."""
+    """The first number of a cell; None if the output has no such row."""
     inside = False
     for line in text.splitlines():
         if not line.startswith("|"):
@@ -71,12 +72,12 @@ def figure(text, table, row, cell):
 
 
 def outside(n, k):
-    """How likely it is that the median lies below the k-th smallest of n, or above the k-th largest."""
+    """The probability that the true median lies below the k-th smallest of n ratios, or above the k-th largest."""
     return 2 * sum(math.comb(n, below) for below in range(k)) / 2**n
 
 
 def interval(ratios):
-    """From where to where, and with which confidence."""
+    """The interval's lower end, its upper end and its confidence."""
     n, k = len(ratios), 1
     while 2 * (k + 1) <= n and outside(n, k + 1) <= 0.05:
         k += 1
@@ -93,14 +94,14 @@ def verdict(low, high, kind):
 
 
 def read(folder, bench):
-    """The outputs of each pair that is whole: old, new."""
+    """The outputs of each complete pair: old, new."""
     numbers = sorted(int(path.name.split(".")[1]) for path in folder.glob(f"{bench}.*.old"))
     sides = [[folder / f"{bench}.{number}.{side}" for side in ("old", "new")] for number in numbers]
     return [[path.read_text() for path in pair] for pair in sides if all(path.exists() for path in pair)]
 
 
 def compared(name, both, kind):
-    """A row of the report: what was measured on both sides of each pair."""
+    """A row of the report, from the figures of both sides of each pair."""
     olds, news = zip(*both)
     ratios = [new / old for old, new in both]
     middle = [f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" for value in map(statistics.median, (olds, news))]
@@ -115,7 +116,8 @@ def compared(name, both, kind):
 
 def loads(folder):
     loads = sorted(float(line.split()[0]) for line in (folder / "load").read_text().splitlines())
-    return f"load average when a run began, of others and of the run before: {loads[0]} to {loads[-1]}, median {statistics.median(loads)}"
+    low, high, middle = loads[0], loads[-1], statistics.median(loads)
+    return f"load average at the start of each run, of other programs and of the previous run: {low} to {high}, median {middle}"
 
 
 def main(folder):
@@ -134,8 +136,8 @@ def main(folder):
         if len(both) < len(found):
             unknown.append(f"{bench}: {name} ({len(found) - len(both)} of {len(found)} pairs)")
     if unknown:
-        print(f"\nNot printed by one of both, or zero: {'; '.join(unknown)}.")
-    print(f"\nOf {rows} such intervals, {unsure:.1f} are expected not to hold the true median, by chance alone.")
+        print(f"\nMissing or zero on one side, or on both: {'; '.join(unknown)}.")
+    print(f"\nBy chance alone, {unsure:.1f} of these {rows} intervals are expected to miss the true median.")
 
 
 if __name__ == "__main__":

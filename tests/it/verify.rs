@@ -164,7 +164,7 @@ fn receipts_that_do_not_fit_their_header_are_refused() {
             let (client, honest) = (database.superuser().await, head(anvil.rpc()).await);
             liar.relapse();
             burst(anvil.rpc(), &deployed, 3, 2).await;
-            waits_for(&service, "refused receipts of another block").await;
+            waits_for(&service, "refused receipts that do not match the block").await;
             // It asks again and again, and takes it no time.
             let told = liar.told();
             until("the liar to be asked again", || async { liar.told() >= told + 2 }).await;

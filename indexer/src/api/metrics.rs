@@ -228,10 +228,12 @@ const MOVES: &[Moves] = &[
     ("partition_moves_total", "Moves of partitions on their way from attached to dropped.", |(count, ..)| {
         Value::Whole(count)
     }),
-    ("partition_move_seconds_total", "Time of these moves.", |(_, seconds, _)| Value::Real(seconds)),
-    ("partition_lock_wait_seconds_total", "Part of this time spent waiting for the first lock.", |(.., waiting)| {
-        Value::Real(waiting)
-    }),
+    ("partition_move_seconds_total", "Time of moves of partitions.", |(_, seconds, _)| Value::Real(seconds)),
+    (
+        "partition_lock_wait_seconds_total",
+        "Part of the time of moves of partitions spent waiting for the first lock.",
+        |(.., waiting)| Value::Real(waiting),
+    ),
 ];
 
 /// One metric with all its samples; nothing without samples.

@@ -140,7 +140,8 @@ async fn refuse_unfinal(store: &Store, claim: &Claim, chain: &Chain, want: Block
             Some(_) => Ok(()),
             None => Err(Failure::other(format!(
                 "no block of \"{}\" is known to be final (finality {:?}): start `dalp-indexer run` first; with finality \
-                 \"never\" there is no backfill: lower start_block instead",
+                 \"never\" there is no backfill: to get these blocks, index the chain into a new database with a lower \
+                 start_block",
                 chain.name, chain.finality
             ))),
         };

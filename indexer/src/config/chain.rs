@@ -99,7 +99,7 @@ settings! {
         /// A larger value fetches history faster, until the provider throttles.
         pub fetch_parallelism: u32 = "4", kind::Int(1, 256);
 
-        /// The number of rows of one transaction that closes a batch.
+        /// The number of rows at which a batch is closed. A batch is one transaction.
         ///
         /// Larger batches are hardly faster, and hold their locks longer.
         pub batch_rows: u32 = "20000", kind::Int(100, 1_000_000);

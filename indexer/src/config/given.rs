@@ -7,31 +7,31 @@ use super::problem::{ConfigErrors, Origin, Problem};
 use super::setting::{self, Default, Named, Sections, Setting, Shape};
 use crate::dataset::{Dataset, Datasets};
 
-/// There is no value, and a problem says why. Only who reports one has it.
+/// There is no value, and a reported problem gives the reason. Only the report of a problem makes this mark.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reported(());
 
 /// A value, or a problem that was reported.
 pub(super) type Read<T> = Result<T, Reported>;
 
-/// A setting that was read, with the key that a rule about several of them reports.
+/// A setting that was read, with its key: a rule about several settings reports a problem under this key.
 pub(super) struct Drafted<T> {
     pub key: String,
     pub value: Read<T>,
 }
 
 impl<T> Drafted<T> {
-    /// The value; none that is bad by itself, which has been reported.
+    /// The value; `None` if the value is wrong by itself. That problem is already reported.
     pub fn get(&self) -> Option<&T> {
         self.value.as_ref().ok()
     }
 }
 
-/// The type of a field, made of values that are read as `T`.
+/// The type of a field, which is made from values of type `T`.
 pub(super) trait Field<T>: Sized {
     const SHAPE: Shape;
 
-    /// `None` where a value is missing.
+    /// `None` if a value is missing.
     fn of(values: Vec<T>) -> Option<Self>;
 }
 
@@ -59,7 +59,7 @@ impl<T> Field<T> for Vec<T> {
     }
 }
 
-/// A value that somebody set, as text: one item, or a list's items.
+/// A value from the file or the environment, as text: one item, or the items of a list.
 struct Found {
     items: Vec<String>,
     origin: Origin,
@@ -75,12 +75,12 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Nothing yet. `named`: the names that are there whether or not somebody mentions them.
+    /// No texts yet. `named`: the names that exist even if neither the file nor the environment mentions them.
     pub fn new(sections: Sections, datasets: Datasets, named: Named) -> Self {
         Self { sections, datasets, named, found: BTreeMap::new(), problems: Vec::new() }
     }
 
-    /// The tables of rows of chains.
+    /// The tables of chain rows.
     pub fn datasets(&self) -> &Datasets {
         &self.datasets
     }
@@ -89,17 +89,17 @@ impl Given {
         &self.named
     }
 
-    /// The names of a section that are mentioned, in order.
+    /// The names of the chains or tables of a section, in order.
     pub fn names(&self, section: &str) -> Vec<String> {
         self.named.get(section).into_iter().flatten().cloned().collect()
     }
 
-    /// A chain is there as soon as its section is, even an empty one.
+    /// Adds a name to a section. A chain exists if its section exists, even if the section is empty.
     pub fn mention(&mut self, section: &'static str, name: &str) {
         self.named.entry(section).or_default().insert(name.to_owned());
     }
 
-    /// Takes the items of a key in place of earlier ones.
+    /// Takes the items of a key, and replaces earlier items.
     pub fn take(&mut self, key: String, items: Vec<String>, origin: Origin) {
         if let Some((section, name)) = self.sections.name_of(&key) {
             self.mention(section, name);
@@ -107,12 +107,12 @@ impl Given {
         self.found.insert(key, Found { items, origin });
     }
 
-    /// Whether somebody set it.
+    /// Whether the file or the environment sets this key.
     pub fn is_set(&self, key: &str) -> bool {
         self.found.contains_key(key)
     }
 
-    /// A key's items and where they come from; none if it is neither set nor has a default.
+    /// The items of a key, and their origin; no items if the key is not set and has no default.
     pub fn items(&self, key: &str) -> (Vec<String>, Origin) {
         if let Some(found) = self.found.get(key) {
             return (found.items.clone(), found.origin.clone());
@@ -165,7 +165,7 @@ impl Given {
         if self.is_set(key) {
             return self.object(key, format!("the list is empty: write {wanted}"));
         }
-        // A value of the wrong type was found and reported already.
+        // The value had the wrong type, and this problem is already reported.
         self.reported(key).unwrap_or_else(|| {
             let message = format!("it must be set, in the file or as {}: {wanted}", setting::variable(key));
             self.report(key, &Origin::Nowhere, message)
@@ -188,7 +188,7 @@ impl Given {
         self.report(key, &origin, message)
     }
 
-    /// Itself with the made value, if there is no problem.
+    /// `made` and these texts if there is no problem; otherwise all problems.
     pub fn finish<T>(self, made: Read<T>) -> Result<(T, Self), ConfigErrors> {
         match made {
             Ok(made) if self.problems.is_empty() => Ok((made, self)),
@@ -197,12 +197,12 @@ impl Given {
     }
 }
 
-/// The table of a key of indexes.
+/// The table of a key such as `indexes.logs`.
 fn dataset_of<'d>(datasets: &'d Datasets, key: &str) -> Option<&'d Dataset> {
     key.split_once('.').and_then(|(_, name)| datasets.get(name))
 }
 
-/// The indexes of a table where nobody names others.
+/// The indexes in the description of a table: the default of a key such as `indexes.logs`.
 pub(super) fn indexes_of(datasets: &Datasets, key: &str) -> Vec<String> {
     let dataset = dataset_of(datasets, key);
     dataset.into_iter().flat_map(Dataset::indexes).map(|columns| columns.join("+")).collect()
@@ -216,7 +216,7 @@ fn refusal(kind: &impl Kind, key: &str, item: &str, why: &str) -> String {
     format!("{value} is not {}{why}{other}", kind.noun())
 }
 
-/// The list of URLs that one of another kind belongs to.
+/// The setting for a URL that is in the wrong list: `ws_urls` for a WebSocket URL, `rpc_urls` for an HTTP URL.
 fn belongs_to(key: &str, item: &str) -> Option<String> {
     let scheme = item.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase())?;
     let (chain, list) = key.rsplit_once('.')?;

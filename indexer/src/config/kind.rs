@@ -12,7 +12,7 @@ use super::database_url::DatabaseUrl;
 use super::value::{self, Finality, Secret};
 use crate::dataset::Dataset;
 
-/// TOML's integers end here, and so do PostgreSQL's.
+/// The largest integer of TOML, and of PostgreSQL.
 pub(super) const MAX_INT: u64 = i64::MAX as u64;
 
 /// How a value is written in TOML.
@@ -23,7 +23,7 @@ pub(super) enum Form {
     Text,
 }
 
-/// A kind of values, independent of the type that they are read as.
+/// A kind of values, independent of the Rust type of a value.
 pub(super) trait Kind: Sync {
     /// The allowed values, as a list or a noun.
     fn allowed(&self) -> String;
@@ -48,7 +48,7 @@ pub(super) trait Kind: Sync {
     }
 }
 
-/// A kind whose values are read as `T`. Reading is the only check: an unreadable value is refused.
+/// A kind whose values have the type `T`. Reading is the only check: an unreadable value is refused.
 pub(super) trait Reads<T>: Kind {
     /// Reads one value.
     ///
@@ -57,15 +57,15 @@ pub(super) trait Reads<T>: Kind {
     fn read(&self, text: &str) -> Result<T, String>;
 }
 
-/// Where [`Kind::allowed`] says it all.
+/// For a kind whose [`Kind::allowed`] says enough: a missing value is an error with an empty text.
 fn plain<T>(value: Option<T>) -> Result<T, String> {
     value.ok_or_else(String::new)
 }
 
-/// A whole number between both, which are of the number's own type: no limit can be wider than it.
+/// A whole number from the first limit to the second. The limits have the type of the number, so no limit exceeds this type.
 pub(super) struct Int<N>(pub N, pub N);
 
-/// A type that such a number may have.
+/// A type of the numbers of [`Int`].
 pub(super) trait Number: Copy + PartialOrd + FromStr + Into<u64> + Sync {}
 
 impl Number for u16 {}
@@ -91,7 +91,7 @@ impl<N: Number> Reads<N> for Int<N> {
     }
 }
 
-/// A time between both, which are in milliseconds: `Time(100 * MS, 10 * MINUTE)`.
+/// A time from the first limit to the second, both in milliseconds: `Time(100 * MS, 10 * MINUTE)`.
 pub(super) struct Time(pub u64, pub u64);
 
 impl Kind for Time {
@@ -168,12 +168,12 @@ impl Reads<value::Index> for IndexOf<'_> {
     }
 }
 
-/// A kind with one description, and one function that reads it.
+/// A kind with one description, and one function that reads a value.
 pub(super) struct Text<T> {
     allowed: &'static str,
     read: fn(&str) -> Result<T, String>,
     form: Form,
-    /// Of a secret: how much of it may be shown.
+    /// For a secret: the function that returns its public parts.
     shown: Option<fn(&str) -> String>,
 }
 
@@ -223,7 +223,7 @@ pub(super) const FINALITY: Text<Finality> =
 pub(super) const LISTEN: Text<Option<SocketAddr>> =
     text("an IP address and port, such as 127.0.0.1:9464, or off", |text| plain(value::listen(text).ok()));
 
-// Without 0x a parser would still take it; the chain's tools would not.
+// The parser accepts an address without 0x; the tools of the chain do not.
 pub(super) const ADDRESS: Text<Address> = text("an address of 20 bytes, 0x and 40 hexadecimal digits", |text| {
     plain(text.parse().ok().filter(|_| text.starts_with("0x")))
 });
@@ -250,7 +250,7 @@ pub(super) const TABLE: Text<(String, String)> =
 pub(super) const COLUMN: Text<String> =
     text("a name in the database, at most 63 bytes", |text| plain(value::name(text)));
 
-/// Where archives go.
+/// The place of archives.
 pub(super) const ARCHIVE: Text<String> = Text {
     shown: Some(value::place),
     ..text(
@@ -272,7 +272,7 @@ fn is_role(text: &str) -> bool {
     text.len() <= 63
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        // PostgreSQL keeps this prefix for itself.
+        // PostgreSQL reserves this prefix.
         && !text.starts_with("pg_")
 }
 

@@ -1,7 +1,7 @@
-//! The configuration: sections of settings, a TOML file, the environment over it, all problems at once.
+//! The configuration: sections of settings, a TOML file, the environment that overrides it, all problems at once.
 //!
-//! The program runs on [`Config`]; [`Settings`] also knows the origin of each value. A setting is a field of its section's
-//! struct (`database.rs`, `chain.rs` and their like), and everything else about it follows from there.
+//! The program uses [`Config`]; [`Settings`] also knows the origin of each value. A setting is a field of its section's struct
+//! (`database.rs`, `chain.rs` and the others), and everything else about the setting follows from this field.
 
 mod all;
 mod chain;
@@ -46,24 +46,24 @@ use crate::dataset::Datasets;
 /// Everything that can be configured. docs/configuration.md lists each setting with its default, unit and reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The database and how it is reached.
+    /// The database, and the connections to it.
     pub database: Database,
     /// The group roles of the database.
     pub roles: Roles,
     /// The chains to index, by name; their ids differ. May be empty: only some commands need a chain.
     pub chains: Vec<Chain>,
-    /// How tables are partitioned.
+    /// The partitioning of tables.
     pub partitions: Partitions,
-    /// The partitioned tables: the indexer's own, then those of others.
+    /// The partitioned tables: the indexer's own, then your tables.
     pub tables: Vec<ManagedTable>,
-    /// The tables that the logs of chains go to.
+    /// The tables for the logs of chains.
     pub datasets: Datasets,
     /// The HTTP server.
     pub http: Http,
 }
 
 impl Config {
-    /// Reads `path` (or [`DEFAULT_FILE`], if it exists), then lets the environment override it.
+    /// Reads `path` (or [`DEFAULT_FILE`], if it exists); the environment overrides the file.
     ///
     /// # Errors
     /// All problems at once, each with its key, its origin and the allowed values.
@@ -71,7 +71,7 @@ impl Config {
         Self::load_of(Datasets::own(), path, env)
     }
 
-    /// The same with other tables of chains than the indexer's own.
+    /// As [`Config::load`], with these tables of chain rows in place of the indexer's own.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -93,7 +93,7 @@ impl Config {
         text::reference()
     }
 
-    /// The given texts as values. All sections are read and compared before the first problem ends the reading.
+    /// The given texts as values. A problem ends the reading only after all sections are read and compared.
     fn read(given: &mut Given) -> Read<Self> {
         let database = DatabaseDraft::read(given, "").finish();
         let roles = RolesDraft::read(given, "");
@@ -114,15 +114,15 @@ impl Config {
     }
 }
 
-/// A configuration, and where each of its values comes from.
+/// A configuration, and the origin of each value.
 pub struct Settings {
     config: Config,
     given: Given,
 }
 
 impl Settings {
-    /// Reads `path` (or [`DEFAULT_FILE`], if it exists), then lets the environment override it. `datasets`: the tables of chains that
-    /// `[tables.NAME]` and `[indexes]` may name.
+    /// Reads `path` (or [`DEFAULT_FILE`], if it exists); the environment overrides the file. `datasets`: the tables of chain rows
+    /// that `[tables.NAME]` and `[indexes]` may name.
     ///
     /// # Errors
     /// All problems at once.
@@ -134,7 +134,7 @@ impl Settings {
         Self::of(reader::read(datasets, path, environment)?)
     }
 
-    /// Takes these variables, and reads no file.
+    /// The settings from these variables alone, without a file.
     ///
     /// # Errors
     /// All problems at once.
@@ -154,12 +154,12 @@ impl Settings {
         &self.config
     }
 
-    /// The same, without where it comes from.
+    /// The typed configuration, without the origins.
     pub fn into_config(self) -> Config {
         self.config
     }
 
-    /// The effective configuration as text, each value with where it comes from, without secrets.
+    /// The effective configuration as text, each value with its origin, without secrets.
     pub fn describe(&self) -> String {
         text::describe(&self.given)
     }

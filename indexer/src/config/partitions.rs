@@ -49,22 +49,22 @@ settings! {
 
         /// Whether the indexer makes partitions ahead of the head.
         ///
-        /// Turn it off during an incident. The indexer still makes a partition that a row needs.
+        /// You can turn it off during an incident. The indexer still makes a partition that a row needs.
         pub create: bool = "true", kind::BOOL;
 
         /// Whether the indexer seals and archives partitions after their retention.
         ///
-        /// Turn it off during an incident. Without a retention, no partition is due.
+        /// You can turn it off during an incident. Without a retention, no partition is due.
         pub archive: bool = "true", kind::BOOL;
 
         /// Whether the indexer retires and detaches partitions after their retention.
         ///
-        /// Turn it off during an incident.
+        /// You can turn it off during an incident.
         pub detach: bool = "true", kind::BOOL;
 
         /// Whether the indexer drops detached partitions after their grace period.
         ///
-        /// Turn it off during an incident, or to check each drop before it happens.
+        /// You can turn it off during an incident, or to check each drop before it happens.
         pub drop: bool = "true", kind::BOOL;
 
         /// The place of archives.

@@ -39,7 +39,7 @@ const ABSURD: &str = "the time of its block is more than 100 years ahead: no par
 
 impl Rows {
     /// Encodes `batch`, whose times are in PostgreSQL's range; its raw logs only if its source wants them, and for each table only
-    /// rows above its floor.
+    /// rows at or above its floor.
     pub fn encode(datasets: &Datasets, chain_id: i64, batch: &BlockBatch, floors: &Floors) -> Self {
         let raw = batch.source().filter().raw;
         let mut encoders = Encoders::new(datasets, floors);

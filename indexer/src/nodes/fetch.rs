@@ -288,7 +288,7 @@ impl Fetch<'_> {
         node.whole(BlockBatch::of_pieces(range, vec![piece], self.source))
     }
 
-    /// A block whose receipts prove nothing: its logs at level returned.
+    /// A block that its receipts do not prove: the logs that the node returns for its hash, if [`Self::believed`] accepts them.
     async fn unproved(&self, node: &Node, header: Header) -> Result<Piece, NodeError> {
         let answers = node.batch_of(self.logs_calls(node, &json!({ "blockHash": header.hash }))).await?;
         let logs = united(node, format_args!("block {}", header.block()), answers)?;

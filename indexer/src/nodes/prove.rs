@@ -253,11 +253,12 @@ impl Nodes {
         node.tell(|| warn!("refused receipts: {disproof}"));
         let advice = match disproof.is_of_no_receipts() {
             true => {
-                "It has no receipts of that block, perhaps no longer: use a node that keeps them (`dev` keeps 3,600 blocks)"
+                "It has no receipts of that block, or no longer has them: use a node that keeps them (`dev` keeps 3,600 \
+                 blocks)"
             }
             false => "If every node of this chain gives this answer, set its `verify` to \"bloom\"",
         };
-        Err(node.retry(&format!("refused receipts of another block: {disproof}. {advice}")))
+        Err(node.retry(&format!("refused receipts that do not match the block: {disproof}. {advice}")))
     }
 
     /// Whether blooms prove nothing on this chain.

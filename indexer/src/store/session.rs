@@ -143,11 +143,13 @@ impl Deref for Session {
     }
 }
 
-/// A transaction that returns its connection only after the answer to its COMMIT. Otherwise the connection ends inside the
-/// transaction: the server rolls back, and a pooler closes its server connection with the statements prepared on it, because a
-/// statement of the same name would meet the next process with this connection.
+/// A transaction that returns its connection to the pool only after the answer to its COMMIT. If it is dropped earlier, the pool
+/// closes the connection inside the transaction: the server rolls back, and a pooler closes its server connection. The statements
+/// prepared on this server connection end with it. Otherwise the next process that gets it could not prepare a statement of the same
+/// name.
 ///
-/// Not the driver's own: it takes a round trip to begin, and, if dropped, it rolls back and lets the server connection live.
+/// The driver's own transaction is not used: it takes a round trip to begin; if it is dropped, it rolls back and keeps the server
+/// connection.
 pub(super) struct WholeTransaction<'s> {
     session: &'s Session,
 }

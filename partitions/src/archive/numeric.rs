@@ -23,8 +23,7 @@ fn times_plus(big: &mut Big, factor: u64, more: u64) -> Option<()> {
     (carry == 0).then_some(())
 }
 
-/// `big
-/// divisor`, and the remainder.
+/// `big / divisor`, and the remainder.
 fn divide(big: &mut Big, divisor: u64) -> u64 {
     let mut rest = 0_u128;
     for limb in big.iter_mut().rev() {

@@ -306,7 +306,7 @@ fn gap(fact: &Facts, before: Bounds, from: DateTime<Utc>, now: DateTime<Utc>) ->
     let (severity, next) = if is_near {
         (Severity::Warning, format!("{} makes the missing leaves ahead of the head", Advice::Apply))
     } else {
-        (Severity::Info, "nothing, if no row belongs there: the first row makes the leaf".to_owned())
+        (Severity::Info, "nothing, if no row belongs there: the leaf is made when a row needs it".to_owned())
     };
     let what = format!("no leaf from {} to {from}", before.to());
     Finding { severity, object: fact.parent.clone(), what, next }

@@ -52,8 +52,8 @@ async fn undo_all(client: &mut Client, table: &Table, leaf: &str, reason: &str, 
     let what = first.to_string();
     if first.presence == Presence::Elsewhere {
         let why = format!(
-            "another user renamed it, or made it a partition of another table: detach it there, then run ALTER TABLE {} \
-             ATTACH PARTITION {} FOR VALUES {}",
+            "another user renamed it, or made it a partition of another table. If it is one, detach it there; then run \
+             ALTER TABLE {} ATTACH PARTITION {} FOR VALUES {}",
             first.parent_in(table),
             first.relation(),
             first.bounds

@@ -31,7 +31,7 @@ pub fn hindrances(inventory: &Inventory, table: &Table, action: Action) -> Vec<F
     found.into_iter().map(finding).chain(strangers).collect()
 }
 
-/// A partition of the list level with more than a single key.
+/// A partition of the list level that does not have exactly one key.
 fn stranger_of(table: &Table, (name, bounds): &(String, String)) -> Finding {
     let (what, next) = match bounds.as_str() {
         "DEFAULT" => (
@@ -40,7 +40,7 @@ fn stranger_of(table: &Table, (name, bounds): &(String, String)) -> Finding {
             format!("move its rows, then ALTER TABLE {table} DETACH PARTITION {name}"),
         ),
         bounds => (
-            format!("it is of {bounds}, and a key is one number: its leaves are left alone, and no leaf is made"),
+            format!("its bound is {bounds}, and a key is one number: its leaves are not touched, and no leaf is made"),
             format!("give each number its own partition, or register {name} as a separate table, without list"),
         ),
     };

@@ -169,8 +169,8 @@ pub struct Inventory {
     pub keys: BTreeSet<i64>,
     /// Obstacles for every detach of a key's leaves.
     pub hindrances: BTreeMap<i64, Hindrance>,
-    /// Partitions of the list level with more than a single key, by name as SQL, with their bounds: the manager does not touch
-    /// them.
+    /// Partitions of the list level that do not have exactly one key, by name as SQL, with their bounds: the manager does not
+    /// touch them.
     pub strangers: Vec<(String, String)>,
     /// The valid holds.
     pub holds: Vec<Hold>,

@@ -115,8 +115,8 @@ const ENTRIES: &str = r"
         FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = class.oid AND starts_with(t.tgname::text, 'dalp_seal')) AS seal ON true
     ORDER BY 2, 6 NULLS LAST";
 
-/// The keys, and the obstacles for every detach of their leaves: a DEFAULT partition, and a foreign key that points here. A
-/// partition with more than a single key has a null.
+/// The keys, and the obstacles for every detach of their leaves: a DEFAULT partition, and a foreign key that points here. The
+/// key is null for a partition that does not have exactly one key.
 const KEYS: &str = r"
     SELECT key, oid::regclass::text,
            (SELECT partdefid::regclass::text FROM pg_catalog.pg_partitioned_table WHERE partrelid = parent.oid AND partdefid <> 0),

@@ -53,7 +53,7 @@ pub async fn newest_rows(
     match closed.iter().find(|entry| !ages(&inventory, entry.key, newest.get(&entry.key), retention_time)) {
         None => Ok(newest),
         Some(entry) => Err(Error::InTheWay {
-            act: "a read the newest row",
+            act: "a read of the newest row",
             leaf: entry.relation(),
             holders: blockers_of(client, table, entry, false).await?,
         }),

@@ -22,11 +22,12 @@ pub enum ArchiveCommand {
   dalp-indexer partitions archive verify
   dalp-indexer partitions archive verify --leaf logs_1_20240301")]
     Verify(VerifyArgs),
-    /// Write lost or damaged manifests again from the registry, for intact files; exit code 1 if a file is damaged
+    /// Write lost or damaged manifests again from the registry, for intact files; exit code 1 if the file of such a manifest is
+    /// missing or damaged, or the manifest could not be written
     #[command(after_help = "Example:
   dalp-indexer partitions archive repair
 
-Reads every file as a whole. A damaged manifest moves below void/.")]
+Before it writes a manifest, it reads the file as a whole. A damaged manifest moves below void/.")]
     Repair(Selection),
     /// Make this database the writer of the archive: a copy of the earlier writer, or the earlier writer reset to an older state
     #[command(after_help = "Example:
