@@ -30,6 +30,22 @@ FIGURES = [
         ]
     ),
     *(
+        (bench, f"{figure}, {rows}", r"^\| situations, median", row, cell, kind)
+        for bench in ("young", "outage", "busy-day", "devnet")
+        for rows, cell in [("raw + typed", 2), ("typed", 3)]
+        for figure, row, kind in [
+            ("start to last row, s", "seconds from start to last row", "ours"),
+            ("last row to last index, s", "seconds from there to the last index", "ours"),
+            ("events/s to the last row", r"\*\*events/s, to the last row", "ours"),
+            ("events/s to the last index", "events/s, to the last index", "ours"),
+            ("indexer: CPU, µs an event", "indexer: CPU", "ours"),
+            ("PostgreSQL: CPU to the last row, µs an event", "PostgreSQL: CPU to the last row", "ours"),
+            ("PostgreSQL: CPU to the last index and a VACUUM, µs an event", "PostgreSQL: CPU to the last index", "ours"),
+            ("bytes an event", "bytes an event", "ours"),
+            ("the rows copied raw, events/s", "ruler: the same rows", "control"),
+        ]
+    ),
+    *(
         ("latency", f"{figure}{what}, ms", r"^\| mined block to visible rows", row, cell, kind)
         for figure, row in [
             ("1 event, 1/s", "1 event a block, 1 a second "),
