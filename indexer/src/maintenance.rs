@@ -88,6 +88,14 @@ impl Leaves {
         self.connector.connect().await
     }
 
+    /// The connection in `client`, made if there is none.
+    async fn connected<'c>(&self, client: &'c mut Option<Client>) -> Result<&'c mut Client, LeavesError> {
+        if client.as_ref().is_none_or(Client::is_closed) {
+            *client = Some(self.connect().await?);
+        }
+        client.as_mut().ok_or_else(|| LeavesError::Lost { why: "the connection was not made".to_owned() })
+    }
+
     /// Makes sure that every row of `batch` above the floors has a leaf. Nearly always it has, and no query runs.
     ///
     /// # Errors
@@ -176,10 +184,7 @@ impl Leaves {
             self.chosen.read().unwrap_or_else(PoisonError::into_inner).get(&(chain_id, managed.name.clone())).copied();
         policy.interval = chosen.unwrap_or(policy.interval);
         let mut lane = self.client.lock().await;
-        let client = match &mut *lane {
-            Some(client) if !client.is_closed() => client,
-            slot => slot.insert(self.connect().await?),
-        };
+        let client = self.connected(&mut lane).await?;
         let (now, known) = (Utc::now(), self.book.catalog(chain_id, table).filter(|_| need.head.is_none()));
         let report = match known {
             Some(known) => extend(client, table, key(chain_id), &policy, now, need, known).await?,
@@ -209,10 +214,7 @@ impl Leaves {
 
     async fn learn_table(&self, chain_id: u64, table: &Table) -> Result<(), LeavesError> {
         let mut lane = self.client.lock().await;
-        let client = match &mut *lane {
-            Some(client) if !client.is_closed() => client,
-            slot => slot.insert(self.connect().await?),
-        };
+        let client = self.connected(&mut lane).await?;
         let catalog = read(client, table, key(chain_id)).await?;
         self.book.know(chain_id, table, catalog);
         Ok(())

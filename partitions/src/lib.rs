@@ -5,7 +5,7 @@
 //! The catalog is the truth: bounds are read from it, names are labels.
 //!
 //! Secondary indexes may stand on the leaves alone ([`Table::leaf_indexes`]): a leaf for old times is made bare and loaded, then
-//! [`build`] indexes it. This costs about half of keeping the indexes while loading.
+//! [`build`] indexes it. This costs about half of keeping the indexes while loading. [`strip`] prepares a leaf with indexes for a load.
 //!
 //! This crate never does the following: create a DEFAULT partition; take ACCESS EXCLUSIVE on a partitioned table; use `CREATE
 //! TABLE ... PARTITION OF`; touch two parents in one transaction; wait for a lock longer than 0.2 s at a time.
@@ -29,7 +29,7 @@ pub use leaves::audit::audit;
 pub use leaves::catalog::{read, read_leaf};
 pub use leaves::create::{BATCH, LANE_KEY, Report, ensure, extend};
 pub use leaves::doctor::{Limits, doctor_server, doctor_table};
-pub use leaves::index::{INDEXER_KEY, Indexed, build};
+pub use leaves::index::{INDEXER_KEY, Indexed, build, strip};
 pub use leaves::shape::{nested, unfit};
 pub use leaves::sizes::sizes;
 pub use manager::Manager;

@@ -212,6 +212,57 @@ fn the_leaf_of_the_head_is_loaded_bare_too_and_gets_its_indexes_in_use() {
     });
 }
 
+/// B-tree indexes of the leaves of a day, beside their keys.
+fn indexes_of_day(day: &str) -> String {
+    format!(
+        "SELECT count(*) FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid JOIN pg_am ON pg_am.oid = index.relam \
+         JOIN pg_class AS leaf ON leaf.oid = indrelid \
+         WHERE leaf.relname ~ '_{day}$' AND amname = 'btree' AND indisvalid AND NOT indisprimary"
+    )
+}
+
+/// The leaves of the days ahead stand empty, with their indexes, when the chain stops for a day.
+#[test]
+fn the_leaves_of_an_outage_are_loaded_bare_although_they_had_indexes() {
+    dalp_tests::run(async {
+        let past = u64::try_from(chrono::Utc::now().timestamp()).unwrap() / 86_400 * 86_400 - 3 * 86_400;
+        let options = AnvilOptions { genesis_timestamp: Some(past), ..AnvilOptions::default() };
+        let (database, anvil) = (stage().await.database().await, anvil_with(options).await);
+        let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let mut site = site(&database, &anvil);
+        site.rpc_urls = vec![node.url()];
+        let client = database.superuser().await;
+        let day = chrono::DateTime::from_timestamp(i64::try_from(past).unwrap() + 2 * 86_400, 0).unwrap();
+        let indexes = indexes_of_day(&day.format("%Y%m%d").to_string());
+        burst(anvil.rpc(), &deployed, 5, 1).await;
+        let service = Service::start(&site.config()).await.unwrap();
+        let status = service.status();
+        until("ready", || async { status.borrow()[0].ready }).await;
+        until("leaves ahead", || async { one::<i64>(&client, &indexes).await == 5 }).await;
+        service.stop().await;
+
+        anvil.rpc().mine(2, 86_400).await.unwrap();
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        anvil.rpc().mine(200, 10).await.unwrap();
+        burst(anvil.rpc(), &deployed, 5, 2).await;
+        // Logs come when the leaf is bare.
+        node.inject(Rule::new(Fault::Hang).on("eth_getLogs"));
+        let site = site.with("request_timeout = \"10m\"");
+        let service = Service::start(&site.config()).await.unwrap();
+        let status = service.status();
+        until("the leaf to be bare", || async { one::<i64>(&client, &indexes).await == 0 }).await;
+        node.behave();
+        service.stop().await;
+        let service = Service::start(&site.config()).await.unwrap();
+        let status = service.status();
+        until("ready", || async { status.borrow()[0].ready }).await;
+        assert_eq!(one::<i64>(&client, &indexes).await, 5, "they were built again");
+        assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
+        service.stop().await;
+    });
+}
+
 #[test]
 fn after_an_outage_the_tail_jumps_and_what_was_orphaned_meanwhile_goes() {
     dalp_tests::run(async {

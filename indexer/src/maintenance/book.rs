@@ -48,10 +48,15 @@ impl Book {
         write(&self.chains).entry(chain_id).or_default().complete = complete;
     }
 
+    /// Whether no block of a chain up to its head is missing.
+    pub(super) fn is_complete(&self, chain_id: u64) -> bool {
+        read(&self.chains).get(&chain_id).is_some_and(|times| times.complete)
+    }
+
     /// The time before which rows of a chain are loaded: leaves with earlier times are made bare, the head's own leaf too, and get
     /// their indexes after the load. `None` where no block is missing: leaves that are made then get single rows.
     pub(super) fn bare_before(&self, chain_id: u64) -> Option<DateTime<Utc>> {
-        read(&self.chains).get(&chain_id).filter(|times| !times.complete)?.head
+        self.head_of(chain_id).filter(|_| !self.is_complete(chain_id))
     }
 
     /// Records a row of a table at this time.

@@ -1,16 +1,16 @@
-//! Indexes of bare leaves, built after their load.
+//! Indexes of bare leaves, built after their load; and of leaves in use, dropped before a large one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dalp_partitions::{Indexed, Leaf, Table, build, read_leaf};
+use dalp_partitions::{Bounds, Catalog, Indexed, Leaf, Table, build, read_leaf, sizes, strip};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::Client;
-use tracing::{Instrument as _, debug, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
-use super::{Leaves, LeavesError};
+use super::{Leaves, LeavesError, key};
 use crate::config::ManagedTable;
 use crate::service::tasks::Pulse;
 use crate::spans;
@@ -38,7 +38,8 @@ impl Leaves {
         pulse: Pulse,
         mut stop: watch::Receiver<bool>,
     ) {
-        let mut builder = Builder { leaves: self, store, client: None, loaded: HashMap::new() };
+        let mut builder =
+            Builder { leaves: self, store, client: None, loaded: HashMap::new(), prepared: HashSet::new() };
         loop {
             let led: Vec<(u64, String)> = chains
                 .iter()
@@ -63,18 +64,21 @@ impl Leaves {
     }
 }
 
-/// Builds the indexes of bare leaves.
+/// Builds the indexes of bare leaves, and drops those that a load would maintain.
 struct Builder {
     leaves: Arc<Leaves>,
     store: Store,
     client: Option<Client>,
     /// The time since which a leaf lacks only indexes.
     loaded: HashMap<(u64, String), Instant>,
+    /// The chains whose leaves are prepared for the load of their missing blocks.
+    prepared: HashSet<u64>,
 }
 
 impl Builder {
-    /// Builds the possible indexes of one chain. Nearly always no leaf is bare, and no query runs.
+    /// Builds the possible indexes of one chain. Nearly always the chain is complete, no leaf is bare, and no query runs.
     async fn turn(&mut self, chain_id: u64) -> Result<(), LeavesError> {
+        self.prepare(chain_id).await?;
         let bare: Vec<(ManagedTable, Leaf)> = self
             .leaves
             .tables
@@ -104,6 +108,53 @@ impl Builder {
         Ok(())
     }
 
+    /// After an outage, drops the indexes of leaves in use that lack many rows: once for each time that a chain is incomplete.
+    async fn prepare(&mut self, chain_id: u64) -> Result<(), LeavesError> {
+        if self.leaves.book.is_complete(chain_id) {
+            self.prepared.remove(&chain_id);
+            return Ok(());
+        }
+        let Some(head) = self.leaves.book.head_of(chain_id).filter(|_| !self.prepared.contains(&chain_id)) else {
+            return Ok(());
+        };
+        let Ok(missing) = self.store.missing_times(chain_id).await else { return Ok(()) };
+        let leaves = self.leaves.clone();
+        for (_, ManagedTable { name, table, .. }) in leaves.tables_of(chain_id) {
+            let Some(catalog) = leaves.book.catalog(chain_id, table) else { return Ok(()) };
+            let has_indexes = |leaf: &&Leaf| leaf.lacks(&table.leaf_indexes).len() < table.leaf_indexes.len();
+            let outage = |leaf: &Leaf| missing.outage(leaf.bounds, head);
+            let loaded = catalog.leaves.iter().filter(has_indexes).filter(|leaf| !outage(leaf).missing.is_zero());
+            let loaded: Vec<&Leaf> = loaded.collect();
+            if loaded.is_empty() {
+                continue;
+            }
+            let sizes = sizes(self.client().await?, table, key(chain_id)).await?;
+            let sizes: HashMap<Bounds, i64> = sizes.iter().map(|size| (size.bounds, size.row_bytes)).collect();
+            for leaf in loaded {
+                if sizes.get(&leaf.bounds).is_some_and(|bytes| outage(leaf).is_faster_bare(*bytes)) {
+                    self.strip(chain_id, table, &catalog, &leaf.name).instrument(spans::table(name)).await?;
+                }
+            }
+        }
+        self.prepared.insert(chain_id);
+        Ok(())
+    }
+
+    async fn strip(&mut self, chain_id: u64, table: &Table, catalog: &Catalog, leaf: &str) -> Result<(), LeavesError> {
+        let client = self.client().await?;
+        let stripped = strip(client, table, catalog, leaf).await?;
+        let now = read_leaf(client, table, catalog, leaf).await?;
+        self.leaves.book.know_leaf(chain_id, table, leaf, now);
+        if let Indexed::Dropped(indexes @ 1..) = stripped {
+            info!(leaf, indexes, "dropped the indexes of a partition until its missing rows are loaded");
+        }
+        Ok(())
+    }
+
+    async fn client(&mut self) -> Result<&mut Client, LeavesError> {
+        self.leaves.connected(&mut self.client).await
+    }
+
     /// Whether a leaf lacks no rows of history, for long enough, or no history of the chain is missing.
     fn is_due(&mut self, chain_id: u64, leaf: &Leaf, missing: &MissingTimes) -> bool {
         let (key, head) = ((chain_id, leaf.name.clone()), self.leaves.book.head_of(chain_id));
@@ -116,10 +167,7 @@ impl Builder {
     }
 
     async fn build(&mut self, chain_id: u64, table: &Table, leaf: &Leaf, live: bool) -> Result<(), LeavesError> {
-        let client = match &mut self.client {
-            Some(client) if !client.is_closed() => client,
-            slot => slot.insert(self.leaves.connect().await?),
-        };
+        let client = self.leaves.connected(&mut self.client).await?;
         let began = Instant::now();
         let Some(catalog) = self.leaves.book.catalog(chain_id, table) else { return Ok(()) };
         let indexed = build(client, table, &catalog, &leaf.name, live).await?;

@@ -58,13 +58,6 @@ impl Leaves {
         }
     }
 
-    async fn connected<'c>(&self, client: &'c mut Option<Client>) -> Result<&'c mut Client, LeavesError> {
-        if client.as_ref().is_none_or(Client::is_closed) {
-            *client = Some(self.connect().await?);
-        }
-        client.as_mut().ok_or_else(|| LeavesError::Lost { why: "the connection was not made".to_owned() })
-    }
-
     async fn turn_of_all(
         &self,
         client: &mut Option<Client>,

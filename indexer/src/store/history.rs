@@ -124,6 +124,34 @@ pub struct MissingTimes {
     pub gaps: Vec<Gap>,
 }
 
+/// The parts of a leaf's time after an outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// The part with rows.
+    pub stored: TimeDelta,
+    /// The part without.
+    pub missing: TimeDelta,
+}
+
+/// Least bytes of rows to load that are worth dropping the indexes of a leaf in use: about 100,000 logs.
+const LEAST_LOAD: f64 = 32e6;
+/// A row costs about five times as much in standing indexes as in indexes that are built after the load. So the build of the
+/// stored rows is worth it if the missing rows are at least a fourth of them.
+const LEAST_SHARE: f64 = 0.25;
+
+impl Outage {
+    /// Whether a leaf with rows of this size, without indexes, is loaded faster without its secondary indexes. The missing times
+    /// are taken to have as many rows as the stored ones; no stored time, and bytes all the same, are rows of another source.
+    pub fn is_faster_bare(&self, bytes: i64) -> bool {
+        let (stored, missing) = (self.stored.as_seconds_f64(), self.missing.as_seconds_f64());
+        let coming = bytes as f64 * missing / stored;
+        match bytes {
+            0 => self.missing > NEAR,
+            _ => stored > 0.0 && coming >= LEAST_LOAD && missing >= stored * LEAST_SHARE,
+        }
+    }
+}
+
 /// The times of the stored blocks around a run of missing ones; none where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -148,6 +176,18 @@ impl MissingTimes {
         };
         let ahead = self.tail.is_none_or(|tail| tail < bounds.to()) && head.is_none_or(passes);
         ahead || self.gaps.iter().any(touches)
+    }
+
+    /// How much of a leaf's time up to the `head` has rows, and how much is missing above rows: since an outage. History that was
+    /// never loaded, as of another source, has no rows below.
+    pub fn outage(&self, bounds: Bounds, head: DateTime<Utc>) -> Outage {
+        let end = head.min(bounds.to());
+        let begin = bounds.from().unwrap_or(DateTime::<Utc>::MIN_UTC);
+        let above_tail = self.tail.filter(|tail| head - *tail > NEAR).map(|tail| (tail, head));
+        let gaps = self.gaps.iter().filter_map(|gap| gap.from.map(|from| (from, gap.to.unwrap_or(head))));
+        let inside = |(from, to): (DateTime<Utc>, DateTime<Utc>)| (to.min(end) - from.max(begin)).max(TimeDelta::zero());
+        let missing: TimeDelta = gaps.chain(above_tail).map(inside).sum();
+        Outage { stored: (end - begin - missing).max(TimeDelta::zero()), missing }
     }
 
     /// Whether history is complete: no gap, and the tail within an hour of the chain's time of the head.
@@ -277,6 +317,27 @@ mod tests {
         ] {
             let missing = MissingTimes { tail: tail.map(at), gaps };
             assert_eq!(missing.touch(day, head.map(at)), touched, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_leaf_in_use_is_stripped_where_much_of_it_is_missing_since_an_outage() {
+        let day = Bounds::new(Some(at(24)), at(48)).unwrap();
+        let gap = |from: Option<i64>, to: i64| Gap { from: from.map(at), to: Some(at(to)) };
+        let full = 1_000_000_000;
+        for (gaps, tail, bytes, faster, why) in [
+            (vec![], 45, full, false, "all is there"),
+            (vec![gap(Some(30), 45)], 45, full, true, "six hours are there, and fifteen missing"),
+            (vec![], 30, full, true, "the same before the tail jumped"),
+            (vec![gap(Some(43), 45)], 45, full, false, "two hours are few"),
+            (vec![gap(Some(30), 45)], 45, 1_000_000, false, "few rows an hour"),
+            (vec![gap(Some(10), 45)], 45, 16_384, false, "rows of another source, or of a leaf made new"),
+            (vec![gap(Some(10), 45)], 45, 0, true, "no row to index again"),
+            (vec![gap(None, 45)], 45, full, false, "history was never there"),
+            (vec![gap(Some(0), 20)], 45, 0, false, "the outage was before"),
+        ] {
+            let missing = MissingTimes { tail: Some(at(tail)), gaps };
+            assert_eq!(missing.outage(day, at(45)).is_faster_bare(bytes), faster, "{why}");
         }
     }
 

@@ -1,12 +1,12 @@
-//! Builds missing indexes of leaves: after a load, or when the table gets a new index.
+//! Builds missing indexes of leaves: after a load, or when the table gets a new index. Drops them before a load into a leaf in use.
 
-use tokio_postgres::{Client, types::Type};
+use tokio_postgres::{Client, Row, types::Type};
 
 use super::catalog::read_leaf;
 use super::create::create_index;
 use crate::pg::patience::PATIENCE;
 use crate::pg::session::{self, BEGIN, Kind};
-use crate::{Catalog, Error, Leaf, Table};
+use crate::{Catalog, Error, Index, Leaf, Table};
 
 /// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.
 pub const INDEXER_KEY: i64 = 0x64_616c_7069_6478;
@@ -15,11 +15,16 @@ pub const INDEXER_KEY: i64 = 0x64_616c_7069_6478;
 /// next build drops the remains of an abandoned one.
 const OLDER_PATIENCE: &str = "10min";
 
-/// The end of [`build`].
+/// The time that [`strip`] waits for an older transaction: the load goes on meanwhile, and nothing else is indexed.
+const STRIP_PATIENCE: &str = "30s";
+
+/// The end of [`build`] and [`strip`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Indexed {
     /// The leaf has all indexes now; the number of new ones.
     Made(usize),
+    /// The leaf is bare now; the number of dropped indexes.
+    Dropped(usize),
     /// Another session holds a blocking lock, or builds already. Nothing was done: call again later.
     Busy,
     /// The leaf no longer exists.
@@ -43,11 +48,20 @@ pub async fn build(
         return Ok(Indexed::Busy);
     }
     let outcome = build_locked(client, table, catalog, leaf, live).await;
-    let unlocked = client.query_typed(UNLOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
-    let reset = client.batch_execute("RESET statement_timeout; RESET lock_timeout").await;
-    let outcome = outcome?;
-    unlocked.map(drop).and(reset).map_err(Error::doing("end building indexes", table))?;
-    Ok(outcome)
+    unlock(client, table, outcome).await
+}
+
+/// Drops the indexes of a leaf of `catalog` that [`Table::leaf_indexes`] names, CONCURRENTLY: before a load into a leaf in use,
+/// which [`build`] indexes again. Other indexes stay, and so do indexes that belong to an index of the table. Safe to call again
+/// after a crash anywhere.
+///
+/// Needs a direct connection whose current role owns the table.
+pub async fn strip(client: &mut Client, table: &Table, catalog: &Catalog, leaf: &str) -> Result<Indexed, Error> {
+    if !try_lock(client, table).await? {
+        return Ok(Indexed::Busy);
+    }
+    let outcome = strip_locked(client, table, catalog, leaf).await;
+    unlock(client, table, outcome).await
 }
 
 const LOCK: &str = "SELECT pg_try_advisory_lock($1)";
@@ -57,6 +71,46 @@ async fn try_lock(client: &Client, table: &Table) -> Result<bool, Error> {
     let row = client.query_typed_one(LOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
     Ok(row.map_err(Error::doing("begin to build indexes", table))?.get(0))
 }
+
+async fn unlock(client: &Client, table: &Table, outcome: Result<Indexed, Error>) -> Result<Indexed, Error> {
+    let unlocked = client.query_typed(UNLOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
+    let reset = client.batch_execute("RESET statement_timeout; RESET lock_timeout").await;
+    let outcome = outcome?;
+    unlocked.map(drop).and(reset).map_err(Error::doing("end building indexes", table))?;
+    Ok(outcome)
+}
+
+async fn strip_locked(client: &mut Client, table: &Table, catalog: &Catalog, leaf: &str) -> Result<Indexed, Error> {
+    let Some(leaf) = read_leaf(client, table, catalog, leaf).await?.filter(|leaf| !leaf.detaching) else {
+        return Ok(Indexed::Gone);
+    };
+    match drop_concurrently(client, table, &leaf).await {
+        Err(error) if error.is_passing() => Ok(Indexed::Busy),
+        dropped => dropped.map(Indexed::Dropped),
+    }
+}
+
+async fn drop_concurrently(client: &Client, table: &Table, leaf: &Leaf) -> Result<usize, Error> {
+    let (doing, name) = (|| Error::doing("drop the indexes of a leaf in use", table), table.sibling(&leaf.name));
+    begin_concurrently(client, &name, STRIP_PATIENCE).await.map_err(doing())?;
+    let own = client.query_typed(OWN, &[(&name, Type::TEXT)]).await.map_err(doing())?;
+    let is_ours = |row: &&Row| table.leaf_indexes.contains(&Index::on(row.get::<_, Vec<String>>(1)));
+    let ours: Vec<String> = own.iter().filter(is_ours).map(|row| table.sibling(row.get(0))).collect();
+    for index in &ours {
+        client.batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await.map_err(doing())?;
+    }
+    Ok(ours.len())
+}
+
+/// Plain indexes of a leaf alone, as [`build`] makes them, each with its columns.
+const OWN: &str = "SELECT index.relname::text, \
+                          ARRAY(SELECT attname::text FROM unnest(indkey::int2[]) WITH ORDINALITY AS key (attnum, place) \
+                                JOIN pg_catalog.pg_attribute AS a ON attrelid = indrelid AND a.attnum = key.attnum ORDER BY place) \
+                   FROM pg_catalog.pg_index JOIN pg_catalog.pg_class AS index ON index.oid = indexrelid \
+                   JOIN pg_catalog.pg_am AS method ON method.oid = index.relam AND amname = 'btree' \
+                   WHERE indrelid = $1::text::regclass AND indisvalid AND NOT indisunique AND NOT index.relispartition \
+                     AND indpred IS NULL AND indexprs IS NULL AND indnatts = indnkeyatts \
+                     AND NOT EXISTS (SELECT FROM unnest(indoption::int2[]) AS option WHERE option <> 0)";
 
 async fn build_locked(
     client: &mut Client,
@@ -90,16 +144,7 @@ async fn at_once(client: &mut Client, table: &Table, leaf: &Leaf) -> Result<usiz
 /// The remains of an interrupted build are dropped first: no query uses them, and every write maintains them.
 async fn concurrently(client: &Client, table: &Table, leaf: &Leaf) -> Result<usize, Error> {
     let (doing, name) = (|| Error::doing("build the indexes of a leaf in use", table), table.sibling(&leaf.name));
-    // Other maintenance of this leaf is detected here, and the build does not wait for it as long as for older transactions.
-    let ask = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT"
-    );
-    if let Err(error) = client.batch_execute(&ask).await {
-        client.batch_execute("ROLLBACK").await.map_err(doing())?;
-        return Err(doing()(error));
-    }
-    let settings = format!("SET statement_timeout = 0; SET lock_timeout = '{OLDER_PATIENCE}'");
-    client.batch_execute(&settings).await.map_err(doing())?;
+    begin_concurrently(client, &name, OLDER_PATIENCE).await.map_err(doing())?;
     let broken = client.query_typed(BROKEN, &[(&name, Type::TEXT)]).await.map_err(doing())?;
     for row in &broken {
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", table.sibling(row.get(0)));
@@ -110,6 +155,19 @@ async fn concurrently(client: &Client, table: &Table, leaf: &Leaf) -> Result<usi
         client.batch_execute(&create_index(&name, index, "CONCURRENTLY")).await.map_err(doing())?;
     }
     Ok(lacking.len())
+}
+
+/// Other maintenance of this leaf is detected here: the statements that follow do not wait for it as long as for older
+/// transactions.
+async fn begin_concurrently(client: &Client, leaf: &str, patience: &str) -> Result<(), tokio_postgres::Error> {
+    let ask = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE ONLY {leaf} IN SHARE UPDATE EXCLUSIVE MODE; COMMIT"
+    );
+    if let Err(error) = client.batch_execute(&ask).await {
+        client.batch_execute("ROLLBACK").await?;
+        return Err(error);
+    }
+    client.batch_execute(&format!("SET statement_timeout = 0; SET lock_timeout = '{patience}'")).await
 }
 
 const BROKEN: &str = "SELECT index.relname::text FROM pg_catalog.pg_index \

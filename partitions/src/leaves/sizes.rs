@@ -24,14 +24,14 @@ const SIZES: &str = r"
     )
     SELECT CASE WHEN part[1] <> 'MINVALUE' THEN trim('''' FROM part[1])::timestamptz END,
            CASE WHEN part[2] <> 'MAXVALUE' THEN trim('''' FROM part[2])::timestamptz END,
-           COALESCE(pg_total_relation_size(leaf.oid), 0)
+           COALESCE(pg_total_relation_size(leaf.oid), 0), COALESCE(pg_relation_size(leaf.oid), 0)
     FROM parent JOIN pg_catalog.pg_inherits ON inhparent = parent.oid
     JOIN pg_catalog.pg_class AS leaf ON leaf.oid = inhrelid,
          LATERAL string_to_array(left(substr(pg_get_expr(leaf.relpartbound, 0), 18), -1), ') TO (') AS part
     WHERE NOT inhdetachpending AND part[2] IS NOT NULL
     ORDER BY 2 NULLS LAST";
 
-/// Reads the bytes of all leaves of one key, with indexes and TOAST, ascending in time. Needs no rights on the table.
+/// Reads the bytes of all leaves of one key, ascending in time. Needs no rights on the table.
 ///
 /// # Errors
 /// If the server refuses; also if another session holds ACCESS EXCLUSIVE on a leaf for more than 0.2 s: each leaf is read under
@@ -47,7 +47,7 @@ pub async fn sizes(client: &mut Client, table: &Table, key: i64) -> Result<Vec<L
     transaction.commit().await.map_err(doing())?;
     let sizes = rows.iter().filter_map(|row| {
         let bounds = bounds(row, 0, 1)?;
-        Some(LeafSize { bounds, bytes: row.get(2) })
+        Some(LeafSize { bounds, bytes: row.get(2), row_bytes: row.get(3) })
     });
     Ok(sizes.collect())
 }

@@ -21,8 +21,10 @@ const BESIDE: f64 = 2.0;
 pub struct LeafSize {
     /// Its times.
     pub bounds: Bounds,
-    /// Bytes with indexes.
+    /// Bytes with indexes and TOAST.
     pub bytes: i64,
+    /// Bytes of its rows, without indexes and TOAST.
+    pub row_bytes: i64,
 }
 
 /// The target size of leaves, and the limits of their number.
@@ -219,7 +221,7 @@ mod tests {
     /// This number of full leaves of this number of hours, the newest last.
     fn leaves(count: i64, hours: i64, bytes: i64) -> Vec<LeafSize> {
         let at = |ago: i64| until() - TimeDelta::hours(hours * ago);
-        let leaf = |ago: i64| Some(LeafSize { bounds: Bounds::new(Some(at(ago)), at(ago - 1))?, bytes });
+        let leaf = |ago: i64| Some(LeafSize { bounds: Bounds::new(Some(at(ago)), at(ago - 1))?, bytes, row_bytes: bytes / 2 });
         (1..=count).rev().filter_map(leaf).collect()
     }
 
@@ -229,8 +231,8 @@ mod tests {
         sizes[0].bytes = i64::MAX;
         assert_eq!(rate(&sizes, until()), Some(1.0), "the oldest do not count");
         let ahead = Bounds::new(Some(until()), until() + TimeDelta::days(1)).unwrap();
-        sizes.push(LeafSize { bounds: ahead, bytes: 5 });
-        sizes.insert(0, LeafSize { bounds: Bounds::new(None, until()).unwrap(), bytes: 5 });
+        sizes.push(LeafSize { bounds: ahead, bytes: 5, row_bytes: 5 });
+        sizes.insert(0, LeafSize { bounds: Bounds::new(None, until()).unwrap(), bytes: 5, row_bytes: 5 });
         assert_eq!(rate(&sizes, until()), Some(1.0), "nor does what is not full, or without a beginning");
         assert_eq!(rate(&leaves(2, 24 * 365, 365 * 86_400), until()), Some(1.0), "few and wide");
         assert_eq!(rate(&leaves(500, 1, 3_600), until()), Some(1.0));

@@ -1,6 +1,6 @@
 //! Leaves that are made bare, and the indexes that they get afterwards.
 
-use dalp_partitions::{Catalog, Index, Indexed, Policy, Table, build, ensure, read};
+use dalp_partitions::{Catalog, Index, Indexed, Policy, Table, build, ensure, read, strip};
 use tokio_postgres::Client;
 
 use crate::{CHAIN, TRANSFER, as_role, database, days, now, strings, transfers};
@@ -39,6 +39,46 @@ async fn a_leaf_of_history_is_made_bare_and_gets_its_indexes_once() {
     assert!(found.leaves.iter().all(|leaf| leaf.lacks(&wider.leaf_indexes).len() == 1));
     admin.batch_execute("DROP TABLE dalp_indexed.erc20_transfer_31337_20240319").await.unwrap();
     assert_eq!(build(&mut client, &wider, &catalog, &catalog.leaves[0].name, false).await.unwrap(), Indexed::Gone);
+}
+
+#[tokio::test]
+async fn a_leaf_in_use_is_stripped_of_the_indexes_that_build_makes_and_of_no_others() {
+    let (database, admin) = database().await;
+    let mut client = as_role(&database, "dalp_partitioner").await;
+    let catalog = half_bare(&mut client).await;
+    let leaf = &catalog.leaves[1].name;
+    assert_eq!(lacking(&catalog), [2, 0]);
+    // Those of others: of the table, which takes ours as its own; of other columns; of some rows.
+    let others = format!(
+        "CREATE INDEX ON dalp_indexed.erc20_transfer (token, block_time); CREATE INDEX ON dalp_indexed.{leaf} (to_address); \
+         CREATE INDEX ON dalp_indexed.{leaf} (tx_hash) WHERE log_index = 0"
+    );
+    admin.batch_execute(&others).await.unwrap();
+    let indexes = format!("SELECT indexdef FROM pg_indexes WHERE tablename = '{leaf}' ORDER BY 1");
+    let before = strings(&admin, &indexes).await;
+    let mut writer = as_role(&database, "dalp_writer").await;
+    let writing = writer.transaction().await.unwrap();
+    writing.execute(TRANSFER, &[&"2024-03-20Z"]).await.unwrap();
+    let stripping = {
+        let (catalog, leaf) = (catalog.clone(), leaf.clone());
+        tokio::spawn(async move {
+            let stripped = strip(&mut client, &table(), &catalog, &leaf).await.unwrap();
+            (client, stripped)
+        })
+    };
+    let waiting = "SELECT count(*)::int8 FROM pg_stat_activity WHERE datname = current_database() \
+                   AND query LIKE 'DROP INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
+    super::meanwhile::until(&database, waiting).await;
+    writing.execute(&TRANSFER.replace("1, 0,", "3, 0,"), &[&"2024-03-20Z"]).await.unwrap();
+    writing.commit().await.unwrap();
+    let (mut client, stripped) = stripping.await.unwrap();
+    assert_eq!(stripped, Indexed::Dropped(1));
+    let left = strings(&admin, &indexes).await;
+    assert_eq!(left.len() + 1, before.len(), "{left:#?}");
+    assert!(left.iter().all(|index| before.contains(index)));
+    assert_eq!(strip(&mut client, &table(), &catalog, leaf).await.unwrap(), Indexed::Dropped(0));
+    assert_eq!(build(&mut client, &table(), &catalog, leaf, true).await.unwrap(), Indexed::Made(1));
+    assert_eq!(strings(&admin, &indexes).await, before);
 }
 
 #[tokio::test]
