@@ -11,6 +11,8 @@ mod beside;
 mod case;
 #[path = "ingest/cluster.rs"]
 mod cluster;
+#[path = "ingest/cost.rs"]
+mod cost;
 #[path = "ingest/deployed.rs"]
 mod deployed;
 #[path = "ingest/floor.rs"]
@@ -125,6 +127,9 @@ async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<St
             let setup = Setup { indexes: choice, ..Setup::of(options, false) };
             indexes.push(case::index(servers, &node, name, setup, options.runs).await?);
         }
+    }
+    if options.has_part("cost") {
+        figures.costs = cost::measure(servers, options).await?;
     }
     if options.has_part("latency") {
         figures.latency = latency::measure(servers, options).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Outcome;
 use super::case::{Case, Ingest, Run};
+use super::cost::{Cost, Costs};
 use super::deployed::{Beside, Deployed};
 use super::latency::{Delays, Latency};
 use super::options::{Indexes, Options};
@@ -22,6 +23,7 @@ pub struct Figures {
     pub scale: Vec<Rate>,
     pub deployed: Vec<Deployed>,
     pub stages: Vec<Stage>,
+    pub costs: Costs,
     pub latency: Vec<Latency>,
 }
 
@@ -39,6 +41,7 @@ pub fn markdown(options: &Options, machine: &[String], versions: &str, figures: 
     let _ = writeln!(text, "- `{}`", options.command());
     table(&mut text, "", &columns(&figures.cases), LINES);
     table(&mut text, "situations, ", &columns(&figures.situations), SITUATIONS);
+    costs(&mut text, &figures.costs);
     table(&mut text, "", &columns(&figures.sparse), SPARSE);
     table(&mut text, "two secondary indexes, ", &columns(&figures.indexes), INDEXES);
     scale(&mut text, &figures.scale);
@@ -205,6 +208,32 @@ fn scale(text: &mut String, rates: &[Rate]) {
         );
         let _ = writeln!(text, "| {name} | {rate} | {against} |");
     }
+}
+
+/// The parts of PostgreSQL's CPU, and their sums beside the indexer's runs.
+fn costs(text: &mut String, costs: &Costs) {
+    let Some(events) = costs.ingests.first().map(|ingest| ingest.events as f64) else { return };
+    let _ = writeln!(text, "\n| PostgreSQL: CPU of all processes, raw + typed, default indexes | µs an event |\n|---|---:|");
+    let mut line = |name: &str, seconds: &[f64]| {
+        let micros = in_order(seconds.iter().map(|seconds| seconds * 1e6 / events));
+        let _ = writeln!(text, "| {name} | {} |", cell(&micros, 2));
+    };
+    for part in &costs.parts {
+        line(&part.name, &part.seconds);
+    }
+    let runs = 0..costs.ingests.len();
+    let sum = |run: usize, kinds: &[&str]| -> f64 {
+        let of = |part: &&Cost| kinds.iter().any(|kind| part.name.ends_with(kind));
+        costs.parts.iter().filter(of).map(|part| part.seconds[run]).sum()
+    };
+    let loaded = [": rows", ": key", ": BRIN"];
+    let settled = [&loaded[..], &[": secondary, built after the load", ": VACUUM", ": checkpoint"]].concat();
+    let ours: Vec<f64> = costs.ingests.iter().map(|ingest| ingest.cpu.database.server).collect();
+    let all: Vec<f64> = costs.ingests.iter().map(|ingest| ingest.settled).collect();
+    line("**sum of rows, key and BRIN**", &runs.clone().map(|run| sum(run, &loaded)).collect::<Vec<_>>());
+    line("**indexer, to the last row**", &ours);
+    line("**sum of all but the kept indexes**", &runs.map(|run| sum(run, &settled)).collect::<Vec<_>>());
+    line("**indexer, to the last index, a VACUUM and a checkpoint**", &all);
 }
 
 fn stages(text: &mut String, all: &[Stage]) {

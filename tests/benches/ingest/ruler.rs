@@ -60,6 +60,16 @@ impl Dump {
         Ok(Marks { rows: self.rows, typed, both, indexes })
     }
 
+    /// Copies the rows of a table into another one, and nothing else.
+    pub async fn copy_into(&self, client: &Client, of: &str, table: &str) -> Outcome<()> {
+        let sql = format!("COPY {table} FROM STDIN (FORMAT binary)");
+        let streams = if of == "logs" { self.raw.as_deref().unwrap_or_default() } else { &self.typed };
+        for stream in streams {
+            send(client, &sql, stream).await?;
+        }
+        Ok(())
+    }
+
     async fn copy(&self, owner: &Client, writer: &Client, tables: &[(&str, &[Bytes])]) -> Outcome<Duration> {
         owner.batch_execute("TRUNCATE dalp_indexed.logs, dalp_indexed.erc20_transfer").await?;
         owner.batch_execute("CHECKPOINT").await?;

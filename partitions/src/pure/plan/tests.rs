@@ -287,3 +287,20 @@ fn a_load_makes_as_many_leaves_as_it_needed_in_a_row() {
         "not beyond the load"
     );
 }
+
+#[test]
+fn a_leaf_with_times_before_the_given_one_is_bare() {
+    let bare = |time: Option<&str>| {
+        let need = need(&["2010-01-01", "2024-03-19", "2024-03-20"]).bare_before(time.map(at));
+        let plan = plan(&catalog(&[]), &policy(), at(NOW), &need).unwrap();
+        let of = |step: &Step| match step {
+            Step::CreateLeaf { bare, .. } => Some(*bare),
+            Step::CreateSubParent { .. } => None,
+        };
+        plan.steps.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(bare(None), [false, false, false]);
+    assert_eq!(bare(Some("2024-03-20")), [true, true, false], "the first leaf has no beginning; the last begins there");
+    assert_eq!(bare(Some("2024-03-20T01")), [true, true, true], "a part of its times is enough");
+    assert_eq!(bare(Some("2024-03-18")), [true, false, false]);
+}
