@@ -384,7 +384,10 @@ impl Driver {
             // A chain that waits for its operator falls behind, however near the head it stopped.
             let stopped = matches!(machine.wait(), Wait::Operator(_));
             status.derive(self.chain.start_block, trouble.is_none() && !stopped && running.backfill.knows());
-            self.context.leaves.book.complete(self.context.claim.chain_id, running.backfill.knows() && status.is_complete());
+            self.context
+                .leaves
+                .book
+                .complete(self.context.claim.chain_id, running.backfill.knows() && status.is_complete());
         });
     }
 }

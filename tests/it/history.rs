@@ -250,7 +250,7 @@ fn the_leaves_of_an_outage_are_loaded_bare_although_they_had_indexes() {
         node.inject(Rule::new(Fault::Hang).on("eth_getLogs"));
         let site = site.with("request_timeout = \"10m\"");
         let service = Service::start(&site.config()).await.unwrap();
-        let status = service.status();
+
         until("the leaf to be bare", || async { one::<i64>(&client, &indexes).await == 0 }).await;
         node.behave();
         service.stop().await;

@@ -2,23 +2,43 @@
 
 use alloy::primitives::{Address, B256, Bloom, BloomInput};
 
-/// The bloom of logs, from emitters and topics. Values equal to the values of the previous log, nearly always the event and often
-/// the emitter, are hashed once: hashing is most of the work.
+/// The bloom of logs, from emitters and topics. Most values return within a block: the event, often the emitter, sometimes a party.
+/// A value that was seen a short time ago is not hashed again: hashing is most of the work.
 pub fn of<'l>(logs: impl Iterator<Item = (Address, &'l [B256])>) -> Bloom {
     let mut bloom = Bloom::ZERO;
-    let (mut emitter, mut before): (Option<Address>, &[B256]) = (None, &[]);
+    let (mut emitters, mut words) = (Recent::<Address, 16>::default(), Recent::<B256, 64>::default());
     for (address, topics) in logs {
-        if emitter.replace(address) != Some(address) {
+        if emitters.is_new(address, address[19]) {
             bloom.accrue(BloomInput::Raw(address.as_slice()));
         }
-        for (at, topic) in topics.iter().enumerate() {
-            if before.get(at) != Some(topic) {
+        for topic in topics {
+            if words.is_new(*topic, topic[31]) {
                 bloom.accrue(BloomInput::Raw(topic.as_slice()));
             }
         }
-        before = topics;
     }
     bloom
+}
+
+/// Values that were seen, one in each slot: a newer value takes the slot of an older one.
+struct Recent<T, const SLOTS: usize>([Option<T>; SLOTS]);
+
+impl<T: Copy, const SLOTS: usize> Default for Recent<T, SLOTS> {
+    fn default() -> Self {
+        Self([None; SLOTS])
+    }
+}
+
+impl<T: PartialEq, const SLOTS: usize> Recent<T, SLOTS> {
+    /// Whether the value is not in its slot. `low` is its lowest byte, the most random one.
+    fn is_new(&mut self, value: T, low: u8) -> bool {
+        let slot = &mut self.0[usize::from(low) % SLOTS];
+        let is_new = slot.as_ref() != Some(&value);
+        if is_new {
+            *slot = Some(value);
+        }
+        is_new
+    }
 }
 
 /// Whether a block with this bloom may have a log of one of `addresses` and one of `topics` (empty: of any). `false` proves that
@@ -45,7 +65,8 @@ mod tests {
 
     #[test]
     fn what_is_hashed_once_is_there_all_the_same() {
-        let (emitters, words) = ([1, 2].map(Address::repeat_byte), [3, 4, 5].map(B256::repeat_byte));
+        // 3 and 67 share a slot.
+        let (emitters, words) = ([1, 2].map(Address::repeat_byte), [3, 4, 67].map(B256::repeat_byte));
         let [a, b, c] = words;
         let logs: [(Address, &[B256]); 7] = [
             (emitters[0], &[a, b]),

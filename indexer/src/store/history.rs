@@ -185,7 +185,8 @@ impl MissingTimes {
         let begin = bounds.from().unwrap_or(DateTime::<Utc>::MIN_UTC);
         let above_tail = self.tail.filter(|tail| head - *tail > NEAR).map(|tail| (tail, head));
         let gaps = self.gaps.iter().filter_map(|gap| gap.from.map(|from| (from, gap.to.unwrap_or(head))));
-        let inside = |(from, to): (DateTime<Utc>, DateTime<Utc>)| (to.min(end) - from.max(begin)).max(TimeDelta::zero());
+        let inside =
+            |(from, to): (DateTime<Utc>, DateTime<Utc>)| (to.min(end) - from.max(begin)).max(TimeDelta::zero());
         let missing: TimeDelta = gaps.chain(above_tail).map(inside).sum();
         Outage { stored: (end - begin - missing).max(TimeDelta::zero()), missing }
     }

@@ -221,7 +221,8 @@ mod tests {
     /// This number of full leaves of this number of hours, the newest last.
     fn leaves(count: i64, hours: i64, bytes: i64) -> Vec<LeafSize> {
         let at = |ago: i64| until() - TimeDelta::hours(hours * ago);
-        let leaf = |ago: i64| Some(LeafSize { bounds: Bounds::new(Some(at(ago)), at(ago - 1))?, bytes, row_bytes: bytes / 2 });
+        let leaf =
+            |ago: i64| Some(LeafSize { bounds: Bounds::new(Some(at(ago)), at(ago - 1))?, bytes, row_bytes: bytes / 2 });
         (1..=count).rev().filter_map(leaf).collect()
     }
 

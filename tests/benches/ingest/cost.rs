@@ -75,7 +75,9 @@ async fn take_apart(
     let secondary: Vec<String> = secondary.iter().map(|columns| format!("CREATE INDEX ON cost ({columns})")).collect();
     let all = [vec![KEY.to_owned(), BRIN.to_owned()], secondary.clone()].concat();
     let mut before = 0.0;
-    for (part, statements) in [("rows", &all[..0]), ("key", &all[..1]), ("BRIN", &all[..2]), ("secondary, kept", &all[..])] {
+    for (part, statements) in
+        [("rows", &all[..0]), ("key", &all[..1]), ("BRIN", &all[..2]), ("secondary, kept", &all[..])]
+    {
         new_table(client, table, statements).await?;
         let took = used(servers, async { dump.copy_into(client, table, "cost").await }).await?;
         costs.add(&format!("{table}: {part}"), took - before);
@@ -83,7 +85,11 @@ async fn take_apart(
     }
     new_table(client, table, &all[..2]).await?;
     dump.copy_into(client, table, "cost").await?;
-    for (part, statement) in [("secondary, built after the load", secondary.join(";")), ("VACUUM", "VACUUM cost".into()), ("checkpoint", "CHECKPOINT".into())] {
+    for (part, statement) in [
+        ("secondary, built after the load", secondary.join(";")),
+        ("VACUUM", "VACUUM cost".into()),
+        ("checkpoint", "CHECKPOINT".into()),
+    ] {
         let took = used(servers, async { Ok(client.batch_execute(&statement).await?) }).await?;
         costs.add(&format!("{table}: {part}"), took);
     }

@@ -12,7 +12,8 @@ pub const USAGE: &str = "options: --smoke, --part ingest|young|outage|busy-day|d
 
 /// The parts that can be measured alone.
 const PARTS: &[&str] = &[
-    "ingest", "young", "outage", "busy-day", "devnet", "cost", "sparse", "indexes", "scale", "deployed", "latency", "stages",
+    "ingest", "young", "outage", "busy-day", "devnet", "cost", "sparse", "indexes", "scale", "deployed", "latency",
+    "stages",
 ];
 
 /// Transactions of a block; they share its transfers.

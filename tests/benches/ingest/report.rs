@@ -111,8 +111,16 @@ const SITUATIONS: &[Line<Run>] = &[
     ("seconds from start to last row", |run| Some(run.ingest.took.as_secs_f64()), 2),
     ("seconds from there to the last index", |run| Some(run.ingest.served?.as_secs_f64()), 2),
     ("indexer: CPU, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.indexer)), 2),
-    ("PostgreSQL: CPU to the last row, µs an event", |run| Some(per_event(&run.ingest, run.ingest.cpu.database.server)), 2),
-    ("PostgreSQL: CPU to the last index and a VACUUM, µs an event", |run| Some(per_event(&run.ingest, run.ingest.settled)), 2),
+    (
+        "PostgreSQL: CPU to the last row, µs an event",
+        |run| Some(per_event(&run.ingest, run.ingest.cpu.database.server)),
+        2,
+    ),
+    (
+        "PostgreSQL: CPU to the last index and a VACUUM, µs an event",
+        |run| Some(per_event(&run.ingest, run.ingest.settled)),
+        2,
+    ),
     ("bytes an event, with all indexes", |run| Some(run.ingest.bytes as f64 / run.marks.rows as f64), 0),
     ("leaves, both tables", |run| Some(run.ingest.leaves as f64), 0),
 ];
@@ -213,7 +221,10 @@ fn scale(text: &mut String, rates: &[Rate]) {
 /// The parts of PostgreSQL's CPU, and their sums beside the indexer's runs.
 fn costs(text: &mut String, costs: &Costs) {
     let Some(events) = costs.ingests.first().map(|ingest| ingest.events as f64) else { return };
-    let _ = writeln!(text, "\n| PostgreSQL: CPU of all processes, raw + typed, default indexes | µs an event |\n|---|---:|");
+    let _ = writeln!(
+        text,
+        "\n| PostgreSQL: CPU of all processes, raw + typed, default indexes | µs an event |\n|---|---:|"
+    );
     let mut line = |name: &str, seconds: &[f64]| {
         let micros = in_order(seconds.iter().map(|seconds| seconds * 1e6 / events));
         let _ = writeln!(text, "| {name} | {} |", cell(&micros, 2));
