@@ -6,7 +6,6 @@ use dalp_tests::stage::{ADMIN, WRITER};
 use tokio_postgres::{Client, NoTls};
 
 use super::Outcome;
-use super::node::CHAIN_ID;
 
 /// A database that was migrated and never used.
 pub const TEMPLATE: &str = "bench_template";
@@ -36,8 +35,8 @@ fn site(cluster: &Cluster, database: &str) -> Site {
         admin_url: cluster.url(database, ADMIN),
         reader_url: cluster.url(database, WRITER),
         rpc_urls: vec!["http://127.0.0.1:1".into()],
-        chain_id: CHAIN_ID,
-        chain: "bench".into(),
+        chain_id: 1,
+        chain: "none".into(),
         database_lines: Vec::new(),
         chain_lines: Vec::new(),
         made_up: false,
