@@ -49,11 +49,11 @@ fn wanted(options: &Options) -> Outcome<Vec<Situation>> {
         Ok(())
     };
     // A block each 12 seconds: 33 hours of ten thousand blocks.
-    let young = until_head(ReplayPlan::dense(transfers, blocks), Duration::from_secs(12 * blocks));
+    let young = until_head(&ReplayPlan::dense(transfers, blocks), Duration::from_secs(12 * blocks));
     // Two hours are missing, and an hour is stored.
-    let outage = until_head(ReplayPlan::dense(transfers / 2 * 3, blocks / 2 * 3), Duration::from_secs(3 * HOUR));
-    let stored = ReplayPlan { head: outage.head / 3, spread: outage.spread / 3, ..outage.clone() };
-    let long = until_head(ReplayPlan::dense(transfers, blocks), Duration::from_secs(39 * 24 * HOUR));
+    let outage = until_head(&ReplayPlan::dense(transfers / 2 * 3, blocks / 2 * 3), Duration::from_secs(3 * HOUR));
+    let stored = ReplayPlan { head: outage.head / 3, spread: outage.spread / 3, ..outage };
+    let long = until_head(&ReplayPlan::dense(transfers, blocks), Duration::from_secs(39 * 24 * HOUR));
     let busy = ReplayPlan { busy: Some(Duration::from_secs(21 * HOUR)), ..long };
     want("young", young.clone(), None, false)?;
     want("outage", outage, Some(stored), false)?;
@@ -62,6 +62,6 @@ fn wanted(options: &Options) -> Outcome<Vec<Situation>> {
     Ok(all)
 }
 
-fn until_head(plan: ReplayPlan, spread: Duration) -> ReplayPlan {
-    ReplayPlan { begin: HEAD - spread.as_secs(), spread, ..plan }
+fn until_head(plan: &ReplayPlan, spread: Duration) -> ReplayPlan {
+    ReplayPlan { begin: HEAD - spread.as_secs(), spread, ..*plan }
 }
