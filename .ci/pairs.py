@@ -31,7 +31,7 @@ FIGURES = [
     ),
     *(
         (bench, f"{figure}, {rows}", r"^\| situations, median", row, cell, kind)
-        for bench in ("young", "outage", "busy-day", "devnet")
+        for bench in ("young", "outage", "midnight", "busy-day", "devnet")
         for rows, cell in [("raw + typed", 2), ("typed", 3)]
         for figure, row, kind in [
             ("start to last row, s", "seconds from start to last row", "ours"),

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use dalp_fixtures::ReplayPlan;
 
 /// Said beside every refusal.
-pub const USAGE: &str = "options: --smoke, --part ingest|young|outage|busy-day|devnet|cost|sparse|indexes|scale|deployed|latency|stages, \
+pub const USAGE: &str = "options: --smoke, --part ingest|young|outage|midnight|busy-day|devnet|cost|sparse|indexes|scale|deployed|latency|stages, \
                          --node anvil|replay, --raw true|false, --indexes shipped|kept|built|none, --writers N, --runs N, \
                          --transfers N, --blocks N, --sparse-blocks N, --scale-transfers N, --load-transfers N, --tokens N, \
                          --samples N, --program FILE, --write FILE (N at least 1; without a choice, all that is published)";
 
 /// The parts that can be measured alone.
 const PARTS: &[&str] = &[
-    "ingest", "young", "outage", "busy-day", "devnet", "cost", "sparse", "indexes", "scale", "deployed", "latency",
-    "stages",
+    "ingest", "young", "outage", "midnight", "busy-day", "devnet", "cost", "sparse", "indexes", "scale", "deployed",
+    "latency", "stages",
 ];
 
 /// Transactions of a block; they share its transfers.

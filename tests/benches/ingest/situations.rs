@@ -1,5 +1,5 @@
-//! Chains with many of their rows in the leaf that the head uses: a young one, one after an outage, one whose last day has half of
-//! all rows, and a devnet. From the replaying node, with and without raw logs.
+//! Chains with many of their rows in the leaf that the head uses: a young one, one after an outage in the evening or over midnight,
+//! one whose last day has half of all rows, and a devnet. From the replaying node, with and without raw logs.
 
 use std::time::Duration;
 
@@ -50,12 +50,16 @@ fn wanted(options: &Options) -> Outcome<Vec<Situation>> {
     };
     // A block each 12 seconds: 33 hours of ten thousand blocks.
     let young = until_head(&ReplayPlan::dense(transfers, blocks), Duration::from_secs(12 * blocks));
-    // Two hours are missing, and an hour is stored.
+    // Two hours are missing, and an hour is stored. In the evening, all of it is in a leaf in use; over midnight, three quarters of
+    // what is missing belongs into the next leaf, which stands empty.
     let outage = until_head(&ReplayPlan::dense(transfers / 2 * 3, blocks / 2 * 3), Duration::from_secs(3 * HOUR));
     let stored = ReplayPlan { head: outage.head / 3, spread: outage.spread / 3, ..outage };
     let long = until_head(&ReplayPlan::dense(transfers, blocks), Duration::from_secs(39 * 24 * HOUR));
     let busy = ReplayPlan { busy: Some(Duration::from_secs(21 * HOUR)), ..long };
     want("young", young.clone(), None, false)?;
+    let midnight = HEAD + 3 * HOUR;
+    let over = |plan: &ReplayPlan| ReplayPlan { begin: midnight - 3 * HOUR / 2, ..*plan };
+    want("midnight", over(&outage), Some(over(&stored)), false)?;
     want("outage", outage, Some(stored), false)?;
     want("busy-day", busy, None, false)?;
     want("devnet", young, None, true)?;
