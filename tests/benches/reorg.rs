@@ -87,7 +87,7 @@ struct Chain {
 impl Chain {
     async fn open(cluster: &Cluster, database: &str) -> Outcome<Self> {
         let owner = connect(cluster, database, SUPERUSER).await?;
-        let site = made::site(cluster, database);
+        let site = cluster::site(cluster, database);
         let leaves = Leaves::open(&site.config()).await?;
         let (store, _, claim) = made::lead(&site).await?;
         Ok(Self { store, claim, owner, leaves, tail: Tail { next: 0, hash: None }, rows: 0, forks: 0 })

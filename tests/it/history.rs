@@ -129,13 +129,6 @@ const LEAVES_AND_INDEXES: &str = "SELECT count(DISTINCT leaf.relid), count(*) FI
     JOIN pg_index ON indrelid = leaf.relid JOIN pg_class AS index ON index.oid = indexrelid \
     JOIN pg_am ON pg_am.oid = index.relam WHERE amname = 'btree'";
 
-/// The same of the leaves with rows.
-const LEAVES_WITH_ROWS: &str = "SELECT count(DISTINCT leaf.relid), count(*) FILTER (WHERE indisvalid AND NOT indisprimary) \
-    FROM (SELECT relid FROM pg_partition_tree('dalp_indexed.logs') WHERE isleaf UNION ALL \
-          SELECT relid FROM pg_partition_tree('dalp_indexed.erc20_transfer') WHERE isleaf) AS leaf \
-    JOIN pg_index ON indrelid = leaf.relid JOIN pg_class AS index ON index.oid = indexrelid \
-    JOIN pg_am ON pg_am.oid = index.relam WHERE amname = 'btree' AND pg_relation_size(leaf.relid) > 0";
-
 #[test]
 fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
     dalp_tests::run(async {
@@ -186,6 +179,7 @@ fn the_leaf_of_the_head_is_loaded_bare_too_and_gets_its_indexes_in_use() {
         let deployed = long_chain(&anvil).await;
         // The holder of this lock builds indexes.
         let lane = |call: &str| format!("SELECT {call}({})", dalp_partitions::INDEXER_KEY);
+        let with_rows = format!("{LEAVES_AND_INDEXES} AND pg_relation_size(leaf.relid) > 0");
         // Both lanes: history beside the head, and all blocks in order up to it.
         for finality in ["depth:3", "never"] {
             let database = stage().await.database().await;
@@ -196,7 +190,7 @@ fn the_leaf_of_the_head_is_loaded_bare_too_and_gets_its_indexes_in_use() {
             let status = service.status();
             caught_up(&database, &anvil).await;
             no_gaps(&client).await;
-            let loaded = client.query_one(LEAVES_WITH_ROWS, &[]).await.unwrap();
+            let loaded = client.query_one(&with_rows, &[]).await.unwrap();
             assert_eq!((loaded.get::<_, i64>(0), loaded.get::<_, i64>(1)), (2, 0), "{finality}: loaded into indexes");
             assert!(!status.borrow()[0].ready, "{finality}: its rows are slow to find");
 
@@ -204,7 +198,7 @@ fn the_leaf_of_the_head_is_loaded_bare_too_and_gets_its_indexes_in_use() {
             until("ready", || async { status.borrow()[0].ready }).await;
             burst(anvil.rpc(), &deployed, 5, 77).await;
             caught_up(&database, &anvil).await;
-            let served = client.query_one(LEAVES_WITH_ROWS, &[]).await.unwrap();
+            let served = client.query_one(&with_rows, &[]).await.unwrap();
             assert_eq!((served.get::<_, i64>(0), served.get::<_, i64>(1)), (2, 5), "{finality}");
             assert_exact(&client, anvil.rpc(), 31_337, 0, head(anvil.rpc()).await).await;
             service.stop().await;
@@ -250,7 +244,6 @@ fn the_leaves_of_an_outage_are_loaded_bare_although_they_had_indexes() {
         node.inject(Rule::new(Fault::Hang).on("eth_getLogs"));
         let site = site.with("request_timeout = \"10m\"");
         let service = Service::start(&site.config()).await.unwrap();
-
         until("the leaf to be bare", || async { one::<i64>(&client, &indexes).await == 0 }).await;
         node.behave();
         service.stop().await;

@@ -135,7 +135,7 @@ pub struct Outage {
 
 /// Least bytes of rows to load that are worth dropping the indexes of a leaf in use: about 100,000 logs.
 const LEAST_LOAD: f64 = 32e6;
-/// A row costs PostgreSQL about 1.5 times as much in standing indexes as in indexes that are built after the load. So the build of
+/// A row costs PostgreSQL 1.5 to 1.7 times as much in standing indexes as in indexes that are built after the load. So the build of
 /// the stored rows is worth it if the missing rows are at least twice as many.
 const LEAST_SHARE: f64 = 2.0;
 

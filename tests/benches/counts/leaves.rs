@@ -12,10 +12,10 @@ use dalp_tests::counts::Counts;
 use dalp_tests::stage::ADMIN;
 use tokio_postgres::{Client, NoTls};
 
-use super::Outcome;
-use super::made::{self, CHAIN};
+use super::made::CHAIN;
 use super::server::{self, Watch};
 use super::wire::{Said, Tally, Wire};
+use super::{Outcome, cluster};
 
 /// Leaves that stand before one is counted, and leaves whose WAL is counted: some cause a page of a catalog to be split.
 const STANDING: i64 = 8;
@@ -31,7 +31,7 @@ pub struct Costs {
 pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Costs> {
     let database = server::database(cluster, "leaves").await?;
     let wire = Wire::before(cluster)?;
-    let tables = made::site(cluster, &database).config().tables;
+    let tables = cluster::site(cluster, &database).config().tables;
     let table = tables.into_iter().find(|table| table.name == "logs").ok_or("no table is named logs")?.table;
     let (client, connection) = tokio_postgres::connect(&wire.url(&database, ADMIN), NoTls).await?;
     tokio::spawn(connection);

@@ -1,7 +1,6 @@
 //! A made-up chain for the store: batches of transfers that are the same each time, and the way into a migrated database.
 
 use alloy::primitives::{Address, B256, U256};
-use dalp_fixtures::Cluster;
 use dalp_indexer::chain::batch::BlockBatch;
 use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::logs::{Log, Logs};
@@ -12,32 +11,13 @@ use dalp_indexer::events::erc20::TRANSFER;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::{Claim, NewChain, Store};
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{ADMIN, WRITER};
 
 use super::Outcome;
+pub use super::cluster::CHAIN;
 
-/// The chain's id.
-pub const CHAIN: u64 = 31_337;
 /// 2026-01-01T00:00:00Z.
 const BEGIN: i64 = 1_767_225_600;
 const SECONDS: i64 = 12;
-
-/// The indexer's configuration in `database`.
-pub fn site(cluster: &Cluster, database: &str) -> Site {
-    Site {
-        url: cluster.url(database, WRITER),
-        admin_url: cluster.url(database, ADMIN),
-        reader_url: cluster.url(database, WRITER),
-        rpc_urls: vec!["http://127.0.0.1:9".into()],
-        chain_id: CHAIN,
-        chain: "bench".into(),
-        database_lines: Vec::new(),
-        chain_lines: Vec::new(),
-        // The chain's times may lie months back; a busy live table has daily leaves.
-        more: "[partitions]\nhistory_interval = \"day\"\n".into(),
-        made_up: false,
-    }
-}
 
 /// The store, which leads the chain.
 pub async fn lead(site: &Site) -> Outcome<(Store, Lease, Claim)> {

@@ -10,7 +10,7 @@ use dalp_tests::counts::Counts;
 use dalp_tests::indexer::Site;
 
 use super::Outcome;
-use super::cluster::{SUPERUSER, connect};
+use super::cluster::{self, SUPERUSER, connect};
 use super::made::{self, CHAIN};
 use super::server::{self, Watch};
 
@@ -32,7 +32,7 @@ pub async fn measure(cluster: &Cluster) -> Outcome<Pages> {
         [("shipped indexes", "shipped", ""), ("key and BRIN", "bare", "[indexes]\nlogs = []\nerc20_transfer = []\n")]
     {
         let database = server::database(cluster, database).await?;
-        let mut site = made::site(cluster, &database);
+        let mut site = cluster::site(cluster, &database);
         site.more.push_str(indexes);
         append(cluster, &database, &site, what, &mut pages).await?;
     }

@@ -9,8 +9,8 @@ use dalp_tests::counts::Counts;
 
 use super::Outcome;
 use super::made::{self, CHAIN};
-use super::server;
 use super::wire::{Said, Tally, Wire};
+use super::{cluster, server};
 
 /// Blocks of a batch, as near the head, and transfers of a block. The rows are twice as many: raw and typed.
 const BLOCKS: u64 = 32;
@@ -22,7 +22,7 @@ const AHEAD: u64 = 1_000;
 pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Counts> {
     let database = server::database(cluster, "writes").await?;
     let (wire, mut counts) = (Wire::before(cluster)?, Counts::default());
-    let mut site = made::site(cluster, &database);
+    let mut site = cluster::site(cluster, &database);
     site.url = wire.url(&database, dalp_tests::stage::WRITER);
     let leaves = Leaves::open(&site.config()).await?;
     let (store, mut lease, claim) = made::lead(&site).await?;

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use super::node::{CHAIN_ID, Node};
 use super::options::{Indexes, Options};
-use super::ruler::{Dump, Marks};
+use super::ruler::{Dump, Marks, STORED};
 use super::servers::{Servers, Used};
 use super::{Outcome, machine};
 
@@ -328,7 +328,6 @@ pub async fn verify(client: &Client, emitted: u64, raw: bool) -> Outcome<()> {
 }
 
 const PROGRESS: &str = "SELECT tail_number, gap_blocks FROM dalp_indexed.progress";
-const STORED: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
 const COUNTS: &str = "SELECT (SELECT count(*) FROM dalp_indexed.erc20_transfer), \
                       (SELECT count(*) FROM ( \
                          SELECT DISTINCT chain_id, block_number, log_index FROM dalp_indexed.erc20_transfer) t), \

@@ -9,6 +9,8 @@ use super::Outcome;
 
 /// A database that was migrated and never used.
 pub const TEMPLATE: &str = "bench_template";
+/// The chain's id: Anvil's default.
+pub const CHAIN: u64 = 31_337;
 /// The login that may do anything.
 pub const SUPERUSER: &str = "postgres";
 
@@ -28,19 +30,20 @@ pub async fn prepare(cluster: &mut Cluster) -> Outcome<()> {
     Ok(superuser.batch_execute(&format!("GRANT dalp_writer TO {WRITER}")).await?)
 }
 
-/// A configuration for this database, without a node.
-fn site(cluster: &Cluster, database: &str) -> Site {
+/// The indexer's configuration in `database`, without a node: as shipped, but for daily leaves for times that lie months back, as a
+/// busy live table has them.
+pub fn site(cluster: &Cluster, database: &str) -> Site {
     Site {
         url: cluster.url(database, WRITER),
         admin_url: cluster.url(database, ADMIN),
         reader_url: cluster.url(database, WRITER),
-        rpc_urls: vec!["http://127.0.0.1:1".into()],
-        chain_id: 1,
-        chain: "none".into(),
+        rpc_urls: vec!["http://127.0.0.1:9".into()],
+        chain_id: CHAIN,
+        chain: "bench".into(),
         database_lines: Vec::new(),
         chain_lines: Vec::new(),
         made_up: false,
-        more: String::new(),
+        more: "[partitions]\nhistory_interval = \"day\"\n".into(),
     }
 }
 

@@ -10,13 +10,12 @@ use dalp_fixtures::tools::{self, say_stderr};
 use dalp_fixtures::{Anvil, Deployed, LoadPlan, ReplayNode, ReplayPlan, Rpc, deploy, load};
 use serde_json::json;
 
+pub use super::cluster::CHAIN as CHAIN_ID;
 use super::options::{Options, TXS_PER_BLOCK};
 use super::{Outcome, machine};
 
 /// The argument that makes this program a replaying node; its plan follows, as JSON.
 pub const REPLAY: &str = "--replay-node";
-/// Anvil's default.
-pub const CHAIN_ID: u64 = 31_337;
 
 /// A node and the content of its chain.
 pub struct Node {

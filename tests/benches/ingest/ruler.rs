@@ -45,7 +45,7 @@ impl Dump {
     /// Takes the rows in block order: the typed ones, and where they are kept the raw ones.
     pub async fn of(client: &Client, raw: bool) -> Outcome<Self> {
         let raw = if raw { Some(streams(client, RAW_OUT).await?) } else { None };
-        let rows: i64 = client.query_one(ROWS_STORED, &[]).await?.get(0);
+        let rows: i64 = client.query_one(STORED, &[]).await?.get(0);
         Ok(Self { rows: rows.unsigned_abs(), typed: streams(client, TYPED_OUT).await?, raw })
     }
 
@@ -151,7 +151,8 @@ fn skip_row(rows: &mut Bytes) -> Option<()> {
     Some(())
 }
 
-const ROWS_STORED: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
+/// Transfers in the database.
+pub const STORED: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
 const TYPED_OUT: &str =
     "COPY (SELECT * FROM dalp_indexed.erc20_transfer ORDER BY block_number, log_index) TO STDOUT (FORMAT binary)";
 const TYPED_IN: &str = "COPY dalp_indexed.erc20_transfer FROM STDIN (FORMAT binary)";

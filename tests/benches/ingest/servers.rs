@@ -9,8 +9,8 @@ use dalp_tests::stage::{ADMIN, WRITER};
 use tokio_postgres::Client;
 
 use super::cluster::{SUPERUSER, TEMPLATE, connect, prepare};
-use super::node::{CHAIN_ID, Node};
-use super::{Outcome, machine};
+use super::node::Node;
+use super::{Outcome, cluster, machine};
 
 /// PgBouncer's own default.
 const POOLED: u32 = 20;
@@ -95,7 +95,7 @@ impl Servers {
         connect(&self.cluster, database, WRITER).await
     }
 
-    /// The indexer's configuration: as shipped, but for daily leaves for times that lie months back.
+    /// The indexer's configuration, with this node.
     pub fn site(&self, database: &str, node: &Node) -> Site {
         let direct = |user| self.verified(self.cluster.url(database, user));
         let url = match &self.pooler {
@@ -107,12 +107,7 @@ impl Servers {
             admin_url: direct(ADMIN),
             reader_url: direct(WRITER),
             rpc_urls: vec![node.url.clone()],
-            chain_id: CHAIN_ID,
-            chain: "bench".into(),
-            database_lines: Vec::new(),
-            chain_lines: Vec::new(),
-            made_up: false,
-            more: "[partitions]\nhistory_interval = \"day\"\n".into(),
+            ..cluster::site(&self.cluster, database)
         };
         let quoted: Vec<String> = node.watched.iter().map(|address| format!("\"{address}\"")).collect();
         if quoted.is_empty() { site } else { site.with(&format!("addresses = [{}]", quoted.join(", "))) }
