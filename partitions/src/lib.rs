@@ -29,7 +29,7 @@ pub use leaves::audit::audit;
 pub use leaves::catalog::{read, read_leaf};
 pub use leaves::create::{BATCH, LANE_KEY, Report, ensure, extend};
 pub use leaves::doctor::{Limits, doctor_server, doctor_table};
-pub use leaves::index::{INDEXER_KEY, Indexed, build, strip};
+pub use leaves::index::{INDEXER_KEYS, Indexed, build, strip};
 pub use leaves::shape::{nested, unfit};
 pub use leaves::sizes::sizes;
 pub use manager::Manager;

@@ -129,6 +129,11 @@ const LEAVES_AND_INDEXES: &str = "SELECT count(DISTINCT leaf.relid), count(*) FI
     JOIN pg_index ON indrelid = leaf.relid JOIN pg_class AS index ON index.oid = indexrelid \
     JOIN pg_am ON pg_am.oid = index.relam WHERE amname = 'btree'";
 
+fn builders(call: &str) -> String {
+    let [one, other] = dalp_partitions::INDEXER_KEYS;
+    format!("SELECT {call}({one}), {call}({other})")
+}
+
 #[test]
 fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
     dalp_tests::run(async {
@@ -143,14 +148,13 @@ fn leaves_of_history_are_loaded_bare_and_served_when_they_have_their_indexes() {
         let mut site = site(&database, &anvil);
         site.more.push_str("[indexes]\nlogs = [\"tx_hash\"]\nerc20_transfer = [\"token+block_time\", \"tx_hash\"]");
         let client = database.superuser().await;
-        // The holder of this lock builds indexes: they wait, for any time of the other steps.
-        let lane = |call: &str| format!("SELECT {call}({})", dalp_partitions::INDEXER_KEY);
-        client.batch_execute(&lane("pg_advisory_lock")).await.unwrap();
+        // The holders of these locks build indexes: they wait, for any time of the other steps.
+        client.batch_execute(&builders("pg_advisory_lock")).await.unwrap();
         let mut running = site.spawn();
         caught_up(&database, &anvil).await;
         no_gaps(&client).await;
         running.kill();
-        client.batch_execute(&lane("pg_advisory_unlock")).await.unwrap();
+        client.batch_execute(&builders("pg_advisory_unlock")).await.unwrap();
         let row = client.query_one(LEAVES_AND_INDEXES, &[]).await.unwrap();
         let (leaves, indexes): (i64, i64) = (row.get(0), row.get(1));
         assert!(
@@ -177,14 +181,13 @@ fn the_leaf_of_the_head_is_loaded_bare_too_and_gets_its_indexes_in_use() {
         let options = AnvilOptions { genesis_timestamp: u64::try_from(noon).ok(), ..AnvilOptions::default() };
         let anvil = anvil_with(options).await;
         let deployed = long_chain(&anvil).await;
-        // The holder of this lock builds indexes.
-        let lane = |call: &str| format!("SELECT {call}({})", dalp_partitions::INDEXER_KEY);
+        // The holders of these locks build indexes.
         let with_rows = format!("{LEAVES_AND_INDEXES} AND pg_relation_size(leaf.relid) > 0");
         // Both lanes: history beside the head, and all blocks in order up to it.
         for finality in ["depth:3", "never"] {
             let database = stage().await.database().await;
             let client = database.superuser().await;
-            client.batch_execute(&lane("pg_advisory_lock")).await.unwrap();
+            client.batch_execute(&builders("pg_advisory_lock")).await.unwrap();
             let site = site(&database, &anvil).with(&format!("finality = {finality:?}"));
             let service = Service::start(&site.config()).await.unwrap();
             let status = service.status();
@@ -194,7 +197,7 @@ fn the_leaf_of_the_head_is_loaded_bare_too_and_gets_its_indexes_in_use() {
             assert_eq!((loaded.get::<_, i64>(0), loaded.get::<_, i64>(1)), (2, 0), "{finality}: loaded into indexes");
             assert!(!status.borrow()[0].ready, "{finality}: its rows are slow to find");
 
-            client.batch_execute(&lane("pg_advisory_unlock")).await.unwrap();
+            client.batch_execute(&builders("pg_advisory_unlock")).await.unwrap();
             until("ready", || async { status.borrow()[0].ready }).await;
             burst(anvil.rpc(), &deployed, 5, 77).await;
             caught_up(&database, &anvil).await;

@@ -1,10 +1,10 @@
 //! Indexes of bare leaves, built after their load; and of leaves in use, dropped before a large one.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dalp_partitions::{Bounds, Catalog, Indexed, Leaf, Table, build, read_leaf, sizes, strip};
+use dalp_partitions::{Bounds, Catalog, INDEXER_KEYS, Indexed, Leaf, Table, build, read_leaf, sizes, strip};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_postgres::Client;
@@ -29,7 +29,7 @@ const INDEX_LOOK: Duration = Duration::from_millis(250);
 const INDEX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Leaves {
-    /// Builds the indexes of bare leaves with complete history, until `stop` turns true. Uses its own connection, because a build
+    /// Builds the indexes of bare leaves with complete history, until `stop` turns true. Uses its own connections, because a build
     /// may take minutes.
     pub async fn index(
         self: Arc<Self>,
@@ -39,7 +39,7 @@ impl Leaves {
         mut stop: watch::Receiver<bool>,
     ) {
         let mut builder =
-            Builder { leaves: self, store, client: None, loaded: HashMap::new(), prepared: HashSet::new() };
+            Builder { leaves: self, store, clients: [None, None], loaded: HashMap::new(), prepared: HashSet::new() };
         loop {
             let led: Vec<(u64, String)> = chains
                 .iter()
@@ -68,7 +68,8 @@ impl Leaves {
 struct Builder {
     leaves: Arc<Leaves>,
     store: Store,
-    client: Option<Client>,
+    /// One for each build that runs at a time. The second is made when two leaves are due.
+    clients: [Option<Client>; INDEXER_KEYS.len()],
     /// The time since which a leaf lacks only indexes.
     loaded: HashMap<(u64, String), Instant>,
     /// The chains whose leaves are prepared for the load of their missing blocks.
@@ -99,13 +100,15 @@ impl Builder {
                 return Ok(());
             }
         };
-        for (ManagedTable { name, table, .. }, leaf) in bare {
+        let due = bare.into_iter().filter(|(_, leaf)| self.is_due(chain_id, leaf, &missing));
+        let due = due.map(|(managed, leaf)| {
             let live = missing.tail.is_none_or(|tail| tail < leaf.bounds.to());
-            if self.is_due(chain_id, &leaf, &missing) {
-                self.build(chain_id, &table, &leaf, live).instrument(spans::table(&name)).await?;
-            }
-        }
-        Ok(())
+            (managed, leaf, live)
+        });
+        let due = Due { chain_id, leaves: Mutex::new(due.collect::<Vec<_>>().into()) };
+        let [first, second] = &mut self.clients;
+        let (first, second) = tokio::join!(self.leaves.build_due(first, &due), self.leaves.build_due(second, &due));
+        first.and(second)
     }
 
     /// After an outage, drops the indexes of leaves in use that lack many rows: once for each time that a chain is incomplete.
@@ -152,7 +155,7 @@ impl Builder {
     }
 
     async fn client(&mut self) -> Result<&mut Client, LeavesError> {
-        self.leaves.connected(&mut self.client).await
+        self.leaves.connected(&mut self.clients[0]).await
     }
 
     /// Whether a leaf lacks no rows of history, for long enough, or no history of the chain is missing.
@@ -165,11 +168,40 @@ impl Builder {
         let since = *self.loaded.entry(key).or_insert_with(Instant::now);
         missing.is_none(head) || since.elapsed() >= SETTLED
     }
+}
 
-    async fn build(&mut self, chain_id: u64, table: &Table, leaf: &Leaf, live: bool) -> Result<(), LeavesError> {
-        let client = self.leaves.connected(&mut self.client).await?;
+/// The leaves of a chain whose indexes are due, each with whether writers use it.
+struct Due {
+    chain_id: u64,
+    leaves: Mutex<VecDeque<(ManagedTable, Leaf, bool)>>,
+}
+
+impl Due {
+    fn next(&self) -> Option<(ManagedTable, Leaf, bool)> {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+impl Leaves {
+    /// Builds the indexes of due leaves on the connection in `client`, until none is left.
+    async fn build_due(&self, client: &mut Option<Client>, due: &Due) -> Result<(), LeavesError> {
+        while let Some((ManagedTable { name, table, .. }, leaf, live)) = due.next() {
+            let client = self.connected(client).await?;
+            self.build(client, due.chain_id, &table, &leaf, live).instrument(spans::table(&name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn build(
+        &self,
+        client: &mut Client,
+        chain_id: u64,
+        table: &Table,
+        leaf: &Leaf,
+        live: bool,
+    ) -> Result<(), LeavesError> {
         let began = Instant::now();
-        let Some(catalog) = self.leaves.book.catalog(chain_id, table) else { return Ok(()) };
+        let Some(catalog) = self.book.catalog(chain_id, table) else { return Ok(()) };
         let indexed = build(client, table, &catalog, &leaf.name, live).await?;
         if let Indexed::Made(indexes @ 1..) = indexed {
             let took_seconds = began.elapsed().as_secs_f64();
@@ -177,7 +209,7 @@ impl Builder {
         }
         if indexed != Indexed::Busy {
             let now = read_leaf(client, table, &catalog, &leaf.name).await?;
-            self.leaves.book.know_leaf(chain_id, table, &leaf.name, now);
+            self.book.know_leaf(chain_id, table, &leaf.name, now);
         }
         Ok(())
     }

@@ -8,8 +8,12 @@ use crate::pg::patience::PATIENCE;
 use crate::pg::session::{self, BEGIN, Kind};
 use crate::{Catalog, Error, Index, Leaf, Table};
 
-/// Key of the advisory lock that lets one session of a database build leaves' indexes at a time: "dalpidx" in ASCII.
-pub const INDEXER_KEY: i64 = 0x64_616c_7069_6478;
+/// Keys of the advisory locks of a database's builders. Each holds one, so two sessions build leaves' indexes at a time: a build
+/// alone leaves a core idle while it merges and writes, and more of them would take the load's. The first is "dalpidx" in ASCII.
+pub const INDEXER_KEYS: [i64; 2] = [0x64_616c_7069_6478, 0x64_616c_7069_6479];
+
+/// The upper half of the advisory key of a leaf whose indexes are built or dropped, "dalx" in ASCII; its oid is the lower half.
+const LEAF_KEYS: i64 = 0x6461_6c78 << 32;
 
 /// The time that a build in a leaf in use waits for an older transaction. Only other maintenance of the leaf waits behind it. The
 /// next build drops the remains of an abandoned one.
@@ -25,7 +29,7 @@ pub enum Indexed {
     Made(usize),
     /// The leaf is bare now; the number of dropped indexes.
     Dropped(usize),
-    /// Another session holds a blocking lock, or builds already. Nothing was done: call again later.
+    /// Another session holds a blocking lock or builds in this leaf, or two build already. Nothing was done: call again later.
     Busy,
     /// The leaf no longer exists.
     Gone,
@@ -44,11 +48,9 @@ pub async fn build(
     leaf: &str,
     live: bool,
 ) -> Result<Indexed, Error> {
-    if !try_lock(client, table).await? {
-        return Ok(Indexed::Busy);
-    }
+    let Some(keys) = lock(client, table, leaf).await? else { return Ok(Indexed::Busy) };
     let outcome = build_locked(client, table, catalog, leaf, live).await;
-    unlock(client, table, outcome).await
+    unlock(client, table, keys, outcome).await
 }
 
 /// Drops the indexes of a leaf of `catalog` that [`Table::leaf_indexes`] names, CONCURRENTLY: before a load into a leaf in use,
@@ -57,23 +59,44 @@ pub async fn build(
 ///
 /// Needs a direct connection whose current role owns the table.
 pub async fn strip(client: &mut Client, table: &Table, catalog: &Catalog, leaf: &str) -> Result<Indexed, Error> {
-    if !try_lock(client, table).await? {
-        return Ok(Indexed::Busy);
-    }
+    let Some(keys) = lock(client, table, leaf).await? else { return Ok(Indexed::Busy) };
     let outcome = strip_locked(client, table, catalog, leaf).await;
-    unlock(client, table, outcome).await
+    unlock(client, table, keys, outcome).await
 }
 
+const LEAF_KEY: &str = "SELECT $2::int8 + coalesce(to_regclass($1)::oid::int8, 0)";
 const LOCK: &str = "SELECT pg_try_advisory_lock($1)";
-const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
+const UNLOCK: &str = "SELECT pg_advisory_unlock(key) FROM unnest($1::int8[]) AS key";
 
-async fn try_lock(client: &Client, table: &Table) -> Result<bool, Error> {
-    let row = client.query_typed_one(LOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
-    Ok(row.map_err(Error::doing("begin to build indexes", table))?.get(0))
+/// Locks the leaf and one of [`INDEXER_KEYS`] against other builders, or returns `None` if they hold them.
+async fn lock(client: &Client, table: &Table, leaf: &str) -> Result<Option<[i64; 2]>, Error> {
+    let doing = || Error::doing("begin to build indexes", table);
+    let leaf = table.sibling(leaf);
+    let key = client.query_typed_one(LEAF_KEY, &[(&leaf, Type::TEXT), (&LEAF_KEYS, Type::INT8)]).await;
+    let leaf = key.map_err(doing())?.get(0);
+    if !try_lock(client, leaf).await.map_err(doing())? {
+        return Ok(None);
+    }
+    for builder in INDEXER_KEYS {
+        if try_lock(client, builder).await.map_err(doing())? {
+            return Ok(Some([leaf, builder]));
+        }
+    }
+    client.query_typed(UNLOCK, &[(&[leaf].as_slice(), Type::INT8_ARRAY)]).await.map_err(doing())?;
+    Ok(None)
 }
 
-async fn unlock(client: &Client, table: &Table, outcome: Result<Indexed, Error>) -> Result<Indexed, Error> {
-    let unlocked = client.query_typed(UNLOCK, &[(&INDEXER_KEY, Type::INT8)]).await;
+async fn try_lock(client: &Client, key: i64) -> Result<bool, tokio_postgres::Error> {
+    Ok(client.query_typed_one(LOCK, &[(&key, Type::INT8)]).await?.get(0))
+}
+
+async fn unlock(
+    client: &Client,
+    table: &Table,
+    keys: [i64; 2],
+    outcome: Result<Indexed, Error>,
+) -> Result<Indexed, Error> {
+    let unlocked = client.query_typed(UNLOCK, &[(&keys.as_slice(), Type::INT8_ARRAY)]).await;
     let reset = client.batch_execute("RESET statement_timeout; RESET lock_timeout").await;
     let outcome = outcome?;
     unlocked.map(drop).and(reset).map_err(Error::doing("end building indexes", table))?;

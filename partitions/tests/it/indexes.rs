@@ -1,9 +1,12 @@
 //! Leaves that are made bare, and the indexes that they get afterwards.
 
-use dalp_partitions::{Catalog, Index, Indexed, Policy, Table, build, ensure, read, strip};
+use dalp_partitions::{Catalog, INDEXER_KEYS, Index, Indexed, Policy, Table, build, ensure, read, strip};
 use tokio_postgres::Client;
 
 use crate::{CHAIN, TRANSFER, as_role, database, days, now, strings, transfers};
+
+const WAITS: &str = "SELECT count(*)::int8 FROM pg_stat_activity WHERE datname = current_database() \
+                     AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
 
 fn table() -> Table {
     transfers().with_leaf_indexes([Index::on(["token", "block_time"]), Index::on(["tx_hash"])])
@@ -97,9 +100,7 @@ async fn a_leaf_in_use_is_indexed_beside_its_writers_and_otherwise_they_are_wait
         let (catalog, leaf) = (catalog.clone(), leaf.clone());
         tokio::spawn(async move { build(&mut client, &table(), &catalog, &leaf, true).await.unwrap() })
     };
-    let waiting = "SELECT count(*)::int8 FROM pg_stat_activity WHERE datname = current_database() \
-                   AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
-    super::meanwhile::until(&database, waiting).await;
+    super::meanwhile::until(&database, WAITS).await;
     // It waits for our transaction; other sessions write meanwhile, and so do we: their lock is available.
     let ask = format!("BEGIN; LOCK TABLE ONLY dalp_indexed.{leaf} IN ROW EXCLUSIVE MODE NOWAIT; COMMIT");
     admin.batch_execute(&ask).await.unwrap();
@@ -129,11 +130,28 @@ async fn what_a_build_that_was_cut_short_left_is_made_anew() {
 }
 
 #[tokio::test]
-async fn one_session_builds_at_a_time() {
+async fn two_sessions_build_at_a_time_and_one_in_a_leaf() {
     let (database, admin) = database().await;
     let mut client = as_role(&database, "dalp_partitioner").await;
-    let catalog = half_bare(&mut client).await;
-    let lane = format!("SELECT pg_advisory_lock({})", dalp_partitions::INDEXER_KEY);
-    admin.batch_execute(&lane).await.unwrap();
-    assert_eq!(build(&mut client, &table(), &catalog, &catalog.leaves[0].name, false).await.unwrap(), Indexed::Busy);
+    let need = days(2).bare_before(Some(crate::at("2024-03-21T00:00:00Z")));
+    let catalog = ensure(&mut client, &table(), CHAIN, &Policy::default(), now(), &need).await.unwrap().catalog;
+    assert_eq!(lacking(&catalog), [2, 2]);
+    let mut writer = as_role(&database, "dalp_writer").await;
+    let writing = writer.transaction().await.unwrap();
+    writing.execute(TRANSFER, &[&"2024-03-19Z"]).await.unwrap();
+    let (leaf, other) = (catalog.leaves[0].name.clone(), catalog.leaves[1].name.clone());
+    let (mut first, known) = (as_role(&database, "dalp_partitioner").await, catalog.clone());
+    let building = tokio::spawn(async move { build(&mut first, &table(), &known, &leaf, true).await.unwrap() });
+    super::meanwhile::until(&database, WAITS).await;
+    let leaf = &catalog.leaves[0].name;
+    assert_eq!(build(&mut client, &table(), &catalog, leaf, true).await.unwrap(), Indexed::Busy, "the same leaf");
+    assert_eq!(strip(&mut client, &table(), &catalog, leaf).await.unwrap(), Indexed::Busy, "the same leaf");
+    let call = |call: &str| format!("SELECT {call}({})", INDEXER_KEYS[1]);
+    admin.batch_execute(&call("pg_advisory_lock")).await.unwrap();
+    assert_eq!(build(&mut client, &table(), &catalog, &other, true).await.unwrap(), Indexed::Busy, "a third session");
+    admin.batch_execute(&call("pg_advisory_unlock")).await.unwrap();
+    let built = build(&mut client, &table(), &catalog, &other, false).await.unwrap();
+    assert_eq!(built, Indexed::Made(2), "another leaf");
+    writing.commit().await.unwrap();
+    assert_eq!(building.await.unwrap(), Indexed::Made(2));
 }
