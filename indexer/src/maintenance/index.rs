@@ -105,7 +105,10 @@ impl Builder {
             let live = missing.tail.is_none_or(|tail| tail < leaf.bounds.to());
             (managed, leaf, live)
         });
-        let due = Due { chain_id, leaves: Mutex::new(due.collect::<Vec<_>>().into()) };
+        let mut due: Vec<_> = due.collect();
+        // A build CONCURRENTLY waits for every older transaction, and the build of an unused leaf is a long one: it comes later.
+        due.sort_by_key(|(_, _, live)| !live);
+        let due = Due { chain_id, leaves: Mutex::new(due.into()) };
         let [first, second] = &mut self.clients;
         let (first, second) = tokio::join!(self.leaves.build_due(first, &due), self.leaves.build_due(second, &due));
         first.and(second)
