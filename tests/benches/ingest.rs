@@ -1,10 +1,13 @@
 //! End-to-end speed beside the ruler, on Anvil and on a replaying node, dense and sparse, with indexes, by database size and
-//! deployment; the latency of following a head, idle and beside a load; and the cost of the indexer's own stages.
+//! deployment; the latency of following a head, idle and beside a load; analysts' questions, at the tip and beside a load; and the
+//! cost of the indexer's own stages.
 //!
 //! `cargo bench -p dalp-tests --bench ingest -- --write docs/benchmarks.md` measures all published figures and writes them there.
 //! Each run indexes with `run` as a process into a durable PostgreSQL and copies the same rows raw into the same tables.
 //! `--smoke` is a small run, to test a change. Nothing here is judged: the gate compares a change by counts (counts.rs).
 
+#[path = "ingest/asked.rs"]
+mod asked;
 #[path = "ingest/beside.rs"]
 mod beside;
 #[path = "ingest/case.rs"]
@@ -25,6 +28,8 @@ mod machine;
 mod node;
 #[path = "ingest/options.rs"]
 mod options;
+#[path = "ingest/questions.rs"]
+mod questions;
 #[path = "ingest/report.rs"]
 mod report;
 #[path = "ingest/ruler.rs"]
@@ -134,6 +139,9 @@ async fn measure(servers: &mut Servers, options: &Options, versions: &mut Vec<St
     if options.has_part("latency") {
         figures.latency = latency::measure(servers, options).await?;
         figures.latency.extend(beside::measure(servers, options).await?);
+    }
+    if options.has_part("questions") {
+        figures.questions = questions::measure(servers, options).await?;
     }
     if options.has_part("deployed") {
         figures.deployed = deployed::measure(options).await?;

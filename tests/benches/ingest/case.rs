@@ -79,7 +79,8 @@ impl Setup {
         Ok(database)
     }
 
-    fn site(&self, servers: &Servers, database: &str, node: &Node) -> Site {
+    /// The indexer's configuration.
+    pub fn site(&self, servers: &Servers, database: &str, node: &Node) -> Site {
         let mut site = servers.site(database, node);
         if !self.raw {
             site = site.with("raw = false");
@@ -233,12 +234,7 @@ pub async fn ingest(servers: &Servers, node: &Node, database: &str, setup: Setup
     let loaded = client.query_one(LOADED, &[]).await?.get(0);
     let requests = node.counts().await?.zip(asked);
     let requests = requests.map(|(now, then)| [now.requests - then.requests, now.log_requests - then.log_requests]);
-    // Beside its key, a leaf has so many B-trees in the end: of logs, of transfers.
-    let served = match setup.indexes {
-        Indexes::Shipped => Some(indexed(&client, &mut indexer, [2, 3]).await?),
-        Indexes::Built => Some(indexed(&client, &mut indexer, [2, 2]).await?),
-        Indexes::Kept | Indexes::None => None,
-    };
+    let served = served(&client, &mut indexer, setup.indexes).await?;
     let served = served.map(|moment| moment - began - took);
     stop(&mut indexer).await?;
     client.batch_execute("VACUUM dalp_indexed.logs, dalp_indexed.erc20_transfer").await?;
@@ -280,6 +276,16 @@ pub async fn caught_up(client: &Client, indexer: &mut Running, head: u64) -> Out
     wait(client, indexer, &question, LOOK).await
 }
 
+/// Waits until the leaves have the indexes that they get after a load, and tells when that was; `None` if they get none.
+pub async fn served(client: &Client, indexer: &mut Running, indexes: Indexes) -> Outcome<Option<Instant>> {
+    // Beside its key, a leaf has so many B-trees in the end: of logs, of transfers.
+    match indexes {
+        Indexes::Shipped => indexed(client, indexer, [2, 3]).await.map(Some),
+        Indexes::Built => indexed(client, indexer, [2, 2]).await.map(Some),
+        Indexes::Kept | Indexes::None => Ok(None),
+    }
+}
+
 /// Waits until each leaf of logs and of transfers with rows has so many B-trees beside its key, and tells when that was.
 async fn indexed(client: &Client, indexer: &mut Running, trees: [u32; 2]) -> Outcome<Instant> {
     let [logs, transfers] = trees;
@@ -289,7 +295,7 @@ async fn indexed(client: &Client, indexer: &mut Running, trees: [u32; 2]) -> Out
 }
 
 /// Waits until `question` has a row.
-async fn wait(client: &Client, indexer: &mut Running, question: &str, look: Duration) -> Outcome<()> {
+pub async fn wait(client: &Client, indexer: &mut Running, question: &str, look: Duration) -> Outcome<()> {
     let (began, question) = (Instant::now(), client.prepare(question).await?);
     while client.query_opt(&question, &[]).await?.is_none() {
         if !indexer.is_running() {

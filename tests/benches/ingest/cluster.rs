@@ -2,7 +2,7 @@
 
 use dalp_fixtures::Cluster;
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{ADMIN, WRITER};
+use dalp_tests::stage::{ADMIN, READER, WRITER};
 use tokio_postgres::{Client, NoTls};
 
 use super::Outcome;
@@ -17,7 +17,7 @@ pub const SUPERUSER: &str = "postgres";
 /// The suite's logins, with passwords since this cluster listens on TCP, and the template.
 pub async fn prepare(cluster: &mut Cluster) -> Outcome<()> {
     let superuser = connect(cluster, SUPERUSER, SUPERUSER).await?;
-    for (login, rights) in [(ADMIN, "LOGIN CREATEROLE"), (WRITER, "LOGIN")] {
+    for (login, rights) in [(ADMIN, "LOGIN CREATEROLE"), (WRITER, "LOGIN"), (READER, "LOGIN")] {
         let password = cluster.password(login)?.unwrap_or_default();
         superuser.batch_execute(&format!("CREATE ROLE {login} {rights} PASSWORD '{password}'")).await?;
     }
@@ -27,7 +27,7 @@ pub async fn prepare(cluster: &mut Cluster) -> Outcome<()> {
     if !migrated.status.success() {
         return Err(String::from_utf8_lossy(&migrated.stderr).into());
     }
-    Ok(superuser.batch_execute(&format!("GRANT dalp_writer TO {WRITER}")).await?)
+    Ok(superuser.batch_execute(&format!("GRANT dalp_writer TO {WRITER}; GRANT dalp_reader TO {READER}")).await?)
 }
 
 /// The indexer's configuration in `database`, without a node: as shipped, but for daily leaves for times that lie months back, as a

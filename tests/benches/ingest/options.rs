@@ -5,15 +5,27 @@ use std::path::PathBuf;
 use dalp_fixtures::ReplayPlan;
 
 /// Said beside every refusal.
-pub const USAGE: &str = "options: --smoke, --part ingest|young|outage|midnight|busy-day|devnet|cost|sparse|indexes|scale|deployed|latency|stages, \
+pub const USAGE: &str = "options: --smoke, --part ingest|young|outage|midnight|busy-day|devnet|cost|sparse|indexes|scale|deployed|latency|questions|stages, \
                          --node anvil|replay, --raw true|false, --indexes shipped|kept|built|none, --writers N, --runs N, \
                          --transfers N, --blocks N, --sparse-blocks N, --scale-transfers N, --load-transfers N, --tokens N, \
                          --samples N, --program FILE, --write FILE (N at least 1; without a choice, all that is published)";
 
 /// The parts that can be measured alone.
 const PARTS: &[&str] = &[
-    "ingest", "young", "outage", "midnight", "busy-day", "devnet", "cost", "sparse", "indexes", "scale", "deployed",
-    "latency", "stages",
+    "ingest",
+    "young",
+    "outage",
+    "midnight",
+    "busy-day",
+    "devnet",
+    "cost",
+    "sparse",
+    "indexes",
+    "scale",
+    "deployed",
+    "latency",
+    "questions",
+    "stages",
 ];
 
 /// Transactions of a block; they share its transfers.
@@ -52,11 +64,11 @@ pub struct Options {
     pub sparse_blocks: u64,
     /// ERC-20 transfers of the chain that is ten times longer.
     pub scale_transfers: u64,
-    /// ERC-20 transfers that are loaded while latency is measured.
+    /// ERC-20 transfers that are loaded while latency and questions are measured.
     pub load_transfers: u64,
     /// Contracts that the replayed chain has and that are watched; 0: all are indexed, without a filter.
     pub tokens: u64,
-    /// Blocks whose latency is measured, at each rate.
+    /// Blocks whose latency is measured, at each rate; and how often each question is asked at the tip, in each run.
     pub samples: u64,
     /// The measured program, where it is not the one built beside this benchmark.
     pub program: Option<PathBuf>,

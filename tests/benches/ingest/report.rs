@@ -10,6 +10,7 @@ use super::cost::{Cost, Costs};
 use super::deployed::{Beside, Deployed};
 use super::latency::{Delays, Latency};
 use super::options::{Indexes, Options};
+use super::questions::{Asked, State};
 use super::scale::Rate;
 use super::stages::Stage;
 
@@ -25,6 +26,7 @@ pub struct Figures {
     pub stages: Vec<Stage>,
     pub costs: Costs,
     pub latency: Vec<Latency>,
+    pub questions: Vec<State>,
 }
 
 /// The whole report.
@@ -48,6 +50,7 @@ pub fn markdown(options: &Options, machine: &[String], versions: &str, figures: 
     let deployed = figures.deployed.iter().map(|each| (each.name, each.runs.as_slice()));
     table(&mut text, "deployed, ", &deployed.collect::<Vec<_>>(), DEPLOYED);
     latency(&mut text, &figures.latency);
+    questions(&mut text, &figures.questions);
     stages(&mut text, &figures.stages);
     text
 }
@@ -289,5 +292,20 @@ fn latency(text: &mut String, all: &[Latency]) {
         });
         let (ours, floor) = (cells(ours), cells(floor));
         let _ = writeln!(text, "| {events} a block, {a_second:.0} a second{beside} | {ours} | {floor} |");
+    }
+}
+
+/// A table for each state, with a line for each question.
+fn questions(text: &mut String, states: &[State]) {
+    for State { name, asked, beside } in states {
+        let rates = in_order(beside.iter().copied());
+        let rate = if rates.is_empty() { String::new() } else { format!(" at {} events/s", cell(&rates, 0)) };
+        let _ = writeln!(text, "\n| {name}{rate}: ms | rows | samples | p50 | p95 | p99 | max |");
+        let _ = writeln!(text, "|---|{}", "---:|".repeat(6));
+        for Asked { name, rows, delays } in asked {
+            let ms = [0.5, 0.95, 0.99, 1.0].map(|share| format!("{:.1}", delays.quantile(share).as_secs_f64() * 1e3));
+            let [rows, samples] = [*rows, delays.count()].map(|count| number(count as f64, 0));
+            let _ = writeln!(text, "| {name} | {rows} | {samples} | {} |", ms.join(" | "));
+        }
     }
 }

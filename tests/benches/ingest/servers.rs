@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use dalp_fixtures::tools::{self, say_stderr};
 use dalp_fixtures::{Authority, Cluster, PgBouncer, Pooling, Settings};
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{ADMIN, WRITER};
+use dalp_tests::stage::{ADMIN, READER, WRITER};
 use tokio_postgres::Client;
 
 use super::cluster::{SUPERUSER, TEMPLATE, connect, prepare};
@@ -93,6 +93,11 @@ impl Servers {
     /// A connection with the indexer's own rights, by TCP and a password.
     pub async fn writer(&self, database: &str) -> Outcome<Client> {
         connect(&self.cluster, database, WRITER).await
+    }
+
+    /// A connection with an analyst's rights.
+    pub async fn reader(&self, database: &str) -> Outcome<Client> {
+        connect(&self.cluster, database, READER).await
     }
 
     /// The indexer's configuration, with this node.

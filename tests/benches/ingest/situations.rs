@@ -48,8 +48,7 @@ fn wanted(options: &Options) -> Outcome<Vec<Situation>> {
         }
         Ok(())
     };
-    // A block each 12 seconds: 33 hours of ten thousand blocks.
-    let young = until_head(&ReplayPlan::dense(transfers, blocks), Duration::from_secs(12 * blocks));
+    let young = young(&ReplayPlan::dense(transfers, blocks));
     // Two hours are missing, and an hour is stored. In the evening, all of it is in a leaf in use; over midnight, three quarters of
     // what is missing belongs into the next leaf, which stands empty.
     let outage = until_head(&ReplayPlan::dense(transfers / 2 * 3, blocks / 2 * 3), Duration::from_secs(3 * HOUR));
@@ -64,6 +63,11 @@ fn wanted(options: &Options) -> Outcome<Vec<Situation>> {
     want("busy-day", busy, None, false)?;
     want("devnet", young, None, true)?;
     Ok(all)
+}
+
+/// The chain of `plan` with a block each 12 seconds: 33 hours of ten thousand blocks.
+pub fn young(plan: &ReplayPlan) -> ReplayPlan {
+    until_head(plan, Duration::from_secs(12 * plan.head))
 }
 
 fn until_head(plan: &ReplayPlan, spread: Duration) -> ReplayPlan {
