@@ -5,7 +5,6 @@
 use alloy::rpc::types::Log as AlloyLog;
 use dalp_fuzz::{bounded, in_columns};
 use dalp_indexer::chain::logs::Logs;
-use dalp_indexer::events::erc20;
 use dalp_indexer::nodes::fuzzing::{Cursor, Refusal};
 use dalp_indexer::nodes::logs;
 use dalp_indexer::nodes::rpc::{self, Answer, Bad, Call, ErrorAnswer};
@@ -43,11 +42,6 @@ fn readers_agree(text: &str) {
         (Ok(ours), Err(_)) => alloy_is_only_stricter(text, ours),
         (Err(why), Ok(_)) => assert!(is_named(why), "refused without a reason of ours: {why}"),
         (Err(_), Err(_)) => {}
-    }
-    if let Ok(logs) = &ours {
-        for row in 0..logs.len() {
-            erc20::decode(&logs.get(row)).ok();
-        }
     }
 }
 

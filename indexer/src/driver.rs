@@ -2,6 +2,7 @@
 
 mod backfill;
 mod chores;
+mod decode;
 mod fetch;
 mod fetches;
 mod still;
@@ -29,6 +30,7 @@ use crate::store::StoreError;
 use crate::task::{Lost, Watched};
 
 pub use self::backfill::BackfillLane;
+pub use self::decode::decode_stored;
 pub use self::work::Context;
 
 use self::chores::Chores;
@@ -282,7 +284,8 @@ impl Driver {
                     (self.context.leaves.clone(), self.context.store.clone(), self.context.claim.chain_id);
                 let (patience, timings) = (running.patience.clone(), self.context.timings.tail.clone());
                 running.fetches.begin(id, range, async move {
-                    let fetched = fetch(&nodes, &source, store.datasets(), what, &trouble, &patience, &timings).await;
+                    let fetched = fetch(&nodes, &source, what, &trouble, &patience, &timings).await;
+                    let fetched = fetched.map(|batch| Sorted::new(store.datasets(), chain_id, batch));
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }

@@ -8,6 +8,7 @@ mod index;
 mod place;
 mod policy;
 pub(crate) mod retention;
+mod tables;
 mod upkeep;
 
 use std::collections::{HashMap, HashSet};
@@ -101,20 +102,36 @@ impl Leaves {
     /// # Errors
     /// The error in the form for the writer.
     pub async fn cover(&self, chain_id: u64, batch: &Sorted, floors: &Floors) -> Result<(), StoreError> {
+        self.cover_times(chain_id, batch.all_times(), floors).await.map_err(LeavesError::for_writer)
+    }
+
+    /// As [`Leaves::cover`], for rows at these times (Unix seconds) of each dataset, by its index.
+    ///
+    /// # Errors
+    /// See [`LeavesError`].
+    pub async fn cover_times(&self, chain_id: u64, times: &[Vec<i64>], floors: &Floors) -> Result<(), LeavesError> {
         for (dataset, table) in self.tables_of(chain_id) {
+            let times = times.get(dataset.at()).map_or(&[][..], Vec::as_slice);
             // Near the head, the newest come last.
-            if let Some(time) = batch.times(dataset).last().copied().and_then(timestamp) {
+            if let Some(time) = times.last().copied().and_then(timestamp) {
                 self.book.row(chain_id, &table.table, time);
             }
-            let times = self.missing(chain_id, &table.table, batch.times(dataset), floors.of(dataset));
+            let times = self.missing(chain_id, &table.table, times, floors.of(dataset));
             if !times.is_empty() {
                 let need = Need::rows(times).bare_before(self.book.bare_before(chain_id));
                 let need = need.of_load(self.book.load_of(chain_id));
-                let make = self.make(chain_id, table, &need).instrument(spans::table(&table.name));
-                make.await.map_err(LeavesError::for_writer)?;
+                self.make(chain_id, table, &need).instrument(spans::table(&table.name)).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether the known leaves cover these times of each dataset.
+    pub fn has_leaves(&self, chain_id: u64, times: &[Vec<i64>], floors: &Floors) -> bool {
+        self.tables_of(chain_id).all(|(dataset, table)| {
+            let times = times.get(dataset.at()).map_or(&[][..], Vec::as_slice);
+            self.missing(chain_id, &table.table, times, floors.of(dataset)).is_empty()
+        })
     }
 
     /// Unseals the leaves that rows of `batch` above the floors belong to; their archives become void, and are made again later.

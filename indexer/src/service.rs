@@ -63,11 +63,15 @@ impl Service {
             let why = "no chain is configured: add a [chains.NAME] section (see `dalp-indexer config example`)";
             return Err(ServiceError::Usage(why.into()));
         }
+        for skipped in &config.skipped {
+            warn!("{skipped}; its logs stay raw");
+        }
         let store = Store::open(config).await?;
         if let dalp_migrations::SchemaState::Newer { version } = store.check().await? {
             info!(version, "the database's schema is newer than this binary and compatible with it");
         }
         let leaves = Arc::new(Leaves::open(config).await?);
+        leaves.make_tables(&config.datasets, &config.roles).await?;
         let (stop, stopped) = watch::channel(false);
         let (reports, tables) = watch::channel(Vec::new());
         let mut service = Self {

@@ -102,7 +102,9 @@ pub struct ChainStatus {
     pub leaves: u64,
     /// Partitions without indexes, loaded or about to be: their rows are stored and slow to find.
     pub bare_leaves: u64,
-    /// Whether readers may rely on it: caught up, no block missing, all indexes built, and every part works.
+    /// Contracts whose stored logs are not all in the tables of their kind yet.
+    pub undecoded_contracts: u64,
+    /// Whether readers may rely on it: caught up, no block missing, all indexes built, all logs decoded, and every part works.
     pub ready: bool,
     /// The reason why it waits, in words; empty for none.
     pub waits_for: String,
@@ -179,6 +181,7 @@ impl ChainStatus {
             untyped: None,
             leaves: 0,
             bare_leaves: 0,
+            undecoded_contracts: 0,
             ready: false,
             waits_for: "the node's first head".into(),
             nodes: Vec::new(),
@@ -209,7 +212,7 @@ impl ChainStatus {
             (_, Some(head), Some(tail)) => Some((head - tail).as_seconds_f64().max(0.0)),
             _ => None,
         };
-        self.ready = well && self.bare_leaves == 0 && self.is_complete();
+        self.ready = well && self.bare_leaves == 0 && self.undecoded_contracts == 0 && self.is_complete();
     }
 
     /// Whether no known block is missing, up to near the head.

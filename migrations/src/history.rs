@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = files![
     "V0012__more_limits_of_nodes",
     "V0013__hex",
     "V0014__what_stays_raw",
+    "V0015__contracts",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

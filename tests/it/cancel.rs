@@ -45,7 +45,7 @@ fn batch() -> Sorted {
     for number in 0..BLOCKS {
         headers.push(header(number));
         for index in 0..LOGS {
-            let topics = [dalp_indexer::events::erc20::TRANSFER, word(index), word(number)];
+            let topics = [dalp_indexer::events::TRANSFER, word(index), word(number)];
             let data = word(index);
             let log = Log {
                 log_index: index as u32,
@@ -59,7 +59,7 @@ fn batch() -> Sorted {
         }
     }
     let range = BlockRange { first: 0, last: BLOCKS - 1 };
-    Sorted::new(&Datasets::own(), BlockBatch::new(range, headers, logs, &Source::default()).unwrap())
+    Sorted::new(&Datasets::own(), 31_337, BlockBatch::new(range, headers, logs, &Source::default()).unwrap())
 }
 
 /// A chain of ours, with leaves for the batch, and no more.

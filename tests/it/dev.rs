@@ -4,11 +4,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use alloy::primitives::{Address, U256};
+use dalp_fixtures::contracts::{ASSET_TOKEN, AssetToken, BURST};
 use dalp_fixtures::tools;
-use dalp_fixtures::{Anvil, AnvilOptions};
+use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_tests::indexer::{Site, command};
 use dalp_tests::stage::{ADMIN, Database, anvil, anvil_with, end_of, stage, until_shown};
+use dalp_tests::traffic::{burst, send};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::caught_up;
 
@@ -188,5 +192,65 @@ fn a_devnet_says_what_it_uses_and_keeps_a_bounded_number_of_blocks() {
         assert_eq!(anvils.len(), 1, "{running:#?}");
         assert!(anvils[0].contains("--transaction-block-keeper 3600"), "{anvils:?}");
         assert_eq!(processes_of(home.path()), [""; 0], "nothing is left");
+    });
+}
+
+/// The artefact of a sample contract, as Foundry writes it.
+async fn artefact(anvil: &Anvil, folder: &Path, name: &str, artefact: &str, of: Address) {
+    let mut artefact: Value = serde_json::from_str(artefact).unwrap();
+    let code: String = anvil.rpc().call("eth_getCode", json!([of, "latest"])).await.unwrap();
+    artefact["deployedBytecode"] = json!({ "object": code, "linkReferences": {}, "immutableReferences": {} });
+    std::fs::create_dir_all(folder.join(format!("{name}.sol"))).unwrap();
+    std::fs::write(folder.join(format!("{name}.sol/{name}.json")), artefact.to_string()).unwrap();
+}
+
+/// A user's own project beside a running Anvil: contracts get tables by their code, proxies by the code behind them, and so do those that
+/// are deployed later.
+#[test]
+fn contracts_of_a_project_get_tables_by_their_code() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let (home, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        artefact(&anvil, out.path(), "AssetToken", ASSET_TOKEN, deployed.tokens[0]).await;
+        artefact(&anvil, out.path(), "Burst", BURST, deployed.burst).await;
+        let token = Deployed { burst: deployed.tokens[0], ..deployed.clone() };
+        let mint = AssetToken::mintCall { to: Address::repeat_byte(1), amount: U256::from(7) };
+        send(anvil.rpc(), &token, mint).await;
+        let (url, project) = (database.direct_url(ADMIN), out.path().display().to_string());
+        let arguments = ["--database-url", &url, "--rpc-url", &anvil.http_url(), "--artifacts", &project];
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = dev(home.path(), &arguments);
+        let mut child = command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).spawn().unwrap();
+        let client = database.superuser().await;
+        let count = async |of: &str| {
+            let exists = format!("SELECT to_regclass('dalp_indexed.{of}') IS NOT NULL");
+            if !client.query_one(&exists, &[]).await.unwrap().get::<_, bool>(0) {
+                return -1;
+            }
+            client.query_one(&format!("SELECT count(*) FROM dalp_indexed.{of}"), &[]).await.unwrap().get::<_, i64>(0)
+        };
+        let told = |rows: i64| rows.to_string() + &std::fs::read_to_string(log.path()).unwrap();
+        let rows = async |of: &'static str, expected: i64| {
+            until_shown("the rows of a contract", || async {
+                let rows = count(of).await;
+                (rows == expected).then_some(()).ok_or_else(|| told(rows))
+            })
+            .await;
+        };
+        rows("asset_token_mint_completed", 1).await;
+        assert_eq!(count("burst_transfer").await, -1, "nothing of its kind has emitted");
+
+        // A proxy, whose code is in none of the files, and a contract with the code of one.
+        let later = Address::repeat_byte(0xbb);
+        let code = format!("0x363d3d373d3d3d363d73{:x}5af43d82803e903d91602b57fd5bf3", deployed.burst);
+        let _: Value = anvil.rpc().call("anvil_setCode", json!([later, code])).await.unwrap();
+        burst(anvil.rpc(), &Deployed { burst: later, ..deployed.clone() }, 3, 1).await;
+        rows("burst_transfer", 3).await;
+        burst(anvil.rpc(), &deployed, 2, 2).await;
+        rows("burst_transfer", 5).await;
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let ended = end_of("dev to stop", tokio::task::spawn_blocking(move || child.wait().unwrap())).await.unwrap();
+        assert!(ended.success(), "{}", told(0));
     });
 }

@@ -12,7 +12,7 @@ use dalp_indexer::chain::level::Level;
 use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::chain::source::Source;
 use dalp_indexer::dataset::Sorted;
-use dalp_indexer::events::erc20::TRANSFER;
+use dalp_indexer::events::TRANSFER;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::repair::Replacement;
@@ -268,7 +268,7 @@ fn one_claim_writes_what_several_sources_ask_for() {
         assert_eq!(pieces, [Piece { source: narrow.clone(), range, stored: vec![Source::default()] }]);
         let headers = (0..BLOCKS).map(header).collect();
         let batch = BlockBatch::new(range, headers, Logs::default(), &narrow).unwrap();
-        let batch = Sorted::new(bench.store.datasets(), batch);
+        let batch = Sorted::new(bench.store.datasets(), bench.claim.chain_id, batch);
         bench.store.append(&bench.claim, &batch, Lane::Backfill).await.unwrap();
         for source in [Source::default(), narrow.clone()] {
             let covered = bench.store.coverage(bench.claim.chain_id, &source).await.unwrap();

@@ -6,6 +6,7 @@ mod bounds;
 mod cancel;
 mod commands;
 mod compose;
+mod contracts;
 mod crash;
 mod dataset;
 mod dev;
@@ -76,7 +77,7 @@ async fn emit(rpc: &Rpc, deployed: &Deployed, topics: &[B256], data: &[u8]) {
 
 /// A transfer's topics.
 fn transfer(from: Address, to: Address) -> Vec<B256> {
-    vec![dalp_indexer::events::erc20::TRANSFER, from.into_word(), to.into_word()]
+    vec![dalp_indexer::events::TRANSFER, from.into_word(), to.into_word()]
 }
 
 /// Waits until the indexer has received block `number` and written its heartbeat since: it had the time for every reaction.

@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("timings", &[]),
     ("events", &["chain"]),
     ("dataset", &["chain", "events"]),
-    ("config", &["chain", "dataset"]),
+    ("config", &["chain", "dataset", "events"]),
     // `status` for the states of its nodes.
     ("nodes", &["backoff", "chain", "config", "spans", "status", "task"]),
     ("store", &["chain", "config", "dataset", "status"]),
@@ -82,6 +82,7 @@ const TEXTS: &[&str] = &[
     ".rs",
     ".sql",
     ".sol",
+    ".abi",
     ".md",
     ".toml",
     ".json",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloy::primitives::{B256, b256};
 use dalp_indexer::chain::logs::Log;
 use dalp_indexer::dataset::copy::CopyBuffer;
-use dalp_indexer::dataset::{Column, Dataset, Datasets, Decode, Event, Place, Takes, Type};
+use dalp_indexer::dataset::{Column, Dataset, Datasets, Decode, Event, Form, Place, Refusal, Takes, Type};
 use serde_json::json;
 
 /// The first topic of its event, which has one topic; its data is an amount, then a text.
@@ -30,7 +30,8 @@ fn notes() -> Dataset {
         Column::new("chain_id", Type::Int8, "Chain."),
         Column::new("block_time", Type::Time, "Time of the block (UTC)."),
     ];
-    let event = Event { topic0: NOTE, topics: 1, emitter: "Who \"it\" is".into(), decoder: Arc::new(Notes) };
+    let forms = vec![Form { topics: 1, decoder: Arc::new(Notes) }];
+    let event = Event { topic0: NOTE, forms, emitter: "Who \"it\" is".into(), of: None };
     Dataset::new("made_up", TABLE, "Notes that nobody takes.", columns, Takes::Event(event))
 }
 
@@ -38,7 +39,7 @@ fn notes() -> Dataset {
 struct Notes;
 
 impl Decode for Notes {
-    fn decode(&self, place: &Place<'_>, log: &Log<'_>, row: &mut CopyBuffer) -> Result<(), &'static str> {
+    fn decode(&self, place: &Place<'_>, log: &Log<'_>, row: &mut CopyBuffer) -> Result<(), Refusal> {
         row.row(8).bytes(log.address.as_slice()).int4(log.log_index);
         // Half a row is written by now, and is removed again.
         let (amount, note) = log.data.split_first_chunk::<32>().ok_or("there is no amount")?;

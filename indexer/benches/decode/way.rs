@@ -13,7 +13,7 @@ use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::chain::source::Source;
 use dalp_indexer::dataset::rows::Rows;
 use dalp_indexer::dataset::{Datasets, Floors};
-use dalp_indexer::events::erc20;
+use dalp_indexer::events::TRANSFER;
 use dalp_indexer::nodes::logs;
 use dalp_indexer::nodes::rpc::{Answer, Call, decode};
 use serde_json::json;
@@ -98,7 +98,7 @@ fn batch(blocks: u64, logs: Logs, source: &Source) -> BlockBatch {
 /// The token and `count - 1` contracts that emit nothing here, with raw logs or without.
 fn watched(count: u64, raw: bool) -> Source {
     let addresses = (0..count).map(|other| Address::from_word(word("contract", other)));
-    Source::new(Filter { addresses: addresses.collect(), topics: vec![erc20::TRANSFER], raw })
+    Source::new(Filter { addresses: addresses.collect(), topics: vec![TRANSFER], raw })
 }
 
 fn body(logs: &str) -> Vec<u8> {
@@ -121,7 +121,7 @@ fn answer(blocks: u64, more: &str) -> String {
         write!(
             text,
             r#"{comma}{{"address":"{token:#x}","topics":["{}","{}","{}"],"data":"{value}","blockHash":"{}","blockNumber":"{number:#x}","blockTimestamp":"{:#x}","transactionHash":"{}","transactionIndex":"{:#x}","logIndex":"{:#x}","removed":false{more}}}"#,
-            erc20::TRANSFER,
+            TRANSFER,
             topic("from"),
             topic("to"),
             block_hash(number),

@@ -69,6 +69,9 @@ const CHAIN: &[Metric<ChainStatus>] = &[
         Some(Value::Real(c.events_per_second))
     }),
     Metric("leaves", Kind::Gauge, "Partitions of the chain.", |c| whole(c.leaves)),
+    Metric("undecoded_contracts", Kind::Gauge, "Contracts whose stored logs are not all in their tables yet.", |c| {
+        whole(c.undecoded_contracts)
+    }),
     Metric("bare_leaves", Kind::Gauge, "Partitions that lack indexes: loaded and not served yet.", |c| {
         whole(c.bare_leaves)
     }),

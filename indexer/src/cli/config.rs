@@ -47,6 +47,9 @@ pub(super) async fn run(
             for crowding in config.tables.iter().filter_map(|table| crowding(&config.partitions, table)) {
                 tell!("warning: {crowding}");
             }
+            for skipped in &config.skipped {
+                tell!("warning: {skipped}; its logs stay raw");
+            }
             if args.connect {
                 return reach::check(config).await;
             }

@@ -1,6 +1,8 @@
 //! `dalp-indexer dev`: a private devnet, indexed.
 
 mod args;
+mod artefact;
+mod discovery;
 mod given;
 
 use std::fmt::Write as _;
@@ -11,8 +13,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dalp_fixtures::contracts::{ASSET_TOKEN, IDENTITY_REGISTRY};
 use dalp_fixtures::tools::{self, say_stderr};
-use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, Settings, Traffic, deploy, home};
+use dalp_fixtures::{Anvil, AnvilOptions, Cluster, Deployed, Rpc, Settings, Traffic, deploy, home};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -24,12 +27,13 @@ use super::failure::Failure;
 use super::migrate;
 use super::out::{say, tell};
 use super::run::Signals;
-use crate::config::Config;
+use crate::config::{Config, kind_name};
 use crate::service::Service;
 use crate::status::ChainStatus;
 use crate::store::connect::explain;
 
 pub use self::args::DevArgs;
+use self::discovery::{Discovery, Known};
 use self::given::{CHAIN, DevNode};
 
 const DATABASE: &str = "dalp";
@@ -146,6 +150,7 @@ impl Devnet {
     async fn live(&mut self, args: &DevArgs, bars: &MultiProgress) -> Result<(), Failure> {
         // Before anything is removed.
         let given = given::meet(args).await?;
+        let artefacts = args.artifacts.as_deref().map(artefact::read).transpose()?.unwrap_or_default();
         let folder = self.folder.insert(Folder::open(args)?);
         let (path, mut ports) = (folder.path.clone(), folder.ports());
         let database = self.database(args, &path, &mut ports).await?;
@@ -153,7 +158,10 @@ impl Devnet {
             Some(node) => node,
             None => self.node(&path, &mut ports).await?,
         };
-        let file = self.keep(&ports, &config_text(&database, &node))?;
+        let deployed = self.deploy(&node).await?;
+        let known = deployed.as_ref().map_or_else(|| Ok(Known::default()), |deployed| samples(&path, deployed))?;
+        let text = config_text(&database, &node);
+        let file = self.keep(&ports, &format!("{text}{}", known.toml()))?;
         let mut config = load(&file)?;
         tell!("making the tables");
         migrate::apply(&config).await?;
@@ -163,17 +171,38 @@ impl Devnet {
         given::same_chain(&config, args, &node).await?;
         // A database that is not ours is kept; another chain under this id in it is removed.
         config.chains.iter_mut().for_each(|chain| chain.reset_on_chain_change = args.fresh);
-        let deployed = self.send_traffic(&node).await?;
+        self.send_traffic(&node, deployed.as_ref());
         tell!("starting the indexer");
-        let service = self.service.insert(Service::start(&config).await?);
-        announce(&database, &node, deployed.as_ref(), service, &file)?;
-        let lines = show(service.status(), bars.clone());
-        tokio::select! {
-            error = service.failed() => Err(error.into()),
-            error = died(self.cluster.as_mut().map(Cluster::died)) => Err(error),
-            error = died(self.anvil.as_mut().map(Anvil::died)) => Err(error),
-            shown = lines => shown,
+        let mut service = Service::start(&config).await?;
+        announce(&database, &node, deployed.as_ref(), &service, &file)?;
+        let rpc = node.ours.clone().map_or_else(|| Rpc::new(&node.url), Ok)?;
+        let mut discovery = Discovery::new(artefacts, rpc, node.chain_id, known);
+        loop {
+            let running = self.service.insert(service);
+            let lines = show(running.status(), bars.clone());
+            tokio::select! {
+                error = running.failed() => return Err(error.into()),
+                error = died(self.cluster.as_mut().map(Cluster::died)) => return Err(error),
+                error = died(self.anvil.as_mut().map(Anvil::died)) => return Err(error),
+                shown = lines => return shown,
+                () = discovery.found(&config) => {}
+            }
+            config = self.started_again(&ports, &format!("{text}{}", discovery.known.toml()), &config).await?;
+            service = Service::start(&config).await?;
         }
+    }
+
+    /// Stops the service, for the configuration with more contracts.
+    async fn started_again(&mut self, ports: &Ports, text: &str, before: &Config) -> Result<Config, Failure> {
+        tell!("new contracts of the project: their events get tables, and their stored logs rows");
+        let mut config = load(&self.keep(ports, text)?)?;
+        // The next service answers at the same address.
+        config.http = before.http.clone();
+        if let Some(service) = self.service.take() {
+            config.http.listen = service.http().or(config.http.listen);
+            service.stop().await;
+        }
+        Ok(config)
     }
 
     /// Leaves the ports and the configuration for the next run and the other commands.
@@ -235,18 +264,20 @@ impl Devnet {
         Ok(node)
     }
 
-    async fn send_traffic(&mut self, node: &DevNode) -> Result<Option<Deployed>, Failure> {
-        let Some(rpc) = node.ours.clone() else { return Ok(None) };
+    async fn deploy(&mut self, node: &DevNode) -> Result<Option<Deployed>, Failure> {
+        let Some(rpc) = &node.ours else { return Ok(None) };
         tell!("deploying the sample contracts");
-        let deployed = deploy(&rpc).await?;
-        let shown = deployed.clone();
+        Ok(Some(deploy(rpc).await?))
+    }
+
+    fn send_traffic(&mut self, node: &DevNode, deployed: Option<&Deployed>) {
+        let (Some(rpc), Some(deployed)) = (node.ours.clone(), deployed.cloned()) else { return };
         let (stop, mut stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
             let stop = async move { _ = stopped.wait_for(|stop| *stop).await };
             Traffic::run(&rpc, &deployed, TRAFFIC, stop).await;
         });
         self.traffic = Some((stop, task));
-        Ok(Some(shown))
     }
 
     /// Traffic, indexer, node, database: no part runs without the parts that it needs.
@@ -298,6 +329,25 @@ fn config_text(database: &DevDatabase, node: &DevNode) -> String {
     config
 }
 
+/// The sample contracts, whose ABIs are written into the folder.
+fn samples(folder: &Path, deployed: &Deployed) -> Result<Known, Failure> {
+    let folder = folder.join("abi");
+    let problem = |error: std::io::Error| Failure::other(format!("{}: {error}", folder.display()));
+    fs::create_dir_all(&folder).map_err(problem)?;
+    let mut known = Known::default();
+    for (name, artefact, addresses) in [
+        ("AssetToken", ASSET_TOKEN, &deployed.tokens[..]),
+        ("IdentityRegistry", IDENTITY_REGISTRY, &[deployed.identities]),
+    ] {
+        let path = folder.join(format!("{name}.json"));
+        fs::write(&path, artefact).map_err(problem)?;
+        for address in addresses {
+            known.add(&kind_name(&path), path.clone(), *address);
+        }
+    }
+    Ok(known)
+}
+
 /// The usual address if it is free, otherwise any free port.
 fn http_address() -> SocketAddr {
     let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
@@ -306,7 +356,9 @@ fn http_address() -> SocketAddr {
 
 /// The environment overrides the file as everywhere, but a deployment's database or chains must not leak in here.
 fn load(file: &Path) -> Result<Config, Failure> {
-    let ours = |name: &str| ["DALP_DATABASE__", "DALP_CHAINS__"].iter().any(|prefix| name.starts_with(prefix));
+    let ours = |name: &str| {
+        ["DALP_DATABASE__", "DALP_CHAINS__", "DALP_CONTRACTS__"].iter().any(|prefix| name.starts_with(prefix))
+    };
     Ok(Config::load(Some(file), environment().filter(|(name, _)| !ours(name)))?)
 }
 

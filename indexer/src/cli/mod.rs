@@ -1,5 +1,6 @@
 //! The command line: parse, dispatch, exit code. 2 for usage and configuration, 1 for every other failure.
 
+mod abi;
 mod advice;
 mod again;
 pub mod backfill;
@@ -14,7 +15,8 @@ pub mod migrate;
 mod out;
 pub mod partitions;
 mod reach;
-pub mod reindex;
+pub mod redecode;
+mod reindex;
 pub mod repair;
 pub mod run;
 mod sql;
@@ -65,7 +67,9 @@ pub enum Command {
     #[command(after_help = "Examples:
   dalp-indexer dev                                  installs missing programs; Ctrl-C stops everything
   dalp-indexer dev --fresh                          starts with an empty chain and database
-  dalp-indexer dev --rpc-url http://127.0.0.1:8545  indexes a running node")]
+  dalp-indexer dev --rpc-url http://127.0.0.1:8545  indexes a running node
+  dalp-indexer dev --rpc-url http://127.0.0.1:8545 --artifacts out
+                                                    makes tables for the events of your own contracts on it")]
     Dev(dev::DevArgs),
     /// Follow the configured chains until stopped
     #[command(after_help = "Example:
@@ -96,6 +100,14 @@ Does not store a block twice.")]
 For a chain that rewrote final blocks, or a restored database. A running indexer may continue:
 reindex waits for its turn. Without --yes, nothing is removed and the exit code is 2.")]
     Reindex(reindex::ReindexArgs),
+    /// Decode the stored logs of configured contracts again, without a node
+    #[command(after_help = "Examples:
+  dalp-indexer redecode
+  dalp-indexer redecode --chain mainnet --kind bond
+
+A new contract and a changed ABI need no redecode: `run` decodes what is stored when it starts. The running indexer does the work,
+newest logs first, beside new blocks; it goes on after a restart.")]
+    Redecode(redecode::RedecodeArgs),
     /// Compare the stored rows with the chain, row by row; exit code 1 if a row differs or was not compared
     #[command(after_help = "Examples:
   dalp-indexer verify                                    all blocks, at the strongest level of the chain
@@ -129,6 +141,12 @@ docs/partitions.md explains policies, holds and messages. Uses database.admin_ur
 
 Uses database.reader_url.")]
     Sql(sql::SqlArgs),
+    /// Show the tables for the events of an ABI
+    #[command(subcommand)]
+    #[command(after_help = "Examples:
+  dalp-indexer abi check out/Bond.sol/Bond.json
+  dalp-indexer abi kinds")]
+    Abi(abi::AbiCommand),
     /// Check or write a configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -174,11 +192,13 @@ async fn dispatch(cli: Cli, datasets: Datasets) -> Result<(), Failure> {
         Command::Migrate => migrate::run(load()?).await,
         Command::Status(args) => status::run(load()?, args).await,
         Command::Reindex(args) => reindex::run(load()?, args, bars).await,
+        Command::Redecode(args) => redecode::run(load()?, args).await,
         Command::Backfill(args) => backfill::run(load()?, args, bars).await,
         Command::Verify(args) => verify::run(load()?, args, bars).await,
         Command::Repair(args) => repair::run(load()?, args, bars).await,
         Command::Partitions(command) => partitions::run(load()?, command).await,
         Command::Sql(args) => sql::run(load()?, args).await,
+        Command::Abi(command) => abi::run(command),
         Command::Config(command) => config::run(command, settings).await,
     }
 }
@@ -222,6 +242,10 @@ mod tests {
             ("dalp-indexer partitions hold add --table logs --chain a --key 1 --reason r", false),
             ("dalp-indexer partitions hold release three", false),
             ("dalp-indexer partitions archive verify --leaf l", true),
+            ("dalp-indexer abi check --kind bond a.json b.json", true),
+            ("dalp-indexer abi check --kind bond", true),
+            ("dalp-indexer abi kinds", true),
+            ("dalp-indexer abi ddl", false),
             ("dalp-indexer sql -c a -c b --format csv --max-rows 5", true),
             ("dalp-indexer sql --format xml", false),
             ("dalp-indexer run --log-format xml", false),

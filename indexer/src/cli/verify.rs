@@ -261,7 +261,7 @@ impl<'a> Verification<'a> {
         };
         let covered = stored.covered_by_any();
         let inside = |entry: &Entry| covered.contains(entry.number);
-        let mut expected = self.store.expected(batch, &stored.floors);
+        let mut expected = self.store.expected(self.claim.chain_id, batch, &stored.floors);
         for rows in expected.rows.iter_mut().chain([&mut expected.blocks]) {
             rows.retain(inside);
         }

@@ -1,6 +1,7 @@
 //! Every setting: the sections in the order of the example and the reference.
 
 use super::chain::ChainDraft;
+use super::contract::ContractDraft;
 use super::database::DatabaseDraft;
 use super::http::HttpDraft;
 use super::partitions::PartitionsDraft;
@@ -12,6 +13,7 @@ pub(super) const SECTIONS: Sections = Sections(&[
     DatabaseDraft::SETTINGS,
     RolesDraft::SETTINGS,
     ChainDraft::SETTINGS,
+    ContractDraft::SETTINGS,
     PartitionsDraft::SETTINGS,
     TableDraft::SETTINGS,
     &[INDEXES],

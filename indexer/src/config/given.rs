@@ -7,6 +7,9 @@ use super::problem::{ConfigErrors, Origin, Problem};
 use super::setting::{self, Default, Named, Sections, Setting, Shape};
 use crate::dataset::{Dataset, Datasets};
 
+/// The section of indexes, whose names are the datasets.
+pub(super) const DATASETS: &str = "indexes";
+
 /// There is no value, and a reported problem gives the reason. Only the report of a problem makes this mark.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reported(());
@@ -75,9 +78,19 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// No texts yet. `named`: the names that exist even if neither the file nor the environment mentions them.
-    pub fn new(sections: Sections, datasets: Datasets, named: Named) -> Self {
-        Self { sections, datasets, named, found: BTreeMap::new(), problems: Vec::new() }
+    /// No texts yet.
+    pub fn new(sections: Sections, datasets: Datasets) -> Self {
+        let (named, found) = (Named::default(), BTreeMap::new());
+        let mut given = Self { sections, datasets, named, found, problems: Vec::new() };
+        given.extend(given.datasets.clone());
+        given
+    }
+
+    /// Takes these tables of chain rows in place of the present ones. Their names become names of `[indexes]`.
+    pub fn extend(&mut self, datasets: Datasets) {
+        let names = datasets.partitioned().map(|dataset| dataset.name().to_owned()).collect();
+        self.named.insert(DATASETS, names);
+        self.datasets = datasets;
     }
 
     /// The tables of chain rows.

@@ -214,6 +214,11 @@ pub(super) const ROLE: Text<String> =
         plain(Some(text.to_owned()).filter(|text| is_role(text)))
     });
 
+/// A name as that of a section.
+pub(super) const NAME: Text<String> = text("a name of a-z, 0-9 and _ that starts with a letter", |text| {
+    plain(Some(text.to_owned()).filter(|text| is_role(text)))
+});
+
 pub(super) const FILE: Text<PathBuf> = text("a file that can be read", file);
 
 pub(super) const FINALITY: Text<Finality> =

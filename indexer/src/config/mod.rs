@@ -5,6 +5,7 @@
 
 mod all;
 mod chain;
+mod contract;
 mod database;
 mod database_url;
 mod given;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 pub use crate::chain::backfill::Order;
 pub use chain::Chain;
+pub use contract::{ContractsOf, abi_of, kind_name};
 pub use dalp_migrations::Roles;
 pub use database::Database;
 pub use database_url::{DatabaseUrl, database_endpoint};
@@ -58,6 +60,8 @@ pub struct Config {
     pub tables: Vec<ManagedTable>,
     /// The tables for the logs of chains.
     pub datasets: Datasets,
+    /// Events of the contracts' ABIs that could not be read, each with its file and the reason: their logs stay raw.
+    pub skipped: Vec<String>,
     /// The HTTP server.
     pub http: Http,
 }
@@ -94,11 +98,11 @@ impl Config {
     }
 
     /// The given texts as values. A problem ends the reading only after all sections are read and compared.
-    fn read(given: &mut Given) -> Read<Self> {
+    fn read(given: &mut Given, contracts: &contract::Sections) -> Read<Self> {
         let database = DatabaseDraft::read(given, "").finish();
         let roles = RolesDraft::read(given, "");
         roles.compare(given);
-        let chains = chain::chains(given);
+        let (chains, datasets) = contract::chains_with(given, &contracts.of);
         let partitions = PartitionsDraft::read(given, "");
         let tables = tables::managed_tables(given, &partitions.archive_url.key);
         let http = HttpDraft::read(given, "").finish();
@@ -108,7 +112,8 @@ impl Config {
             chains: chains?,
             partitions: partitions.finish()?,
             tables: tables?,
-            datasets: given.datasets().clone(),
+            datasets: datasets?,
+            skipped: contracts.skipped.clone(),
             http: http?,
         })
     }
@@ -143,8 +148,8 @@ impl Settings {
         Self::of(reader::read_variables(Datasets::own(), variables))
     }
 
-    fn of(mut given: Given) -> Result<Self, ConfigErrors> {
-        let config = Config::read(&mut given);
+    fn of((mut given, contracts): (Given, contract::Sections)) -> Result<Self, ConfigErrors> {
+        let config = Config::read(&mut given, &contracts);
         let (config, given) = given.finish(config)?;
         Ok(Self { config, given })
     }

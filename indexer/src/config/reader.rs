@@ -6,12 +6,15 @@ use std::path::Path;
 use strsim::levenshtein;
 
 use super::all::SECTIONS;
+use super::contract;
 use super::given::Given;
 use super::kind::Form;
 use super::problem::{ConfigErrors, DEFAULT_FILE, Origin, Problem};
 use super::setting::{self, Default, Named, Setting};
-use super::tables::DATASETS;
 use crate::dataset::Datasets;
+
+/// The prefix of our variables.
+const PREFIX: &str = "DALP_";
 
 /// Names under our prefix that belong to tools and tests, not to the configuration.
 const FOREIGN: &[&str] = &["DALP_HOME", "DALP_PG_BIN", "DALP_ANVIL", "DALP_TOOLS", "DALP_LOG_FORMAT", "DALP_CONFIG"];
@@ -25,21 +28,24 @@ pub(super) fn read(
     datasets: Datasets,
     path: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Given, ConfigErrors> {
-    let mut reader = Reader::new(datasets);
+) -> Result<(Given, contract::Sections), ConfigErrors> {
+    let reader = Reader::new(datasets);
     let default = Path::new(DEFAULT_FILE);
     if let Some(path) = path.or_else(|| default.exists().then_some(default)) {
         // A file that cannot be read would only bury its one problem under all that is then missing.
         let table = read_file(path).map_err(|problem| ConfigErrors { problems: vec![problem] })?;
-        reader.walk(&Origin::File(path.to_owned()), "", table);
+        return Ok(reader.all(Some((Origin::File(path.to_owned()), table)), environment));
     }
-    Ok(reader.variables(environment))
+    Ok(reader.all(None, environment))
 }
 
 /// Takes these variables, and reads no file.
 #[cfg(feature = "dev")]
-pub(super) fn read_variables(datasets: Datasets, variables: impl Iterator<Item = (String, String)>) -> Given {
-    Reader::new(datasets).variables(variables)
+pub(super) fn read_variables(
+    datasets: Datasets,
+    variables: impl Iterator<Item = (String, String)>,
+) -> (Given, contract::Sections) {
+    Reader::new(datasets).all(None, variables)
 }
 
 /// Reads and parses a file. The parser's own message is not used whole: it quotes the line, and so its secrets.
@@ -62,15 +68,32 @@ struct Reader {
 
 impl Reader {
     fn new(datasets: Datasets) -> Self {
-        let names = datasets.partitioned().map(|dataset| dataset.name().to_owned()).collect();
-        Self { given: Given::new(SECTIONS, datasets, Named::from([(DATASETS, names)])) }
+        Self { given: Given::new(SECTIONS, datasets) }
     }
 
-    fn variables(mut self, variables: impl Iterator<Item = (String, String)>) -> Given {
+    /// Takes the file, and lets the variables override it. First the contracts: their ABIs tell which tables there are.
+    fn all(
+        mut self,
+        file: Option<(Origin, toml::Table)>,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> (Given, contract::Sections) {
+        let of_contracts = format!("{PREFIX}{}__", contract::SECTION.to_ascii_uppercase());
+        let (first, rest): (Vec<_>, Vec<_>) = variables.partition(|(name, _)| name.starts_with(&of_contracts));
+        let (origin, mut table) = file.unwrap_or((Origin::Nowhere, toml::Table::new()));
+        if let Some(contracts) = table.remove(contract::SECTION) {
+            self.walk(&origin, "", toml::Table::from_iter([(contract::SECTION.to_owned(), contracts)]));
+        }
+        self.variables(first);
+        let contracts = contract::read(&mut self.given);
+        self.walk(&origin, "", table);
+        self.variables(rest);
+        (self.given, contracts)
+    }
+
+    fn variables(&mut self, variables: Vec<(String, String)>) {
         for (name, value) in variables {
             self.take_variable(&name, &value);
         }
-        self.given
     }
 
     fn walk(&mut self, origin: &Origin, prefix: &str, table: toml::Table) {
@@ -110,7 +133,7 @@ impl Reader {
         if value.is_empty() || FOREIGN.contains(&name) || name.starts_with("DALP_TEST_") {
             return;
         }
-        let Some(rest) = name.strip_prefix("DALP_") else { return };
+        let Some(rest) = name.strip_prefix(PREFIX) else { return };
         let key = rest.to_ascii_lowercase().replace("__", ".");
         let origin = Origin::Variable(name.to_owned());
         match self.find(&key) {

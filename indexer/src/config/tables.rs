@@ -96,9 +96,6 @@ settings! {
     }
 }
 
-/// The section of indexes, whose names are the datasets.
-pub(super) const DATASETS: &str = "indexes";
-
 /// Its keys are the names of the datasets, so no struct can have them as fields.
 pub(super) const INDEXES: Setting = Setting {
     path: "indexes.*",
@@ -134,9 +131,11 @@ pub(super) fn managed_tables(given: &mut Given, archive_url: &str) -> Read<Vec<M
             draft.compare(given, &name, &own, &mut seen);
             draft.others_table(given, &name, &own)
         };
-        // The record of activity is small: without a setting it has monthly partitions.
-        let interval = match (name.as_str(), given.is_set(&draft.interval.key)) {
-            (ACTIVITY, false) => Ok(Interval::Month),
+        let is_of_kind = dataset.and_then(Dataset::event).is_some_and(|event| event.of.is_some());
+        // The record of activity is small, and most events are rare.
+        let interval = match given.is_set(&draft.interval.key) {
+            false if name == ACTIVITY => Ok(Interval::Month),
+            false if is_of_kind => Ok(Interval::Year),
             _ => draft.interval.value,
         };
         let retention = draft.retention(given, &name, archive_url);

@@ -1,6 +1,7 @@
 //! The configuration from outside: files and environments in, values or problems out.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -230,7 +231,11 @@ fn defaults_and_examples_pass_their_own_checks() {
         let variable = setting::variable(&key);
         let env = [REQUIRED, &[(variable.as_str(), text)]].concat();
         // A file of this name need not be here.
-        let expected: &[&str] = if path == "database.ca_file" { &["is not a file that can be read"] } else { &[] };
+        let expected: &[&str] = if ["database.ca_file", "contracts.*.abi"].contains(&path) {
+            &["is not a file that can be read"]
+        } else {
+            &[]
+        };
         let problems = problems_of(&key, &env);
         assert_eq!(problems.len(), expected.len(), "{path}: {problems:?}");
         assert!(problems.iter().zip(expected).all(|(problem, said)| problem.contains(said)), "{path}: {problems:?}");
@@ -258,7 +263,8 @@ fn the_references_defaults_are_the_defaults() {
     let reference = Config::reference().replace("TABLES__NAME", "TABLES__LOGS").replace("NAME", "ANVIL");
     let rows: Vec<Vec<&str>> = reference.lines().map(|line| line.split(" | ").collect()).collect();
     let stated = rows.iter().filter(|row| row.len() > 4).filter_map(|row| Some((in_code(row[1])?, in_code(row[2])?)));
-    let stated: Vec<(&str, &str)> = stated.collect();
+    // Contracts without an ABI are a problem, so none can be stated alone.
+    let stated: Vec<(&str, &str)> = stated.filter(|(variable, _)| !variable.contains("CONTRACTS")).collect();
     assert!(stated.len() > 40, "{stated:?}");
     let config = load("stated", "", &[REQUIRED, &stated].concat()).unwrap();
     assert_eq!(config, load("unstated", "", REQUIRED).unwrap());
@@ -337,5 +343,46 @@ fn tables_are_configured_by_name() {
     for secret in ["s3://u:GEHEIM@bucket/x", "s3://bucket/x?key=GEHEIM", "ftp://GEHEIM"] {
         let errors = of(&format!("[partitions]\narchive_url = {secret:?}")).unwrap_err();
         assert!(errors.contains("partitions.archive_url") && !errors.contains("GEHEIM"), "{errors}");
+    }
+}
+
+/// The tables that contracts add: a section `[contracts.NAME]` with these lines.
+fn tables_of(name: &str, lines: &str) -> Result<Vec<String>, Vec<String>> {
+    // Each call has a file of its own: tests run side by side.
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let address = "addresses = [\"0x5fbdb2315678afecb367f032d93f642f64180aa3\"]";
+    let own = crate::dataset::Datasets::own();
+    match load(&format!("contracts-{name}-{call}"), &format!("[contracts.{name}]\n{address}\n{lines}\n"), REQUIRED) {
+        Ok(config) => {
+            let tables = config.datasets.iter().map(|dataset| dataset.name().to_owned());
+            Ok(tables.filter(|name| own.get(name).is_none()).collect())
+        }
+        Err(errors) => Err(errors.problems.into_iter().map(|p| format!("{}: {}", p.key, p.message)).collect()),
+    }
+}
+
+#[test]
+fn a_built_in_kind_needs_no_abi_and_takes_more_events() {
+    let file = File::new("vault-abi", "event Deposit(string note)\nevent Moved(uint8 a)");
+    let abi = format!("abi = [{:?}]", file.path());
+    let plain = tables_of("tokens", "kind = \"vault\"").unwrap();
+    assert_eq!(plain.len(), crate::events::catalogue::of("vault").unwrap().abi().events.len());
+    assert!(plain.iter().all(|name| name.starts_with("vault_")), "{plain:?}");
+    assert_eq!(tables_of("vault", "").unwrap(), plain, "the section's name is its kind");
+    let both = tables_of("wallets", &format!("kind = \"vault\"\n{abi}")).unwrap();
+    assert_eq!(both[..plain.len()], plain[..]);
+    assert!(both[plain.len()].starts_with("vault_deposit_") && both[plain.len() + 1..] == ["vault_moved"], "{both:?}");
+    // Its own events alone: the author may not know of the built-in kind.
+    assert_eq!(tables_of("vault", &abi).unwrap(), ["vault_deposit", "vault_moved"]);
+}
+
+#[test]
+fn a_kind_that_is_not_built_in_needs_an_abi() {
+    for (name, lines, key) in [("tokens", "kind = \"smart_tokn\"", "kind"), ("smart_tokn", "", "abi")] {
+        let problems = tables_of(name, lines).unwrap_err();
+        let begin = format!("contracts.{name}.{key}: the kind smart_tokn is not built in; did you mean smart_token?");
+        assert!(problems.len() == 1 && problems[0].starts_with(&begin), "{problems:?}");
+        assert!(problems[0].contains("identity_registry, "), "{problems:?}");
     }
 }

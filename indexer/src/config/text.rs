@@ -18,11 +18,10 @@ pub(super) fn example() -> String {
     for setting in SECTIONS.settings() {
         if setting.section() != section {
             section = setting.section();
-            let _ = write!(
-                text,
-                "\n[{}]\n",
-                section.replace("chains.*", "chains.anvil").replace("tables.*", "tables.logs")
-            );
+            let named = section.replace("chains.*", "chains.anvil").replace("tables.*", "tables.logs");
+            // The file works as it is, and it has no ABI.
+            let out = if section == CONTRACTS { "# " } else { "" };
+            let _ = write!(text, "\n{out}[{}]\n", named.replace(CONTRACTS, "contracts.bond"));
         }
         let _ = writeln!(text, "\n# {}\n# {}", setting.help(), setting.reason());
         if matches!(setting.default, Default::OfDataset) {
@@ -34,6 +33,9 @@ pub(super) fn example() -> String {
         }
         let name = setting.name();
         let _ = match setting.default {
+            Default::Required(value) | Default::Value(value) if section == CONTRACTS => {
+                writeln!(text, "#   {name} = {}", toml_value(setting, value))
+            }
             Default::Required(value) => writeln!(text, "{name} = {}", toml_value(setting, value)),
             Default::Value(value) => writeln!(text, "# {name} = {}", toml_value(setting, value)),
             Default::Same(other) => writeln!(text, "#   {name} = the same as {other}"),
@@ -55,6 +57,9 @@ fn toml_value(setting: &Setting, text: &str) -> String {
         quoted(text)
     }
 }
+
+/// A section that only some have.
+const CONTRACTS: &str = "contracts.*";
 
 /// docs/configuration.md, whole.
 pub(super) fn reference() -> String {

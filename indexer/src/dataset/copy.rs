@@ -146,6 +146,14 @@ impl CopyBuffer {
         self
     }
 
+    /// Cells that are known except for their values, which the caller fills in.
+    #[inline(always)]
+    pub fn template(&mut self, cells: &[u8]) -> &mut [u8] {
+        let begin = self.buffer.len();
+        self.buffer.extend_from_slice(cells);
+        &mut self.buffer[begin..]
+    }
+
     /// A bytea or text field.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
         // Answers are limited to far below 2 GiB, and so are their parts.
@@ -191,12 +199,29 @@ impl CopyBuffer {
 
     /// A numeric field from a big-endian uint256.
     pub fn uint256(&mut self, value: &[u8; 32]) -> &mut Self {
+        self.numeric(value, POSITIVE)
+    }
+
+    /// A numeric field from a big-endian int256 in two's complement.
+    pub fn int256(&mut self, value: &[u8; 32]) -> &mut Self {
+        if value[0] & 0x80 == 0 {
+            return self.numeric(value, POSITIVE);
+        }
+        let mut size = *value;
+        let mut carry = true;
+        for byte in size.iter_mut().rev() {
+            (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
+        }
+        self.numeric(&size, NEGATIVE)
+    }
+
+    fn numeric(&mut self, value: &[u8; 32], sign: i16) -> &mut Self {
         let (digits, count) = base_10_000(value);
         // Least significant first: trailing zero digits are not stored, leading ones were never produced.
         let trailing = digits[..count].iter().take_while(|digit| **digit == 0).count();
         let stored = count - trailing;
-        // With the power of 10,000 of the first digit; positive, without decimals. Zero has the power 0, as in the server's form.
-        let head = [stored as i16, count.saturating_sub(1) as i16, 0, 0];
+        // With the power of 10,000 of the first digit; without decimals. Zero has the power 0, as in the server's form.
+        let head = [stored as i16, count.saturating_sub(1) as i16, sign, 0];
         let mut field = [0; 4 + 8 + 2 * MAX_DIGITS];
         let (length, words) = field.split_at_mut(4);
         length.copy_from_slice(&(8 + 2 * stored as i32).to_be_bytes());
@@ -208,6 +233,10 @@ impl CopyBuffer {
         self
     }
 }
+
+/// The sign in the form of a numeric.
+const POSITIVE: i16 = 0;
+const NEGATIVE: i16 = 0x4000;
 
 /// Most digits of a uint256 in base 10,000: 2^256 has 78 decimal digits.
 const MAX_DIGITS: usize = 20;

@@ -19,13 +19,32 @@ pub struct Groups<'r> {
 }
 
 impl Dataset {
+    /// The table's schema and name as SQL.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quoted(self.schema()), quoted(self.table()))
+    }
+
     /// Makes the table in its schema (and a missing schema), with its comments, the rights of the groups, and the view of its
     /// retained rows. For a login that may become the partitioner.
     pub fn create(&self, groups: Groups<'_>) -> String {
-        let (schema, table) = (quoted(self.schema()), quoted(self.table()));
-        let of = format!("{schema}.{table}");
+        let schema = quoted(self.schema());
         let [writer, partitioner, reader] = [groups.writer, groups.partitioner, groups.reader].map(quoted);
-        let mut sql = format!("CREATE SCHEMA IF NOT EXISTS {schema};\nCREATE TABLE {of} (\n");
+        let table = self.create_table(groups);
+        let mut sql = format!(
+            "CREATE SCHEMA IF NOT EXISTS {schema};\nGRANT USAGE ON SCHEMA {schema} TO {writer}, {partitioner}, {reader};\n{table}"
+        );
+        if self.is_partitioned() {
+            let _ = writeln!(sql, "GRANT CREATE ON SCHEMA {schema} TO {partitioner};");
+        }
+        sql
+    }
+
+    /// Makes the table in its schema, which is there, as [`Dataset::create`] does. For the partitioner, or a login that may
+    /// become it.
+    pub fn create_table(&self, groups: Groups<'_>) -> String {
+        let (schema, of) = (quoted(self.schema()), self.quoted());
+        let [writer, partitioner, reader] = [groups.writer, groups.partitioner, groups.reader].map(quoted);
+        let mut sql = format!("CREATE TABLE {of} (\n");
         for column in self.columns() {
             let null = if column.nullable { "" } else { " NOT NULL" };
             // Writing to a text cannot fail.
@@ -38,11 +57,7 @@ impl Dataset {
         for column in self.columns() {
             let _ = writeln!(sql, "COMMENT ON COLUMN {of}.{} IS {};", quoted(&column.name), literal(&column.about));
         }
-        let _ = write!(
-            sql,
-            "GRANT USAGE ON SCHEMA {schema} TO {writer}, {partitioner}, {reader};\n\
-             GRANT SELECT, INSERT, DELETE ON {of} TO {writer};\nGRANT SELECT ON {of} TO {reader};\n"
-        );
+        let _ = write!(sql, "GRANT SELECT, INSERT, DELETE ON {of} TO {writer};\nGRANT SELECT ON {of} TO {reader};\n");
         if self.is_partitioned() {
             let view = format!("{schema}.{}", quoted(&retained(self.table())));
             let about = format!(
@@ -55,7 +70,7 @@ impl Dataset {
                  ON f.key = t.chain_id AND f.table_schema = {} AND f.table_name = {} \
                  WHERE f.floor IS NULL OR t.block_time >= f.floor;\n\
                  COMMENT ON VIEW {view} IS {};\nGRANT SELECT ON {view} TO {reader};\n\
-                 GRANT CREATE ON SCHEMA {schema} TO {partitioner};\nALTER TABLE {of} OWNER TO {partitioner};\n",
+                 ALTER TABLE {of} OWNER TO {partitioner};\n",
                 literal(self.schema()),
                 literal(self.table()),
                 literal(&about)

@@ -2,12 +2,17 @@
 //! table, its retention floor, its settings, and its reading by `verify`. Pure.
 
 mod column;
+mod contracts;
 pub mod copy;
 mod create;
 mod floors;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod kind;
 mod list;
 mod own;
 mod place;
+mod plan;
 pub mod rows;
 mod sorted;
 mod sql;
@@ -15,13 +20,15 @@ mod table;
 pub mod untyped;
 
 pub use self::column::{Column, KEY, Type};
+pub use self::contracts::{Contract, Contracts, Emitters};
 pub use self::create::{Groups, retained};
 pub use self::floors::Floors;
+pub use self::kind::tables;
 pub use self::list::Datasets;
 pub use self::place::Place;
 pub use self::sorted::Sorted;
 pub use self::sql::Statements;
-pub use self::table::{Dataset, Decode, Event, Takes};
+pub use self::table::{Dataset, Decode, Event, Form, Refusal, Takes};
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,11 @@
 //! The tables of every database: raw logs, ERC-20 transfers, and the quarantine. `migrations` makes them; a test compares these
 //! descriptions with its result.
 
-use std::sync::Arc;
-
-use super::column::{Column, Type};
-use super::copy::CopyBuffer;
+use super::column::{Column, Type, key};
 use super::list::Datasets;
-use super::place::Place;
-use super::table::{Dataset, Decode, Event, Takes};
-use crate::chain::logs::Log;
-use crate::events::erc20;
+use super::plan::{Source, plans};
+use super::table::{Dataset, Event, Takes};
+use crate::events::abi::Abi;
 
 impl Datasets {
     /// The indexer's own.
@@ -17,15 +13,6 @@ impl Datasets {
         // A test makes these datasets too, so an error is impossible.
         Self::new([logs(), erc20_transfer(), quarantine()]).unwrap_or_else(|why| unreachable!("{why}"))
     }
-}
-
-fn key() -> [Column; 4] {
-    [
-        Column::new("chain_id", Type::Int8, "EIP-155 chain id."),
-        Column::new("block_time", Type::Time, "Time of the block (UTC); partition key: bound it in every query."),
-        Column::new("block_number", Type::Int8, "Block number; dalp_indexed.block_time_range() gives its time bounds."),
-        Column::new("log_index", Type::Int4, "Position of the log in its block."),
-    ]
 }
 
 fn logs() -> Dataset {
@@ -63,21 +50,41 @@ fn logs() -> Dataset {
     )
 }
 
+/// ERC-721 has the same first topic with a fourth one, some old tokens with fewer.
+const TRANSFER: &str = "Transfer(address indexed from, address indexed to, uint256 value)";
+
 fn erc20_transfer() -> Dataset {
     let own = [
-        Column::new("token", Type::Bytes, "Token contract (20 bytes)."),
-        Column::new("from_address", Type::Bytes, "Sender (20 bytes); twenty zero bytes for a mint."),
-        Column::new("to_address", Type::Bytes, "Recipient (20 bytes); twenty zero bytes for a burn."),
-        Column::new("value", Type::Numeric, "Amount in the token's smallest unit; exact, up to 2^256 - 1."),
-        Column::new("tx_hash", Type::Bytes, "Transaction hash (32 bytes)."),
+        (Column::new("token", Type::Bytes, "Token contract (20 bytes)."), Source::Emitter),
+        (
+            Column::new("from_address", Type::Bytes, "Sender (20 bytes); twenty zero bytes for a mint."),
+            Source::Param(0),
+        ),
+        (
+            Column::new("to_address", Type::Bytes, "Recipient (20 bytes); twenty zero bytes for a burn."),
+            Source::Param(1),
+        ),
+        (
+            Column::new("value", Type::Numeric, "Amount in the token's smallest unit; exact, up to 2^256 - 1."),
+            Source::Param(2),
+        ),
+        (Column::new("tx_hash", Type::Bytes, "Transaction hash (32 bytes)."), Source::Transaction),
     ];
-    let event =
-        Event { topic0: erc20::TRANSFER, topics: erc20::TOPICS, emitter: "token".into(), decoder: Arc::new(Transfers) };
+    let places = [Source::Chain, Source::Time, Source::Block, Source::LogIndex];
+    let (columns, sources): (Vec<_>, Vec<_>) = key().into_iter().zip(places).chain(own).unzip();
+    // A test reads it too, so an error is impossible.
+    let abi = Abi::read(TRANSFER).unwrap_or_else(|why| unreachable!("{why}"));
+    let event = Event {
+        topic0: abi.events[0].topic0.unwrap_or_default(),
+        forms: plans(&abi.events, &sources),
+        emitter: "token".into(),
+        of: None,
+    };
     Dataset::new(
         "erc20_transfer",
         ("dalp_indexed", "erc20_transfer"),
-        "Transfer(address indexed from, address indexed to, uint256 value) of ERC-20 tokens, decoded.",
-        key().into_iter().chain(own).collect(),
+        &format!("{TRANSFER} of ERC-20 tokens, decoded."),
+        columns,
         Takes::Event(event),
     )
     .with_indexes(
@@ -114,18 +121,4 @@ fn quarantine() -> Dataset {
     ];
     let about = "Logs that a decoder, or the tables by their time, refused: each as it came.";
     Dataset::new("quarantine", ("dalp_indexed", "quarantine"), about, columns, Takes::Refused)
-}
-
-/// ERC-20 transfers.
-#[derive(Debug)]
-struct Transfers;
-
-impl Decode for Transfers {
-    fn decode(&self, place: &Place<'_>, log: &Log<'_>, copy: &mut CopyBuffer) -> Result<(), &'static str> {
-        let transfer = erc20::decode(log)?;
-        let row = place.row::<118>(9, log);
-        copy.fixed(&row.bytes(log.address.0.0).bytes(transfer.from.0.0).bytes(transfer.to.0.0));
-        copy.uint256(transfer.value).word(Some(&log.tx_hash));
-        Ok(())
-    }
 }

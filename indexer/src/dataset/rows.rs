@@ -3,12 +3,14 @@
 use bytes::Bytes;
 
 use super::column::KEY;
+use super::contracts::Emitters;
 use super::copy::{CopyBuffer, fields, unix_micros};
 use super::floors::Floors;
-use super::list::Datasets;
+use super::list::{Datasets, Typed};
 use super::place::Place;
-use super::table::Dataset;
+use super::table::{Dataset, Refusal};
 use crate::chain::batch::BlockBatch;
+use crate::chain::block::Header;
 use crate::chain::logs::Log;
 use crate::chain::verify::Entry;
 
@@ -43,6 +45,7 @@ impl Rows {
     pub fn encode(datasets: &Datasets, chain_id: i64, batch: &BlockBatch, floors: &Floors) -> Self {
         let raw = batch.source().filter().raw;
         let mut encoders = Encoders::new(datasets, floors);
+        let emitters = datasets.emitters(u64::try_from(chain_id).unwrap_or_default());
         let (every, latest) = (datasets.every().at(), floors.latest());
         let mut below = 0;
         for (header, log) in batch.rows() {
@@ -56,14 +59,39 @@ impl Rows {
             } else if raw {
                 encode_log(encoders.of(every).row(), &place, &log);
             }
-            for typed in datasets.typed(&log) {
-                match encoders.decode(typed.at, &place, &log) {
+            for typed in datasets.typed(&emitters, header.number, &log) {
+                match encoders.decode(typed, &place, &log) {
                     Ok(stored) => below += u64::from(!raw && !stored),
-                    Err(reason) => encoders.refuse(&place, &log, datasets[typed.at].name(), reason),
+                    Err(reason) => encoders.refuse(&place, &log, datasets[typed.at].name(), &reason),
                 }
             }
         }
         Self { tables: encoders.finish(), below }
+    }
+
+    /// Encodes stored logs of these contracts into the tables of their kinds alone. Also the times of each table's rows, in Unix
+    /// seconds, which need a leaf.
+    pub fn of_kinds<'l>(
+        datasets: &Datasets,
+        chain_id: i64,
+        emitters: &Emitters,
+        floors: &Floors,
+        logs: impl Iterator<Item = (Header, Log<'l>)>,
+    ) -> (Self, Vec<Vec<i64>>) {
+        let mut encoders = Encoders::new(datasets, floors);
+        let (mut below, mut times) = (0, vec![Vec::new(); datasets.count()]);
+        for (header, log) in logs {
+            let place = Place::new(chain_id, &header);
+            let of_kind = datasets.typed(emitters, header.number, &log).filter(|typed| typed.is_of_kind());
+            for typed in of_kind {
+                match encoders.decode(typed, &place, &log) {
+                    Ok(true) if times[typed.at].last() != Some(&header.time) => times[typed.at].push(header.time),
+                    Ok(stored) => below += u64::from(!stored),
+                    Err(reason) => encoders.refuse(&place, &log, datasets[typed.at].name(), &reason),
+                }
+            }
+        }
+        (Self { tables: encoders.finish(), below }, times)
     }
 
     /// The rows of each dataset in the form of a read, for a comparison.
@@ -146,13 +174,13 @@ impl<'d> Encoders<'d> {
     }
 
     /// Whether the typed row of a log is stored: it is not below its table's floor.
-    fn decode(&mut self, at: usize, place: &Place<'_>, log: &Log<'_>) -> Result<bool, &'static str> {
-        let Some(event) = self.datasets[at].event() else { return Ok(false) };
-        let is_served = place.header.time >= self.first[at];
-        let encoder = self.of(at);
+    fn decode(&mut self, typed: &Typed, place: &Place<'_>, log: &Log<'_>) -> Result<bool, Refusal> {
+        let Some(event) = self.datasets[typed.at].event() else { return Ok(false) };
+        let is_served = place.header.time >= self.first[typed.at];
+        let encoder = self.of(typed.at);
         let copy = encoder.row();
         let begin = copy.len();
-        let decoded = event.decoder.decode(place, log, copy);
+        let decoded = event.forms[typed.form].decoder.decode(place, log, copy);
         let stored = decoded.is_ok() && is_served;
         if !stored {
             encoder.take_back(begin);

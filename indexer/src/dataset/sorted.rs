@@ -17,20 +17,22 @@ pub struct Sorted {
 }
 
 impl Sorted {
-    /// Reads each log of `batch` once.
-    pub fn new(datasets: &Datasets, batch: BlockBatch) -> Self {
+    /// Reads each log of `batch`, of this chain, once.
+    pub fn new(datasets: &Datasets, chain_id: u64, batch: BlockBatch) -> Self {
+        let emitters = datasets.emitters(chain_id);
         let mut times = vec![Vec::new(); datasets.count()];
         let mut untyped = Untyped::default();
         times[datasets.every().at()] = batch.row_times().collect();
         for (header, log) in batch.rows() {
-            let typed = datasets.typed(&log);
-            for of in typed {
+            let mut is_typed = false;
+            for of in datasets.typed(&emitters, header.number, &log) {
+                is_typed = true;
                 let times: &mut Vec<i64> = &mut times[of.at];
                 if times.last() != Some(&header.time) {
                     times.push(header.time);
                 }
             }
-            if typed.is_empty() {
+            if !is_typed {
                 untyped.count((log.address, log.topics.first().copied()), 1);
             }
         }
@@ -40,6 +42,11 @@ impl Sorted {
     /// The times (Unix seconds) of blocks with rows for the table, unless a decoder refuses them: these times need a leaf.
     pub fn times(&self, dataset: &Dataset) -> &[i64] {
         &self.times[dataset.at()]
+    }
+
+    /// The same of every dataset, by its index.
+    pub fn all_times(&self) -> &[Vec<i64>] {
+        &self.times
     }
 
     /// Its logs without a typed table.
@@ -64,7 +71,7 @@ mod tests {
     use crate::chain::block::{BlockRange, Header};
     use crate::chain::logs::{Log, Logs};
     use crate::chain::source::Source;
-    use crate::events::erc20::TRANSFER;
+    use crate::events::TRANSFER;
 
     #[test]
     fn a_table_has_the_times_of_its_own_rows() {
@@ -86,7 +93,7 @@ mod tests {
         let range = BlockRange { first: 1, last: 4 };
         let batch = BlockBatch::new(range, headers, logs, &Source::default()).unwrap();
         let datasets = Datasets::own();
-        let sorted = Sorted::new(&datasets, batch);
+        let sorted = Sorted::new(&datasets, 1, batch);
         assert_eq!(sorted.times(datasets.every()), [101, 102, 104]);
         assert_eq!(sorted.times(datasets.get("erc20_transfer").unwrap()), [102]);
         assert!(sorted.times(datasets.refused()).is_empty());

@@ -21,6 +21,9 @@ pub struct Statements {
     /// Deletes the rows of chain `$1` and blocks `$2` to `$3`, at any time, except the rows at the blocks `$4` and log indexes
     /// `$5`.
     pub clear: String,
+    /// Of a table with its emitter in a column of its own: deletes the rows of chain `$1`, blocks `$2` to `$3` and contracts `$4`,
+    /// between the times `$5` and `$6`.
+    pub clear_emitted: Option<String>,
     /// Whether chain `$1` has a row at the time `$2` or later.
     pub recent: String,
     /// Reads the rows of chain `$1` and blocks `$2` to `$3`: block, log index and time, then the other columns. In a partitioned
@@ -29,7 +32,8 @@ pub struct Statements {
 }
 
 impl Statements {
-    pub(super) fn of(schema: &str, table: &str, columns: &[Column], partitioned: bool) -> Self {
+    /// `emitter`: the column of the contract whose event a row is.
+    pub(super) fn of(schema: &str, table: &str, columns: &[Column], partitioned: bool, emitter: Option<&str>) -> Self {
         let of = format!("{}.{}", quoted(schema), quoted(table));
         let all = joined(columns.iter());
         let cells = joined(columns.iter().filter(|column| !KEY.contains(&column.name.as_str())));
@@ -59,6 +63,13 @@ impl Statements {
                 "DELETE FROM {of} AS r WHERE r.chain_id = $1 AND r.block_number BETWEEN $2 AND $3 AND NOT EXISTS (\
                  SELECT 1 FROM unnest($4::int8[], $5::int4[]) AS f (n, i) WHERE f.n = r.block_number AND f.i = r.log_index)"
             ),
+            clear_emitted: emitter.map(|emitter| {
+                format!(
+                    "DELETE FROM {of} WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND {} = ANY ($4) \
+                     AND block_time BETWEEN $5 AND $6",
+                    quoted(emitter)
+                )
+            }),
             recent: format!("SELECT EXISTS (SELECT FROM {of} WHERE chain_id = $1 AND block_time >= $2)"),
             read,
         }

@@ -1,5 +1,6 @@
 //! The description of one table.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +12,9 @@ use super::place::Place;
 use super::sql::{NAME, Statements};
 use crate::chain::logs::Log;
 
+/// Why a log is refused, for people.
+pub type Refusal = Cow<'static, str>;
+
 /// Writes the row of one log.
 pub trait Decode: fmt::Debug + Send + Sync {
     /// Puts every column of the row into `row`, in the table's order, or says why the log is refused. Then the written part is
@@ -18,7 +22,7 @@ pub trait Decode: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The reason, for people.
-    fn decode(&self, place: &Place<'_>, log: &Log<'_>, row: &mut CopyBuffer) -> Result<(), &'static str>;
+    fn decode(&self, place: &Place<'_>, log: &Log<'_>, row: &mut CopyBuffer) -> Result<(), Refusal>;
 }
 
 /// The logs that make rows of a table.
@@ -32,15 +36,24 @@ pub enum Takes {
     Refused,
 }
 
-/// The logs of one event, and their decoder.
+/// The logs of one event.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// Their first topic.
     pub topic0: B256,
-    /// The number of their topics: events that share a signature differ in it.
-    pub topics: usize,
+    /// Each number of their topics, and their decoder: the same event with other indexed parameters is another form of it.
+    pub forms: Vec<Form>,
     /// The column with the emitter, which decides whether a row belongs to a filter.
     pub emitter: String,
+    /// The kind of contracts that emit them; `None`: any contract.
+    pub of: Option<String>,
+}
+
+/// The logs of an event with this number of topics.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// The number of topics.
+    pub topics: usize,
     /// The function that writes the row.
     pub decoder: Arc<dyn Decode>,
 }
@@ -61,11 +74,19 @@ pub struct Dataset {
     pub(super) at: usize,
 }
 
+/// The column of the contract whose event a row is.
+fn emitter(takes: &Takes) -> Option<&str> {
+    match takes {
+        Takes::Event(event) => Some(&event.emitter),
+        Takes::Every | Takes::Refused => None,
+    }
+}
+
 impl Dataset {
     /// Describes a table. `name` is its name in the configuration and in messages; `columns` are the written columns, in the
     /// table's order.
     pub fn new(name: &str, (schema, table): (&str, &str), about: &str, columns: Vec<Column>, takes: Takes) -> Self {
-        let statements = Statements::of(schema, table, &columns, !matches!(takes, Takes::Refused));
+        let statements = Statements::of(schema, table, &columns, !matches!(takes, Takes::Refused), emitter(&takes));
         Self {
             name: name.into(),
             schema: schema.into(),
@@ -92,7 +113,8 @@ impl Dataset {
     /// The table in another schema.
     #[must_use]
     pub fn in_schema(self, schema: &str) -> Self {
-        let statements = Statements::of(schema, &self.table, &self.columns, self.is_partitioned());
+        let statements =
+            Statements::of(schema, &self.table, &self.columns, self.is_partitioned(), emitter(&self.takes));
         Self { schema: schema.into(), statements, ..self }
     }
 

@@ -10,15 +10,16 @@ use crate::chain::logs::Log;
 struct Nothing;
 
 impl Decode for Nothing {
-    fn decode(&self, _: &Place<'_>, _: &Log<'_>, _: &mut CopyBuffer) -> Result<(), &'static str> {
-        Err("nothing is decoded")
+    fn decode(&self, _: &Place<'_>, _: &Log<'_>, _: &mut CopyBuffer) -> Result<(), Refusal> {
+        Err("nothing is decoded".into())
     }
 }
 
 fn described(name: &str, topic: u8, topics: usize) -> Dataset {
     let of = [Type::Int8, Type::Time, Type::Int8, Type::Int4];
     let columns = KEY.into_iter().zip(of).map(|(name, of)| Column::new(name, of, ""));
-    let event = Event { topic0: B256::repeat_byte(topic), topics, emitter: "by".into(), decoder: Arc::new(Nothing) };
+    let forms = vec![Form { topics, decoder: Arc::new(Nothing) }];
+    let event = Event { topic0: B256::repeat_byte(topic), forms, emitter: "by".into(), of: None };
     let columns = columns.chain([Column::new("by", Type::Bytes, "")]).collect();
     Dataset::new(name, ("s", name), "", columns, Takes::Event(event))
 }
@@ -31,7 +32,7 @@ fn a_log_goes_to_the_tables_of_its_event() {
     }
     let of = |topics: &[B256]| {
         let log = Log { log_index: 0, tx_index: 0, tx_hash: B256::ZERO, address: Address::ZERO, topics, data: &[] };
-        datasets.typed(&log).iter().map(|of| datasets[of.at].name().to_owned()).collect::<Vec<_>>()
+        datasets.typed(&Emitters::default(), 1, &log).map(|of| datasets[of.at].name().to_owned()).collect::<Vec<_>>()
     };
     let word = B256::repeat_byte;
     assert_eq!(of(&[word(1)]), ["a"]);

@@ -253,7 +253,7 @@ impl PieceTask {
             [] => batch,
             _ => batch.retain(|_, log| !stored.iter().any(|source| source.filter().selects(log))),
         };
-        let batch = Sorted::new(self.context.store.datasets(), batch);
+        let batch = Sorted::new(self.context.store.datasets(), self.context.claim.chain_id, batch);
         match self.commit(&batch).await? {
             None => {
                 let (stored, untyped) = (batch.logs().len() as u64, batch.untyped().clone());

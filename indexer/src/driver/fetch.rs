@@ -6,12 +6,13 @@ use tracing::info;
 
 use super::trouble::{Patience, Trouble};
 use crate::backoff::Backoff;
+use crate::chain::batch::BlockBatch;
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::chain::machine::FetchFailure;
 use crate::chain::range::RangeSizer;
 use crate::chain::source::Source;
 use crate::config::Chain;
-use crate::dataset::{Datasets, Sorted};
+use crate::dataset::Sorted;
 use crate::maintenance::Leaves;
 use crate::nodes::{NodeError, Nodes};
 use crate::store::Store;
@@ -36,12 +37,11 @@ pub(super) enum Want {
 pub(super) async fn fetch(
     nodes: &Nodes,
     source: &Source,
-    datasets: &Datasets,
     want: Want,
     trouble: &Trouble,
     patience: &Patience,
     timings: &LaneTimings,
-) -> Result<Sorted, FetchFailure> {
+) -> Result<BlockBatch, FetchFailure> {
     let mut backoff = match want {
         Want::Head(_) | Want::NearHead(_) => Backoff::near_head(),
         Want::Range(_) => Backoff::new(),
@@ -58,7 +58,7 @@ pub(super) async fn fetch(
                 timings.fetched(began);
                 trouble.set(None);
                 patience.renew();
-                return Ok(Sorted::new(datasets, batch));
+                return Ok(batch);
             }
             Err(error @ NodeError::TooLarge { .. }) => {
                 info!("{error}; asking for less");

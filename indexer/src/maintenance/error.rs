@@ -31,6 +31,30 @@ pub enum LeavesError {
     /// The partition manager failed.
     #[error("{0}")]
     Partitions(#[from] dalp_partitions::Error),
+    /// The table of an event could not be made.
+    #[error(
+        "cannot make the table {table}: {why}. The partitioner makes the tables of [contracts.NAME] in dalp_indexed: run \
+         `dalp-indexer migrate`, which gives it the right, or make the table with the statements of `dalp-indexer abi ddl`"
+    )]
+    Table {
+        /// The table, quoted.
+        table: String,
+        /// The server's message.
+        why: String,
+    },
+    /// A table has the name of an event's table, and other columns.
+    #[error(
+        "the table {table} has the column {found} where its event needs {expected}: it was made from another ABI. Put the \
+         earlier ABI first in abi of [contracts.NAME], or give the contracts another kind"
+    )]
+    Columns {
+        /// The table, quoted.
+        table: String,
+        /// The column and its type.
+        expected: String,
+        /// The table's own.
+        found: String,
+    },
     /// A run ended incomplete.
     #[error("{why}")]
     Undone {
@@ -55,9 +79,12 @@ impl LeavesError {
                 | dalp_partitions::Error::Database { .. }
                 | dalp_partitions::Error::Refused { .. },
             ) => StoreError::Retry { why },
-            Self::Role { .. } | Self::Partitions(_) | Self::Panicked(_) | Self::Undone { .. } => {
-                StoreError::Fatal { why }
-            }
+            Self::Role { .. }
+            | Self::Table { .. }
+            | Self::Columns { .. }
+            | Self::Partitions(_)
+            | Self::Panicked(_)
+            | Self::Undone { .. } => StoreError::Fatal { why },
         }
     }
 }

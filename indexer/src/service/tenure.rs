@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::chain::source::Source;
 use crate::config::Chain;
-use crate::driver::{ChainError, Context, Driver, End};
+use crate::driver::{ChainError, Context, Driver, End, decode_stored};
 use crate::maintenance::Leaves;
 use crate::nodes::Nodes;
 use crate::nodes::heads::News;
@@ -117,9 +117,9 @@ impl Tenure {
             warn!("the partitions are not known yet: {error}");
             self.leaves.book.forget(claim.chain_id);
         }
-        let state = loop {
+        let (undecoded, state) = loop {
             match self.loaded(&claim).await {
-                Ok(state) => break state,
+                Ok(loaded) => break loaded,
                 Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
                 Err(StoreError::Retry { why }) => self.status.send_modify(|status| status.waits_for = why),
                 Err(error) => return Err(self.failed(error.to_string())),
@@ -131,29 +131,33 @@ impl Tenure {
         };
         info!(chain_id = claim.chain_id, next_block = state.tail.next, token = claim.token, "indexing");
         self.status.send_modify(|status| {
+            status.undecoded_contracts = undecoded;
             status.tail = state.tail.hash.map(|_| state.tail.next - 1);
             status.tail_time = state.tail_time;
         });
-        let driver = Driver {
-            chain: self.chain.clone(),
-            context: Context {
-                nodes: self.nodes.clone(),
-                store: self.store.clone(),
-                leaves: self.leaves.clone(),
-                claim,
-                source: self.source.clone(),
-                timings: self.timings.clone(),
-            },
-            news: self.news.clone(),
-            status: self.status.clone(),
+        let context = Context {
+            nodes: self.nodes.clone(),
+            store: self.store.clone(),
+            leaves: self.leaves.clone(),
+            claim,
+            source: self.source.clone(),
+            timings: self.timings.clone(),
         };
-        driver.run(stop).await
+        let past = decode_stored(context.clone(), self.status.clone());
+        let (chain, news, status) = (self.chain.clone(), self.news.clone(), self.status.clone());
+        let driver = Driver { chain, context, news, status };
+        tokio::select! {
+            end = driver.run(stop) => end,
+            never = past => match never {},
+        }
     }
 
-    /// The state to continue from. The floors come first: a row below them would remake a leaf that retention has dropped.
-    async fn loaded(&self, claim: &Claim) -> Result<State, StoreError> {
+    /// The state to continue from. The floors come first: a row below them would remake a leaf that retention has dropped. Then the
+    /// contracts: what is stored up to now may lack their rows, and what comes has them.
+    async fn loaded(&self, claim: &Claim) -> Result<(u64, State), StoreError> {
         self.store.learn_floors(claim.chain_id).await?;
-        self.store.load(claim).await
+        let undecoded = self.store.register(claim, self.chain.raw).await?;
+        Ok((undecoded, self.store.load(claim).await?))
     }
 
     fn publish_standby(&self, waits_for: String) {

@@ -54,6 +54,8 @@ pub enum Change {
     Jumped(BlockRef),
     /// The rows of blocks were replaced.
     Repaired(BlockRange),
+    /// Stored logs of contracts in these blocks were decoded into the tables of their kinds.
+    Decoded(BlockRange),
     /// Another chain begins under the same id.
     Reset,
 }
@@ -67,6 +69,7 @@ impl Change {
             Self::Unwound { .. } => "unwind",
             Self::Jumped(_) => "jump",
             Self::Repaired(_) => "repair",
+            Self::Decoded(_) => "decode",
             Self::Reset => "reset",
         }
     }

@@ -9,6 +9,7 @@ pub mod chain;
 mod claim;
 pub mod commit;
 pub mod connect;
+pub mod decode;
 pub mod error;
 pub mod history;
 pub mod lease;

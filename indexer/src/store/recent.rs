@@ -52,7 +52,7 @@ impl Recent {
             }
             // Final blocks, below those that an unwind can remove.
             Change::Backfilled(_) => {}
-            Change::Jumped(_) | Change::Repaired(_) | Change::Reset => self.forget(),
+            Change::Jumped(_) | Change::Repaired(_) | Change::Decoded(_) | Change::Reset => self.forget(),
         }
     }
 

@@ -69,14 +69,14 @@ pub struct ExpectedRows {
 const MICROS: i64 = 1_000_000;
 
 impl Store {
-    /// The rows that should be stored for `batch`, above the floors: the very rows that an append would send.
-    pub fn expected(&self, batch: &BlockBatch, floors: &Floors) -> ExpectedRows {
+    /// The rows that should be stored for `batch` of this chain, above the floors: the very rows that an append would send.
+    pub fn expected(&self, chain_id: u64, batch: &BlockBatch, floors: &Floors) -> ExpectedRows {
         let datasets = &self.datasets;
         let block = |header: &Header| {
             let cells = vec![Some(header.hash.to_vec()), header.parent.map(|parent| parent.to_vec())];
             Entry { number: header.number, index: 0, time: header.time.saturating_mul(MICROS), cells }
         };
-        let encoded = Rows::encode(datasets, 0, batch, floors);
+        let encoded = Rows::encode(datasets, int8(chain_id), batch, floors);
         let rows = encoded.entries(datasets);
         let by = datasets.refused().cell("decoder");
         let is_out = |row: &&Entry| by.and_then(|by| row.cells[by].as_deref()) == Some(TIME.as_bytes());
@@ -166,7 +166,7 @@ impl Store {
 }
 
 /// 9999-12-31 23:59:59 UTC: the end of storable times.
-const LAST_SECOND: i64 = 253_402_300_799;
+pub(super) const LAST_SECOND: i64 = 253_402_300_799;
 
 impl StoredRange {
     /// Separates rows below the floors: some of their leaves may still exist.
@@ -323,7 +323,7 @@ impl<'a> FromSql<'a> for Wire {
 
 const BLOCKS: &str = "SELECT number, 0::int4, time, hash, parent_hash FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
 /// Infinite bounds arrive as null.
-const TIMES: &str = "SELECT CASE WHEN isfinite(lower(t)) THEN lower(t) END, CASE WHEN isfinite(upper(t)) THEN upper(t) END \
+pub(super) const TIMES: &str = "SELECT CASE WHEN isfinite(lower(t)) THEN lower(t) END, CASE WHEN isfinite(upper(t)) THEN upper(t) END \
                      FROM dalp_indexed.block_time_range($1, $2, $3) AS t";
 const COVERED: &str = "SELECT v.source_id, s.definition, GREATEST(v.from_block, $2), LEAST(v.to_block, $3) \
                        FROM dalp_indexed.coverage v JOIN dalp_indexed.source s USING (chain_id, source_id) \

@@ -34,6 +34,8 @@ const FIELDS: &[&str] = &[
     "created",
     "leaves",
     "indexes",
+    "logs",
+    "tables",
     "max_batch",
     "max_list",
     "max_parallel",

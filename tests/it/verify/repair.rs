@@ -311,9 +311,11 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
             .await
             .unwrap();
         burst(anvil.rpc(), &deployed, 3, 77).await;
-        let batch = Sorted::new(store.datasets(), nodes.range_to(&source, broken, Level::Receipts).await.unwrap());
+        let batch =
+            Sorted::new(store.datasets(), 31_337, nodes.range_to(&source, broken, Level::Receipts).await.unwrap());
         let above = BlockRange { first: tail, last: tail + 1 };
-        let above = Sorted::new(store.datasets(), nodes.range_to(&source, above, Level::Receipts).await.unwrap());
+        let above =
+            Sorted::new(store.datasets(), 31_337, nodes.range_to(&source, above, Level::Receipts).await.unwrap());
         let state = || async {
             let sql = "SELECT epoch, (SELECT count(*) FROM dalp_indexed.logs) FROM dalp_indexed.chain_state";
             let row = client.query_one(sql, &[]).await.unwrap();

@@ -1,5 +1,7 @@
 //! The arguments of `dev`.
 
+use std::path::PathBuf;
+
 use crate::cli::block::block;
 
 /// Arguments of `dev`.
@@ -15,6 +17,10 @@ pub struct DevArgs {
     /// First block to index of the node given by --rpc-url
     #[arg(long, value_name = "BLOCK", default_value_t = 0, requires = "rpc_url", allow_negative_numbers = true, value_parser = block)]
     pub start_block: u64,
+    /// The folder of a project's compiled contracts (out of Foundry, artifacts of Hardhat): the events of each contract on the chain with
+    /// their code get tables, also of contracts that are deployed later
+    #[arg(long, value_name = "FOLDER")]
+    pub artifacts: Option<PathBuf>,
     /// Use this database instead of starting PostgreSQL; its user may create roles, or the roles exist
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,

@@ -1,0 +1,126 @@
+//! Decodes the stored logs of contracts that were added to the configuration later, beside the live writer.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::work::Context;
+use crate::backoff::Backoff;
+use crate::chain::block::BlockRange;
+use crate::maintenance::LeavesError;
+use crate::status::ChainStatus;
+use crate::store::StoreError;
+use crate::store::decode::{Decoded, Undecoded};
+
+/// Pause between two looks for work: `redecode` asks for it in the database.
+const LOOK: Duration = Duration::from_secs(2);
+/// Blocks of the first range; the next ones have as many as one transaction can decode.
+const FIRST_WIDTH: u64 = 1_000;
+/// Most blocks of a range: a chain of empty blocks is soon done.
+const MOST_WIDTH: u64 = 10_000_000;
+/// Fewer logs than this allow a wider range.
+const FEW_LOGS: u64 = 2_500;
+
+/// Decodes what is undecoded, now and later. Ends with the future.
+pub async fn decode_stored(context: Context, status: watch::Sender<ChainStatus>) -> Infallible {
+    let chain_id = context.claim.chain_id;
+    if context.store.datasets().contracts().of(chain_id).is_empty() {
+        return std::future::pending().await;
+    }
+    let (mut backoff, mut width, mut total) = (Backoff::new(), FIRST_WIDTH, 0);
+    loop {
+        match turn(&context, &status, &mut width).await {
+            Ok(Some(logs)) => {
+                total += logs;
+                backoff = Backoff::new();
+            }
+            Ok(None) => {
+                if total > 0 {
+                    info!(logs = total, "the stored logs of added contracts are in their tables");
+                }
+                (width, total) = (FIRST_WIDTH, 0);
+                sleep(LOOK).await;
+            }
+            // Another process leads: our driver will hear it from its own next commit.
+            Err(Trouble::Store(StoreError::Fenced { .. })) => return std::future::pending().await,
+            Err(trouble) => {
+                warn!("the stored logs of added contracts are not decoded yet: {trouble}");
+                backoff.pause().await;
+            }
+        }
+    }
+}
+
+/// Why a turn failed.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Leaves(#[from] LeavesError),
+}
+
+/// One transaction; returns the number of decoded logs, and none if nothing is left.
+async fn turn(context: &Context, status: &watch::Sender<ChainStatus>, width: &mut u64) -> Result<Option<u64>, Trouble> {
+    let chain_id = context.claim.chain_id;
+    let undecoded = context.store.undecoded(chain_id).await?;
+    let left = undecoded.as_ref().map_or(0, |(_, contracts)| *contracts);
+    status.send_if_modified(|status| {
+        let changed = status.undecoded_contracts != left;
+        status.undecoded_contracts = left;
+        status.ready &= left == 0;
+        changed
+    });
+    let Some((undecoded, _)) = undecoded else { return Ok(None) };
+    let range = range_of(&undecoded, *width);
+    let has_leaves = |times: &[Vec<i64>], floors: &_| context.leaves.has_leaves(chain_id, times, floors);
+    match context.store.decode(&context.claim, &undecoded, range, has_leaves).await? {
+        Decoded::Leaves(times, floors) => {
+            context.leaves.cover_times(chain_id, &times, &floors).await?;
+            Ok(Some(0))
+        }
+        Decoded::From { first, logs } => {
+            *width = next_width(range, first, logs);
+            Ok(Some(logs))
+        }
+    }
+}
+
+fn range_of(undecoded: &Undecoded, width: u64) -> BlockRange {
+    let first = undecoded.first().max(undecoded.to.saturating_sub(width - 1)).min(undecoded.to);
+    BlockRange { first, last: undecoded.to }
+}
+
+/// The width after a range of which the blocks from `first` on were decoded.
+fn next_width(range: BlockRange, first: u64, logs: u64) -> u64 {
+    let done = range.last - first + 1;
+    if first == range.first && logs < FEW_LOGS { (done * 4).min(MOST_WIDTH) } else { done }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::Address;
+
+    use super::*;
+    use crate::dataset::Contract;
+
+    #[test]
+    fn a_range_ends_where_something_is_undecoded_and_is_as_wide_as_a_transaction_allows() {
+        let contract = |from| Contract { address: Address::ZERO, kind: "k".into(), from };
+        let undecoded = Undecoded { contracts: vec![contract(500), contract(90)], to: 1_000 };
+        for (width, first) in [(1, 1_000), (100, 901), (1_000, 90), (u64::MAX, 90)] {
+            assert_eq!(range_of(&undecoded, width), BlockRange { first, last: 1_000 });
+        }
+        let late = Undecoded { contracts: vec![contract(7)], to: 7 };
+        assert_eq!(range_of(&late, 10), BlockRange { first: 7, last: 7 });
+        let range = BlockRange { first: 101, last: 200 };
+        assert_eq!(
+            [next_width(range, 101, 10), next_width(range, 101, 5_000), next_width(range, 151, 9_000)],
+            [400, 100, 50]
+        );
+        assert_eq!(next_width(BlockRange { first: 0, last: MOST_WIDTH }, 0, 0), MOST_WIDTH);
+    }
+}

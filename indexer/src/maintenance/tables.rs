@@ -1,0 +1,83 @@
+//! Makes the tables of configured kinds of contracts, before their chains begin.
+
+use dalp_partitions::LANE_KEY;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use tracing::info;
+
+use super::{Leaves, LeavesError};
+use crate::config::Roles;
+use crate::dataset::{Dataset, Datasets, Groups};
+
+/// The columns of a table in order, each with its type and whether it may be NULL; NULL if there is no such table.
+const FOUND: &str = "SELECT array_agg(attname || ' ' || format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END \
+                                      ORDER BY attnum) \
+                     FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+
+impl Leaves {
+    /// Makes each missing table of the events of configured contracts, as the partitioner.
+    ///
+    /// # Errors
+    /// A table of that name has other columns; a missing right; see [`LeavesError`].
+    pub async fn make_tables(&self, datasets: &Datasets, roles: &Roles) -> Result<(), LeavesError> {
+        let of_kinds: Vec<&Dataset> =
+            datasets.iter().filter(|dataset| dataset.event().is_some_and(|event| event.of.is_some())).collect();
+        if of_kinds.is_empty() {
+            return Ok(());
+        }
+        let groups = Groups { writer: &roles.writer, partitioner: &roles.partitioner, reader: &roles.reader };
+        let mut lane = self.client.lock().await;
+        let client = self.connected(&mut lane).await?;
+        let (mut created, tables) = (0, of_kinds.len());
+        for dataset in of_kinds {
+            created += usize::from(make(client, dataset, groups).await?);
+        }
+        if created > 0 {
+            info!(created, tables, "made tables for the events of configured contracts");
+        }
+        Ok(())
+    }
+}
+
+/// Whether the table was missing, and is made.
+async fn make(client: &mut Client, dataset: &Dataset, groups: Groups<'_>) -> Result<bool, LeavesError> {
+    let of = dataset.quoted();
+    let failed = |error: tokio_postgres::Error| LeavesError::Table { table: of.clone(), why: explain(&error) };
+    if let Some(found) = found(client, &of).await.map_err(failed)? {
+        return same(dataset, &of, &found).map(|()| false);
+    }
+    let transaction = client.transaction().await.map_err(failed)?;
+    transaction.batch_execute(&format!("SELECT pg_advisory_xact_lock({LANE_KEY})")).await.map_err(failed)?;
+    // Another process may have made it before we got the lock.
+    if let Some(found) = found(transaction.client(), &of).await.map_err(failed)? {
+        return same(dataset, &of, &found).map(|()| false);
+    }
+    transaction.batch_execute(&dataset.create_table(groups)).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(true)
+}
+
+async fn found(client: &Client, table: &str) -> Result<Option<Vec<String>>, tokio_postgres::Error> {
+    Ok(client.query_typed_one(FOUND, &[(&table, Type::TEXT)]).await?.get(0))
+}
+
+fn same(dataset: &Dataset, of: &str, found: &[String]) -> Result<(), LeavesError> {
+    let expected: Vec<String> = dataset
+        .columns()
+        .iter()
+        .map(|column| {
+            let null = if column.nullable { "" } else { " NOT NULL" };
+            format!("{} {}{null}", column.name, column.of.formatted())
+        })
+        .collect();
+    let differs = |expected: &String, at: usize| found.get(at) != Some(expected);
+    let Some((at, expected)) = expected.iter().enumerate().find(|(at, expected)| differs(expected, *at)) else {
+        return Ok(());
+    };
+    let has = found.get(at).map_or("none", String::as_str);
+    Err(LeavesError::Columns { table: of.to_owned(), expected: expected.clone(), found: has.to_owned() })
+}
+
+fn explain(error: &tokio_postgres::Error) -> String {
+    crate::store::connect::explain(error)
+}
