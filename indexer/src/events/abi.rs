@@ -209,12 +209,12 @@ impl Docs {
             let events = output.pointer(&format!("/{of}/events")).and_then(Value::as_object);
             for (signature, event) in events.into_iter().flatten() {
                 let doc = docs.events.entry(signature.clone()).or_default();
-                if let Some(about) = event.get(key).and_then(Value::as_str) {
+                if let Some(about) = event.get(key).and_then(Value::as_str).map(comment) {
                     let space = if doc.about.is_empty() { "" } else { " " };
                     doc.about = format!("{}{space}{about}", doc.about);
                 }
                 for (name, about) in event.get("params").and_then(Value::as_object).into_iter().flatten() {
-                    doc.params.extend(about.as_str().map(|about| (name.clone(), about.to_owned())));
+                    doc.params.extend(about.as_str().map(|about| (name.clone(), comment(about))));
                 }
             }
         }
@@ -259,9 +259,16 @@ impl Docs {
 /// The type as its author wrote it, or as far as the ABI tells.
 fn solidity(param: &EventParam) -> String {
     match &param.internal_type {
-        Some(of) => of.to_string(),
+        Some(of) => comment(&of.to_string()),
         None => with_members(&param.ty, &param.components),
     }
+}
+
+/// A text of a file as a part of a comment in the database: in one line, without NUL, which PostgreSQL refuses, and not too long.
+fn comment(text: &str) -> String {
+    const LETTERS: usize = 1_000;
+    let line = text.split(|letter: char| letter.is_whitespace() || letter.is_control()).filter(|word| !word.is_empty());
+    line.collect::<Vec<_>>().join(" ").chars().take(LETTERS).collect()
 }
 
 fn with_members(ty: &str, members: &[Component]) -> String {
@@ -350,6 +357,7 @@ mod tests {
         let foundry = json!({ "abi": ["event A()"], "rawMetadata": raw, "metadata": { "output": { "userdoc": {} } } });
         assert_eq!(Abi::read(&foundry.to_string()).unwrap().events[0].about, "As the compiler says.");
         assert_eq!(event.to_string(), "A(struct T.S s, enum T.E e)");
+        assert_eq!((comment("a\0 b\n  c"), comment(&"ä".repeat(2_000)).chars().count()), ("a b c".into(), 1_000));
         assert_eq!((abi.events[1].topic0, abi.events[1].topics()), (None, 0));
         assert_eq!(abi.events[1].to_string(), "N() anonymous");
     }
