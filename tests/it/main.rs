@@ -4,6 +4,7 @@
 
 mod bounds;
 mod cancel;
+mod catalogue;
 mod commands;
 mod compose;
 mod contracts;
