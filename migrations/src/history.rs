@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = files![
     "V0013__hex",
     "V0014__what_stays_raw",
     "V0015__contracts",
+    "V0016__views",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

@@ -22,19 +22,19 @@ event Named(string name, uint8[2] pair)
 event Paid(uint32 order, uint256 chain_id, address address_, bool)
 event Silent(uint8 x) anonymous";
 
-fn file(text: &str) -> NamedTempFile {
+pub fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file
 }
 
 /// A section of contracts of the kind `name`.
-fn section(name: &str, abi: &NamedTempFile, addresses: &[Address]) -> String {
+pub fn section(name: &str, abi: &NamedTempFile, addresses: &[Address]) -> String {
     let addresses: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
     format!("[contracts.{name}]\nabi = [{:?}]\naddresses = [{}]\n", abi.path(), addresses.join(", "))
 }
 
-fn word(number: u64) -> [u8; 32] {
+pub fn word(number: u64) -> [u8; 32] {
     U256::from(number).to_be_bytes()
 }
 
@@ -69,7 +69,7 @@ fn issued(amount: U256, note: &[u8]) -> Vec<u8> {
 }
 
 /// The rows of a query, each as one text.
-async fn rows(client: &Client, sql: &str) -> Vec<String> {
+pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
     let sql = format!("SELECT t::text FROM ({sql}) AS t");
     let rows = client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     rows.iter().map(|row| row.get(0)).collect()

@@ -1,7 +1,7 @@
 //! A table is described in one place: an unknown table gets every operation of the indexer's own tables.
 
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
-use dalp_indexer::dataset::{Datasets, Groups, retained};
+use dalp_indexer::dataset::{Dataset, Datasets, Groups, View, retained};
 use dalp_tests::indexer::Site;
 use dalp_tests::made_up::{self, NOTE, TABLE};
 use dalp_tests::stage::{Database, anvil_with, stage, until};
@@ -70,6 +70,10 @@ fn a_table_that_is_described_in_one_place_is_treated_as_the_indexers_own() {
         let client = database.superuser().await;
         let dataset = made_up::datasets().get("made_up").unwrap().clone();
         client.batch_execute(&dataset.create(GROUPS)).await.unwrap();
+        client
+            .batch_execute(&dataset.views().iter().map(|view| view.create(GROUPS)).collect::<String>())
+            .await
+            .unwrap();
         let site = Site::new(&database, &anvil.http_url()).with("finality = \"depth:40\"");
         let site = Site { made_up: true, more: "[partitions]\nhistory_interval = \"day\"\n".into(), ..site };
         rows_come(&site, (&database, &anvil, &deployed), &client).await;
@@ -253,5 +257,28 @@ fn the_indexers_own_tables_are_as_they_are_described() {
             assert_eq!(described, made, "{}", dataset.name());
             assert!(made.len() > dataset.columns().len() + 4, "{made:?}");
         }
+    });
+}
+
+/// Each view: its text, owner and rights, and its comments.
+const VIEWS: &str = "
+    SELECT concat_ws(' ', c.relname, pg_get_viewdef(c.oid), relowner::regrole, relacl, obj_description(c.oid, 'pg_class'),
+                     (SELECT string_agg(col_description(c.oid, attnum), ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid))
+    FROM pg_class AS c WHERE relnamespace = 'dalp_views'::regnamespace ORDER BY relname";
+
+/// The migrations repeat the text of the views: making them anew changes nothing.
+#[test]
+fn the_views_of_the_indexers_own_tables_are_as_they_are_described() {
+    dalp_tests::run(async {
+        let client = stage().await.database().await.superuser().await;
+        let views =
+            async || -> Vec<String> { client.query(VIEWS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect() };
+        let made = views().await;
+        let described: Vec<View> = Datasets::own().iter().flat_map(Dataset::views).collect();
+        for view in &described {
+            client.batch_execute(&view.create(GROUPS)).await.unwrap_or_else(|error| panic!("{view:?}: {error:?}"));
+        }
+        assert_eq!(views().await, made);
+        assert_eq!((made.len(), described.len()), (4, 4));
     });
 }

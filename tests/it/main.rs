@@ -28,6 +28,7 @@ mod sync;
 mod tidy;
 mod typed;
 mod verify;
+mod views;
 
 use std::path::{Path, PathBuf};
 

@@ -89,7 +89,7 @@ pub fn retained(table: &str) -> String {
 }
 
 /// A text as SQL, for any value of `standard_conforming_strings`.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let escaped = text.replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
 }

@@ -18,6 +18,7 @@ mod sorted;
 mod sql;
 mod table;
 pub mod untyped;
+mod view;
 
 pub use self::column::{Column, KEY, Type};
 pub use self::contracts::{Contract, Contracts, Emitters};
@@ -29,6 +30,7 @@ pub use self::place::Place;
 pub use self::sorted::Sorted;
 pub use self::sql::Statements;
 pub use self::table::{Dataset, Decode, Event, Form, Refusal, Takes};
+pub use self::view::{VIEWS, View};
 
 #[cfg(test)]
 mod tests;

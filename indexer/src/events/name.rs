@@ -139,13 +139,14 @@ pub fn snake(name: &str) -> String {
     snake
 }
 
-/// The name shortened to so many bytes: its beginning, and eight digits of its hash.
+/// The name, [`hashed`] if it has more than so many bytes.
 pub fn fitting(name: String, bytes: usize) -> String {
-    if name.len() <= bytes {
-        return name;
-    }
-    // All characters of a snake are of one byte.
-    format!("{}_{}", &name[..bytes - 9], &alloy::hex::encode(keccak256(&name))[..8])
+    if name.len() <= bytes { name } else { hashed(&name, bytes) }
+}
+
+/// The beginning of the name and eight digits of its hash: so many bytes at most.
+pub fn hashed(name: &str, bytes: usize) -> String {
+    format!("{}_{}", &name[..name.floor_char_boundary(bytes - 9)], &alloy::hex::encode(keccak256(name))[..8])
 }
 
 /// The columns of an event's parameters.

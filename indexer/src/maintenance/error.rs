@@ -42,6 +42,17 @@ pub enum LeavesError {
         /// The server's message.
         why: String,
     },
+    /// A view for people could not be made.
+    #[error(
+        "cannot make the view {view}: {why}. Rows are indexed without it. If the view is in use, or has other columns, drop it, and \
+         start again: the start makes it anew; `dalp-indexer migrate` gives the partitioner its rights in the schema"
+    )]
+    View {
+        /// The view, quoted.
+        view: String,
+        /// The server's message.
+        why: String,
+    },
     /// A table has the name of an event's table, and other columns.
     #[error(
         "the table {table} has the column {found} where its event needs {expected}: it was made from another ABI. Put the \
@@ -81,6 +92,7 @@ impl LeavesError {
             ) => StoreError::Retry { why },
             Self::Role { .. }
             | Self::Table { .. }
+            | Self::View { .. }
             | Self::Columns { .. }
             | Self::Partitions(_)
             | Self::Panicked(_)

@@ -1,21 +1,29 @@
-//! Makes the tables of configured kinds of contracts, before their chains begin.
+//! Makes the tables of configured kinds of contracts and their views, before their chains begin.
 
 use dalp_partitions::LANE_KEY;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Leaves, LeavesError};
 use crate::config::Roles;
-use crate::dataset::{Dataset, Datasets, Groups};
+use crate::dataset::{Dataset, Datasets, Groups, View};
+use crate::spans;
 
 /// The columns of a table in order, each with its type and whether it may be NULL; NULL if there is no such table.
 const FOUND: &str = "SELECT array_agg(attname || ' ' || format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END \
                                       ORDER BY attnum) \
                      FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
 
+/// The comment of a view; NULL if there is no such view.
+const ABOUT: &str = "SELECT obj_description(to_regclass($1), 'pg_class')";
+
+/// A session that reads an earlier version of a view keeps the lock on it, and others queue behind the one who waits for it.
+const PATIENCE: &str = "SET LOCAL lock_timeout = '2s'";
+
 impl Leaves {
-    /// Makes each missing table of the events of configured contracts, as the partitioner.
+    /// Makes each missing table of the events of configured contracts, as the partitioner, and its views for people. A view that
+    /// cannot be made is reported, and the next start tries again: no row needs it.
     ///
     /// # Errors
     /// A table of that name has other columns; a missing right; see [`LeavesError`].
@@ -31,6 +39,11 @@ impl Leaves {
         let (mut created, tables) = (0, of_kinds.len());
         for dataset in of_kinds {
             created += usize::from(make(client, dataset, groups).await?);
+            for view in dataset.views() {
+                if let Err(error) = make_view(client, &view, groups).await {
+                    spans::table(dataset.name()).in_scope(|| warn!("{error}"));
+                }
+            }
         }
         if created > 0 {
             info!(created, tables, "made tables for the events of configured contracts");
@@ -55,6 +68,27 @@ async fn make(client: &mut Client, dataset: &Dataset, groups: Groups<'_>) -> Res
     transaction.batch_execute(&dataset.create_table(groups)).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
     Ok(true)
+}
+
+/// Makes a missing view, and puts it in the place of one of an earlier version.
+async fn make_view(client: &mut Client, view: &View, groups: Groups<'_>) -> Result<(), LeavesError> {
+    let (of, about) = (view.quoted(), view.about());
+    let failed = |error: tokio_postgres::Error| LeavesError::View { view: of.clone(), why: explain(&error) };
+    if comment(client, &of).await.map_err(failed)?.as_ref() == Some(&about) {
+        return Ok(());
+    }
+    let transaction = client.transaction().await.map_err(failed)?;
+    let lane = format!("SELECT pg_advisory_xact_lock({LANE_KEY}); {PATIENCE}");
+    transaction.batch_execute(&lane).await.map_err(failed)?;
+    // Another process may have made it before we got the lock.
+    if comment(transaction.client(), &of).await.map_err(failed)?.as_ref() != Some(&about) {
+        transaction.batch_execute(&view.create(groups)).await.map_err(failed)?;
+    }
+    transaction.commit().await.map_err(failed)
+}
+
+async fn comment(client: &Client, view: &str) -> Result<Option<String>, tokio_postgres::Error> {
+    Ok(client.query_typed_one(ABOUT, &[(&view, Type::TEXT)]).await?.get(0))
 }
 
 async fn found(client: &Client, table: &str) -> Result<Option<Vec<String>>, tokio_postgres::Error> {

@@ -57,7 +57,7 @@ async fn a_fresh_database_gets_everything_and_a_second_run_finds_nothing() {
     assert_eq!(check(&client).await.unwrap(), SchemaState::Current);
     let schemas =
         strings(&client, "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'dalp%' ORDER BY 1").await;
-    assert_eq!(schemas, ["dalp_assets", "dalp_audit", "dalp_identity", "dalp_indexed", "dalp_workflows"]);
+    assert_eq!(schemas, ["dalp_assets", "dalp_audit", "dalp_identity", "dalp_indexed", "dalp_views", "dalp_workflows"]);
 }
 
 #[tokio::test]
@@ -251,6 +251,12 @@ async fn each_role_can_do_its_work() {
         ("dalp_reader", "SELECT dalp_indexed.block_time_range(1, 1, 2)"),
         ("dalp_migrator", "CREATE TABLE dalp_indexed.later (); ALTER TABLE dalp_indexed.logs ADD COLUMN later int8"),
         ("dalp_reader", "SELECT FROM dalp_indexed.later"),
+        ("dalp_reader", "SELECT FROM dalp_views.logs, dalp_views.erc20_transfer_final, dalp_indexed.token"),
+        ("dalp_partitioner", "CREATE VIEW dalp_views.mine AS SELECT * FROM dalp_indexed.logs"),
+        (
+            "dalp_writer",
+            "INSERT INTO dalp_indexed.token (chain_id, address, read_at_block) VALUES (1, decode(repeat('01', 20), 'hex'), 0)",
+        ),
     ] {
         assert_eq!(as_role(&client, role, allowed).await, None, "{role}: {allowed}");
     }
@@ -301,6 +307,10 @@ async fn each_role_is_refused_the_rest() {
         ("dalp_reader", "CREATE TABLE dalp_indexed.mine ()"),
         ("dalp_reader", "SELECT FROM dalp_indexed.logs_1_2024"),
         ("dalp_reader", "SELECT FROM dalp_audit.secret"),
+        ("dalp_reader", "CREATE VIEW dalp_views.mine AS SELECT 1"),
+        ("dalp_reader", "INSERT INTO dalp_indexed.token SELECT"),
+        ("dalp_writer", "UPDATE dalp_indexed.token SET decimals = 0"),
+        ("dalp_writer", "SELECT FROM dalp_views.logs"),
         ("dalp_partitioner", "UPDATE dalp_indexed.chain_state SET epoch = 0"),
         ("dalp_partitioner", "SELECT FROM dalp_indexed.blocks"),
         ("dalp_partitioner", "DROP TABLE dalp_indexed.blocks"),
@@ -320,7 +330,8 @@ async fn every_table_and_column_has_a_comment() {
     let (_database, client) = migrated().await;
     let bare = "SELECT format('%s.%s', c.oid::regclass, a.attname) \
                 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped \
-                WHERE c.relnamespace = 'dalp_indexed'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 \
+                WHERE a.attnum > 0 AND (c.relnamespace = 'dalp_views'::regnamespace \
+                    OR c.relnamespace = 'dalp_indexed'::regnamespace AND c.relkind IN ('r', 'p')) \
                   AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL)";
     assert_eq!(strings(&client, bare).await, [""; 0]);
 }

@@ -1,0 +1,214 @@
+//! Views for people: the values of the tables, readable; exact amounts; and plans that read only the leaves of a query's times.
+
+use alloy::primitives::{Address, U256, keccak256};
+use dalp_fixtures::deploy;
+use dalp_indexer::service::Service;
+use dalp_tests::indexer::Site;
+use dalp_tests::stage::{READER, anvil, stage};
+use dalp_tests::traffic::caught_up;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::contracts::{file, rows, section, word};
+use crate::emit;
+
+/// Three months of transfers of one chain, ten an hour, by hundred tokens; and the leaves of another chain.
+const TRANSFERS: &str = "
+    INSERT INTO dalp_indexed.chain_state (chain_id, name, genesis_hash, start_block, tail_number, tail_time)
+    SELECT n, 'it', decode(repeat('01', 32), 'hex'), 0, -1, '2024-02-05Z' FROM generate_series(1, 2) AS n;
+    SET ROLE dalp_partitioner;
+    CREATE TABLE dalp_indexed.t1 PARTITION OF dalp_indexed.erc20_transfer FOR VALUES IN (1) PARTITION BY RANGE (block_time);
+    CREATE TABLE dalp_indexed.t2 PARTITION OF dalp_indexed.erc20_transfer FOR VALUES IN (2) PARTITION BY RANGE (block_time);
+    CREATE TABLE dalp_indexed.t1_january PARTITION OF dalp_indexed.t1 FOR VALUES FROM ('2024-01-01Z') TO ('2024-02-01Z');
+    CREATE TABLE dalp_indexed.t1_february PARTITION OF dalp_indexed.t1 FOR VALUES FROM ('2024-02-01Z') TO ('2024-03-01Z');
+    CREATE TABLE dalp_indexed.t1_march PARTITION OF dalp_indexed.t1 FOR VALUES FROM ('2024-03-01Z') TO ('2024-04-01Z');
+    CREATE TABLE dalp_indexed.t2_february PARTITION OF dalp_indexed.t2 FOR VALUES FROM ('2024-02-01Z') TO ('2024-03-01Z');
+    RESET ROLE;
+    INSERT INTO dalp_indexed.erc20_transfer
+    SELECT 1, '2024-01-01Z'::timestamptz + n * interval '6 min', n, 0, a, a, a, n, decode(repeat('02', 32), 'hex')
+    FROM generate_series(0, 21000) AS n, LATERAL (SELECT decode(lpad((n % 100)::text, 40, '0'), 'hex') AS a) AS address;
+    INSERT INTO dalp_indexed.token (chain_id, address, decimals, read_at_block)
+    SELECT 1, decode(lpad(n::text, 40, '0'), 'hex'), 18, 1 FROM generate_series(0, 99) AS n;
+    ANALYZE";
+
+/// The one value of a query, as text.
+async fn one(client: &Client, sql: &str) -> String {
+    let found = rows(client, sql).await;
+    assert_eq!(found.len(), 1, "{sql}: {found:?}");
+    found[0].trim_start_matches('(').trim_end_matches(')').to_owned()
+}
+
+async fn plan(client: &Client, sql: &str) -> String {
+    let plan = client.query(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    plan.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_view_reads_the_leaves_of_its_times_and_keeps_their_order() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        database.superuser().await.batch_execute(TRANSFERS).await.unwrap();
+        let client = database.client(READER).await;
+        for view in ["dalp_views.erc20_transfer", "dalp_views.erc20_transfer_final"] {
+            let literal = format!(
+                "EXPLAIN SELECT * FROM {view} WHERE chain_id = 1 AND block_time >= '2024-02-05Z' AND block_time < '2024-02-06Z'"
+            );
+            let found = plan(&client, &literal).await;
+            assert!(found.contains("t1_february") && !found.contains("t1_january"), "{found}");
+            assert!(!found.contains("t1_march") && !found.contains("t2_"), "{found}");
+
+            let prepare = format!(
+                "SET plan_cache_mode = force_generic_plan; DEALLOCATE ALL; PREPARE of_day (timestamptz, timestamptz) AS \
+                 SELECT sum(value_scaled) FROM {view} WHERE chain_id = 1 AND block_time >= $1 AND block_time < $2"
+            );
+            client.batch_execute(&prepare).await.unwrap();
+            let found = plan(&client, "EXPLAIN EXECUTE of_day ('2024-02-05Z', '2024-02-06Z')").await;
+            assert!(found.contains("Subplans Removed: 2") && found.contains("t1_february"), "{found}");
+
+            let joined = format!(
+                "EXPLAIN (ANALYZE, COSTS off, TIMING off) SELECT sum(v.value_scaled) FROM dalp_indexed.chain_state AS c \
+                 JOIN {view} AS v ON v.block_time > c.tail_time - interval '1 hour' AND v.block_time <= c.tail_time \
+                 WHERE c.chain_id = 1 AND v.chain_id = 1"
+            );
+            let found = plan(&client, &joined).await;
+            let skipped = |leaf: &str| found.lines().any(|line| line.contains(leaf) && line.contains("never executed"));
+            assert!(skipped("t1_january") && skipped("t1_march") && !skipped("t1_february"), "{found}");
+
+            let ordered = format!(
+                "EXPLAIN SELECT block_time, value_scaled FROM {view} WHERE chain_id = 1 ORDER BY block_time DESC LIMIT 10"
+            );
+            let found = plan(&client, &ordered).await;
+            assert!(!found.contains("Sort") && found.contains("Backward"), "{found}");
+            let without = format!("EXPLAIN SELECT value FROM {view} WHERE chain_id = 1");
+            let found = plan(&client, &without).await;
+            assert!(!found.contains("on token"), "no amount is scaled: {found}");
+        }
+    });
+}
+
+#[test]
+fn a_final_view_ends_at_the_final_block_and_each_view_begins_at_the_floor() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let client = database.superuser().await;
+        client.batch_execute(TRANSFERS).await.unwrap();
+        let ends =
+            async |view: &str| one(&client, &format!("SELECT min(value), max(value) FROM dalp_views.{view}")).await;
+        assert_eq!(ends("erc20_transfer").await, "0,21000");
+        assert_eq!(ends("erc20_transfer_final").await, ",", "nothing is final yet");
+        client.batch_execute("UPDATE dalp_indexed.chain_state SET finalized = 777 WHERE chain_id = 1").await.unwrap();
+        assert_eq!(ends("erc20_transfer_final").await, "0,777");
+        let floor = "UPDATE dalp_indexed.retention_floor SET floor = '2024-01-01Z'::timestamptz + interval '300 min' \
+                     WHERE table_name = 'erc20_transfer' AND key = 1";
+        client.batch_execute(floor).await.unwrap();
+        assert_eq!([ends("erc20_transfer").await, ends("erc20_transfer_final").await], ["50,21000", "50,777"]);
+    });
+}
+
+/// What a client of any kind can hold is what a contract emitted.
+const ABI: &str = "event Issued(address indexed to, uint256 amount, uint64 value, bool open, string note, (bytes4 tag, int64 delta)[] terms)
+event Final(uint256 price)
+event Silent(uint256 price)";
+
+#[test]
+fn a_view_shows_the_values_of_its_table_to_readers() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let issued = keccak256("Issued(address,uint256,uint64,bool,string,(bytes4,int64)[])");
+        let to = Address::repeat_byte(0xAB);
+        for amount in [U256::MAX, U256::ZERO] {
+            let words = [word(7), word(1), word(160), word(192), word(0), word(0)].concat();
+            let data = [&amount.to_be_bytes::<32>()[..], &words].concat();
+            emit(anvil.rpc(), &deployed, &[issued, to.into_word()], &data).await;
+        }
+        let abi = file(ABI);
+        let site = Site::new(&database, &anvil.http_url());
+        let site = Site { more: section("bond", &abi, &[deployed.burst]), ..site };
+        let service = Service::start(&site.config()).await.unwrap();
+        caught_up(&database, &anvil).await;
+        service.stop().await;
+
+        let (client, reader) = (database.superuser().await, database.client(READER).await);
+        let emitter = format!("{:?}", deployed.burst).to_lowercase();
+        let values = "SELECT address, to_address, amount, amount_text, amount_scaled, value, value_text, open, note, note_bytes, terms \
+                      FROM dalp_views.bond_issued ORDER BY block_number";
+        let to = "0x".to_owned() + &"ab".repeat(20);
+        let most = U256::MAX;
+        assert_eq!(
+            rows(&reader, values).await,
+            [
+                format!("({emitter},{to},{most},{most},,7,7,t,\"\",,[])"),
+                format!("({emitter},{to},0,0,,7,7,t,\"\",,[])"),
+            ]
+        );
+        let same = "SELECT count(*) FROM dalp_views.bond_issued AS v JOIN dalp_indexed.bond_issued AS t \
+                    USING (chain_id, block_time, block_number, log_index) \
+                    WHERE dalp_indexed.hex(v.tx_hash) = t.tx_hash AND dalp_indexed.hex(v.address) = t.address AND v.amount = t.amount";
+        assert_eq!(one(&reader, same).await, "2");
+        assert_eq!(
+            one(&reader, "SELECT pg_typeof(block_time) FROM dalp_views.bond_issued LIMIT 1").await,
+            "\"timestamp with time zone\""
+        );
+        let refused = reader.batch_execute("CREATE VIEW dalp_views.mine AS SELECT 1").await.unwrap_err();
+        assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+
+        // A view that is lost, and one of an earlier version, are made anew; the others are not touched.
+        client
+            .batch_execute(
+                "DROP VIEW dalp_views.bond_issued_final; COMMENT ON VIEW dalp_views.bond_silent IS 'Earlier.'; \
+                 ALTER VIEW dalp_views.bond_issued ALTER COLUMN note SET DEFAULT 'untouched'",
+            )
+            .await
+            .unwrap();
+        Service::start(&site.config()).await.unwrap().stop().await;
+        let made = "SELECT string_agg(relname || ' ' || relowner::regrole, ' ' ORDER BY relname) FROM pg_class \
+                    WHERE relnamespace = 'dalp_views'::regnamespace AND relname ~ 'bond' \
+                      AND obj_description(oid, 'pg_class') ~ ' Definition [0-9a-f]{8}[.]$'";
+        let hash = &alloy::hex::encode(keccak256("bond_final"))[..8];
+        let expected = [
+            &format!("bond_final_{hash}"),
+            "bond_final_final",
+            "bond_issued",
+            "bond_issued_final",
+            "bond_silent",
+            "bond_silent_final",
+        ];
+        let mut expected = expected.map(|name| format!("{name} dalp_partitioner"));
+        expected.sort();
+        assert_eq!(one(&client, made).await, format!("\"{}\"", expected.join(" ")));
+        let untouched = "SELECT count(*) FROM pg_attrdef WHERE adrelid = 'dalp_views.bond_issued'::regclass";
+        assert_eq!(one(&client, untouched).await, "1");
+    });
+}
+
+/// Amounts with every number of decimals that matters.
+#[test]
+fn amounts_in_whole_tokens_are_exact() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let client = database.superuser().await;
+        client.batch_execute(TRANSFERS).await.unwrap();
+        let most = U256::MAX.to_string();
+        let point = |places: usize| format!("{}.{}", &most[..78 - places], &most[78 - places..]);
+        client.batch_execute("TRUNCATE dalp_indexed.token, dalp_indexed.erc20_transfer").await.unwrap();
+        for (at, decimals) in ["18", "0", "77", "NULL"].into_iter().enumerate() {
+            let sql = format!(
+                "INSERT INTO dalp_indexed.erc20_transfer SELECT 1, '2024-02-01Z', {at}, 0, a, a, a, {most}, decode(repeat('02', 32), 'hex') \
+                 FROM (SELECT decode(repeat('0{at}', 20), 'hex') AS a) AS address; \
+                 INSERT INTO dalp_indexed.token (chain_id, address, decimals, read_at_block) SELECT 1, decode(repeat('0{at}', 20), 'hex'), {decimals}, 1"
+            );
+            client.batch_execute(&sql).await.unwrap();
+        }
+        let reader = database.client(READER).await;
+        let sql =
+            "SELECT value_scaled FROM dalp_views.erc20_transfer WHERE value_text = value::text ORDER BY block_number";
+        let expected = [point(18), most.clone(), point(77), String::new()].map(|value| format!("({value})"));
+        assert_eq!(rows(&reader, sql).await, expected);
+        let back = "SELECT bool_and(value_scaled * 10::numeric ^ decimals = value) FROM dalp_views.erc20_transfer AS v \
+                    JOIN dalp_indexed.token AS k ON dalp_indexed.hex(k.address) = v.token WHERE decimals IS NOT NULL";
+        assert_eq!(one(&reader, back).await, "t");
+        let pasted = "SELECT block_number FROM dalp_views.erc20_transfer WHERE token = '0x0101010101010101010101010101010101010101'";
+        assert_eq!(one(&reader, pasted).await, "1");
+    });
+}
