@@ -139,6 +139,7 @@ fn answers(body: &[u8], calls: &[Call]) {
                 assert_eq!((Some(&text[..]), own.error.is_none()), (own.result.map(RawValue::get), true));
                 readers_agree(text);
             }
+            Ok(Answer::Error(error)) => panic!("{error:?} is made of an error where the call keeps it"),
             Err(error) => {
                 assert!(own.error.is_some(), "nobody told of an error");
                 refusal(error);

@@ -5,7 +5,9 @@ mod chores;
 mod decode;
 mod fetch;
 mod fetches;
+mod newcomers;
 mod still;
+mod tokens;
 mod trouble;
 mod way;
 mod work;
@@ -31,6 +33,8 @@ use crate::task::{Lost, Watched};
 
 pub use self::backfill::BackfillLane;
 pub use self::decode::decode_stored;
+pub use self::newcomers::Newcomers;
+pub use self::tokens::read_tokens;
 pub use self::work::Context;
 
 use self::chores::Chores;

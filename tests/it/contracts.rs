@@ -39,7 +39,7 @@ pub fn word(number: u64) -> [u8; 32] {
 }
 
 /// A short text behind its length, as one value of the data.
-fn text(of: &[u8]) -> Vec<u8> {
+pub fn text(of: &[u8]) -> Vec<u8> {
     let mut bytes = word(of.len() as u64).to_vec();
     bytes.extend(of);
     bytes.resize(bytes.len().div_ceil(32) * 32, 0);

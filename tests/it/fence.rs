@@ -228,10 +228,12 @@ fn a_reset_that_was_overtaken_makes_no_new_chain() {
         let Overtaken { bench, .. } = Overtaken::new(false).await;
         let other = NewChain { genesis: B256::repeat_byte(9), start_block: 5, reset: true, ..bench.chain.clone() };
         let chain = async || {
-            let sql = "SELECT s::text FROM (SELECT genesis_hash, start_block, tail_number, epoch, source_id \
-                       FROM dalp_indexed.chain_state) AS s";
+            let sql = "SELECT s::text FROM (SELECT genesis_hash, start_block, tail_number, epoch, source_id, \
+                       (SELECT count(*) FROM dalp_indexed.token) AS tokens FROM dalp_indexed.chain_state) AS s";
             bench.client.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
         };
+        let token = "INSERT INTO dalp_indexed.token (chain_id, address, read_at_block) VALUES (31337, decode(repeat('01', 20), 'hex'), 1)";
+        bench.client.batch_execute(token).await.unwrap();
         let before = chain().await;
         bench
             .client
@@ -247,7 +249,12 @@ fn a_reset_that_was_overtaken_makes_no_new_chain() {
         bench.client.batch_execute("DROP TRIGGER overtake ON dalp_indexed.lease").await.unwrap();
         let commit = bench.store.reset_if_changed(&other).await.unwrap().unwrap();
         assert_eq!(commit.change, Change::Reset);
-        assert!(chain().await.contains(&"09".repeat(32)), "more than the token was wrong");
+        let after = chain().await;
+        assert!(after.contains(&"09".repeat(32)), "more than the token was wrong");
+        assert!(
+            before.ends_with(",1)") && after.ends_with(",0)"),
+            "the metadata of tokens goes with its chain: {after}"
+        );
     });
 }
 

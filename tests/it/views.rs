@@ -1,16 +1,18 @@
 //! Views for people: the values of the tables, readable; exact amounts; and plans that read only the leaves of a query's times.
 
-use alloy::primitives::{Address, U256, keccak256};
-use dalp_fixtures::deploy;
+use alloy::primitives::{Address, B256, U256, keccak256};
+use dalp_fixtures::contracts::AssetToken;
+use dalp_fixtures::faulty::{Fault, FaultyNode, Rule};
+use dalp_fixtures::{Anvil, Deployed, deploy};
 use dalp_indexer::service::Service;
 use dalp_tests::indexer::Site;
-use dalp_tests::stage::{READER, anvil, stage};
-use dalp_tests::traffic::caught_up;
+use dalp_tests::stage::{READER, anvil, stage, until, until_shown};
+use dalp_tests::traffic::{caught_up, send};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::contracts::{file, rows, section, word};
-use crate::emit;
+use crate::contracts::{file, rows, section, text, word};
+use crate::{emit, transfer};
 
 /// Three months of transfers of one chain, ten an hour, by hundred tokens; and the leaves of another chain.
 const TRANSFERS: &str = "
@@ -210,5 +212,156 @@ fn amounts_in_whole_tokens_are_exact() {
         assert_eq!(one(&reader, back).await, "t");
         let pasted = "SELECT block_number FROM dalp_views.erc20_transfer WHERE token = '0x0101010101010101010101010101010101010101'";
         assert_eq!(one(&reader, pasted).await, "1");
+    });
+}
+
+/// The code of a contract that answers each of these selectors with these bytes, and reverts otherwise.
+fn answering(answers: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let branches = 6 + 11 * answers.len() + 4;
+    let mut data = branches + 16 * answers.len();
+    // The selector: CALLDATALOAD, shifted right.
+    let mut code = vec![0x60, 0, 0x35, 0x60, 0xe0, 0x1c];
+    for (at, (selector, _)) in answers.iter().enumerate() {
+        code.extend([&[0x80, 0x63][..], &selector.to_be_bytes(), &[0x14, 0x61]].concat());
+        code.extend(((branches + 16 * at) as u16).to_be_bytes());
+        code.push(0x57);
+    }
+    code.extend([0x60, 0, 0x80, 0xfd]);
+    for (_, answer) in answers {
+        let length = (answer.len() as u16).to_be_bytes();
+        code.extend([&[0x5b, 0x61][..], &length, &[0x61], &(data as u16).to_be_bytes(), &[0x60, 0, 0x39]].concat());
+        code.extend([&[0x61][..], &length, &[0x60, 0, 0xf3]].concat());
+        data += answer.len();
+    }
+    code.extend(answers.iter().flat_map(|(_, answer)| answer.clone()));
+    code
+}
+
+const NAME: u32 = 0x06fd_de03;
+const SYMBOL: u32 = 0x95d8_9b41;
+const DECIMALS: u32 = 0x313c_e567;
+
+/// A text as a contract returns a `string`.
+fn string(of: &[u8]) -> Vec<u8> {
+    [word(32).to_vec(), text(of)].concat()
+}
+
+async fn set_code(anvil: &Anvil, address: Address, code: &serde_json::Value) {
+    let _: serde_json::Value = anvil.rpc().call("anvil_setCode", serde_json::json!([address, code])).await.unwrap();
+}
+
+/// A contract at `address` with this code, after a transfer of `amount` that it emitted.
+async fn token(anvil: &Anvil, deployed: &Deployed, address: u8, amount: U256, code: &[u8]) -> Address {
+    let address = Address::repeat_byte(address);
+    let burst: serde_json::Value =
+        anvil.rpc().call("eth_getCode", serde_json::json!([deployed.burst, "latest"])).await.unwrap();
+    set_code(anvil, address, &burst).await;
+    let emitter = Deployed { burst: address, ..deployed.clone() };
+    let topics = transfer(Address::ZERO, Address::repeat_byte(9));
+    emit(anvil.rpc(), &emitter, &topics, B256::from(amount).as_slice()).await;
+    set_code(anvil, address, &serde_json::json!(alloy::hex::encode_prefixed(code))).await;
+    address
+}
+
+async fn count(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
+}
+
+/// Waits until this number of contracts has a row.
+async fn read(client: &Client, contracts: i64) {
+    until_shown("the metadata of tokens", || async {
+        let found = count(client, "SELECT count(*) FROM dalp_indexed.token").await;
+        (found == contracts).then_some(()).ok_or_else(|| format!("{found} of {contracts}"))
+    })
+    .await;
+}
+
+#[test]
+fn each_token_is_asked_once_whatever_it_answers() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let mut short = b"MKR".to_vec();
+        short.resize(32, 0);
+        let most = U256::MAX;
+        let early = [(NAME, short.clone()), (SYMBOL, short), (DECIMALS, word(18).to_vec())];
+        token(&anvil, &deployed, 1, most, &answering(&early)).await;
+        let whole = [(NAME, string(b"Whole")), (SYMBOL, string("\u{20bf}".as_bytes())), (DECIMALS, word(0).to_vec())];
+        token(&anvil, &deployed, 2, most, &answering(&whole)).await;
+        let nonsense = [(NAME, string(b"a\0b")), (SYMBOL, vec![1, 2, 3]), (DECIMALS, word(78).to_vec())];
+        token(&anvil, &deployed, 3, most, &answering(&nonsense)).await;
+        token(&anvil, &deployed, 4, most, &answering(&[])).await;
+        // INVALID.
+        token(&anvil, &deployed, 5, most, &[0xfe]).await;
+        let sample = Deployed { burst: deployed.tokens[0], ..deployed.clone() };
+        send(anvil.rpc(), &sample, AssetToken::mintCall { to: Address::repeat_byte(9), amount: U256::from(5) }).await;
+
+        let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+        let asked = node.inject(Rule::new(Fault::Null).on("eth_call").times(0));
+        // The second sample contract is configured, and has not transferred anything; there is nothing at the other address.
+        let abi = file("event Transfer(address indexed from, address indexed to, uint256 value)");
+        let site = Site::new(&database, &node.url());
+        let nobody = Address::repeat_byte(0x77);
+        let site = Site { more: section("fund", &abi, &[deployed.tokens[1], nobody]), ..site };
+        let service = Service::start(&site.config()).await.unwrap();
+        let client = database.superuser().await;
+        read(&client, 7).await;
+        until("the contract without code to be asked", || async { asked.matched() == 3 * 8 }).await;
+        let stored = "SELECT name, symbol, decimals, read_at_block > 0 FROM dalp_indexed.token ORDER BY address";
+        let mut expected =
+            ["(MKR,MKR,18,t)", "(Whole,\u{20bf},0,t)", "(,,,t)", "(,,,t)", "(,,,t)"].map(str::to_owned).to_vec();
+        let samples = ["(\"Sample Bond\",SBND,18,t)", "(\"Sample Fund\",SFND,18,t)"].map(str::to_owned);
+        let order = usize::from(deployed.tokens[0] > deployed.tokens[1]);
+        expected.extend([samples[order].clone(), samples[1 - order].clone()]);
+        assert_eq!(rows(&client, stored).await, expected);
+        let digits = most.to_string();
+        let scaled = "SELECT value_scaled FROM dalp_views.erc20_transfer ORDER BY block_number";
+        let expected = [format!("({}.{})", &digits[..60], &digits[60..]), format!("({digits})")];
+        let expected = [&expected[..], &["()", "()", "()", "(0.000000000000000005)"].map(str::to_owned)].concat();
+        assert_eq!(rows(&client, scaled).await, expected);
+        service.stop().await;
+
+        // Another start asks only the contract without code, and a contract that is new.
+        let service = Service::start(&site.config()).await.unwrap();
+        token(&anvil, &deployed, 6, most, &answering(&whole)).await;
+        caught_up(&database, &anvil).await;
+        read(&client, 8).await;
+        until("the contract without code to be asked again", || async { asked.matched() == 3 * 10 }).await;
+        service.stop().await;
+    });
+}
+
+/// The node refuses in two ways; the indexing does not wait, and there is one warning.
+#[test]
+fn a_node_that_does_not_answer_for_a_token_is_asked_again_later() {
+    dalp_tests::run(async {
+        let (database, anvil) = (stage().await.database().await, anvil().await);
+        let deployed = deploy(anvil.rpc()).await.unwrap();
+        let code = answering(&[(DECIMALS, word(6).to_vec())]);
+        token(&anvil, &deployed, 1, U256::from(7), &code).await;
+        let node = FaultyNode::start(&[anvil.http_url()]).await.unwrap();
+        let words = Fault::Refused { code: -32_603, message: "internal error".into() };
+        let refused = node.inject(Rule::new(words).on("eth_call"));
+        let mut indexer = Site::new(&database, &node.url()).spawn();
+        caught_up(&database, &anvil).await;
+        until("it to be asked again", || async { refused.count() >= 6 }).await;
+        let client = database.superuser().await;
+        // The rule that comes later strikes when the first one is off.
+        let words = Fault::Refused { code: -32_000, message: "header not found".into() };
+        let other = node.inject(Rule::new(words).on("eth_call").times(3));
+        token(&anvil, &deployed, 2, U256::from(7), &code).await;
+        caught_up(&database, &anvil).await;
+        refused.off();
+        read(&client, 2).await;
+        assert_eq!(other.count(), 3);
+        assert_eq!(count(&client, "SELECT count(*) FROM dalp_indexed.token WHERE decimals = 6").await, 2);
+        let log = indexer.log();
+        assert_eq!(
+            log.matches("the metadata of tokens").count(),
+            log.matches("internal error").count() + log.matches("works again").count(),
+            "{log}"
+        );
+        assert_eq!(log.matches("internal error").count(), 1, "{log}");
+        indexer.stop().await;
     });
 }

@@ -19,4 +19,5 @@ pub mod reorg;
 #[cfg(test)]
 pub mod sim;
 pub mod source;
+pub mod token;
 pub mod verify;

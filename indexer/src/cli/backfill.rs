@@ -11,7 +11,7 @@ use crate::chain::backfill::BackfillInput;
 use crate::chain::block::BlockRange;
 use crate::cli::out::say;
 use crate::config::{Chain, Config};
-use crate::driver::{BackfillLane, Context};
+use crate::driver::{BackfillLane, Context, Newcomers};
 use crate::maintenance::Leaves;
 use crate::service;
 use crate::spans;
@@ -62,6 +62,8 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
             claim,
             source: source.clone(),
             timings: timings.clone(),
+            // The running indexer finds the tokens of the newest stored transfers at its next start.
+            newcomers: Newcomers::default(),
         };
         let mut lane = BackfillLane::new(chain, context, Some(want));
         lane.step(BackfillInput::Moved);

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::newcomers::Newcomers;
 use super::trouble::{FIRST_PAUSE, Trouble};
 use crate::backoff::Backoff;
 use crate::chain::block::BlockRef;
@@ -39,6 +40,8 @@ pub struct Context {
     pub source: Source,
     /// The durations of its fetches and commits.
     pub timings: ChainTimings,
+    /// The contracts whose metadata is to be read.
+    pub newcomers: Newcomers,
 }
 
 /// One write or comparison under way.
@@ -191,6 +194,7 @@ impl Context {
         self.leaves.cover(chain_id, batch, &self.store.floors(chain_id)).await?;
         let began = Instant::now();
         self.store.append(&self.claim, batch, lane).await?;
+        self.newcomers.saw(batch);
         match lane {
             Lane::Tail { .. } => self.timings.tail.committed(began),
             Lane::Backfill => self.timings.backfill.committed(began),

@@ -27,6 +27,7 @@ mod receipts;
 mod record;
 mod refusal;
 pub mod rpc;
+mod token;
 
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@ use super::http::{CappedHttp, UrlSecrets};
 use super::logs;
 use super::pace::Portion;
 use super::record::{Caught, Record, Refused};
-use super::refusal::Refusal;
-use super::rpc::{self, Answer, Call};
+use super::refusal::{Refusal, is_of_contract};
+use super::rpc::{self, Answer, Call, OnError};
 use crate::chain::batch::{BlockBatch, Defect};
 use crate::chain::block::{BlockRange, BlockRef, Header};
 use crate::chain::logs::Logs;
@@ -106,6 +106,11 @@ impl Node {
     /// Scheme, host and port.
     pub fn name(&self) -> &str {
         self.record.name()
+    }
+
+    /// A message of it, under its name and without the secrets of its URL.
+    pub fn says(&self, words: &str) -> String {
+        format!("{}: {}", self.name(), self.record.secrets.clean(words))
     }
 
     /// Records an observation about it.
@@ -334,15 +339,20 @@ impl Node {
             match answer {
                 Ok(answer) if call.is_range() && answer.get() == "null" => return Err(self.record.null(asked)),
                 Ok(answer) => answers.push(answer),
+                // Its words are the contract's, and may sound like any refusal.
+                Err(error) if call.on_error == OnError::Answer && is_of_contract(error.code, &error.message) => {
+                    answers.push(Answer::Error(error));
+                }
                 Err(error) => match asked.refusal_of(&error) {
                     // The node has no answer to this call; an error of the whole batch is still visible.
                     refusal @ (Refusal::Other | Refusal::UnknownBlock | Refusal::NoMethod | Refusal::Pruned)
-                        if call.null_on_error =>
+                        if call.on_error != OnError::Fails =>
                     {
                         if refusal == Refusal::NoMethod {
                             self.record.known().limits.refused_method(call.method, Instant::now());
                         }
-                        answers.push(Answer::null());
+                        let kept = call.on_error == OnError::Answer;
+                        answers.push(if kept { Answer::Error(error) } else { Answer::null() });
                     }
                     refusal => return Err(self.record.refused(refusal, &in_words(&error), None, asked)),
                 },
@@ -401,6 +411,7 @@ impl Node {
     pub fn logs(&self, what: impl std::fmt::Display, answer: Answer) -> Result<Logs, NodeError> {
         let mut all = match answer {
             Answer::Logs(logs) => logs,
+            Answer::Error(error) => return Err(self.retry(&format!("eth_getLogs of {what}: {}", in_words(&error)))),
             Answer::Text(text) if text == "null" => {
                 return Err(self.gone(format!("what eth_getLogs of {what} asks for, which it answers with null,")));
             }

@@ -100,6 +100,29 @@ impl Refusal {
     }
 }
 
+/// Whether an error answer to `eth_call` is the contract's own failure, which is the same at every node and at every try.
+pub fn is_of_contract(code: i64, message: &str) -> bool {
+    let text = message.to_lowercase();
+    [3, -32015].contains(&code) || CONTRACT.iter().any(|word| text.contains(word))
+}
+
+/// Words of the virtual machine.
+const CONTRACT: &[&str] = &[
+    "revert",
+    "opcode",
+    "vm execution error",
+    "evm error",
+    "out of gas",
+    "outofgas",
+    "gas uint64 overflow",
+    "invalid jump",
+    "bad jump",
+    "stack underflow",
+    "stack overflow",
+    "stack limit",
+    "write protection",
+    "return data out of bounds",
+];
 const BATCH_LIMITS: &[&str] = &[
     "large",
     "limit",

@@ -230,3 +230,30 @@ fn no_words_of_a_node_are_too_strange_to_read() {
         }
     }
 }
+
+#[test]
+fn a_contracts_own_failure_is_told_from_the_nodes() {
+    for (code, message) in [
+        (3, "execution reverted: too many requests, rate limit"),
+        (-32000, "execution reverted"),
+        (-32000, "invalid opcode: INVALID"),
+        (-32000, "out of gas"),
+        (-32000, "stack underflow (0 <=> 1)"),
+        (-32003, "EVM error InvalidFEOpcode"),
+        (-32603, "EVM error OutOfGas"),
+        (-32015, "VM execution error."),
+        (-32000, "invalid jump destination"),
+    ] {
+        assert!(is_of_contract(code, message), "{code}: {message}");
+    }
+    for (code, message) in [
+        (-32000, "header not found"),
+        (-32000, "missing trie node 1234 (path )"),
+        (-32601, "the method eth_call does not exist/is not available"),
+        (429, "too many requests"),
+        (-32603, "internal error"),
+        (-32000, "execution aborted (timeout = 5s)"),
+    ] {
+        assert!(!is_of_contract(code, message), "{code}: {message}");
+    }
+}

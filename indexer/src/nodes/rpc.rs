@@ -18,20 +18,35 @@ pub struct Call {
     /// Its name.
     pub method: &'static str,
     params: serde_json::Value,
-    /// Whether an error answer means `null`.
-    pub null_on_error: bool,
+    /// The meaning of an error answer to it.
+    pub on_error: OnError,
+}
+
+/// The meaning of an error answer to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// It fails the batch.
+    Fails,
+    /// It counts as `null`.
+    Null,
+    /// It is the answer: [`Answer::Error`].
+    Answer,
 }
 
 impl Call {
     /// A call of `method`; an error answer to it is an error.
     pub fn new(method: &'static str, params: serde_json::Value) -> Self {
-        Self { method, params, null_on_error: false }
+        Self { method, params, on_error: OnError::Fails }
     }
 
     /// An error answer to this call counts as `null`.
-    pub fn or_null(mut self) -> Self {
-        self.null_on_error = true;
-        self
+    pub fn or_null(self) -> Self {
+        Self { on_error: OnError::Null, ..self }
+    }
+
+    /// An error answer to this call is its answer.
+    pub fn or_its_error(self) -> Self {
+        Self { on_error: OnError::Answer, ..self }
     }
 
     /// Blocks of a request for logs; `None` for another call.
@@ -101,6 +116,8 @@ pub enum Answer {
     Text(String),
     /// The logs of an `eth_getLogs` answer, read while passing through the body; at least one.
     Logs(Logs),
+    /// The error in place of a result, for a call that keeps errors.
+    Error(ErrorAnswer),
 }
 
 impl Answer {
@@ -109,11 +126,11 @@ impl Answer {
         Self::Text("null".into())
     }
 
-    /// Its JSON; empty, which is no JSON, if logs were read from it.
+    /// Its JSON; empty, which is no JSON, for logs that were read from it and for an error.
     pub fn get(&self) -> &str {
         match self {
             Self::Text(text) => text,
-            Self::Logs(_) => "",
+            Self::Logs(_) | Self::Error(_) => "",
         }
     }
 }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::chain::source::Source;
 use crate::config::Chain;
-use crate::driver::{ChainError, Context, Driver, End, decode_stored};
+use crate::driver::{ChainError, Context, Driver, End, Newcomers, decode_stored, read_tokens};
 use crate::maintenance::Leaves;
 use crate::nodes::Nodes;
 use crate::nodes::heads::News;
@@ -142,13 +142,16 @@ impl Tenure {
             claim,
             source: self.source.clone(),
             timings: self.timings.clone(),
+            newcomers: Newcomers::default(),
         };
         let past = decode_stored(context.clone(), self.status.clone());
+        let tokens = read_tokens(context.clone());
         let (chain, news, status) = (self.chain.clone(), self.news.clone(), self.status.clone());
         let driver = Driver { chain, context, news, status };
         tokio::select! {
             end = driver.run(stop) => end,
             never = past => match never {},
+            never = tokens => match never {},
         }
     }
 

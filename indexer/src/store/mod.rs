@@ -22,6 +22,7 @@ pub mod retention;
 pub mod rights;
 mod session;
 mod stages;
+pub mod token;
 pub mod unwind;
 pub mod verify;
 

@@ -135,6 +135,9 @@ const HOLD: &str = "UPDATE dalp_indexed.lease SET renewed_at = clock_timestamp()
                     WHERE chain_id = $1 AND token = $2";
 const SEIZE: &str = "UPDATE dalp_indexed.chain_state SET token = token + 1 WHERE chain_id = $1 \
                      RETURNING token, genesis_hash, start_block, tail_number, tail_hash";
-const RENEW: &str = "UPDATE dalp_indexed.chain_state SET genesis_hash = $3, start_block = $4, tail_number = $4 - 1, tail_hash = NULL, \
+/// The metadata of tokens goes with the chain that they were of.
+const RENEW: &str = "WITH renewed AS (UPDATE dalp_indexed.chain_state SET genesis_hash = $3, start_block = $4, tail_number = $4 - 1, tail_hash = NULL, \
                      tail_time = NULL, finalized = NULL, source_id = NULL, epoch = epoch + 1, updated_at = now() \
-                     WHERE chain_id = $1 AND token = $2 RETURNING epoch";
+                     WHERE chain_id = $1 AND token = $2 RETURNING chain_id, epoch), \
+                     gone AS (DELETE FROM dalp_indexed.token AS k USING renewed AS r WHERE k.chain_id = r.chain_id) \
+                     SELECT epoch FROM renewed";
