@@ -28,7 +28,7 @@ fn migrate_makes_the_platforms_schemas_once() {
             .await
             .unwrap()
             .get(0);
-        assert_eq!(schemas, 5);
+        assert_eq!(schemas, 6);
     });
 }
 

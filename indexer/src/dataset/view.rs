@@ -122,6 +122,11 @@ impl View {
         }
     }
 
+    /// Its name in [`VIEWS`], unquoted.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its schema and name as SQL.
     pub fn quoted(&self) -> String {
         format!("{}.{}", quoted(VIEWS), quoted(&self.name))

@@ -1,5 +1,7 @@
 //! Makes the tables of configured kinds of contracts and their views, before their chains begin.
 
+use std::collections::HashMap;
+
 use dalp_partitions::LANE_KEY;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -7,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{Leaves, LeavesError};
 use crate::config::Roles;
-use crate::dataset::{Dataset, Datasets, Groups, View};
+use crate::dataset::{Dataset, Datasets, Groups, VIEWS, View};
 use crate::spans;
 
 /// The columns of a table in order, each with its type and whether it may be NULL; NULL if there is no such table.
@@ -15,8 +17,9 @@ const FOUND: &str = "SELECT array_agg(attname || ' ' || format_type(atttypid, at
                                       ORDER BY attnum) \
                      FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
 
-/// The comment of a view; NULL if there is no such view.
-const ABOUT: &str = "SELECT obj_description(to_regclass($1), 'pg_class')";
+/// The existing views and their comments.
+const ABOUTS: &str = "SELECT relname::text, obj_description(oid, 'pg_class') FROM pg_catalog.pg_class \
+                      WHERE relnamespace = to_regnamespace($1) AND relkind = 'v'";
 
 /// A session that reads an earlier version of a view keeps the lock on it, and others queue behind the one who waits for it.
 const PATIENCE: &str = "SET LOCAL lock_timeout = '2s'";
@@ -37,14 +40,11 @@ impl Leaves {
         let mut lane = self.client.lock().await;
         let client = self.connected(&mut lane).await?;
         let (mut created, tables) = (0, of_kinds.len());
-        for dataset in of_kinds {
+        for dataset in &of_kinds {
             created += usize::from(make(client, dataset, groups).await?);
-            for view in dataset.views() {
-                if let Err(error) = make_view(client, &view, groups).await {
-                    spans::table(dataset.name()).in_scope(|| warn!("{error}"));
-                }
-            }
         }
+        let views = of_kinds.iter().flat_map(|dataset| dataset.views().into_iter().map(|view| (dataset.name(), view)));
+        make_views(client, views, groups).await?;
         if created > 0 {
             info!(created, tables, "made tables for the events of configured contracts");
         }
@@ -70,25 +70,36 @@ async fn make(client: &mut Client, dataset: &Dataset, groups: Groups<'_>) -> Res
     Ok(true)
 }
 
-/// Makes a missing view, and puts it in the place of one of an earlier version.
-async fn make_view(client: &mut Client, view: &View, groups: Groups<'_>) -> Result<(), LeavesError> {
-    let (of, about) = (view.quoted(), view.about());
-    let failed = |error: tokio_postgres::Error| LeavesError::View { view: of.clone(), why: explain(&error) };
-    if comment(client, &of).await.map_err(failed)?.as_ref() == Some(&about) {
-        return Ok(());
+/// Makes the missing views, each with the name of its table, and puts them in the place of those of an earlier version.
+async fn make_views<'d>(
+    client: &mut Client,
+    views: impl Iterator<Item = (&'d str, View)>,
+    groups: Groups<'_>,
+) -> Result<(), LeavesError> {
+    let known = abouts(client).await.map_err(|error| LeavesError::Lost { why: explain(&error) })?;
+    for (table, view) in views.filter(|(_, view)| known.get(view.name()) != Some(&view.about())) {
+        if let Err(error) = make_view(client, &view, groups).await {
+            let error = LeavesError::View { view: view.quoted(), why: explain(&error) };
+            spans::table(table).in_scope(|| warn!("{error}"));
+        }
     }
-    let transaction = client.transaction().await.map_err(failed)?;
-    let lane = format!("SELECT pg_advisory_xact_lock({LANE_KEY}); {PATIENCE}");
-    transaction.batch_execute(&lane).await.map_err(failed)?;
-    // Another process may have made it before we got the lock.
-    if comment(transaction.client(), &of).await.map_err(failed)?.as_ref() != Some(&about) {
-        transaction.batch_execute(&view.create(groups)).await.map_err(failed)?;
-    }
-    transaction.commit().await.map_err(failed)
+    Ok(())
 }
 
-async fn comment(client: &Client, view: &str) -> Result<Option<String>, tokio_postgres::Error> {
-    Ok(client.query_typed_one(ABOUT, &[(&view, Type::TEXT)]).await?.get(0))
+async fn make_view(client: &mut Client, view: &View, groups: Groups<'_>) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    let lane = format!("SELECT pg_advisory_xact_lock({LANE_KEY}); {PATIENCE}");
+    transaction.batch_execute(&lane).await?;
+    // Another process may have made it before we got the lock.
+    if abouts(transaction.client()).await?.get(view.name()) != Some(&view.about()) {
+        transaction.batch_execute(&view.create(groups)).await?;
+    }
+    transaction.commit().await
+}
+
+async fn abouts(client: &Client) -> Result<HashMap<String, String>, tokio_postgres::Error> {
+    let rows = client.query_typed(ABOUTS, &[(&VIEWS, Type::TEXT)]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Option<String>>(1).unwrap_or_default())).collect())
 }
 
 async fn found(client: &Client, table: &str) -> Result<Option<Vec<String>>, tokio_postgres::Error> {
