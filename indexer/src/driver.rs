@@ -32,7 +32,7 @@ use crate::store::StoreError;
 use crate::task::{Lost, Watched};
 
 pub use self::backfill::BackfillLane;
-pub use self::decode::decode_stored;
+pub use self::decode::{decode_stored, register};
 pub use self::newcomers::Newcomers;
 pub use self::tokens::read_tokens;
 pub use self::work::Context;
@@ -289,14 +289,14 @@ impl Driver {
                 let (patience, timings) = (running.patience.clone(), self.context.timings.tail.clone());
                 running.fetches.begin(id, range, async move {
                     let fetched = fetch(&nodes, &source, what, &trouble, &patience, &timings).await;
-                    let fetched = fetched.map(|batch| Sorted::new(store.datasets(), chain_id, batch));
+                    let fetched = fetched.map(|batch| store.sort(chain_id, batch));
                     if let Ok(batch) = &fetched {
                         cover_ahead(&leaves, &store, chain_id, batch).await;
                     }
                     fetched
                 });
             }
-            Action::Append { id, on, finalized } => match running.fetches.batch(id) {
+            Action::Append { id, on, finalized } => match running.fetches.batch(id).map(|of| self.context.sorted(of)) {
                 Ok(batch) => {
                     running.appending = Some(batch.clone());
                     running.work = Some(self.context.append(batch, on, finalized, running.work_trouble.clone()));
@@ -390,7 +390,9 @@ impl Driver {
             };
             // A chain that waits for its operator falls behind, however near the head it stopped.
             let stopped = matches!(machine.wait(), Wait::Operator(_));
-            status.derive(self.chain.start_block, trouble.is_none() && !stopped && running.backfill.knows());
+            let found = self.context.store.has_undecoded_news(self.context.claim.chain_id);
+            let well = trouble.is_none() && !stopped && running.backfill.knows() && !found;
+            status.derive(self.chain.start_block, well);
             self.context
                 .leaves
                 .book

@@ -29,7 +29,8 @@ const FILES: &[(&str, &str)] = files![
     "V0013__hex",
     "V0014__what_stays_raw",
     "V0015__contracts",
-    "V0016__views",
+    "V0016__found_contracts",
+    "V0017__views",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

@@ -10,7 +10,7 @@ use dalp_indexer::chain::block::{BlockRange, BlockRef, Header};
 use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::chain::source::Source;
-use dalp_indexer::dataset::{Datasets, Sorted};
+use dalp_indexer::dataset::{Datasets, Directory, Sorted};
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::{Claim, NewChain, Store, StoreError};
@@ -59,7 +59,11 @@ fn batch() -> Sorted {
         }
     }
     let range = BlockRange { first: 0, last: BLOCKS - 1 };
-    Sorted::new(&Datasets::own(), 31_337, BlockBatch::new(range, headers, logs, &Source::default()).unwrap())
+    Sorted::new(
+        &Datasets::own(),
+        &Directory::default(),
+        BlockBatch::new(range, headers, logs, &Source::default()).unwrap(),
+    )
 }
 
 /// A chain of ours, with leaves for the batch, and no more.

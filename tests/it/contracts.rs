@@ -12,7 +12,7 @@ use dalp_tests::traffic::{caught_up, send};
 use tempfile::NamedTempFile;
 use tokio_postgres::Client;
 
-use crate::emit;
+use crate::{emit, plant};
 
 /// One parameter of each way into a column.
 const BOND: &str = "event Issued(address indexed to, uint256 amount, int16 step, uint64 at, bool open, bytes3 code, string note, bytes proof, (bytes4 tag, int64 delta)[] terms)
@@ -89,7 +89,8 @@ fn events_of_a_configured_contract_have_tables_and_those_of_others_have_not() {
     dalp_tests::run(async {
         let (database, anvil) = (stage().await.database().await, anvil().await);
         let deployed = deploy(anvil.rpc()).await.unwrap();
-        let other = Deployed { burst: second_burst(&anvil, &deployed).await, ..deployed.clone() };
+        let other = Deployed { burst: Address::repeat_byte(0xbb), ..deployed.clone() };
+        plant(anvil.rpc(), deployed.burst, other.burst).await;
         let (abi, to) = (file(BOND), Address::repeat_byte(9));
         let topics = [keccak256(ISSUED), to.into_word()];
         for from in [&deployed, &other] {
@@ -114,6 +115,13 @@ fn events_of_a_configured_contract_have_tables_and_those_of_others_have_not() {
             rows(&client, "SELECT decoder, reason FROM dalp_indexed.quarantine ORDER BY block_number").await;
         assert_eq!(quarantined.len(), 1, "{quarantined:?}");
         assert_eq!(quarantined[0], "(bond_issued,\"the data ends before a value of its parameters\")");
+        for (arguments, shown) in [(&["quarantine"][..], true), (&["quarantine", "--table", "bond_paid"], false)] {
+            let told = said(&site, arguments, 0);
+            let lines = [&deployed.burst.to_string().to_lowercase(), "the data ends before a value of its parameters"];
+            assert!(lines.iter().all(|line| told.contains(*line) == shown), "{told}");
+        }
+        let told: serde_json::Value = serde_json::from_str(&said(&site, &["quarantine", "--json"], 0)).unwrap();
+        assert_eq!((&told["refused"][0]["logs"], &told["newest"][0]["table"]), (&1.into(), &"bond_issued".into()));
 
         // As any table: they follow the chain's reorgs, the reader reads them, and `verify` compares them.
         anvil.rpc().reorg(3).await.unwrap();
@@ -168,14 +176,6 @@ async fn rows_are_right(client: &Client, emitter: Address) {
         "{about:?}"
     );
     assert!(about[0].contains("keccak256"), "{about:?}");
-}
-
-/// Another contract with the same code.
-async fn second_burst(anvil: &dalp_fixtures::Anvil, deployed: &Deployed) -> Address {
-    let code: String = anvil.rpc().call("eth_getCode", serde_json::json!([deployed.burst, "latest"])).await.unwrap();
-    let address = Address::repeat_byte(0xbb);
-    let _: serde_json::Value = anvil.rpc().call("anvil_setCode", serde_json::json!([address, code])).await.unwrap();
-    address
 }
 
 async fn count(client: &Client, table: &str) -> i64 {

@@ -11,7 +11,6 @@ use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::level::Level;
 use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::chain::source::Source;
-use dalp_indexer::dataset::Sorted;
 use dalp_indexer::events::TRANSFER;
 use dalp_indexer::store::append::Lane;
 use dalp_indexer::store::lease::{Bid, Lease};
@@ -275,7 +274,7 @@ fn one_claim_writes_what_several_sources_ask_for() {
         assert_eq!(pieces, [Piece { source: narrow.clone(), range, stored: vec![Source::default()] }]);
         let headers = (0..BLOCKS).map(header).collect();
         let batch = BlockBatch::new(range, headers, Logs::default(), &narrow).unwrap();
-        let batch = Sorted::new(bench.store.datasets(), bench.claim.chain_id, batch);
+        let batch = bench.store.sort(bench.claim.chain_id, batch);
         bench.store.append(&bench.claim, &batch, Lane::Backfill).await.unwrap();
         for source in [Source::default(), narrow.clone()] {
             let covered = bench.store.coverage(bench.claim.chain_id, &source).await.unwrap();
@@ -284,5 +283,30 @@ fn one_claim_writes_what_several_sources_ask_for() {
         }
         let again = bench.store.append(&bench.claim, &batch, Lane::Backfill).await.map(drop);
         assert_eq!(again, Err(MOVED), "the source has these blocks already");
+    });
+}
+
+/// A batch that was sorted without a contract would be committed without the contract's rows. The version of the contracts decides.
+#[test]
+fn a_batch_that_was_sorted_by_other_contracts_is_refused() {
+    dalp_tests::run(async {
+        let database = stage().await.database().await;
+        let bench = Bench::new(&database, database.direct_url(WRITER)).await;
+        let contracts = StoreError::Contracts { chain_id: bench.claim.chain_id };
+        let raise = "UPDATE dalp_indexed.chain_state SET contracts = contracts + 1";
+        bench.client.batch_execute(raise).await.unwrap();
+        assert_eq!(bench.append().await.map(drop), Err(contracts.clone()), "the stored ones are newer");
+        assert!(!bench.is_stored().await, "nothing is written");
+        bench.store.learn_contracts(&bench.claim).await.unwrap();
+        assert_eq!(bench.append().await.map(drop), Err(contracts.clone()), "the known ones are newer");
+        let sorted = bench.store.sort_again(bench.claim.chain_id, &bench.batch).unwrap();
+        let lane = Lane::Tail { on: bench.tails[0], finalized: None };
+        bench.store.append(&bench.claim, &sorted, lane).await.unwrap();
+        assert!(bench.store.sort_again(bench.claim.chain_id, &sorted).is_none());
+
+        bench.client.batch_execute(raise).await.unwrap();
+        let anchor = sorted.last().block();
+        let repair = bench.store.repair(&bench.claim, Replacement::Batch(&sorted), &[], anchor).await;
+        assert_eq!(repair.map(drop), Err(contracts));
     });
 }

@@ -12,11 +12,14 @@ mod crash;
 mod dataset;
 mod dev;
 mod devnets;
+mod ethers;
+mod factories;
 mod fence;
 mod history;
 mod input;
 mod lease;
 mod nodes;
+mod packages;
 mod partitions;
 mod pool;
 mod pooler;
@@ -40,6 +43,7 @@ use dalp_tests::stage::{stage, until};
 use dalp_tests::traffic::{burst, caught_up, send};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 /// The repository's root.
@@ -53,9 +57,14 @@ fn text(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The number of tries for an event that depends on chance: more in a long run (`DALP_TEST_LONG`).
+/// Whether this is a long run (`DALP_TEST_LONG`).
+fn is_long() -> bool {
+    std::env::var_os("DALP_TEST_LONG").is_some()
+}
+
+/// The number of tries for an event that depends on chance: more in a long run.
 fn tries(short: u64, long: u64) -> u64 {
-    if std::env::var_os("DALP_TEST_LONG").is_some() { long } else { short }
+    if is_long() { long } else { short }
 }
 
 /// Repeatable chance: `DALP_TEST_SEED` replays the seed that a failed test printed.
@@ -75,6 +84,12 @@ async fn socket() -> PathBuf {
 /// Emits any log.
 async fn emit(rpc: &Rpc, deployed: &Deployed, topics: &[B256], data: &[u8]) {
     send(rpc, deployed, Burst::emitRawCall { topics: topics.to_vec(), data: data.to_vec().into() }).await;
+}
+
+/// Puts the code of one contract at another address.
+async fn plant(rpc: &Rpc, of: Address, address: Address) {
+    let code: Value = rpc.call("eth_getCode", json!([of, "latest"])).await.unwrap();
+    let _: Value = rpc.call("anvil_setCode", json!([address, code])).await.unwrap();
 }
 
 /// A transfer's topics.

@@ -12,7 +12,7 @@ use dalp_indexer::chain::filter::Filter;
 use dalp_indexer::chain::logs::Logs;
 use dalp_indexer::chain::source::Source;
 use dalp_indexer::dataset::rows::Rows;
-use dalp_indexer::dataset::{Datasets, Floors};
+use dalp_indexer::dataset::{Datasets, Emitters, Floors, Known};
 use dalp_indexer::events::TRANSFER;
 use dalp_indexer::nodes::logs;
 use dalp_indexer::nodes::rpc::{Answer, Call, decode};
@@ -42,7 +42,8 @@ pub fn walk(blocks: u64, ruler: &mut impl Ruler) {
     let batch = |logs, source: &Source| self::batch(blocks, logs, source);
     let (wanted_typed, wanted_raw) = (batch(logs.clone(), &typed), batch(logs.clone(), &raw));
     let (datasets, floors) = (Datasets::own(), Floors::default());
-    let rows = |batch: &BlockBatch| Rows::encode(&datasets, 1, batch, &floors);
+    let none = Emitters::default();
+    let rows = |batch: &BlockBatch| Rows::encode(&datasets, Known::new(&none, &none), 1, batch, &floors);
     let whole = |body, source| rows(&batch(read(body), source));
     ruler.stage("body → logs", || body.clone(), read);
     ruler.stage("body → logs, as no node writes them", || odd.clone(), read);

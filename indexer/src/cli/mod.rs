@@ -6,6 +6,7 @@ mod again;
 pub mod backfill;
 mod block;
 mod config;
+pub mod contracts;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod environment;
@@ -14,6 +15,7 @@ mod grid;
 pub mod migrate;
 mod out;
 pub mod partitions;
+pub mod quarantine;
 mod reach;
 pub mod redecode;
 mod reindex;
@@ -100,6 +102,20 @@ Does not store a block twice.")]
 For a chain that rewrote final blocks, or a restored database. A running indexer may continue:
 reindex waits for its turn. Without --yes, nothing is removed and the exit code is 2.")]
     Reindex(reindex::ReindexArgs),
+    /// Add, list and remove contracts without a restart
+    #[command(subcommand)]
+    #[command(after_help = "Examples:
+  dalp-indexer contracts list
+  dalp-indexer contracts add --kind bond 0x5fbdb2315678afecb367f032d93f642f64180aa3")]
+    Contracts(contracts::ContractsCommand),
+    /// List the logs that a table refused, and why
+    #[command(after_help = "Examples:
+  dalp-indexer quarantine
+  dalp-indexer quarantine --table bond_paid --limit 100 --json
+
+A refused log is stored unchanged in dalp_indexed.quarantine. After the ABI is mended, the next start of `run` decodes it again.
+Uses database.reader_url.")]
+    Quarantine(quarantine::QuarantineArgs),
     /// Decode the stored logs of configured contracts again, without a node
     #[command(after_help = "Examples:
   dalp-indexer redecode
@@ -192,6 +208,8 @@ async fn dispatch(cli: Cli, datasets: Datasets) -> Result<(), Failure> {
         Command::Migrate => migrate::run(load()?).await,
         Command::Status(args) => status::run(load()?, args).await,
         Command::Reindex(args) => reindex::run(load()?, args, bars).await,
+        Command::Contracts(command) => contracts::run(load()?, command).await,
+        Command::Quarantine(args) => quarantine::run(load()?, args).await,
         Command::Redecode(args) => redecode::run(load()?, args).await,
         Command::Backfill(args) => backfill::run(load()?, args, bars).await,
         Command::Verify(args) => verify::run(load()?, args, bars).await,
@@ -245,6 +263,12 @@ mod tests {
             ("dalp-indexer abi check --kind bond a.json b.json", true),
             ("dalp-indexer abi check --kind bond", true),
             ("dalp-indexer abi kinds", true),
+            ("dalp-indexer quarantine --table logs --limit 5 --json", true),
+            ("dalp-indexer quarantine --limit -1", false),
+            ("dalp-indexer contracts add --kind bond 0x5fbdb2315678afecb367f032d93f642f64180aa3", true),
+            ("dalp-indexer contracts add --kind bond 0x5FbDB2315678afecb367f032d93F642f64180aa4", false),
+            ("dalp-indexer contracts add --kind bond", false),
+            ("dalp-indexer contracts list --kind bond --json", true),
             ("dalp-indexer abi ddl", false),
             ("dalp-indexer sql -c a -c b --format csv --max-rows 5", true),
             ("dalp-indexer sql --format xml", false),

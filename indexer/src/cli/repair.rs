@@ -12,7 +12,6 @@ use crate::chain::block::BlockRange;
 use crate::chain::level::Level;
 use crate::cli::out::say;
 use crate::config::Config;
-use crate::dataset::Sorted;
 use crate::maintenance::Leaves;
 use crate::service;
 use crate::spans;
@@ -119,7 +118,7 @@ impl Repair<'_> {
             let fetched = verification.fetch(*part, verification.level.max(Level::Linked)).await;
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
             let batch = batch.retain(|number, log| stored.calls_for(number, log));
-            let batch = Sorted::new(verification.store.datasets(), verification.claim.chain_id, batch);
+            let batch = verification.store.sort(verification.claim.chain_id, batch);
             self.leaves.cover(verification.claim.chain_id, &batch, &stored.floors).await.map_err(Step::of)?;
             self.write(Replacement::Batch(&batch), &stored.foreign).await?;
         }

@@ -129,7 +129,7 @@ async fn troubles(client: &Client) -> Result<Vec<Trouble>, tokio_postgres::Error
     Ok(rows.iter().map(|row| Trouble { table: row.get(0), failures: row.get(1), error: row.get(2) }).collect())
 }
 
-async fn open(config: &Config) -> Result<Client, Failure> {
+pub(super) async fn open(config: &Config) -> Result<Client, Failure> {
     let client = connect_direct(&config.database, &config.database.reader_url).await?;
     rights::fit(&client, Duty::Read).await?;
     Ok(client)

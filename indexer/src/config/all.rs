@@ -1,7 +1,7 @@
 //! Every setting: the sections in the order of the example and the reference.
 
 use super::chain::ChainDraft;
-use super::contract::ContractDraft;
+use super::contract::{ContractDraft, FactoryDraft};
 use super::database::DatabaseDraft;
 use super::http::HttpDraft;
 use super::partitions::PartitionsDraft;
@@ -14,6 +14,7 @@ pub(super) const SECTIONS: Sections = Sections(&[
     RolesDraft::SETTINGS,
     ChainDraft::SETTINGS,
     ContractDraft::SETTINGS,
+    FactoryDraft::SETTINGS,
     PartitionsDraft::SETTINGS,
     TableDraft::SETTINGS,
     &[INDEXES],

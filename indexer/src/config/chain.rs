@@ -62,6 +62,11 @@ settings! {
         /// with a typed table.
         pub raw: bool = "true", kind::BOOL;
 
+        /// Whether the indexer reads name, symbol and decimals of each token once, by `eth_call`, for amounts in whole tokens.
+        ///
+        /// It makes at most twelve calls a second, beside its other work. Without them, the `…_scaled` columns of the views are NULL.
+        pub tokens: bool = "true", kind::BOOL;
+
         /// The level of verification of the nodes' answers: returned, linked, bloom or receipts.
         ///
         /// `auto` proves each new block by its receipts if the chain allows it, otherwise by its bloom. In history, `auto` proves one block of

@@ -228,9 +228,20 @@ pub(super) const FINALITY: Text<Finality> =
 pub(super) const LISTEN: Text<Option<SocketAddr>> =
     text("an IP address and port, such as 127.0.0.1:9464, or off", |text| plain(value::listen(text).ok()));
 
-// The parser accepts an address without 0x; the tools of the chain do not.
-pub(super) const ADDRESS: Text<Address> = text("an address of 20 bytes, 0x and 40 hexadecimal digits", |text| {
-    plain(text.parse().ok().filter(|_| text.starts_with("0x")))
+pub(super) const ADDRESS: Text<Address> = text("an address of 20 bytes, 0x and 40 hexadecimal digits", value::address);
+
+/// The name of an event, or its signature.
+pub(super) const EVENT: Text<String> = text("an event, such as Created or Created(address,string)", |text| {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_$(),[]".contains(c);
+    plain(Some(text.to_owned()).filter(|text| !text.is_empty() && text.chars().all(is_part)))
+});
+
+/// A name in a contract.
+pub(super) const WORD: Text<String> = text("the name of a parameter", |text| {
+    plain(
+        Some(text.to_owned())
+            .filter(|text| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_$".contains(c))),
+    )
 });
 
 pub(super) const TOPIC: Text<B256> = text(

@@ -34,6 +34,7 @@ pub use partitions::Partitions;
 pub use problem::{ConfigErrors, DEFAULT_FILE, Origin, Problem};
 pub use tables::ManagedTable;
 pub(crate) use tables::registry;
+pub(crate) use value::address;
 pub use value::{
     Action, Finality, Index, Interval, Secret, TlsMode, Verify, endpoint, name as sql_name, table as sql_table,
 };
@@ -102,7 +103,7 @@ impl Config {
         let database = DatabaseDraft::read(given, "").finish();
         let roles = RolesDraft::read(given, "");
         roles.compare(given);
-        let (chains, datasets) = contract::chains_with(given, &contracts.of);
+        let (chains, datasets) = contract::chains_with(given, contracts);
         let partitions = PartitionsDraft::read(given, "");
         let tables = tables::managed_tables(given, &partitions.archive_url.key);
         let http = HttpDraft::read(given, "").finish();

@@ -20,7 +20,7 @@ pub(super) fn example() -> String {
             section = setting.section();
             let named = section.replace("chains.*", "chains.anvil").replace("tables.*", "tables.logs");
             // The file works as it is, and it has no ABI.
-            let out = if section == CONTRACTS { "# " } else { "" };
+            let out = if section.starts_with(CONTRACTS) { "# " } else { "" };
             let _ = write!(text, "\n{out}[{}]\n", named.replace(CONTRACTS, "contracts.bond"));
         }
         let _ = writeln!(text, "\n# {}\n# {}", setting.help(), setting.reason());
@@ -33,7 +33,7 @@ pub(super) fn example() -> String {
         }
         let name = setting.name();
         let _ = match setting.default {
-            Default::Required(value) | Default::Value(value) if section == CONTRACTS => {
+            Default::Required(value) | Default::Value(value) if section.starts_with(CONTRACTS) => {
                 writeln!(text, "#   {name} = {}", toml_value(setting, value))
             }
             Default::Required(value) => writeln!(text, "{name} = {}", toml_value(setting, value)),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use alloy::primitives::{B256, keccak256};
+use alloy::primitives::{Address, B256, keccak256};
 
 use crate::chain::backfill::Order;
 
@@ -146,6 +146,22 @@ impl FromStr for TlsMode {
             "disable" => Ok(Self::Disable),
             _ => Err(()),
         }
+    }
+}
+
+/// An address. One with capitals has a checksum in them, which a wrong digit breaks.
+pub(crate) fn address(text: &str) -> Result<Address, String> {
+    // The parser accepts an address without 0x; the tools of the chain do not.
+    let parsed: Option<Address> = text.parse().ok().filter(|_| text.starts_with("0x"));
+    let address = parsed.ok_or_else(String::new)?;
+    let digits = &text[2..];
+    let is_plain =
+        !digits.contains(|c: char| c.is_ascii_uppercase()) || !digits.contains(|c: char| c.is_ascii_lowercase());
+    match is_plain || address.to_checksum(None) == text {
+        true => Ok(address),
+        false => Err("its capitals are not those of its checksum (EIP-55), so a digit may be wrong: copy it again, or write it in small \
+                      letters if you are sure of it"
+            .into()),
     }
 }
 

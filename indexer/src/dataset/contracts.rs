@@ -1,11 +1,11 @@
-//! The contracts of each kind, chain by chain: a log belongs to a kind's tables by its emitter.
+//! The contracts of each kind: a log belongs to a kind's tables by its emitter.
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::Address;
-use alloy::primitives::map::AddressMap;
+use alloy::primitives::map::FbMap;
+use alloy::primitives::{Address, FixedBytes};
 
-/// The known contracts.
+/// The configured contracts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contracts {
     /// By chain.
@@ -29,38 +29,98 @@ impl Contracts {
         self.chains.entry(chain_id).or_default().push(contract);
     }
 
-    /// The chains with contracts.
-    pub fn chains(&self) -> impl Iterator<Item = u64> {
-        self.chains.keys().copied()
-    }
-
     /// The contracts of a chain.
     pub fn of(&self, chain_id: u64) -> &[Contract] {
         self.chains.get(&chain_id).map_or(&[], Vec::as_slice)
     }
 }
 
-/// The contracts of one chain, by address.
+/// The kind of a contract, by its index among the kinds.
+pub type KindAt = u16;
+
+/// Contracts of one chain, each with its kinds and the first block of each. A million of them take some 60 MB: no entry owns memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Emitters {
-    /// The kinds of a contract, each with its first block.
-    of: AddressMap<Vec<(u16, u64)>>,
+    of: FbMap<22, u64>,
 }
 
 impl Emitters {
-    /// These contracts. `kinds`: all names, in order.
-    pub(super) fn of<'c>(contracts: impl IntoIterator<Item = &'c Contract>, kinds: &[String]) -> Self {
-        let mut of = AddressMap::<Vec<(u16, u64)>>::default();
-        for contract in contracts {
-            let kind = kinds.iter().position(|kind| *kind == contract.kind).and_then(|at| u16::try_from(at).ok());
-            of.entry(contract.address).or_default().extend(kind.map(|kind| (kind, contract.from)));
-        }
-        Self { of }
+    /// Whether a contract is of this kind in block `number`. Runs for each log of a kind's event.
+    #[inline]
+    pub fn has(&self, address: &Address, kind: KindAt, number: u64) -> bool {
+        self.of.get(&key(address, kind)).is_some_and(|from| *from <= number)
     }
 
-    /// Whether a contract is of this kind in block `number`.
+    /// Adds a contract from this block on; returns whether it was unknown there.
+    pub fn add(&mut self, address: &Address, kind: KindAt, from: u64) -> bool {
+        let known = self.of.entry(key(address, kind)).or_insert(u64::MAX);
+        let is_new = from < *known;
+        *known = from.min(*known);
+        is_new
+    }
+
+    /// Adds these contracts.
+    pub fn extend(&mut self, more: &Self) {
+        for (key, from) in &more.of {
+            let known = self.of.entry(*key).or_insert(*from);
+            *known = (*known).min(*from);
+        }
+    }
+
+    /// Sets the first block of a contract; without one, it is none of this kind.
+    pub fn set(&mut self, address: &Address, kind: KindAt, from: Option<u64>) {
+        match from {
+            Some(from) => self.of.insert(key(address, kind), from),
+            None => self.of.remove(&key(address, kind)),
+        };
+    }
+
+    /// Each contract with its kind and first block.
+    pub fn iter(&self) -> impl Iterator<Item = (Address, KindAt, u64)> {
+        self.of.iter().map(|(key, from)| {
+            let (address, kind) = key.split_at(20);
+            (Address::from_slice(address), KindAt::from_be_bytes([kind[0], kind[1]]), *from)
+        })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+}
+
+fn key(address: &Address, kind: KindAt) -> FixedBytes<22> {
+    let mut key = [0; 22];
+    key[..20].copy_from_slice(address.as_slice());
+    key[20..].copy_from_slice(&kind.to_be_bytes());
+    FixedBytes(key)
+}
+
+/// The known contracts of one chain, as of a version. The state row has the version of the stored ones, so a batch that was sorted by
+/// others is refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Directory {
+    /// Rises with each change.
+    pub version: i64,
+    /// The contracts.
+    pub emitters: Emitters,
+}
+
+/// The known contracts of a chain, and those that a batch itself announces.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'e> {
+    pub(super) of: &'e Emitters,
+    pub(super) found: &'e Emitters,
+}
+
+impl<'e> Known<'e> {
+    /// These, and those that were found beside them.
+    pub fn new(of: &'e Emitters, found: &'e Emitters) -> Self {
+        Self { of, found }
+    }
+
     #[inline]
-    pub(super) fn has(&self, address: &Address, kind: u16, number: u64) -> bool {
-        self.of.get(address).is_some_and(|kinds| kinds.iter().any(|(of, from)| *of == kind && *from <= number))
+    pub(super) fn has(&self, address: &Address, kind: KindAt, number: u64) -> bool {
+        self.of.has(address, kind, number) || (!self.found.is_empty() && self.found.has(address, kind, number))
     }
 }

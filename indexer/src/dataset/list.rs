@@ -1,12 +1,13 @@
 //! The set of tables for the logs of chains.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use alloy::primitives::{B256, keccak256};
+use alloy::primitives::{Address, B256, keccak256};
 
-use super::contracts::{Contract, Contracts, Emitters};
+use super::contracts::{Contract, Contracts, Emitters, KindAt, Known};
+use super::factory::{Factory, Finds};
 use super::table::{Dataset, Event, Takes};
 use crate::chain::logs::Log;
 
@@ -22,10 +23,8 @@ pub struct Datasets {
     /// The names of the kinds, in order: a kind is known by its index.
     kinds: Arc<[String]>,
     contracts: Arc<Contracts>,
-    /// The same by chain, for lookups.
-    emitters: Arc<BTreeMap<u64, Arc<Emitters>>>,
-    /// Those of a chain without contracts.
-    none: Arc<Emitters>,
+    /// By the first topic and number of topics.
+    factories: Arc<[Finds]>,
 }
 
 impl Datasets {
@@ -69,27 +68,77 @@ impl Datasets {
             refused,
             kinds,
             contracts: Arc::default(),
-            emitters: Arc::default(),
-            none: Arc::default(),
+            factories: Arc::default(),
         })
     }
 
-    /// The same tables, with these contracts of their kinds.
+    /// The same tables, with these configured contracts of their kinds.
     #[must_use]
     pub fn of_contracts(&self, contracts: Contracts) -> Self {
-        let of = |chain_id| (chain_id, Arc::new(self.emitters_of(contracts.of(chain_id))));
-        let emitters = Arc::new(contracts.chains().map(of).collect());
-        Self { contracts: Arc::new(contracts), emitters, ..self.clone() }
+        Self { contracts: Arc::new(contracts), ..self.clone() }
     }
 
-    /// The contracts of the kinds.
+    /// The same tables, with these factories of contracts of their kinds. One whose kinds have no tables finds nothing.
+    #[must_use]
+    pub fn with_factories<'f>(&self, factories: impl IntoIterator<Item = &'f Factory>) -> Self {
+        let finds = |factory: &Factory| {
+            let (of, child) = (self.kind_at(&factory.of)?, self.kind_at(&factory.child)?);
+            Some(Finds { of, topic0: factory.topic0, topics: factory.topics, place: factory.place, child })
+        };
+        let mut factories: Vec<Finds> = factories.into_iter().filter_map(finds).collect();
+        factories.sort_unstable();
+        factories.dedup();
+        let is_found = |typed: &Typed| {
+            let is_of = |finds: &Finds| Some(finds.of) == typed.kind && typed.is_of(&finds.topic0, finds.topics);
+            Typed { announces: factories.iter().any(is_of), ..*typed }
+        };
+        let events = self.events.iter().map(is_found).collect();
+        Self { factories: factories.into(), events, ..self.clone() }
+    }
+
+    /// The configured contracts of the kinds.
     pub fn contracts(&self) -> &Contracts {
         &self.contracts
     }
 
+    /// The names of the kinds, in order: the index of one is its place among [`Emitters`].
+    pub fn kinds(&self) -> &[String] {
+        &self.kinds
+    }
+
+    /// The index of a kind.
+    pub fn kind_at(&self, name: &str) -> Option<KindAt> {
+        self.kinds.binary_search_by(|kind| kind.as_str().cmp(name)).ok().and_then(|at| KindAt::try_from(at).ok())
+    }
+
     /// These contracts, for [`Datasets::typed`].
     pub fn emitters_of<'c>(&self, contracts: impl IntoIterator<Item = &'c Contract>) -> Emitters {
-        Emitters::of(contracts, &self.kinds)
+        let mut emitters = Emitters::default();
+        for contract in contracts {
+            if let Some(kind) = self.kind_at(&contract.kind) {
+                emitters.add(&contract.address, kind, contract.from);
+            }
+        }
+        emitters
+    }
+
+    /// Whether contracts of this kind announce others.
+    pub fn is_factory(&self, kind: &str) -> bool {
+        self.kind_at(kind).is_some_and(|kind| self.factories.iter().any(|finds| finds.of == kind))
+    }
+
+    /// Whether any contract announces others.
+    pub fn has_factories(&self) -> bool {
+        !self.factories.is_empty()
+    }
+
+    /// The contracts that a log of this event announces, each with its kind.
+    pub fn announced<'d>(&'d self, typed: &Typed, log: &Log<'d>) -> impl Iterator<Item = (Address, KindAt)> + use<'d> {
+        let (of, topic0, topics) = (typed.kind, typed.topic0, typed.topics);
+        let factories = if typed.announces { &self.factories[..] } else { &[] };
+        let is_of = move |finds: &&Finds| Some(finds.of) == of && finds.topics == topics && finds.topic0 == topic0;
+        let log = *log;
+        factories.iter().filter(is_of).filter_map(move |finds| Some((finds.child(&log)?, finds.child)))
     }
 
     /// The tables of a kind.
@@ -97,7 +146,7 @@ impl Datasets {
         self.iter().filter(move |dataset| dataset.event().is_some_and(|event| event.of.as_deref() == Some(kind)))
     }
 
-    /// The hash of a kind's tables, their columns, and their events: a changed one is decoded again.
+    /// The hash of a kind's tables, their columns, their events, and what these announce: a changed one is decoded again.
     pub fn hash_of_kind(&self, kind: &str) -> B256 {
         let mut text = String::new();
         for dataset in self.of_kind(kind) {
@@ -112,12 +161,11 @@ impl Datasets {
                 let _ = writeln!(text, " {topic0} {}", form.topics);
             }
         }
+        let of = self.kind_at(kind);
+        for finds in self.factories.iter().filter(|finds| Some(finds.of) == of) {
+            let _ = writeln!(text, "{} {:?} {}", finds.topic0, finds.place, self.kinds[usize::from(finds.child)]);
+        }
         keccak256(text)
-    }
-
-    /// The contracts of the kinds on one chain, for [`Datasets::typed`].
-    pub fn emitters(&self, chain_id: u64) -> Arc<Emitters> {
-        self.emitters.get(&chain_id).unwrap_or(&self.none).clone()
     }
 
     /// These, and one more.
@@ -125,7 +173,15 @@ impl Datasets {
     /// # Errors
     /// See [`Datasets::new`].
     pub fn with(&self, more: Dataset) -> Result<Self, String> {
-        Ok(Self::new(self.iter().cloned().chain([more]))?.of_contracts(Contracts::clone(&self.contracts)))
+        let datasets = Self::new(self.iter().cloned().chain([more]))?.of_contracts(Contracts::clone(&self.contracts));
+        let named = |finds: &Finds| Factory {
+            of: self.kinds[usize::from(finds.of)].clone(),
+            topic0: finds.topic0,
+            topics: finds.topics,
+            place: finds.place,
+            child: self.kinds[usize::from(finds.child)].clone(),
+        };
+        Ok(datasets.with_factories(&self.factories.iter().map(named).collect::<Vec<_>>()))
     }
 
     /// Each table, in order.
@@ -170,16 +226,16 @@ impl Datasets {
         topics
     }
 
-    /// The tables for a log of block `number`: their event has its first topic and number of topics, and `emitters` has its
-    /// contract under their kind. Runs for every log: no allocation, and few compared bytes.
+    /// The tables for a log of block `number`: their event has its first topic and number of topics, and its contract is known to be
+    /// of their kind. Runs for every log: no allocation, and few compared bytes.
     pub fn typed<'d>(
         &'d self,
-        emitters: &'d Emitters,
+        known: Known<'d>,
         number: u64,
         log: &Log<'_>,
     ) -> impl Iterator<Item = &'d Typed> + use<'d> {
         let (address, of) = (log.address, self.of_event(log));
-        of.iter().filter(move |typed| typed.kind.is_none_or(|kind| emitters.has(&address, kind, number)))
+        of.iter().filter(move |typed| typed.kind.is_none_or(|kind| known.has(&address, kind, number)))
     }
 
     /// The tables whose event matches a log's topics.
@@ -218,7 +274,9 @@ pub struct Typed {
     /// The form's index in its event.
     pub form: usize,
     /// The index of the kind of its contracts; `None`: any contract.
-    kind: Option<u16>,
+    kind: Option<KindAt>,
+    /// Whether its logs announce contracts.
+    announces: bool,
 }
 
 impl Typed {
@@ -239,6 +297,7 @@ impl Typed {
             at: dataset.at(),
             form,
             kind,
+            announces: false,
         };
         event.forms.iter().enumerate().map(form).collect()
     }
@@ -249,9 +308,9 @@ impl Typed {
     }
 }
 
-fn kind_of(event: &Event, kinds: &[String]) -> Option<u16> {
+fn kind_of(event: &Event, kinds: &[String]) -> Option<KindAt> {
     let name = event.of.as_ref()?;
-    kinds.iter().position(|kind| kind == name).and_then(|at| u16::try_from(at).ok())
+    kinds.iter().position(|kind| kind == name).and_then(|at| KindAt::try_from(at).ok())
 }
 
 /// The beginning of a topic, in its order.

@@ -5,6 +5,7 @@ mod column;
 mod contracts;
 pub mod copy;
 mod create;
+mod factory;
 mod floors;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -21,8 +22,9 @@ pub mod untyped;
 mod view;
 
 pub use self::column::{Column, KEY, Type};
-pub use self::contracts::{Contract, Contracts, Emitters};
+pub use self::contracts::{Contract, Contracts, Directory, Emitters, Known};
 pub use self::create::{Groups, retained};
+pub use self::factory::Factory;
 pub use self::floors::Floors;
 pub use self::kind::tables;
 pub use self::list::Datasets;

@@ -133,21 +133,35 @@ struct Word {
     ty: Ty,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum WordPlace {
+/// Where a word stands in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WordPlace {
+    /// The topic of this index.
     Topic(usize),
-    /// The byte of the data.
+    /// The word at this byte of the data.
     Data(usize),
+}
+
+impl WordPlace {
+    /// The word, if the log has it.
+    #[inline(always)]
+    pub(super) fn word<'l>(self, log: &Log<'l>) -> Option<&'l [u8; 32]> {
+        match self {
+            Self::Topic(at) => log.topics.get(at).map(|topic| &topic.0),
+            Self::Data(at) => log.data.get(at..).and_then(|rest| rest.first_chunk()),
+        }
+    }
+}
+
+/// The place of a parameter's word, by the parameter's index.
+pub(super) fn word_of(event: &Event, param: usize) -> WordPlace {
+    Places::of(event).of[param]
 }
 
 impl Word {
     #[inline(always)]
     fn of<'l>(&self, log: &Log<'l>) -> Option<&'l [u8; 32]> {
-        let word = match self.place {
-            WordPlace::Topic(at) => log.topics.get(at).map(|topic| &topic.0),
-            WordPlace::Data(at) => log.data.get(at..).and_then(|rest| rest.first_chunk()),
-        };
-        word.filter(|word| self.ty.holds(word))
+        self.place.word(log).filter(|word| self.ty.holds(word))
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::column::KEY;
-use super::contracts::Emitters;
+use super::contracts::{Emitters, Known};
 use super::copy::{CopyBuffer, fields, unix_micros};
 use super::floors::Floors;
 use super::list::{Datasets, Typed};
@@ -42,10 +42,9 @@ const ABSURD: &str = "the time of its block is more than 100 years ahead: no par
 impl Rows {
     /// Encodes `batch`, whose times are in PostgreSQL's range; its raw logs only if its source wants them, and for each table only
     /// rows at or above its floor.
-    pub fn encode(datasets: &Datasets, chain_id: i64, batch: &BlockBatch, floors: &Floors) -> Self {
+    pub fn encode(datasets: &Datasets, known: Known<'_>, chain_id: i64, batch: &BlockBatch, floors: &Floors) -> Self {
         let raw = batch.source().filter().raw;
         let mut encoders = Encoders::new(datasets, floors);
-        let emitters = datasets.emitters(u64::try_from(chain_id).unwrap_or_default());
         let (every, latest) = (datasets.every().at(), floors.latest());
         let mut below = 0;
         for (header, log) in batch.rows() {
@@ -59,7 +58,7 @@ impl Rows {
             } else if raw {
                 encode_log(encoders.of(every).row(), &place, &log);
             }
-            for typed in datasets.typed(&emitters, header.number, &log) {
+            for typed in datasets.typed(known, header.number, &log) {
                 match encoders.decode(typed, &place, &log) {
                     Ok(stored) => below += u64::from(!raw && !stored),
                     Err(reason) => encoders.refuse(&place, &log, datasets[typed.at].name(), &reason),
@@ -70,20 +69,25 @@ impl Rows {
     }
 
     /// Encodes stored logs of these contracts into the tables of their kinds alone. Also the times of each table's rows, in Unix
-    /// seconds, which need a leaf.
+    /// seconds, which need a leaf; and the contracts that the logs announce.
     pub fn of_kinds<'l>(
         datasets: &Datasets,
         chain_id: i64,
         emitters: &Emitters,
         floors: &Floors,
         logs: impl Iterator<Item = (Header, Log<'l>)>,
-    ) -> (Self, Vec<Vec<i64>>) {
+    ) -> (Self, Vec<Vec<i64>>, Emitters) {
         let mut encoders = Encoders::new(datasets, floors);
-        let (mut below, mut times) = (0, vec![Vec::new(); datasets.count()]);
+        let (mut below, mut times, mut found) = (0, vec![Vec::new(); datasets.count()], Emitters::default());
+        let none = Emitters::default();
+        let known = Known::new(emitters, &none);
         for (header, log) in logs {
             let place = Place::new(chain_id, &header);
-            let of_kind = datasets.typed(emitters, header.number, &log).filter(|typed| typed.is_of_kind());
+            let of_kind = datasets.typed(known, header.number, &log).filter(|typed| typed.is_of_kind());
             for typed in of_kind {
+                for (address, kind) in datasets.announced(typed, &log) {
+                    found.add(&address, kind, header.number);
+                }
                 match encoders.decode(typed, &place, &log) {
                     Ok(true) if times[typed.at].last() != Some(&header.time) => times[typed.at].push(header.time),
                     Ok(stored) => below += u64::from(!stored),
@@ -91,7 +95,7 @@ impl Rows {
                 }
             }
         }
-        (Self { tables: encoders.finish(), below }, times)
+        (Self { tables: encoders.finish(), below }, times, found)
     }
 
     /// The rows of each dataset in the form of a read, for a comparison.

@@ -30,9 +30,13 @@ fn a_log_goes_to_the_tables_of_its_event() {
     for (name, topic, topics) in [("a", 1, 1), ("b", 1, 2), ("c", 1, 2), ("d", 9, 1)] {
         datasets = datasets.with(described(name, topic, topics)).unwrap();
     }
+    let none = Emitters::default();
     let of = |topics: &[B256]| {
         let log = Log { log_index: 0, tx_index: 0, tx_hash: B256::ZERO, address: Address::ZERO, topics, data: &[] };
-        datasets.typed(&Emitters::default(), 1, &log).map(|of| datasets[of.at].name().to_owned()).collect::<Vec<_>>()
+        datasets
+            .typed(Known::new(&none, &none), 1, &log)
+            .map(|of| datasets[of.at].name().to_owned())
+            .collect::<Vec<_>>()
     };
     let word = B256::repeat_byte;
     assert_eq!(of(&[word(1)]), ["a"]);

@@ -253,7 +253,7 @@ impl PieceTask {
             [] => batch,
             _ => batch.retain(|_, log| !stored.iter().any(|source| source.filter().selects(log))),
         };
-        let batch = Sorted::new(self.context.store.datasets(), self.context.claim.chain_id, batch);
+        let batch = self.context.store.sort(self.context.claim.chain_id, batch);
         match self.commit(&batch).await? {
             None => {
                 let (stored, untyped) = (batch.logs().len() as u64, batch.untyped().clone());
@@ -324,6 +324,10 @@ impl PieceTask {
                 Err(StoreError::Retry { why }) => {
                     warn!("{why}");
                     self.trouble.set(Some(why));
+                }
+                Err(StoreError::Contracts { .. }) => {
+                    self.context.learn_contracts().await?;
+                    continue;
                 }
                 Err(error @ (StoreError::TailMoved { .. } | StoreError::Indeterminate { .. })) => {
                     warn!(range = %batch.range(), "{error}");

@@ -1,4 +1,5 @@
-//! Decodes the stored logs of contracts that were added to the configuration later, beside the live writer.
+//! Takes up contracts that operators add, and decodes the stored logs of contracts that were added or found late, beside the live
+//! writer.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::status::ChainStatus;
 use crate::store::StoreError;
 use crate::store::decode::{Decoded, Undecoded};
 
-/// Pause between two looks for work: `redecode` asks for it in the database.
-const LOOK: Duration = Duration::from_secs(2);
+/// Pause between two looks for work: operators, `contracts` and `redecode` ask for it in the database.
+const LOOK: Duration = Duration::from_secs(1);
 /// Blocks of the first range; the next ones have as many as one transaction can decode.
 const FIRST_WIDTH: u64 = 1_000;
 /// Most blocks of a range: a chain of empty blocks is soon done.
@@ -26,8 +27,7 @@ const FEW_LOGS: u64 = 2_500;
 
 /// Decodes what is undecoded, now and later. Ends with the future.
 pub async fn decode_stored(context: Context, status: watch::Sender<ChainStatus>) -> Infallible {
-    let chain_id = context.claim.chain_id;
-    if context.store.datasets().contracts().of(chain_id).is_empty() {
+    if context.store.datasets().kinds().is_empty() {
         return std::future::pending().await;
     }
     let (mut backoff, mut width, mut total) = (Backoff::new(), FIRST_WIDTH, 0);
@@ -54,6 +54,22 @@ pub async fn decode_stored(context: Context, status: watch::Sender<ChainStatus>)
     }
 }
 
+/// Records the contracts of the configuration and of operators; returns the number of contracts with undecoded logs.
+///
+/// # Errors
+/// See [`StoreError`].
+pub async fn register(context: &Context) -> Result<u64, StoreError> {
+    let registered = context.store.register(&context.claim, &context.source).await?;
+    for contract in &registered.idle {
+        let (address, kind) = (contract.address, &contract.kind);
+        warn!(
+            "dalp_indexed.indexed_contracts names {address} of the kind {kind}, which gets no rows: a section [contracts.NAME] must name \
+             the kind, and a chain with a list of addresses must list the contract"
+        );
+    }
+    Ok(registered.undecoded)
+}
+
 /// Why a turn failed.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
@@ -66,7 +82,12 @@ enum Trouble {
 /// One transaction; returns the number of decoded logs, and none if nothing is left.
 async fn turn(context: &Context, status: &watch::Sender<ChainStatus>, width: &mut u64) -> Result<Option<u64>, Trouble> {
     let chain_id = context.claim.chain_id;
+    if context.store.has_news(chain_id).await? {
+        register(context).await?;
+    }
+    let news = context.store.news(chain_id);
     let undecoded = context.store.undecoded(chain_id).await?;
+    context.store.seen(chain_id, news);
     let left = undecoded.as_ref().map_or(0, |(_, contracts)| *contracts);
     status.send_if_modified(|status| {
         let changed = status.undecoded_contracts != left;
@@ -90,8 +111,8 @@ async fn turn(context: &Context, status: &watch::Sender<ChainStatus>, width: &mu
 }
 
 fn range_of(undecoded: &Undecoded, width: u64) -> BlockRange {
-    let first = undecoded.first().max(undecoded.to.saturating_sub(width - 1)).min(undecoded.to);
-    BlockRange { first, last: undecoded.to }
+    let last = undecoded.last();
+    BlockRange { first: undecoded.first().max(last.saturating_sub(width - 1)).min(last), last }
 }
 
 /// The width after a range of which the blocks from `first` on were decoded.
@@ -110,11 +131,11 @@ mod tests {
     #[test]
     fn a_range_ends_where_something_is_undecoded_and_is_as_wide_as_a_transaction_allows() {
         let contract = |from| Contract { address: Address::ZERO, kind: "k".into(), from };
-        let undecoded = Undecoded { contracts: vec![contract(500), contract(90)], to: 1_000 };
+        let undecoded = Undecoded { contracts: vec![(contract(500), 1_000), (contract(90), 800)] };
         for (width, first) in [(1, 1_000), (100, 901), (1_000, 90), (u64::MAX, 90)] {
             assert_eq!(range_of(&undecoded, width), BlockRange { first, last: 1_000 });
         }
-        let late = Undecoded { contracts: vec![contract(7)], to: 7 };
+        let late = Undecoded { contracts: vec![(contract(7), 7)] };
         assert_eq!(range_of(&late, 10), BlockRange { first: 7, last: 7 });
         let range = BlockRange { first: 101, last: 200 };
         assert_eq!(

@@ -44,10 +44,11 @@ impl Newcomers {
 
     /// The emitters of the transfers in a committed batch.
     pub(super) fn saw(&self, batch: &BlockBatch) {
-        let mut waiting = self.waiting();
+        let (mut waiting, mut last) = (self.waiting(), None);
         for (header, log) in batch.rows() {
             // With four topics, it is a transfer of one thing, which has no amount.
-            if log.topics.len() == 3 && log.topics[0] == TRANSFER {
+            if log.topics.len() == 3 && log.topics[0] == TRANSFER && last != Some(log.address) {
+                last = Some(log.address);
                 waiting.meet((log.address, Some(header.number)));
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 use tokio::time::{Instant, sleep};
+use tracing::debug;
 
 use super::newcomers::Newcomer;
 use super::work::Context;
@@ -45,9 +46,12 @@ pub async fn read_tokens(context: Context) -> Infallible {
         if outcome.is_ok() {
             backoff = pauses();
         }
-        // While some contracts are still asked in vain, nothing works again.
-        if outcome.is_err() || lane.aside.is_empty() {
-            beside.tell("the metadata of tokens", outcome.map_err(|trouble| trouble.to_string()));
+        match outcome {
+            // The indexing tells it, which needs the same node.
+            Err(Trouble::Node(error)) => debug!("the metadata of tokens is not read yet: {error}"),
+            // While some contracts are still asked in vain, nothing works again.
+            Ok(()) if !lane.aside.is_empty() => {}
+            outcome => drop(beside.tell("the metadata of tokens", outcome.map_err(|trouble| trouble.to_string()))),
         }
         sleep(pause).await;
     }

@@ -64,6 +64,7 @@ impl Context {
                         context.look_again(&batch, &error).await?;
                         backoff.pause().await;
                     }
+                    Err(StoreError::Contracts { .. }) => context.learn_contracts().await?,
                     Err(StoreError::Duplicate { why }) => {
                         return explain_duplicate(&context.store, &context.claim, on, why).await;
                     }
@@ -191,6 +192,8 @@ impl Context {
     /// One try to write a batch, with leaves for it.
     pub(super) async fn append_once(&self, batch: &Sorted, lane: Lane) -> Result<(), StoreError> {
         let chain_id = self.claim.chain_id;
+        let again = self.store.sort_again(chain_id, batch);
+        let batch = again.as_ref().unwrap_or(batch);
         self.leaves.cover(chain_id, batch, &self.store.floors(chain_id)).await?;
         let began = Instant::now();
         self.store.append(&self.claim, batch, lane).await?;
@@ -200,6 +203,22 @@ impl Context {
             Lane::Backfill => self.timings.backfill.committed(began),
         }
         Ok(())
+    }
+
+    /// The batch by the contracts that are known now: batches before it may have announced some.
+    pub(super) fn sorted(&self, batch: Arc<Sorted>) -> Arc<Sorted> {
+        self.store.sort_again(self.claim.chain_id, &batch).map_or(batch, Arc::new)
+    }
+
+    /// After a write of a batch that was sorted by other contracts than the stored ones. A temporary failure is left to the next try.
+    pub(super) async fn learn_contracts(&self) -> Result<(), StoreError> {
+        match self.store.learn_contracts(&self.claim).await {
+            Err(StoreError::Retry { why }) => {
+                warn!("{why}");
+                Ok(())
+            }
+            learned => learned,
+        }
     }
 
     /// After a write without leaves for its rows: reads the new retention floors, and unseals sealed leaves above the floor. A
@@ -235,7 +254,7 @@ fn lost_or_retry(error: StoreError, trouble: &Trouble) -> Result<Option<Input>, 
             trouble.set(Some(why));
             Ok(None)
         }
-        StoreError::NoLeaf | StoreError::Sealed { .. } => Ok(None),
+        StoreError::NoLeaf | StoreError::Sealed { .. } | StoreError::Contracts { .. } => Ok(None),
         error @ (StoreError::Duplicate { .. }
         | StoreError::OtherBranch { .. }
         | StoreError::Fenced { .. }

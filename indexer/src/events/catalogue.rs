@@ -21,6 +21,16 @@ impl Kind {
         self.text.lines().next().unwrap_or_default().trim_start_matches("// ")
     }
 
+    /// Its events that announce contracts: the event, the parameter with the address, and the kind of the contract. Only events of
+    /// factories and registries, which create the contract, or name it on behalf of the system's owner.
+    pub fn announces(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        let name = self.name;
+        ANNOUNCED
+            .iter()
+            .filter(move |(of, ..)| *of == name)
+            .map(|(_, event, parameter, child)| (*event, *parameter, *child))
+    }
+
     /// Its events, the current ones first.
     pub fn abi(&self) -> Abi {
         // A test reads each file.
@@ -81,6 +91,55 @@ const KINDS: &[Kind] = &[
     kind!("proxy"),
 ];
 
+/// The discovery of a system from its factory: kind, event, parameter, and the kind of the announced contract.
+const ANNOUNCED: &[(&str, &str, &str, &str)] = &[
+    ("system_factory", "ATKSystemCreated", "systemAddress", "system"),
+    ("system_factory", "ATKSystemCreated", "accessManager", "access_manager"),
+    ("system_factory", "SMARTSystemCreated", "systemAddress", "system"),
+    ("system", "Bootstrapped", "complianceProxy", "compliance"),
+    ("system", "Bootstrapped", "identityRegistryProxy", "identity_registry"),
+    ("system", "Bootstrapped", "identityRegistryStorageProxy", "identity_registry_storage"),
+    ("system", "Bootstrapped", "systemTrustedIssuersRegistryProxy", "trusted_issuers_registry"),
+    ("system", "Bootstrapped", "trustedIssuersRegistryProxy", "trusted_issuers_registry"),
+    ("system", "Bootstrapped", "trustedIssuersMetaRegistryProxy", "trusted_issuers_meta_registry"),
+    ("system", "Bootstrapped", "topicSchemeRegistryProxy", "topic_scheme_registry"),
+    ("system", "Bootstrapped", "identityFactoryProxy", "identity_factory"),
+    ("system", "Bootstrapped", "tokenFactoryRegistryProxy", "factory_registry"),
+    ("system", "Bootstrapped", "systemAddonRegistryProxy", "addon_registry"),
+    ("system", "Bootstrapped", "complianceModuleRegistryProxy", "module_registry"),
+    ("system", "Bootstrapped", "organisationIdentity", "identity"),
+    ("system", "ComplianceModuleRegistered", "module", "compliance_module"),
+    ("system", "TokenFactoryCreated", "proxyAddress", "token_factory"),
+    ("factory_registry", "TokenFactoryRegistered", "proxyAddress", "token_factory"),
+    ("addon_registry", "SystemAddonRegistered", "proxyAddress", "addon_factory"),
+    ("module_registry", "ComplianceModuleRegistered", "moduleAddress", "compliance_module"),
+    ("token_factory", "TokenAssetCreated", "tokenAddress", "smart_token"),
+    ("token_factory", "TokenAssetCreated", "tokenIdentity", "identity"),
+    ("token_factory", "TokenAssetCreated", "accessManager", "access_manager"),
+    ("token_factory", "TokenTrustedIssuersRegistryCreated", "registry", "trusted_issuers_registry"),
+    ("identity_factory", "IdentityCreated", "identity", "identity"),
+    ("identity_factory", "ContractIdentityCreated", "identity", "identity"),
+    ("identity_factory", "TokenIdentityCreated", "identity", "identity"),
+    ("addon_factory", "ATKPushAirdropCreated", "airdropAddress", "airdrop"),
+    ("addon_factory", "ATKTimeBoundAirdropCreated", "airdropAddress", "airdrop"),
+    ("addon_factory", "ATKVestingAirdropCreated", "airdrop", "airdrop"),
+    ("addon_factory", "ATKVaultCreated", "vault", "vault"),
+    ("addon_factory", "ATKVaultCreated", "contractIdentity", "identity"),
+    ("addon_factory", "ATKXvPSettlementCreated", "settlement", "xvp_settlement"),
+    ("addon_factory", "ATKFixedYieldScheduleCreated", "schedule", "yield_schedule"),
+    ("addon_factory", "SMARTFixedYieldScheduleCreated", "schedule", "yield_schedule"),
+    ("addon_factory", "TokenSaleDeployed", "tokenSaleAddress", "token_sale"),
+    ("trex_factory", "TREXSuiteDeployed", "token", "erc3643_token"),
+    ("trex_factory", "TREXSuiteDeployed", "ir", "erc3643_identity_registry"),
+    ("trex_factory", "TREXSuiteDeployed", "irs", "erc3643_identity_storage"),
+    ("trex_factory", "TREXSuiteDeployed", "tir", "erc3643_trusted_issuers"),
+    ("trex_factory", "TREXSuiteDeployed", "ctr", "erc3643_claim_topics"),
+    ("trex_factory", "TREXSuiteDeployed", "mc", "erc3643_compliance"),
+    ("erc3643_compliance", "ModuleAdded", "module", "trex_compliance_module"),
+    ("onchainid_factory", "WalletLinked", "identity", "identity"),
+    ("onchainid_factory", "TokenLinked", "identity", "identity"),
+];
+
 /// All built-in kinds.
 pub fn kinds() -> &'static [Kind] {
     KINDS
@@ -124,6 +183,19 @@ mod tests {
             assert!(kind.text.starts_with("// ") && about.starts_with(char::is_uppercase), "{}: {about}", kind.name);
             let unnamed = abi.events.iter().flat_map(|event| &event.params).find(|param| param.name.is_empty());
             assert_eq!(unnamed, None, "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn each_announced_contract_is_an_address_of_an_event_and_of_a_built_in_kind() {
+        for (kind, event, parameter, child) in ANNOUNCED {
+            let kind = of(kind).unwrap_or_else(|| panic!("{kind}"));
+            assert!(of(child).is_some(), "{child}");
+            let is_of = |of: &&Event| of.name == *event && of.params.iter().any(|param| param.name == *parameter);
+            let abi = kind.abi();
+            let named = abi.events.iter().find(is_of).unwrap_or_else(|| panic!("{}: {event}({parameter})", kind.name));
+            let param = named.params.iter().find(|param| param.name == *parameter).unwrap();
+            assert_eq!(param.ty, crate::events::ty::Ty::Address, "{event}({parameter})");
         }
     }
 

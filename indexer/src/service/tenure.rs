@@ -1,5 +1,6 @@
 //! One chain in this process: stands by while another process leads it, and leads it after the end of that process's lease.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -9,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::chain::source::Source;
 use crate::config::Chain;
-use crate::driver::{ChainError, Context, Driver, End, Newcomers, decode_stored, read_tokens};
+use crate::driver::{ChainError, Context, Driver, End, Newcomers, decode_stored, read_tokens, register};
 use crate::maintenance::Leaves;
 use crate::nodes::Nodes;
 use crate::nodes::heads::News;
@@ -117,8 +118,17 @@ impl Tenure {
             warn!("the partitions are not known yet: {error}");
             self.leaves.book.forget(claim.chain_id);
         }
+        let context = Context {
+            nodes: self.nodes.clone(),
+            store: self.store.clone(),
+            leaves: self.leaves.clone(),
+            claim,
+            source: self.source.clone(),
+            timings: self.timings.clone(),
+            newcomers: Newcomers::default(),
+        };
         let (undecoded, state) = loop {
-            match self.loaded(&claim).await {
+            match self.loaded(&context).await {
                 Ok(loaded) => break loaded,
                 Err(StoreError::Fenced { .. }) => return Ok(End::Fenced),
                 Err(StoreError::Retry { why }) => self.status.send_modify(|status| status.waits_for = why),
@@ -129,23 +139,14 @@ impl Tenure {
                 () = sleep(POLL) => {}
             }
         };
-        info!(chain_id = claim.chain_id, next_block = state.tail.next, token = claim.token, "indexing");
+        info!(chain_id = context.claim.chain_id, next_block = state.tail.next, token = context.claim.token, "indexing");
         self.status.send_modify(|status| {
             status.undecoded_contracts = undecoded;
             status.tail = state.tail.hash.map(|_| state.tail.next - 1);
             status.tail_time = state.tail_time;
         });
-        let context = Context {
-            nodes: self.nodes.clone(),
-            store: self.store.clone(),
-            leaves: self.leaves.clone(),
-            claim,
-            source: self.source.clone(),
-            timings: self.timings.clone(),
-            newcomers: Newcomers::default(),
-        };
         let past = decode_stored(context.clone(), self.status.clone());
-        let tokens = read_tokens(context.clone());
+        let tokens = tokens(self.chain.tokens, context.clone());
         let (chain, news, status) = (self.chain.clone(), self.news.clone(), self.status.clone());
         let driver = Driver { chain, context, news, status };
         tokio::select! {
@@ -157,10 +158,10 @@ impl Tenure {
 
     /// The state to continue from. The floors come first: a row below them would remake a leaf that retention has dropped. Then the
     /// contracts: what is stored up to now may lack their rows, and what comes has them.
-    async fn loaded(&self, claim: &Claim) -> Result<(u64, State), StoreError> {
-        self.store.learn_floors(claim.chain_id).await?;
-        let undecoded = self.store.register(claim, self.chain.raw).await?;
-        Ok((undecoded, self.store.load(claim).await?))
+    async fn loaded(&self, context: &Context) -> Result<(u64, State), StoreError> {
+        self.store.learn_floors(context.claim.chain_id).await?;
+        let undecoded = register(context).await?;
+        Ok((undecoded, self.store.load(&context.claim).await?))
     }
 
     fn publish_standby(&self, waits_for: String) {
@@ -182,6 +183,11 @@ impl Tenure {
     fn failed(&self, why: String) -> ChainError {
         ChainError { chain: self.chain.name.clone(), why }
     }
+}
+
+/// Reads the metadata of tokens, if it is wanted.
+async fn tokens(wanted: bool, context: Context) -> Infallible {
+    if wanted { read_tokens(context).await } else { std::future::pending().await }
 }
 
 /// Renews the lease of `claim`; ends when another process has it.

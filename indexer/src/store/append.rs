@@ -7,16 +7,16 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::future::{try_join, try_join_all};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use super::commit::{Change, Commit, Touched};
 use super::stages::{ADDING, Stage, Stages, all};
 use super::{Claim, Store, StoreError, int8, limit, timestamp};
 use crate::chain::batch::BlockBatch;
 use crate::chain::machine::Tail;
-use crate::dataset::Datasets;
 use crate::dataset::copy::pg_micros;
-use crate::dataset::rows::{Rows, TableCopy};
+use crate::dataset::rows::TableCopy;
+use crate::dataset::{Datasets, Sorted};
 
 /// The place of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,16 @@ pub enum Lane {
 }
 
 impl Store {
-    /// Writes `batch` and all rows that belong to it, or nothing.
+    /// Writes `batch` and all rows that belong to it, with the contracts that it announces, or nothing.
     ///
     /// # Errors
-    /// See [`StoreError`]; after [`StoreError::Indeterminate`] it may be committed.
-    pub async fn append(&self, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<Arc<Commit>, StoreError> {
+    /// [`StoreError::Contracts`] if it is not sorted by the stored contracts; see [`StoreError`]. After
+    /// [`StoreError::Indeterminate`] it may be committed.
+    pub async fn append(&self, claim: &Claim, batch: &Sorted, lane: Lane) -> Result<Arc<Commit>, StoreError> {
         refuse_absurd(batch)?;
         // Encoded before its turn, so that a connection with a turn is never idle.
-        let (datasets, floors) = (&self.datasets, self.floors(claim.chain_id));
-        let rows = Rows::encode(datasets, int8(claim.chain_id), batch, &floors);
+        let datasets = &self.datasets;
+        let rows = self.encode(claim.chain_id, batch, &self.floors(claim.chain_id))?;
         let _turn = match lane {
             Lane::Backfill => self.history.acquire().await.ok(),
             Lane::Tail { .. } => None,
@@ -64,8 +65,11 @@ impl Store {
                 (stages.then(Stage::Looks, check_overlap(&tx, claim, batch)), Change::Backfilled(batch.range()))
             }
         };
+        let is_late = lane == Lane::Backfill;
+        let stages = stages.then(Stage::Looks, self.find(&tx, claim, batch.found(), is_late));
         let epoch = stages.then(Stage::Coverage, cover(&tx, claim, batch)).run().await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
+        self.found(claim.chain_id, batch.version() + 1, batch.found(), is_late);
         Ok(under_way.committed(epoch, change, touched))
     }
 }
@@ -103,16 +107,18 @@ async fn copy_in(tx: &Client, statement: Statement, table: TableCopy) -> Result<
     Ok(())
 }
 
-/// Locks the state row and moves it; fails unless our token, and in the tail lane our tail, is the stored one.
-async fn fence(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Result<i64, StoreError> {
+/// Locks the state row and moves it; fails unless our token, and in the tail lane our tail, is the stored one, and the batch is sorted by
+/// the stored contracts.
+async fn fence(tx: &Client, claim: &Claim, batch: &Sorted, lane: Lane) -> Result<i64, StoreError> {
     let (chain_id, token) = (int8(claim.chain_id), claim.token);
+    let news = batch.news();
     let row = match lane {
         Lane::Tail { on, finalized } => {
             let last = batch.last();
             let (expected, expected_hash) = (int8(on.next) - 1, on.hash.map(|hash| hash.to_vec()));
             let (number, hash, time) = (int8(last.number), last.hash.to_vec(), timestamp(last.time));
             let finalized = finalized.map(int8);
-            let params: [(&(dyn ToSql + Sync), Type); 8] = [
+            let params: [(&(dyn ToSql + Sync), Type); 9] = [
                 (&chain_id, Type::INT8),
                 (&token, Type::INT8),
                 (&expected, Type::INT8),
@@ -121,23 +127,34 @@ async fn fence(tx: &Client, claim: &Claim, batch: &BlockBatch, lane: Lane) -> Re
                 (&hash, Type::BYTEA),
                 (&time, Type::TIMESTAMPTZ),
                 (&finalized, Type::INT8),
+                (&news, Type::INT8),
             ];
             tx.query_typed_opt(FENCE_TAIL, &params).await?
         }
         Lane::Backfill => {
-            let params: [(&(dyn ToSql + Sync), Type); 2] = [(&chain_id, Type::INT8), (&token, Type::INT8)];
+            let params: [(&(dyn ToSql + Sync), Type); 3] =
+                [(&chain_id, Type::INT8), (&token, Type::INT8), (&news, Type::INT8)];
             tx.query_typed_opt(FENCE_BACKFILL, &params).await?
         }
     };
-    row.map(|row| row.get(0)).ok_or(StoreError::TailMoved { chain_id: claim.chain_id })
+    passed(claim, batch, row)
+}
+
+/// The new epoch behind a fence whose row has it and the new version of the contracts.
+pub(super) fn passed(claim: &Claim, batch: &Sorted, row: Option<Row>) -> Result<i64, StoreError> {
+    let row = row.ok_or(StoreError::TailMoved { chain_id: claim.chain_id })?;
+    match row.get::<_, i64>(1) == batch.version() + batch.news() {
+        true => Ok(row.get(0)),
+        false => Err(StoreError::Contracts { chain_id: claim.chain_id }),
+    }
 }
 
 const FENCE_TAIL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, tail_number = $5, tail_hash = $6, tail_time = $7, \
-                          finalized = GREATEST(finalized, $8), updated_at = now() \
+                          finalized = GREATEST(finalized, $8), contracts = contracts + $9, updated_at = now() \
                           WHERE chain_id = $1 AND token = $2 AND tail_number = $3 AND tail_hash IS NOT DISTINCT FROM $4 \
-                          RETURNING epoch";
-const FENCE_BACKFILL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() \
-                              WHERE chain_id = $1 AND token = $2 RETURNING epoch";
+                          RETURNING epoch, contracts";
+const FENCE_BACKFILL: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, contracts = contracts + $3, updated_at = now() \
+                              WHERE chain_id = $1 AND token = $2 RETURNING epoch, contracts";
 
 /// Adds the batch's blocks: with [`ADD_BLOCKS`] all of them, with [`JOIN_BLOCKS`] the new ones.
 pub(super) async fn add_blocks(tx: &Client, claim: &Claim, batch: &BlockBatch, sql: &str) -> Result<(), StoreError> {

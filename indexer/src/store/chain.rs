@@ -219,7 +219,7 @@ async fn refuse_change(tx: &Client, chain: &NewChain) -> Result<(), StoreError> 
     } else {
         format!(
             "with finality \"never\" no history is fetched beside the head: stop the indexer and remove the stored blocks \
-             with `dalp-indexer reindex --chain {name} --from {}`, or restore the filter",
+             with `dalp-indexer reindex --chain {name} --from {} --yes`, or restore the filter",
             chain.start_block
         )
     };
@@ -240,7 +240,7 @@ async fn refuse_other_rows(tx: &Client, chain: &NewChain) -> Result<(), StoreErr
         Some(_) => Err(StoreError::Fatal {
             why: format!(
                 "chain {} is stored with raw = {}, but chains.{name}.raw is now {raw}: restore the old value, or stop the indexer and \
-                 remove the stored blocks with `dalp-indexer reindex --chain {name} --from {}`; the indexer fetches them again",
+                 remove the stored blocks with `dalp-indexer reindex --chain {name} --from {} --yes`; the indexer fetches them again",
                 chain.chain_id,
                 !raw,
                 chain.start_block,

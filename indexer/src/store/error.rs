@@ -19,6 +19,12 @@ pub enum StoreError {
         /// The chain.
         chain_id: u64,
     },
+    /// Contracts were added, found or lost since the batch was sorted: learn them, and sort it again.
+    #[error("the contracts of chain {chain_id} changed meanwhile; the blocks are sorted again")]
+    Contracts {
+        /// The chain.
+        chain_id: u64,
+    },
     /// No leaf covers a row's time: let it be made, then write again.
     #[error("no partition covers a row's time")]
     NoLeaf,

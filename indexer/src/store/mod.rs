@@ -9,9 +9,11 @@ pub mod chain;
 mod claim;
 pub mod commit;
 pub mod connect;
+pub mod contracts;
 pub mod decode;
 pub mod error;
 pub mod history;
+mod known;
 pub mod lease;
 pub mod nodes;
 pub mod read;
@@ -43,6 +45,7 @@ pub use self::error::StoreError;
 
 use self::bus::{Bus, Listener};
 use self::connect::{ConnectError, connector};
+use self::known::KnownContracts;
 use self::rights::Duty;
 use self::session::{Manager, WholeTransaction};
 use crate::config::{Config, Database, database_endpoint};
@@ -67,6 +70,8 @@ pub struct Store {
     datasets: Datasets,
     bus: Arc<Bus>,
     floors: Arc<RwLock<HashMap<u64, Floors>>>,
+    /// The contracts that this process knows, by chain.
+    directories: Arc<RwLock<HashMap<u64, KnownContracts>>>,
     /// Whether the database can hold any character: in UTF8 it can. None while this is unknown.
     unicode: Arc<OnceLock<bool>>,
 }
@@ -94,10 +99,11 @@ impl Store {
         // One connection is reserved for the tails, under any load of history.
         let writers = database.write_parallelism.min(database.pool_size - 1).max(1);
         let history = Arc::new(Semaphore::new(writers as usize));
-        let (floors, unicode) = (Arc::default(), Arc::default());
+        let (floors, directories, unicode) = (Arc::default(), Arc::default(), Arc::default());
         let database = database.clone();
         let bus = Arc::new(Bus::new());
-        let store = Self { pool, manager, endpoint, patience, history, database, datasets, bus, floors, unicode };
+        let store =
+            Self { pool, manager, endpoint, patience, history, database, datasets, bus, floors, directories, unicode };
         // A fault that no retry mends is reported here, and waited for later: an administrator may be changing a password.
         store.pooled().await.map_err(|unpooled| match unpooled {
             Unpooled::Refused(error) => error.into(),
@@ -251,7 +257,7 @@ pub(crate) fn uint8(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|_negative| StoreError::Fatal {
         why: format!(
             "the database holds block number {number}, and no dalp-indexer writes such a number: find its \
-            writer, then run `dalp-indexer reindex`"
+            writer, then run `dalp-indexer reindex --from … --yes`"
         ),
     })
 }
@@ -261,7 +267,7 @@ pub(crate) fn hash(bytes: &[u8]) -> Result<B256, StoreError> {
     B256::try_from(bytes).map_err(|_length| StoreError::Fatal {
         why: format!(
             "the database holds a hash of {} bytes instead of 32, and no dalp-indexer writes such a hash: find its \
-             writer, then run `dalp-indexer reindex`",
+             writer, then run `dalp-indexer reindex --from … --yes`",
             bytes.len()
         ),
     })

@@ -5,21 +5,20 @@ use std::sync::{Arc, OnceLock};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::append::{ADD_BLOCKS, add_blocks, copy, prepare, refuse_absurd};
+use super::append::{ADD_BLOCKS, add_blocks, copy, passed, prepare, refuse_absurd};
 use super::commit::{Change, Commit, Touched};
 use super::stages::{ADDING, Stage, Stages, all};
 use super::verify::{hold_anchor, set_level};
 use super::{Claim, Store, StoreError, begin, int8};
 use crate::chain::block::{BlockRange, BlockRef};
 use crate::dataset::Sorted;
-use crate::dataset::rows::Rows;
 
 const DELETE_BLOCKS: &str = "DELETE FROM dalp_indexed.blocks WHERE chain_id = $1 AND number BETWEEN $2 AND $3";
 /// Read under the state row's lock, which every commit of coverage holds.
 const COVERED_NOW: &str =
     "SELECT 1 FROM dalp_indexed.coverage WHERE chain_id = $1 AND from_block <= $3 AND to_block >= $2 LIMIT 1";
-const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2 \
-     RETURNING epoch";
+const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, contracts = contracts + $3, updated_at = now() \
+     WHERE chain_id = $1 AND token = $2 RETURNING epoch, contracts";
 
 /// The new content of a range of blocks.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +53,9 @@ impl Store {
     /// takes the batch's level; the tail stays.
     ///
     /// # Errors
-    /// [`StoreError::TailMoved`] if the writer changed, the anchor is no longer stored or the range is above the tail; after
-    /// [`StoreError::Indeterminate`] it may be committed: a repeat is harmless.
+    /// [`StoreError::Contracts`] if the batch is not sorted by the stored contracts; [`StoreError::TailMoved`] if the writer changed,
+    /// the anchor is no longer stored or the range is above the tail; after [`StoreError::Indeterminate`] it may be committed: a repeat
+    /// is harmless.
     pub async fn repair(
         &self,
         claim: &Claim,
@@ -66,9 +66,8 @@ impl Store {
         let range = replacement.range();
         let batch = replacement.batch();
         batch.map_or(Ok(()), |batch| refuse_absurd(batch))?;
-        let floors = self.floors(claim.chain_id);
-        let datasets = &self.datasets;
-        let rows = batch.map(|batch| Rows::encode(datasets, int8(claim.chain_id), batch, &floors));
+        let (datasets, floors) = (&self.datasets, self.floors(claim.chain_id));
+        let rows = batch.map(|batch| self.encode(claim.chain_id, batch, &floors)).transpose()?;
         let mut connection = self.connection().await?;
         let under_way = self.bus.begin(claim.chain_id);
         let tx = begin(&mut connection, claim).await?;
@@ -99,15 +98,19 @@ impl Store {
                 .then(Stage::Blocks, async { Ok(tx.execute_typed(DELETE_BLOCKS, &of[..3]).await.map(drop)?) })
                 .then(Stage::Blocks, add_blocks(&tx, claim, batch, ADD_BLOCKS));
         }
-        let stages = stages.fence(fence(&tx, claim)).then(Stage::Looks, hold_anchor(&tx, claim, range, anchor));
+        let stages = stages.fence(fence(&tx, claim, batch)).then(Stage::Looks, hold_anchor(&tx, claim, range, anchor));
         let stages = match batch {
             Some(batch) => {
+                let stages = stages.then(Stage::Looks, self.find(&tx, claim, batch.found(), true));
                 stages.then(Stage::Coverage, set_level(&tx, claim, batch.source(), range, batch.level(), true))
             }
             None => stages.then(Stage::Looks, stay_uncovered(&tx, claim, &of[..3])),
         };
         let epoch = stages.run().await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
+        if let Some(batch) = batch {
+            self.found(claim.chain_id, batch.version() + 1, batch.found(), true);
+        }
         let removed = cleared.into_inner().unwrap_or_default();
         let touched = written.iter().zip(removed).map(|(written, removed)| written + removed).enumerate();
         let touched = touched.map(|(dataset, rows)| Touched { dataset, rows }).filter(|touched| touched.rows > 0);
@@ -122,8 +125,13 @@ async fn stay_uncovered(tx: &Client, claim: &Claim, of: &[(&(dyn ToSql + Sync), 
     covered.map_or(Ok(()), |_row| Err(StoreError::TailMoved { chain_id: claim.chain_id }))
 }
 
-async fn fence(tx: &Client, claim: &Claim) -> Result<i64, StoreError> {
-    let fence: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8)];
+async fn fence(tx: &Client, claim: &Claim, batch: Option<&Sorted>) -> Result<i64, StoreError> {
+    let news = batch.map_or(0, Sorted::news);
+    let fence: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&int8(claim.chain_id), Type::INT8), (&claim.token, Type::INT8), (&news, Type::INT8)];
     let row = tx.query_typed_opt(FENCE, &fence).await?;
-    row.map(|row| row.get(0)).ok_or(StoreError::TailMoved { chain_id: claim.chain_id })
+    match batch {
+        Some(batch) => passed(claim, batch, row),
+        None => row.map(|row| row.get(0)).ok_or(StoreError::TailMoved { chain_id: claim.chain_id }),
+    }
 }

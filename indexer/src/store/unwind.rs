@@ -74,7 +74,7 @@ impl Store {
             (&epoch, Type::INT8),
         ];
         let touched = self.bus.touched_since(claim.chain_id, to.next, epoch);
-        let removed = OnceLock::new();
+        let (removed, lost) = (OnceLock::new(), OnceLock::new());
         let rows = async {
             // No other code sets it.
             removed.set(self.remove_rows(&tx, touched.as_ref(), &in_time, why).await?).ok();
@@ -84,12 +84,18 @@ impl Store {
         let stages = Stages::new(REMOVING).then(Stage::Rows, rows);
         let stages = stages.then(Stage::Blocks, run(DELETE_BLOCKS));
         let stages = stages.then(Stage::Coverage, run(CLIP_COVERAGE)).then(Stage::Coverage, run(DELETE_COVERAGE));
+        let stages = stages.then(Stage::Coverage, async {
+            // No other code sets it.
+            lost.set(self.lose(&tx, chain_id, first).await?).ok();
+            Ok(())
+        });
         stages.run_behind_the_fence().await?;
         let removed = removed.into_inner().unwrap_or_default();
         if why == Why::Reorg {
             record(&tx, claim, from, to, epoch, self.logs_of(&removed)).await?;
         }
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;
+        self.lost(claim.chain_id, &lost.into_inner().unwrap_or_default());
         Ok(under_way.committed(epoch, Change::Unwound { from, to }, removed))
     }
 

@@ -19,7 +19,7 @@ use crate::chain::source::Source;
 use crate::chain::verify::{Entry, Same, Shape, Table};
 use crate::dataset::copy::unix_micros;
 use crate::dataset::rows::{Rows, TIME};
-use crate::dataset::{Dataset, Datasets, Floors};
+use crate::dataset::{Dataset, Datasets, Floors, Known, Sorted};
 
 /// The rows of a range of blocks, at any time, and the coverage of the range: one snapshot.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +76,13 @@ impl Store {
             let cells = vec![Some(header.hash.to_vec()), header.parent.map(|parent| parent.to_vec())];
             Entry { number: header.number, index: 0, time: header.time.saturating_mul(MICROS), cells }
         };
-        let encoded = Rows::encode(datasets, int8(chain_id), batch, floors);
+        let directory = self.known(chain_id);
+        // A batch that cannot announce contracts is not copied.
+        let announces = datasets.has_factories();
+        let found = announces.then(|| Sorted::new(datasets, &directory, batch.clone()).found().clone());
+        let found = found.unwrap_or_default();
+        let known = Known::new(&directory.emitters, &found);
+        let encoded = Rows::encode(datasets, known, int8(chain_id), batch, floors);
         let rows = encoded.entries(datasets);
         let by = datasets.refused().cell("decoder");
         let is_out = |row: &&Entry| by.and_then(|by| row.cells[by].as_deref()) == Some(TIME.as_bytes());
@@ -120,6 +126,7 @@ impl Store {
             (&low, Type::TIMESTAMPTZ),
             (&high, Type::TIMESTAMPTZ),
         ];
+        self.learn_by(&tx, claim.chain_id).await?;
         let floors = read_floors(&tx, &self.datasets, claim.chain_id).await?;
         let mut stored = StoredRange { floors, ..StoredRange::default() };
         (stored.covered, stored.others) = covered(&tx, claim, source, range).await?;

@@ -6,7 +6,7 @@ use dalp_indexer::chain::block::{BlockRange, Header};
 use dalp_indexer::chain::logs::{Log, Logs};
 use dalp_indexer::chain::machine::Tail;
 use dalp_indexer::chain::source::Source;
-use dalp_indexer::dataset::{Datasets, Sorted};
+use dalp_indexer::dataset::{Datasets, Directory, Sorted};
 use dalp_indexer::events::TRANSFER;
 use dalp_indexer::store::lease::{Bid, Lease};
 use dalp_indexer::store::{Claim, NewChain, Store};
@@ -75,7 +75,7 @@ pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<Sorted> {
         headers.push(header);
     }
     let range = BlockRange { first, last: first + blocks - 1 };
-    Ok(Sorted::new(&Datasets::own(), 31_337, BlockBatch::new(range, headers, all, &Source::default())?))
+    Ok(Sorted::new(&Datasets::own(), &Directory::default(), BlockBatch::new(range, headers, all, &Source::default())?))
 }
 
 fn hash(fork: u64, number: u64) -> B256 {

@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use alloy::hex;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// The columns before those of the parameters.
+const OF_EVERY_TABLE: &[&str] = &["chain_id", "block_time", "block_number", "log_index", "address", "tx_hash"];
 
 /// A log as ethers decodes it.
 #[derive(Debug, Deserialize)]
@@ -36,17 +40,22 @@ impl Decoded {
     /// The columns of the parameters, each with its value as PostgreSQL writes it. `reserved`: the words that cannot be names.
     pub fn columns(&self, reserved: &HashSet<String>) -> BTreeMap<String, Option<String>> {
         let mut columns = BTreeMap::new();
-        for parameter in &self.columns {
+        let is_taken = |name: &String| reserved.contains(name) || OF_EVERY_TABLE.contains(&name.as_str());
+        for (at, parameter) in self.columns.iter().enumerate() {
             let mut name = snake(&parameter.name);
+            if name.is_empty() {
+                name = format!("arg{at}");
+            }
             if parameter.is_hashed() {
                 name.push_str("_hash");
-            } else if reserved.contains(&name) {
+            } else if is_taken(&name) {
                 name.push_str(if parameter.ty == "address" { "_address" } else { "_arg" });
             }
+            let (value, bytes) = parameter.text();
             if parameter.ty == "string" && !parameter.indexed {
-                columns.insert(format!("{name}_bytes"), None);
+                columns.insert(format!("{name}_bytes"), bytes);
             }
-            columns.insert(name, Some(parameter.text()));
+            columns.insert(name, value);
         }
         columns
     }
@@ -61,18 +70,22 @@ impl Parameter {
         self.indexed && (self.is_list() || ["string", "bytes"].contains(&self.ty.as_str()))
     }
 
-    fn text(&self) -> String {
+    /// The value, or in its place the bytes of a text with NUL, which PostgreSQL cannot hold as text.
+    fn text(&self) -> (Option<String>, Option<String>) {
         if self.is_list() && !self.indexed {
-            return self.json().to_string();
+            return (Some(self.json().to_string()), None);
         }
-        match &self.value {
+        let is_text = self.ty == "string" && !self.indexed;
+        let value = match &self.value {
             Value::Bool(flag) => flag.to_string(),
-            Value::String(text) if self.ty.starts_with("uint") || (self.ty == "string" && !self.indexed) => {
-                text.clone()
+            Value::String(text) if is_text && text.contains('\0') => {
+                return (None, Some(format!("\\x{}", hex::encode(text))));
             }
+            Value::String(text) if is_text || self.ty.starts_with("uint") || self.ty.starts_with("int") => text.clone(),
             Value::String(hex) => format!("\\x{}", hex.trim_start_matches("0x").to_lowercase()),
             other => panic!("{self:?}: {other}"),
-        }
+        };
+        (Some(value), None)
     }
 
     /// A list of values of one type. Numbers of up to 48 bits are numbers.
@@ -81,15 +94,16 @@ impl Parameter {
         let item = |item: &Value| match (of, item) {
             ("uint8" | "uint16" | "uint32", Value::String(number)) => number.parse::<u64>().unwrap().into(),
             ("address", Value::String(hex)) => hex.to_lowercase().into(),
+            ("string", Value::String(text)) if text.contains('\0') => json!({ "hex": hex::encode_prefixed(text) }),
             (_, item) => item.clone(),
         };
         self.value.as_array().unwrap_or_else(|| panic!("{self:?}")).iter().map(item).collect()
     }
 }
 
-/// `newOnchainID` as `new_onchain_id`.
+/// `_newOnchainID` as `new_onchain_id`.
 fn snake(name: &str) -> String {
-    let letters: Vec<char> = name.chars().collect();
+    let letters: Vec<char> = name.trim_matches('_').chars().collect();
     let mut snake = String::new();
     for (at, letter) in letters.iter().enumerate() {
         let is = |at: usize, of: fn(&char) -> bool| letters.get(at).is_some_and(of);

@@ -1,9 +1,5 @@
-// Decodes logs with ethers: { contracts: { ADDRESS: ABI }, logs: [LOG] } becomes a list of { event, columns: [{ name, type, indexed, value }] }.
-import { readFileSync } from "node:fs";
-import { Indexed, Interface } from "ethers";
-
-const { contracts, logs } = JSON.parse(readFileSync(0, "utf8"));
-const interfaces = Object.fromEntries(Object.entries(contracts).map(([address, abi]) => [address, new Interface(abi)]));
+// Decodes logs: { contracts: { ADDRESS: ABI }, logs: [LOG] } becomes a list of { event, columns: [{ name, type, indexed, value }] }.
+// It stands behind forms.mjs.
 
 /** Numbers as decimal texts, lists as lists, and of a value that is only hashed, its hash. */
 function plain(value) {
@@ -12,8 +8,8 @@ function plain(value) {
   return typeof value === "object" ? value.toArray().map(plain) : value;
 }
 
-const decoded = logs.map((log) => {
-  const { fragment, args } = interfaces[log.address].parseLog(log);
+const decoded = input.logs.map((log) => {
+  const { fragment, args } = contracts[log.address].get(`${log.topics[0]} ${log.topics.length}`).parseLog(log);
   // By place: a list of ethers has methods such as `values`, which hide parameters of that name.
   const values = args.toArray().map(plain);
   const columns = fragment.inputs.map(({ name, type, indexed }, at) => ({ name, type, indexed, value: values[at] }));
