@@ -222,15 +222,15 @@ fn a_factory_that_is_added_later_finds_its_contracts_in_stored_logs() {
         service.stop().await;
         said(&site, &["verify"], 0);
 
-        // What nothing announces any more is forgotten, and its rows stay.
+        // Without the factory, nothing more is announced; what was found stays.
         let [_, branch_abi, leaf_abi] = wood.abis.each_ref().map(|file| file.path().to_owned());
         let more = format!("[contracts.branch]\nabi = [{branch_abi:?}]\n[contracts.leaf]\nabi = [{leaf_abi:?}]\n");
         let fewer = Site { more, ..site.clone() };
         let service = Service::start(&fewer.config()).await.unwrap();
-        wood.emit([grew(branch(1), leaf(3)), ping(leaf(3), 91)]).await;
+        wood.emit([grew(branch(1), leaf(3)), ping(leaf(3), 91), ping(leaf(1), 5)]).await;
         caught_up(&database, &wood.anvil).await;
         service.stop().await;
-        assert_eq!(rows(&client, PINGS).await, ["1", "2", "3", "4"]);
+        assert_eq!(rows(&client, PINGS).await, ["1", "2", "3", "4", "5"]);
     });
 }
 

@@ -35,7 +35,7 @@ the kind: a section [contracts.NAME], with or without addresses, or a factory th
     #[command(after_help = "Example:
   dalp-indexer contracts remove --kind bond 0x5fbdb2315678afecb367f032d93f642f64180aa3
 
-Contracts of the configuration are removed there; contracts of a factory are indexed as long as the factory is.")]
+Contracts of the configuration are removed there. A contract that a factory announced stays indexed.")]
     Remove(RemoveArgs),
 }
 
