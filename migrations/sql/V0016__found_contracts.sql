@@ -1,8 +1,8 @@
 -- Contracts that other contracts announce, and contracts that operators add while the indexer runs.
 
-ALTER TABLE dalp_indexed.chain_state ADD COLUMN contracts int8 NOT NULL DEFAULT 0;
+ALTER TABLE dalp_indexed.chain_state ADD COLUMN contracts int8 NOT NULL DEFAULT 1;
 COMMENT ON COLUMN dalp_indexed.chain_state.contracts IS
-    'Rises with each change of the chain''s contracts. A batch that was sorted by other contracts is not committed.';
+    'Rises from 1 with each change of the chain''s contracts. A batch that was sorted by other contracts is not committed.';
 
 -- An older binary commits blocks without the rows of contracts that are found, and without a mark that they are missing.
 UPDATE dalp_indexed.schema_contract SET oldest_binary = 16;
@@ -14,6 +14,7 @@ ALTER TABLE dalp_indexed.contract ADD COLUMN found_from int8 CHECK (found_from >
 ALTER TABLE dalp_indexed.contract
     ADD COLUMN start_block int8 NOT NULL GENERATED ALWAYS AS (LEAST(given_from, found_from)) STORED;
 CREATE INDEX contract_undecoded_idx ON dalp_indexed.contract (chain_id, undecoded_to) WHERE undecoded_to IS NOT NULL;
+CREATE INDEX contract_given_idx ON dalp_indexed.contract (chain_id, address, kind) WHERE given_from IS NOT NULL;
 CREATE INDEX contract_found_idx ON dalp_indexed.contract (chain_id, found_from) WHERE found_from IS NOT NULL;
 COMMENT ON TABLE dalp_indexed.contract IS
     'Contracts whose events have tables by their ABI. The leader of their chain writes the rows: from its configuration, from indexed_contracts, and from the events of factories.';

@@ -99,7 +99,8 @@ impl Bench {
         let Bid::Won(claim) = Lease::new(&store, chain.clone()).bid().await.unwrap() else {
             panic!("nobody else bids")
         };
-        let batch = batch();
+        store.learn_contracts(&claim).await.unwrap();
+        let batch = store.sort(claim.chain_id, batch().batch().clone());
         let mut partitioner = database.client(ADMIN).await;
         partitioner.batch_execute("SET ROLE dalp_partitioner").await.unwrap();
         for table in ["logs", "erc20_transfer"] {

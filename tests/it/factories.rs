@@ -158,7 +158,8 @@ fn contracts_that_a_factory_announces_are_indexed_until_a_reorg_takes_them_back(
         caught_up(&database, &wood.anvil).await;
         service.stop().await;
 
-        // After a restart, they are known from the start.
+        // After a restart, they are known from the start: also after an update of the schema, whose version is the first one.
+        client.batch_execute("UPDATE dalp_indexed.chain_state SET contracts = 1").await.unwrap();
         let service = Service::start(&site.config()).await.unwrap();
         wood.emit([ping(leaf(6), 8), ping(leaf(5), 95)]).await;
         caught_up(&database, &wood.anvil).await;
@@ -278,6 +279,34 @@ fn contracts_are_added_and_removed_while_the_indexer_runs() {
         assert!(said(&site, &["contracts", "add", "--kind", "tree", &one], 2).contains("[contracts.tree]"));
         let narrow = site.clone().with(&format!("addresses = [\"{}\"]", leaf(2)));
         assert!(said(&narrow, &["contracts", "add", "--kind", "leaf", &one], 2).contains("chains.it.addresses"));
+        service.stop().await;
+    });
+}
+
+/// An announcement counts although the contract is known by then, and is left when nobody gives the contract any more.
+#[test]
+fn a_contract_that_is_given_and_announced_stays_when_it_is_given_no_more() {
+    dalp_tests::run(async {
+        let (database, wood) = (stage().await.database().await, Wood::new().await);
+        let service = Service::start(&wood.site(&database).config()).await.unwrap();
+        let client = database.superuser().await;
+        let given = format!("31337, '\\x{}', 'leaf'", alloy::hex::encode(leaf(1)));
+        let give = format!("INSERT INTO dalp_indexed.indexed_contracts (chain_id, address, kind) VALUES ({given})");
+        client.batch_execute(&give).await.unwrap();
+        let is = async |given: &str, found: &str| {
+            let sql = format!(
+                "SELECT FROM dalp_indexed.contract WHERE kind = 'leaf' AND given_from IS {given} NULL AND found_from IS {found} NULL"
+            );
+            until("the contract to be recorded", || async { client.query(&sql, &[]).await.unwrap().len() == 1 }).await;
+        };
+        is("NOT", "").await;
+        wood.emit([ping(leaf(1), 1), wood.opened(branch(1)), grew(branch(1), leaf(1))]).await;
+        is("NOT", "NOT").await;
+        client.batch_execute("DELETE FROM dalp_indexed.indexed_contracts").await.unwrap();
+        is("", "NOT").await;
+        wood.emit([ping(leaf(1), 2)]).await;
+        caught_up(&database, &wood.anvil).await;
+        assert_eq!(rows(&client, PINGS).await, ["1", "2"]);
         service.stop().await;
     });
 }

@@ -49,6 +49,7 @@ async fn backfill(config: &Config, chain: &Chain, args: &BackfillArgs, bars: &Mu
     store.check().await.map_err(other)?;
     let (nodes, source, mut claim) = service::join(chain, &store).await?;
     refuse_unfinal(&store, &claim, chain, want).await?;
+    store.learn_contracts(&claim).await.map_err(other)?;
     let leaves = Arc::new(Leaves::open(config).await.map_err(service::ServiceError::from)?);
     let mut bar: Option<ProgressBar> = None;
     let mut logs = 0;

@@ -38,48 +38,62 @@ impl Contracts {
 /// The kind of a contract, by its index among the kinds.
 pub type KindAt = u16;
 
-/// Contracts of one chain, each with its kinds and the first block of each. A million of them take some 60 MB: no entry owns memory.
+/// Contracts of one chain, each with its kinds and the first block of each. A million of them take some 80 MB: no entry owns memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Emitters {
-    of: FbMap<22, u64>,
+    of: FbMap<22, Since>,
+}
+
+/// Since when a contract is of a kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Since {
+    /// The first block whose logs count, for whatever reason.
+    from: u64,
+    /// The first block with an event that announces it; the last number if none does. An announcement counts also if the contract is
+    /// given: it stays when nobody gives it any more.
+    found: u64,
+}
+
+impl Since {
+    const NEVER: Self = Self { from: u64::MAX, found: u64::MAX };
 }
 
 impl Emitters {
     /// Whether a contract is of this kind in block `number`. Runs for each log of a kind's event.
     #[inline]
     pub fn has(&self, address: &Address, kind: KindAt, number: u64) -> bool {
-        self.of.get(&key(address, kind)).is_some_and(|from| *from <= number)
+        self.of.get(&key(address, kind)).is_some_and(|since| since.from <= number)
     }
 
-    /// Adds a contract from this block on; returns whether it was unknown there.
-    pub fn add(&mut self, address: &Address, kind: KindAt, from: u64) -> bool {
-        let known = self.of.entry(key(address, kind)).or_insert(u64::MAX);
-        let is_new = from < *known;
-        *known = from.min(*known);
-        is_new
+    /// Whether an event announces a contract of this kind in block `number` or below.
+    pub fn is_found(&self, address: &Address, kind: KindAt, number: u64) -> bool {
+        self.of.get(&key(address, kind)).is_some_and(|since| since.found <= number)
     }
 
-    /// Adds these contracts.
-    pub fn extend(&mut self, more: &Self) {
-        for (key, from) in &more.of {
-            let known = self.of.entry(*key).or_insert(*from);
-            *known = (*known).min(*from);
-        }
+    /// Adds a contract that is announced in this block.
+    pub fn find(&mut self, address: &Address, kind: KindAt, block: u64) {
+        let since = self.of.entry(key(address, kind)).or_insert(Since::NEVER);
+        *since = Since { from: since.from.min(block), found: since.found.min(block) };
     }
 
-    /// Sets the first block of a contract; without one, it is none of this kind.
-    pub fn set(&mut self, address: &Address, kind: KindAt, from: Option<u64>) {
+    /// Adds these contracts, which are announced.
+    pub fn extend(&mut self, found: &Self) {
+        found.iter().for_each(|(address, kind, block)| self.find(&address, kind, block));
+    }
+
+    /// Sets the first block of a contract, and the block of its announcement; without a first block, it is none of this kind.
+    pub fn set(&mut self, address: &Address, kind: KindAt, from: Option<u64>, found: Option<u64>) {
         match from {
-            Some(from) => self.of.insert(key(address, kind), from),
+            Some(from) => self.of.insert(key(address, kind), Since { from, found: found.unwrap_or(u64::MAX) }),
             None => self.of.remove(&key(address, kind)),
         };
     }
 
     /// Each contract with its kind and first block.
     pub fn iter(&self) -> impl Iterator<Item = (Address, KindAt, u64)> {
-        self.of.iter().map(|(key, from)| {
+        self.of.iter().map(|(key, since)| {
             let (address, kind) = key.split_at(20);
-            (Address::from_slice(address), KindAt::from_be_bytes([kind[0], kind[1]]), *from)
+            (Address::from_slice(address), KindAt::from_be_bytes([kind[0], kind[1]]), since.from)
         })
     }
 
@@ -96,8 +110,8 @@ fn key(address: &Address, kind: KindAt) -> FixedBytes<22> {
     FixedBytes(key)
 }
 
-/// The known contracts of one chain, as of a version. The state row has the version of the stored ones, so a batch that was sorted by
-/// others is refused.
+/// The known contracts of one chain, as of a version. The state row has the version of the stored ones, from 1 on, so a batch that was
+/// sorted by others is refused; 0 is that of a process that knows none yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Directory {
     /// Rises with each change.
@@ -117,6 +131,10 @@ impl<'e> Known<'e> {
     /// These, and those that were found beside them.
     pub fn new(of: &'e Emitters, found: &'e Emitters) -> Self {
         Self { of, found }
+    }
+
+    pub(super) fn is_found(&self, address: &Address, kind: KindAt, number: u64) -> bool {
+        self.of.is_found(address, kind, number) || self.found.is_found(address, kind, number)
     }
 
     #[inline]

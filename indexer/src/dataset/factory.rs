@@ -127,7 +127,7 @@ mod tests {
         let datasets = datasets.with_factories(&rules);
         let mut emitters = Emitters::default();
         for (kind, from) in [("a", 2), ("b", 9)] {
-            emitters.add(&Address::repeat_byte(1), datasets.kind_at(kind).unwrap(), from);
+            emitters.set(&Address::repeat_byte(1), datasets.kind_at(kind).unwrap(), Some(from), None);
         }
         let directory = Directory { version: 3, emitters };
         let of = |byte: u8| Address::repeat_byte(byte).into_word();

@@ -116,7 +116,7 @@ impl Datasets {
         let mut emitters = Emitters::default();
         for contract in contracts {
             if let Some(kind) = self.kind_at(&contract.kind) {
-                emitters.add(&contract.address, kind, contract.from);
+                emitters.set(&contract.address, kind, Some(contract.from), None);
             }
         }
         emitters

@@ -86,7 +86,7 @@ impl Rows {
             let of_kind = datasets.typed(known, header.number, &log).filter(|typed| typed.is_of_kind());
             for typed in of_kind {
                 for (address, kind) in datasets.announced(typed, &log) {
-                    found.add(&address, kind, header.number);
+                    found.find(&address, kind, header.number);
                 }
                 match encoders.decode(typed, &place, &log) {
                     Ok(true) if times[typed.at].last() != Some(&header.time) => times[typed.at].push(header.time),

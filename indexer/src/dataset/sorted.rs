@@ -51,7 +51,7 @@ impl Sorted {
                     times.push(header.time);
                 }
                 let new = datasets.announced(of, &log);
-                let new = new.filter(|(address, kind)| !known.has(address, *kind, header.number));
+                let new = new.filter(|(address, kind)| !known.is_found(address, *kind, header.number));
                 announced.extend(new.map(|(address, kind)| (address, kind, header.number)));
             }
             if !is_typed {
@@ -59,7 +59,7 @@ impl Sorted {
             }
         }
         for (address, kind, from) in &announced {
-            self.found.add(address, *kind, *from);
+            self.found.find(address, *kind, *from);
         }
         (self.times, self.untyped) = (times, untyped);
         !announced.is_empty()
@@ -70,7 +70,7 @@ impl Sorted {
         self.version
     }
 
-    /// The contracts that its own logs announce: none of them was known at its block.
+    /// The contracts that its own logs announce: no announcement of them was known up to its block.
     pub fn found(&self) -> &Emitters {
         &self.found
     }

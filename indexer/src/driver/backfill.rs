@@ -326,8 +326,9 @@ impl PieceTask {
                     self.trouble.set(Some(why));
                 }
                 Err(StoreError::Contracts { .. }) => {
-                    self.context.learn_contracts().await?;
-                    continue;
+                    if self.context.learn_contracts().await? {
+                        continue;
+                    }
                 }
                 Err(error @ (StoreError::TailMoved { .. } | StoreError::Indeterminate { .. })) => {
                     warn!(range = %batch.range(), "{error}");

@@ -10,11 +10,10 @@ use tracing::{info, warn};
 
 use super::work::Context;
 use crate::backoff::Backoff;
-use crate::chain::block::BlockRange;
 use crate::maintenance::LeavesError;
 use crate::status::ChainStatus;
 use crate::store::StoreError;
-use crate::store::decode::{Decoded, Undecoded};
+use crate::store::decode::Decoded;
 
 /// Pause between two looks for work: operators, `contracts` and `redecode` ask for it in the database.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,6 +46,8 @@ pub async fn decode_stored(context: Context, status: watch::Sender<ChainStatus>)
             // Another process leads: our driver will hear it from its own next commit.
             Err(Trouble::Store(StoreError::Fenced { .. })) => return std::future::pending().await,
             Err(trouble) => {
+                // A range may be too large for the time of a transaction.
+                width = (width / 16).max(1);
                 warn!("the stored logs of added contracts are not decoded yet: {trouble}");
                 backoff.pause().await;
             }
@@ -87,7 +88,6 @@ async fn turn(context: &Context, status: &watch::Sender<ChainStatus>, width: &mu
     }
     let news = context.store.news(chain_id);
     let undecoded = context.store.undecoded(chain_id).await?;
-    context.store.seen(chain_id, news);
     let left = undecoded.as_ref().map_or(0, |(_, contracts)| *contracts);
     status.send_if_modified(|status| {
         let changed = status.undecoded_contracts != left;
@@ -95,30 +95,28 @@ async fn turn(context: &Context, status: &watch::Sender<ChainStatus>, width: &mu
         status.ready &= left == 0;
         changed
     });
-    let Some((undecoded, _)) = undecoded else { return Ok(None) };
-    let range = range_of(&undecoded, *width);
+    context.store.seen(chain_id, news);
+    if left == 0 {
+        return Ok(None);
+    }
     let has_leaves = |times: &[Vec<i64>], floors: &_| context.leaves.has_leaves(chain_id, times, floors);
-    match context.store.decode(&context.claim, &undecoded, range, has_leaves).await? {
-        Decoded::Leaves(times, floors) => {
+    match context.store.decode(&context.claim, *width, has_leaves).await? {
+        Decoded::Leaves(range, times, floors) => {
+            *width = range.blocks();
             context.leaves.cover_times(chain_id, &times, &floors).await?;
             Ok(Some(0))
         }
-        Decoded::From { first, logs } => {
-            *width = next_width(range, first, logs);
+        Decoded::Range(range, logs) => {
+            *width = next_width(range.blocks(), logs);
             Ok(Some(logs))
         }
+        Decoded::Nothing => Ok(None),
     }
 }
 
-fn range_of(undecoded: &Undecoded, width: u64) -> BlockRange {
-    let last = undecoded.last();
-    BlockRange { first: undecoded.first().max(last.saturating_sub(width - 1)).min(last), last }
-}
-
-/// The width after a range of which the blocks from `first` on were decoded.
-fn next_width(range: BlockRange, first: u64, logs: u64) -> u64 {
-    let done = range.last - first + 1;
-    if first == range.first && logs < FEW_LOGS { (done * 4).min(MOST_WIDTH) } else { done }
+/// The width after a range of so many blocks with so many logs.
+fn next_width(blocks: u64, logs: u64) -> u64 {
+    if logs < FEW_LOGS { (blocks * 4).min(MOST_WIDTH) } else { blocks }
 }
 
 #[cfg(test)]
@@ -126,22 +124,19 @@ mod tests {
     use alloy::primitives::Address;
 
     use super::*;
+    use crate::chain::block::BlockRange;
     use crate::dataset::Contract;
+    use crate::store::decode::Undecoded;
 
     #[test]
     fn a_range_ends_where_something_is_undecoded_and_is_as_wide_as_a_transaction_allows() {
         let contract = |from| Contract { address: Address::ZERO, kind: "k".into(), from };
         let undecoded = Undecoded { contracts: vec![(contract(500), 1_000), (contract(90), 800)] };
         for (width, first) in [(1, 1_000), (100, 901), (1_000, 90), (u64::MAX, 90)] {
-            assert_eq!(range_of(&undecoded, width), BlockRange { first, last: 1_000 });
+            assert_eq!(undecoded.range(width), BlockRange { first, last: 1_000 });
         }
         let late = Undecoded { contracts: vec![(contract(7), 7)] };
-        assert_eq!(range_of(&late, 10), BlockRange { first: 7, last: 7 });
-        let range = BlockRange { first: 101, last: 200 };
-        assert_eq!(
-            [next_width(range, 101, 10), next_width(range, 101, 5_000), next_width(range, 151, 9_000)],
-            [400, 100, 50]
-        );
-        assert_eq!(next_width(BlockRange { first: 0, last: MOST_WIDTH }, 0, 0), MOST_WIDTH);
+        assert_eq!(late.range(10), BlockRange { first: 7, last: 7 });
+        assert_eq!([next_width(100, 10), next_width(100, 5_000), next_width(MOST_WIDTH, 0)], [400, 100, MOST_WIDTH]);
     }
 }

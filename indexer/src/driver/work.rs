@@ -64,7 +64,11 @@ impl Context {
                         context.look_again(&batch, &error).await?;
                         backoff.pause().await;
                     }
-                    Err(StoreError::Contracts { .. }) => context.learn_contracts().await?,
+                    Err(StoreError::Contracts { .. }) => {
+                        if !context.learn_contracts().await? {
+                            backoff.pause().await;
+                        }
+                    }
                     Err(StoreError::Duplicate { why }) => {
                         return explain_duplicate(&context.store, &context.claim, on, why).await;
                     }
@@ -210,14 +214,15 @@ impl Context {
         self.store.sort_again(self.claim.chain_id, &batch).map_or(batch, Arc::new)
     }
 
-    /// After a write of a batch that was sorted by other contracts than the stored ones. A temporary failure is left to the next try.
-    pub(super) async fn learn_contracts(&self) -> Result<(), StoreError> {
+    /// After a write of a batch that was sorted by other contracts than the stored ones; returns whether they are known now. A temporary
+    /// failure is left to the next try.
+    pub(super) async fn learn_contracts(&self) -> Result<bool, StoreError> {
         match self.store.learn_contracts(&self.claim).await {
             Err(StoreError::Retry { why }) => {
                 warn!("{why}");
-                Ok(())
+                Ok(false)
             }
-            learned => learned,
+            learned => learned.map(|()| true),
         }
     }
 

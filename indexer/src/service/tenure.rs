@@ -160,8 +160,8 @@ impl Tenure {
     /// contracts: what is stored up to now may lack their rows, and what comes has them.
     async fn loaded(&self, context: &Context) -> Result<(u64, State), StoreError> {
         self.store.learn_floors(context.claim.chain_id).await?;
-        let undecoded = register(context).await?;
-        Ok((undecoded, self.store.load(&context.claim).await?))
+        let state = self.store.load(&context.claim).await?;
+        Ok((register(context).await?, state))
     }
 
     fn publish_standby(&self, waits_for: String) {

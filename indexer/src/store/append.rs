@@ -47,6 +47,10 @@ impl Store {
             Lane::Backfill => self.history.acquire().await.ok(),
             Lane::Tail { .. } => None,
         };
+        // Others may have committed in the meantime: what the fence would refuse is not sent.
+        if self.known(claim.chain_id).version != batch.version() {
+            return Err(StoreError::Contracts { chain_id: claim.chain_id });
+        }
         let touched = rows.tables.iter().map(|table| Touched { dataset: table.at, rows: table.rows }).collect();
         let mut connection = self.connection().await?;
         let under_way = self.bus.begin(claim.chain_id);
@@ -65,7 +69,7 @@ impl Store {
                 (stages.then(Stage::Looks, check_overlap(&tx, claim, batch)), Change::Backfilled(batch.range()))
             }
         };
-        let is_late = lane == Lane::Backfill;
+        let is_late = lane == Lane::Backfill && batch.source().filter().raw;
         let stages = stages.then(Stage::Looks, self.find(&tx, claim, batch.found(), is_late));
         let epoch = stages.then(Stage::Coverage, cover(&tx, claim, batch)).run().await?;
         tx.commit().await.map_err(|error| StoreError::Indeterminate { why: error.to_string() })?;

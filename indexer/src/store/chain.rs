@@ -65,6 +65,7 @@ impl Store {
     /// [`StoreError::Fenced`] if another process claimed the chain after us.
     pub async fn load(&self, claim: &Claim) -> Result<State, StoreError> {
         self.bus.forget(claim.chain_id);
+        self.forget_contracts(claim.chain_id);
         let mut connection = self.connection().await?;
         let tx = begin(&mut connection, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];
@@ -79,6 +80,7 @@ impl Store {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
         drop(connection);
+        self.learn_contracts(claim).await?;
         let next = uint8(row.get::<_, i64>(1) + 1)?;
         let mut recent = self.blocks_below(claim.chain_id, next, 0, RECENT).await?;
         recent.reverse();

@@ -63,12 +63,12 @@ impl Store {
         Ok(Rows::encode(&self.datasets, known, int8(chain_id), batch, floors))
     }
 
-    /// Those of these contracts that are not known from their first block on.
+    /// Those of these announced contracts whose announcement is not known.
     pub(super) fn unknown(&self, chain_id: u64, announced: &Emitters) -> Emitters {
         let (mut unknown, directory) = (Emitters::default(), self.known(chain_id));
         for (address, kind, from) in announced.iter() {
-            if !directory.emitters.has(&address, kind, from) {
-                unknown.add(&address, kind, from);
+            if !directory.emitters.is_found(&address, kind, from) {
+                unknown.find(&address, kind, from);
             }
         }
         unknown
@@ -124,7 +124,7 @@ impl Store {
     pub(super) fn lost(&self, chain_id: u64, lost: &Lost) {
         if let Some(version) = lost.version {
             self.changed(chain_id, version, |known| {
-                lost.contracts.iter().for_each(|(address, kind, from)| known.set(address, *kind, *from));
+                lost.contracts.iter().for_each(|(address, kind, from)| known.set(address, *kind, *from, None));
             });
         }
     }
@@ -140,27 +140,44 @@ impl Store {
         tx.commit().await.map_err(StoreError::from)
     }
 
-    /// As [`Store::learn_contracts`], as of the transaction's snapshot or lock.
+    /// As [`Store::learn_contracts`], as of a snapshot of committed contracts.
     pub(super) async fn learn_by(&self, tx: &Client, chain_id: u64) -> Result<(), StoreError> {
+        if let Some(directory) = self.newer(tx, chain_id).await? {
+            self.learn(chain_id, directory);
+        }
+        Ok(())
+    }
+
+    fn learn(&self, chain_id: u64, directory: Directory) {
+        self.with_known(chain_id, |known| {
+            known.directory = Arc::new(directory);
+            known.news += 1;
+        });
+    }
+
+    /// Forgets the contracts of a chain: after a lost answer to COMMIT, or as another process led it, an equal version proves nothing.
+    pub(super) fn forget_contracts(&self, chain_id: u64) {
+        self.with_known(chain_id, |known| known.directory = Arc::default());
+    }
+
+    /// The contracts as the transaction sees them, if their version is not the known one.
+    async fn newer(&self, tx: &Client, chain_id: u64) -> Result<Option<Directory>, StoreError> {
         let chain: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(chain_id), Type::INT8)];
         let row = tx.query_typed_opt(VERSION, &chain).await?;
         let version = row.map_or(0, |row| row.get(0));
         if self.known(chain_id).version == version {
-            return Ok(());
+            return Ok(None);
         }
         let kinds = self.datasets.kinds();
         let params: [(&(dyn ToSql + Sync), Type); 2] = [chain[0].clone(), (&kinds, Type::TEXT_ARRAY)];
         let mut emitters = Emitters::default();
         for row in tx.query_typed(KNOWN, &params).await? {
             if let Some(kind) = self.datasets.kind_at(row.get(1)) {
-                emitters.add(&address(row.get(0)), kind, uint8(row.get(2))?);
+                let found = row.get::<_, Option<i64>>(3).map(uint8).transpose()?;
+                emitters.set(&address(row.get(0)), kind, Some(uint8(row.get(2))?), found);
             }
         }
-        self.with_known(chain_id, |known| {
-            known.directory = Arc::new(Directory { version, emitters });
-            known.news += 1;
-        });
-        Ok(())
+        Ok(Some(Directory { version, emitters }))
     }
 
     /// Records the contracts of the configuration, and those that operators added. The stored logs of a new contract, and of one whose
@@ -193,11 +210,15 @@ impl Store {
         if changed > 0 {
             tx.query_typed(BUMP, &fence[..1]).await?;
         }
-        self.learn_by(&tx, claim.chain_id).await?;
+        let directory = self.newer(&tx, claim.chain_id).await?;
         let undecoded = tx.query_typed_one(COUNT_UNDECODED, &of[..1]).await?;
         let idle = [of[0].clone(), of[1].clone(), (&selected as _, Type::BYTEA_ARRAY)];
         let idle = tx.query_typed(IDLE, &idle).await?;
         tx.commit().await?;
+        // Not before: what is rolled back was never a version.
+        if let Some(directory) = directory {
+            self.learn(claim.chain_id, directory);
+        }
         let idle = idle.iter().map(contract).collect::<Result<_, _>>()?;
         Ok(Registered { undecoded: uint8(undecoded.get(0))?, idle })
     }
@@ -382,7 +403,7 @@ macro_rules! given {
     ($then:literal) => {
         concat!(
             "WITH given AS (SELECT address, kind, min(start) AS start FROM (\
-               SELECT address, kind, start FROM unnest($3, $4, $5) AS n (address, kind, start) \
+               SELECT address, kind, start FROM unnest($3, $4, $5) AS n (address, kind, start) WHERE kind = ANY ($2) \
                UNION ALL SELECT address, kind, start_block FROM dalp_indexed.indexed_contracts WHERE chain_id = $1 AND kind = ANY ($2)) AS n \
              GROUP BY address, kind) ",
             $then
@@ -395,7 +416,7 @@ pub(super) const BUMP: &str =
     "UPDATE dalp_indexed.chain_state SET contracts = contracts + 1 WHERE chain_id = $1 RETURNING contracts";
 const VERSION: &str = "SELECT contracts FROM dalp_indexed.chain_state WHERE chain_id = $1";
 const KNOWN: &str =
-    "SELECT address, kind, start_block FROM dalp_indexed.contract WHERE chain_id = $1 AND kind = ANY ($2)";
+    "SELECT address, kind, start_block, found_from FROM dalp_indexed.contract WHERE chain_id = $1 AND kind = ANY ($2)";
 const COUNT_UNDECODED: &str =
     "SELECT count(*) FROM dalp_indexed.contract WHERE chain_id = $1 AND undecoded_to IS NOT NULL";
 /// Some of them are enough for a message.

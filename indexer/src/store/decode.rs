@@ -27,7 +27,7 @@ use crate::dataset::{Contract, Floors};
 const LOGS: usize = 10_000;
 
 /// Most contracts that are decoded together.
-const CONTRACTS: usize = 1_000;
+const CONTRACTS: i64 = 1_000;
 
 /// Contracts whose logs are decoded together: those with the newest undecoded blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,12 @@ impl Undecoded {
         self.contracts.iter().map(|(contract, _)| contract.from).min().unwrap_or_default()
     }
 
+    /// The newest undecoded blocks, so many at most.
+    pub fn range(&self, width: u64) -> BlockRange {
+        let last = self.last();
+        BlockRange { first: self.first().max(last.saturating_sub(width.saturating_sub(1))).min(last), last }
+    }
+
     /// The contracts with undecoded blocks from `first` on. What is decoded of them above their last undecoded block is the same
     /// again.
     fn from(&self, first: u64) -> Vec<&Contract> {
@@ -57,15 +63,12 @@ impl Undecoded {
 /// The end of one transaction of [`Store::decode`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
-    /// The logs from this block on are decoded: so many of them.
-    From {
-        /// The block.
-        first: u64,
-        /// The number of decoded logs.
-        logs: u64,
-    },
-    /// Nothing was done: these times of each dataset need leaves, above these floors.
-    Leaves(Vec<Vec<i64>>, Floors),
+    /// The logs of these blocks are decoded: so many of them.
+    Range(BlockRange, u64),
+    /// Nothing was done: these times of each dataset need leaves for these blocks, above these floors.
+    Leaves(BlockRange, Vec<Vec<i64>>, Floors),
+    /// There is nothing to decode.
+    Nothing,
 }
 
 impl Store {
@@ -75,18 +78,11 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn undecoded(&self, chain_id: u64) -> Result<Option<(Undecoded, u64)>, StoreError> {
-        let client = self.connection().await?;
-        let params: [(&(dyn ToSql + Sync), Type); 2] =
-            [(&int8(chain_id), Type::INT8), (&(CONTRACTS as i64), Type::INT8)];
-        let rows = client.query_typed(UNDECODED, &params).await?;
-        let Some(first) = rows.first() else { return Ok(None) };
-        let all = uint8(first.get(4))?;
-        let contracts = rows.iter().map(|row| Ok((contract(row)?, uint8(row.get(3))?)));
-        Ok(Some((Undecoded { contracts: contracts.collect::<Result<_, StoreError>>()? }, all)))
+        undecoded(&*self.connection().await?, chain_id).await
     }
 
-    /// Decodes the stored logs of these contracts in `range`, which ends with their last undecoded block: as many of the newest as fit
-    /// into one transaction. `has_leaves`: whether there are leaves for these times of each dataset.
+    /// Decodes the newest undecoded logs of a chain in at most `width` blocks: as many as fit into one transaction. `has_leaves`: whether
+    /// there are leaves for these times of each dataset.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if another process leads the chain; after [`StoreError::Indeterminate`] it may be committed: a repeat
@@ -94,8 +90,7 @@ impl Store {
     pub async fn decode(
         &self,
         claim: &Claim,
-        undecoded: &Undecoded,
-        range: BlockRange,
+        width: u64,
         has_leaves: impl Fn(&[Vec<i64>], &Floors) -> bool,
     ) -> Result<Decoded, StoreError> {
         let mut connection = self.connection().await?;
@@ -107,16 +102,19 @@ impl Store {
         let epoch = tx.query_typed_opt(FENCE, &fence).await?;
         let epoch: i64 = epoch.ok_or(StoreError::Fenced { chain_id: claim.chain_id })?.get(0);
         let floors = read_floors(&tx, &self.datasets, claim.chain_id).await?;
+        // Behind the lock, too: another lane may have found one of them earlier, or a reorg may have taken one back.
+        let Some((undecoded, _)) = undecoded(&tx, claim.chain_id).await? else { return Ok(Decoded::Nothing) };
+        let (range, kept) = (undecoded.range(width), timestamp(floors.first(self.datasets.every())));
         let contracts = undecoded.from(range.first);
-        let (range, rows) = read(&tx, claim, &contracts, range).await?;
+        let (range, rows) = read(&tx, claim, &contracts, range, kept).await?;
         let emitters = self.datasets.emitters_of(contracts.iter().copied());
         let logs = rows.iter().map(stored_log).collect::<Result<Vec<_>, _>>()?;
         let of = logs.iter().rev().map(Stored::parts);
         let (encoded, times, announced) = Rows::of_kinds(&self.datasets, chain_id, &emitters, &floors, of);
         if !has_leaves(&times, &floors) {
-            return Ok(Decoded::Leaves(times, floors));
+            return Ok(Decoded::Leaves(range, times, floors));
         }
-        self.clear_decoded(&tx, claim, &contracts, range).await?;
+        self.clear_decoded(&tx, claim, &contracts, range, kept).await?;
         let touched = encoded.tables.iter().map(|table| Touched { dataset: table.at, rows: table.rows }).collect();
         let statements = prepare(&tx, &self.datasets, &encoded.tables).await?;
         copy(&tx, statements, encoded.tables).await?;
@@ -134,7 +132,7 @@ impl Store {
             self.found(claim.chain_id, version, &found, true);
         }
         under_way.committed(epoch, Change::Decoded(range), touched);
-        Ok(Decoded::From { first: range.first, logs: logs.len() as u64 })
+        Ok(Decoded::Range(range, logs.len() as u64))
     }
 
     /// Removes the contracts' rows of these blocks from the tables of their kinds, and their refused logs. Kind by kind: a contract of two
@@ -145,9 +143,10 @@ impl Store {
         claim: &Claim,
         contracts: &[&Contract],
         range: BlockRange,
+        kept: Option<DateTime<Utc>>,
     ) -> Result<(), StoreError> {
         let (chain_id, first, last) = (int8(claim.chain_id), int8(range.first), int8(range.last));
-        let (low, high) = times(tx, claim, range).await?;
+        let (low, high) = times(tx, claim, range, kept).await?;
         let mut kinds: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
         for contract in contracts {
             kinds.entry(&contract.kind).or_default().push(contract.address.as_slice());
@@ -166,7 +165,7 @@ impl Store {
             all(clears.map(|sql| tx.execute_typed(sql, &params))).await?;
             let names: Vec<&str> = self.datasets.of_kind(kind).map(|dataset| dataset.name()).collect();
             let names: (&(dyn ToSql + Sync), Type) = (&names, Type::TEXT_ARRAY);
-            tx.execute_typed(CLEAR_REFUSED, &[&params[..4], &[names]].concat()).await?;
+            tx.execute_typed(CLEAR_REFUSED, &[&params[..], &[names]].concat()).await?;
         }
         Ok(())
     }
@@ -178,10 +177,11 @@ async fn read(
     claim: &Claim,
     contracts: &[&Contract],
     range: BlockRange,
+    kept: Option<DateTime<Utc>>,
 ) -> Result<(BlockRange, Vec<Row>), StoreError> {
     let addresses: Vec<&[u8]> = contracts.iter().map(|contract| contract.address.as_slice()).collect();
     let newest = async |range: BlockRange, most: Option<i64>| {
-        let (low, high) = times(tx, claim, range).await?;
+        let (low, high) = times(tx, claim, range, kept).await?;
         let params: [(&(dyn ToSql + Sync), Type); 7] = [
             (&int8(claim.chain_id), Type::INT8),
             (&int8(range.first), Type::INT8),
@@ -206,17 +206,18 @@ async fn read(
     Ok((BlockRange { first: cut + 1, last: range.last }, rows))
 }
 
-/// The times between which the blocks of a range are.
+/// The times between which the blocks of a range are, as far as raw logs are kept (`kept`; `None`: all): typed rows without a raw log stay as they are.
 async fn times(
     tx: &Client,
     claim: &Claim,
     range: BlockRange,
+    kept: Option<DateTime<Utc>>,
 ) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), StoreError> {
     let params: [(&(dyn ToSql + Sync), Type); 3] =
         [(&int8(claim.chain_id), Type::INT8), (&int8(range.first), Type::INT8), (&int8(range.last), Type::INT8)];
     let row = tx.query_typed_one(TIMES, &params).await?;
     let (low, high) = (row.get::<_, Option<DateTime<Utc>>>(0), row.get::<_, Option<DateTime<Utc>>>(1));
-    Ok((low.or_else(|| timestamp(0)), high.or_else(|| timestamp(super::verify::LAST_SECOND))))
+    Ok((low.or_else(|| timestamp(0)).max(kept), high.or_else(|| timestamp(super::verify::LAST_SECOND))))
 }
 
 async fn advance(tx: &Client, claim: &Claim, contracts: &[&Contract], range: BlockRange) -> Result<(), StoreError> {
@@ -280,6 +281,15 @@ fn stored_log(row: &Row) -> Result<Stored<'_>, StoreError> {
     })
 }
 
+async fn undecoded(client: &Client, chain_id: u64) -> Result<Option<(Undecoded, u64)>, StoreError> {
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&CONTRACTS, Type::INT8)];
+    let rows = client.query_typed(UNDECODED, &params).await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let all = uint8(first.get(4))?;
+    let contracts = rows.iter().map(|row| Ok((contract(row)?, uint8(row.get(3))?)));
+    Ok(Some((Undecoded { contracts: contracts.collect::<Result<_, StoreError>>()? }, all)))
+}
+
 const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2 \
                      RETURNING epoch";
 const UNDECODED: &str = "SELECT address, kind, start_block, undecoded_to, \
@@ -290,7 +300,7 @@ const READ: &str = "SELECT block_number, log_index, block_time, tx_index, block_
                     FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND address = ANY ($4) \
                       AND block_time BETWEEN $5 AND $6 ORDER BY block_number DESC, log_index DESC LIMIT $7";
 const CLEAR_REFUSED: &str = "DELETE FROM dalp_indexed.quarantine WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 \
-                             AND address = ANY ($4) AND decoder = ANY ($5)";
+                             AND address = ANY ($4) AND block_time BETWEEN $5 AND $6 AND decoder = ANY ($7)";
 /// Only what was to be decoded up to a block of the range: a contract that was marked again meanwhile begins again.
 const ADVANCE: &str = "UPDATE dalp_indexed.contract AS c \
                        SET undecoded_to = CASE WHEN $5 > c.start_block THEN $5 - 1 END \

@@ -63,8 +63,7 @@ impl Store {
         foreign: &[(i64, i32)],
         anchor: BlockRef,
     ) -> Result<Arc<Commit>, StoreError> {
-        let range = replacement.range();
-        let batch = replacement.batch();
+        let (range, batch) = (replacement.range(), replacement.batch());
         batch.map_or(Ok(()), |batch| refuse_absurd(batch))?;
         let (datasets, floors) = (&self.datasets, self.floors(claim.chain_id));
         let rows = batch.map(|batch| self.encode(claim.chain_id, batch, &floors)).transpose()?;
@@ -101,7 +100,8 @@ impl Store {
         let stages = stages.fence(fence(&tx, claim, batch)).then(Stage::Looks, hold_anchor(&tx, claim, range, anchor));
         let stages = match batch {
             Some(batch) => {
-                let stages = stages.then(Stage::Looks, self.find(&tx, claim, batch.found(), true));
+                let stages =
+                    stages.then(Stage::Looks, self.find(&tx, claim, batch.found(), batch.source().filter().raw));
                 stages.then(Stage::Coverage, set_level(&tx, claim, batch.source(), range, batch.level(), true))
             }
             None => stages.then(Stage::Looks, stay_uncovered(&tx, claim, &of[..3])),

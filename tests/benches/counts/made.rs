@@ -33,6 +33,7 @@ pub async fn lead(site: &Site) -> Outcome<(Store, Lease, Claim)> {
     };
     let mut lease = Lease::new(&store, new);
     let Bid::Won(claim) = lease.bid().await? else { return Err("somebody leads".into()) };
+    store.learn_contracts(&claim).await?;
     Ok((store, lease, claim))
 }
 
@@ -75,7 +76,9 @@ pub fn batch(fork: u64, tail: Tail, blocks: u64, logs: u64) -> Outcome<Sorted> {
         headers.push(header);
     }
     let range = BlockRange { first, last: first + blocks - 1 };
-    Ok(Sorted::new(&Datasets::own(), &Directory::default(), BlockBatch::new(range, headers, all, &Source::default())?))
+    // As a new chain has it: the first version, without contracts.
+    let directory = Directory { version: 1, ..Directory::default() };
+    Ok(Sorted::new(&Datasets::own(), &directory, BlockBatch::new(range, headers, all, &Source::default())?))
 }
 
 fn hash(fork: u64, number: u64) -> B256 {

@@ -313,6 +313,7 @@ fn a_repair_commits_only_under_the_writers_token_and_on_its_chain() {
             .await
             .unwrap();
         burst(anvil.rpc(), &deployed, 3, 77).await;
+        store.learn_contracts(&claim).await.unwrap();
         let batch = store.sort(31_337, nodes.range_to(&source, broken, Level::Receipts).await.unwrap());
         let above = BlockRange { first: tail, last: tail + 1 };
         let above = store.sort(31_337, nodes.range_to(&source, above, Level::Receipts).await.unwrap());
