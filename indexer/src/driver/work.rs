@@ -98,12 +98,14 @@ impl Context {
     }
 
     pub(super) fn reload(&self, trouble: Trouble) -> Work {
-        let (store, claim) = (self.store.clone(), self.claim.clone());
+        let context = self.clone();
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
-                match store.load(&claim).await {
+                match context.store.load(&context.claim).await {
                     Ok(state) => {
+                        // If this fails, the next batch is refused, and tries again.
+                        context.learn_contracts().await?;
                         trouble.set(None);
                         let State { tail, finalized, recent, .. } = state;
                         return Ok(Input::Loaded { tail, finalized, recent });

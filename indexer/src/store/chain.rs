@@ -80,7 +80,6 @@ impl Store {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
         drop(connection);
-        self.learn_contracts(claim).await?;
         let next = uint8(row.get::<_, i64>(1) + 1)?;
         let mut recent = self.blocks_below(claim.chain_id, next, 0, RECENT).await?;
         recent.reverse();

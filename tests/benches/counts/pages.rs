@@ -58,11 +58,14 @@ async fn append(cluster: &Cluster, database: &str, site: &Site, what: &str, page
     let mut before = watch.used(database).await?;
     let mut session = before;
     for _ in 0..2 {
-        drop(Store::open(&site.config()).await?);
+        let store = Store::open(&site.config()).await?;
+        store.learn_contracts(&claim).await?;
+        drop(store);
         let now = watch.used(database).await?;
         (session, before) = (now.since(before), now);
     }
     let (store, mut rows) = (Store::open(&site.config()).await?, [0; 2]);
+    store.learn_contracts(&claim).await?;
     for (on, batch) in &batches {
         let commit = store.append(&claim, batch, Lane::Tail { on: *on, finalized: None }).await?;
         for touched in &commit.touched {

@@ -31,6 +31,7 @@ pub async fn measure(cluster: &Cluster, said: &mut Said) -> Outcome<Counts> {
         // First: what is known of the blocks above is forgotten by it, and an unwind goes by that.
         let (done, tally) = wire.count(store.load(&claim)).await;
         done?;
+        store.learn_contracts(&claim).await?;
         let mut taken: Vec<(&str, Tally)> = vec![("state read under its lock", tally)];
         let batch = made::batch(0, base, BLOCKS, LOGS)?;
         leaves.cover(CHAIN, &batch, &store.floors(CHAIN)).await?;
