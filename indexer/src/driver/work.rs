@@ -102,6 +102,7 @@ impl Context {
         Box::pin(async move {
             let mut backoff = Backoff::new();
             loop {
+                context.store.forget_contracts(context.claim.chain_id);
                 match context.store.load(&context.claim).await {
                     Ok(state) => {
                         // If this fails, the next batch is refused, and tries again.

@@ -160,6 +160,7 @@ impl Tenure {
     /// contracts: what is stored up to now may lack their rows, and what comes has them.
     async fn loaded(&self, context: &Context) -> Result<(u64, State), StoreError> {
         self.store.learn_floors(context.claim.chain_id).await?;
+        self.store.forget_contracts(context.claim.chain_id);
         let state = self.store.load(&context.claim).await?;
         Ok((register(context).await?, state))
     }

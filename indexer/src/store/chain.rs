@@ -65,7 +65,6 @@ impl Store {
     /// [`StoreError::Fenced`] if another process claimed the chain after us.
     pub async fn load(&self, claim: &Claim) -> Result<State, StoreError> {
         self.bus.forget(claim.chain_id);
-        self.forget_contracts(claim.chain_id);
         let mut connection = self.connection().await?;
         let tx = begin(&mut connection, claim).await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&int8(claim.chain_id), Type::INT8)];

@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// Forgets the contracts of a chain: after a lost answer to COMMIT, or as another process led it, an equal version proves nothing.
-    pub(super) fn forget_contracts(&self, chain_id: u64) {
+    pub fn forget_contracts(&self, chain_id: u64) {
         self.with_known(chain_id, |known| known.directory = Arc::default());
     }
 
