@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256, U256, keccak256};
 use dalp_fixtures::contracts::{ASSET_TOKEN, AssetToken};
 use dalp_fixtures::{Deployed, deploy};
 use dalp_indexer::service::Service;
-use dalp_tests::indexer::Site;
+use dalp_tests::indexer::{Site, said};
 use dalp_tests::stage::{READER, anvil, stage, until};
 use dalp_tests::traffic::{caught_up, send};
 use tempfile::NamedTempFile;
@@ -73,13 +73,6 @@ pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
     let sql = format!("SELECT t::text FROM ({sql}) AS t");
     let rows = client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     rows.iter().map(|row| row.get(0)).collect()
-}
-
-fn said(site: &Site, arguments: &[&str], code: i32) -> String {
-    let output = site.call(arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
-    format!("{out}{err}")
 }
 
 const ISSUED: &str = "Issued(address,uint256,int16,uint64,bool,bytes3,string,bytes,(bytes4,int64)[])";
@@ -232,6 +225,18 @@ fn a_contract_that_is_added_later_gets_its_past() {
         service.stop().await;
         said(&whole, &["verify"], 0);
         said(&whole, &["redecode", "--kind", "fund"], 1);
+
+        // Rows whose raw logs retention has taken stay as they are.
+        let retired = "UPDATE dalp_indexed.retention_floor SET floor = (SELECT max(block_time) FROM dalp_indexed.logs), moves = moves + 1 \
+                       WHERE table_name = 'logs'; \
+                       DELETE FROM dalp_indexed.logs USING dalp_indexed.retention_floor WHERE table_name = 'logs' AND block_time < floor";
+        client.batch_execute(retired).await.unwrap();
+        let before = count(&client, "asset_transfer").await;
+        said(&whole, &["redecode", "--kind", "asset"], 0);
+        let service = Service::start(&whole.config()).await.unwrap();
+        decoded(&client).await;
+        service.stop().await;
+        assert!(before > 1 && count(&client, "asset_transfer").await == before);
     });
 }
 

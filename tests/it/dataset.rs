@@ -2,7 +2,7 @@
 
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_indexer::dataset::{Dataset, Datasets, Groups, View, retained};
-use dalp_tests::indexer::Site;
+use dalp_tests::indexer::{Site, said};
 use dalp_tests::made_up::{self, NOTE, TABLE};
 use dalp_tests::stage::{Database, anvil_with, stage, until};
 use serde_json::Value;
@@ -54,13 +54,6 @@ async fn notes(client: &Client, from: &str) -> Vec<(i64, String, String, i32)> {
     );
     let rows = client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
-}
-
-fn said(site: &Site, arguments: &[&str], code: i32) -> String {
-    let output = site.call(arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
-    format!("{out}{err}")
 }
 
 #[test]

@@ -2,19 +2,19 @@
 
 use std::io::Write as _;
 
-use alloy::primitives::{Address, B256, U256, keccak256};
+use alloy::primitives::{Address, B256, keccak256};
 use alloy::sol_types::SolCall as _;
 use dalp_fixtures::contracts::Burst;
 use dalp_fixtures::{Anvil, Deployed, deploy};
 use dalp_indexer::service::Service;
-use dalp_tests::indexer::Site;
+use dalp_tests::indexer::{Site, said};
 use dalp_tests::stage::{Database, anvil, stage, until};
 use dalp_tests::traffic::caught_up;
 use serde_json::json;
 use tempfile::NamedTempFile;
 use tokio_postgres::Client;
 
-use crate::plant;
+use crate::{contracts, plant};
 
 /// A factory of factories.
 struct Wood {
@@ -34,7 +34,7 @@ const ABIS: [&str; 3] = [
 ];
 
 fn word(number: u64) -> Vec<u8> {
-    U256::from(number).to_be_bytes::<32>().to_vec()
+    contracts::word(number).to_vec()
 }
 
 fn branch(number: u8) -> Address {
@@ -106,9 +106,7 @@ impl Wood {
 }
 
 async fn rows(client: &Client, sql: &str) -> Vec<String> {
-    let sql = format!("SELECT t::text FROM ({sql}) AS t");
-    let rows = client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    rows.iter().map(|row| row.get::<_, String>(0).trim_matches(['(', ')']).to_owned()).collect()
+    contracts::rows(client, sql).await.iter().map(|row| row.trim_matches(['(', ')']).to_owned()).collect()
 }
 
 const PINGS: &str = "SELECT number FROM dalp_indexed.leaf_ping ORDER BY block_number, log_index";
@@ -117,13 +115,6 @@ const FOUND: &str =
 
 fn named(kind: &str, address: Address) -> String {
     format!("{kind},{}", alloy::hex::encode(address))
-}
-
-fn said(site: &Site, arguments: &[&str], code: i32) -> String {
-    let output = site.call(arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
-    format!("{out}{err}")
 }
 
 /// Logs before the announcement, in the same block, count; those of strangers never do.
@@ -248,8 +239,8 @@ fn contracts_are_added_and_removed_while_the_indexer_runs() {
         let client = database.superuser().await;
         assert_eq!(rows(&client, PINGS).await, [""; 0]);
         let one = leaf(1).to_string();
-        assert!(said(&site, &["contracts", "add", "--kind", "leaf", &one], 0).starts_with("1 contracts"));
-        assert!(said(&site, &["contracts", "add", "--kind", "leaf", &one], 0).starts_with("0 contracts"));
+        assert!(said(&site, &["contracts", "add", "--kind", "leaf", &one], 0).contains("1 of 1 is new"));
+        assert!(said(&site, &["contracts", "add", "--kind", "leaf", &one], 0).contains("0 of 1 are new"));
         until("its past", || async { rows(&client, PINGS).await == ["1"] }).await;
         wood.emit([ping(leaf(1), 3), ping(leaf(2), 4)]).await;
         caught_up(&database, &wood.anvil).await;
@@ -346,6 +337,12 @@ fn factories_that_cannot_work_are_explained() {
             let told = said(&site.clone().with(&line), &["config", "check"], 2);
             assert!(told.contains("contracts.root") && told.contains(why), "{told}");
         }
+        // By the command, too.
+        let bare = sections.replace(&format!("addresses = [\"{}\"]", wood.root), "");
+        let bare = Site { more: bare, ..site.clone() }.with("raw = false");
+        said(&bare, &["config", "check"], 0);
+        let told = said(&bare, &["contracts", "add", "--kind", "root", &wood.root.to_string()], 2);
+        assert!(told.contains("chains.it.raw = false") && told.contains("discover = false"), "{told}");
         let wrong = sections.replace(&wood.root.to_string(), &wrong_digit(wood.root));
         let told = said(&Site { more: wrong, ..site }, &["config", "check"], 2);
         assert!(told.contains("contracts.root.addresses") && told.contains("checksum"), "{told}");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_indexer::service::Service;
-use dalp_tests::indexer::{Site, command};
+use dalp_tests::indexer::{Site, command, said};
 use dalp_tests::stage::{Database, anvil_with, head, stage, until};
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -42,14 +42,6 @@ async fn one(client: &Client, sql: &str) -> i64 {
 const LOGS: &str = "SELECT count(*) FROM dalp_indexed.logs";
 const RETAINED: &str = "SELECT count(*) FROM dalp_indexed.retained_logs";
 const TRANSFERS: &str = "SELECT count(*) FROM dalp_indexed.erc20_transfer";
-
-/// The output of a command, which must have ended with this code.
-fn said(site: &Site, arguments: &[&str], code: i32) -> String {
-    let output = site.call(arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
-    format!("{out}{err}")
-}
 
 fn json(site: &Site, arguments: &[&str]) -> Value {
     let output = site.call(arguments);

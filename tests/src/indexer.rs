@@ -167,6 +167,14 @@ impl Site {
     }
 }
 
+/// The output of a command that ends with this code.
+pub fn said(site: &Site, arguments: &[&str], code: i32) -> String {
+    let output = site.call(arguments);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
+    format!("{out}{err}")
+}
+
 /// The program with `arguments` and its own environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());

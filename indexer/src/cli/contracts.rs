@@ -108,9 +108,10 @@ pub async fn run(config: Config, command: ContractsCommand) -> Result<(), Failur
             let new = store.add_contracts(chain.chain_id, &added).await.map_err(other)?;
             let (kind, name) = (&args.of.kind, &chain.name);
             say!(
-                "{new} contracts of the kind {kind} added to \"{name}\", {} were there; the running indexer takes them up within two \
-                 seconds, and `dalp-indexer contracts list` shows what is left to decode",
-                added.len() as u64 - new.min(added.len() as u64)
+                "contracts of the kind {kind} for \"{name}\": {new} of {} {} new; the running indexer takes them up within two seconds, and \
+                 `dalp-indexer contracts list` shows what is left to decode",
+                added.len(),
+                if new == 1 { "is" } else { "are" }
             )
         }
         ContractsCommand::Remove(args) => {
@@ -119,13 +120,13 @@ pub async fn run(config: Config, command: ContractsCommand) -> Result<(), Failur
             let removed = store.remove_contracts(chain.chain_id, kind, addresses).await.map_err(other)?;
             if removed < addresses.len() as u64 {
                 return Err(Failure::other(format!(
-                    "{removed} of {} contracts of the kind {kind} were added to \"{}\" and are removed; the others come from the \
-                     configuration or a factory, or are not indexed: see `dalp-indexer contracts list`",
+                    "removed {removed} of {} addresses of the kind {kind} from \"{}\"; nobody added the others: they come from the \
+                     configuration or a factory, or are not indexed (see `dalp-indexer contracts list`)",
                     addresses.len(),
                     chain.name
                 )));
             }
-            say!("{removed} contracts of the kind {kind} removed from \"{}\"; their rows stay", chain.name)
+            say!("removed from \"{}\", of the kind {kind}: {removed}; the rows stay", chain.name)
         }
         ContractsCommand::List(args) => {
             let chains = match &args.chain {

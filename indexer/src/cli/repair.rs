@@ -118,6 +118,8 @@ impl Repair<'_> {
             let fetched = verification.fetch(*part, verification.level.max(Level::Linked)).await;
             let batch = fetched.map_err(|trouble| Step::Failed(trouble.failure(*part)))?;
             let batch = batch.retain(|number, log| stored.calls_for(number, log));
+            // The node took its time, and the indexer beside us finds contracts.
+            verification.store.learn_contracts(&verification.claim).await.map_err(Step::of)?;
             let batch = verification.store.sort(verification.claim.chain_id, batch);
             self.leaves.cover(verification.claim.chain_id, &batch, &stored.floors).await.map_err(Step::of)?;
             self.write(Replacement::Batch(&batch), &stored.foreign).await?;

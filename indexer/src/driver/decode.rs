@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::work::Context;
 use crate::backoff::Backoff;
+use crate::dataset::Contract;
 use crate::maintenance::LeavesError;
 use crate::status::ChainStatus;
 use crate::store::StoreError;
@@ -60,15 +61,13 @@ pub async fn decode_stored(context: Context, status: watch::Sender<ChainStatus>)
 /// # Errors
 /// See [`StoreError`].
 pub async fn register(context: &Context) -> Result<u64, StoreError> {
-    let registered = context.store.register(&context.claim, &context.source).await?;
-    for contract in &registered.idle {
-        let (address, kind) = (contract.address, &contract.kind);
+    for Contract { address, kind, .. } in context.store.register(&context.claim, &context.source).await? {
         warn!(
             "dalp_indexed.indexed_contracts names {address} of the kind {kind}, which gets no rows: a section [contracts.NAME] must name \
-             the kind, and a chain with a list of addresses must list the contract"
+             the kind, a chain with a list of addresses must list the contract, and a factory needs a chain with all logs and with raw logs"
         );
     }
-    Ok(registered.undecoded)
+    context.store.undecoded_contracts(context.claim.chain_id).await
 }
 
 /// Why a turn failed.
@@ -83,12 +82,11 @@ enum Trouble {
 /// One transaction; returns the number of decoded logs, and none if nothing is left.
 async fn turn(context: &Context, status: &watch::Sender<ChainStatus>, width: &mut u64) -> Result<Option<u64>, Trouble> {
     let chain_id = context.claim.chain_id;
-    if context.store.has_news(chain_id).await? {
+    if context.store.has_news(chain_id, &context.source).await? {
         register(context).await?;
     }
     let news = context.store.news(chain_id);
-    let undecoded = context.store.undecoded(chain_id).await?;
-    let left = undecoded.as_ref().map_or(0, |(_, contracts)| *contracts);
+    let left = context.store.undecoded_contracts(chain_id).await?;
     status.send_if_modified(|status| {
         let changed = status.undecoded_contracts != left;
         status.undecoded_contracts = left;
@@ -125,7 +123,6 @@ mod tests {
 
     use super::*;
     use crate::chain::block::BlockRange;
-    use crate::dataset::Contract;
     use crate::store::decode::Undecoded;
 
     #[test]

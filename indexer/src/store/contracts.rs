@@ -29,15 +29,6 @@ pub struct Stored {
     pub undecoded_to: Option<u64>,
 }
 
-/// The state of a chain's contracts after [`Store::register`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registered {
-    /// The number of contracts with undecoded logs.
-    pub undecoded: u64,
-    /// Some added contracts without rows: their kind has no tables here, or the chain's list of addresses lacks them.
-    pub idle: Vec<Contract>,
-}
-
 impl Store {
     /// The batch with its logs sorted by the contracts that this process knows.
     pub fn sort(&self, chain_id: u64, batch: impl Into<Arc<BlockBatch>>) -> Sorted {
@@ -182,11 +173,12 @@ impl Store {
 
     /// Records the contracts of the configuration, and those that operators added. The stored logs of a new contract, and of one whose
     /// kind has other tables than before, are to be decoded if the source has raw logs. Contracts that nothing names any more are
-    /// forgotten, and their rows stay. Then this process knows the contracts.
+    /// forgotten, and their rows stay. Then this process knows the contracts. Returns some added contracts that get no rows: their kind
+    /// has no tables here, the chain's list of addresses lacks them, or they are factories and the source lacks logs of what they announce.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if another process leads the chain.
-    pub async fn register(&self, claim: &Claim, source: &Source) -> Result<Registered, StoreError> {
+    pub async fn register(&self, claim: &Claim, source: &Source) -> Result<Vec<Contract>, StoreError> {
         let mut connection = self.connection().await?;
         let tx = begin(&mut connection, claim).await?;
         let chain_id = int8(claim.chain_id);
@@ -194,7 +186,7 @@ impl Store {
         if tx.query_typed_opt(HOLD, &fence).await?.is_none() {
             return Err(StoreError::Fenced { chain_id: claim.chain_id });
         }
-        let (given, raw) = (Given::of(&self.datasets, claim.chain_id), source.filter().raw);
+        let (given, raw) = (Given::of(&self.datasets, claim.chain_id, source), source.filter().raw);
         let tables: Vec<B256> = given.kinds.iter().map(|kind| self.datasets.hash_of_kind(kind)).collect();
         let tables: Vec<&[u8]> = tables.iter().map(B256::as_slice).collect();
         let selected: Vec<&[u8]> = source.filter().addresses.iter().map(|address| address.as_slice()).collect();
@@ -202,16 +194,14 @@ impl Store {
         let (tables, raw) = ((&tables as _, Type::BYTEA_ARRAY), (&raw as _, Type::BOOL));
         let retable = [of[0].clone(), of[1].clone(), tables.clone(), raw.clone()];
         let mut changed = tx.execute_typed(RETABLE, &retable).await?;
-        for sql in [SHELVE, FORGET, UNGIVE] {
-            let params = if sql == SHELVE { &of[..2] } else { &of[..] };
-            changed += tx.execute_typed(sql, params).await?;
-        }
+        changed += tx.execute_typed(SHELVE, &of[..2]).await?;
+        changed += tx.execute_typed(FORGET, &of).await?;
+        changed += tx.execute_typed(UNGIVE, &of).await?;
         changed += tx.execute_typed(GIVE, &[&of[..], &[tables, raw]].concat()).await?;
         if changed > 0 {
             tx.query_typed(BUMP, &fence[..1]).await?;
         }
         let directory = self.newer(&tx, claim.chain_id).await?;
-        let undecoded = tx.query_typed_one(COUNT_UNDECODED, &of[..1]).await?;
         let idle = [of[0].clone(), of[1].clone(), (&selected as _, Type::BYTEA_ARRAY)];
         let idle = tx.query_typed(IDLE, &idle).await?;
         tx.commit().await?;
@@ -219,18 +209,26 @@ impl Store {
         if let Some(directory) = directory {
             self.learn(claim.chain_id, directory);
         }
-        let idle = idle.iter().map(contract).collect::<Result<_, _>>()?;
-        Ok(Registered { undecoded: uint8(undecoded.get(0))?, idle })
+        idle.iter().map(contract).collect()
     }
 
     /// Whether [`Store::register`] would change something: operators added or removed a contract. Takes no lock.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn has_news(&self, chain_id: u64) -> Result<bool, StoreError> {
+    pub async fn has_news(&self, chain_id: u64, source: &Source) -> Result<bool, StoreError> {
         let client = self.connection().await?;
-        let given = Given::of(&self.datasets, chain_id);
+        let given = Given::of(&self.datasets, chain_id, source);
         Ok(client.query_typed_one(HAS_NEWS, &given.params(&int8(chain_id))).await?.get(0))
+    }
+
+    /// The number of a chain's contracts with undecoded logs.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn undecoded_contracts(&self, chain_id: u64) -> Result<u64, StoreError> {
+        let client = self.connection().await?;
+        uint8(client.query_typed_one(COUNT_UNDECODED, &[(&int8(chain_id), Type::INT8)]).await?.get(0))
     }
 
     /// Marks the stored logs of a chain's contracts (of one kind) as undecoded; returns the number of contracts.
@@ -298,19 +296,22 @@ impl Store {
     }
 }
 
-/// The contracts of the configuration, and the kinds with tables, as parameters.
+/// The contracts of the configuration, and the kinds whose contracts get rows, as parameters.
 struct Given<'s> {
-    kinds: &'s [String],
+    kinds: Vec<&'s str>,
     addresses: Vec<&'s [u8]>,
     named: Vec<&'s str>,
     starts: Vec<i64>,
 }
 
 impl<'s> Given<'s> {
-    fn of(datasets: &'s Datasets, chain_id: u64) -> Self {
-        let contracts = datasets.contracts().of(chain_id);
+    fn of(datasets: &'s Datasets, chain_id: u64, source: &Source) -> Self {
+        let (contracts, filter) = (datasets.contracts().of(chain_id), source.filter());
+        // What a factory announces has logs under any address, and its earlier ones come from raw logs.
+        let has_children = filter.raw && filter.addresses.is_empty();
+        let kinds = datasets.kinds().iter().map(String::as_str);
         Self {
-            kinds: datasets.kinds(),
+            kinds: kinds.filter(|kind| has_children || !datasets.is_factory(kind)).collect(),
             addresses: contracts.iter().map(|contract| contract.address.as_slice()).collect(),
             named: contracts.iter().map(|contract| contract.kind.as_str()).collect(),
             starts: contracts.iter().map(|contract| int8(contract.from)).collect(),
@@ -398,7 +399,7 @@ pub(super) fn address(bytes: &[u8]) -> Address {
     Address::try_from(bytes).unwrap_or_default()
 }
 
-/// The contracts of the configuration ($3, $4, $5) and of operators, of kinds with tables ($2).
+/// The contracts of the configuration ($3, $4, $5) and of operators, of kinds whose contracts get rows ($2).
 macro_rules! given {
     ($then:literal) => {
         concat!(
@@ -433,7 +434,7 @@ const RETABLE: &str = "UPDATE dalp_indexed.contract AS c \
                        SET tables = k.tables, undecoded_to = CASE WHEN $4 AND s.tail_number >= c.start_block THEN s.tail_number END \
                        FROM unnest($2, $3) AS k (kind, tables), dalp_indexed.chain_state AS s \
                        WHERE c.chain_id = $1 AND s.chain_id = $1 AND c.kind = k.kind AND c.tables <> k.tables";
-/// Contracts whose kind has no tables now: if it has some again, they are decoded from the start.
+/// Contracts whose kind gets no rows now: if it has some again, they are decoded from the start.
 const SHELVE: &str = "UPDATE dalp_indexed.contract SET tables = decode(repeat('00', 32), 'hex'), undecoded_to = NULL \
                       WHERE chain_id = $1 AND kind <> ALL ($2) AND tables <> decode(repeat('00', 32), 'hex')";
 const FORGET: &str = given!(

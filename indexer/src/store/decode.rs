@@ -72,15 +72,6 @@ pub enum Decoded {
 }
 
 impl Store {
-    /// The contracts of a chain with stored logs that are not decoded yet: some with the newest such blocks, and how many there are in
-    /// all.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub async fn undecoded(&self, chain_id: u64) -> Result<Option<(Undecoded, u64)>, StoreError> {
-        undecoded(&*self.connection().await?, chain_id).await
-    }
-
     /// Decodes the newest undecoded logs of a chain in at most `width` blocks: as many as fit into one transaction. `has_leaves`: whether
     /// there are leaves for these times of each dataset.
     ///
@@ -103,7 +94,10 @@ impl Store {
         let epoch: i64 = epoch.ok_or(StoreError::Fenced { chain_id: claim.chain_id })?.get(0);
         let floors = read_floors(&tx, &self.datasets, claim.chain_id).await?;
         // Behind the lock, too: another lane may have found one of them earlier, or a reorg may have taken one back.
-        let Some((undecoded, _)) = undecoded(&tx, claim.chain_id).await? else { return Ok(Decoded::Nothing) };
+        let undecoded = undecoded(&tx, claim.chain_id).await?;
+        if undecoded.contracts.is_empty() {
+            return Ok(Decoded::Nothing);
+        }
         let (range, kept) = (undecoded.range(width), timestamp(floors.first(self.datasets.every())));
         let contracts = undecoded.from(range.first);
         let (range, rows) = read(&tx, claim, &contracts, range, kept).await?;
@@ -281,20 +275,16 @@ fn stored_log(row: &Row) -> Result<Stored<'_>, StoreError> {
     })
 }
 
-async fn undecoded(client: &Client, chain_id: u64) -> Result<Option<(Undecoded, u64)>, StoreError> {
+async fn undecoded(client: &Client, chain_id: u64) -> Result<Undecoded, StoreError> {
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&CONTRACTS, Type::INT8)];
     let rows = client.query_typed(UNDECODED, &params).await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let all = uint8(first.get(4))?;
     let contracts = rows.iter().map(|row| Ok((contract(row)?, uint8(row.get(3))?)));
-    Ok(Some((Undecoded { contracts: contracts.collect::<Result<_, StoreError>>()? }, all)))
+    Ok(Undecoded { contracts: contracts.collect::<Result<_, StoreError>>()? })
 }
 
 const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2 \
                      RETURNING epoch";
-const UNDECODED: &str = "SELECT address, kind, start_block, undecoded_to, \
-                           (SELECT count(*) FROM dalp_indexed.contract WHERE chain_id = $1 AND undecoded_to IS NOT NULL) \
-                         FROM dalp_indexed.contract \
+const UNDECODED: &str = "SELECT address, kind, start_block, undecoded_to FROM dalp_indexed.contract \
                          WHERE chain_id = $1 AND undecoded_to IS NOT NULL ORDER BY undecoded_to DESC LIMIT $2";
 const READ: &str = "SELECT block_number, log_index, block_time, tx_index, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
                     FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND address = ANY ($4) \
