@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = files![
     "V0015__contracts",
     "V0016__found_contracts",
     "V0017__views",
+    "V0018__end_of_contracts",
 ];
 
 fn migrations() -> impl Iterator<Item = Migration> {

@@ -22,7 +22,7 @@ pub use error::Error;
 pub use roles::Roles;
 
 /// Version of the newest migration in this binary.
-pub const LATEST: i32 = 17;
+pub const LATEST: i32 = 18;
 
 /// The schema of a database that this binary can work with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

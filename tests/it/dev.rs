@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use alloy::primitives::{Address, U256};
-use dalp_fixtures::contracts::{ASSET_TOKEN, AssetToken, BURST};
+use dalp_fixtures::contracts::{
+    ASSET_TOKEN, AssetToken, BURST, IDENTITY_REGISTRY, IdentityRegistry, Proxy, deploy_proxy,
+};
 use dalp_fixtures::tools;
 use dalp_fixtures::{Anvil, AnvilOptions, Deployed, deploy};
 use dalp_tests::indexer::{Site, command};
@@ -15,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::caught_up;
+use crate::contracts::rows;
 
 fn dev(home: &Path, arguments: &[&str]) -> Command {
     let mut command = command(&[&["dev"], arguments].concat());
@@ -204,53 +207,157 @@ async fn artefact(anvil: &Anvil, folder: &Path, name: &str, artefact: &str, of: 
     std::fs::write(folder.join(format!("{name}.sol/{name}.json")), artefact.to_string()).unwrap();
 }
 
-/// A user's own project beside a running Anvil: contracts get tables by their code, proxies by the code behind them, and so do those that
-/// are deployed later.
-#[test]
-fn contracts_of_a_project_get_tables_by_their_code() {
-    dalp_tests::run(async {
+/// `dev` beside a running Anvil, with a user's own project.
+struct Beside {
+    database: Database,
+    anvil: Anvil,
+    deployed: Deployed,
+    home: tempfile::TempDir,
+    out: tempfile::TempDir,
+    log: tempfile::NamedTempFile,
+    client: tokio_postgres::Client,
+}
+
+impl Beside {
+    async fn new() -> Self {
         let (database, anvil) = (stage().await.database().await, anvil().await);
         let deployed = deploy(anvil.rpc()).await.unwrap();
         let (home, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         artefact(&anvil, out.path(), "AssetToken", ASSET_TOKEN, deployed.tokens[0]).await;
         artefact(&anvil, out.path(), "Burst", BURST, deployed.burst).await;
-        let token = Deployed { burst: deployed.tokens[0], ..deployed.clone() };
-        let mint = AssetToken::mintCall { to: Address::repeat_byte(1), amount: U256::from(7) };
-        send(anvil.rpc(), &token, mint).await;
-        let (url, project) = (database.direct_url(ADMIN), out.path().display().to_string());
-        let arguments = ["--database-url", &url, "--rpc-url", &anvil.http_url(), "--artifacts", &project];
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let mut command = dev(home.path(), &arguments);
-        let mut child = command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).spawn().unwrap();
         let client = database.superuser().await;
-        let count = async |of: &str| {
-            let exists = format!("SELECT to_regclass('dalp_indexed.{of}') IS NOT NULL");
-            if !client.query_one(&exists, &[]).await.unwrap().get::<_, bool>(0) {
-                return -1;
-            }
-            client.query_one(&format!("SELECT count(*) FROM dalp_indexed.{of}"), &[]).await.unwrap().get::<_, i64>(0)
-        };
-        let told = |rows: i64| rows.to_string() + &std::fs::read_to_string(log.path()).unwrap();
-        let rows = async |of: &'static str, expected: i64| {
-            until_shown("the rows of a contract", || async {
-                let rows = count(of).await;
-                (rows == expected).then_some(()).ok_or_else(|| told(rows))
-            })
-            .await;
-        };
-        rows("asset_token_mint_completed", 1).await;
-        assert_eq!(count("burst_transfer").await, -1, "nothing of its kind has emitted");
+        Self { database, anvil, deployed, home, out, log: tempfile::NamedTempFile::new().unwrap(), client }
+    }
+
+    fn start(&self) -> std::process::Child {
+        let (url, project) = (self.database.direct_url(ADMIN), self.out.path().display().to_string());
+        let arguments = ["--database-url", &url, "--rpc-url", &self.anvil.http_url(), "--artifacts", &project];
+        let mut command = dev(self.home.path(), &arguments);
+        let log = std::fs::OpenOptions::new().append(true).open(self.log.path()).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+
+    async fn stop(&self, mut dev: std::process::Child) {
+        kill_process(Pid::from_child(&dev), Signal::TERM).unwrap();
+        let ended = end_of("dev to stop", tokio::task::spawn_blocking(move || dev.wait().unwrap())).await.unwrap();
+        assert!(ended.success(), "{}", self.said());
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    async fn send(&self, to: Address, call: impl alloy::sol_types::SolCall) {
+        send(self.anvil.rpc(), &Deployed { burst: to, ..self.deployed.clone() }, call).await;
+    }
+
+    /// Transfers by a contract of the kind `burst`, or a proxy for one.
+    async fn burst(&self, by: Address, n: u64) {
+        burst(self.anvil.rpc(), &Deployed { burst: by, ..self.deployed.clone() }, n, n).await;
+    }
+
+    /// The number of rows; -1 without the table.
+    async fn count(&self, of: &str) -> i64 {
+        let exists = format!("SELECT to_regclass('dalp_indexed.{of}') IS NOT NULL");
+        if !self.client.query_one(&exists, &[]).await.unwrap().get::<_, bool>(0) {
+            return -1;
+        }
+        self.client.query_one(&format!("SELECT count(*) FROM dalp_indexed.{of}"), &[]).await.unwrap().get(0)
+    }
+
+    async fn rows(&self, of: &str, expected: i64) {
+        until_shown("the rows of a contract", || async {
+            let rows = self.count(of).await;
+            (rows == expected).then_some(()).ok_or_else(|| format!("{rows} in {of}: {}", self.said()))
+        })
+        .await;
+    }
+}
+
+/// Contracts of a project get tables by their code, proxies by the code behind them, and so do those that are deployed later. A version that
+/// is deployed beside an older one has its tables, too, and the older one keeps its own.
+#[test]
+fn contracts_of_a_project_get_tables_by_their_code() {
+    dalp_tests::run(async {
+        let beside = Beside::new().await;
+        let (anvil, deployed) = (&beside.anvil, &beside.deployed);
+        let mint = AssetToken::mintCall { to: Address::repeat_byte(1), amount: U256::from(7) };
+        beside.send(deployed.tokens[0], mint).await;
+        let dev = beside.start();
+        beside.rows("asset_token_mint_completed", 1).await;
+        assert_eq!(beside.count("burst_transfer").await, -1, "nothing of its kind has emitted");
 
         // A proxy, whose code is in none of the files, and a contract with the code of one.
         let later = Address::repeat_byte(0xbb);
         let code = format!("0x363d3d373d3d3d363d73{:x}5af43d82803e903d91602b57fd5bf3", deployed.burst);
         let _: Value = anvil.rpc().call("anvil_setCode", json!([later, code])).await.unwrap();
-        burst(anvil.rpc(), &Deployed { burst: later, ..deployed.clone() }, 3, 1).await;
-        rows("burst_transfer", 3).await;
-        burst(anvil.rpc(), &deployed, 2, 2).await;
-        rows("burst_transfer", 5).await;
-        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        let ended = end_of("dev to stop", tokio::task::spawn_blocking(move || child.wait().unwrap())).await.unwrap();
-        assert!(ended.success(), "{}", told(0));
+        beside.burst(later, 3).await;
+        beside.rows("burst_transfer", 3).await;
+        beside.burst(deployed.burst, 2).await;
+        beside.rows("burst_transfer", 5).await;
+        // A proxy of no standard: the address of its implementation is in slot 0.
+        let odd = Address::repeat_byte(0xcc);
+        let _: Value = anvil.rpc().call("anvil_setCode", json!([odd, "0x363d3d373d3d363d3d545af45000"])).await.unwrap();
+        let slot = json!([odd, "0x0", deployed.burst.into_word()]);
+        let _: Value = anvil.rpc().call("anvil_setStorageAt", slot).await.unwrap();
+        beside.burst(odd, 4).await;
+        beside.rows("burst_transfer", 9).await;
+
+        // The same file after a change, and a contract with the new code.
+        artefact(anvil, beside.out.path(), "Burst", IDENTITY_REGISTRY, deployed.identities).await;
+        let (investor, identity) = (Address::repeat_byte(5), Address::repeat_byte(6));
+        let register = IdentityRegistry::registerIdentityCall { investor, identity, country: 56 };
+        beside.send(deployed.identities, register).await;
+        beside.rows("burst_identity_registered", 1).await;
+        beside.burst(deployed.burst, 1).await;
+        beside.rows("burst_transfer", 10).await;
+        beside.stop(dev).await;
+        let dev = beside.start();
+        beside.burst(deployed.burst, 2).await;
+        beside.rows("burst_transfer", 12).await;
+        assert_eq!(beside.count("burst_identity_registered").await, 1);
+        beside.stop(dev).await;
+    });
+}
+
+/// A proxy is of the kind of its implementation, block by block: both kinds have the same event.
+#[test]
+fn a_proxy_has_the_kind_of_its_implementation_until_it_is_upgraded() {
+    dalp_tests::run(async {
+        let beside = Beside::new().await;
+        let rpc = beside.anvil.rpc();
+        let proxy = deploy_proxy(rpc, beside.deployed.tokens[0]).await.unwrap();
+        let transfer = AssetToken::transferCall { to: Address::repeat_byte(1), amount: U256::ZERO };
+        beside.send(proxy, transfer.clone()).await;
+        let dev = beside.start();
+        beside.rows("asset_token_transfer", 1).await;
+        let before: Value = rpc.call("evm_snapshot", json!([])).await.unwrap();
+        beside.send(proxy, Proxy::upgradeToCall { implementation: beside.deployed.burst }).await;
+        beside.burst(proxy, 3).await;
+        beside.rows("burst_transfer", 3).await;
+        beside.rows("asset_token_transfer", 1).await;
+        let kinds = "SELECT kind || ':' || start_block || ':' || coalesce(end_block::text, '-') FROM dalp_indexed.contract ORDER BY 1";
+        let upgraded = rpc.block_number().await.unwrap() - 1;
+        let expected = [format!("(asset_token:0:{})", upgraded - 1), format!("(burst:{upgraded}:-)")];
+        until_shown("both kinds", || async {
+            let kinds = rows(&beside.client, kinds).await;
+            (kinds == expected).then_some(()).ok_or_else(|| format!("{kinds:?}: {}", beside.said()))
+        })
+        .await;
+        // A proxy that was upgraded before anybody looked.
+        let other = deploy_proxy(rpc, beside.deployed.burst).await.unwrap();
+        beside.burst(other, 2).await;
+        beside.send(other, Proxy::upgradeToCall { implementation: beside.deployed.tokens[1] }).await;
+        beside.send(other, transfer.clone()).await;
+        beside.rows("burst_transfer", 5).await;
+        beside.rows("asset_token_transfer", 2).await;
+
+        // The devnet goes back before both upgrades.
+        let _: Value = rpc.call("evm_revert", json!([before])).await.unwrap();
+        beside.send(proxy, transfer).await;
+        rpc.mine(8, 1).await.unwrap();
+        beside.rows("asset_token_transfer", 2).await;
+        beside.rows("burst_transfer", 0).await;
+        beside.stop(dev).await;
     });
 }

@@ -256,7 +256,7 @@ fn contracts_are_added_and_removed_while_the_indexer_runs() {
         assert_eq!(
             listed["contracts"][1],
             json!({
-                "chain": "it", "kind": "leaf", "address": leaf(2).to_checksum(None), "start_block": 0, "origin": "given", "undecoded_to": null,
+                "chain": "it", "kind": "leaf", "address": leaf(2).to_checksum(None), "start_block": 0, "end_block": null, "origin": "given", "undecoded_to": null,
             })
         );
 
@@ -271,6 +271,51 @@ fn contracts_are_added_and_removed_while_the_indexer_runs() {
         let narrow = site.clone().with(&format!("addresses = [\"{}\"]", leaf(2)));
         assert!(said(&narrow, &["contracts", "add", "--kind", "leaf", &one], 2).contains("chains.it.addresses"));
         service.stop().await;
+    });
+}
+
+/// A proxy is of its kind until it is upgraded, and of the next one from then on: rows outside its blocks go, and come with other blocks.
+#[test]
+fn a_contract_may_be_of_a_kind_up_to_a_block() {
+    dalp_tests::run(async {
+        let (database, wood) = (stage().await.database().await, Wood::new().await);
+        let abi = wood.abis[2].path().to_owned();
+        let (more, address) = (format!("[contracts.leaf]\nabi = [{abi:?}]\n"), leaf(1).to_string());
+        let site = Site { more, ..wood.site(&database) };
+        wood.emit([ping(leaf(1), 1)]).await;
+        let last = wood.anvil.rpc().block_number().await.unwrap();
+        wood.emit([ping(leaf(1), 2)]).await;
+        let service = Service::start(&site.config()).await.unwrap();
+        let client = database.superuser().await;
+        let add = async |from: u64, to: Option<u64>, expected: &[&str]| {
+            let (from, to) = (from.to_string(), to.map(|to| to.to_string()));
+            let to = to.as_ref().map_or(vec![], |to| vec!["--to", to]);
+            said(&site, &[&["contracts", "add", "--kind", "leaf", "--from", &from, &address], &to[..]].concat(), 0);
+            until("its rows", || async { rows(&client, PINGS).await == expected }).await;
+        };
+        add(0, None, &["1", "2"]).await;
+        add(0, Some(last), &["1"]).await;
+        wood.emit([ping(leaf(1), 3)]).await;
+        caught_up(&database, &wood.anvil).await;
+        assert_eq!(rows(&client, PINGS).await, ["1"]);
+        said(&site, &["verify"], 0);
+        add(0, Some(last + 1), &["1", "2"]).await;
+        add(last + 1, None, &["2", "3"]).await;
+        said(&site, &["verify"], 0);
+        add(last + 100, None, &[]).await;
+        add(0, None, &["1", "2", "3"]).await;
+        service.stop().await;
+
+        let early = ["contracts", "add", "--kind", "leaf", "--from", "5", "--to", "4", &address];
+        assert!(said(&site, &early, 2).contains("--to 4 is before --from 5"));
+        let ended = format!("addresses = [{address:?}]\nstart_block = 0\nend_block = {last}\n");
+        let ended = Site { more: format!("{}{ended}", site.more), ..site.clone() };
+        client.batch_execute("DELETE FROM dalp_indexed.indexed_contracts").await.unwrap();
+        let service = Service::start(&ended.config()).await.unwrap();
+        until("its rows", || async { rows(&client, PINGS).await == ["1"] }).await;
+        service.stop().await;
+        let wrong = Site { more: ended.more.replace("start_block = 0", "start_block = 900"), ..ended };
+        assert!(said(&wrong, &["config", "check"], 2).contains("it is before start_block, which is 900"));
     });
 }
 

@@ -47,6 +47,9 @@ pub struct AddArgs {
     /// The first block whose logs of these contracts have rows: that of the first deployment, for example
     #[arg(long, value_name = "BLOCK", default_value = "0", allow_negative_numbers = true, value_parser = block)]
     from: u64,
+    /// The last block whose logs of these contracts have rows: that before the upgrade of a proxy to another kind, for example [default: none]
+    #[arg(long, value_name = "BLOCK", allow_negative_numbers = true, value_parser = block)]
+    to: Option<u64>,
 }
 
 /// Arguments of `contracts remove`.
@@ -100,11 +103,13 @@ pub async fn run(config: Config, command: ContractsCommand) -> Result<(), Failur
     match command {
         ContractsCommand::Add(args) => {
             let chain = pick(&config, args.of.chain.as_deref())?;
-            let added = check(chain, &args.of).map(|()| {
-                let contract =
-                    |address: &Address| Contract { address: *address, kind: args.of.kind.clone(), from: args.from };
-                args.of.addresses.iter().map(contract).collect::<Vec<_>>()
-            })?;
+            check(chain, &args.of)?;
+            let (kind, from, to) = (&args.of.kind, args.from, args.to);
+            if let Some(to) = to.filter(|to| *to < from) {
+                return Err(Failure::usage(format!("--to {to} is before --from {from}: give a later block")));
+            }
+            let contract = |address: &Address| Contract { address: *address, kind: kind.clone(), from, to };
+            let added: Vec<_> = args.of.addresses.iter().map(contract).collect();
             let new = store.add_contracts(chain.chain_id, &added).await.map_err(other)?;
             let (kind, name) = (&args.of.kind, &chain.name);
             say!(
@@ -206,6 +211,7 @@ fn json(lines: &[Line]) -> Result<(), Failure> {
             "kind": line.contract.kind,
             "address": line.contract.address.to_checksum(None),
             "start_block": line.contract.from,
+            "end_block": line.contract.to,
             "origin": line.origin,
             "undecoded_to": line.undecoded_to,
         })
@@ -219,7 +225,7 @@ fn table(lines: &[Line]) -> Result<(), Failure> {
     if lines.is_empty() {
         return say!("no contracts: add [contracts.NAME] to the configuration, or run `dalp-indexer contracts add`");
     }
-    let mut grid = Grid::new(&["chain", "kind", "address", "from block", "origin", "decoded"]).named_by(3);
+    let mut grid = Grid::new(&["chain", "kind", "address", "from block", "to block", "origin", "decoded"]).named_by(3);
     for line in lines {
         let decoded = match (line.undecoded_to, line.origin) {
             (_, WAITING) => "waits for the indexer".to_owned(),
@@ -227,7 +233,8 @@ fn table(lines: &[Line]) -> Result<(), Failure> {
             (Some(to), _) => format!("above block {to}"),
         };
         let (address, from) = (line.contract.address.to_checksum(None), line.contract.from.to_string());
-        grid.add_row([&line.chain, &line.contract.kind, &address, &from, line.origin, &decoded]);
+        let to = line.contract.to.map_or_else(|| "-".to_owned(), |to| to.to_string());
+        grid.add_row([&line.chain, &line.contract.kind, &address, &from, &to, line.origin, &decoded]);
     }
     say!("{grid}")
 }

@@ -2,8 +2,10 @@
 
 mod args;
 mod artefact;
+mod code;
 mod discovery;
 mod given;
+mod project;
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -35,6 +37,7 @@ use crate::store::connect::explain;
 pub use self::args::DevArgs;
 use self::discovery::{Discovery, Known};
 use self::given::{CHAIN, DevNode};
+use self::project::Project;
 
 const DATABASE: &str = "dalp";
 /// Owns the database: migrations and partitions.
@@ -150,7 +153,7 @@ impl Devnet {
     async fn live(&mut self, args: &DevArgs, bars: &MultiProgress) -> Result<(), Failure> {
         // Before anything is removed.
         let given = given::meet(args).await?;
-        let artefacts = args.artifacts.as_deref().map(artefact::read).transpose()?.unwrap_or_default();
+        let mut project = args.artifacts.as_deref().map(Project::open).transpose()?;
         let folder = self.folder.insert(Folder::open(args)?);
         let (path, mut ports) = (folder.path.clone(), folder.ports());
         let database = self.database(args, &path, &mut ports).await?;
@@ -160,8 +163,14 @@ impl Devnet {
         };
         let deployed = self.deploy(&node).await?;
         let known = deployed.as_ref().map_or_else(|| Ok(Known::default()), |deployed| samples(&path, deployed))?;
+        if let Some(project) = &mut project {
+            // The versions of this very chain.
+            project.keep_in(path.join("artefacts").join(&alloy::hex::encode(node.genesis)[..16]))?;
+        }
+        let rpc = node.ours.clone().map_or_else(|| Rpc::new(&node.url), Ok)?;
+        let mut discovery = Discovery::new(project, rpc, node.chain_id, known);
         let text = config_text(&database, &node);
-        let file = self.keep(&ports, &format!("{text}{}", known.toml()))?;
+        let file = self.keep(&ports, &format!("{text}{}", discovery.sections()))?;
         let mut config = load(&file)?;
         tell!("making the tables");
         migrate::apply(&config).await?;
@@ -175,8 +184,6 @@ impl Devnet {
         tell!("starting the indexer");
         let mut service = Service::start(&config).await?;
         announce(&database, &node, deployed.as_ref(), &service, &file)?;
-        let rpc = node.ours.clone().map_or_else(|| Rpc::new(&node.url), Ok)?;
-        let mut discovery = Discovery::new(artefacts, rpc, node.chain_id, known);
         loop {
             let running = self.service.insert(service);
             let lines = show(running.status(), bars.clone());
@@ -187,7 +194,7 @@ impl Devnet {
                 shown = lines => return shown,
                 () = discovery.found(&config) => {}
             }
-            config = self.started_again(&ports, &format!("{text}{}", discovery.known.toml()), &config).await?;
+            config = self.started_again(&ports, &format!("{text}{}", discovery.sections()), &config).await?;
             service = Service::start(&config).await?;
         }
     }

@@ -56,6 +56,11 @@ settings! {
         /// The block of the first contract's deployment; logs before it were another program's at the same address.
         pub start_block: u64 = "0", kind::Int(0, kind::MAX_INT);
 
+        /// The last block whose logs of these contracts have rows in the tables, if there is one.
+        ///
+        /// A proxy that is upgraded has events of another ABI from then on: a second section takes them.
+        pub end_block: Option<u64> = unset "1500000", kind::Int(0, kind::MAX_INT);
+
         /// Whether contracts that these contracts announce are indexed too, of built-in kinds: the tokens of a token factory, and all
         /// contracts of a system of a system factory.
         ///
@@ -324,6 +329,10 @@ fn contracts(
         if section.addresses.is_empty() {
             continue;
         }
+        if section.end_block.is_some_and(|end| end < section.start_block) {
+            let why = format!("it is before start_block, which is {}: give a later block", section.start_block);
+            refused = Err(given.object(&format!("{SECTION}.{}.end_block", section.name), why));
+        }
         if datasets.is_factory(section.kind())
             && let Some(why) = hides_children(chain)
         {
@@ -333,8 +342,8 @@ fn contracts(
             if !chain.addresses.is_empty() && !chain.addresses.contains(address) {
                 chain.addresses.push(*address);
             }
-            let (kind, from) = (section.kind().to_owned(), section.start_block);
-            contracts.add(chain.chain_id, Contract { address: *address, kind, from });
+            let (kind, from, to) = (section.kind().to_owned(), section.start_block, section.end_block);
+            contracts.add(chain.chain_id, Contract { address: *address, kind, from, to });
         }
     }
     refused.map(|()| contracts)

@@ -21,6 +21,8 @@ pub struct Contract {
     pub kind: String,
     /// The first block whose logs of it are of this kind.
     pub from: u64,
+    /// The last one; `None`: it is of this kind for ever.
+    pub to: Option<u64>,
 }
 
 impl Contracts {
@@ -38,10 +40,12 @@ impl Contracts {
 /// The kind of a contract, by its index among the kinds.
 pub type KindAt = u16;
 
-/// Contracts of one chain, each with its kinds and the first block of each. A million of them take 88 MB, by measurement: no entry owns memory.
+/// Contracts of one chain, each with its kinds and the blocks of each. A million of them take 88 MB, by measurement: no entry owns memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Emitters {
     of: FbMap<22, Since>,
+    /// The last blocks of those few that are of their kind no more.
+    ended: FbMap<22, u64>,
 }
 
 /// Since when a contract is of a kind.
@@ -62,7 +66,9 @@ impl Emitters {
     /// Whether a contract is of this kind in block `number`. Runs for each log of a kind's event.
     #[inline]
     pub fn has(&self, address: &Address, kind: KindAt, number: u64) -> bool {
-        self.of.get(&key(address, kind)).is_some_and(|since| since.from <= number)
+        let key = key(address, kind);
+        self.of.get(&key).is_some_and(|since| since.from <= number)
+            && (self.ended.is_empty() || self.ended.get(&key).is_none_or(|last| number <= *last))
     }
 
     /// Whether an event announces a contract of this kind in block `number` or below.
@@ -86,6 +92,14 @@ impl Emitters {
         match from {
             Some(from) => self.of.insert(key(address, kind), Since { from, found: found.unwrap_or(u64::MAX) }),
             None => self.of.remove(&key(address, kind)),
+        };
+    }
+
+    /// Sets the last block of a contract, if there is one.
+    pub fn end(&mut self, address: &Address, kind: KindAt, to: Option<u64>) {
+        match to {
+            Some(to) => self.ended.insert(key(address, kind), to),
+            None => self.ended.remove(&key(address, kind)),
         };
     }
 

@@ -117,6 +117,7 @@ impl Datasets {
         for contract in contracts {
             if let Some(kind) = self.kind_at(&contract.kind) {
                 emitters.set(&contract.address, kind, Some(contract.from), None);
+                emitters.end(&contract.address, kind, contract.to);
             }
         }
         emitters

@@ -127,13 +127,17 @@ mod tests {
 
     #[test]
     fn a_range_ends_where_something_is_undecoded_and_is_as_wide_as_a_transaction_allows() {
-        let contract = |from| Contract { address: Address::ZERO, kind: "k".into(), from };
-        let undecoded = Undecoded { contracts: vec![(contract(500), 1_000), (contract(90), 800)] };
+        let contract = Contract { address: Address::ZERO, kind: "k".into(), from: 600, to: None };
+        let undecoded = |blocks: &[(u64, u64)]| Undecoded {
+            contracts: blocks
+                .iter()
+                .map(|(first, last)| (contract.clone(), BlockRange { first: *first, last: *last }))
+                .collect(),
+        };
         for (width, first) in [(1, 1_000), (100, 901), (1_000, 90), (u64::MAX, 90)] {
-            assert_eq!(undecoded.range(width), BlockRange { first, last: 1_000 });
+            assert_eq!(undecoded(&[(500, 1_000), (90, 800)]).range(width), BlockRange { first, last: 1_000 });
         }
-        let late = Undecoded { contracts: vec![(contract(7), 7)] };
-        assert_eq!(late.range(10), BlockRange { first: 7, last: 7 });
+        assert_eq!(undecoded(&[(7, 7)]).range(10), BlockRange { first: 7, last: 7 });
         assert_eq!([next_width(100, 10), next_width(100, 5_000), next_width(MOST_WIDTH, 0)], [400, 100, MOST_WIDTH]);
     }
 }

@@ -164,8 +164,9 @@ impl Store {
         let mut emitters = Emitters::default();
         for row in tx.query_typed(KNOWN, &params).await? {
             if let Some(kind) = self.datasets.kind_at(row.get(1)) {
-                let found = row.get::<_, Option<i64>>(3).map(uint8).transpose()?;
-                emitters.set(&address(row.get(0)), kind, Some(uint8(row.get(2))?), found);
+                let Contract { address, from, to, .. } = contract(&row)?;
+                emitters.set(&address, kind, Some(from), row.get::<_, Option<i64>>(4).map(uint8).transpose()?);
+                emitters.end(&address, kind, to);
             }
         }
         Ok(Some(Directory { version, emitters }))
@@ -250,11 +251,13 @@ impl Store {
         let addresses: Vec<&[u8]> = contracts.iter().map(|contract| contract.address.as_slice()).collect();
         let kinds: Vec<&str> = contracts.iter().map(|contract| contract.kind.as_str()).collect();
         let starts: Vec<i64> = contracts.iter().map(|contract| int8(contract.from)).collect();
-        let params: [(&(dyn ToSql + Sync), Type); 4] = [
+        let ends: Vec<Option<i64>> = contracts.iter().map(|contract| contract.to.map(int8)).collect();
+        let params: [(&(dyn ToSql + Sync), Type); 5] = [
             (&int8(chain_id), Type::INT8),
             (&addresses, Type::BYTEA_ARRAY),
             (&kinds, Type::TEXT_ARRAY),
             (&starts, Type::INT8_ARRAY),
+            (&ends, Type::INT8_ARRAY),
         ];
         Ok(client.execute_typed(ADD, &params).await?)
     }
@@ -285,9 +288,9 @@ impl Store {
         let stored = |row: &Row| {
             Ok(Stored {
                 contract: contract(row)?,
-                given: row.get(3),
-                found: row.get(4),
-                undecoded_to: row.get::<_, Option<i64>>(5).map(uint8).transpose()?,
+                given: row.get(4),
+                found: row.get(5),
+                undecoded_to: row.get::<_, Option<i64>>(6).map(uint8).transpose()?,
             })
         };
         let all = client.query_typed(LIST, &params).await?.iter().map(stored).collect::<Result<_, StoreError>>()?;
@@ -302,6 +305,7 @@ struct Given<'s> {
     addresses: Vec<&'s [u8]>,
     named: Vec<&'s str>,
     starts: Vec<i64>,
+    ends: Vec<Option<i64>>,
 }
 
 impl<'s> Given<'s> {
@@ -315,16 +319,18 @@ impl<'s> Given<'s> {
             addresses: contracts.iter().map(|contract| contract.address.as_slice()).collect(),
             named: contracts.iter().map(|contract| contract.kind.as_str()).collect(),
             starts: contracts.iter().map(|contract| int8(contract.from)).collect(),
+            ends: contracts.iter().map(|contract| contract.to.map(int8)).collect(),
         }
     }
 
-    fn params<'p>(&'p self, chain_id: &'p i64) -> [(&'p (dyn ToSql + Sync), Type); 5] {
+    fn params<'p>(&'p self, chain_id: &'p i64) -> [(&'p (dyn ToSql + Sync), Type); 6] {
         [
             (chain_id, Type::INT8),
             (&self.kinds, Type::TEXT_ARRAY),
             (&self.addresses, Type::BYTEA_ARRAY),
             (&self.named, Type::TEXT_ARRAY),
             (&self.starts, Type::INT8_ARRAY),
+            (&self.ends, Type::INT8_ARRAY),
         ]
     }
 }
@@ -389,9 +395,10 @@ pub(super) struct Lost {
     pub version: Option<i64>,
 }
 
-/// A contract of a row with address, kind and first block.
+/// A contract of a row with address, kind, first and last block.
 pub(super) fn contract(row: &Row) -> Result<Contract, StoreError> {
-    Ok(Contract { address: address(row.get(0)), kind: row.get(1), from: uint8(row.get(2))? })
+    let to = row.get::<_, Option<i64>>(3).map(uint8).transpose()?;
+    Ok(Contract { address: address(row.get(0)), kind: row.get(1), from: uint8(row.get(2))?, to })
 }
 
 /// 20 bytes, by the table's CHECK.
@@ -399,13 +406,14 @@ pub(super) fn address(bytes: &[u8]) -> Address {
     Address::try_from(bytes).unwrap_or_default()
 }
 
-/// The contracts of the configuration ($3, $4, $5) and of operators, of kinds whose contracts get rows ($2).
+/// The contracts of the configuration ($3 to $6) and of operators, of kinds whose contracts get rows ($2).
 macro_rules! given {
     ($then:literal) => {
         concat!(
-            "WITH given AS (SELECT address, kind, min(start) AS start FROM (\
-               SELECT address, kind, start FROM unnest($3, $4, $5) AS n (address, kind, start) WHERE kind = ANY ($2) \
-               UNION ALL SELECT address, kind, start_block FROM dalp_indexed.indexed_contracts WHERE chain_id = $1 AND kind = ANY ($2)) AS n \
+            "WITH given AS (SELECT address, kind, min(start) AS start, CASE WHEN bool_and(stop IS NOT NULL) THEN max(stop) END AS stop FROM (\
+               SELECT address, kind, start, stop FROM unnest($3, $4, $5, $6) AS n (address, kind, start, stop) WHERE kind = ANY ($2) \
+               UNION ALL SELECT address, kind, start_block, end_block FROM dalp_indexed.indexed_contracts \
+                         WHERE chain_id = $1 AND kind = ANY ($2)) AS n \
              GROUP BY address, kind) ",
             $then
         )
@@ -416,22 +424,21 @@ const HOLD: &str = "SELECT 1 FROM dalp_indexed.chain_state WHERE chain_id = $1 A
 pub(super) const BUMP: &str =
     "UPDATE dalp_indexed.chain_state SET contracts = contracts + 1 WHERE chain_id = $1 RETURNING contracts";
 const VERSION: &str = "SELECT contracts FROM dalp_indexed.chain_state WHERE chain_id = $1";
-const KNOWN: &str =
-    "SELECT address, kind, start_block, found_from FROM dalp_indexed.contract WHERE chain_id = $1 AND kind = ANY ($2)";
+const KNOWN: &str = "SELECT address, kind, start_block, end_block, found_from FROM dalp_indexed.contract WHERE chain_id = $1 AND kind = ANY ($2)";
 const COUNT_UNDECODED: &str =
     "SELECT count(*) FROM dalp_indexed.contract WHERE chain_id = $1 AND undecoded_to IS NOT NULL";
 /// Some of them are enough for a message.
-const IDLE: &str = "SELECT address, kind, start_block FROM dalp_indexed.indexed_contracts \
+const IDLE: &str = "SELECT address, kind, start_block, end_block FROM dalp_indexed.indexed_contracts \
                     WHERE chain_id = $1 AND (kind <> ALL ($2) OR cardinality($3) > 0 AND address <> ALL ($3)) \
                     ORDER BY added_at DESC, address, kind LIMIT 3";
 const HAS_NEWS: &str = given!(
     "SELECT EXISTS (SELECT FROM given AS g FULL JOIN (\
-       SELECT address, kind, given_from FROM dalp_indexed.contract WHERE chain_id = $1 AND given_from IS NOT NULL) AS c \
-     USING (address, kind) WHERE g.start IS DISTINCT FROM c.given_from)"
+       SELECT address, kind, given_from, end_block FROM dalp_indexed.contract WHERE chain_id = $1 AND given_from IS NOT NULL) AS c \
+     USING (address, kind) WHERE g.start IS DISTINCT FROM c.given_from OR g.stop IS DISTINCT FROM c.end_block)"
 );
 /// Contracts whose kind has other tables than before are decoded again.
 const RETABLE: &str = "UPDATE dalp_indexed.contract AS c \
-                       SET tables = k.tables, undecoded_to = CASE WHEN $4 AND s.tail_number >= c.start_block THEN s.tail_number END \
+                       SET tables = k.tables, undecoded_to = CASE WHEN $4 AND s.tail_number >= c.rows_from THEN s.tail_number END \
                        FROM unnest($2, $3) AS k (kind, tables), dalp_indexed.chain_state AS s \
                        WHERE c.chain_id = $1 AND s.chain_id = $1 AND c.kind = k.kind AND c.tables <> k.tables";
 /// Contracts whose kind gets no rows now: if it has some again, they are decoded from the start.
@@ -442,22 +449,27 @@ const FORGET: &str = given!(
      AND NOT EXISTS (SELECT FROM given AS g WHERE g.address = c.address AND g.kind = c.kind)"
 );
 const UNGIVE: &str = given!(
-    "UPDATE dalp_indexed.contract AS c SET given_from = NULL WHERE chain_id = $1 AND found_from IS NOT NULL AND given_from IS NOT NULL \
+    "UPDATE dalp_indexed.contract AS c SET given_from = NULL, end_block = NULL WHERE chain_id = $1 AND found_from IS NOT NULL AND given_from IS NOT NULL \
      AND NOT EXISTS (SELECT FROM given AS g WHERE g.address = c.address AND g.kind = c.kind)"
 );
-/// A contract that begins later keeps what is decoded; one that begins earlier is decoded again.
+/// A contract that begins or ends elsewhere is decoded again, from the first block that may have rows of it: those that it has lost go.
 const GIVE: &str = given!(
-    "INSERT INTO dalp_indexed.contract AS c (chain_id, address, kind, given_from, tables, undecoded_to) \
-     SELECT $1, g.address, g.kind, g.start, k.tables, CASE WHEN $7 AND s.tail_number >= g.start THEN s.tail_number END \
-     FROM given AS g JOIN unnest($2, $6) AS k (kind, tables) USING (kind), dalp_indexed.chain_state AS s WHERE s.chain_id = $1 \
-     ON CONFLICT (chain_id, address, kind) DO UPDATE SET given_from = excluded.given_from, \
-       undecoded_to = CASE WHEN excluded.given_from < c.start_block THEN excluded.undecoded_to ELSE c.undecoded_to END \
-     WHERE c.given_from IS DISTINCT FROM excluded.given_from"
+    "INSERT INTO dalp_indexed.contract AS c (chain_id, address, kind, given_from, end_block, rows_from, tables, undecoded_to) \
+     SELECT $1, g.address, g.kind, g.start, g.stop, g.start, k.tables, CASE WHEN $8 AND s.tail_number >= g.start THEN s.tail_number END \
+     FROM given AS g JOIN unnest($2, $7) AS k (kind, tables) USING (kind), dalp_indexed.chain_state AS s WHERE s.chain_id = $1 \
+     ON CONFLICT (chain_id, address, kind) DO UPDATE SET given_from = excluded.given_from, end_block = excluded.end_block, \
+       rows_from = LEAST(c.rows_from, excluded.given_from), \
+       undecoded_to = CASE WHEN LEAST(excluded.given_from, c.found_from) <> c.start_block OR excluded.end_block IS DISTINCT FROM c.end_block \
+                           THEN (SELECT tail_number FROM dalp_indexed.chain_state \
+                                 WHERE chain_id = $1 AND $8 AND tail_number >= LEAST(c.rows_from, excluded.given_from)) \
+                           ELSE c.undecoded_to END \
+     WHERE c.given_from IS DISTINCT FROM excluded.given_from OR c.end_block IS DISTINCT FROM excluded.end_block"
 );
-const FIND: &str = "INSERT INTO dalp_indexed.contract AS c (chain_id, address, kind, found_from, tables, undecoded_to) \
-                    SELECT $1, n.address, n.kind, n.start, n.tables, CASE WHEN $6 AND s.tail_number >= n.start THEN s.tail_number END \
+const FIND: &str = "INSERT INTO dalp_indexed.contract AS c (chain_id, address, kind, found_from, rows_from, tables, undecoded_to) \
+                    SELECT $1, n.address, n.kind, n.start, n.start, n.tables, CASE WHEN $6 AND s.tail_number >= n.start THEN s.tail_number END \
                     FROM unnest($2, $3, $4, $5) AS n (address, kind, start, tables), dalp_indexed.chain_state AS s WHERE s.chain_id = $1 \
                     ON CONFLICT (chain_id, address, kind) DO UPDATE SET found_from = LEAST(c.found_from, excluded.found_from), \
+                      rows_from = LEAST(c.rows_from, excluded.found_from), \
                       undecoded_to = CASE WHEN excluded.found_from < c.start_block THEN excluded.undecoded_to ELSE c.undecoded_to END";
 /// The last column is the new version, or the same in each row.
 const LOSE: &str = "WITH gone AS (DELETE FROM dalp_indexed.contract WHERE chain_id = $1 AND found_from >= $2 AND given_from IS NULL \
@@ -470,16 +482,17 @@ const LOSE: &str = "WITH gone AS (DELETE FROM dalp_indexed.contract WHERE chain_
                                      WHERE chain_id = $1 AND EXISTS (SELECT FROM lost) RETURNING contracts) \
                     SELECT address, kind, start, contracts FROM lost, version";
 const MARK: &str = "UPDATE dalp_indexed.contract AS c SET undecoded_to = s.tail_number FROM dalp_indexed.chain_state AS s \
-                    WHERE c.chain_id = $1 AND s.chain_id = $1 AND s.tail_number >= c.start_block AND ($2 IS NULL OR kind = $2)";
-const ADD: &str = "INSERT INTO dalp_indexed.indexed_contracts AS i (chain_id, address, kind, start_block) \
-                   SELECT $1, address, kind, min(start) FROM unnest($2, $3, $4) AS n (address, kind, start) GROUP BY address, kind \
-                   ON CONFLICT (chain_id, address, kind) DO UPDATE SET start_block = excluded.start_block \
-                   WHERE i.start_block <> excluded.start_block";
+                    WHERE c.chain_id = $1 AND s.chain_id = $1 AND s.tail_number >= c.rows_from AND ($2 IS NULL OR kind = $2)";
+const ADD: &str = "INSERT INTO dalp_indexed.indexed_contracts AS i (chain_id, address, kind, start_block, end_block) \
+                   SELECT $1, address, kind, min(start), max(stop) FROM unnest($2, $3, $4, $5) AS n (address, kind, start, stop) \
+                   GROUP BY address, kind \
+                   ON CONFLICT (chain_id, address, kind) DO UPDATE SET start_block = excluded.start_block, end_block = excluded.end_block \
+                   WHERE (i.start_block, i.end_block) IS DISTINCT FROM (excluded.start_block, excluded.end_block)";
 const REMOVE: &str =
     "DELETE FROM dalp_indexed.indexed_contracts WHERE chain_id = $1 AND address = ANY ($2) AND kind = $3";
-const LIST: &str = "SELECT address, kind, start_block, given_from IS NOT NULL, found_from IS NOT NULL, undecoded_to \
+const LIST: &str = "SELECT address, kind, start_block, end_block, given_from IS NOT NULL, found_from IS NOT NULL, undecoded_to \
                     FROM dalp_indexed.contract WHERE chain_id = $1 AND ($2 IS NULL OR kind = $2) ORDER BY kind, address";
-const WAITING: &str = "SELECT address, kind, start_block FROM dalp_indexed.indexed_contracts AS i \
+const WAITING: &str = "SELECT address, kind, start_block, end_block FROM dalp_indexed.indexed_contracts AS i \
                        WHERE chain_id = $1 AND ($2 IS NULL OR kind = $2) AND NOT EXISTS (\
                          SELECT FROM dalp_indexed.contract AS c WHERE c.chain_id = $1 AND c.address = i.address AND c.kind = i.kind \
                            AND c.given_from IS NOT NULL) ORDER BY kind, address";

@@ -32,19 +32,19 @@ const CONTRACTS: i64 = 1_000;
 /// Contracts whose logs are decoded together: those with the newest undecoded blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undecoded {
-    /// The contracts, each with its last undecoded block, the highest first.
-    pub contracts: Vec<(Contract, u64)>,
+    /// The contracts, each with its undecoded blocks, the highest last block first.
+    pub contracts: Vec<(Contract, BlockRange)>,
 }
 
 impl Undecoded {
     /// The last block with logs to decode.
     pub fn last(&self) -> u64 {
-        self.contracts.first().map_or(0, |(_, to)| *to)
+        self.contracts.first().map_or(0, |(_, blocks)| blocks.last)
     }
 
     /// The first block with logs to decode.
     pub fn first(&self) -> u64 {
-        self.contracts.iter().map(|(contract, _)| contract.from).min().unwrap_or_default()
+        self.contracts.iter().map(|(_, blocks)| blocks.first).min().unwrap_or_default()
     }
 
     /// The newest undecoded blocks, so many at most.
@@ -56,7 +56,7 @@ impl Undecoded {
     /// The contracts with undecoded blocks from `first` on. What is decoded of them above their last undecoded block is the same
     /// again.
     fn from(&self, first: u64) -> Vec<&Contract> {
-        self.contracts.iter().filter(|(_, to)| *to >= first).map(|(contract, _)| contract).collect()
+        self.contracts.iter().filter(|(_, blocks)| blocks.last >= first).map(|(contract, _)| contract).collect()
     }
 }
 
@@ -278,13 +278,14 @@ fn stored_log(row: &Row) -> Result<Stored<'_>, StoreError> {
 async fn undecoded(client: &Client, chain_id: u64) -> Result<Undecoded, StoreError> {
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&int8(chain_id), Type::INT8), (&CONTRACTS, Type::INT8)];
     let rows = client.query_typed(UNDECODED, &params).await?;
-    let contracts = rows.iter().map(|row| Ok((contract(row)?, uint8(row.get(3))?)));
+    let contracts =
+        rows.iter().map(|row| Ok((contract(row)?, BlockRange { first: uint8(row.get(4))?, last: uint8(row.get(5))? })));
     Ok(Undecoded { contracts: contracts.collect::<Result<_, StoreError>>()? })
 }
 
 const FENCE: &str = "UPDATE dalp_indexed.chain_state SET epoch = epoch + 1, updated_at = now() WHERE chain_id = $1 AND token = $2 \
                      RETURNING epoch";
-const UNDECODED: &str = "SELECT address, kind, start_block, undecoded_to FROM dalp_indexed.contract \
+const UNDECODED: &str = "SELECT address, kind, start_block, end_block, rows_from, undecoded_to FROM dalp_indexed.contract \
                          WHERE chain_id = $1 AND undecoded_to IS NOT NULL ORDER BY undecoded_to DESC LIMIT $2";
 const READ: &str = "SELECT block_number, log_index, block_time, tx_index, block_hash, tx_hash, address, topic0, topic1, topic2, topic3, data \
                     FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number BETWEEN $2 AND $3 AND address = ANY ($4) \
@@ -293,6 +294,7 @@ const CLEAR_REFUSED: &str = "DELETE FROM dalp_indexed.quarantine WHERE chain_id 
                              AND address = ANY ($4) AND block_time BETWEEN $5 AND $6 AND decoder = ANY ($7)";
 /// Only what was to be decoded up to a block of the range: a contract that was marked again meanwhile begins again.
 const ADVANCE: &str = "UPDATE dalp_indexed.contract AS c \
-                       SET undecoded_to = CASE WHEN $5 > c.start_block THEN $5 - 1 END \
+                       SET undecoded_to = CASE WHEN $5 > c.rows_from THEN $5 - 1 END, \
+                           rows_from = CASE WHEN $5 > c.rows_from THEN c.rows_from ELSE c.start_block END \
                        FROM unnest($2, $3) AS n (address, kind) \
                        WHERE c.chain_id = $1 AND c.address = n.address AND c.kind = n.kind AND c.undecoded_to BETWEEN $5 AND $4";

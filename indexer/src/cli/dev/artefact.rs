@@ -1,74 +1,28 @@
 //! The compiled contracts of a Foundry or Hardhat project, and the code on a chain that is theirs.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::cli::failure::Failure;
 use crate::config::{abi_of, kind_name};
-
-/// Most files of a project: more are another kind of folder.
-const FILES: usize = 20_000;
-/// Folders without artefacts of contracts.
-const OTHERS: &[&str] = &["build-info", "cache", "node_modules", ".git"];
 
 /// A compiled contract with events.
 #[derive(Clone, Debug)]
 pub(super) struct Artefact {
     /// The kind of its contracts.
     pub kind: String,
-    /// Its file.
-    pub path: PathBuf,
+    abi: Value,
     code: Vec<u8>,
     /// The bytes that differ from deployment to deployment: immutables, and addresses of libraries.
     masked: Vec<Range<usize>>,
 }
 
-/// The artefacts below a folder.
-///
-/// # Errors
-/// The folder cannot be read, holds none, or is no folder of artefacts.
-pub(super) fn read(folder: &Path) -> Result<Vec<Artefact>, Failure> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        let problem = |error: std::io::Error| Failure::usage(format!("--artifacts: {}: {error}", folder.display()));
-        for entry in std::fs::read_dir(&folder).map_err(problem)? {
-            let (path, is_folder) =
-                entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir()))).map_err(problem)?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match is_folder {
-                true if !OTHERS.contains(&&*name) => folders.push(path),
-                false if name.ends_with(".json") && !name.ends_with(".dbg.json") => files.push(path),
-                _ => {}
-            }
-        }
-        if files.len() > FILES {
-            let why = format!(
-                "{} has more than {FILES} JSON files: name the folder of the compiler's output",
-                folder.display()
-            );
-            return Err(Failure::usage(format!("--artifacts: {why}, such as out or artifacts")));
-        }
-    }
-    files.sort();
-    let artefacts: Vec<Artefact> = files.iter().filter_map(|path| Artefact::read(path)).collect();
-    if artefacts.is_empty() {
-        return Err(Failure::usage(format!(
-            "--artifacts: {} has no artefact of a contract with events, among {} JSON files: build the project first (`forge build` or \
-             `npx hardhat compile`), and name its folder out or artifacts",
-            folder.display(),
-            files.len()
-        )));
-    }
-    Ok(artefacts)
-}
-
 impl Artefact {
     /// None if the file is no artefact of a contract with code and events, or does not tell which bytes differ.
-    fn read(path: &Path) -> Option<Self> {
+    pub fn read(path: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(path).ok()?;
-        let artefact: Value = serde_json::from_str(&text).ok()?;
+        let mut artefact: Value = serde_json::from_str(&text).ok()?;
         let hex =
             artefact.pointer("/deployedBytecode/object").or_else(|| artefact.get("deployedBytecode"))?.as_str()?;
         let code = code_of(hex).filter(|code| !code.is_empty())?;
@@ -78,7 +32,22 @@ impl Artefact {
         let mut masked: Vec<Range<usize>> = links.flat_map(ranges).collect();
         masked.extend(values(&immutables(path, &artefact)?).flat_map(ranges));
         let fits = |range: &Range<usize>| range.end <= code.len();
-        masked.iter().all(fits).then(|| Self { kind: kind_name(path), path: path.to_owned(), code, masked })
+        let is_whole = masked.iter().all(fits);
+        let abi = artefact.get_mut("abi").map(Value::take)?;
+        is_whole.then(|| Self { kind: kind_name(path), abi, code, masked })
+    }
+
+    /// The same code and events under another name.
+    pub fn of_kind(self, kind: String) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same as a file of Foundry's form.
+    pub fn to_json(&self) -> Value {
+        let masked: Vec<_> =
+            self.masked.iter().map(|range| json!({ "start": range.start, "length": range.len() })).collect();
+        let code = alloy::hex::encode_prefixed(&self.code);
+        json!({ "abi": self.abi, "deployedBytecode": { "object": code, "immutableReferences": { "0": masked } } })
     }
 
     /// Whether code on a chain is this contract's: except for immutables, addresses of libraries, and the compiler's metadata.
@@ -168,6 +137,10 @@ mod tests {
         folder
     }
 
+    fn bond(folder: &tempfile::TempDir) -> Option<Artefact> {
+        Artefact::read(&folder.path().join("Bond.sol/Bond.json"))
+    }
+
     fn abi() -> Value {
         json!([{ "type": "event", "name": "A", "inputs": [], "anonymous": false }])
     }
@@ -181,14 +154,18 @@ mod tests {
             "linkReferences": { "Lib.sol": { "Lib": [{ "start": 2, "length": 20 }] } },
             "immutableReferences": { "7": [{ "start": 24, "length": 4 }] } } });
         let folder = folder("Bond.json", &artefact);
-        let found = read(folder.path()).unwrap();
-        assert_eq!((found.len(), found[0].kind.as_str()), (1, "bond"));
+        let found = bond(&folder).unwrap();
+        assert_eq!(found.kind, "bond");
         let mut other = code.clone();
         other[5] = 9;
         other[25] = 9;
-        assert!(found[0].is(&with_meta(&code, 1)) && found[0].is(&with_meta(&other, 7)));
-        other[0] = 0;
-        assert!(!found[0].is(&with_meta(&other, 7)) && !found[0].is(&with_meta(&code[1..], 7)) && !found[0].is(&[]));
+        std::fs::write(folder.path().join("Bond.sol/Bond.json"), found.to_json().to_string()).unwrap();
+        for found in [found, bond(&folder).unwrap()] {
+            let mut other = other.clone();
+            assert!(found.is(&with_meta(&code, 1)) && found.is(&with_meta(&other, 7)));
+            other[0] = 0;
+            assert!(!found.is(&with_meta(&other, 7)) && !found.is(&with_meta(&code[1..], 7)) && !found.is(&[]));
+        }
     }
 
     #[test]
@@ -196,16 +173,14 @@ mod tests {
         let hardhat =
             json!({ "abi": abi(), "contractName": "Bond", "sourceName": "Bond.sol", "deployedBytecode": "0x6001" });
         let folder = folder("Bond.json", &hardhat);
-        let why = read(folder.path()).unwrap_err().to_string();
-        assert!(why.contains("no artefact of a contract with events, among 1 JSON files"), "{why}");
+        assert!(bond(&folder).is_none());
         let build = json!({ "output": { "contracts": { "Bond.sol": { "Bond": { "evm": { "deployedBytecode": {
             "immutableReferences": {} } } } } } } });
         std::fs::write(folder.path().join("Bond.sol/Bond.dbg.json"), r#"{"buildInfo":"../build-info/1.json"}"#)
             .unwrap();
         std::fs::create_dir(folder.path().join("build-info")).unwrap();
         std::fs::write(folder.path().join("build-info/1.json"), build.to_string()).unwrap();
-        assert!(read(folder.path()).unwrap()[0].is(&[0x60, 1]));
-        assert!(read(&folder.path().join("nowhere")).is_err());
+        assert!(bond(&folder).unwrap().is(&[0x60, 1]));
     }
 
     #[test]

@@ -1,21 +1,22 @@
-//! Which contracts of the devnet are those of the user's project: by their code, as soon as they emit.
+//! Which contracts of the devnet are those of the user's project: by their code, or the code behind a proxy, as soon as they emit.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, Bytes, b256};
+use alloy::primitives::{Address, B256, keccak256};
 use dalp_fixtures::Rpc;
-use serde_json::json;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
-use tracing::{debug, info};
+use tracing::{info, warn};
 
-use super::artefact::{Artefact, clone_of};
+use super::code::{Codes, Upgrades};
+use super::project::Project;
 use crate::cli::failure::Failure;
 use crate::config::Config;
+use crate::dataset::Contract;
 use crate::store::connect::{connect_direct, explain};
 use crate::store::int8;
 
@@ -31,11 +32,16 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Adds a contract; whether it was unknown.
-    pub fn add(&mut self, kind: &str, abi: PathBuf, address: Address) -> bool {
+    /// Adds a contract.
+    pub fn add(&mut self, kind: &str, abi: PathBuf, address: Address) {
         let (files, addresses) = self.kinds.entry(kind.to_owned()).or_default();
-        let is_new_file = files.insert(abi);
-        addresses.insert(address) || is_new_file
+        files.insert(abi);
+        addresses.insert(address);
+    }
+
+    /// Adds a version of a kind, whose contracts the indexer is told of while it runs.
+    pub fn add_version(&mut self, kind: &str, abi: PathBuf) {
+        self.kinds.entry(kind.to_owned()).or_default().0.insert(abi);
     }
 
     /// As sections of the configuration.
@@ -46,37 +52,75 @@ impl Known {
             let files: Vec<String> = files.iter().map(|path| quoted(path.display().to_string())).collect();
             let addresses: Vec<String> = addresses.iter().map(|address| quoted(address.to_string())).collect();
             // Writing to a text cannot fail.
-            let _ = writeln!(
-                text,
-                "\n[contracts.{kind}]\nabi = [{}]\naddresses = [{}]",
-                files.join(", "),
-                addresses.join(", ")
-            );
+            let _ = write!(text, "\n[contracts.{kind}]\nabi = [{}]\n", files.join(", "));
+            if !addresses.is_empty() {
+                let _ = writeln!(text, "addresses = [{}]", addresses.join(", "));
+            }
         }
         text
     }
 }
 
+/// An emitter: the first block of each of its kinds, and the contract whose upgrades change them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Emitter {
+    kinds: Vec<(u64, Option<String>)>,
+    follows: Address,
+    /// A transaction with a log of it.
+    tx_hash: B256,
+}
+
 /// Looks for contracts of the project among those whose logs are stored.
 pub(super) struct Discovery {
-    artefacts: Vec<Artefact>,
-    rpc: Rpc,
+    project: Option<Project>,
+    codes: Codes,
     chain_id: i64,
     client: Option<Client>,
-    seen: HashSet<Address>,
+    emitters: BTreeMap<Address, Emitter>,
+    upgrades: Upgrades,
     last_block: i64,
-    pub known: Known,
+    reorgs: i64,
+    /// What `dalp_indexed.indexed_contracts` was told.
+    told: Vec<Contract>,
+    known: Known,
+    /// How many versions of the project have tables.
+    with_tables: usize,
 }
 
 impl Discovery {
-    pub fn new(artefacts: Vec<Artefact>, rpc: Rpc, chain_id: u64, known: Known) -> Self {
-        let (client, seen) = (None, HashSet::new());
-        Self { artefacts, rpc, chain_id: int8(chain_id), client, seen, last_block: -1, known }
+    pub fn new(project: Option<Project>, rpc: Rpc, chain_id: u64, known: Known) -> Self {
+        Self {
+            with_tables: 0,
+            project,
+            codes: Codes::new(rpc),
+            chain_id: int8(chain_id),
+            client: None,
+            emitters: BTreeMap::new(),
+            upgrades: Upgrades::default(),
+            last_block: -1,
+            reorgs: 0,
+            told: Vec::new(),
+            known,
+        }
     }
 
-    /// Waits until contracts were found that were unknown. Pending without artefacts. Cancel-safe.
+    /// The sections of the contracts, as the indexer is to be started with.
+    pub fn sections(&mut self) -> String {
+        for (kind, path) in self.project.iter().flat_map(Project::versions) {
+            self.known.add_version(kind, path.to_owned());
+        }
+        self.with_tables = self.versions();
+        self.known.toml()
+    }
+
+    fn versions(&self) -> usize {
+        self.project.iter().flat_map(Project::versions).count()
+    }
+
+    /// Waits until a new version of a contract is on the chain: the indexer needs its tables. Contracts of known versions are told to the
+    /// running indexer. Pending without a project. Cancel-safe.
     pub async fn found(&mut self, config: &Config) {
-        if self.artefacts.is_empty() {
+        if self.project.is_none() {
             return std::future::pending().await;
         }
         loop {
@@ -86,98 +130,197 @@ impl Discovery {
                 Ok(false) => {}
                 Err(error) => {
                     self.client = None;
-                    debug!(%error, "the emitters of logs are unknown");
+                    warn!("the contracts of the project are not looked for: {error}");
                 }
             }
         }
     }
 
     async fn look(&mut self, config: &Config) -> Result<bool, Failure> {
-        let client = match self.client.take() {
-            Some(client) => self.client.insert(client),
-            None => self.client.insert(connect_direct(&config.database, &config.database.reader_url).await?),
-        };
-        let params: [(&(dyn ToSql + Sync), Type); 2] =
-            [(&self.chain_id, Type::INT8), (&(self.last_block - AGAIN), Type::INT8)];
-        let rows = client.query_typed(EMITTERS, &params).await;
-        let rows = rows.map_err(|error| Failure::other(explain(&error)))?;
-        let (mut is_new, mut last) = (false, self.last_block);
-        for row in rows {
-            let address = Address::try_from(row.get::<_, &[u8]>(0)).unwrap_or_default();
-            last = last.max(row.get(1));
-            if self.seen.contains(&address) {
-                continue;
-            }
-            if let Some(artefact) = self.artefact_of(address).await? {
-                let (kind, path) = (artefact.kind.clone(), artefact.path.clone());
-                info!(what = %address, "a contract of the kind {kind}");
-                is_new |= self.known.add(&kind, path, address);
-            }
-            self.seen.insert(address);
+        if self.client.is_none() {
+            self.client = Some(connect_direct(&config.database, &config.database.url).await?);
         }
-        self.last_block = last;
+        let mut unsure = self.changed().await?;
+        if let Some(project) = &mut self.project
+            && project.refresh()?
+        {
+            self.codes.forget();
+            let has_unknown =
+                |(_, emitter): &(&Address, &Emitter)| emitter.kinds.iter().any(|(_, kind)| kind.is_none());
+            unsure.extend(self.emitters.iter().filter(has_unknown).map(|(address, _)| *address));
+        }
+        for address in unsure {
+            self.meet(address).await?;
+        }
+        // The tables of a new version come first: a contract without tables is reported as idle.
+        let is_new = self.versions() > self.with_tables;
+        if !is_new {
+            self.tell().await?;
+        }
         Ok(is_new)
     }
 
-    /// The artefact of a contract's code, or of the code that a proxy passes its calls on to.
-    async fn artefact_of(&self, address: Address) -> Result<Option<&Artefact>, Failure> {
-        let code = self.code(address).await?;
-        let own = |code: &[u8]| self.artefacts.iter().find(|artefact| artefact.is(code));
-        let mut implementations: Vec<Address> = clone_of(&code).map(Address::from).into_iter().collect();
-        for slot in [EIP_1967, EIP_1822] {
-            let word: B256 = self.rpc.call("eth_getStorageAt", json!([address, slot, "latest"])).await?;
-            implementations.extend(Some(Address::from_word(word)).filter(|to| *to != Address::ZERO));
+    /// Reads the newest stored logs; returns the emitters that are new, and those whose code may be another now: behind a proxy, or after
+    /// a reorg.
+    async fn changed(&mut self) -> Result<BTreeSet<Address>, Failure> {
+        let Some(client) = &self.client else { return Ok(BTreeSet::new()) };
+        let from = self.last_block - AGAIN;
+        let (chain, from_block) = ((&self.chain_id as &(dyn ToSql + Sync), Type::INT8), (&from as _, Type::INT8));
+        let upgraded = keccak256("Upgraded(address)");
+        let upgraded = (&upgraded.as_slice() as &(dyn ToSql + Sync), Type::BYTEA);
+        let rows =
+            client.query_typed(UPGRADES, &[chain.clone(), from_block.clone(), upgraded]).await.map_err(unread)?;
+        let upgrades = rows.iter().map(|row| (address(row.get(0)), block(row.get(1)), address(row.get(2))));
+        let upgraded = self.upgrades.replace(block(from + 1), upgrades);
+        let follows = |(_, emitter): &(&Address, &Emitter)| upgraded.contains(&emitter.follows);
+        let mut unsure: BTreeSet<Address> = self.emitters.iter().filter(follows).map(|(address, _)| *address).collect();
+        for row in client.query_typed(EMITTERS, &[chain.clone(), from_block]).await.map_err(unread)? {
+            let (address, tx_hash) = (address(row.get(0)), B256::try_from(row.get::<_, &[u8]>(2)).unwrap_or_default());
+            self.last_block = self.last_block.max(row.get(1));
+            self.emitters.entry(address).or_insert_with(|| {
+                unsure.insert(address);
+                Emitter { tx_hash, ..Emitter::default() }
+            });
         }
-        let beacon: B256 = self.rpc.call("eth_getStorageAt", json!([address, EIP_1967_BEACON, "latest"])).await?;
-        if beacon != B256::ZERO {
-            let call = json!([{ "to": Address::from_word(beacon), "data": "0x5c60da1b" }, "latest"]);
-            let answer: Bytes = self.rpc.call("eth_call", call).await?;
-            implementations.extend(answer.first_chunk::<32>().map(|word| Address::from_word(B256::from(*word))));
+        let reorgs: i64 = client.query_typed_one(REORGS, &[chain]).await.map_err(unread)?.get(0);
+        if reorgs != self.reorgs {
+            self.reorgs = reorgs;
+            self.codes.forget();
+            self.emitters.values_mut().for_each(|emitter| emitter.kinds.clear());
         }
-        for implementation in implementations {
-            if let Some(artefact) = own(&self.code(implementation).await?) {
-                return Ok(Some(artefact));
-            }
-        }
-        Ok(own(&code))
+        // Those that could not be met before, too.
+        unsure
+            .extend(self.emitters.iter().filter(|(_, emitter)| emitter.kinds.is_empty()).map(|(address, _)| *address));
+        Ok(unsure)
     }
 
-    async fn code(&self, address: Address) -> Result<Bytes, Failure> {
-        Ok(self.rpc.call("eth_getCode", json!([address, "latest"])).await?)
+    /// Finds the kinds of an emitter.
+    async fn meet(&mut self, address: Address) -> Result<(), Failure> {
+        let (Some(project), Some(emitter)) = (&mut self.project, self.emitters.get_mut(&address)) else {
+            return Ok(());
+        };
+        let (follows, codes) = self.codes.of(address, emitter.tx_hash, &self.upgrades).await?;
+        let mut kinds = Vec::with_capacity(codes.len());
+        for (from, codes) in codes {
+            let mut kind = None;
+            for code in codes {
+                kind = kind.map_or_else(|| project.kind_of(&code), |kind| Ok(Some(kind)))?;
+            }
+            kinds.push((from, kind));
+        }
+        if kinds != emitter.kinds {
+            for (from, kind) in &kinds {
+                if let Some(kind) = kind {
+                    info!(what = %address, from_block = from, "a contract of the kind {kind}");
+                }
+            }
+        }
+        *emitter = Emitter { kinds, follows, tx_hash: emitter.tx_hash };
+        Ok(())
+    }
+
+    /// Tells the running indexer of all contracts, if they changed.
+    async fn tell(&mut self) -> Result<(), Failure> {
+        let contracts: Vec<Contract> =
+            self.emitters.iter().flat_map(|(address, emitter)| contracts(*address, &emitter.kinds)).collect();
+        let Some(client) = &self.client else { return Ok(()) };
+        if contracts == self.told {
+            return Ok(());
+        }
+        let addresses: Vec<&[u8]> = contracts.iter().map(|contract| contract.address.as_slice()).collect();
+        let kinds: Vec<&str> = contracts.iter().map(|contract| contract.kind.as_str()).collect();
+        let starts: Vec<i64> = contracts.iter().map(|contract| int8(contract.from)).collect();
+        let ends: Vec<Option<i64>> = contracts.iter().map(|contract| contract.to.map(int8)).collect();
+        let all: Vec<&[u8]> = self.emitters.keys().map(|address| address.as_slice()).collect();
+        let project: Vec<&str> = self.project.iter().flat_map(Project::versions).map(|(kind, _)| kind).collect();
+        let params: [(&(dyn ToSql + Sync), Type); 7] = [
+            (&self.chain_id, Type::INT8),
+            (&addresses, Type::BYTEA_ARRAY),
+            (&kinds, Type::TEXT_ARRAY),
+            (&starts, Type::INT8_ARRAY),
+            (&ends, Type::INT8_ARRAY),
+            (&project, Type::TEXT_ARRAY),
+            (&all, Type::BYTEA_ARRAY),
+        ];
+        client.execute_typed(TELL, &params).await.map_err(unread)?;
+        self.told = contracts;
+        Ok(())
     }
 }
 
-const EMITTERS: &str = "SELECT address, max(block_number) FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number > $2 GROUP BY address";
-/// keccak256("eip1967.proxy.implementation") - 1.
-const EIP_1967: B256 = b256!("360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
-/// keccak256("eip1967.proxy.beacon") - 1.
-const EIP_1967_BEACON: B256 = b256!("a3f0ad74e5423aebfd80d3ef4346578335a9a72aeaee59ff6cb3582b35133d50");
-/// keccak256("PROXIABLE").
-const EIP_1822: B256 = b256!("c5f16f0fcc639fa48a6947836d9850f504798523bf8c9a3a87d5876cf622bcf7");
+/// The kinds of a contract with their blocks. A contract that comes back to a kind is of it all the time between.
+fn contracts(address: Address, kinds: &[(u64, Option<String>)]) -> Vec<Contract> {
+    let mut contracts: BTreeMap<&str, (u64, Option<u64>)> = BTreeMap::new();
+    for (at, (from, kind)) in kinds.iter().enumerate() {
+        let Some(kind) = kind else { continue };
+        let to = kinds.get(at + 1).map(|(next, _)| next - 1);
+        contracts.entry(kind).and_modify(|blocks| blocks.1 = to).or_insert((*from, to));
+    }
+    let contract = |(kind, (from, to)): (&str, _)| Contract { address, kind: kind.to_owned(), from, to };
+    contracts.into_iter().map(contract).collect()
+}
+
+fn address(bytes: &[u8]) -> Address {
+    Address::try_from(bytes).unwrap_or_default()
+}
+
+/// A block of the table, whose numbers are not negative.
+fn block(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn unread(error: tokio_postgres::Error) -> Failure {
+    Failure::other(explain(&error))
+}
+
+const EMITTERS: &str = "SELECT address, max(block_number), (array_agg(tx_hash))[1] FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number > $2 GROUP BY address";
+const REORGS: &str = "SELECT count(*) FROM dalp_indexed.reorg WHERE chain_id = $1";
+/// Some proxies do not index the address.
+const UPGRADES: &str = "SELECT address, block_number, substring(COALESCE(topic1, substring(data FOR 32)) FROM 13) FROM dalp_indexed.logs \
+                        WHERE chain_id = $1 AND block_number > $2 AND topic0 = $3 \
+                          AND octet_length(COALESCE(topic1, substring(data FOR 32))) = 32 ORDER BY block_number, log_index";
+/// Other kinds of the project end with the first block, so that their rows go: those of blocks that came after a reorg, and before it was
+/// noticed here. What a user added stays.
+const TELL: &str = "WITH told AS (SELECT * FROM unnest($2, $3, $4, $5) AS n (address, kind, start_block, end_block)), \
+                         gone AS (UPDATE dalp_indexed.indexed_contracts AS i SET start_block = 0, end_block = 0 \
+                                  WHERE chain_id = $1 AND kind = ANY ($6) AND address = ANY ($7) \
+                                    AND NOT EXISTS (SELECT FROM told WHERE told.address = i.address AND told.kind = i.kind)) \
+                    INSERT INTO dalp_indexed.indexed_contracts (chain_id, address, kind, start_block, end_block) \
+                    SELECT $1, address, kind, start_block, end_block FROM told \
+                    ON CONFLICT (chain_id, address, kind) DO UPDATE SET start_block = excluded.start_block, end_block = excluded.end_block";
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::{U256, keccak256};
-
     use super::*;
-
-    #[test]
-    fn slots_are_those_of_the_standards() {
-        let below = |text: &str| B256::from(U256::from_be_bytes(keccak256(text).0) - U256::from(1));
-        assert_eq!(EIP_1967, below("eip1967.proxy.implementation"));
-        assert_eq!(EIP_1967_BEACON, below("eip1967.proxy.beacon"));
-        assert_eq!(EIP_1822, keccak256("PROXIABLE"));
-    }
 
     #[test]
     fn contracts_are_sections_of_the_configuration() {
         let mut known = Known::default();
         let (one, other) = (Address::repeat_byte(1), Address::repeat_byte(2));
-        assert!(known.add("bond", "out/Bond.json".into(), one) && !known.add("bond", "out/Bond.json".into(), one));
-        assert!(known.add("bond", "out/Bond.json".into(), other) && known.add("bond", "v2/Bond.json".into(), other));
+        known.add("bond", "out/Bond.json".into(), one);
+        known.add("bond", "out/Bond.json".into(), other);
+        known.add_version("bond", "v2/Bond.json".into());
+        known.add_version("fund", "out/Fund.json".into());
         let text = format!(
-            "\n[contracts.bond]\nabi = [\"out/Bond.json\", \"v2/Bond.json\"]\naddresses = [\"{one}\", \"{other}\"]\n"
+            "\n[contracts.bond]\nabi = [\"out/Bond.json\", \"v2/Bond.json\"]\naddresses = [\"{one}\", \"{other}\"]\n\
+             \n[contracts.fund]\nabi = [\"out/Fund.json\"]\n"
         );
         assert_eq!(known.toml(), text);
+    }
+
+    #[test]
+    fn a_kind_ends_before_the_block_of_the_next() {
+        let kind = |from, kind: &str| (from, Some(kind.to_owned()).filter(|kind| !kind.is_empty()));
+        let of = |kinds: &[(u64, Option<String>)]| {
+            let contracts = contracts(Address::ZERO, kinds);
+            contracts.into_iter().map(|one| (one.kind, one.from, one.to)).collect::<Vec<_>>()
+        };
+        let (a, b) = ("a".to_owned(), "b".to_owned());
+        assert_eq!(of(&[kind(0, "a")]), [(a.clone(), 0, None)]);
+        assert_eq!(of(&[kind(0, "a"), kind(7, "b")]), [(a.clone(), 0, Some(6)), (b.clone(), 7, None)]);
+        assert_eq!(of(&[kind(0, ""), kind(7, "b"), kind(9, "")]), [(b.clone(), 7, Some(8))]);
+        assert_eq!(of(&[kind(0, "a"), kind(7, "a")]), [(a.clone(), 0, None)]);
+        assert_eq!(of(&[kind(0, "a"), kind(7, "b"), kind(9, "a")]), [(a, 0, None), (b, 7, Some(8))]);
     }
 }

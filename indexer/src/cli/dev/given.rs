@@ -81,8 +81,10 @@ pub(super) async fn same_chain(config: &Config, args: &DevArgs, node: &DevNode) 
     }
     let Some(stored) = Stored::read(&client, chain_id).await? else { return Ok(()) };
     if stored.genesis != node.genesis {
-        // Its stored rows are removed.
+        // Its stored rows are removed by the start; its contracts are those of another chain.
         if args.fresh {
+            let sql = "DELETE FROM dalp_indexed.indexed_contracts WHERE chain_id = $1";
+            client.execute_typed(sql, &[(&chain_id, Type::INT8)]).await.map_err(unread)?;
             return Ok(());
         }
         return Err(Failure::other(format!(
