@@ -13,7 +13,7 @@ ALTER TABLE dalp_indexed.contract ADD COLUMN rows_from int8 CHECK (rows_from >= 
 UPDATE dalp_indexed.contract SET rows_from = start_block;
 ALTER TABLE dalp_indexed.contract ALTER COLUMN rows_from SET NOT NULL;
 COMMENT ON COLUMN dalp_indexed.contract.rows_from IS
-    'No rows of it are below this block: at most start_block, and less while rows below that are to go.';
+    'Decoding begins here: at most start_block, and less while rows below that are to go.';
 COMMENT ON COLUMN dalp_indexed.contract.undecoded_to IS
     'Its stored logs from rows_from to this block are not in the tables of its kind yet; null where all are.';
 

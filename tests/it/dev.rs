@@ -207,6 +207,11 @@ async fn artefact(anvil: &Anvil, folder: &Path, name: &str, artefact: &str, of: 
     std::fs::write(folder.join(format!("{name}.sol/{name}.json")), artefact.to_string()).unwrap();
 }
 
+/// The code of ERC-1167.
+fn minimal_proxy(to: Address) -> String {
+    format!("0x363d3d373d3d3d363d73{to:x}5af43d82803e903d91602b57fd5bf3")
+}
+
 /// `dev` beside a running Anvil, with a user's own project.
 struct Beside {
     database: Database,
@@ -251,6 +256,17 @@ impl Beside {
         send(self.anvil.rpc(), &Deployed { burst: to, ..self.deployed.clone() }, call).await;
     }
 
+    /// A proxy with the code of another one, whose constructor emits nothing.
+    async fn silent_proxy(&self, as_of: Address, to: Address) -> Address {
+        let (rpc, silent) = (self.anvil.rpc(), Address::repeat_byte(0xdd));
+        let code: String = rpc.call("eth_getCode", json!([as_of, "latest"])).await.unwrap();
+        let _: Value = rpc.call("anvil_setCode", json!([silent, code])).await.unwrap();
+        let slot = "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc";
+        let _: Value = rpc.call("anvil_setStorageAt", json!([silent, slot, to.into_word()])).await.unwrap();
+        rpc.mine(1, 1).await.unwrap();
+        silent
+    }
+
     /// Transfers by a contract of the kind `burst`, or a proxy for one.
     async fn burst(&self, by: Address, n: u64) {
         burst(self.anvil.rpc(), &Deployed { burst: by, ..self.deployed.clone() }, n, n).await;
@@ -263,6 +279,19 @@ impl Beside {
             return -1;
         }
         self.client.query_one(&format!("SELECT count(*) FROM dalp_indexed.{of}"), &[]).await.unwrap().get(0)
+    }
+
+    /// The kinds of a contract as the indexer knows them, with their blocks.
+    async fn kinds(&self, of: Address, expected: &[String]) {
+        let sql = format!(
+            "SELECT kind || ':' || start_block || ':' || coalesce(end_block::text, '-') FROM dalp_indexed.contract \
+             WHERE address = dalp_indexed.hex('{of:#x}') ORDER BY kind"
+        );
+        until_shown("the kinds of a contract", || async {
+            let kinds = rows(&self.client, &sql).await;
+            (kinds == expected).then_some(()).ok_or_else(|| format!("{kinds:?}: {}", self.said()))
+        })
+        .await;
     }
 
     async fn rows(&self, of: &str, expected: i64) {
@@ -289,8 +318,7 @@ fn contracts_of_a_project_get_tables_by_their_code() {
 
         // A proxy, whose code is in none of the files, and a contract with the code of one.
         let later = Address::repeat_byte(0xbb);
-        let code = format!("0x363d3d373d3d3d363d73{:x}5af43d82803e903d91602b57fd5bf3", deployed.burst);
-        let _: Value = anvil.rpc().call("anvil_setCode", json!([later, code])).await.unwrap();
+        let _: Value = anvil.rpc().call("anvil_setCode", json!([later, minimal_proxy(deployed.burst)])).await.unwrap();
         beside.burst(later, 3).await;
         beside.rows("burst_transfer", 3).await;
         beside.burst(deployed.burst, 2).await;
@@ -336,14 +364,8 @@ fn a_proxy_has_the_kind_of_its_implementation_until_it_is_upgraded() {
         beside.burst(proxy, 3).await;
         beside.rows("burst_transfer", 3).await;
         beside.rows("asset_token_transfer", 1).await;
-        let kinds = "SELECT kind || ':' || start_block || ':' || coalesce(end_block::text, '-') FROM dalp_indexed.contract ORDER BY 1";
         let upgraded = rpc.block_number().await.unwrap() - 1;
-        let expected = [format!("(asset_token:0:{})", upgraded - 1), format!("(burst:{upgraded}:-)")];
-        until_shown("both kinds", || async {
-            let kinds = rows(&beside.client, kinds).await;
-            (kinds == expected).then_some(()).ok_or_else(|| format!("{kinds:?}: {}", beside.said()))
-        })
-        .await;
+        beside.kinds(proxy, &[format!("(asset_token:0:{})", upgraded - 1), format!("(burst:{upgraded}:-)")]).await;
         // A proxy that was upgraded before anybody looked.
         let other = deploy_proxy(rpc, beside.deployed.burst).await.unwrap();
         beside.burst(other, 2).await;
@@ -352,11 +374,33 @@ fn a_proxy_has_the_kind_of_its_implementation_until_it_is_upgraded() {
         beside.rows("burst_transfer", 5).await;
         beside.rows("asset_token_transfer", 2).await;
 
-        // The devnet goes back before both upgrades.
+        // One whose first implementation no event tells.
+        let silent = beside.silent_proxy(proxy, beside.deployed.tokens[0]).await;
+        beside.send(silent, transfer.clone()).await;
+        beside.rows("asset_token_transfer", 3).await;
+        beside.send(silent, Proxy::upgradeToCall { implementation: beside.deployed.burst }).await;
+        let upgraded = rpc.block_number().await.unwrap();
+        beside.burst(silent, 4).await;
+        beside.rows("burst_transfer", 9).await;
+        beside.kinds(silent, &[format!("(asset_token:0:{})", upgraded - 1), format!("(burst:{upgraded}:-)")]).await;
+        beside.rows("asset_token_transfer", 3).await;
+
+        // The devnet goes back before all upgrades.
         let _: Value = rpc.call("evm_revert", json!([before])).await.unwrap();
+        rpc.mine(20, 1).await.unwrap();
+        beside.kinds(proxy, &["(asset_token:0:-)".into(), "(burst:0:0)".into()]).await;
+        for gone in [other, silent] {
+            beside.kinds(gone, &["(asset_token:0:0)".into(), "(burst:0:0)".into()]).await;
+        }
+        beside.rows("asset_token_transfer", 1).await;
+        beside.rows("burst_transfer", 0).await;
+        // Another contract at an address that was taken before.
+        let _: Value =
+            rpc.call("anvil_setCode", json!([other, minimal_proxy(beside.deployed.tokens[1])])).await.unwrap();
+        beside.send(other, transfer.clone()).await;
         beside.send(proxy, transfer).await;
-        rpc.mine(8, 1).await.unwrap();
-        beside.rows("asset_token_transfer", 2).await;
+        beside.rows("asset_token_transfer", 3).await;
+        beside.kinds(other, &["(asset_token:0:-)".into(), "(burst:0:0)".into()]).await;
         beside.rows("burst_transfer", 0).await;
         beside.stop(dev).await;
     });

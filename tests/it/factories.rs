@@ -316,6 +316,8 @@ fn a_contract_may_be_of_a_kind_up_to_a_block() {
         service.stop().await;
         let wrong = Site { more: ended.more.replace("start_block = 0", "start_block = 900"), ..ended };
         assert!(said(&wrong, &["config", "check"], 2).contains("it is before start_block, which is 900"));
+        let nobody = Site { more: wrong.more.replace(&format!("addresses = [{address:?}]\n"), ""), ..wrong };
+        assert!(said(&nobody, &["config", "check"], 2).contains("the section's addresses, and there are none"));
     });
 }
 
@@ -343,6 +345,41 @@ fn a_contract_that_is_given_and_announced_stays_when_it_is_given_no_more() {
         wood.emit([ping(leaf(1), 2)]).await;
         caught_up(&database, &wood.anvil).await;
         assert_eq!(rows(&client, PINGS).await, ["1", "2"]);
+        service.stop().await;
+    });
+}
+
+/// A last block that is given ends an announced contract, and goes with the giving: what was left out comes, and earlier rows stay.
+#[test]
+fn a_given_end_holds_for_an_announced_contract_until_it_is_given_no_more() {
+    dalp_tests::run(async {
+        let (database, wood) = (stage().await.database().await, Wood::new().await);
+        let service = Service::start(&wood.site(&database).config()).await.unwrap();
+        let client = database.superuser().await;
+        let last = wood.anvil.rpc().block_number().await.unwrap() + 1;
+        let give = format!(
+            "INSERT INTO dalp_indexed.indexed_contracts (chain_id, address, kind, end_block) VALUES (31337, '\\x{}', 'leaf', {last})",
+            alloy::hex::encode(leaf(1))
+        );
+        client.batch_execute(&give).await.unwrap();
+        let is_given = "SELECT FROM dalp_indexed.contract WHERE kind = 'leaf' AND given_from IS NOT NULL";
+        let given = async |rows| {
+            until("the contract to be recorded", || async { client.query(is_given, &[]).await.unwrap().len() == rows })
+                .await;
+        };
+        given(1).await;
+        wood.emit([ping(leaf(1), 1)]).await;
+        assert_eq!(wood.anvil.rpc().block_number().await.unwrap(), last);
+        wood.emit([ping(leaf(1), 2), wood.opened(branch(1)), grew(branch(1), leaf(1))]).await;
+        wood.emit([ping(leaf(1), 3)]).await;
+        caught_up(&database, &wood.anvil).await;
+        assert_eq!(rows(&client, PINGS).await, ["1"]);
+        client.batch_execute("DELETE FROM dalp_indexed.indexed_contracts").await.unwrap();
+        given(0).await;
+        until("the rows after the end", || async { rows(&client, PINGS).await == ["1", "2", "3"] }).await;
+        wood.emit([ping(leaf(1), 4)]).await;
+        caught_up(&database, &wood.anvil).await;
+        assert_eq!(rows(&client, PINGS).await, ["1", "2", "3", "4"]);
         service.stop().await;
     });
 }

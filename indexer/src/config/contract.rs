@@ -305,6 +305,19 @@ pub(super) fn chains_with(given: &mut Given, sections: &Sections) -> (Read<Vec<C
     (Ok(chains), datasets)
 }
 
+/// What is wrong with the last block of a section, if anything is.
+fn wrong_end(section: &ContractsOf) -> Option<String> {
+    let end = section.end_block?;
+    if section.addresses.is_empty() {
+        return Some(
+            "it is the last block of the section's addresses, and there are none: name them, or take it away"
+                .to_owned(),
+        );
+    }
+    (end < section.start_block)
+        .then(|| format!("it is before start_block, which is {}: give a later block", section.start_block))
+}
+
 /// The contracts of all sections, on the chains that they name. A chain with a list of addresses indexes these contracts too.
 fn contracts(
     given: &mut Given,
@@ -326,12 +339,11 @@ fn contracts(
             refused = Err(given.object(&key, why));
             continue;
         };
+        if let Some(why) = wrong_end(section) {
+            refused = Err(given.object(&format!("{SECTION}.{}.end_block", section.name), why));
+        }
         if section.addresses.is_empty() {
             continue;
-        }
-        if section.end_block.is_some_and(|end| end < section.start_block) {
-            let why = format!("it is before start_block, which is {}: give a later block", section.start_block);
-            refused = Err(given.object(&format!("{SECTION}.{}.end_block", section.name), why));
         }
         if datasets.is_factory(section.kind())
             && let Some(why) = hides_children(chain)

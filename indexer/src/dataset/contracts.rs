@@ -67,8 +67,12 @@ impl Emitters {
     #[inline]
     pub fn has(&self, address: &Address, kind: KindAt, number: u64) -> bool {
         let key = key(address, kind);
-        self.of.get(&key).is_some_and(|since| since.from <= number)
-            && (self.ended.is_empty() || self.ended.get(&key).is_none_or(|last| number <= *last))
+        self.of.get(&key).is_some_and(|since| since.from <= number) && !self.is_ended(&key, number)
+    }
+
+    #[inline]
+    fn is_ended(&self, key: &FixedBytes<22>, number: u64) -> bool {
+        !self.ended.is_empty() && self.ended.get(key).is_some_and(|last| number > *last)
     }
 
     /// Whether an event announces a contract of this kind in block `number` or below.
@@ -153,6 +157,11 @@ impl<'e> Known<'e> {
 
     #[inline]
     pub(super) fn has(&self, address: &Address, kind: KindAt, number: u64) -> bool {
-        self.of.has(address, kind, number) || (!self.found.is_empty() && self.found.has(address, kind, number))
+        self.of.has(address, kind, number) || (!self.found.is_empty() && self.has_found(address, kind, number))
+    }
+
+    /// A last block that is given ends a contract that is announced, too.
+    fn has_found(&self, address: &Address, kind: KindAt, number: u64) -> bool {
+        self.found.has(address, kind, number) && !self.of.is_ended(&key(address, kind), number)
     }
 }

@@ -448,8 +448,12 @@ const FORGET: &str = given!(
     "DELETE FROM dalp_indexed.contract AS c WHERE chain_id = $1 AND found_from IS NULL \
      AND NOT EXISTS (SELECT FROM given AS g WHERE g.address = c.address AND g.kind = c.kind)"
 );
+/// The rows below its announcement stay, as those of a forgotten contract do; those above its former end come. Only raw logs announce.
 const UNGIVE: &str = given!(
-    "UPDATE dalp_indexed.contract AS c SET given_from = NULL, end_block = NULL WHERE chain_id = $1 AND found_from IS NOT NULL AND given_from IS NOT NULL \
+    "UPDATE dalp_indexed.contract AS c SET given_from = NULL, end_block = NULL, rows_from = found_from, \
+       undecoded_to = CASE WHEN end_block IS NULL THEN undecoded_to ELSE \
+         (SELECT tail_number FROM dalp_indexed.chain_state WHERE chain_id = $1 AND tail_number >= found_from) END \
+     WHERE chain_id = $1 AND found_from IS NOT NULL AND given_from IS NOT NULL \
      AND NOT EXISTS (SELECT FROM given AS g WHERE g.address = c.address AND g.kind = c.kind)"
 );
 /// A contract that begins or ends elsewhere is decoded again, from the first block that may have rows of it: those that it has lost go.
@@ -470,7 +474,8 @@ const FIND: &str = "INSERT INTO dalp_indexed.contract AS c (chain_id, address, k
                     FROM unnest($2, $3, $4, $5) AS n (address, kind, start, tables), dalp_indexed.chain_state AS s WHERE s.chain_id = $1 \
                     ON CONFLICT (chain_id, address, kind) DO UPDATE SET found_from = LEAST(c.found_from, excluded.found_from), \
                       rows_from = LEAST(c.rows_from, excluded.found_from), \
-                      undecoded_to = CASE WHEN excluded.found_from < c.start_block THEN excluded.undecoded_to ELSE c.undecoded_to END";
+                      undecoded_to = CASE WHEN excluded.found_from < c.start_block THEN GREATEST(excluded.undecoded_to, c.undecoded_to) \
+                                          ELSE c.undecoded_to END";
 /// The last column is the new version, or the same in each row.
 const LOSE: &str = "WITH gone AS (DELETE FROM dalp_indexed.contract WHERE chain_id = $1 AND found_from >= $2 AND given_from IS NULL \
                                   RETURNING address, kind, NULL::int8 AS start), \

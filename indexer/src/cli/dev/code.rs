@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alloy::primitives::{Address, B256, Bytes, b256};
-use dalp_fixtures::Rpc;
+use dalp_fixtures::{Error, Rpc};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -30,10 +30,9 @@ impl Upgrades {
         changed.map(|(address, _)| *address).collect()
     }
 
-    /// The implementations of a contract, each with its first block: the first one counts from the start.
-    fn of(&self, address: Address) -> Option<Vec<(u64, Address)>> {
-        let blocks = self.of.get(&address).filter(|blocks| !blocks.is_empty())?;
-        Some(blocks.iter().enumerate().map(|(at, (block, to))| (if at == 0 { 0 } else { *block }, *to)).collect())
+    /// The implementations that a contract announced, each with its block.
+    fn of(&self, address: Address) -> Vec<(u64, Address)> {
+        self.of.get(&address).into_iter().flatten().map(|(block, to)| (*block, *to)).collect()
     }
 }
 
@@ -44,8 +43,19 @@ pub(super) struct Codes {
     known: HashMap<Address, Bytes>,
 }
 
-/// The codes that a contract runs from a block on, the decisive one first.
-pub(super) type Since = (u64, Vec<Bytes>);
+/// The implementations of a proxy, each with its first block, and the contract whose upgrades change them.
+pub(super) struct Proxied {
+    pub follows: Address,
+    pub since: Vec<(u64, Address)>,
+}
+
+/// The contract to which a contract passed a call on in a transaction.
+pub(super) enum Traced {
+    To(Address),
+    Nowhere,
+    /// The node does not trace, or not this transaction any more.
+    Unknown,
+}
 
 impl Codes {
     pub fn new(rpc: Rpc) -> Self {
@@ -57,86 +67,100 @@ impl Codes {
         self.known.clear();
     }
 
-    /// The codes of a contract with a log in this transaction, and the contract whose upgrades change them.
+    /// The implementations of a proxy of a standard; none of another contract.
     ///
     /// # Errors
     /// The node does not answer.
-    pub async fn of(
-        &mut self,
-        address: Address,
-        tx_hash: B256,
-        upgrades: &Upgrades,
-    ) -> Result<(Address, Vec<Since>), Failure> {
-        let own = self.code(address).await?;
-        let (follows, implementations) = self.implementations(address, &own, upgrades).await?;
-        let mut codes = Vec::with_capacity(implementations.len());
-        for (from, implementation) in implementations {
-            codes.push((from, vec![self.code(implementation).await?, own.clone()]));
-        }
-        if codes.is_empty() {
-            // A contract that follows no standard, or calls a library: its own code comes first.
-            let delegate = self.delegate(address, tx_hash).await;
-            let delegate = if let Some(to) = delegate { Some(self.code(to).await?) } else { None };
-            codes.push((0, std::iter::once(own).chain(delegate).collect()));
-        }
-        Ok((follows, codes))
-    }
-
-    /// The implementations of a proxy of a standard by block; none of another contract.
-    async fn implementations(
-        &self,
-        address: Address,
-        own: &[u8],
-        upgrades: &Upgrades,
-    ) -> Result<(Address, Vec<(u64, Address)>), Failure> {
+    pub async fn proxied(&self, address: Address, own: &[u8], upgrades: &Upgrades) -> Result<Option<Proxied>, Failure> {
         if let Some(to) = clone_of(own) {
-            return Ok((address, vec![(0, Address::from(to))]));
+            return Ok(Some(Proxied { follows: address, since: vec![(0, Address::from(to))] }));
         }
         for slot in [EIP_1967, EIP_1822] {
-            if let Some(to) = self.slot(address, slot).await? {
-                return Ok((address, upgrades.of(address).unwrap_or_else(|| vec![(0, to)])));
+            if let Some(to) = self.slot(address, slot, None).await? {
+                let mut since = upgrades.of(address);
+                let before = before(&since);
+                let first = if before.is_some() { self.slot(address, slot, before).await.ok().flatten() } else { None };
+                let announced = since.first().map(|(_, to)| *to);
+                begin(&mut since, first.or(announced).unwrap_or(to));
+                return Ok(Some(Proxied { follows: address, since }));
             }
         }
-        if let Some(beacon) = self.slot(address, EIP_1967_BEACON).await? {
-            if let Some(implementations) = upgrades.of(beacon) {
-                return Ok((beacon, implementations));
-            }
-            let call = json!([{ "to": beacon, "data": "0x5c60da1b" }, "latest"]);
-            let answer: Bytes = self.rpc.call("eth_call", call).await?;
-            let to = answer.first_chunk::<32>().map(|word| (0, Address::from_word(B256::from(*word))));
-            return Ok((beacon, to.into_iter().collect()));
+        let Some(beacon) = self.slot(address, EIP_1967_BEACON, None).await? else { return Ok(None) };
+        let mut since = upgrades.of(beacon);
+        let before = before(&since);
+        let first = if before.is_some() || since.is_empty() { self.implementation(beacon, before).await } else { None };
+        if let Some(first) = first.or_else(|| since.first().map(|(_, to)| *to)) {
+            begin(&mut since, first);
         }
-        Ok((address, Vec::new()))
+        Ok(Some(Proxied { follows: beacon, since }))
     }
 
-    /// The contract to which a contract passed a call on in a transaction: that of a proxy whose storage follows no standard. None where
-    /// the node does not trace.
-    async fn delegate(&self, address: Address, tx_hash: B256) -> Option<Address> {
+    /// The contract to which a contract passed a call on in a transaction: that of a proxy whose storage follows no standard.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub async fn delegate(&self, address: Address, tx_hash: B256) -> Result<Traced, Failure> {
         let trace = json!([tx_hash, { "tracer": "callTracer" }]);
-        let root: Call = self.rpc.call("debug_traceTransaction", trace).await.ok()?;
+        let root: Call = match self.rpc.call("debug_traceTransaction", trace).await {
+            Ok(root) => root,
+            Err(Error::Refused { .. }) => return Ok(Traced::Unknown),
+            Err(error) => return Err(error.into()),
+        };
         let mut open = vec![root];
         while let Some(call) = open.pop() {
-            if call.kind == "DELEGATECALL" && call.from == address {
-                return call.to;
+            if let ("DELEGATECALL", Some(to), true) = (&*call.kind, call.to, call.from == address) {
+                return Ok(Traced::To(to));
             }
-            open.extend(call.calls);
+            open.extend(call.calls.into_iter().rev());
         }
-        None
+        Ok(Traced::Nowhere)
     }
 
-    async fn slot(&self, address: Address, slot: B256) -> Result<Option<Address>, Failure> {
-        let word: B256 = self.rpc.call("eth_getStorageAt", json!([address, slot, "latest"])).await?;
+    /// What a beacon answers in a block; none if it reverts.
+    async fn implementation(&self, beacon: Address, block: Option<u64>) -> Option<Address> {
+        let call = json!([{ "to": beacon, "data": "0x5c60da1b" }, tag(block)]);
+        let answer: Bytes = self.rpc.call("eth_call", call).await.ok()?;
+        let word = answer.first_chunk::<32>()?;
+        Some(Address::from_word(B256::from(*word))).filter(|to| !to.is_zero())
+    }
+
+    async fn slot(&self, address: Address, slot: B256, block: Option<u64>) -> Result<Option<Address>, Failure> {
+        let word: B256 = self.rpc.call("eth_getStorageAt", json!([address, slot, tag(block)])).await?;
         Ok(Some(Address::from_word(word)).filter(|to| !to.is_zero()))
     }
 
-    async fn code(&mut self, address: Address) -> Result<Bytes, Failure> {
+    /// The code of a contract.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub async fn code(&mut self, address: Address) -> Result<Bytes, Failure> {
         if let Some(known) = self.known.get(&address) {
             return Ok(known.clone());
         }
         let code: Bytes = self.rpc.call("eth_getCode", json!([address, "latest"])).await?;
-        self.known.insert(address, code.clone());
+        // A contract that is gone may come back.
+        if !code.is_empty() {
+            self.known.insert(address, code.clone());
+        }
         Ok(code)
     }
+}
+
+/// The block before the first upgrade: some constructors set the first implementation without an event.
+fn before(since: &[(u64, Address)]) -> Option<u64> {
+    since.first().and_then(|(block, _)| block.checked_sub(1))
+}
+
+/// Makes this implementation that of the blocks before the first upgrade, which is the same if the constructor announced it.
+fn begin(since: &mut Vec<(u64, Address)>, first: Address) {
+    match since.first_mut() {
+        Some(known) if known.1 == first => known.0 = 0,
+        _ => since.insert(0, (0, first)),
+    }
+}
+
+fn tag(block: Option<u64>) -> String {
+    block.map_or_else(|| "latest".to_owned(), |number| format!("{number:#x}"))
 }
 
 /// A call of a trace.
@@ -180,11 +204,25 @@ mod tests {
             (changed, upgrades.of(proxy))
         };
         let first = (proxy, 5, one);
-        assert_eq!(replace(0, &[first, (other, 6, one)]), (vec![proxy, other], Some(vec![(0, one)])));
-        assert_eq!(replace(4, &[first, (other, 6, one)]), (vec![], Some(vec![(0, one)])));
+        assert_eq!(replace(0, &[first, (other, 6, one)]), (vec![proxy, other], vec![(5, one)]));
+        assert_eq!(replace(4, &[first, (other, 6, one)]), (vec![], vec![(5, one)]));
         let last = (proxy, 9, two);
-        assert_eq!(replace(7, &[(proxy, 9, one), last]), (vec![proxy], Some(vec![(0, one), (9, two)])));
-        assert_eq!(replace(7, &[]), (vec![proxy], Some(vec![(0, one)])));
-        assert_eq!(replace(0, &[]), (vec![proxy, other], None));
+        assert_eq!(replace(7, &[(proxy, 9, one), last]), (vec![proxy], vec![(5, one), (9, two)]));
+        assert_eq!(replace(7, &[]), (vec![proxy], vec![(5, one)]));
+        assert_eq!(replace(0, &[]), (vec![proxy, other], vec![]));
+    }
+
+    #[test]
+    fn the_first_implementation_may_be_without_an_event() {
+        let [one, two] = [1, 2].map(Address::repeat_byte);
+        let begun = |since: &[(u64, Address)], first| {
+            let mut since = since.to_vec();
+            begin(&mut since, first);
+            since
+        };
+        assert_eq!(begun(&[], one), [(0, one)]);
+        assert_eq!(begun(&[(5, one), (9, two)], one), [(0, one), (9, two)]);
+        assert_eq!(begun(&[(9, two)], one), [(0, one), (9, two)]);
+        assert_eq!([before(&[]), before(&[(0, one)]), before(&[(9, one)])], [None, None, Some(8)]);
     }
 }

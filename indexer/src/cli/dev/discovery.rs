@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256, keccak256};
 use dalp_fixtures::Rpc;
+use tokio::task::block_in_place;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 use tracing::{info, warn};
 
-use super::code::{Codes, Upgrades};
+use super::code::{Codes, Traced, Upgrades};
 use super::project::Project;
 use crate::cli::failure::Failure;
 use crate::config::Config;
@@ -61,13 +62,21 @@ impl Known {
     }
 }
 
-/// An emitter: the first block of each of its kinds, and the contract whose upgrades change them.
+/// A contract with stored logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Emitter {
+    /// Its kinds, each with its first block.
     kinds: Vec<(u64, Option<String>)>,
+    /// The contract whose upgrades change them.
     follows: Address,
-    /// A transaction with a log of it.
+    /// The blocks of its first and its last seen log, and the transaction of the last one.
+    first_block: i64,
+    last_block: i64,
     tx_hash: B256,
+    /// Its code was read since something happened that may change its kinds.
+    is_met: bool,
+    /// The kind depends on a trace that the node did not give: a later transaction may tell.
+    is_untraced: bool,
 }
 
 /// Looks for contracts of the project among those whose logs are stored.
@@ -77,11 +86,16 @@ pub(super) struct Discovery {
     chain_id: i64,
     client: Option<Client>,
     emitters: BTreeMap<Address, Emitter>,
+    /// Those of a branch that is gone.
+    gone: BTreeSet<Address>,
     upgrades: Upgrades,
     last_block: i64,
-    reorgs: i64,
+    /// The epoch of the last seen reorg.
+    epoch: i64,
     /// What `dalp_indexed.indexed_contracts` was told.
-    told: Vec<Contract>,
+    told: Option<Vec<Contract>>,
+    /// The last trouble, which is told once.
+    trouble: String,
     known: Known,
     /// How many versions of the project have tables.
     with_tables: usize,
@@ -96,10 +110,12 @@ impl Discovery {
             chain_id: int8(chain_id),
             client: None,
             emitters: BTreeMap::new(),
+            gone: BTreeSet::new(),
             upgrades: Upgrades::default(),
             last_block: -1,
-            reorgs: 0,
-            told: Vec::new(),
+            epoch: -1,
+            told: None,
+            trouble: String::new(),
             known,
         }
     }
@@ -130,9 +146,17 @@ impl Discovery {
                 Ok(false) => {}
                 Err(error) => {
                     self.client = None;
-                    warn!("the contracts of the project are not looked for: {error}");
+                    self.trouble(&error);
                 }
             }
+        }
+    }
+
+    fn trouble(&mut self, error: &Failure) {
+        let why = error.to_string();
+        if why != self.trouble {
+            warn!("some contracts of the project may be missing until this is mended: {why}");
+            self.trouble = why;
         }
     }
 
@@ -140,17 +164,22 @@ impl Discovery {
         if self.client.is_none() {
             self.client = Some(connect_direct(&config.database, &config.database.url).await?);
         }
-        let mut unsure = self.changed().await?;
-        if let Some(project) = &mut self.project
-            && project.refresh()?
-        {
-            self.codes.forget();
-            let has_unknown =
-                |(_, emitter): &(&Address, &Emitter)| emitter.kinds.iter().any(|(_, kind)| kind.is_none());
-            unsure.extend(self.emitters.iter().filter(has_unknown).map(|(address, _)| *address));
+        self.changed().await?;
+        let refreshed = block_in_place(|| self.project.as_mut().map_or(Ok(false), Project::refresh));
+        match refreshed {
+            Ok(false) => {}
+            Ok(true) => {
+                let is_unknown = |emitter: &&mut Emitter| emitter.kinds.iter().any(|(_, kind)| kind.is_none());
+                self.emitters.values_mut().filter(is_unknown).for_each(|emitter| emitter.is_met = false);
+            }
+            Err(error) => self.trouble(&error),
         }
-        for address in unsure {
-            self.meet(address).await?;
+        let unmet: Vec<Address> =
+            self.emitters.iter().filter(|(_, emitter)| !emitter.is_met).map(|(address, _)| *address).collect();
+        for address in unmet {
+            if let Err(error) = self.meet(address).await {
+                self.trouble(&error);
+            }
         }
         // The tables of a new version come first: a contract without tables is reported as idle.
         let is_new = self.versions() > self.with_tables;
@@ -160,38 +189,42 @@ impl Discovery {
         Ok(is_new)
     }
 
-    /// Reads the newest stored logs; returns the emitters that are new, and those whose code may be another now: behind a proxy, or after
-    /// a reorg.
-    async fn changed(&mut self) -> Result<BTreeSet<Address>, Failure> {
-        let Some(client) = &self.client else { return Ok(BTreeSet::new()) };
+    /// Reads the newest stored logs. Emitters that are new are to be met, and those whose code may be another now: behind a proxy, or
+    /// after a reorg.
+    async fn changed(&mut self) -> Result<(), Failure> {
+        let Some(client) = &self.client else { return Ok(()) };
+        let chain = (&self.chain_id as &(dyn ToSql + Sync), Type::INT8);
+        let epoch = (&self.epoch as _, Type::INT8);
+        // First: what is read after it may be of the new branch already, which the next look reads again.
+        let reorg = client.query_typed_one(REORGS, &[chain.clone(), epoch]).await.map_err(unread)?;
+        if let Some(fork) = reorg.get::<_, Option<i64>>(1) {
+            self.epoch = reorg.get(0);
+            self.last_block = self.last_block.min(fork);
+            self.codes.forget();
+            let orphans = self.emitters.extract_if(.., |_, emitter| emitter.first_block > fork);
+            self.gone.extend(orphans.map(|(address, _)| address));
+            let is_after = |emitter: &&mut Emitter| emitter.last_block > fork;
+            self.emitters.values_mut().filter(is_after).for_each(|emitter| emitter.is_met = false);
+        }
         let from = self.last_block - AGAIN;
-        let (chain, from_block) = ((&self.chain_id as &(dyn ToSql + Sync), Type::INT8), (&from as _, Type::INT8));
-        let upgraded = keccak256("Upgraded(address)");
-        let upgraded = (&upgraded.as_slice() as &(dyn ToSql + Sync), Type::BYTEA);
-        let rows =
-            client.query_typed(UPGRADES, &[chain.clone(), from_block.clone(), upgraded]).await.map_err(unread)?;
+        let from_block = (&from as &(dyn ToSql + Sync), Type::INT8);
+        let topic = keccak256("Upgraded(address)");
+        let topic = (&topic.as_slice() as &(dyn ToSql + Sync), Type::BYTEA);
+        let rows = client.query_typed(UPGRADES, &[chain.clone(), from_block.clone(), topic]).await.map_err(unread)?;
         let upgrades = rows.iter().map(|row| (address(row.get(0)), block(row.get(1)), address(row.get(2))));
         let upgraded = self.upgrades.replace(block(from + 1), upgrades);
-        let follows = |(_, emitter): &(&Address, &Emitter)| upgraded.contains(&emitter.follows);
-        let mut unsure: BTreeSet<Address> = self.emitters.iter().filter(follows).map(|(address, _)| *address).collect();
-        for row in client.query_typed(EMITTERS, &[chain.clone(), from_block]).await.map_err(unread)? {
-            let (address, tx_hash) = (address(row.get(0)), B256::try_from(row.get::<_, &[u8]>(2)).unwrap_or_default());
-            self.last_block = self.last_block.max(row.get(1));
-            self.emitters.entry(address).or_insert_with(|| {
-                unsure.insert(address);
-                Emitter { tx_hash, ..Emitter::default() }
-            });
+        let is_upgraded = |emitter: &&mut Emitter| upgraded.contains(&emitter.follows);
+        self.emitters.values_mut().filter(is_upgraded).for_each(|emitter| emitter.is_met = false);
+        for row in client.query_typed(EMITTERS, &[chain, from_block]).await.map_err(unread)? {
+            let (first_block, last_block) = (row.get(1), row.get(2));
+            let tx_hash = B256::try_from(row.get::<_, &[u8]>(3)).unwrap_or_default();
+            self.last_block = self.last_block.max(last_block);
+            let new = || Emitter { first_block, ..Emitter::default() };
+            let emitter = self.emitters.entry(address(row.get(0))).or_insert_with(new);
+            emitter.is_met &= !(emitter.is_untraced && emitter.tx_hash != tx_hash);
+            (emitter.last_block, emitter.tx_hash) = (last_block, tx_hash);
         }
-        let reorgs: i64 = client.query_typed_one(REORGS, &[chain]).await.map_err(unread)?.get(0);
-        if reorgs != self.reorgs {
-            self.reorgs = reorgs;
-            self.codes.forget();
-            self.emitters.values_mut().for_each(|emitter| emitter.kinds.clear());
-        }
-        // Those that could not be met before, too.
-        unsure
-            .extend(self.emitters.iter().filter(|(_, emitter)| emitter.kinds.is_empty()).map(|(address, _)| *address));
-        Ok(unsure)
+        Ok(())
     }
 
     /// Finds the kinds of an emitter.
@@ -199,14 +232,29 @@ impl Discovery {
         let (Some(project), Some(emitter)) = (&mut self.project, self.emitters.get_mut(&address)) else {
             return Ok(());
         };
-        let (follows, codes) = self.codes.of(address, emitter.tx_hash, &self.upgrades).await?;
-        let mut kinds = Vec::with_capacity(codes.len());
-        for (from, codes) in codes {
-            let mut kind = None;
-            for code in codes {
-                kind = kind.map_or_else(|| project.kind_of(&code), |kind| Ok(Some(kind)))?;
+        let own = self.codes.code(address).await?;
+        let (mut kinds, mut follows, mut is_untraced) = (Vec::new(), address, false);
+        if let Some(proxied) = self.codes.proxied(address, &own, &self.upgrades).await? {
+            follows = proxied.follows;
+            for (from, to) in proxied.since {
+                let kind = project.kind_of(&self.codes.code(to).await?)?;
+                kinds.push((from, kind.map_or_else(|| project.kind_of(&own), |kind| Ok(Some(kind)))?));
             }
-            kinds.push((from, kind));
+        }
+        if kinds.is_empty() {
+            // A contract that follows no standard, or calls a library: its own code comes first.
+            let mut kind = project.kind_of(&own)?;
+            if kind.is_none() {
+                match self.codes.delegate(address, emitter.tx_hash).await? {
+                    Traced::To(to) => kind = project.kind_of(&self.codes.code(to).await?)?,
+                    Traced::Nowhere => {}
+                    Traced::Unknown => {
+                        is_untraced = true;
+                        kind = emitter.kinds.first().and_then(|(_, kind)| kind.clone());
+                    }
+                }
+            }
+            kinds.push((0, kind));
         }
         if kinds != emitter.kinds {
             for (from, kind) in &kinds {
@@ -215,7 +263,7 @@ impl Discovery {
                 }
             }
         }
-        *emitter = Emitter { kinds, follows, tx_hash: emitter.tx_hash };
+        *emitter = Emitter { kinds, follows, is_untraced, is_met: true, ..emitter.clone() };
         Ok(())
     }
 
@@ -224,14 +272,16 @@ impl Discovery {
         let contracts: Vec<Contract> =
             self.emitters.iter().flat_map(|(address, emitter)| contracts(*address, &emitter.kinds)).collect();
         let Some(client) = &self.client else { return Ok(()) };
-        if contracts == self.told {
+        if self.told.as_ref() == Some(&contracts) {
             return Ok(());
         }
         let addresses: Vec<&[u8]> = contracts.iter().map(|contract| contract.address.as_slice()).collect();
         let kinds: Vec<&str> = contracts.iter().map(|contract| contract.kind.as_str()).collect();
         let starts: Vec<i64> = contracts.iter().map(|contract| int8(contract.from)).collect();
         let ends: Vec<Option<i64>> = contracts.iter().map(|contract| contract.to.map(int8)).collect();
-        let all: Vec<&[u8]> = self.emitters.keys().map(|address| address.as_slice()).collect();
+        // Of those that could not be met, nothing is known.
+        let met = self.emitters.iter().filter(|(_, emitter)| emitter.is_met).map(|(address, _)| address);
+        let all: Vec<&[u8]> = met.chain(&self.gone).map(|address| address.as_slice()).collect();
         let project: Vec<&str> = self.project.iter().flat_map(Project::versions).map(|(kind, _)| kind).collect();
         let params: [(&(dyn ToSql + Sync), Type); 7] = [
             (&self.chain_id, Type::INT8),
@@ -243,7 +293,7 @@ impl Discovery {
             (&all, Type::BYTEA_ARRAY),
         ];
         client.execute_typed(TELL, &params).await.map_err(unread)?;
-        self.told = contracts;
+        self.told = Some(contracts);
         Ok(())
     }
 }
@@ -274,14 +324,15 @@ fn unread(error: tokio_postgres::Error) -> Failure {
     Failure::other(explain(&error))
 }
 
-const EMITTERS: &str = "SELECT address, max(block_number), (array_agg(tx_hash))[1] FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number > $2 GROUP BY address";
-const REORGS: &str = "SELECT count(*) FROM dalp_indexed.reorg WHERE chain_id = $1";
+const EMITTERS: &str = "SELECT DISTINCT ON (address) address, min(block_number) OVER (PARTITION BY address), block_number, tx_hash \
+                        FROM dalp_indexed.logs WHERE chain_id = $1 AND block_number > $2 ORDER BY address, block_number DESC";
+const REORGS: &str = "SELECT max(epoch), min(fork_number) FROM dalp_indexed.reorg WHERE chain_id = $1 AND epoch > $2";
 /// Some proxies do not index the address.
 const UPGRADES: &str = "SELECT address, block_number, substring(COALESCE(topic1, substring(data FOR 32)) FROM 13) FROM dalp_indexed.logs \
                         WHERE chain_id = $1 AND block_number > $2 AND topic0 = $3 \
                           AND octet_length(COALESCE(topic1, substring(data FOR 32))) = 32 ORDER BY block_number, log_index";
 /// Other kinds of the project end with the first block, so that their rows go: those of blocks that came after a reorg, and before it was
-/// noticed here. What a user added stays.
+/// noticed here. A contract of the project that a user adds is `dev`'s as soon as it emits; contracts of other kinds stay.
 const TELL: &str = "WITH told AS (SELECT * FROM unnest($2, $3, $4, $5) AS n (address, kind, start_block, end_block)), \
                          gone AS (UPDATE dalp_indexed.indexed_contracts AS i SET start_block = 0, end_block = 0 \
                                   WHERE chain_id = $1 AND kind = ANY ($6) AND address = ANY ($7) \

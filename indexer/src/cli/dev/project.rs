@@ -52,7 +52,7 @@ impl Project {
     /// # Errors
     /// The folder cannot be read.
     pub fn keep_in(&mut self, folder: PathBuf) -> Result<(), Failure> {
-        let kept = if folder.exists() { stamps(&folder)? } else { BTreeMap::new() };
+        let kept = if folder.exists() { stamps(&folder, &[])? } else { BTreeMap::new() };
         self.kept_in = folder;
         for path in kept.into_keys() {
             let kind = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
@@ -66,7 +66,7 @@ impl Project {
     /// # Errors
     /// The folder cannot be read.
     pub fn refresh(&mut self) -> Result<bool, Failure> {
-        let found = stamps(&self.folder)?;
+        let found = stamps(&self.folder, OTHERS)?;
         let before = self.files.len();
         self.files.retain(|path, _| found.contains_key(path));
         let mut changed = self.files.len() < before;
@@ -92,12 +92,15 @@ impl Project {
         let Some(new) = self.files.values().filter_map(|(_, artefact)| artefact.as_ref()).find(of).cloned() else {
             return Ok(None);
         };
-        let number = self.kept.iter().filter(|(_, kept)| kept.kind == new.kind).count() + 1;
         let folder = self.kept_in.join(&new.kind);
-        let path = folder.join(format!("{number:04}.json"));
+        // A file that cannot be read is not written over.
+        let free = (1..).map(|number| folder.join(format!("{number:04}.json"))).find(|path| !path.exists());
+        let path = free.unwrap_or_default();
         let problem = |error: std::io::Error| Failure::other(format!("{}: {error}", path.display()));
         std::fs::create_dir_all(&folder).map_err(problem)?;
-        std::fs::write(&path, new.to_json().to_string()).map_err(problem)?;
+        let whole = path.with_extension("part");
+        std::fs::write(&whole, new.to_json().to_string()).map_err(problem)?;
+        std::fs::rename(&whole, &path).map_err(problem)?;
         let kind = new.kind.clone();
         self.kept.push((path, new));
         Ok(Some(kind))
@@ -109,8 +112,8 @@ impl Project {
     }
 }
 
-/// The JSON files below a folder that may be artefacts.
-fn stamps(folder: &Path) -> Result<BTreeMap<PathBuf, Stamp>, Failure> {
+/// The JSON files below a folder that may be artefacts, but not in folders of these names.
+fn stamps(folder: &Path, others: &[&str]) -> Result<BTreeMap<PathBuf, Stamp>, Failure> {
     let (mut files, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         let problem = |error: std::io::Error| Failure::usage(format!("--artifacts: {}: {error}", folder.display()));
@@ -118,7 +121,7 @@ fn stamps(folder: &Path) -> Result<BTreeMap<PathBuf, Stamp>, Failure> {
             let (path, about) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?))).map_err(problem)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             match about.is_dir() {
-                true if !OTHERS.contains(&&*name) => folders.push(path),
+                true if !others.contains(&&*name) => folders.push(path),
                 false if name.ends_with(".json") && !name.ends_with(".dbg.json") => {
                     files.insert(path, (about.modified().ok(), about.len()));
                 }
